@@ -1,0 +1,9 @@
+"""`python -m jax_video` lists the commands."""
+
+print("""jax_video: video action recognition with spatio-temporal ConvNets in JAX
+
+  python -m jax_video.main      train and test a network:    --config=configs/stc.py
+  python -m jax_video.prepare   index videos for training:   folder --videos=DIR --out=DIR
+  python -m jax_video.predict   classify videos:             VIDEO... --checkpoint=WORKDIR
+
+Each has a --help with examples.""")

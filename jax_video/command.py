@@ -1,0 +1,94 @@
+"""What every command shares: flags, short help, one message per user error, exit codes.
+
+Exit codes: 0 done, 2 a user error, 130 stopped by Ctrl-C or SIGTERM (what was done is saved where that makes sense).
+"""
+
+import itertools
+import os
+import re
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+from jax_video.errors import Stopped, UserError
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Parses the flags, calls `main(positional arguments)` and turns user errors into a message and an exit code."""
+
+    def guarded(argv: list[str]) -> None:
+        logging.set_verbosity(logging.ERROR)  # Orbax and Grain tell their life stories at INFO and WARNING
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
+        sys.unraisablehook = _report_unraisable
+        try:
+            main(argv[1:])
+        except UserError as error:
+            _exit(error)
+        except Stopped as stopped:
+            print(f"\n{stopped}", file=sys.stderr)
+            sys.exit(130)
+        except BrokenPipeError:  # `... | head`; what is still buffered has no reader either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:  # a full disk, a folder that cannot be written
+            _exit(error)
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            sys.exit(130)
+
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    module = sys.modules["__main__"]
+    if {"--help", "-h", "-help", "--helpshort"} & set(argv):
+        print(f"{module.__doc__.strip()}\n\n{flags.FLAGS.main_module_help().strip()}")
+        sys.exit(0)
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        message = str(error)
+        if "Traceback" in message:  # of a config that refuses its arguments: its own message stands at the end
+            message = message.strip().rpartition("Error: ")[2]
+        _exit(f"{message}\nSee --help.")
+    except (AttributeError, KeyError, TypeError, ValueError):
+        message = _unknown_config_key(argv)
+        if message is None:
+            raise
+        _exit(message)
+    except OSError:  # of a missing file; without any --config.key it comes to light when the config is read
+        _exit(f"--config: there is no file {_config_file(argv)!r}: for example --config=configs/stc.py")
+
+
+def _config_file(argv: list[str]) -> str:
+    """What --config says, before it has become a value."""
+    for argument, following in itertools.pairwise([*argv, ""]):
+        if match := re.fullmatch("--?config(=.*)?", argument):
+            return match[1][1:] if match[1] else following
+    return ""
+
+
+def _unknown_config_key(argv: list[str]) -> str | None:
+    """absl leaves an unknown `--config.x` as an AttributeError that names neither the flag nor its neighbours."""
+    for argument in argv:
+        if not (match := re.match(r"--?(?:no)?config\.([^=]+)", argument)):
+            continue
+        node = flags.FLAGS["config"].parser.parse(_config_file(argv))
+        for key in match[1].split("."):
+            known = ", ".join(node) if hasattr(node, "keys") else "nothing, this is a value"
+            if not hasattr(node, "keys") or key not in node:
+                return f"unknown config key --config.{match[1]}: there is no {key!r}. Known here: {known}."
+            node = node[key]
+    return None
+
+
+def _report_unraisable(unraisable) -> None:
+    """Reports an error that nobody can catch, but for those of tensorstore's threads after a failed read or write:
+    they call back, once for each array, into an event loop that Orbax has closed. The failure itself is raised."""
+    if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(unraisable)
+
+
+def _exit(message) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,30 @@
+"""What every test shares: eight CPU devices, strict dtypes where numbers are checked, and the real material."""
+
+import os
+import pathlib
+
+# Before jax starts: one process shows eight devices, so that sharding is tested on any machine.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+ROOT = pathlib.Path(__file__).parents[1]
+flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags, which pytest does not parse.
+
+
+@pytest.fixture
+def strict_dtypes():
+    """Implicit dtype promotion is an error; not for the optimizer, whose schedules rely on it."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def test_data() -> pathlib.Path:
+    """The folder of real videos and official lists (JAX_VIDEO_TEST_DATA); skips where there is none."""
+    folder = pathlib.Path(os.environ.get("JAX_VIDEO_TEST_DATA", ROOT / ".." / "shared" / "data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real test material in {folder}; set JAX_VIDEO_TEST_DATA")
+    return folder

@@ -1,0 +1,139 @@
+"""The rules of the layout, read off the source: who may import what, how long a file may be, what is documented."""
+
+import ast
+import graphlib
+import pathlib
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "jax_video"
+
+
+def module_name(path: pathlib.Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path for path in sorted([*PACKAGE.rglob("*.py"), *(ROOT / "configs").rglob("*.py")])}
+TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in SOURCES.items()}
+LIBRARY = [module for module in SOURCES if module.split(".")[0] == "jax_video"]
+
+
+def within(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def imports(module: str) -> set[str]:
+    """What a module imports, wherever in it; `from a import b` is `a.b` if that is a module of ours, or else `a`."""
+    found = set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import in line {node.lineno}"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in names if name in SOURCES} or {node.module}
+    return found
+
+
+def importers(*packages: str) -> set[str]:
+    return {module for module in SOURCES if any(within(name, *packages) for name in imports(module))}
+
+
+def test_the_rules_see_the_source():
+    """Or else every rule below would hold of nothing."""
+    assert {"jax_video.main", "jax_video.models.stc", "jax_video.data.pipeline", "configs.stc"} <= set(SOURCES)
+    assert imports("jax_video.predict") >= {"absl", "numpy", "jax_video.state", "jax_video.data.manifest"}
+    assert importers("grain") == {"jax_video.data.pipeline"}
+
+
+@pytest.mark.parametrize("module", [module for module in LIBRARY if within(module, "jax_video.models")])
+def test_networks_know_neither_data_nor_configs(module):
+    own = {name for name in imports(module) if within(name, "jax_video", "configs", "ml_collections")}
+    assert all(within(name, "jax_video.models", "jax_video.errors") for name in own), own
+
+
+@pytest.mark.parametrize("module", [module for module in LIBRARY if within(module, "jax_video.data")])
+def test_data_loads_without_jax(module):
+    """Its workers stay light. (Grain itself loads jax, so this cannot be seen in `sys.modules`.)"""
+    assert not {name for name in imports(module) if within(name, "jax", "flax", "optax", "orbax")}
+    own = {name for name in imports(module) if within(name, "jax_video")}
+    assert all(within(name, "jax_video.data", "jax_video.errors") for name in own), own
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if within(module, "configs")])
+def test_configs_are_recipes(module):
+    assert imports(module) <= {"ml_collections", "configs.common"}
+
+
+def test_the_package_never_imports_configs():
+    assert not [module for module in importers("configs") if not within(module, "configs")]
+
+
+def test_one_file_reads_pytorch():
+    assert importers("torch") <= {"jax_video.weights.files"}
+    top = {name for module in SOURCES for node in TREES[module].body for name in imported_at(node)}
+    assert "torch" not in top, "torch is imported where it is needed, so that the package works without it"
+
+
+def imported_at(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.split(".")[0] for alias in node.names]
+    return [node.module.split(".")[0]] if isinstance(node, ast.ImportFrom) else []
+
+
+def test_one_file_knows_orbax():
+    assert importers("orbax") == {"jax_video.checkpoint"}
+
+
+def test_one_file_takes_networks_apart():
+    split_or_merge = {"split", "merge", "clone", "iter_graph", "state", "update"}
+    callers = {
+        module
+        for module in LIBRARY
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "nnx"
+        and node.attr in split_or_merge
+    }
+    assert callers == {"jax_video.state"}
+
+
+def test_imports_run_one_way():
+    """No cycle, in functions neither; and nothing imports a command, but a command."""
+    graph = {module: {name for name in imports(module) if name in SOURCES} for module in SOURCES}
+    list(graphlib.TopologicalSorter(graph).static_order())
+    for command in ("jax_video.main", "jax_video.prepare", "jax_video.predict", "jax_video.__main__"):
+        assert not importers(command)
+    assert importers("jax_video.train") == {"jax_video.main"}
+
+
+def test_no_utils():
+    banned = {"utils", "util", "helpers", "misc", "common"}
+    assert not [module for module in LIBRARY if module.rsplit(".", 1)[-1] in banned]
+
+
+@pytest.mark.parametrize(("file", "limit"), [("main.py", 80), ("train.py", 350)])
+def test_lengths(file, limit):
+    assert len((PACKAGE / file).read_text(encoding="utf-8").splitlines()) <= limit
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_modules_say_what_they_are(module):
+    assert ast.get_docstring(TREES[module])
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_public_functions_and_classes_have_docstrings(module):
+    """But for a command's `main`, which its module describes, and a name for a single statement."""
+    bare = [
+        node.name
+        for node in TREES[module].body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not (isinstance(node, ast.FunctionDef) and (node.name == "main" or len(node.body) == 1))
+        and not ast.get_docstring(node)
+    ]
+    assert not bare
