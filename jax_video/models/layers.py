@@ -1,0 +1,169 @@
+"""Convolution, linear layer and batch normalisation: what every network is made of.
+
+Activations have the compute type `dtype`; parameters and moments are float32, or float64 where `dtype` is.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_video.errors import UserError
+from jax_video.models import convolution
+
+# He et al. 2015; fan-out keeps the gradients' variance and is what Hara et al.'s networks start from.
+he_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+normal_001 = nnx.initializers.normal(0.01)
+
+
+def param_dtype(dtype):
+    """The type of parameters, moments and logits under the compute type `dtype`: at least float32."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+class Conv(nnx.Module):
+    """A 3D convolution over video, `[B, T, H, W, C_in]` to `[B, T', H', W', C_out]`.
+
+    Args:
+      in_features, out_features: channels.
+      kernel_size, strides: in time, height and width.
+      padding: zeros before and after, for time, height and width.
+      groups: channel groups that do not see each other ("cardinality" in ResNeXt).
+    """
+
+    def __init__(
+        self,
+        in_features,
+        out_features,
+        kernel_size,
+        *,
+        strides=(1, 1, 1),
+        padding=((0, 0), (0, 0), (0, 0)),
+        groups=1,
+        use_bias=False,
+        dtype=jnp.float32,
+        kernel_init=he_normal_fan_out,
+        rngs,
+    ):
+        shape = (*kernel_size, in_features // groups, out_features)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, param_dtype(dtype)))
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros(out_features, param_dtype(dtype)))
+        self.strides, self.padding, self.groups = tuple(strides), tuple(padding), groups
+        self.use_bias, self.dtype = use_bias, dtype
+
+    def __call__(self, x):
+        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        y = convolution.conv(x, kernel, strides=self.strides, padding=self.padding, groups=self.groups)
+        return y + self.bias[...].astype(self.dtype) if self.use_bias else y
+
+
+class Linear(nnx.Module):
+    """A fully connected layer, `[..., in_features]` to `[..., out_features]`."""
+
+    def __init__(
+        self,
+        in_features,
+        out_features,
+        *,
+        use_bias=True,
+        dtype=jnp.float32,
+        kernel_init=normal_001,
+        rngs,
+    ):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, out_features), param_dtype(dtype)))
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros(out_features, param_dtype(dtype)))
+        self.use_bias, self.dtype = use_bias, dtype
+
+    def __call__(self, x):
+        y = x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
+        return y + self.bias[...].astype(self.dtype) if self.use_bias else y
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over video: local, sub-batch, cross-replica or frozen, by one argument (Ioffe and Szegedy).
+
+    Moments are taken over time, height, width and
+      - the whole global batch (`group_size=None`): under `jax.jit` over a batch that is sharded over a mesh, this is
+        cross-replica normalisation;
+      - or each group of `group_size` consecutive videos.
+    In training the running moments move by `1 - momentum` towards the mean of the groups' moments, where a group's
+    variance is the unbiased one, as in PyTorch. The activations are normalised with the biased variance.
+
+    Test mode, which uses the running moments, is `nnx.view(model, use_running_average=True)`. A `frozen` layer is
+    always in test mode, and its scale and offset get no gradient.
+
+    Args:
+      features: channels.
+      group_size: videos per group; it must divide the batch.
+      frozen: see above.
+      epsilon: added to the variance.
+      momentum: share of the running moments that a step keeps.
+
+    Raises:
+      UserError: when called on a batch that does not divide into groups.
+    """
+
+    def __init__(
+        self, features, *, group_size=None, frozen=False, epsilon=1e-5, momentum=0.9, dtype=jnp.float32, rngs=None
+    ):
+        del rngs  # Nothing here is random; taken so that all layers are built alike.
+        if group_size is not None and group_size < 1:
+            raise UserError(
+                f"BatchNorm got group_size={group_size}; expected None (the whole batch) or at least 1 video"
+            )
+        self.scale = nnx.Param(jnp.ones(features, param_dtype(dtype)))
+        self.bias = nnx.Param(jnp.zeros(features, param_dtype(dtype)))
+        self.mean = nnx.BatchStat(jnp.zeros(features, param_dtype(dtype)))
+        self.var = nnx.BatchStat(jnp.ones(features, param_dtype(dtype)))
+        self.group_size, self.frozen, self.epsilon, self.momentum = group_size, frozen, epsilon, momentum
+        self.dtype, self.use_running_average = dtype, False
+
+    def set_view(self, use_running_average: bool | None = None):
+        """For `nnx.view`: True is test mode, False is training mode."""
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
+    def __call__(self, x):
+        scale, bias = self.scale[...], self.bias[...]
+        if self.frozen:
+            scale, bias = jax.lax.stop_gradient((scale, bias))
+        if self.frozen or self.use_running_average:
+            return self._normalize(x, self.mean[...], self.var[...], scale, bias)
+
+        batch = x.shape[0]
+        size = batch if self.group_size is None else self.group_size
+        if batch % size:
+            raise UserError(
+                f"BatchNorm with group_size={size} got a batch of {batch} videos, which leaves {batch % size} over. "
+                f"Use a batch size that is a multiple of {size}, or another group_size."
+            )
+        groups = x.reshape(batch // size, size, *x.shape[1:])  # [G, g, T, H, W, C]
+        mean, var = moments(groups)  # [G, 1, 1, 1, 1, C]
+        self._update(mean, var, count=groups[0, ..., 0].size)
+        return self._normalize(groups, mean, var, scale, bias).reshape(x.shape)
+
+    def _normalize(self, x, mean, var, scale, bias):
+        factor = jax.lax.rsqrt(var + self.epsilon) * scale
+        offset = bias - mean * factor  # so that a single multiplication and addition pass over x
+        return (x.astype(factor.dtype) * factor + offset).astype(self.dtype)
+
+    def _update(self, mean, var, count):
+        axes = tuple(range(mean.ndim - 1))
+        mean, var = jax.lax.stop_gradient((mean.mean(axes), var.mean(axes)))
+        unbiased = var * (count / max(count - 1, 1))
+        # Not `self.mean[...] = …`, for which flax walks all that was traced before: minutes for a deep network.
+        self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean)
+        self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * unbiased)
+
+
+def moments(groups):
+    """Mean and biased variance of each group and channel: `[G, ..., C]` to a pair of `[G, 1 ..., C]`.
+
+    Two passes, and in float32 also for bfloat16: the mean of squares less the square of the mean would cancel where the
+    mean is large.
+    """
+    groups = groups.astype(param_dtype(groups.dtype))
+    axes = tuple(range(1, groups.ndim - 1))
+    mean = groups.mean(axes, keepdims=True)
+    return mean, jnp.square(groups - mean).mean(axes, keepdims=True)

@@ -1,0 +1,236 @@
+"""3D-ResNet and 3D-ResNeXt.
+
+Hara et al. 2018, "Can spatiotemporal 3D CNNs retrace the history of 2D CNNs and ImageNet?" Layers have the names of
+their published weights, so that a checkpoint can be recognised.
+"""
+
+import math
+
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_video.errors import UserError
+from jax_video.models.convolution import max_pool
+from jax_video.models.layers import BatchNorm, Conv, Linear, param_dtype
+
+LAYERS = {  # units per stage; basic units below depth 50, bottlenecks from there on
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+STAGE_WIDTHS = (64, 128, 256, 512)
+STAGE_STRIDES = (1, 2, 2, 2)  # in time, height and width alike
+STEMS = {  # strides of the first convolution and of the max pool, in time, height and width
+    "hara": ((1, 2, 2), (2, 2, 2)),
+    "table1": ((2, 2, 2), (1, 2, 2)),  # nearer to Table 1 of the STC paper; the same sizes from the pool on
+}
+
+
+def conv1x1x1(in_features, out_features, *, stride=1, **kwargs):
+    return Conv(in_features, out_features, (1, 1, 1), strides=(stride,) * 3, **kwargs)
+
+
+def conv3x3x3(in_features, out_features, *, stride=1, **kwargs):
+    return Conv(in_features, out_features, (3, 3, 3), strides=(stride,) * 3, padding=((1, 1),) * 3, **kwargs)
+
+
+class Projection(nnx.Module):
+    """Shortcut B where a unit changes the shape: a strided 1×1×1 convolution and BN."""
+
+    def __init__(self, in_features, out_features, *, stride, norm, dtype, rngs):
+        self.conv = conv1x1x1(in_features, out_features, stride=stride, dtype=dtype, rngs=rngs)
+        self.bn = norm(out_features, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        return self.bn(self.conv(x))
+
+
+class Unit(nnx.Module):
+    """A residual unit, `[B, T, H, W, C_in]` to `[B, T', H', W', C_out]`; a subclass has the branch `residual(x)`.
+
+    Post-activation (He et al. 2016, "Deep residual learning"): the branch is conv-BN-ReLU … conv-BN, and a ReLU follows
+    the addition. Pre-activation (He et al. 2016, "Identity mappings"): the branch is BN-ReLU-conv … BN-ReLU-conv, and
+    nothing follows the addition. The shortcut starts from the raw input in both, as in Hara et al.
+    """
+
+    def __init__(self, in_features, out_features, *, stride, shortcut, preactivation, norm, dtype, rngs):
+        self.out_features, self.stride, self.preactivation = out_features, stride, preactivation
+        if shortcut == "B" and (stride != 1 or in_features != out_features):
+            self.downsample = Projection(in_features, out_features, stride=stride, norm=norm, dtype=dtype, rngs=rngs)
+        else:
+            self.downsample = None
+
+    def shortcut(self, x):
+        if self.downsample is not None:
+            return self.downsample(x)
+        # Shortcut A: strided, with zeros for the missing channels. Without stride or new channels, the identity.
+        strided = x[:, :: self.stride, :: self.stride, :: self.stride]
+        return jnp.pad(strided, ((0, 0),) * 4 + ((0, self.out_features - x.shape[-1]),))
+
+    def __call__(self, x):
+        y = self.residual(x) + self.shortcut(x)
+        return y if self.preactivation else nnx.relu(y)
+
+
+class Basic(Unit):
+    """Two 3×3×3 convolutions, the first one strided."""
+
+    def __init__(self, in_features, width, *, stride, shortcut, preactivation, norm, dtype, rngs):
+        layer = {"dtype": dtype, "rngs": rngs}
+        super().__init__(
+            in_features, width, stride=stride, shortcut=shortcut, preactivation=preactivation, norm=norm, **layer
+        )
+        self.conv1 = conv3x3x3(in_features, width, stride=stride, **layer)
+        self.bn1 = norm(in_features if preactivation else width, **layer)
+        self.conv2 = conv3x3x3(width, width, **layer)
+        self.bn2 = norm(width, **layer)
+
+    def residual(self, x):
+        if self.preactivation:
+            x = self.conv1(nnx.relu(self.bn1(x)))
+            return self.conv2(nnx.relu(self.bn2(x)))
+        x = nnx.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(x))
+
+
+class Bottleneck(Unit):
+    """1×1×1, strided 3×3×3 and 1×1×1 convolution; the last has 4 times the stage's width.
+
+    With `cardinality` above 1 it is ResNeXt's: the 3×3×3 convolution has that many groups and twice the width.
+    """
+
+    def __init__(self, in_features, width, *, cardinality, stride, shortcut, preactivation, norm, dtype, rngs):
+        layer = {"dtype": dtype, "rngs": rngs}
+        middle, out = (width if cardinality == 1 else 2 * width), 4 * width
+        super().__init__(
+            in_features, out, stride=stride, shortcut=shortcut, preactivation=preactivation, norm=norm, **layer
+        )
+        self.conv1 = conv1x1x1(in_features, middle, **layer)
+        self.bn1 = norm(in_features if preactivation else middle, **layer)
+        self.conv2 = conv3x3x3(middle, middle, stride=stride, groups=cardinality, **layer)
+        self.bn2 = norm(middle, **layer)
+        self.conv3 = conv1x1x1(middle, out, **layer)
+        self.bn3 = norm(middle if preactivation else out, **layer)
+
+    def residual(self, x):
+        if self.preactivation:
+            x = self.conv1(nnx.relu(self.bn1(x)))
+            x = self.conv2(nnx.relu(self.bn2(x)))
+            return self.conv3(nnx.relu(self.bn3(x)))
+        x = nnx.relu(self.bn1(self.conv1(x)))
+        x = nnx.relu(self.bn2(self.conv2(x)))
+        return self.bn3(self.conv3(x))
+
+
+class ResNet3D(nnx.Module):
+    """3D-ResNet, and 3D-ResNeXt with `cardinality=32`.
+
+    Args:
+      depth: 18, 34, 50, 101, 152 or 200.
+      num_classes: K.
+      layers: units in each of the four stages, in place of the depth's.
+      width: multiplies all widths, for small runs; they are rounded so that groups and reductions divide them.
+      cardinality: groups of a bottleneck's 3×3×3 convolution.
+      stem: "hara" strides the first convolution (1, 2, 2) and the pool (2, 2, 2); "table1" (2, 2, 2) and (1, 2, 2).
+      shortcut: "B" projects where shapes change, "A" strides and pads channels with zeros.
+      preactivation: BN-ReLU-conv units. The stem keeps its BN and ReLU, and none follow the last unit (Hara et al.).
+      norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
+      dtype: of activations. Parameters, moments, the head and the logits are float32 at least.
+      rngs: key of the initial parameters.
+
+    Raises:
+      UserError: an argument is none of those, or, when called, the video's shape does not fit.
+    """
+
+    def __init__(
+        self,
+        depth,
+        *,
+        num_classes,
+        layers=None,
+        width=1.0,
+        cardinality=1,
+        stem="hara",
+        shortcut="B",
+        preactivation=False,
+        norm=BatchNorm,
+        dtype=jnp.float32,
+        rngs,
+    ):
+        check_choice("depth", depth, LAYERS)
+        check_choice("stem", stem, STEMS)
+        check_choice("shortcut", shortcut, ("A", "B"))
+        self.bottleneck, self.cardinality = depth >= 50, cardinality
+        layers = LAYERS[depth] if layers is None else tuple(layers)
+        if len(layers) != 4 or min(layers) < 1:
+            raise UserError(f"layers={layers}; expected the number of units in each of four stages, as in (1, 1, 1, 1)")
+        if cardinality > 1 and depth < 50:
+            raise UserError(f"cardinality={cardinality} needs bottlenecks; depth {depth} has none, choose 50 or more")
+        multiple = math.lcm(4, cardinality // math.gcd(2, cardinality))  # ResNeXt's groups divide twice the width
+        widths = [max(multiple, round(width * w / multiple) * multiple) for w in STAGE_WIDTHS]
+
+        conv_strides, self.pool_strides = STEMS[stem]
+        self.conv1 = Conv(3, widths[0], (7, 7, 7), strides=conv_strides, padding=((3, 3),) * 3, dtype=dtype, rngs=rngs)
+        self.bn1 = norm(widths[0], dtype=dtype, rngs=rngs)
+        features = widths[0]
+        common = {"shortcut": shortcut, "preactivation": preactivation, "norm": norm, "dtype": dtype, "rngs": rngs}
+        for stage, (count, stage_width, stride) in enumerate(zip(layers, widths, STAGE_STRIDES, strict=True)):
+            units = nnx.List()
+            for index in range(count):
+                units.append(self.unit(stage, features, stage_width, stride=stride if index == 0 else 1, **common))
+                features = units[-1].out_features
+            setattr(self, f"layer{stage + 1}", units)
+        self.fc = Linear(features, num_classes, dtype=param_dtype(dtype), rngs=rngs)
+
+    def unit(self, stage, in_features, width, **kwargs):
+        """One unit of stage 0, 1, 2 or 3."""
+        if self.bottleneck:
+            return Bottleneck(in_features, width, cardinality=self.cardinality, **kwargs)
+        return Basic(in_features, width, **kwargs)
+
+    def stages(self, video):
+        """What every stage puts out: `conv1`, `pool` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""
+        check_video(video)
+        x = nnx.relu(self.bn1(self.conv1(video)))
+        outputs = {"conv1": x}
+        x = outputs["pool"] = max_pool(x, (3, 3, 3), strides=self.pool_strides, padding=((1, 1),) * 3)
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            for unit in getattr(self, name):
+                x = unit(x)
+            outputs[name] = x
+        return outputs
+
+    def features(self, video):
+        """The last stage's output: normalised video `[B, T, H, W, 3]` to `[B, T', H', W', D]`."""
+        return self.stages(video)["layer4"]
+
+    def __call__(self, video):
+        """Class scores before the softmax: normalised video `[B, T, H, W, 3]` to `[B, K]`."""
+        pooled = self.features(video).mean(axis=(1, 2, 3), dtype=self.fc.dtype)  # [B, D]
+        return self.fc(pooled)
+
+
+def check_choice(name, value, choices):
+    if value not in choices:
+        raise UserError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}")
+
+
+def check_video(video):
+    """Raises UserError unless this is `[B, T, H, W, 3]` of floats, large enough for the strides."""
+    if video.ndim != 5 or video.shape[-1] != 3:
+        raise UserError(
+            f"got a video of shape {video.shape}; expected [batch, frames, height, width, 3], channels last. "
+            "A single clip needs a leading axis of one; PyTorch's [B, C, T, H, W] needs a transposition."
+        )
+    if not jnp.issubdtype(video.dtype, jnp.floating):
+        raise UserError(f"got a video of type {video.dtype}; expected floats, normalised by the data set's moments")
+    frames, height, width = video.shape[1:4]
+    # The stem divides time by 2 and space by 4: from these sizes on, the stages see more than one position.
+    if frames < 3 or height < 5 or width < 5:
+        raise UserError(
+            f"got clips of {frames} frames of {height}×{width} pixels, which the strides shrink to nothing; "
+            "expected at least 3 frames of 5×5. Sample longer clips or resize to larger frames."
+        )

@@ -1,0 +1,141 @@
+"""Every registered network: shapes, finite numbers, a gradient for every parameter; and `build`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jax_video import models
+from jax_video.errors import UserError
+from jax_video.models.layers import BatchNorm
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
+SHAPE = (4, 4, 16, 16, 3)
+
+
+def small(name, **kwargs):
+    """The network with one unit per stage and small widths; ResNeXt with 4 groups."""
+    if "resnext" in name:
+        kwargs["cardinality"] = 4
+    if name.startswith("stc"):
+        kwargs |= {"frames": SHAPE[1], "reduction": 1}  # with a hidden layer too wide to be dead by chance
+    model = models.build(name, num_classes=5, rngs=nnx.Rngs(0), width=0.125, layers=(1, 1, 1, 1), **kwargs)
+    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+
+
+def fast_compile(function, **kwargs):
+    """jit without LLVM's optimisation, which takes longer than these small networks run."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0}, **kwargs)
+
+
+def gradients_of(graphdef, params, batch_stats, video):
+    """Logits, new running moments and gradients of a cross-entropy, as a train step computes them."""
+
+    def loss(params):
+        model = nnx.merge(graphdef, params, batch_stats)
+        logits = model(video)
+        labels = jnp.arange(logits.shape[0]) % logits.shape[1]
+        log_probabilities = jax.nn.log_softmax(logits)
+        return -log_probabilities[jnp.arange(logits.shape[0]), labels].mean(), (
+            logits,
+            nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)),
+        )
+
+    gradients, (logits, moments) = jax.grad(loss, has_aux=True)(params)
+    return logits, moments, gradients
+
+
+train = fast_compile(gradients_of, static_argnames="graphdef")  # networks that differ in depth alone compile once
+
+
+def video():
+    return np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+
+
+def names_where(predicate, tree, *rest):
+    """Names of the leaves for which the predicate holds."""
+    marks = jax.tree.map(lambda *leaves: bool(predicate(*leaves)), tree, *rest)
+    return [jax.tree_util.keystr(path) for path, mark in jax.tree_util.tree_leaves_with_path(marks) if mark]
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_network_is_finite_and_reaches_every_parameter(name):
+    graphdef, params, batch_stats = small(name)
+    logits, moments, gradients = train(graphdef, params, batch_stats, video())
+    assert logits.shape == (4, 5)
+    assert np.all(np.isfinite(logits)) and np.ptp(logits) > 0
+    assert names_where(lambda leaf: not np.all(np.isfinite(leaf)), gradients) == []
+    assert names_where(lambda leaf: not np.any(leaf), gradients) == []
+    assert names_where(lambda old, new: np.any(old == new), batch_stats, moments) == []
+
+
+def test_variants_reach_every_parameter():
+    graphdef, params, batch_stats = small("stc_resnet18", preactivation=True, shortcut="A", branches="scb")
+    logits, _, gradients = train(graphdef, params, batch_stats, video())
+    assert np.all(np.isfinite(logits))
+    assert names_where(lambda leaf: not np.any(leaf), gradients) == []
+
+
+def test_bfloat16_keeps_float32_parameters_moments_gradients_and_logits():
+    exact, *_ = train(*small("stc_resnet18"), video())
+    graphdef, params, batch_stats = small("stc_resnet18", dtype=jnp.bfloat16)
+    logits, moments, gradients = train(graphdef, params, batch_stats, video())
+    assert logits.dtype == jnp.float32
+    assert names_where(lambda leaf: leaf.dtype != jnp.float32, (params, moments, gradients)) == []
+    assert names_where(lambda leaf: not np.any(leaf), gradients) == []
+    assert 0 < np.abs(logits - exact).max() < 0.25 * np.abs(exact).max()
+    features = jax.eval_shape(lambda p, b, v: nnx.merge(graphdef, p, b).features(v), params, batch_stats, video())
+    assert features.dtype == jnp.bfloat16
+
+
+def test_test_mode_gives_a_video_the_same_scores_in_any_batch():
+    model = nnx.merge(*small("resnet3d18"))
+    graphdef, params, batch_stats = nnx.split(nnx.view(model, use_running_average=True), nnx.Param, nnx.BatchStat)
+    scores = fast_compile(lambda video: nnx.merge(graphdef, params, batch_stats)(video))
+    whole = scores(video())
+    np.testing.assert_allclose(scores(video()[1:3]), whole[1:3], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_full_size_networks_hold_parameters_and_moments_only(name):
+    model = nnx.eval_shape(lambda: models.build(name, num_classes=400, rngs=nnx.Rngs(0), dtype=jnp.bfloat16))
+    _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)  # raises where anything else is left
+    assert set(nnx.to_pure_dict(params)) == {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, batch_stats))} == {jnp.dtype("float32")}
+
+
+def test_full_size_network_runs():
+    model = nnx.eval_shape(lambda: models.build("stc_resnet50", num_classes=400, rngs=nnx.Rngs(0)))
+    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    clips = jax.ShapeDtypeStruct((2, 16, 112, 112, 3), jnp.float32)
+    logits, moments, gradients = jax.eval_shape(
+        functools.partial(gradients_of, graphdef), nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats), clips
+    )
+    assert logits.shape == (2, 400)
+    assert [leaf.shape for leaf in jax.tree.leaves(gradients)] == [leaf.shape for leaf in jax.tree.leaves(params)]
+    assert [leaf.shape for leaf in jax.tree.leaves(moments)] == [leaf.shape for leaf in jax.tree.leaves(batch_stats)]
+
+
+def test_norm_reaches_every_layer():
+    norm = functools.partial(BatchNorm, group_size=2, momentum=0.5)
+    model = nnx.eval_shape(lambda: models.build("stc_resnext101", num_classes=5, rngs=nnx.Rngs(0), norm=norm))
+    layers = [module for _, module in nnx.iter_modules(model) if isinstance(module, BatchNorm)]
+    assert len(layers) == 1 + 3 * 33 + 4  # stem, three per bottleneck, four projections
+    assert {(layer.group_size, layer.momentum) for layer in layers} == {(2, 0.5)}
+
+
+def test_an_unknown_name_is_answered_with_the_names():
+    with pytest.raises(UserError, match="no network 'resnet18'.*resnet3d18.*stc_resnext101"):
+        models.build("resnet18", num_classes=5, rngs=nnx.Rngs(0))
+
+
+def test_an_unknown_keyword_is_answered_with_the_networks_keywords():
+    with pytest.raises(UserError, match="resnet3d18 has no keyword frames; it has .*layers.*width.*shortcut"):
+        models.build("resnet3d18", num_classes=5, rngs=nnx.Rngs(0), frames=16)
+    with pytest.raises(UserError, match="stc_resnet18 has no keyword reduktion; it has .*frames.*branches.*reduction"):
+        models.build("stc_resnet18", num_classes=5, rngs=nnx.Rngs(0), reduktion=1)
