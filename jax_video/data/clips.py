@@ -1,0 +1,56 @@
+"""Which frames make a clip: pure functions from a video's number of frames to frame indices.
+
+A clip is `length` frames, `stride` apart; its span is `(length - 1) * stride + 1`. A video shorter than the span is
+looped: stride and start stay, indices wrap around. Only a video without frames is an error.
+"""
+
+import numpy as np
+
+from jax_video.errors import UserError
+
+
+def random_clip(frames: int, length: int, stride: int, rng: np.random.Generator) -> np.ndarray:
+    """A training clip: every start that fits is equally likely. Returns int64 [length], each in [0, frames)."""
+    return _clip(int(rng.integers(_last_start(frames, length, stride) + 1)), frames, length, stride)
+
+
+def test_clips(
+    frames: int, length: int, stride: int, *, clips: str = "nonoverlap", number: int = 10
+) -> list[np.ndarray]:
+    """The clips that a test averages over.
+
+    Args:
+      frames: frames in the video, at least 1.
+      length: frames in a clip.
+      stride: distance between the frames of a clip.
+      clips: "nonoverlap": one after the other from the start; a partial last clip is dropped unless it is the only one
+        (STC §4, T3D §4). "uniform": `number` clips whose starts are spread evenly from the first to the last that fits
+        (CoST §4); a single one is the middle of the video. In a short video they may coincide.
+      number: for "uniform".
+
+    Returns:
+      A list of int64 [length], each in [0, frames).
+    """
+    last = _last_start(frames, length, stride)
+    match clips:
+        case "nonoverlap":
+            starts = range(0, last + 1, length * stride)
+        case "uniform" if number == 1:
+            starts = [last // 2]
+        case "uniform" if number > 1:
+            starts = [(2 * last * i + number - 1) // (2 * (number - 1)) for i in range(number)]  # Rounded half up.
+        case "uniform":
+            raise UserError(f"uniform test clips: expected a number of at least 1, got {number}")
+        case _:
+            raise UserError(f'unknown test clips {clips!r}; known: "nonoverlap", "uniform"')
+    return [_clip(start, frames, length, stride) for start in starts]
+
+
+def _last_start(frames: int, length: int, stride: int) -> int:
+    if min(frames, length, stride) < 1:
+        raise UserError(f"frames, clip length and stride must be at least 1, got {frames}, {length}, {stride}")
+    return max(0, frames - (length - 1) * stride - 1)
+
+
+def _clip(start: int, frames: int, length: int, stride: int) -> np.ndarray:
+    return (start + stride * np.arange(length, dtype=np.int64)) % frames

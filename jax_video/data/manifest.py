@@ -1,0 +1,174 @@
+"""A manifest: the one file in which a data set's videos, labels and splits are settled before a device is busy.
+
+JSON lines. The first line is a header with the data set's name, class names, the folder of the videos, and a hash;
+every other line is one video, readable or not.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable
+
+from jax_video.errors import UserError
+
+SPLITS = ("train", "val", "test")
+MISSING = "missing"  # The `error` of a video that a list names and the folder does not have.
+_FORMAT = 1  # Of the file; a reader knows exactly its own.
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """One video of a data set. Where `error` is set, frames, fps, width and height are 0."""
+
+    path: str  # Relative to the manifest's root.
+    label: int | None  # Index into the classes; None without labels.
+    split: str  # One of SPLITS.
+    frames: int  # That decode.
+    fps: float  # 0 if unknown.
+    width: int  # Upright, in pixels.
+    height: int
+    error: str | None  # Why it cannot be used: MISSING or what is broken; None if it can.
+    source: str  # What it was cut from, or who is seen: where a split is ours, a source is on one side of it.
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """A data set. A video's index in `videos` is its identity in batches and predictions."""
+
+    name: str
+    classes: tuple[str, ...]
+    root: str  # Absolute folder of the videos.
+    videos: tuple[Video, ...]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of everything but `root`: the same data in another folder is the same data."""
+        return _hash(self.name, self.classes, map(_row, self.videos))
+
+    def select(self, split: str) -> list[tuple[int, Video]]:
+        """The readable videos of a split as (index in `videos`, video)."""
+        if split not in SPLITS:
+            raise UserError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
+        return [(i, video) for i, video in enumerate(self.videos) if video.split == split and video.error is None]
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Writes the file whole or not at all; a root beside or below it is stored relative, so both can move."""
+        path = pathlib.Path(path).absolute()
+        root = pathlib.Path(self.root).absolute()
+        header = {
+            "format": _FORMAT,
+            "name": self.name,
+            "classes": self.classes,
+            "root": os.fspath(root.relative_to(path.parent) if root.is_relative_to(path.parent) else root),
+            "videos": len(self.videos),
+            "hash": self.hash,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            # Names of files need not be valid Unicode: surrogateescape carries any bytes through.
+            with open(handle, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+                file.write(json.dumps(header, ensure_ascii=False) + "\n")
+                file.writelines(_row(video) + "\n" for video in self.videos)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp gives 0600; a manifest is shared.
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "Manifest":
+        """Reads and checks a file that `write` made.
+
+        Raises:
+          UserError: no such file, or not a whole and valid manifest; names the line.
+        """
+        path = pathlib.Path(path)
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+                lines = file.read().removesuffix("\n").split("\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot read the manifest {path} ({error.strerror}); make one with python -m jax_video.prepare"
+            ) from error
+
+        header = _parse(path, 1, lines[0])
+        if header.get("format") != _FORMAT:
+            raise UserError(
+                f"{path}:1: not a manifest of format {_FORMAT} (found format {header.get('format')!r}); "
+                "make one with python -m jax_video.prepare"
+            )
+        _check_types(path, 1, header, {"name": str, "classes": list, "root": str, "videos": int, "hash": str})
+        classes = tuple(header["classes"])
+        if not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
+            raise UserError(f"{path}:1: class names must be different strings, got {header['classes']}")
+        if header["videos"] != len(lines) - 1:
+            raise UserError(
+                f"{path}: the header promises {header['videos']} videos, {len(lines) - 1} follow; the file was cut or "
+                "changed: run prepare again"
+            )
+
+        videos = tuple(
+            _video(path, number, _parse(path, number, line), len(classes)) for number, line in enumerate(lines[1:], 2)
+        )
+        repeated = [name for name, count in collections.Counter(video.path for video in videos).items() if count > 1]
+        if repeated:
+            raise UserError(f"{path}: {len(repeated)} videos are listed more than once, e.g. {repeated[0]!r}")
+        manifest = cls(header["name"], classes, str((path.parent / header["root"]).absolute()), videos)
+        if manifest.hash != header["hash"]:
+            raise UserError(f"{path}: the content does not match its hash: the file was changed; run prepare again")
+        return manifest
+
+
+def _row(video: Video) -> str:
+    return json.dumps(dataclasses.asdict(video), ensure_ascii=False)
+
+
+def _hash(name: str, classes: Iterable[str], rows: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in (json.dumps([_FORMAT, name, list(classes)], ensure_ascii=False), *rows):
+        digest.update(line.encode("utf-8", errors="surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def _parse(path: pathlib.Path, number: int, line: str) -> dict:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); run prepare again"
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}:{number}: expected a JSON object, got {line[:80]!r}; run prepare again")
+    return value
+
+
+def _check_types(path: pathlib.Path, number: int, row: dict, types: dict[str, type]) -> None:
+    for key, kind in types.items():
+        if key not in row:
+            raise UserError(f"{path}:{number}: {key!r} is missing; run prepare again")
+        if not isinstance(row[key], kind) or isinstance(row[key], bool):
+            expected = getattr(kind, "__name__", kind)
+            raise UserError(f"{path}:{number}: {key!r} is {row[key]!r}, expected {expected}; run prepare again")
+
+
+def _video(path: pathlib.Path, number: int, row: dict, classes: int) -> Video:
+    types = {field.name: field.type for field in dataclasses.fields(Video)}
+    _check_types(path, number, row, types)
+    unknown = row.keys() - types.keys()
+    if unknown:
+        raise UserError(f"{path}:{number}: unknown keys {sorted(unknown)}; expected {list(types)}")
+    video = Video(**row)
+    if video.split not in SPLITS:
+        raise UserError(f"{path}:{number}: split is {video.split!r}, expected one of {', '.join(SPLITS)}")
+    if video.label is not None and not 0 <= video.label < classes:
+        raise UserError(f"{path}:{number}: label is {video.label}, but there are {classes} classes")
+    if video.error is None and min(video.frames, video.width, video.height) < 1:
+        raise UserError(f"{path}:{number}: a readable video has frames, width and height of at least 1, got {row}")
+    return video

@@ -1,0 +1,217 @@
+"""From a manifest to batches: the Grain pipelines of training and of testing.
+
+A sample depends on (seed, position in the run) alone, never on the number of workers, hosts or devices, nor on where a
+run was resumed.
+"""
+
+import ctypes
+import dataclasses
+import functools
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TypedDict
+
+import grain
+import numpy as np
+
+from jax_video.data import clips, transforms, video
+from jax_video.data.manifest import Manifest
+from jax_video.errors import UserError
+
+
+class Batch(TypedDict):
+    """What a step gets; B rows, all arrays NumPy until they are placed on devices."""
+
+    rgb: np.ndarray  # [B, T, H, W, 3] uint8, normalised on the device
+    label: np.ndarray  # [B] int32
+    video: np.ndarray  # [B] int32, index in the manifest
+    mask: np.ndarray  # [B] float32, 0 = padding (test only)
+    failed: np.ndarray  # [B] int32, 1 + manifest index of an unreadable video, for which another sample stands in; or 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How a clip is cut out of a video, in training and in test. Raises UserError for values that cannot be."""
+
+    frames: int  # of a clip
+    stride: int  # between its frames
+    short_side: int  # of the resized frames, in pixels
+    size: int  # of the square crop, in pixels
+    crop: str = "corners"  # where training crops: "random", "corners" (one of five) or "center"
+    flip: bool = True  # whether training flips half of the clips
+
+    def __post_init__(self):
+        if min(self.frames, self.stride, self.size) < 1 or self.size > self.short_side:
+            raise UserError(
+                f"clip: {self.frames} frames, stride {self.stride}, a crop of {self.size} from a short side of "
+                f"{self.short_side}: expected at least 1 each, and a crop that fits into the short side."
+            )
+        if self.crop not in ("random", "corners", "center"):
+            raise UserError(f"clip.crop is {self.crop!r}: choose random, corners or center.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Hosts:
+    """Which process this is and of how many; each loads its contiguous rows of every global batch."""
+
+    index: int = 0
+    count: int = 1
+
+
+def train_batches(
+    manifest: Manifest,
+    sampling: Sampling,
+    *,
+    batch: int,
+    seed: int,
+    first_step: int = 0,
+    workers: int = 0,
+    hosts: Hosts = Hosts(),  # noqa: B008, frozen
+) -> Iterator[Batch]:
+    """Endless shuffled batches of random clips of the training videos, this host's rows of each global batch.
+
+    Batches run on over the ends of epochs, so none is smaller. Starting at `first_step` gives the same batches as
+    having drawn the ones before.
+
+    Raises:
+      UserError: no readable training video, or, while iterating, none of them can be read any more.
+    """
+    videos = manifest.select("train")
+    if not videos:
+        raise UserError(f"manifest {manifest.name!r} has no readable training video: look at prepare's table.")
+    load = functools.partial(_train_sample, manifest.root, videos, sampling)
+    samples = grain.MapDataset.range(len(videos)).seed(seed).shuffle().repeat().random_map(load)
+    batches = _HostRows(samples, batch, hosts).batch(batch // hosts.count)[first_step:]
+    return _iterate(batches, workers)
+
+
+def test_batches(
+    manifest: Manifest,
+    sampling: Sampling,
+    views: Sequence[tuple[int, np.ndarray]],
+    *,
+    batch: int,
+    workers: int = 0,
+    hosts: Hosts = Hosts(),  # noqa: B008, frozen
+) -> Iterator[Batch]:
+    """Centre crops of the given views, in order; the last batch is padded with rows of mask 0.
+
+    Args:
+      views: (index in the manifest, frame indices [T]) of every clip, as `views` makes them.
+    """
+    rows = -(-len(views) // batch) * batch
+    load = functools.partial(_test_sample, manifest, sampling, list(views))
+    samples = grain.MapDataset.range(rows).map(load)
+    return _iterate(_HostRows(samples, batch, hosts).batch(batch // hosts.count), workers)
+
+
+def views(
+    manifest: Manifest, split: str, sampling: Sampling, *, mode: str, number: int
+) -> list[tuple[int, np.ndarray]]:
+    """All (index in the manifest, frame indices [T]) of a test: every clip of every readable video of the split."""
+    return [
+        (index, clip)
+        for index, entry in manifest.select(split)
+        for clip in clips.test_clips(entry.frames, sampling.frames, sampling.stride, clips=mode, number=number)
+    ]
+
+
+def _train_sample(root: str, videos: list, sampling: Sampling, position: int, rng: np.random.Generator) -> Batch:
+    failed = 0
+    for attempt in range(len(videos)):
+        index, entry = videos[(position + attempt) % len(videos)]
+        path = os.path.join(root, entry.path)
+        wanted = clips.random_clip(entry.frames, sampling.frames, sampling.stride, rng)
+        try:
+            frames = video.decode(path, wanted, frames=entry.frames, short_side=sampling.short_side)
+        except video.VideoError:
+            failed = failed or 1 + index
+            continue
+        frames = transforms.crop(frames, sampling.size, sampling.crop, rng)  # [T, size, size, 3]
+        if sampling.flip and rng.random() < 0.5:
+            frames = transforms.flip(frames)
+        return _row(frames, entry.label, index, mask=1, failed=failed)
+    raise UserError(f"none of the {len(videos)} training videos in {root} can be read: has the folder moved?")
+
+
+def _test_sample(manifest: Manifest, sampling: Sampling, views: list, position: int) -> Batch:
+    blank = np.zeros((sampling.frames, sampling.size, sampling.size, 3), np.uint8)
+    if position >= len(views):
+        return _row(blank, 0, 0, mask=0, failed=0)
+    index, wanted = views[position]
+    entry = manifest.videos[index]
+    try:
+        path = os.path.join(manifest.root, entry.path)
+        frames = video.decode(path, wanted, frames=entry.frames, short_side=sampling.short_side)
+    except video.VideoError:
+        return _row(blank, entry.label, index, mask=0, failed=1 + index)
+    return _row(transforms.crop(frames, sampling.size, "center"), entry.label, index, mask=1, failed=0)
+
+
+def _row(frames: np.ndarray, label: int | None, index: int, *, mask: float, failed: int) -> Batch:
+    return Batch(
+        rgb=np.ascontiguousarray(frames),
+        label=np.int32(-1 if label is None else label),
+        video=np.int32(index),
+        mask=np.float32(mask),
+        failed=np.int32(failed),
+    )
+
+
+class _HostRows(grain.MapDataset):
+    """The elements of the rows that one host has in every global batch.
+
+    A selection after `random_map`: an element keeps the randomness of its place in the global order.
+    """
+
+    def __init__(self, parent: grain.MapDataset, batch: int, hosts: Hosts):
+        super().__init__(parent)
+        self._batch, self._rows, self._hosts = batch, batch // hosts.count, hosts
+
+    def __len__(self) -> int:
+        return min(len(self._parent) // self._hosts.count, sys.maxsize)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        batch, row = divmod(index, self._rows)
+        return self._parent[batch * self._batch + self._hosts.index * self._rows + row]
+
+
+def _iterate(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
+    """Reads ahead: in threads of this process, or in `workers` processes with one reading thread each."""
+    if workers < 0:
+        raise UserError(f"{workers} workers: expected their number, or 0 to load in the process itself.")
+    threads = 1 if workers else 2
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2)
+    dataset = batches.to_iter_dataset(read)
+    if workers:
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
+    return _closed_at_once(iter(dataset))
+
+
+def _closed_at_once(iterator: grain.DatasetIterator) -> Iterator[Batch]:
+    """The iterator's elements. Its end, or `close()`, ends the workers and frees their shared memory."""
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+        del iterator
+        gc.collect()  # Grain's iterators are in a reference cycle, and each holds a batch of every worker.
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Leaves Ctrl-C and SIGTERM to the parent, which saves before it ends its workers, and dies with the parent."""
+    del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG in prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+        if os.getppid() != multiprocessing.parent_process().pid:
+            os._exit(1)  # the parent died before it could be watched

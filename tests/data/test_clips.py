@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jax_video.data import clips
+from jax_video.errors import UserError
+
+sizes = {"frames": st.integers(1, 400), "length": st.integers(1, 64), "stride": st.integers(1, 16)}
+
+
+def assert_clip(clip, frames, length, stride):
+    assert clip.dtype == np.int64
+    np.testing.assert_array_equal(clip, (clip[0] + stride * np.arange(length)) % frames)
+    if frames < (length - 1) * stride + 1:
+        assert clip[0] == 0  # Looped from the start.
+    else:
+        assert (np.diff(clip) == stride).all()  # Not looped.
+
+
+@given(**sizes, seed=st.integers(0, 99))
+def test_random_clip_keeps_stride_and_stays_inside(frames, length, stride, seed):
+    assert_clip(clips.random_clip(frames, length, stride, np.random.default_rng(seed)), frames, length, stride)
+
+
+def test_random_clip_reaches_every_start_alike():
+    rng = np.random.default_rng(0)
+    starts = np.bincount([clips.random_clip(20, 8, 2, rng)[0] for _ in range(6000)])
+    assert len(starts) == 6  # 20 - (7 * 2 + 1) = 5 is the last.
+    assert abs(starts - 1000).max() < 150
+
+
+@given(**sizes)
+def test_nonoverlapping_clips_tile_the_video_and_drop_a_partial_one(frames, length, stride):
+    result = clips.test_clips(frames, length, stride, clips="nonoverlap")
+    for i, clip in enumerate(result):
+        assert clip[0] == i * length * stride
+        assert_clip(clip, frames, length, stride)
+    next_end = len(result) * length * stride + (length - 1) * stride
+    assert next_end >= frames  # Another one does not fit.
+
+
+@given(**sizes, number=st.integers(1, 12))
+def test_uniform_clips_are_evenly_spread_over_the_whole_video(frames, length, stride, number):
+    result = clips.test_clips(frames, length, stride, clips="uniform", number=number)
+    assert len(result) == number
+    starts = np.array([clip[0] for clip in result])
+    last = max(0, frames - (length - 1) * stride - 1)
+    if number > 1:
+        assert (starts[0], starts[-1]) == (0, last)
+        assert np.ptp(np.diff(starts)) <= 1
+        assert abs(starts - np.linspace(0, last, number)).max() <= 0.5
+    else:
+        assert abs(starts[0] - last / 2) <= 0.5
+    for clip in result:
+        assert_clip(clip, frames, length, stride)
+
+
+def test_worked_examples():
+    assert [list(clip) for clip in clips.test_clips(10, 3, 1)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert [list(clip) for clip in clips.test_clips(5, 4, 2)] == [[0, 2, 4, 1]]
+    assert [list(clip) for clip in clips.test_clips(1, 3, 2)] == [[0, 0, 0]]
+    assert [list(clip) for clip in clips.test_clips(10, 2, 2, clips="uniform", number=3)] == [[0, 2], [4, 6], [7, 9]]
+
+
+def test_errors_say_what_is_wrong():
+    rng = np.random.default_rng(0)
+    with pytest.raises(UserError, match="must be at least 1, got 0, 16, 2"):
+        clips.random_clip(0, 16, 2, rng)
+    with pytest.raises(UserError, match="must be at least 1, got 9, 16, 0"):
+        clips.test_clips(9, 16, 0)
+    with pytest.raises(UserError, match='unknown test clips \'dense\'; known: "nonoverlap", "uniform"'):
+        clips.test_clips(9, 16, 1, clips="dense")
+    with pytest.raises(UserError, match="a number of at least 1, got 0"):
+        clips.test_clips(9, 16, 1, clips="uniform", number=0)

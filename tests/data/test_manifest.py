@@ -1,0 +1,129 @@
+import dataclasses
+import json
+import os
+
+import pytest
+
+from jax_video.data.manifest import MISSING, Manifest, Video
+from jax_video.errors import UserError
+
+VIDEOS = (
+    Video("run/a 1.mp4", 0, "train", 30, 25.0, 64, 48, None, "anna"),
+    Video("run/é中\u2028.mp4", 0, "val", 31, 29.97, 64, 48, None, "boris"),
+    Video("jump/c.mp4", 1, "test", 0, 0.0, 0, 0, MISSING, "carla"),
+    Video("jump/\udcff.mp4", 1, "test", 0, 0.0, 0, 0, "empty file", "carla"),  # A name that is not Unicode.
+    Video("jump/e.mp4", 1, "test", 2, 0.0, 64, 48, None, "carla"),
+    Video("loose.mp4", None, "train", 9, 25.0, 64, 48, None, "loose"),
+)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return Manifest("people", ("run", "jump"), str(tmp_path / "videos"), VIDEOS)
+
+
+def test_round_trip(manifest, tmp_path):
+    manifest.write(tmp_path / "lists" / "manifest.jsonl")
+    read = Manifest.read(tmp_path / "lists" / "manifest.jsonl")
+    assert read == manifest
+    assert read.hash == manifest.hash
+    assert os.listdir(tmp_path / "lists") == ["manifest.jsonl"]  # No temporary file is left.
+
+
+def test_a_root_below_the_manifest_moves_with_it(manifest, tmp_path):
+    (tmp_path / "set").mkdir()
+    inside = dataclasses.replace(manifest, root=str(tmp_path / "set" / "videos"))
+    inside.write(tmp_path / "set" / "manifest.jsonl")
+    (tmp_path / "set").rename(tmp_path / "moved")
+    moved = Manifest.read(tmp_path / "moved" / "manifest.jsonl")
+    assert moved.root == str(tmp_path / "moved" / "videos")
+    assert moved.hash == inside.hash
+
+
+def test_the_hash_is_of_the_content_but_not_of_the_place(manifest):
+    assert dataclasses.replace(manifest, root="/elsewhere").hash == manifest.hash
+    others = [
+        dataclasses.replace(manifest, name="others"),
+        dataclasses.replace(manifest, classes=("jump", "run")),
+        dataclasses.replace(manifest, videos=VIDEOS[::-1]),
+        *(
+            dataclasses.replace(manifest, videos=(dataclasses.replace(VIDEOS[0], **change), *VIDEOS[1:]))
+            for change in (
+                {"path": "b"},
+                {"label": 1},
+                {"split": "val"},
+                {"frames": 31},
+                {"fps": 24.0},
+                {"source": "x"},
+            )
+        ),
+    ]
+    assert len({manifest.hash, *(other.hash for other in others)}) == len(others) + 1
+
+
+def test_select_gives_the_readable_videos_of_a_split_and_their_indices(manifest):
+    assert manifest.select("train") == [(0, VIDEOS[0]), (5, VIDEOS[5])]
+    assert manifest.select("test") == [(4, VIDEOS[4])]
+    with pytest.raises(UserError, match="unknown split 'dev'; known: train, val, test"):
+        manifest.select("dev")
+
+
+def test_an_interrupted_write_leaves_the_old_file(manifest, tmp_path, monkeypatch):
+    path = tmp_path / "manifest.jsonl"
+    manifest.write(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        dataclasses.replace(manifest, name="new").write(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["manifest.jsonl"]
+
+
+def edit(line: int, **changes):
+    """A change to one line: keys to set, or to delete where the value is ..."""
+
+    def apply(lines):
+        row = json.loads(lines[line]) | changes
+        lines[line] = json.dumps({key: value for key, value in row.items() if value is not ...})
+        return lines
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (edit(0, format=2), r":1: not a manifest of format 1 \(found format 2\)"),
+        (lambda lines: ["hello"], r":1: not JSON \(Expecting value at column 1\)"),
+        (lambda lines: ["[1, 2]"], r":1: expected a JSON object"),
+        (edit(0, classes=["run", "run"]), ":1: class names must be different"),
+        (edit(0, root=...), ":1: 'root' is missing"),
+        (lambda lines: lines[:-1], "the header promises 6 videos, 5 follow"),
+        (lambda lines: [*lines[:-1], lines[-1][:30]], r":7: not JSON"),
+        (edit(3, split="dev"), ":4: split is 'dev', expected one of train, val, test"),
+        (edit(1, label=2), ":2: label is 2, but there are 2 classes"),
+        (edit(1, label="run"), ":2: 'label' is 'run', expected int"),
+        (edit(1, label=True), ":2: 'label' is True"),
+        (edit(1, frames=0), ":2: a readable video has frames, width and height of at least 1"),
+        (edit(1, frames="9"), ":2: 'frames' is '9', expected int;"),
+        (edit(1, fps=...), ":2: 'fps' is missing"),
+        (edit(1, stars=5), r":2: unknown keys \['stars'\]"),
+        (edit(2, path="run/a 1.mp4"), "1 videos are listed more than once, e.g. 'run/a 1.mp4'"),
+        (edit(1, frames=29), "does not match its hash"),
+    ],
+)
+def test_a_damaged_manifest_is_refused_with_the_line(change, message, manifest, tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    manifest.write(path)
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").removesuffix("\n").split("\n")
+    path.write_text("\n".join(change(lines)) + "\n", encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(UserError, match=message) as caught:
+        Manifest.read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_manifest_says_how_to_make_one(tmp_path):
+    with pytest.raises(UserError, match=r"No such file.*python -m jax_video.prepare"):
+        Manifest.read(tmp_path / "manifest.jsonl")
+    with pytest.raises(UserError, match="Is a directory"):
+        Manifest.read(tmp_path)

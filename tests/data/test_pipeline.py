@@ -1,0 +1,257 @@
+"""Batches: which rows they hold, whoever loads them, and what stands in for a file that cannot be read."""
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from jax_video.data import clips, motions, pipeline, video
+from jax_video.data.manifest import Manifest
+from jax_video.errors import UserError
+
+FRAMES = 12  # of every video
+SAMPLING = pipeline.Sampling(frames=8, stride=1, short_side=24, size=16)
+WHOLE_FRAMES = pipeline.Sampling(frames=8, stride=1, short_side=24, size=24, flip=False)  # nothing is cut or turned
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Manifest:
+    folder = tmp_path_factory.mktemp("motions")
+    return Manifest.read(motions.make(folder, train=16, val=8, test=8, frames=FRAMES, width=24, height=24))
+
+
+@pytest.fixture
+def copied(manifest, tmp_path) -> Manifest:
+    """The same with files that a test may break."""
+    shutil.copytree(manifest.root, tmp_path / "copy")
+    return dataclasses.replace(manifest, root=str(tmp_path / "copy"))
+
+
+def take(number: int, manifest: Manifest, sampling=SAMPLING, *, batch=4, seed=0, **kwargs) -> list[pipeline.Batch]:
+    batches = pipeline.train_batches(manifest, sampling, batch=batch, seed=seed, **kwargs)
+    with contextlib.closing(batches):
+        return [next(batches) for _ in range(number)]
+
+
+def take_test(manifest: Manifest, views, sampling=SAMPLING, *, batch=3, **kwargs) -> list[pipeline.Batch]:
+    batches = pipeline.test_batches(manifest, sampling, views, batch=batch, **kwargs)
+    with contextlib.closing(batches):
+        return list(batches)
+
+
+def two_views(manifest: Manifest) -> list[tuple[int, np.ndarray]]:
+    return pipeline.views(manifest, "test", SAMPLING, mode="uniform", number=2)
+
+
+def assert_equal(found: list[pipeline.Batch], expected: list[pipeline.Batch]) -> None:
+    assert len(found) == len(expected) > 0
+    for left, right in zip(found, expected, strict=True):
+        assert left.keys() == right.keys()
+        for name in left:
+            np.testing.assert_array_equal(left[name], right[name], err_msg=name, strict=True)
+
+
+def frames_of(manifest: Manifest, index: int) -> np.ndarray:
+    return video.decode(pathlib.Path(manifest.root, manifest.videos[index].path), range(FRAMES))
+
+
+def test_shapes_and_types(manifest):
+    (batch,) = take(1, manifest)
+    assert {name: (array.shape, array.dtype.name) for name, array in batch.items()} == {
+        "rgb": ((4, 8, 16, 16, 3), "uint8"),
+        "label": ((4,), "int32"),
+        "video": ((4,), "int32"),
+        "mask": ((4,), "float32"),
+        "failed": ((4,), "int32"),
+    }
+    (padded,) = take_test(manifest, two_views(manifest)[:2])
+    assert [(name, array.shape[1:], array.dtype) for name, array in padded.items()] == [
+        (name, array.shape[1:], array.dtype) for name, array in batch.items()
+    ]
+
+
+def test_rows_are_consecutive_frames_of_their_video(manifest):
+    for batch in take(4, manifest, WHOLE_FRAMES):
+        for row, index in enumerate(batch["video"]):
+            assert manifest.videos[index].split == "train"
+            assert batch["label"][row] == manifest.videos[index].label
+            frames = frames_of(manifest, index)
+            starts = [
+                start for start in range(FRAMES - 7) if np.array_equal(batch["rgb"][row], frames[start : start + 8])
+            ]
+            assert starts, "a row is no clip of its video"
+
+
+def test_any_number_of_workers_gives_the_same_batches(manifest):
+    """Seven batches of six from sixteen videos: the ends of two epochs lie within batches."""
+    alone = take(7, manifest, batch=6)
+    assert_equal(take(7, manifest, batch=6, workers=1), alone)
+    assert_equal(take(4, manifest, batch=6, workers=2, first_step=3), alone[3:])
+
+    views = two_views(manifest)
+    assert_equal(take_test(manifest, views, workers=2), take_test(manifest, views))
+
+
+def test_resumed_batches_are_the_tail(manifest):
+    alone = take(9, manifest, batch=6)
+    for step in (1, 5, 8):
+        assert_equal(take(9 - step, manifest, batch=6, first_step=step), alone[step:])
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_hosts_hold_contiguous_rows_of_the_global_batch(manifest, count):
+    def joined(of_hosts: list[list[pipeline.Batch]]) -> list[pipeline.Batch]:
+        return [{k: np.concatenate([b[k] for b in rows]) for k in rows[0]} for rows in zip(*of_hosts, strict=True)]
+
+    hosts = [pipeline.Hosts(index, count) for index in range(count)]
+    parts = [take(5, manifest, batch=8, first_step=1, hosts=host) for host in hosts]
+    assert_equal(joined(parts), take(6, manifest, batch=8)[1:])
+
+    views = two_views(manifest)[:13]  # 16 rows, the last three are padding
+    parts = [take_test(manifest, views, batch=8, hosts=host) for host in hosts]
+    assert_equal(joined(parts), take_test(manifest, views, batch=8))
+
+
+def test_an_epoch_has_every_video_once(manifest):
+    rows = np.concatenate([batch["video"] for batch in take(8, manifest, batch=6)])  # three epochs
+    epochs = rows.reshape(3, 16)
+    train = [index for index, _ in manifest.select("train")]
+    for epoch in epochs:
+        assert sorted(epoch) == train
+    assert not np.array_equal(epochs[0], epochs[1]) and not np.array_equal(epochs[1], epochs[2])
+
+
+def test_epochs_and_seeds_draw_other_clips(manifest):
+    def by_video(batches: list[pipeline.Batch]) -> dict[int, np.ndarray]:
+        return {int(v): rgb for batch in batches for v, rgb in zip(batch["video"], batch["rgb"], strict=True)}
+
+    two = take(8, manifest)
+    first, second, other = by_video(two[:4]), by_video(two[4:]), by_video(take(4, manifest, seed=1))
+    assert len(first) == 16
+    # Of 16 clips drawn from 5 starts, 5 crops and 2 flips, few are drawn twice.
+    for drawn in (second, other):
+        assert sum(np.array_equal(first[index], drawn[index]) for index in first) < 4
+    assert [int(v) for b in two[:4] for v in b["video"]] != list(other)
+
+
+def test_flip_turns_half_of_the_clips(manifest):
+    flipped = 0
+    for plain, turned in zip(
+        take(16, manifest, WHOLE_FRAMES), take(16, manifest, dataclasses.replace(WHOLE_FRAMES, flip=True)), strict=True
+    ):
+        for left, right in zip(plain["rgb"], turned["rgb"], strict=True):
+            mirrored = np.array_equal(left[:, :, ::-1], right)
+            assert mirrored != np.array_equal(left, right)
+            flipped += mirrored
+    assert 16 < flipped < 48  # of 64: four standard deviations
+
+
+def test_a_short_video_is_looped(manifest):
+    sampling = dataclasses.replace(WHOLE_FRAMES, frames=10, stride=2)
+    order = np.arange(10) * 2 % FRAMES
+    for batch in take(2, manifest, sampling):
+        for row, index in enumerate(batch["video"]):
+            np.testing.assert_array_equal(batch["rgb"][row], frames_of(manifest, index)[order])
+    views = pipeline.views(manifest, "test", sampling, mode="nonoverlap", number=1)
+    assert [index for index, _ in views] == [index for index, _ in manifest.select("test")]
+    (batch,) = take_test(manifest, views[:1], sampling, batch=1)
+    np.testing.assert_array_equal(batch["rgb"][0], frames_of(manifest, views[0][0])[order])
+
+
+def test_an_unreadable_training_video_is_replaced(copied):
+    whole = np.concatenate([batch["video"] for batch in take(8, copied)])
+    gone = int(whole[5])
+    pathlib.Path(copied.root, copied.videos[gone].path).write_text("no video")
+    batches = take(8, copied)  # two epochs
+
+    rows = np.concatenate([batch["video"] for batch in batches])
+    failed = np.concatenate([batch["failed"] for batch in batches])
+    np.testing.assert_array_equal(failed, np.where(whole == gone, 1 + gone, 0))
+    np.testing.assert_array_equal(rows[failed == 0], whole[failed == 0])
+    assert gone not in rows
+    # What stands in is a whole sample: picture, label and index are of one readable video.
+    for batch in take(8, copied, WHOLE_FRAMES):
+        for row in np.flatnonzero(batch["failed"]):
+            frames = frames_of(copied, batch["video"][row])
+            assert batch["label"][row] == copied.videos[batch["video"][row]].label
+            assert any(np.array_equal(batch["rgb"][row], frames[start : start + 8]) for start in range(FRAMES - 7))
+            assert batch["mask"][row] == 1
+    assert_equal(take(5, copied, first_step=3), batches[3:])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_readable_training_video_is_an_error(copied, workers):
+    shutil.rmtree(pathlib.Path(copied.root, "train"))
+    with pytest.raises(UserError, match="none of the 16 training videos in .*copy can be read"):
+        take(1, copied, workers=workers)
+
+
+def test_a_manifest_without_training_videos_is_an_error(manifest):
+    empty = dataclasses.replace(manifest, videos=tuple(v for v in manifest.videos if v.split != "train"))
+    with pytest.raises(UserError, match="'motions' has no readable training video"):
+        take(1, empty)
+
+
+def test_a_negative_number_of_workers_is_an_error(manifest):
+    with pytest.raises(UserError, match="-1 workers"):
+        take(1, manifest, workers=-1)
+
+
+def test_test_rows_come_in_order_and_are_padded(manifest):
+    views = two_views(manifest)[:7]
+    batches = take_test(manifest, views, WHOLE_FRAMES)
+    assert [batch["mask"].tolist() for batch in batches] == [[1, 1, 1], [1, 1, 1], [1, 0, 0]]
+    rows = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    assert rows["video"][:7].tolist() == [index for index, _ in views]
+    assert rows["label"][:7].tolist() == [manifest.videos[index].label for index, _ in views]
+    assert not rows["rgb"][7:].any() and not rows["failed"].any()
+    for rgb, (index, wanted) in zip(rows["rgb"], views, strict=False):
+        np.testing.assert_array_equal(rgb, frames_of(manifest, index)[wanted])
+
+
+def test_test_crops_the_centre_and_never_flips(manifest):
+    views = two_views(manifest)
+    batches = take_test(manifest, views, dataclasses.replace(SAMPLING, crop="random"), batch=4)
+    clips_of_batches = np.concatenate([batch["rgb"] for batch in batches])
+    for rgb, (index, wanted) in zip(clips_of_batches, views, strict=True):
+        np.testing.assert_array_equal(rgb, frames_of(manifest, index)[wanted, 4:20, 4:20])
+
+
+def test_an_unreadable_test_video_says_so(copied):
+    views = two_views(copied)
+    gone = views[2][0]
+    pathlib.Path(copied.root, copied.videos[gone].path).unlink()
+    batches = take_test(copied, views, batch=4)
+    rows = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    assert rows["failed"].tolist() == [0, 0, 1 + gone, 1 + gone] + [0] * 12
+    assert rows["mask"].tolist() == [1, 1, 0, 0] + [1] * 12
+    assert rows["video"].tolist() == [index for index, _ in views]
+
+
+def test_a_video_without_label_has_minus_one(manifest):
+    unlabelled = tuple(dataclasses.replace(entry, label=None) for entry in manifest.videos)
+    manifest = dataclasses.replace(manifest, videos=unlabelled)
+    for batch in (take(1, manifest)[0], take_test(manifest, two_views(manifest)[:3])[0]):
+        assert set(batch["label"].tolist()) == {-1}
+
+
+@pytest.mark.parametrize(("mode", "number"), [("nonoverlap", 1), ("uniform", 3)])
+def test_views_are_the_clips_of_every_readable_video(manifest, mode, number):
+    videos = list(manifest.videos)
+    damaged = manifest.select("test")[3][0]
+    videos[damaged] = dataclasses.replace(videos[damaged], error="damaged")
+    broken = dataclasses.replace(manifest, videos=tuple(videos))
+    sampling = dataclasses.replace(SAMPLING, frames=4)
+    views = pipeline.views(broken, "test", sampling, mode=mode, number=number)
+    readable = [i for i, entry in enumerate(broken.videos) if entry.split == "test" and entry.error is None]
+    assert len(readable) == 7
+    expected = [
+        (index, clip.tolist())
+        for index in readable
+        for clip in clips.test_clips(FRAMES, 4, 1, clips=mode, number=number)
+    ]
+    assert [(index, clip.tolist()) for index, clip in views] == expected
+    assert len(expected) == 7 * 3

@@ -1,0 +1,339 @@
+import fractions
+import os
+import pathlib
+import pickle
+import warnings
+
+import av
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jax_video.data import motions, transforms, video
+
+FRAMES, HEIGHT, WIDTH = 40, 48, 64
+
+
+def moving_bars(count: int = FRAMES) -> np.ndarray:
+    """uint8 [count, HEIGHT, WIDTH, 3]: smooth enough to survive a codec, every frame and every corner different."""
+    t, y, x = np.mgrid[:count, :HEIGHT, :WIDTH].astype(np.float32)
+    red = 128 + 100 * np.sin(2 * np.pi * (x / WIDTH - t / count))
+    green = 128 + 100 * np.sin(2 * np.pi * (y / HEIGHT + 2 * t / count))
+    return np.stack([red, green, np.minimum(x * 3, 255)], axis=-1).astype(np.uint8)
+
+
+def write(path, frames, *, codec="libx264", pix_fmt="yuv420p", options=None, times=None, audio=False):
+    """Encodes uint8 [T, H, W, 3]; `times` are timestamps in 1/25 s."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options or {})
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pix_fmt
+        stream.codec_context.time_base = fractions.Fraction(1, 25)
+        sound = container.add_stream("aac", rate=16000) if audio else None
+        for i, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pix_fmt)
+            picture.pts = i if times is None else times[i]
+            picture.time_base = fractions.Fraction(1, 25)
+            container.mux(stream.encode(picture))
+            if audio:
+                samples = av.AudioFrame.from_ndarray(np.zeros((1, 640), np.float32), format="fltp", layout="mono")
+                samples.sample_rate, samples.pts = 16000, 640 * i
+                container.mux(sound.encode(samples))
+        container.mux(stream.encode())
+        if audio:
+            container.mux(sound.encode())
+    return path
+
+
+def forbid_decoding_in_order(monkeypatch):
+    def fail(*_):
+        raise AssertionError("fell back to decoding in order")
+
+    monkeypatch.setattr(video, "_decode_in_order", fail)
+
+
+GOP = {"g": "12", "bf": "2", "x264-params": "cpu-independent=1"}  # Else x264 may write another file each time.
+FORMATS = {
+    # name: (file name, codec, pixel format, options, mean error allowed in grey levels, can be seeked)
+    "h264 B-frames": ("a.mp4", "libx264", "yuv420p", GOP, 6, True),
+    "h264 open groups of pictures": ("a.mkv", "libx264", "yuv420p", GOP | {"x264-params": "open-gop=1"}, 6, None),
+    "h264 4:4:4": ("a.mp4", "libx264", "yuv444p", GOP, 6, True),
+    "h264 10 bit": ("a.mp4", "libx264", "yuv420p10le", GOP, 6, True),
+    "h264 full range": ("a.mp4", "libx264", "yuvj420p", GOP, 6, True),
+    "h264 without container": ("a.h264", "libx264", "yuv420p", GOP, 6, False),
+    "h264 in transport stream": ("a.ts", "libx264", "yuv420p", GOP, 6, None),
+    "mpeg4 avi": ("a.avi", "mpeg4", "yuv420p", {"g": "12", "qmax": "3"}, 6, True),
+    "mpeg4 avi B-frames": ("a.avi", "mpeg4", "yuv420p", GOP | {"qmax": "3"}, 6, None),
+    "mjpeg": ("a.avi", "mjpeg", "yuvj422p", {"qmax": "3"}, 6, True),
+    "vp9": ("a.webm", "libvpx-vp9", "yuv420p", {"g": "12", "cpu-used": "8"}, 6, True),
+    "ffv1 16 bit": ("a.mkv", "ffv1", "yuv422p16le", {}, 6, True),
+    "rle rgb": ("a.mov", "qtrle", "rgb24", {}, 0, True),
+    "png rgba": ("a.mov", "png", "rgba", {}, 0, True),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_every_frame_in_order_and_at_random(name, tmp_path, monkeypatch):
+    file, codec, pix_fmt, options, error, seekable = FORMATS[name]
+    frames = moving_bars()
+    path = write(tmp_path / file, frames, codec=codec, pix_fmt=pix_fmt, options=options)
+    info = video.probe(path)
+    assert (info.frames, info.width, info.height) == (FRAMES, WIDTH, HEIGHT)
+    assert info.fps == pytest.approx(25)
+
+    in_order = video.decode(path, range(FRAMES))  # [T, H, W, 3]
+    assert in_order.dtype == np.uint8
+    distance = np.abs(in_order[:, None].astype(np.int16) - frames[None]).mean((2, 3, 4))  # [decoded, original]
+    assert (distance.argmin(1) == np.arange(FRAMES)).all()
+    assert np.diag(distance).max() <= error
+
+    if seekable:
+        forbid_decoding_in_order(monkeypatch)
+    elif seekable is False:
+        assert video._decode_by_seeking(path, [0], FRAMES, lambda frame: frame) is None
+    for index in range(FRAMES):
+        np.testing.assert_array_equal(video.decode(path, [index], frames=FRAMES)[0], in_order[index])
+    shuffled = np.random.default_rng(0).integers(0, FRAMES, 30)
+    np.testing.assert_array_equal(video.decode(path, shuffled, frames=FRAMES), in_order[shuffled])
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray16le", "pal8", "monob"])
+def test_formats_without_colour_or_with_a_palette(pix_fmt, tmp_path):
+    codec, file = {"pal8": ("png", "a.mov"), "monob": ("png", "a.mov")}.get(pix_fmt, ("ffv1", "a.mkv"))
+    with av.open(str(tmp_path / file), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
+        for i in range(5):
+            frame = av.VideoFrame(WIDTH, HEIGHT, pix_fmt)
+            for plane in frame.planes:
+                plane.update(np.full(plane.buffer_size, 40 * i, np.uint8).tobytes())
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert video.probe(tmp_path / file).frames == 5
+    decoded = video.decode(tmp_path / file, [4, 0], frames=5)
+    assert decoded.shape == (2, HEIGHT, WIDTH, 3)
+    if pix_fmt.startswith("gray"):
+        assert np.abs(decoded.mean((1, 2, 3)) - [160, 0]).max() < 2
+        assert (decoded[..., 0] == decoded[..., 2]).all()
+
+
+def real_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".mp4", ".avi")]
+    return [path for path in files if "weizmann" not in path.parts] + [p for p in files if "weizmann" in p.parts][::9]
+
+
+def test_real_files_give_the_same_frames_by_seeking_as_in_order(test_data):
+    rng = np.random.default_rng(0)
+    for path in real_files(test_data):
+        frames = video.probe(path).frames
+        in_order = video.decode(path, range(frames))
+        for _ in range(6):
+            wanted = rng.integers(0, frames, 3)
+            np.testing.assert_array_equal(video.decode(path, wanted, frames=frames), in_order[wanted], str(path))
+
+
+@pytest.mark.slow
+def test_every_single_frame_of_every_real_file_by_seeking(test_data):
+    for path in [path for path in sorted(test_data.rglob("*")) if path.suffix in (".mp4", ".avi")]:
+        frames = video.probe(path).frames
+        in_order = video.decode(path, range(frames))
+        for index in range(frames):
+            np.testing.assert_array_equal(video.decode(path, [index], frames=frames)[0], in_order[index], str(path))
+
+
+def test_counts_of_real_files(test_data):
+    hmdb = test_data / "hmdb51" / "videos" / "wave"
+    with av.open(str(hmdb / "RATRACE_wave_f_nm_np1_fr_goo_37.avi")) as container:
+        assert container.streams.video[0].frames == 73  # What the header says; see the next line.
+    assert video.probe(hmdb / "RATRACE_wave_f_nm_np1_fr_goo_37.avi") == video.VideoInfo(72, 30.0, 560, 240)
+    ucf = test_data / "ucf101" / "videos" / "Basketball" / "v_Basketball_g01_c01.avi"
+    assert video.probe(ucf) == video.VideoInfo(141, 30000 / 1001, 320, 240)
+
+
+def test_real_clips_are_cut_by_seeking_and_decode_little(test_data, monkeypatch):
+    forbid_decoding_in_order(monkeypatch)
+    converted = []
+    original = video._rgb
+    monkeypatch.setattr(video, "_rgb", lambda *args: converted.append(1) or original(*args))
+    path = test_data / "ucf101" / "videos" / "SoccerJuggling" / "v_SoccerJuggling_g24_c01.avi"
+    assert video.decode(path, range(200, 232, 2), frames=251, short_side=122).shape == (16, 122, 163, 3)
+    assert len(converted) == 16
+
+
+@pytest.mark.parametrize("quarters, matrix", [(-1, (0, 1, -1, 0)), (1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1))])
+def test_rotation_of_the_track_header_is_applied(quarters, matrix, tmp_path):
+    """QuickTime's matrix maps (x, y) to (a x + c y, b x + d y), y down: (0, 1, -1, 0) turns clockwise."""
+    frames = moving_bars(3)
+    path = write(tmp_path / "a.mp4", frames, options={"qp": "10"})
+    upright = video.decode(path, range(3))
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40  # After version, flags, times, ids and volume.
+    a, b, c, d = ((value << 16).to_bytes(4, "big", signed=True) for value in matrix)
+    data[start : start + 36] = a + b + bytes(4) + c + d + bytes(8) + bytes(4) + (1 << 30).to_bytes(4, "big")
+    path.write_bytes(data)
+
+    turned = np.rot90(upright, quarters, axes=(1, 2))
+    info = video.probe(path)
+    assert (info.height, info.width) == turned.shape[1:3]
+    np.testing.assert_array_equal(video.decode(path, [2, 0], frames=3), turned[[2, 0]])
+
+
+def test_variable_frame_rate_counts_frames_not_time(tmp_path, monkeypatch):
+    times = np.cumsum(np.random.default_rng(0).integers(1, 9, FRAMES)).tolist()
+    frames = moving_bars()
+    path = write(tmp_path / "a.mp4", frames, options=GOP, times=times)
+    assert video.probe(path).frames == FRAMES
+    in_order = video.decode(path, range(FRAMES))
+    assert np.abs(in_order.astype(int) - frames).mean() < 6
+    forbid_decoding_in_order(monkeypatch)
+    for index in range(FRAMES):
+        np.testing.assert_array_equal(video.decode(path, [index], frames=FRAMES)[0], in_order[index])
+
+
+def test_audio_track_is_ignored(tmp_path):
+    path = write(tmp_path / "a.mp4", moving_bars(), options=GOP, audio=True)
+    silent = write(tmp_path / "b.mp4", moving_bars(), options=GOP)
+    assert video.probe(path) == video.probe(silent)
+    np.testing.assert_array_equal(video.decode(path, [33, 7], frames=FRAMES), video.decode(silent, [33, 7]))
+
+
+def test_a_count_that_does_not_fit_the_packets_still_gives_the_right_frames(tmp_path):
+    path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
+    np.testing.assert_array_equal(video.decode(path, [30], frames=FRAMES - 1), video.decode(path, [30]))
+
+
+def test_frames_are_resized_as_they_are_decoded(tmp_path):
+    path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
+    expected = transforms.resize_short(video.decode(path, [5, 9]), 30)
+    np.testing.assert_array_equal(video.decode(path, [5, 9], short_side=30), expected)
+    assert expected.shape == (2, 30, 40, 3)
+
+
+def test_odd_path_names(tmp_path):
+    for name in ("with space.mp4", "ünï 中文.mp4", "a:b.mp4", "http:x.mp4", "%03d.mp4", "-i.mp4"):
+        motions.encode(tmp_path / "plain.mp4", moving_bars(2))
+        os.rename(tmp_path / "plain.mp4", tmp_path / name)
+        assert video.probe(tmp_path / name).frames == 2
+
+
+@pytest.mark.parametrize("frames", [None, FRAMES, FRAMES + 60])
+def test_a_frame_past_the_end_is_named(frames, tmp_path):
+    path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
+    with pytest.raises(video.VideoError, match=f"no frame 99: only {FRAMES} frames decode"):
+        video.decode(path, [3, 99], frames=frames)
+
+
+@pytest.mark.parametrize("indices", [[], [3, -1]])
+def test_indices_that_make_no_sense(indices, tmp_path):
+    with pytest.raises(ValueError, match="at least one and not negative"):
+        video.decode(tmp_path / "a.mp4", indices)
+
+
+def broken_files(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, str]]:
+    """name: (path, what the message must match)."""
+    folder.mkdir(exist_ok=True)
+    files = {"missing": (folder / "none.mp4", "no such file")}
+
+    def add(name: str, content: bytes, reason: str) -> None:
+        path = folder / f"{name}.mp4"
+        path.write_bytes(content)
+        files[name] = (path, reason)
+
+    add("empty", b"", "empty file")
+    add("text", b"This is not a video.\n" * 100, "not a readable video")
+    add("playlist", b"#EXTM3U\n#EXTINF:1,\nhttp://localhost/x.ts\n#EXT-X-ENDLIST\n", "not a readable video|no video")
+    add("zeros", bytes(5000), "not a readable video")
+    (folder / "folder.mp4").mkdir(exist_ok=True)
+    files["folder"] = (folder / "folder.mp4", "not a file")
+
+    with av.open(str(folder / "audio.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        samples.sample_rate = 16000
+        container.mux(stream.encode(samples))
+        container.mux(stream.encode())
+    files["audio"] = (folder / "audio.mp4", r"no video stream \(streams found: audio\)")
+
+    whole = write(folder / "whole.mp4", moving_bars(), options=GOP).read_bytes()
+    add("header at the end, truncated", whole[: len(whole) // 2], "not a readable video")
+    front = write(folder / "front.mov", moving_bars(), options=GOP)
+    with av.open(str(front)) as source, av.open(str(folder / "f.mp4"), "w", options={"movflags": "faststart"}) as out:
+        copy = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = copy
+                out.mux(packet)
+    fast = (folder / "f.mp4").read_bytes()
+    for percent in (40, 60, 80):
+        add(f"header in front, cut at {percent} %", fast[: len(fast) * percent // 100], "truncated|damaged")
+    avi = write(folder / "a.avi", moving_bars(), codec="mpeg4", options={"g": "12"}).read_bytes()
+    for percent in (80, 90):
+        add(f"avi cut at {percent} %", avi[: len(avi) * percent // 100], "truncated: the header promises 40|damaged")
+    mkv = write(folder / "a.mkv", moving_bars(100), options=GOP).read_bytes()
+    add(
+        "mkv cut in the middle", mkv[: len(mkv) // 2], r"truncated: the header promises 4.0 s, the frames end at [12]\."
+    )
+    return files
+
+
+def test_broken_files_say_what_is_wrong_and_leave_nothing_behind(tmp_path, capfd):
+    files = broken_files(tmp_path / "broken")
+    capfd.readouterr()
+    handles = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    for name, (path, reason) in files.items():
+        with pytest.raises(video.VideoError, match=reason) as caught:
+            video.probe(path)
+        assert caught.value.path == str(path), name
+        assert str(caught.value) == f"{path}: {caught.value.reason}", name
+        with pytest.raises(video.VideoError):
+            video.decode(path, [99], frames=100)
+        with pytest.raises(video.VideoError):
+            video.decode(path, [99])
+    if handles is not None:
+        assert len(os.listdir("/proc/self/fd")) == handles
+    assert capfd.readouterr() == ("", "")
+
+
+def test_frames_that_change_size_are_an_error(tmp_path):
+    parts = [write(tmp_path / "1.h264", moving_bars(4)), write(tmp_path / "2.h264", moving_bars(4)[:, :32, :32])]
+    path = tmp_path / "a.h264"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(video.VideoError, match="change size from 64x48 to 32x32 at frame 4"):
+        video.probe(path)
+
+
+def test_the_exception_survives_pickling():
+    error = pickle.loads(pickle.dumps(video.VideoError("a/b.mp4", "empty file")))
+    assert (error.path, error.reason, str(error)) == ("a/b.mp4", "empty file", "a/b.mp4: empty file")
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory) -> list[bytes]:
+    folder = tmp_path_factory.mktemp("originals")
+    return [
+        write(folder / "a.mp4", moving_bars(12), options=GOP).read_bytes(),
+        write(folder / "a.avi", moving_bars(12), codec="mpeg4", options={"g": "4"}).read_bytes(),
+        write(folder / "a.mkv", moving_bars(12), options=GOP).read_bytes(),
+    ]
+
+
+@settings(max_examples=60, deadline=5000, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(which=st.integers(0, 2), seed=st.integers(0, 10**6), flips=st.sampled_from([0, 1, 5, 50]), cut=st.booleans())
+def test_damaged_bytes_give_frames_or_a_video_error(which, seed, flips, cut, originals, tmp_path):
+    rng = np.random.default_rng(seed)
+    data = bytearray(originals[which])
+    for place in rng.integers(0, len(data), flips):
+        data[place] = rng.integers(256)
+    if cut:
+        del data[rng.integers(len(data)) :]
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            info = video.probe(path)
+            decoded = video.decode(path, [info.frames - 1, 0], frames=info.frames)
+        except video.VideoError as error:
+            assert error.reason
+        else:
+            assert decoded.shape == (2, info.height, info.width, 3)
