@@ -1,0 +1,103 @@
+"""STC-Net (Diba et al., ECCV 2018) and the 3D-ResNets and 3D-ResNeXts that it extends.
+
+    python -m jax_video.main --config=configs/stc.py
+
+trains a narrow STC-ResNet-18 on the embedded data set `motions` and tests it, in a few minutes on two CPU cores.
+
+    python -m jax_video.main --config=configs/stc.py:model=stc_resnext101,data=DIR,frames=32
+
+is the paper's best row, on the set that `prepare` wrote into DIR; one host of 8 accelerators holds its batch of 128.
+`recipe=small,data=DIR` trains the narrow network of the first command on your own videos, for sets of tens to
+thousands of short clips on a CPU.
+
+Arguments: model, data, frames, stride, branches (STC's Table 5: both, tcb, scb), epochs, recipe (small or paper; by
+default small for `motions` and paper for everything else).
+
+Paper, top-1 / top-5 (ours: not yet run, but for `motions` and small sets, see benchmarks/RESULTS.md):
+
+    Kinetics-400   model=resnet3d101      62.8 / 83.9      model=resnext3d101             65.1 / 85.7
+                   model=stc_resnet101    64.1 / 85.2      model=stc_resnext101           66.2 / 86.5
+                                                           model=stc_resnext101,frames=32 68.7 / 88.5
+    UCF101 split 1 from scratch, frames=32:
+                   model=resnet3d101  46.7    model=stc_resnet18  42.8    model=stc_resnet50  46.2
+                   model=stc_resnet101  47.9  …,branches=tcb  47.2        …,branches=scb  46.1
+                   …,frames=16  45.6          …,stride=1 / 4 / 16  44.6 / 46.8 / 40.3
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from configs import common
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    given = common.arguments(
+        argument, model="stc_resnet18", data="motions", frames=16, stride=0, branches="both", recipe="", epochs=0
+    )
+    recipe = given["recipe"] or ("small" if given["data"] == "motions" else "paper")
+    if recipe not in ("small", "paper"):
+        raise ValueError(f"unknown recipe {recipe!r}: expected small or paper.")
+    config = small(given) if recipe == "small" else paper(given)
+    config.train.epochs = given["epochs"] or config.train.epochs
+    if given["model"].startswith("stc_"):
+        config.model.update(frames=given["frames"], branches=given["branches"], reduction=4)
+    return config
+
+
+def paper(given: dict) -> ConfigDict:
+    """STC §4: clips of 112², SGD Nesterov, batch 128, lr .1 divided by 10 when validation loss saturates."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "dtype": "bfloat16",
+            "model": {
+                "name": given["model"],
+                "width": 1.0,
+                "stem": "hara",
+                "shortcut": "B",
+                "preactivation": False,
+            },
+            "norm": {"group_size": config_dict.placeholder(int), "frozen": False},
+            "data": {"manifest": given["data"], "workers": 8},
+            "clip": {
+                "frames": given["frames"],
+                "stride": given["stride"] or 2,
+                "short_side": 122,
+                "size": 112,
+                "crop": "corners",
+                "flip": True,
+            },
+            "train": {
+                "batch": 128,
+                "accumulate": 1,
+                "epochs": 200,
+                "ema": 0.0,
+                "validate_epochs": 1,
+                "checkpoint_steps": 1000,
+                "log_steps": 50,
+            },
+            "optimizer": {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay_norm": True},
+            "schedule": {"kind": "plateau", "learning_rate": 0.1, "warmup_epochs": 0, "drop_epochs": ()},
+            "plateau": {"patience": 10, "threshold": 1e-3, "drops": 3},
+            "test": {
+                "clips": "nonoverlap",
+                "number": 10,
+                "average": "probability",
+                "batch": 64,
+                "allow_partial": False,
+            },
+        }
+    )
+
+
+def small(given: dict) -> ConfigDict:
+    """A quarter of the width, clips of 56², fewer epochs; `motions` tells left from right, so it is never flipped."""
+    config = paper(given)
+    config.dtype = "float32"
+    config.model.width = 0.25
+    config.data.workers = 0
+    config.clip.update(stride=given["stride"] or 1, short_side=62, size=56, crop="random")
+    config.clip.flip = given["data"] != "motions"
+    config.train.update(batch=16, epochs=10, validate_epochs=5, log_steps=20)
+    config.schedule.update(kind="cosine", warmup_epochs=1)
+    config.test.update(batch=16)
+    return config

@@ -1,0 +1,340 @@
+"""Checkpoints: what they carry, how they are kept, and how they are read back. The only importer of orbax.
+
+A checkpoint holds `network` (params and running moments), `ema` (the same, averaged, where asked for), `training` (the
+optimizer's side), `checksums` (one for each array) and `meta` (config, class names, progress), so that whoever finds a
+run's folder can classify videos with it.
+"""
+
+import contextlib
+import json
+import pathlib
+import tempfile
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from orbax.checkpoint import checkpoint_managers as policies
+
+from jax_video import sharding
+from jax_video import state as state_lib
+from jax_video.data.manifest import Manifest
+from jax_video.errors import UserError
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be used; the message says why."""
+
+
+class _Corrupted(Exception):
+    pass
+
+
+class Checkpoints:
+    """The checkpoints of one run: the last `keep` and the best one by `metric`."""
+
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        mesh: Mesh,
+        *,
+        keep: int = 2,
+        metric: str = "top1",
+        lowest: bool = False,
+        read_only: bool = False,
+    ):
+        self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
+        self._metric, self._lowest = metric, lowest
+        self._sharding = sharding.replicated(mesh)  # arrays are read onto these devices, whichever they were saved on
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                create=not read_only,
+                read_only=read_only,
+                best_fn=self._rank,
+                best_mode="max",
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(keep),
+                        policies.BestN(get_metric_fn=self._rank, n=1, keep_checkpoints_without_metrics=False),
+                    ]
+                ),
+            ),
+            item_handlers={
+                **{name: ocp.StandardCheckpointHandler() for name in ("network", "ema", "training", "checksums")},
+                "meta": ocp.JsonCheckpointHandler(),
+            },
+        )
+
+    def _rank(self, metrics: dict[str, float]) -> float:
+        return -metrics[self._metric] if self._lowest else metrics[self._metric]
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: state_lib.TrainState, meta: dict, metrics: dict[str, float] | None = None) -> None:
+        """Starts to save; the arrays are copied before it returns, the files are written behind the next steps.
+
+        Replaces a checkpoint of the same step. `metrics` are a validation's, by which the best one is kept.
+        """
+        step = int(state.step)
+        meta = meta | {"ema": state.ema is not None}
+        items = _items(state)
+        with self._writing():
+            if step in self.steps:  # saved on a stop, before its validation: a kill just here costs this one checkpoint
+                self._manager.delete(step)
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **{name: ocp.args.StandardSave(item) for name, item in items.items()},
+                    checksums=ocp.args.StandardSave({name: _checksums(item) for name, item in items.items()}),
+                    meta=ocp.args.JsonSave({"content": meta, "crc32": _crc(meta)}),
+                ),
+                metrics=metrics,
+            )
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Orbax meets a full disk in a thread of its own, and raises ValueError from one of the next calls."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"cannot write a checkpoint into {self.folder}: {_first_line(error)}. Make room there; the same "
+                "command goes on from the last checkpoint."
+            ) from error
+
+    def restore(self, target: state_lib.TrainState) -> tuple[state_lib.TrainState, dict] | None:
+        """The newest sound checkpoint as (state, meta), on every device; None where the run has none.
+
+        A damaged one is put aside in `corrupted/` and the one before it is taken.
+
+        Args:
+          target: a state of the same shapes (jax.ShapeDtypeStruct is enough).
+
+        Raises:
+          CheckpointError: there are checkpoints but all are damaged, or one holds other arrays than `target`.
+        """
+        for step in reversed(self.steps):
+            try:
+                items, meta = self._read(step, _items(target))
+            except _Corrupted as error:
+                self._put_aside(step, error)
+                continue
+            return state_lib.TrainState(**items["training"], **items["network"], ema=items.get("ema")), meta
+        if (self.folder.parent / "corrupted").exists():
+            raise CheckpointError(
+                f"every checkpoint of {self.folder.parent} is damaged: they are in {self.folder.parent / 'corrupted'}. "
+                "Start in a new --workdir, or delete this one."
+            )
+        return None
+
+    def read_best(self, target: dict) -> tuple[dict, dict, int]:
+        """The weights to test with: (network, meta, step) of the best checkpoint, its moving averages if it has any.
+
+        Where that one is damaged, the newest sound one before it.
+
+        Args:
+          target: {"params", "batch_stats"} of the same shapes (jax.ShapeDtypeStruct is enough).
+        """
+        best = self.best_step()
+        for step in [best, *(earlier for earlier in reversed(self.steps) if earlier < best)]:
+            try:
+                item = "ema" if self.read_meta(step)["ema"] else "network"
+                items, meta = self._read(step, {item: target})
+                return items[item], meta, step
+            except _Corrupted as error:
+                logging.error("checkpoint %d of %s is damaged (%s): trying the one before", step, self.folder, error)
+        raise CheckpointError(f"checkpoint {best} in {self.folder} is damaged, and there is no sound one before it.")
+
+    def best_meta(self) -> dict:
+        """Config, classes and progress of the best checkpoint that can be read: enough to build its network."""
+        for step in [self.best_step(), *reversed(self.steps)]:
+            with contextlib.suppress(_Corrupted):
+                return self.read_meta(step)
+        raise CheckpointError(f"every checkpoint in {self.folder} is damaged.")
+
+    def best_step(self) -> int:
+        """The step with the best validation; the last one where none was validated."""
+        best = self._manager.best_step() or self._manager.latest_step()
+        if best is None:
+            raise CheckpointError(f"there is no checkpoint in {self.folder}: is this a run's folder?")
+        return best
+
+    def read_meta(self, step: int) -> dict:
+        """Config, class names and progress of a checkpoint."""
+        try:
+            meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+            if meta["crc32"] != _crc(meta["content"]):
+                raise ValueError("its meta data does not have the checksum that was saved with it")
+        except Exception as error:
+            raise self._damage(step, error) from error
+        return meta["content"]
+
+    def _read(self, step: int, target: dict[str, Any]) -> tuple[dict[str, Any], dict]:
+        meta = self.read_meta(step)
+        if "ema" in target and not meta["ema"]:  # sound, but of another config
+            raise CheckpointError(
+                f"checkpoint {step} of {self.folder.parent} was saved without moving averages: use the train.ema that "
+                "the run began with, or another --workdir."
+            )
+        try:
+            found = self._manager.item_metadata(step)
+        except Exception as error:
+            raise self._damage(step, error) from error
+        for name, item in target.items():
+            metadata = getattr(found[name], "tree", found[name])
+            if metadata is None:
+                raise _Corrupted(f"it has no {name}")
+            _check_shapes(f"checkpoint {step} of {self.folder.parent}", metadata, item)
+        try:
+            checksums = getattr(found["checksums"], "tree", found["checksums"])
+            arguments = {
+                name: ocp.args.StandardRestore(
+                    jax.tree.map(
+                        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._sharding), item
+                    )
+                )
+                for name, item in (target | {"checksums": checksums}).items()
+            }
+            restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+            items = {name: restored[name] for name in target}
+        except Exception as error:
+            raise self._damage(step, error) from error
+        for name, item in items.items():
+            wrong = np.flatnonzero(np.asarray(_checksums(item)) != np.asarray(restored.checksums[name]))
+            if wrong.size:
+                first = list(state_lib.named_leaves(item))[wrong[0]]
+                raise _Corrupted(f"{wrong.size} arrays do not have their checksum, {name}/{first} first")
+        return items, meta
+
+    def _damage(self, step: int, error: Exception) -> Exception:
+        """What an error while reading means: damage, unless the machine is at fault (rights, memory, a lost disk)."""
+        if isinstance(error, MemoryError | OSError) and not isinstance(error, FileNotFoundError):
+            return CheckpointError(f"cannot read checkpoint {step} in {self.folder}: {_first_line(error)}.")
+        return _Corrupted(_first_line(error))  # whatever else orbax makes of damaged files
+
+    def _put_aside(self, step: int, error: Exception) -> None:
+        aside = self.folder.parent / "corrupted"
+        logging.error("checkpoint %d is damaged (%s): moved to %s; using the one before", step, error, aside)
+        if jax.process_index() == 0:
+            aside.mkdir(exist_ok=True)
+            (self.folder / str(step)).replace(tempfile.mkdtemp(dir=aside, prefix=f"{step}-"))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoint {step} is put aside")
+        self._manager.reload()
+
+    def wait(self) -> None:
+        """Blocks until everything is on disk."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and ends the manager's threads."""
+        with self._writing():
+            self._manager.close()
+
+
+def check_network(meta: dict, config: dict, manifest: Manifest, workdir: pathlib.Path) -> None:
+    """Raises CheckpointError unless a checkpoint has this network and this manifest's classes, in the same order."""
+    if json.loads(json.dumps(config["model"])) != meta["config"]["model"]:
+        raise CheckpointError(
+            f"the run in {workdir} is of the network {meta['config']['model']}, not {config['model']}: "
+            "give its config, or another --workdir."
+        )
+    _check_classes(meta, manifest, workdir)
+
+
+def check_same_run(meta: dict, config: dict, manifest: Manifest, workdir: pathlib.Path) -> None:
+    """Raises CheckpointError when a run cannot go on with this config or data as it would have with its own."""
+    _check_classes(meta, manifest, workdir)
+    if meta["manifest"] != manifest.hash:
+        raise CheckpointError(
+            f"the run in {workdir} was trained on another manifest than {manifest.name!r} is now: "
+            "use another --workdir."
+        )
+    found, expected = _flat(config), _flat(meta["config"])
+    free = ("data/", "test/", "train/log_steps", "train/checkpoint_steps")  # what leaves the weights as they are
+    changed = [
+        f"{key.replace('/', '.')}: {expected.get(key)} -> {found.get(key)}"
+        for key in sorted(found | expected)
+        if found.get(key) != expected.get(key) and not key.startswith(free)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"the run in {workdir} was made with another config; it cannot go on with this one:\n  "
+            + "\n  ".join(changed)
+            + "\nGive the old values, or another --workdir."
+        )
+
+
+def _check_classes(meta: dict, manifest: Manifest, workdir: pathlib.Path) -> None:
+    if meta["classes"] != list(manifest.classes):
+        raise CheckpointError(
+            f"the run in {workdir} was trained on {len(meta['classes'])} classes ({', '.join(meta['classes'][:4])} …), "
+            f"{manifest.name!r} has {len(manifest.classes)} ({', '.join(manifest.classes[:4])} …): "
+            "use another --workdir."
+        )
+
+
+def _flat(config: dict) -> dict[str, Any]:
+    return state_lib.named_leaves(json.loads(json.dumps(config)))
+
+
+def _items(state: state_lib.TrainState) -> dict[str, Any]:
+    """A state as the items of a checkpoint."""
+    items = {
+        "network": {"params": state.params, "batch_stats": state.batch_stats},
+        "training": {"step": state.step, "opt_state": state.opt_state, "lr_scale": state.lr_scale},
+    }
+    return items if state.ema is None else items | {"ema": state.ema}
+
+
+@jax.jit
+def _checksums(tree: Any) -> jax.Array:
+    """A uint32 for each leaf, [leaves]: the sum of its 32-bit words, each times an odd number of its own, mod 2³².
+
+    Odd factors are invertible, so no single wrong word goes unnoticed. Computed on the device: no host waits for it.
+    """
+
+    def one(leaf: jax.Array) -> jax.Array:
+        words = jax.lax.bitcast_convert_type(leaf, jnp.uint32 if leaf.dtype.itemsize >= 4 else jnp.uint16)
+        words = words.astype(jnp.uint32).reshape(-1)
+        odd = 2 * jax.lax.iota(jnp.uint32, words.size) + 1
+        return jnp.sum(words * odd, dtype=jnp.uint32)
+
+    return jnp.stack([one(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def _crc(meta: dict) -> int:
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+
+
+def _check_shapes(owner: str, found: Any, expected: Any) -> None:
+    """Raises CheckpointError with every leaf that is missing, extra or of another shape."""
+    found = {name: tuple(leaf.shape) for name, leaf in state_lib.named_leaves(found).items() if hasattr(leaf, "shape")}
+    expected = {name: tuple(leaf.shape) for name, leaf in state_lib.named_leaves(expected).items()}
+    problems = [f"missing  {name} {shape}" for name, shape in expected.items() if name not in found]
+    problems += [f"extra    {name} {shape}" for name, shape in found.items() if name not in expected]
+    problems += [
+        f"shape    {name}: found {found[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{owner} is of another network: {len(problems)} arrays do not match.\n  "
+            + "\n  ".join(problems)
+            + "\nUse the config that it was trained with, or another --workdir."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]

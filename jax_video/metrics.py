@@ -1,0 +1,65 @@
+"""Metrics are sums and counts, added up, and divided once at the end."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def rank(scores, label):
+    """How many classes come before the label's: scores [B, K], label [B] int -> [B] int. NumPy or jax arrays.
+
+    Of equal scores the first class comes first, as in argmax; a score that is not a number beats the label.
+    """
+    xp = jnp if isinstance(scores, jax.Array) else np
+    own = xp.take_along_axis(scores, label[:, None], axis=1)  # [B, 1]
+    before = (scores == own) & (xp.arange(scores.shape[1]) < label[:, None])
+    return xp.sum(~(scores <= own) | before, axis=1)
+
+
+def train_sums(loss: jax.Array, logits: jax.Array, batch: dict) -> dict[str, jax.Array]:
+    """One (micro-)batch's sums: loss [B], logits [B, K] -> {"loss", "top1", "top5", "count"}."""
+    before = rank(logits, batch["label"])
+    return {
+        "loss": jnp.sum(loss),
+        "top1": jnp.sum(before < 1).astype(jnp.float32),
+        "top5": jnp.sum(before < 5).astype(jnp.float32),
+        "count": jnp.float32(loss.shape[0]),
+    }
+
+
+class Meter:
+    """Adds up the sums of the steps since the last row of metrics.jsonl. Its state is part of a checkpoint."""
+
+    def __init__(self, totals: dict[str, float] | None = None):
+        self.totals = dict(totals or {})
+
+    def add(self, sums: dict[str, float]) -> None:
+        for name, value in sums.items():
+            self.totals[name] = self.totals.get(name, 0.0) + float(value)
+
+    def means(self) -> dict[str, float]:
+        """Means over the examples (`failed` stays a count), and starts again from nothing."""
+        totals, self.totals = self.totals, {}
+        count = totals.pop("count")
+        return {name: value if name == "failed" else value / count for name, value in totals.items()}
+
+
+def video_metrics(scores: np.ndarray, label: np.ndarray, classes: int) -> dict:
+    """Video-level metrics from scores [N, K] (probabilities or logits) and label [N].
+
+    Returns fractions: top1, top5, mean_top1_top5, mean_class_accuracy (over the classes that occur), the accuracy of
+    each class (None where no video has it) and the confusion matrix, rows true and columns predicted.
+    """
+    before = rank(scores, label)
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (label, scores.argmax(axis=1)), 1)
+    per_class = [float(np.mean(before[label == k] < 1)) if k in label else None for k in range(classes)]
+    top1, top5 = float(np.mean(before < 1)), float(np.mean(before < 5))
+    return {
+        "top1": top1,
+        "top5": top5,
+        "mean_top1_top5": (top1 + top5) / 2,
+        "mean_class_accuracy": float(np.mean([accuracy for accuracy in per_class if accuracy is not None])),
+        "class_accuracy": per_class,
+        "confusion": confusion.tolist(),
+    }

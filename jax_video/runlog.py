@@ -1,0 +1,75 @@
+"""What a run says of itself: metrics.jsonl, TensorBoard and the progress bar."""
+
+import json
+import pathlib
+import sys
+import time
+
+import tensorboardX
+from tqdm import tqdm
+
+
+class RunLog:
+    """The rows of `metrics.jsonl` ({"step", "split", …}), which TensorBoard and the progress bar show too.
+
+    Opened on a resumed run it drops the rows after the restored step, which the run will write again. Where there is
+    no terminal for a bar, the rows are printed, one a line.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, step: int, validated: int, total: int, batch: int, write: bool = True):
+        """Opens the log of a run that is at `step` of `total` and was last validated after step `validated`.
+
+        `batch`: examples per step, for the rate. `write`: False on all processes but the first.
+        """
+        self._batch, self._total, self._write = batch, total, write
+        self._since, self._steps = time.perf_counter(), 0
+        if write:
+            path = workdir / "metrics.jsonl"
+            ends = {"train": step, "val": validated}
+            kept = [json.dumps(row) + "\n" for row in read(path) if row["step"] <= ends[row["split"]]]
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text("".join(kept))
+            temporary.replace(path)
+            self._file = path.open("a")
+            self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._bar = tqdm(initial=step, total=total, desc="train", unit="step", disable=None if write else True)
+
+    def stepped(self) -> None:
+        """Counts a step that is done."""
+        self._bar.update()
+        self._steps += 1
+
+    def row(self, step: int, split: str, **values: float) -> None:
+        """Writes one row; a row of the split "train" gets its `examples_per_second` since the last row."""
+        if split == "train":
+            seconds = time.perf_counter() - self._since
+            values["examples_per_second"] = round(self._steps * self._batch / max(seconds, 1e-9), 2)
+        self._since, self._steps = time.perf_counter(), 0
+        if self._write:
+            self._show(step, split, values)
+            self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def _show(self, step: int, split: str, values: dict[str, float]) -> None:
+        shown = {"loss": f"{values['loss']:.3f}", "top-1": f"{values['top1']:.1%}"}
+        if split == "train":
+            shown["examples/s"] = f"{values['examples_per_second']:.1f}"
+        if split == "train" and not self._bar.disable:
+            self._bar.set_postfix(shown)
+        else:
+            text = "  ".join(f"{name} {value}" for name, value in shown.items())
+            tqdm.write(f"step {step}/{self._total}  {split:<5}  {text}", file=sys.stderr)
+
+    def close(self) -> None:
+        self._bar.close()
+        if self._write:
+            self._file.close()
+            self._board.close()
+
+
+def read(path: pathlib.Path) -> list[dict]:
+    """The rows of a metrics.jsonl, without a last one that a kill left unfinished."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,0 +1,102 @@
+"""Devices: the mesh, where arrays live, and the start of several processes."""
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jax_video.errors import UserError
+
+
+def start(distributed: str | None) -> None:
+    """Joins the other processes, before anything else touches a device.
+
+    Args:
+      distributed: None for a single process; "auto" on TPU pods and under SLURM or MPI, where JAX finds the others by
+        itself; or "HOST:PORT,ID,COUNT" with the first process's address, this one's number and how many there are.
+    """
+    if distributed is None:
+        return
+    if distributed == "auto":
+        try:
+            jax.distributed.initialize()
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"--distributed=auto: JAX finds no other processes here ({error}). Outside of TPU pods, SLURM and MPI "
+                "give --distributed=HOST:PORT,ID,COUNT."
+            ) from error
+        return
+    try:
+        address, process, processes = distributed.split(",")
+        host, port = address.rsplit(":", 1)
+        process, processes = int(process), int(processes)
+        valid = host and int(port) and 0 <= process < processes
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UserError(
+            f"--distributed={distributed}: expected auto, or HOST:PORT,ID,COUNT such as 10.0.0.1:8476,0,2 "
+            "with 0 <= ID < COUNT."
+        )
+    jax.distributed.initialize(address, processes, process)
+
+
+def make_mesh() -> Mesh:
+    """All devices of all processes on one axis, `batch`.
+
+    Process by process: so the rows that a process loads are the contiguous ones of its place among the processes.
+    `jax.make_mesh` orders devices by their place in the network.
+    """
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def place_state(tree, mesh: Mesh):
+    """Copies every leaf to every device; each process gives the same values."""
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(leaf)), tree)
+
+
+def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's contiguous rows of the global batch, spread over its devices along the first axis."""
+    rows = NamedSharding(mesh, PartitionSpec("batch"))
+    return {name: jax.make_array_from_process_local_data(rows, array) for name, array in batch.items()}
+
+
+def multiple_of_devices(batch: int, mesh: Mesh) -> int:
+    """The batch, rounded up to what the devices share evenly: where it only sets the pace."""
+    return -(-batch // mesh.size) * mesh.size
+
+
+def check_batch(batch: int, *, devices: int, accumulate: int, group_size: int | None, frozen: bool = False) -> None:
+    """Raises UserError unless the global batch divides by devices, micro-batches and BatchNorm groups."""
+    if accumulate < 1 or batch < 1 or batch % (devices * accumulate):
+        raise UserError(
+            f"a batch of {batch} does not divide into {devices} devices × {accumulate} micro-batches: "
+            f"use a multiple of {devices * accumulate}."
+        )
+    if frozen:
+        return
+    rows = batch // devices // accumulate  # of one device in one micro-batch
+    if accumulate > 1 and group_size is None:
+        raise UserError(
+            f"accumulate={accumulate} splits the batch over which BatchNorm takes its moments: set norm.group_size "
+            f"(for example {rows}) or norm.frozen."
+        )
+    if group_size is not None and (group_size < 1 or rows % group_size and group_size % rows):
+        raise UserError(
+            f"BatchNorm groups of {group_size} do not fit {rows} videos per device and micro-batch: norm.group_size "
+            f"must divide {rows} or be a multiple of it."
+        )
+    if group_size is not None and batch // accumulate % group_size:
+        raise UserError(
+            f"BatchNorm groups of {group_size} do not divide the {batch // accumulate} videos of a micro-batch."
+        )
+
+
+def stop_requested(local: bool, step: int) -> bool:
+    """Whether to stop after `step`: all processes answer alike, once SIGTERM has reached one of them."""
+    return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else local

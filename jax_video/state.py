@@ -1,0 +1,104 @@
+"""What a training step reads and writes; the only place that takes networks apart and puts them together."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from jax_video import models
+from jax_video.errors import UserError
+from jax_video.models.layers import BatchNorm
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that changes during training, as one pytree of arrays."""
+
+    step: jax.Array  # int32 [], updates done
+    params: dict  # nested, float32
+    batch_stats: dict  # nested, float32: BatchNorm's running moments
+    opt_state: optax.OptState
+    lr_scale: jax.Array  # float32 [], what the plateau rule has made of the learning rate
+    ema: dict | None  # {"params", "batch_stats"}: their exponential moving averages, where asked for
+
+    @property
+    def averaged(self) -> tuple[dict, dict]:
+        """(params, batch_stats) to test with: the moving averages where there are any."""
+        return (self.params, self.batch_stats) if self.ema is None else (self.ema["params"], self.ema["batch_stats"])
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
+    """A network as (definition, params, batch_stats): a hashable description and two plain dicts of arrays.
+
+    Plain dicts, because Variables cannot cross into `jax.value_and_grad` and be written to there.
+    """
+    definition, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return definition, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+
+
+def network(config: ConfigDict, num_classes: int) -> nnx.Module:
+    """The network that a config describes (sections `seed`, `dtype`, `norm`, `model`)."""
+    if config.dtype not in ("float32", "bfloat16", "float64"):
+        raise UserError(f"dtype is {config.dtype!r}: choose float32, bfloat16 or float64.")
+    return models.build(
+        num_classes=num_classes,
+        rngs=nnx.Rngs(config.seed),
+        dtype=jnp.dtype(config.dtype),
+        norm=functools.partial(BatchNorm, **config.norm),
+        **config.model,
+    )
+
+
+def abstract(config: ConfigDict, num_classes: int) -> tuple[nnx.GraphDef, dict, dict]:
+    """(definition, params, batch_stats) of a config's network with shapes in place of arrays."""
+    return split(nnx.eval_shape(lambda: network(config, num_classes)))
+
+
+def normalize(rgb: jax.Array) -> jax.Array:
+    """uint8 [B, T, H, W, 3] -> float32 by ImageNet's mean and deviation."""
+    mean = jnp.array([123.675, 116.28, 103.53], jnp.float32)
+    deviation = jnp.array([58.395, 57.12, 57.375], jnp.float32)
+    return (rgb.astype(jnp.float32) - mean) / deviation
+
+
+def apply(
+    definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict[str, jax.Array], *, train: bool
+) -> tuple[jax.Array, dict]:
+    """Runs the network on a batch's `rgb`, uint8 [B, T, H, W, 3]: (logits [B, K], new batch_stats).
+
+    In training BatchNorm uses the batch's moments and updates the running ones; in test it only reads them.
+    """
+    model = nnx.merge(definition, params, batch_stats)
+    if not train:
+        model = nnx.view(model, use_running_average=True)
+    logits = model(normalize(batch["rgb"]))
+    return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)) if train else batch_stats
+
+
+def create(model: nnx.Module, optimizer: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
+    """The state before the first step. Works on abstract networks under `jax.eval_shape` too."""
+    _, params, batch_stats = split(model)
+    # The averages start as copies: a donated buffer may appear only once in a state.
+    averages = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if ema else None
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
+        lr_scale=jnp.ones((), jnp.float32),
+        ema=averages,
+    )
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """{"params/layer1/0/conv1/kernel": leaf, …}: names for messages, tables and checksums."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }

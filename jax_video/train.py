@@ -1,0 +1,335 @@
+"""Training: the jitted step and the one loop, top to bottom."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from jax_video import evaluate, losses, metrics, optimizer, sharding
+from jax_video import state as state_lib
+from jax_video.checkpoint import Checkpoints, check_same_run
+from jax_video.data import pipeline
+from jax_video.data.manifest import Manifest
+from jax_video.errors import Stopped, UserError
+from jax_video.runlog import RunLog
+from jax_video.state import TrainState
+
+StepFunction = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_train_step(
+    definition: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    accumulate: int = 1,
+    ema: float = 0.0,
+) -> StepFunction:
+    """The jitted update: (state, batch) -> (new state, sums of the batch's metrics). The old state is donated.
+
+    The sums are scalars, but for `failed`, [B] as in the batch, which every process gets to see.
+
+    Args:
+      accumulate: micro-batches per update. Each is cut from every device's own rows; gradients and new running moments
+        are their means.
+      ema: decay of the moving averages of weights and moments, 0 for none.
+    """
+
+    def loss_and_sums(params, batch_stats, batch):
+        logits, batch_stats = state_lib.apply(definition, params, batch_stats, batch, train=True)
+        loss = losses.softmax_cross_entropy(logits, batch["label"])  # [B]
+        return jnp.mean(loss), (batch_stats, metrics.train_sums(loss, logits, batch))
+
+    def gradient(params, batch_stats, batch):
+        grads, (batch_stats, sums) = jax.grad(loss_and_sums, has_aux=True)(params, batch_stats, batch)
+        return grads, batch_stats, sums
+
+    def accumulated_gradient(params, batch_stats, batch):
+        """The same from micro-batches, one after the other: memory for one at a time."""
+        micro = jax.tree.map(lambda rows: split_micro_batches(rows, mesh.size, accumulate), batch)
+
+        def add(total, micro_batch):
+            return jax.tree.map(jnp.add, total, gradient(params, batch_stats, micro_batch)), None
+
+        shapes = jax.eval_shape(gradient, params, batch_stats, jax.tree.map(lambda rows: rows[0], micro))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        (grads, batch_stats, sums), _ = jax.lax.scan(add, zeros, micro)
+        return *jax.tree.map(lambda leaf: leaf / accumulate, (grads, batch_stats)), sums
+
+    def train_step(state: TrainState, batch):
+        grads, batch_stats, sums = (gradient if accumulate == 1 else accumulated_gradient)(
+            state.params, state.batch_stats, batch
+        )
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(lambda leaf, update: leaf + state.lr_scale * update, state.params, updates)
+        averages = state.ema
+        if averages is not None:
+            new = {"params": params, "batch_stats": batch_stats}
+            # A short memory at first, or the random start would outweigh what a short run has learnt.
+            decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
+            averages = jax.tree.map(lambda old, leaf: decay * old + (1 - decay) * leaf, averages, new)
+        # A sum over examples like the others, so that its mean is one over steps.
+        sums = sums | {"gradient_norm": sums["count"] * optax.tree.norm(grads), "failed": batch["failed"]}
+        state = dataclasses.replace(
+            state, step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=averages
+        )
+        return state, sums
+
+    return jax.jit(train_step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
+
+
+def split_micro_batches(rows: jax.Array, devices: int, accumulate: int) -> jax.Array:
+    """[B, …] -> [accumulate, B / accumulate, …]: each micro-batch takes contiguous rows of every device, so that no
+    row changes its device."""
+    micro = rows.reshape(devices, accumulate, -1, *rows.shape[1:])
+    return jnp.swapaxes(micro, 0, 1).reshape(accumulate, -1, *rows.shape[1:])
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the host knows of a run beside the arrays; part of every checkpoint, as JSON."""
+
+    meter: metrics.Meter = dataclasses.field(default_factory=metrics.Meter)
+    plateau: optimizer.Plateau = dataclasses.field(default_factory=optimizer.Plateau)
+    validated: int = 0  # the last step after which there was a validation
+
+    def to_dict(self) -> dict:
+        """A copy: checkpoints are written while the run goes on."""
+        return {
+            "meter": dict(self.meter.totals),
+            "plateau": dataclasses.asdict(self.plateau),
+            "validated": self.validated,
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict) -> "Progress":
+        return cls(metrics.Meter(saved["meter"]), optimizer.Plateau(**saved["plateau"]), saved["validated"])
+
+
+def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Mesh) -> bool:
+    """Trains to the end of the schedule, going on from the run's newest checkpoint where there is one.
+
+    Returns:
+      Whether there was anything left to do.
+
+    Raises:
+      UserError: a batch, config, data set or checkpoint that does not fit; a loss that is not finite (nothing is saved
+        over the last good checkpoint).
+      Stopped: SIGTERM or Ctrl-C; the state is saved.
+    """
+    options = config.train
+    for name in ("epochs", "validate_epochs", "checkpoint_steps", "log_steps"):
+        if options[name] < 1:
+            raise UserError(f"train.{name} is {options[name]}: expected at least 1.")
+    sharding.check_batch(options.batch, devices=mesh.size, accumulate=options.accumulate, **config.norm)
+    steps_per_epoch = max(1, round(len(manifest.select("train")) / options.batch))
+    total = steps_per_epoch * options.epochs
+    validate_steps = steps_per_epoch * options.validate_epochs if manifest.select("val") else None
+    if config.schedule.kind == "plateau" and validate_steps is None:
+        raise UserError(
+            f"the plateau schedule follows the validation loss, but {manifest.name!r} has no readable validation "
+            "video: hold some out (prepare's --val_groups or --fraction), or take --config.schedule.kind=cosine."
+        )
+
+    schedule = optimizer.schedule(**config.schedule, steps_per_epoch=steps_per_epoch, epochs=options.epochs)
+    tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
+    definition, _, _ = state_lib.abstract(config, len(manifest.classes))
+    train_step = make_train_step(definition, tx, mesh, accumulate=options.accumulate, ema=options.ema)
+    eval_step = evaluate.make_eval_step(definition, mesh, average=config.test.average)
+
+    checkpoints = Checkpoints(workdir, mesh)
+    state, progress = restore_or_create(config, manifest, checkpoints, tx, mesh)
+    step = int(state.step)
+    validated = not validate_steps or progress.validated == step
+    if validated and step == total or progress.plateau.finished:
+        checkpoints.close()
+        return False
+    if step:
+        print(f"Going on from step {step} of the run in {workdir}.", file=sys.stderr)
+
+    first_process = jax.process_index() == 0
+    if first_process:
+        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    failures = Failures(manifest)
+    sampling = pipeline.Sampling(**config.clip)
+    batches = pipeline.train_batches(
+        manifest,
+        sampling,
+        batch=options.batch,
+        seed=config.seed,
+        first_step=step,
+        workers=config.data.workers,
+        hosts=pipeline.Hosts(jax.process_index(), jax.process_count()),
+    )
+    log = RunLog(
+        workdir,
+        step=step,
+        validated=progress.validated,
+        total=total,
+        batch=options.batch,
+        write=first_process,
+    )
+
+    def take_in(number: int, sums: dict[str, jax.Array]) -> None:
+        """Reads the metrics of a step that is done, while the next one runs."""
+        failed = np.asarray(sums.pop("failed"))  # [B]
+        values = {name: float(value) for name, value in sums.items()}
+        failures.note(failed)
+        if not all(map(math.isfinite, values.values())):
+            raise UserError(
+                f"the loss or the gradient of step {number} is not finite: {values}. Nothing was saved after the last "
+                "good checkpoint. Lower --config.schedule.learning_rate or raise --config.schedule.warmup_epochs."
+            )
+        progress.meter.add(values | {"failed": np.count_nonzero(failed)})
+        log.stepped()
+        if number % options.log_steps == 0:
+            rate = float(schedule(number - 1)) * progress.plateau.lr_scale
+            log.row(number, "train", **progress.meter.means(), learning_rate=rate)
+
+    def save(validation: dict | None = None) -> None:
+        meta = {
+            "config": config.to_dict(),
+            "classes": list(manifest.classes),
+            "manifest": manifest.hash,
+            "progress": progress.to_dict(),
+        }
+        checkpoints.save(state, meta, validation)
+
+    running = None  # (number, metrics) of the step that the devices are at
+    closing = contextlib.closing
+    with StopSignals() as signals, closing(checkpoints), closing(log), closing(batches):
+        while True:
+            last = step == total
+            validate = validate_steps and progress.validated < step and (last or step % validate_steps == 0)
+            checkpoint = (last or step % options.checkpoint_steps == 0) and step not in (0, *checkpoints.steps)
+            stop = sharding.stop_requested(signals.requested, step)
+            if running is not None and (validate or checkpoint or stop):
+                take_in(*running)
+                running = None
+            if validate and not stop:
+                scores = evaluate.score_videos(
+                    eval_step,
+                    state.averaged,
+                    manifest,
+                    "val",
+                    sampling,
+                    mesh,
+                    clips="uniform",
+                    number=1,
+                    batch=config.test.batch,
+                    workers=config.data.workers,
+                    interrupted=lambda: signals.requested and jax.process_count() == 1,
+                )
+                stop = scores is None
+            if stop:
+                if step not in (0, *checkpoints.steps):
+                    save()
+                checkpoints.wait()
+                raise Stopped(f"stopped after step {step} of {total}; the same command goes on from there ({workdir}).")
+            if validate:
+                failures.note(np.array(scores.failed, int) + 1)
+                validation = evaluate.validation_metrics(scores, len(manifest.classes), config.test.average)
+                log.row(step, "val", **validation)
+                progress.validated = step
+                if config.schedule.kind == "plateau":
+                    progress.plateau.update(validation["loss"])
+                    scale = sharding.place_state(np.float32(progress.plateau.lr_scale), mesh)
+                    state = dataclasses.replace(state, lr_scale=scale)
+                save(validation)
+            elif checkpoint:
+                save()
+            if last or progress.plateau.finished:
+                return True
+
+            try:
+                rows = next(batches)
+            except RuntimeError:  # a worker that SIGTERM met before it could be told to leave signals to us
+                if not signals.requested:
+                    raise
+                continue
+            state, sums = train_step(state, sharding.place_batch(rows, mesh))
+            step += 1
+            if running is not None:
+                take_in(*running)
+            running = step, sums
+
+
+def restore_or_create(
+    config: ConfigDict, manifest: Manifest, checkpoints: Checkpoints, tx: optax.GradientTransformation, mesh: Mesh
+) -> tuple[TrainState, Progress]:
+    """The run's newest checkpoint, or a fresh start."""
+
+    def create() -> TrainState:
+        return state_lib.create(state_lib.network(config, len(manifest.classes)), tx, ema=config.train.ema > 0)
+
+    restored = checkpoints.restore(jax.eval_shape(create))
+    if restored is None:
+        return sharding.place_state(create(), mesh), Progress(plateau=optimizer.Plateau(**config.plateau))
+    state, meta = restored
+    check_same_run(meta, config.to_dict(), manifest, checkpoints.folder.parent)
+    return state, Progress.from_dict(meta["progress"])
+
+
+class Failures:
+    """Names the videos that fail although `prepare` found them readable, and stops a run at more than one in a hundred.
+
+    Another video stands in for each in training, so a few do no harm; many mean that the data set has changed.
+    """
+
+    def __init__(self, manifest: Manifest):
+        self._manifest = manifest
+        self._limit = 0.01 * len(manifest.select("train") + manifest.select("val"))
+        self._failed: set[int] = set()
+
+    def note(self, failed: np.ndarray) -> None:
+        """Takes a batch's `failed`, [B]: 1 + the index of an unreadable video, or 0."""
+        for index in {int(number) - 1 for number in failed if number} - self._failed:
+            self._failed.add(index)
+            path = self._manifest.videos[index].path
+            tqdm.write(f"cannot read {path} any more", file=sys.stderr)
+        if len(self._failed) > self._limit:
+            paths = "\n  ".join(self._manifest.videos[index].path for index in sorted(self._failed))
+            raise UserError(
+                f"{len(self._failed)} videos, more than 1 %, could be read by prepare but not now:\n"
+                f"  {paths}\nLook at these files under {self._manifest.root}, or run prepare again."
+            )
+
+
+class StopSignals:
+    """SIGTERM and the first Ctrl-C ask for a stop after the step at hand; a second Ctrl-C stops at once.
+
+    Among several processes SIGTERM stays with JAX's own handler, by which all of them agree on the step to stop after;
+    Ctrl-C is passed on to it.
+    """
+
+    def __enter__(self):
+        self.requested = False
+        self._alone = jax.process_count() == 1
+        numbers = (signal.SIGINT, signal.SIGTERM) if self._alone else (signal.SIGINT,)
+        self._before = {number: signal.signal(number, self._ask) for number in numbers}
+        return self
+
+    def _ask(self, number, frame):
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+        if not self._alone:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,180 @@
+"""Runs of the main command as processes of their own, which can be signalled and killed."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+import tiny
+from conftest import ROOT
+
+from jax_video import optimizer, runlog
+from jax_video import state as state_lib
+from jax_video.checkpoint import Checkpoints
+
+
+def start(
+    workdir: pathlib.Path, manifest: pathlib.Path, *flags: str, devices: int = 1, log: str = "log"
+) -> subprocess.Popen:
+    """Starts `python -m jax_video.main --config=tests/tiny.py` in a session and process group of its own.
+
+    What it prints is added to the file WORKDIR.log. Programs that one start has compiled are there for the next.
+    """
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_COMPILATION_CACHE_DIR": str(manifest.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    command = ["--config=tests/tiny.py", f"--config.data.manifest={manifest}", f"--workdir={workdir}", *flags]
+    with workdir.with_name(f"{workdir.name}.{log}").open("a") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "jax_video.main", *command],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def output(workdir: pathlib.Path, log: str = "log") -> str:
+    return workdir.with_name(f"{workdir.name}.{log}").read_text()
+
+
+def wait_until(condition: Callable[[], bool], *processes: subprocess.Popen, timeout: float = 300) -> None:
+    """Polls often; fails, and kills the processes, when one of them ends before."""
+    end = time.monotonic() + timeout
+    try:
+        while not condition():
+            ended = [process.returncode for process in processes if process.poll() is not None]
+            assert not ended, f"ended too early, with {ended}"
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.001)
+    except BaseException:
+        kill(*processes)
+        raise
+
+
+def kill(*processes: subprocess.Popen) -> None:
+    """Ends whole process groups."""
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def undisturbed(manifest: pathlib.Path, *flags: str) -> pathlib.Path:
+    """The folder of a run on one device that nothing disturbs; a test run makes it once."""
+    workdir = manifest.parent / "-".join(["undisturbed", *(flag.rpartition(".")[2] for flag in flags)])
+    if not (workdir / "test.json").exists():
+        assert finish([start(workdir, manifest, *flags)]) == [0], output(workdir)
+    return workdir
+
+
+def finish(processes: Sequence[subprocess.Popen], timeout: float = 300) -> list[int]:
+    """Waits for all; returns their exit codes."""
+    end = time.monotonic() + timeout
+    try:
+        return [process.wait(end - time.monotonic()) for process in processes]
+    finally:
+        kill(*processes)
+
+
+def rows(workdir: pathlib.Path) -> list[dict]:
+    """metrics.jsonl without times."""
+    return [
+        {key: value for key, value in row.items() if key != "examples_per_second"}
+        for row in runlog.read(workdir / "metrics.jsonl")
+    ]
+
+
+def members(session: int) -> dict[int, str]:
+    """The living processes of a session, and their commands."""
+    found = {}
+    for folder in pathlib.Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and os.getsid(int(folder.name)) == session:
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+                if state != "Z":  # dead, but not yet collected by init
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        except (ProcessLookupError, FileNotFoundError):
+            continue
+    return found
+
+
+def resident(session: int) -> int:
+    """Megabytes of memory of a session's processes."""
+    pages = sum(int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in members(session))
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+
+@dataclasses.dataclass
+class Leftovers:
+    """What a run that was killed has left behind: processes of its session, and shared memory."""
+
+    session: int
+    started: float  # wall clock
+    ended: float
+
+    def find(self) -> list[str]:
+        alive = [f"process {pid} {command}" for pid, command in members(self.session).items()]
+        return alive + [f"/dev/shm/{name}" for name in self._segments()]
+
+    def _segments(self):
+        """Those made while the run lived. Other programs' are among them, but do not stay."""
+        for path in pathlib.Path("/dev/shm").glob("psm_*"):
+            try:
+                if self.started <= path.stat().st_mtime <= self.ended:
+                    yield path.name
+            except FileNotFoundError:
+                continue
+
+    def wait_until_none(self, timeout: float = 30) -> None:
+        end = time.monotonic() + timeout
+        while found := self.find():
+            assert time.monotonic() < end, found
+            time.sleep(0.05)
+
+
+@dataclasses.dataclass
+class Result:
+    """All that must be the same in two runs."""
+
+    rows: list[dict]
+    steps: list[int]  # of the checkpoints
+    arrays: dict[str, np.ndarray]  # of the last one
+    meta: dict
+
+
+def result(workdir: pathlib.Path) -> Result:
+    config = json.loads((workdir / "config.json").read_text())
+    tx = optimizer.sgd(lambda step: 0.0)
+
+    def create(classes: int):
+        return state_lib.create(state_lib.network(tiny.get_config(), classes), tx, ema=config["train"]["ema"] > 0)
+
+    mesh = jax.sharding.Mesh(jax.devices()[:1], ("batch",))
+    checkpoints = Checkpoints(workdir, mesh, read_only=True)
+    target = jax.eval_shape(lambda: create(8))
+    restored, meta = checkpoints.restore(target)
+    checkpoints.close()
+    return Result(rows(workdir), checkpoints.steps, jax.device_get(state_lib.named_leaves(restored)), meta)
+
+
+def assert_same(found: Result, expected: Result) -> None:
+    """To the bit."""
+    assert found.rows == expected.rows
+    assert found.steps == expected.steps
+    assert found.arrays.keys() == expected.arrays.keys()
+    different = [name for name, leaf in expected.arrays.items() if found.arrays[name].tobytes() != leaf.tobytes()]
+    assert not different
+    assert found.meta["progress"] == expected.meta["progress"]

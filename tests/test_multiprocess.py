@@ -1,0 +1,93 @@
+"""Two processes of four devices are one process of one device: they train, save, go on, stop and test together."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+
+import numpy as np
+import processes
+import pytest
+
+from jax_video.data import motions
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.getbasetemp()
+    return motions.make(folder, train=32, val=8, test=8, frames=8, width=40, height=32)
+
+
+def start_two(workdir: pathlib.Path, manifest: pathlib.Path, *flags: str) -> list:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    return [
+        processes.start(workdir, manifest, f"--distributed={address},{index},2", *flags, devices=4, log=f"log{index}")
+        for index in range(2)
+    ]
+
+
+def outputs(workdir: pathlib.Path) -> str:
+    return processes.output(workdir, "log0") + processes.output(workdir, "log1")
+
+
+def losses(workdir: pathlib.Path, split: str) -> dict[int, float]:
+    return {row["step"]: row["loss"] for row in processes.rows(workdir) if row["split"] == split}
+
+
+def scores(workdir: pathlib.Path) -> list[list[float]]:
+    return [json.loads(line)["scores"] for line in (workdir / "predictions.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(two: pathlib.Path, one: pathlib.Path, *, steps: int) -> None:
+    for split, count in (("train", steps), ("val", steps // 8)):
+        found, expected = losses(two, split), losses(one, split)
+        assert len(found) >= max(count, 1)
+        np.testing.assert_allclose(list(found.values()), [expected[step] for step in found], rtol=1e-5)
+
+
+def stop(both: list, workdir: pathlib.Path, step: int) -> int:
+    """Sends SIGTERM to one of them, once that step is logged; both stop after one and the same, which is returned."""
+    processes.wait_until(lambda: step in losses(workdir, "train"), *both)
+    os.kill(both[1].pid, signal.SIGTERM)
+    assert processes.finish(both) == [130, 130], outputs(workdir)
+    first, second = re.findall(r"stopped after step (\d+) of \d+; the same command goes on", outputs(workdir))
+    assert first == second and (workdir / "checkpoints" / first).is_dir()
+    return int(first)
+
+
+def test_two_processes_are_one(tmp_path, manifest):
+    two = tmp_path / "two"
+    stopped = stop(start_two(two, manifest), two, 12)
+    assert_same_run(two, processes.undisturbed(manifest), steps=stopped)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_and_test(tmp_path, manifest):
+    one, two = processes.undisturbed(manifest), tmp_path / "two"
+    stopped = stop(start_two(two, manifest), two, 5)
+    assert processes.finish(start_two(two, manifest)) == [0, 0], outputs(two)
+    assert f"Going on from step {stopped} of" in outputs(two)
+    assert_same_run(two, one, steps=24)
+    found, expected = (json.loads((workdir / "test.json").read_text()) for workdir in (two, one))
+    assert found == expected
+    found, expected = (scores(workdir) for workdir in (two, one))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+# Batches of 16: groups of batch / 8, and of half of that. 48 pixels: see tests/test_train.py on the last stage.
+@pytest.mark.slow
+@pytest.mark.parametrize("group_size", [None, 2, 1])
+def test_two_processes_are_one_whatever_the_norm(tmp_path, manifest, group_size):
+    one, two = tmp_path / "one", tmp_path / "two"
+    flags = ["--config.train.epochs=6", "--config.train.batch=16"]
+    flags += [] if group_size is None else [f"--config.norm.group_size={group_size}"]
+    flags += ["--config.clip.size=48", "--config.clip.short_side=48", "--config.schedule.learning_rate=0.001"]
+    assert processes.finish([processes.start(one, manifest, *flags)]) == [0], processes.output(one)
+    assert processes.finish(start_two(two, manifest, *flags)) == [0, 0], outputs(two)
+    assert_same_run(two, one, steps=12)
+    difference = max(abs(losses(two, "train")[step] / loss - 1) for step, loss in losses(one, "train").items())
+    print(f"groups of {group_size}: relative difference of the losses at most {difference:.1e}")

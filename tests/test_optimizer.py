@@ -1,0 +1,146 @@
+"""The optimizer against PyTorch's, the schedules step by step, and the plateau rule."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+from jax_video import optimizer
+from jax_video.errors import UserError
+
+SHAPES = {
+    "conv1": {"kernel": (3, 3, 3, 2, 4)},
+    "bn1": {"scale": (4,), "bias": (4,)},
+    "fc": {"kernel": (4, 5), "bias": (5,)},
+}
+RATES = [0.1, 0.1, 0.05, 0.05, 0.01, 0.01]
+
+
+def trees(count: int) -> list[dict]:
+    rng = np.random.default_rng(0)
+    is_shape = lambda node: isinstance(node, tuple)  # noqa: E731
+    return [
+        jax.tree.map(lambda shape: rng.normal(size=shape).astype(np.float32), SHAPES, is_leaf=is_shape)
+        for _ in range(count)
+    ]
+
+
+def ours(tx: optax.GradientTransformation, params: dict, gradients: list[dict]) -> dict:
+    opt_state = tx.init(params)
+    for gradient in gradients:
+        updates, opt_state = tx.update(gradient, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def pytorchs(params: dict, gradients: list[dict], groups: list[dict], **kwargs) -> dict:
+    """The same with torch.optim.SGD; `groups` name their modules and their own options."""
+    leaves = jax.tree.map(lambda leaf: torch.nn.Parameter(torch.tensor(leaf)), params)
+    groups = [{**group, "params": jax.tree.leaves([leaves[module] for module in group["modules"]])} for group in groups]
+    sgd = torch.optim.SGD([{k: v for k, v in group.items() if k != "modules"} for group in groups], lr=1.0, **kwargs)
+    for rate, gradient in zip(RATES, gradients, strict=True):
+        for leaf, value in zip(jax.tree.leaves(leaves), jax.tree.leaves(gradient), strict=True):
+            leaf.grad = torch.tensor(value)
+        for group in sgd.param_groups:
+            group["lr"] = rate
+        sgd.step()
+    return jax.tree.map(lambda leaf: leaf.detach().numpy(), leaves)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("decay_norm", [True, False])
+@pytest.mark.parametrize("frozen_norm", [True, False])
+def test_sgd_is_pytorchs(nesterov, decay_norm, frozen_norm):
+    params, *gradients = trees(1 + len(RATES))
+    tx = optimizer.sgd(
+        lambda step: jnp.asarray(RATES)[step],
+        momentum=0.9,
+        nesterov=nesterov,
+        weight_decay=0.1,
+        decay_norm=decay_norm,
+        frozen_norm=frozen_norm,
+    )
+    groups = [{"modules": ["conv1", "fc"], "weight_decay": 0.1}]
+    if not frozen_norm:
+        groups.append({"modules": ["bn1"], "weight_decay": 0.1 if decay_norm else 0.0})
+    expected = pytorchs(params, gradients, groups, momentum=0.9, nesterov=nesterov)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours(tx, params, gradients), expected
+    )
+    if frozen_norm:
+        np.testing.assert_array_equal(expected["bn1"]["scale"], params["bn1"]["scale"])
+
+
+def rates(steps: int, **kwargs) -> np.ndarray:
+    schedule = optimizer.schedule(learning_rate=1.0, steps_per_epoch=5, **kwargs)
+    return np.array([schedule(jnp.int32(step)) for step in range(steps)])
+
+
+def test_plateau_schedule_is_constant_and_warm_up_rises_to_it():
+    np.testing.assert_allclose(rates(40, kind="plateau", epochs=8), 1)
+    warm = rates(40, kind="plateau", epochs=8, warmup_epochs=2)
+    np.testing.assert_allclose(warm[:11], np.arange(1, 12) / 11, rtol=1e-6)  # never zero, and no step is flat
+    np.testing.assert_allclose(warm[10:], 1)
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 1])
+def test_step_schedule_drops_with_the_first_step_of_an_epoch(warmup_epochs):
+    values = rates(40, kind="step", epochs=8, drop_epochs=(3, 6), drop_factor=0.5, warmup_epochs=warmup_epochs)
+    np.testing.assert_allclose(values[5 * warmup_epochs : 15], 1)
+    np.testing.assert_allclose(values[15:30], 0.5)
+    np.testing.assert_allclose(values[30:], 0.25)
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 2])
+def test_cosine_schedule_falls_to_zero_at_the_end(warmup_epochs):
+    warmup = 5 * warmup_epochs
+    values = rates(41, kind="cosine", epochs=8, warmup_epochs=warmup_epochs)
+    expected = (1 + np.cos(np.pi * np.arange(41 - warmup) / (40 - warmup))) / 2
+    np.testing.assert_allclose(values[warmup:], expected, atol=1e-6)
+    assert values[39] > 0 and values[40] == pytest.approx(0, abs=1e-7)
+
+
+def test_unknown_schedule_names_the_known_ones():
+    with pytest.raises(UserError, match="'linear': choose plateau, step or cosine"):
+        optimizer.schedule(kind="linear", learning_rate=0.1, steps_per_epoch=5, epochs=8)
+
+
+def test_plateau_divides_three_times_and_then_ends():
+    plateau = optimizer.Plateau()
+    plateau.update(1.0)
+    scales = []
+    while not plateau.finished:
+        scales.append(plateau.lr_scale)
+        plateau.update(0.9995)  # better, but not by a thousandth
+    np.testing.assert_allclose(scales, np.repeat([1, 0.1, 0.01, 0.001], 10), rtol=1e-12)
+
+
+def test_a_better_loss_starts_the_patience_again():
+    plateau = optimizer.Plateau()
+    for loss in np.arange(30, 10, -1):
+        for _ in range(10):  # the first of ten is better than all before, nine are not
+            plateau.update(float(loss))
+    assert (plateau.best, plateau.stale, plateau.dropped) == (11.0, 9, 0)
+    plateau.update(11.0 * (1 - 0.9e-3))
+    assert plateau.lr_scale == pytest.approx(0.1)
+    plateau.update(11.0 * (1 - 1.1e-3))
+    assert (plateau.stale, plateau.dropped) == (0, 1)
+
+
+def test_a_loss_that_is_not_a_number_is_no_better():
+    plateau = optimizer.Plateau(best=1.0)
+    plateau.update(float("nan"))
+    assert (plateau.best, plateau.stale) == (1.0, 1)
+
+
+def test_plateau_survives_json():
+    plateau = optimizer.Plateau(patience=3)
+    for loss in (2.0, 1.9, 1.9, 1.9, 1.9, 1.9):
+        plateau.update(loss)
+    again = optimizer.Plateau(**json.loads(json.dumps(dataclasses.asdict(plateau))))
+    assert again == plateau and again.dropped == 1 and again.stale == 1

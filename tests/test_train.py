@@ -1,0 +1,331 @@
+"""The training step: any number of devices and micro-batches gives the same run; and the loop around it."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import pathlib
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import processes
+import pytest
+import tiny
+from flax import nnx
+from jax.sharding import AxisType, Mesh
+from ml_collections import ConfigDict
+
+from jax_video import models, optimizer, runlog, sharding
+from jax_video import state as state_lib
+from jax_video import train as train_lib
+from jax_video.checkpoint import Checkpoints
+from jax_video.data import motions
+from jax_video.data.manifest import Manifest, Video
+from jax_video.errors import UserError
+from jax_video.models.convolution import max_pool
+from jax_video.models.layers import BatchNorm, Conv, Linear
+from jax_video.models.stc import STCBasic
+
+STEPS, BATCH, CLASSES = 10, 32, 5
+
+
+class Network(nnx.Module):
+    """What STC-ResNet is made of, once: stem, pool, an STC unit, head."""
+
+    def __init__(self, *, num_classes=CLASSES, norm=BatchNorm, dtype=jnp.float32, rngs):
+        layer = {"norm": norm, "dtype": dtype, "rngs": rngs}
+        self.conv1 = Conv(3, 4, (1, 3, 3), strides=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1)), dtype=dtype, rngs=rngs)
+        self.bn1 = norm(4, dtype=dtype, rngs=rngs)
+        stc = {"frames": 2, "branches": "both", "reduction": 2}
+        self.layer1 = nnx.List([STCBasic(4, 4, stride=1, shortcut="B", preactivation=False, **stc, **layer)])
+        self.fc = Linear(4, num_classes, dtype=dtype, rngs=rngs)
+
+    def __call__(self, video):
+        x = nnx.relu(self.bn1(self.conv1(video)))
+        x = max_pool(x, (3, 3, 3), strides=(2, 2, 2), padding=((1, 1),) * 3)
+        return self.fc(self.layer1[0](x).mean((1, 2, 3)))
+
+
+def small(**kwargs) -> nnx.Module:
+    return Network(rngs=nnx.Rngs(0), **kwargs)
+
+
+def stc_resnet18(**kwargs) -> nnx.Module:
+    smallest = {"frames": 4, "width": 1 / 16, "layers": (1, 1, 1, 1)}
+    return models.build("stc_resnet18", num_classes=CLASSES, rngs=nnx.Rngs(0), **smallest, **kwargs)
+
+
+# Frames must leave BatchNorm more than a few values per channel, also in the last stage: it turns two values into -1
+# and 1 however near to each other they are, and the order of float32 additions then decides which is which.
+SIZES = {small: 16, stc_resnet18: 48}
+
+
+def first_devices(count: int) -> Mesh:
+    return jax.make_mesh((count,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+
+
+def batches(size: int, steps: int = STEPS, rows: int = BATCH) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "rgb": rng.integers(0, 256, (rows, 4, size, size, 3), dtype=np.uint8),
+            "label": rng.integers(0, CLASSES, rows).astype(np.int32),
+            "video": np.arange(rows, dtype=np.int32),
+            "mask": np.ones(rows, np.float32),
+            "failed": np.zeros(rows, np.int32),
+        }
+        for _ in range(steps)
+    ]
+
+
+@functools.cache
+def ten_steps(build, devices: int, group_size: int | None, accumulate: int):
+    """(losses [STEPS], the state after them, compiled code) of one and the same run on so many devices."""
+    mesh = first_devices(devices)
+    tx = optimizer.sgd(1e-2)
+    sharding.check_batch(BATCH, devices=devices, accumulate=accumulate, group_size=group_size)
+    network = build(norm=functools.partial(BatchNorm, group_size=group_size))
+    step = train_lib.make_train_step(state_lib.split(network)[0], tx, mesh, accumulate=accumulate)
+    state = sharding.place_state(state_lib.create(network, tx), mesh)
+    placed = [sharding.place_batch(rows, mesh) for rows in batches(SIZES[build])]
+    compiled = step.lower(state, placed[0]).compile()
+    losses = []
+    for rows in placed:
+        state, sums = compiled(state, rows)
+        assert float(sums["count"]) == BATCH
+        losses.append(float(sums["loss"]) / BATCH)
+    return np.array(losses), jax.device_get(state), compiled.as_text()
+
+
+slow = pytest.mark.slow
+GROUPS = [None, BATCH // 8, BATCH // 16]  # the global batch, one group per device, two groups per device
+
+
+@pytest.mark.parametrize(
+    "build, group_size",
+    [*((small, size) for size in GROUPS), *(pytest.param(stc_resnet18, size, marks=slow) for size in GROUPS)],
+)
+def test_one_device_is_eight(build, group_size):
+    one, eight = (ten_steps(build, devices, group_size, 1) for devices in (1, 8))
+    np.testing.assert_allclose(eight[0], one[0], rtol=1e-5)
+    assert one[0].std() > 1e-3, "a run that stands still proves nothing"
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), eight[1], one[1])
+
+
+def test_norm_groups_make_a_difference():
+    losses = [ten_steps(small, 1, group_size, 1)[0] for group_size in GROUPS]
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        assert abs(losses[a] / losses[b] - 1).max() > 1e-4
+
+
+@pytest.mark.parametrize("devices, accumulate, group_size", [(1, 4, 4), (8, 2, 2)])
+def test_micro_batches_are_the_whole_batch(devices, accumulate, group_size):
+    whole = ten_steps(small, devices, group_size, 1)
+    accumulated = ten_steps(small, devices, group_size, accumulate)
+    np.testing.assert_allclose(accumulated[0], whole[0], rtol=1e-5)
+    # The running moments too: they move once a step, by the mean over the micro-batches.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), accumulated[1], whole[1])
+
+
+@pytest.mark.parametrize(
+    "build, group_size, accumulate",
+    [
+        (small, None, 1),
+        (small, 4, 1),
+        (small, 2, 1),
+        (small, 2, 2),
+        *(pytest.param(stc_resnet18, s, 1, marks=slow) for s in GROUPS),
+    ],
+)
+def test_no_device_gathers_what_others_hold(build, group_size, accumulate):
+    code = ten_steps(build, 8, group_size, accumulate)[2]
+    assert "all-reduce" in code and "num_partitions=8" in code
+    assert not re.findall("all-to-all|collective-permute|collective-broadcast", code)
+    gathered = re.findall(r"= \(?(\w+\[[\d,]*\]).* all-gather(?:-start)?\(", code)
+    assert set(gathered) <= {f"s32[{BATCH}]"}  # of the batch's `failed`, and of nothing else
+
+
+def test_a_micro_batch_has_rows_of_every_device():
+    rows = jnp.arange(24).reshape(12, 2) // 2  # 2 devices of 6 rows, 3 micro-batches
+    micro = train_lib.split_micro_batches(rows, 2, 3)
+    np.testing.assert_array_equal(micro[..., 0], [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]])
+
+
+def test_one_step_after_the_other():
+    mesh = first_devices(1)
+    tx = optimizer.sgd(0.1, momentum=0.0, nesterov=False, weight_decay=0.0)
+    network = small()
+    step = train_lib.make_train_step(state_lib.split(network)[0], tx, mesh, ema=0.2)
+    state = dataclasses.replace(state_lib.create(network, tx, ema=True), lr_scale=np.float32(0.1))
+    old = state = sharding.place_state(state, mesh)
+    before = copied(state)
+    for number, batch in enumerate(batches(16, steps=3, rows=8), start=1):
+        batch["failed"][:number] = 7
+        state, sums = step(state, sharding.place_batch(batch, mesh))
+        after = copied(state)
+        assert int(after.step) == number
+        np.testing.assert_array_equal(sums["failed"], batch["failed"])
+
+        moved = jax.tree.map(np.subtract, before.params, after.params)
+        norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(moved)))
+        np.testing.assert_allclose(float(sums["gradient_norm"]) / 8, norm / (0.1 * 0.1), rtol=1e-3)
+
+        decay = min(0.2, number / (number + 9))  # a short memory at first
+        new = {"params": after.params, "batch_stats": after.batch_stats}
+        expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, before.ema, new)  # noqa: B023
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.ema, expected)
+        before = after
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old)), "the old state's memory serves the new one"
+
+
+def copied(state: state_lib.TrainState) -> state_lib.TrainState:
+    """In NumPy. A view of an array, which is what CPU devices give away, would keep it from being donated."""
+    return jax.device_get(jax.tree.map(jnp.copy, state))
+
+
+# The loop
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Manifest:
+    folder = tmp_path_factory.getbasetemp()
+    return Manifest.read(motions.make(folder, train=32, val=8, test=8, frames=8, width=40, height=32))
+
+
+class Classifier(nnx.Module):
+    """A network that compiles at once."""
+
+    def __init__(self, *, num_classes, norm=BatchNorm, dtype=jnp.float32, rngs):
+        self.bn1 = norm(3, dtype=dtype, rngs=rngs)
+        self.fc = Linear(3, num_classes, dtype=dtype, rngs=rngs)
+
+    def __call__(self, video):
+        return self.fc(nnx.relu(self.bn1(video)).mean((1, 2, 3)))
+
+
+@pytest.fixture
+def config(monkeypatch):
+    """A run of 6 epochs of 4 steps."""
+    monkeypatch.setitem(models.MODELS, "classifier", functools.partial(Classifier))
+    config = tiny.get_config()
+    config.model = ConfigDict({"name": "classifier"})
+    config.clip.update(short_side=16, size=16)
+    config.train.log_steps = 4
+    config.schedule.update(kind="step", learning_rate=0.01, warmup_epochs=0)
+    return config
+
+
+def rows(workdir: pathlib.Path, split: str) -> dict[int, dict]:
+    return {row["step"]: row for row in runlog.read(workdir / "metrics.jsonl") if row["split"] == split}
+
+
+def weights(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+    """All arrays of the newest checkpoint, which must be that of `step`."""
+    tx = optimizer.sgd(lambda step: 0.0)
+    target = jax.eval_shape(lambda: state_lib.create(Classifier(num_classes=8, rngs=nnx.Rngs(0)), tx, ema=True))
+    with contextlib.closing(Checkpoints(workdir, first_devices(1), read_only=True)) as checkpoints:
+        assert checkpoints.steps[-1] == step
+        restored, _ = checkpoints.restore(target)
+    return jax.device_get(state_lib.named_leaves(restored))
+
+
+def test_loop_logs_validates_saves_and_ends(tmp_path, config, manifest):
+    mesh = first_devices(2)
+    assert train_lib.train(config, manifest, tmp_path, mesh)
+    assert list(rows(tmp_path, "train")) == [4, 8, 12, 16, 20, 24]
+    assert list(rows(tmp_path, "val")) == [8, 16, 24]
+    assert {"loss", "top1", "top5", "gradient_norm", "failed", "learning_rate", "examples_per_second"} <= set(
+        rows(tmp_path, "train")[4]
+    )
+    assert json.loads((tmp_path / "config.json").read_text()) == json.loads(json.dumps(config.to_dict()))
+    found = weights(tmp_path, 24)
+    assert int(found["step"]) == 24
+
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    assert not train_lib.train(config, manifest, tmp_path, mesh), "the run is finished"
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_goes_on_where_its_last_checkpoint_is(tmp_path, config, manifest):
+    mesh = first_devices(2)
+    train_lib.train(config, manifest, tmp_path, mesh)
+    log = processes.rows(tmp_path)
+    arrays = weights(tmp_path, 24)
+    shutil.rmtree(tmp_path / "checkpoints" / "24")  # the one before is of step 21, in the middle of a row of the log
+    assert train_lib.train(config, manifest, tmp_path, mesh)
+    assert processes.rows(tmp_path) == log
+    for name, leaf in weights(tmp_path, 24).items():
+        assert leaf.tobytes() == arrays[name].tobytes(), name
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(tmp_path, config, manifest):
+    mesh = first_devices(2)
+    config.schedule.update(drop_epochs=(2,), drop_factor=1e30)  # from the ninth step on
+    config.train.update(checkpoint_steps=4, epochs=2)
+    train_lib.train(config, manifest, tmp_path / "good", mesh)
+    config.train.epochs = 4
+    with pytest.raises(UserError, match=r"gradient of step (9|10|11) is not finite.*learning_rate"):
+        train_lib.train(config, manifest, tmp_path / "bad", mesh)
+    good, kept = weights(tmp_path / "good", 8), weights(tmp_path / "bad", 8)
+    assert good.keys() == kept.keys()
+    for name, leaf in good.items():
+        np.testing.assert_array_equal(kept[name], leaf, err_msg=name)
+        assert np.isfinite(leaf).all()
+    assert all(np.isfinite(row["loss"]) for row in runlog.read(tmp_path / "bad" / "metrics.jsonl"))
+
+
+def test_the_plateau_rule_lowers_the_rate_and_ends_the_run(tmp_path, config, manifest):
+    mesh = first_devices(2)
+    config.train.update(validate_epochs=1, epochs=20)
+    config.schedule.kind = "plateau"
+    config.plateau.update(patience=1, drops=1, threshold=1.0)  # no loss is better than the first by all of it
+    assert train_lib.train(config, manifest, tmp_path, mesh)
+    rates = {step: row["learning_rate"] for step, row in rows(tmp_path, "train").items()}
+    assert rates == pytest.approx({4: 0.01, 8: 0.01, 12: 0.001})
+    assert list(rows(tmp_path, "val")) == [4, 8, 12]
+    assert float(weights(tmp_path, 12)["lr_scale"]) == pytest.approx(0.01 / 0.1)
+    assert not train_lib.train(config, manifest, tmp_path, mesh)
+
+
+def test_a_run_without_validation_videos_goes_on_to_its_end(tmp_path, config, manifest):
+    videos = tuple(video for video in manifest.videos if video.split != "val")
+    without = dataclasses.replace(manifest, videos=videos)
+    config.train.epochs = 2
+    assert train_lib.train(config, without, tmp_path, first_devices(2))
+    assert not rows(tmp_path, "val") and int(weights(tmp_path, 8)["step"]) == 8
+    assert not train_lib.train(config, without, tmp_path, first_devices(2))
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, config, manifest):
+    config.train.batch = 12
+    with pytest.raises(UserError, match="a batch of 12 does not divide into 8 devices"):
+        train_lib.train(config, manifest, tmp_path / "run", sharding.make_mesh())
+    assert not (tmp_path / "run").exists()
+
+
+def test_many_unreadable_videos_stop_the_run(capsys):
+    videos = tuple(Video(f"{n}.mp4", 0, "train", 8, 25.0, 40, 32, None, str(n)) for n in range(250))
+    failures = train_lib.Failures(Manifest("set", ("a",), "/videos", videos))
+    failures.note(np.array([0, 0, 8]))
+    failures.note(np.array([8, 0, 0]))  # the same one again
+    failures.note(np.array([0, 1, 0]))
+    shown = capsys.readouterr().err
+    assert shown.count("cannot read 7.mp4 any more") == 1 and shown.count("cannot read 0.mp4 any more") == 1
+    with pytest.raises(UserError, match=r"3 videos, more than 1 %(.|\n)*  0.mp4\n  7.mp4\n  99.mp4\n.*/videos"):
+        failures.note(np.array([100, 0, 0]))
+
+
+def test_a_number_of_steps_below_one_is_refused(tmp_path, config, manifest):
+    config.train.log_steps = 0
+    with pytest.raises(UserError, match="train.log_steps is 0: expected at least 1"):
+        train_lib.train(config, manifest, tmp_path / "run", first_devices(1))
+
+
+def test_the_plateau_schedule_needs_validation_videos(tmp_path, config, manifest):
+    videos = tuple(video for video in manifest.videos if video.split != "val")
+    config.schedule.kind = "plateau"
+    with pytest.raises(UserError, match="'motions' has no readable validation video"):
+        train_lib.train(config, dataclasses.replace(manifest, videos=videos), tmp_path / "run", first_devices(1))
