@@ -1,0 +1,303 @@
+"""Test protocols: clips in, video scores and metrics out.
+
+A test is a stream of (video, clip) pairs in batches of one size; scores are summed per video on the host, in the order
+of the pairs. So any number of clips per video, any batch size and any number of devices give the same result.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import shlex
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from jax_video import checkpoint as checkpoint_lib
+from jax_video import losses, metrics, sharding
+from jax_video import state as state_lib
+from jax_video.checkpoint import Checkpoints
+from jax_video.data import pipeline
+from jax_video.data.manifest import Manifest
+from jax_video.errors import UserError
+
+EvalStep = Callable[[dict, dict, dict], dict[str, jax.Array]]
+
+
+def make_eval_step(definition: nnx.GraphDef, mesh: Mesh, *, average: str = "probability") -> EvalStep:
+    """The jitted test: (params, batch_stats, batch) -> {"scores" [B, K] float32, "failed" [B]} on every process.
+
+    Args:
+      average: what is averaged over a video's clips: "probability" (softmax) or "logit".
+    """
+    if average not in ("probability", "logit"):
+        raise UserError(f"unknown test average {average!r}: choose probability or logit.")
+
+    def eval_step(params, batch_stats, batch):
+        logits, _ = state_lib.apply(definition, params, batch_stats, batch, train=False)
+        logits = logits.astype(jnp.float32)
+        scores = jax.nn.softmax(logits) if average == "probability" else logits
+        return {"scores": scores, "failed": batch["failed"]}
+
+    return jax.jit(eval_step, out_shardings=sharding.replicated(mesh))
+
+
+@dataclasses.dataclass
+class Scores:
+    """What a test gives: the mean scores of every video that could be read."""
+
+    video: np.ndarray  # [N] index in the manifest, ascending
+    label: np.ndarray  # [N], -1 where there is none
+    scores: np.ndarray  # [N, K] float64, mean over the clips of a video
+    clip_top1: float  # fraction of single clips whose best class is right
+    failed: tuple[int, ...]  # manifest indices of videos that could not be read
+
+
+def score_videos(
+    eval_step: EvalStep,
+    weights: tuple[dict, dict],
+    manifest: Manifest,
+    split: str,
+    sampling: pipeline.Sampling,
+    mesh: Mesh,
+    *,
+    clips: str,
+    number: int = 1,
+    batch: int,
+    workers: int = 0,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Scores | None:
+    """Scores every clip of every readable video of a split; None when `interrupted` says so on the way."""
+    views = pipeline.views(manifest, split, sampling, mode=clips, number=number)
+    if not views:
+        raise UserError(f"manifest {manifest.name!r} has no readable video in its split {split!r}.")
+    batch = sharding.multiple_of_devices(min(batch, len(views)), mesh)  # scores do not depend on it
+    hosts = pipeline.Hosts(jax.process_index(), jax.process_count())
+    batches = pipeline.test_batches(manifest, sampling, views, batch=batch, workers=workers, hosts=hosts)
+    clip_scores, failed = [], set()
+    progress = tqdm(total=len(views), desc=f"{split}", unit="clip", leave=False, disable=None)
+    pending = None  # scores of the batch before are read while this one runs
+    with contextlib.closing(batches), contextlib.closing(progress):
+        for rows in _until(interrupted, batches):
+            if rows is None:
+                return None
+            running = eval_step(*weights, sharding.place_batch(rows, mesh))
+            if pending is not None:
+                _collect(pending, clip_scores, failed, progress)
+            pending = running
+        _collect(pending, clip_scores, failed, progress)
+    return _average(manifest, views, np.concatenate(clip_scores)[: len(views)], failed)
+
+
+def _until(interrupted: Callable[[], bool], batches: Iterator[dict]) -> Iterator[dict | None]:
+    """The batches; None and no more once interrupted, be it by a signal that has ended a worker on its way."""
+    while not interrupted():
+        try:
+            rows = next(batches, None)
+        except RuntimeError:
+            if not interrupted():
+                raise
+            break
+        if rows is None:
+            return
+        yield rows
+    yield None
+
+
+def _collect(result: dict[str, jax.Array], clip_scores: list, failed: set, progress: tqdm) -> None:
+    clip_scores.append(np.asarray(result["scores"]))
+    failed.update(int(index) - 1 for index in np.asarray(result["failed"]) if index)
+    progress.update(len(clip_scores[-1]))
+
+
+def _average(manifest: Manifest, views: list, clip_scores: np.ndarray, failed: set[int]) -> Scores:
+    video = np.array([index for index, _ in views])  # [clips]
+    kept = ~np.isin(video, list(failed))
+    video, clip_scores = video[kept], clip_scores[kept].astype(np.float64)
+    if not len(video):
+        raise UserError("none of the videos of this test can be read: has their folder moved since prepare?")
+    which, first, inverse, count = np.unique(video, return_index=True, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(which), clip_scores.shape[1]))
+    np.add.at(sums, inverse, clip_scores)
+    labels = (manifest.videos[index].label for index in which)
+    label = np.array([-1 if label is None else label for label in labels])
+    return Scores(
+        video=which,
+        label=label,
+        scores=sums / count[:, None],
+        clip_top1=float(np.mean(clip_scores.argmax(axis=1) == label[inverse])),
+        failed=tuple(sorted(failed)),
+    )
+
+
+def validation_metrics(scores: Scores, classes: int, average: str) -> dict[str, float]:
+    """A validation's row: loss (of the mean scores), top1, top5, mean class accuracy; failed: videos left out."""
+    # A probability that float32 has rounded to 0 counts as its smallest normal number: a loss of 87.
+    tiny = np.finfo(np.float32).tiny
+    logits = np.log(np.maximum(scores.scores, tiny)) if average == "probability" else scores.scores
+    logits = jnp.asarray(logits, jnp.float32)
+    values = metrics.video_metrics(scores.scores, scores.label, classes)
+    loss = float(jnp.mean(losses.softmax_cross_entropy(logits, jnp.asarray(scores.label))))
+    shown = {name: values[name] for name in ("top1", "top5", "mean_class_accuracy")}
+    return {"loss": loss, **shown, "failed": len(scores.failed)}
+
+
+def check(config: ConfigDict, manifest: Manifest) -> None:
+    """Raises UserError, before anything is trained, where the final test is bound to fail.
+
+    That is: videos without a label; test videos that are missing or broken, unless that is allowed; an unknown
+    protocol. A set without test videos passes: it can be trained.
+    """
+    unlabelled = [video.path for video in manifest.videos if video.label is None]
+    if unlabelled:
+        raise UserError(
+            f"{len(unlabelled)} of the {len(manifest.videos)} videos of {manifest.name!r} have no label, "
+            f"{unlabelled[0]} first; training and test need one for each."
+        )
+    listed = sum(video.split == "test" for video in manifest.videos)
+    readable = len(manifest.select("test"))
+    if readable < listed and not config.test.allow_partial:
+        raise UserError(
+            f"only {readable} of the {listed} videos of the split 'test' of {manifest.name!r} can be read; "
+            "accuracy on a part is not comparable. Bring the others, or accept it: --config.test.allow_partial=True."
+        )
+    sampling, protocol = pipeline.Sampling(**config.clip), config.test
+    if protocol.batch < 1:
+        raise UserError(f"test.batch is {protocol.batch}: expected at least 1.")
+    pipeline.views(manifest, "test", sampling, mode=protocol.clips, number=protocol.number)  # raises where unknown
+
+
+def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Mesh) -> dict:
+    """Tests a run's best checkpoint by the config's protocol, on the split "test".
+
+    Writes test.json, predictions.jsonl, confusion.json and confusion.png.
+
+    Returns:
+      What test.json holds.
+
+    Raises:
+      UserError: no checkpoint, one of another network or other classes, or videos that cannot be read.
+    """
+    definition, params, batch_stats = state_lib.abstract(config, len(manifest.classes))
+    with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
+        network, meta, step = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
+    checkpoint_lib.check_network(meta, config.to_dict(), manifest, workdir)
+    protocol = config.test
+    scores = score_videos(
+        make_eval_step(definition, mesh, average=protocol.average),
+        (network["params"], network["batch_stats"]),
+        manifest,
+        "test",
+        pipeline.Sampling(**config.clip),
+        mesh,
+        clips=protocol.clips,
+        number=protocol.number,
+        batch=protocol.batch,
+        workers=config.data.workers,
+    )
+    values = metrics.video_metrics(scores.scores, scores.label, len(manifest.classes))
+    listed = sum(video.split == "test" for video in manifest.videos)
+    result = _subject(config, manifest, step) | {
+        "videos": len(scores.video),
+        "of": listed,
+        "top1": values["top1"],
+        "top5": values["top5"],
+        "mean_top1_top5": values["mean_top1_top5"],
+        "mean_class_accuracy": values["mean_class_accuracy"],
+        "clip_top1": scores.clip_top1,
+        "class_accuracy": dict(zip(manifest.classes, values["class_accuracy"], strict=True)),
+    }
+    if jax.process_index() == 0:
+        _write(workdir, manifest, scores, result, values["confusion"])
+    if scores.failed and not protocol.allow_partial:
+        names = ", ".join(manifest.videos[index].path for index in scores.failed[:5])
+        raise UserError(
+            f"{len(scores.failed)} videos could not be read in the test ({names} …): its result in "
+            f"{workdir / 'test.json'} covers {result['videos']} of {listed}. Run prepare again, or accept it: "
+            "--config.test.allow_partial=True."
+        )
+    return result
+
+
+def read_result(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Mesh) -> dict | None:
+    """The result of an earlier test of the run's best checkpoint by the same protocol on all videos of the same set;
+    None where there is none."""
+    path = workdir / "test.json"
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text(encoding="utf-8"))
+    with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
+        expected = _subject(config, manifest, checkpoints.best_step())
+    whole = result["videos"] == result["of"] or config.test.allow_partial
+    return result if whole and {key: result.get(key) for key in expected} == expected else None
+
+
+def _subject(config: ConfigDict, manifest: Manifest, step: int) -> dict:
+    """What a result is of, and how it was got."""
+    return {
+        "step": step,
+        "manifest": manifest.hash,
+        "protocol": config.test.to_dict(),
+        "clip": config.clip.to_dict(),
+    }
+
+
+def report(result: dict, manifest: Manifest, workdir: pathlib.Path) -> str:
+    """A result to be read, and how to use the network."""
+    rows = {
+        "top-1": result["top1"],
+        "top-5": result["top5"],
+        "mean of top-1 and top-5": result["mean_top1_top5"],
+        "mean class accuracy": result["mean_class_accuracy"],
+        "single clips, top-1": result["clip_top1"],
+    }
+    example = manifest.videos[manifest.select("test")[0][0]].path
+    return "\n".join(
+        [
+            f"{manifest.name}: {result['videos']} of {result['of']} test videos, checkpoint of step {result['step']}",
+            *(f"  {name:<24}{100 * value:6.2f} %" for name, value in rows.items()),
+            f"Per class: {workdir}/test.json and confusion.png. Classify a video:",
+            f"  python -m jax_video.predict {shlex.quote(f'{manifest.root}/{example}')} "
+            f"--checkpoint={shlex.quote(str(workdir))}",
+        ]
+    )
+
+
+def _write(workdir: pathlib.Path, manifest: Manifest, scores: Scores, result: dict, confusion: list) -> None:
+    with (workdir / "predictions.jsonl").open("w", encoding="utf-8", errors="surrogateescape") as file:
+        for index, label, row in zip(scores.video, scores.label, scores.scores, strict=True):
+            line = {"video": manifest.videos[index].path, "label": manifest.classes[label], "scores": row.tolist()}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    table = {"classes": list(manifest.classes), "rows": "true class", "columns": "predicted", "videos": confusion}
+    (workdir / "confusion.json").write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
+    _plot_confusion(workdir / "confusion.png", manifest.classes, np.array(confusion))
+    temporary = workdir / "test.json.tmp"  # last, and at once: its presence says that the test is complete
+    temporary.write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
+    temporary.replace(workdir / "test.json")
+
+
+def _plot_confusion(path: pathlib.Path, classes: tuple[str, ...], confusion: np.ndarray) -> None:
+    """Rows (true classes) sum to one; numbers of videos stand in the cells while they can be read."""
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(0.3 * len(classes) + 2, 4, 30))
+    figure = matplotlib.figure.Figure((side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(classes) <= 100:
+        ticks = range(len(classes))
+        axes.set_xticks(ticks, classes, rotation=90, parse_math=False)
+        axes.set_yticks(ticks, classes, parse_math=False)
+    if len(classes) <= 30:
+        for (row, column), videos in np.ndenumerate(confusion):
+            if videos:
+                shade = "white" if share[row, column] > 0.5 else "black"
+                axes.text(column, row, videos, ha="center", va="center", color=shade, fontsize=8)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,235 @@
+"""Indexes videos for training: python -m jax_video.prepare SOURCE --videos=DIR --out=DIR
+
+Opens and decodes every video once, in parallel, and writes OUT/manifest.jsonl: labels, splits, frame counts, and what
+is missing or broken (OUT/broken.csv, with reasons). SOURCE is folder, ucf101 or hmdb51. Examples:
+
+  # class folders, split at random
+  python -m jax_video.prepare folder --videos=clips --fraction=.1 --out=data/mine
+  # class folders, split by who is seen: anna_run.mp4, boris_run.mp4, ...
+  python -m jax_video.prepare folder --videos=clips --group='^([a-z]+)_' --test_groups=anna,boris --out=data/mine
+  # train/, val/ and test/ with class folders in each
+  python -m jax_video.prepare folder --videos=clips --out=data/mine
+  # official lists
+  python -m jax_video.prepare ucf101 --videos=UCF-101 --annotations=ucfTrainTestlist --split=1 --out=data/ucf101-1
+  python -m jax_video.prepare hmdb51 --videos=hmdb51 --annotations=testTrainMulti_7030_splits --out=data/hmdb51-1
+"""
+
+import collections
+import csv
+import dataclasses
+import inspect
+import multiprocessing
+import multiprocessing.connection
+import os
+import pathlib
+import shlex
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+
+import tqdm
+from absl import flags
+
+from jax_video import command
+from jax_video.data import manifest, sources, video
+from jax_video.errors import UserError
+
+_VIDEOS = flags.DEFINE_string("videos", None, "Folder of the videos.")
+_OUT = flags.DEFINE_string("out", None, "Folder to write manifest.jsonl and broken.csv into.")
+_ANNOTATIONS = flags.DEFINE_string("annotations", None, "Folder of the official lists; by default beside the videos.")
+_SPLIT = flags.DEFINE_integer("split", None, "Official split, 1 (default), 2 or 3.")
+_FRACTION = flags.DEFINE_float("fraction", None, "folder: part of each class for test, as much for val (default .1).")
+_GROUP = flags.DEFINE_string("group", None, "folder: regular expression on file names; its first group names a group.")
+_TEST_GROUPS = flags.DEFINE_list("test_groups", None, "folder: groups whose videos are for test.")
+_VAL_GROUPS = flags.DEFINE_list("val_groups", None, "folder: groups whose videos are for validation.")
+_SEED = flags.DEFINE_integer("seed", None, "Of the draw of test and validation videos (default 0).")
+_WORKERS = flags.DEFINE_integer("workers", os.cpu_count(), "Processes that decode.", lower_bound=1)
+_TIMEOUT = flags.DEFINE_float(
+    "timeout", 300.0, "Seconds after which a file that still decodes counts as broken.", lower_bound=0
+)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) != 1 or argv[0] not in sources.SOURCES:
+        raise UserError(
+            f"expected one source of {', '.join(sources.SOURCES)}, got {' '.join(argv) or 'none'}; see --help"
+        )
+    if _VIDEOS.value is None or _OUT.value is None:
+        raise UserError("expected --videos=DIR, where the videos are, and --out=DIR, where to write; see --help")
+    listing = _list(argv[0])
+    missing = [row for row in listing.videos if row.error == manifest.MISSING]
+    if len(missing) == len(listing.videos):
+        raise UserError(
+            f"no videos found: {listing.root} has none of the {len(missing)} videos of {listing.name}, "
+            f"e.g. {missing[0].path}; --videos names the folder that holds them"
+        )
+
+    out = pathlib.Path(_OUT.value)
+    if "," in _OUT.value:
+        raise UserError(f"--out={_OUT.value}: a comma cannot stand in a config's arguments; choose another name")
+    _check_writable(out)
+    rows = list(listing.videos)
+    present = [i for i, row in enumerate(rows) if row.error is None]
+    paths = [str(listing.root / rows[i].path) for i in present]
+    checked = check(paths, workers=_WORKERS.value, timeout=_TIMEOUT.value)
+    for which, result in tqdm.tqdm(checked, desc="checking", total=len(paths), unit=" videos"):
+        row = rows[present[which]]
+        if isinstance(result, video.VideoInfo):
+            rows[present[which]] = dataclasses.replace(row, **dataclasses.asdict(result))
+        else:
+            rows[present[which]] = dataclasses.replace(row, error=result)
+
+    prepared = manifest.Manifest(listing.name, listing.classes, str(listing.root.absolute()), tuple(rows))
+    prepared.write(out / "manifest.jsonl")
+    _write_broken(out / "broken.csv", prepared)
+    print(f"\n{summary(prepared)}")
+    print("".join(f"{note}\n" for note in listing.notes))
+    if all(row.error for row in prepared.videos):
+        raise UserError(f"none of the {len(paths)} videos can be read; the reasons are in {out / 'broken.csv'}")
+    if not prepared.select("train"):
+        print("There is no readable training video: nothing can be trained on this part of the set.")
+        return
+    partial = any(row.split == "test" and row.error for row in prepared.videos)
+    accept = " --config.test.allow_partial=True" if partial else ""
+    for use, recipe in (("Train on it", ""), ("Or, for a small set and a CPU", "recipe=small,")):
+        config = shlex.quote(f"--config=configs/stc.py:{recipe}data={out}")
+        print(f"{use}:\n  python -m jax_video.main {config}{accept}")
+
+
+def _list(source: str) -> sources.Listing:
+    """Calls the source with the flags that were given; one that it does not know is an error, not ignored."""
+    given = {
+        "annotations": _ANNOTATIONS.value and pathlib.Path(_ANNOTATIONS.value),
+        "split": _SPLIT.value,
+        "fraction": _FRACTION.value,
+        "group": _GROUP.value,
+        "test_groups": _TEST_GROUPS.value,
+        "val_groups": _VAL_GROUPS.value,
+        "seed": _SEED.value,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    function = sources.SOURCES[source]
+    known = list(inspect.signature(function).parameters)[1:]
+    unknown = [f"--{name}" for name in given if name not in known]
+    if unknown:
+        raise UserError(f"{' '.join(unknown)}: not for {source}, which knows {' '.join(f'--{name}' for name in known)}")
+    return function(pathlib.Path(_VIDEOS.value), **given)
+
+
+def check(
+    paths: Sequence[str], *, workers: int, timeout: float, probe: Callable = video.probe
+) -> Iterator[tuple[int, video.VideoInfo | str]]:
+    """Probes files in processes of their own; yields (index in paths, what it is or why it is broken) as they finish.
+
+    A decoder that crashes or never ends costs its process, which is replaced, and its file, which is broken.
+    """
+    context = multiprocessing.get_context("spawn")  # Forking a process that has threads (the progress bar) can hang.
+    waiting = collections.deque(enumerate(paths))
+    idle = []  # (process, connection)
+    busy = {}  # connection -> (process, index in paths, deadline)
+    try:
+        while waiting or busy:
+            while waiting and len(busy) < workers:
+                process, connection = idle.pop() if idle else _start_worker(context, probe)
+                index, path = waiting.popleft()
+                busy[connection] = process, index, time.monotonic() + timeout
+                connection.send(path)
+
+            soonest = min(deadline for _, _, deadline in busy.values())
+            ready = multiprocessing.connection.wait(list(busy), timeout=max(0, soonest - time.monotonic()))
+            for connection in ready:
+                process, index, _ = busy.pop(connection)
+                try:
+                    result = connection.recv()
+                    idle.append((process, connection))
+                except (EOFError, OSError):
+                    process.join()
+                    connection.close()
+                    result = f"the decoder crashes ({_ending(process)})"
+                yield index, result
+            for connection, (process, index, deadline) in list(busy.items()):
+                if deadline <= time.monotonic():
+                    del busy[connection]
+                    _stop(process, connection)
+                    yield index, f"decoding takes longer than {timeout:g} s"
+    finally:
+        for process, connection in [*idle, *((process, connection) for connection, (process, *_) in busy.items())]:
+            _stop(process, connection)
+
+
+def _start_worker(context, probe: Callable) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+    connection, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, probe), daemon=True)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Inherited: Ctrl-C is for the parent.
+    process.start()
+    signal.signal(signal.SIGINT, handler)
+    theirs.close()  # So that the end of the process is the end of the connection.
+    return process, connection
+
+
+def _work(connection: Connection, probe: Callable) -> None:
+    """A worker process: a path in, what `probe` says out, until the other end is closed."""
+    while True:
+        try:
+            path = connection.recv()
+        except EOFError:
+            return
+        try:
+            result = probe(path)
+        except video.VideoError as error:
+            result = error.reason
+        connection.send(result)
+
+
+def _stop(process: multiprocessing.process.BaseProcess, connection: Connection) -> None:
+    process.kill()
+    process.join()
+    connection.close()
+
+
+def _ending(process: multiprocessing.process.BaseProcess) -> str:
+    code = process.exitcode
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def summary(prepared: manifest.Manifest) -> str:
+    """A table of found, missing and broken videos per split, and of the broken ones by reason."""
+    lines = [f"{prepared.name}: {len(prepared.classes)} classes", f"{'':8}{'found':>9}{'missing':>9}{'broken':>9}"]
+    total = collections.Counter()
+    for split in manifest.SPLITS:
+        count = collections.Counter(_state(row) for row in prepared.videos if row.split == split)
+        total += count
+        lines.append(f"{split:8}{count['found']:9,}{count['missing']:9,}{count['broken']:9,}")
+    lines.append(f"{'all':8}{total['found']:9,}{total['missing']:9,}{total['broken']:9,}")
+    reasons = collections.Counter(row.error for row in prepared.videos if _state(row) == "broken")
+    for reason, count in reasons.most_common(10):
+        lines.append(f"broken: {count:,} {reason}")
+    return "\n".join(lines)
+
+
+def _state(row: manifest.Video) -> str:
+    return "found" if row.error is None else "missing" if row.error == manifest.MISSING else "broken"
+
+
+def _check_writable(out: pathlib.Path) -> None:
+    """Before hours of decoding, not after."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+
+
+def _write_broken(path: pathlib.Path, prepared: manifest.Manifest) -> None:
+    """The broken files as path, reason; not the missing ones, which can be most of a data set."""
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "reason"))
+        writer.writerows((row.path, row.error) for row in prepared.videos if _state(row) == "broken")
+
+
+if __name__ == "__main__":
+    command.run(main)

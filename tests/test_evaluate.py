@@ -1,0 +1,373 @@
+"""Tests of a network: scores per video, whatever the batches and devices; coverage; and what is written."""
+
+import collections
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, Mesh
+from ml_collections import ConfigDict
+
+from jax_video import evaluate, models, optimizer, sharding
+from jax_video import state as state_lib
+from jax_video.checkpoint import CheckpointError, Checkpoints
+from jax_video.data import motions, pipeline, video
+from jax_video.data.manifest import Manifest
+from jax_video.errors import UserError
+
+SAMPLING = pipeline.Sampling(frames=4, stride=1, short_side=24, size=16)
+PROTOCOLS = [("nonoverlap", 1), ("uniform", 3)]  # 3 and 2 clips for the two lengths of video below; 3 clips
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Manifest:
+    """Eight test videos of 12 frames, eight of 9."""
+    folder = tmp_path_factory.mktemp("motions")
+    size = {"width": 24, "height": 24}
+    long = Manifest.read(motions.make(folder, train=8, val=8, test=8, frames=12, **size))
+    short = Manifest.read(motions.make(folder, train=0, val=0, test=8, frames=9, **size))
+    shorter = pathlib.Path(short.root).name
+    videos = [dataclasses.replace(entry, path=f"../{shorter}/{entry.path}") for entry in short.videos]
+    return dataclasses.replace(long, videos=(*long.videos, *videos))
+
+
+@pytest.fixture
+def copied(manifest, tmp_path) -> Manifest:
+    """The same with files that a test may break."""
+    shutil.copytree(pathlib.Path(manifest.root).parent, tmp_path / "copy")
+    return dataclasses.replace(manifest, root=str(tmp_path / "copy" / pathlib.Path(manifest.root).name))
+
+
+def mesh_of(devices: int) -> Mesh:
+    return jax.make_mesh((devices,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+
+
+class Affine(nnx.Module):
+    """Class scores that are linear in the pixels, so that a float64 reference is one matrix product.
+
+    Its BatchNorm has running moments that no batch of the test has: used in training mode, every score would change.
+    """
+
+    def __init__(self, *, num_classes, rngs, dtype, norm):
+        self.bn = norm(3, dtype=dtype)
+        self.bn.mean[...], self.bn.var[...] = jnp.array([-1.0, 0.0, 2.0]), jnp.array([0.5, 1.0, 4.0])
+        size = SAMPLING.frames * SAMPLING.size**2 * 3
+        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), (size, num_classes)))
+
+    def __call__(self, x):
+        return self.bn(x).reshape(x.shape[0], -1) @ self.kernel[...]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def affine_is_a_network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, "affine", functools.partial(Affine))
+        yield
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "seed": 0,
+            "dtype": "float32",
+            "model": {"name": "affine"},
+            "norm": {"group_size": None, "frozen": False},
+            "data": {"workers": 0},
+            "clip": dataclasses.asdict(SAMPLING),
+            "test": {"clips": "uniform", "number": 2, "average": "probability", "batch": 8, "allow_partial": False},
+        }
+    )
+
+
+@pytest.fixture
+def affine(config):
+    return state_lib.split(state_lib.network(config, 8))
+
+
+def score(network, manifest, mesh, *, clips, number, batch, average="probability", **kwargs) -> evaluate.Scores:
+    definition, params, batch_stats = network
+    return evaluate.score_videos(
+        evaluate.make_eval_step(definition, mesh, average=average),
+        sharding.place_state((params, batch_stats), mesh),
+        manifest,
+        "test",
+        SAMPLING,
+        mesh,
+        clips=clips,
+        number=number,
+        batch=batch,
+        **kwargs,
+    )
+
+
+def reference(params, manifest, *, clips, number, average) -> tuple[list[int], np.ndarray, float]:
+    """Videos, mean scores and single clips' accuracy, by float64 NumPy, clip after clip."""
+    kernel = np.asarray(params["kernel"], np.float64)
+    by_video = collections.defaultdict(list)
+    for index, wanted in pipeline.views(manifest, "test", SAMPLING, mode=clips, number=number):
+        path = pathlib.Path(manifest.root, manifest.videos[index].path)
+        pixels = video.decode(path, wanted)[:, 4:20, 4:20].astype(np.float64)
+        normalised = (pixels - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+        logits = ((normalised - [-1, 0, 2]) / np.sqrt(np.array([0.5, 1, 4]) + 1e-5)).reshape(-1) @ kernel
+        odds = np.exp(logits - logits.max())
+        by_video[index].append(odds / odds.sum() if average == "probability" else logits)
+    right = [
+        row.argmax() == manifest.videos[index].label for index, rows in by_video.items() for row in rows
+    ]  # softmax keeps the order
+    return list(by_video), np.array([np.mean(rows, axis=0) for rows in by_video.values()]), float(np.mean(right))
+
+
+@pytest.mark.parametrize("average", ["probability", "logit"])
+@pytest.mark.parametrize(("clips", "number"), PROTOCOLS)
+def test_scores_are_means_over_clips(affine, manifest, clips, number, average):
+    """For any batch size and number of devices."""
+    videos, expected, clip_top1 = reference(affine[1], manifest, clips=clips, number=number, average=average)
+    assert len(videos) == 16
+    if average == "probability":
+        np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-12)
+    for devices, batch in ((1, 1), (1, 3), (1, 8), (1, 1000), (8, 1), (8, 3), (8, 24)):
+        found = score(affine, manifest, mesh_of(devices), clips=clips, number=number, batch=batch, average=average)
+        assert found.video.tolist() == videos
+        assert found.label.tolist() == [manifest.videos[index].label for index in videos]
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found.scores, expected, rtol=0, atol=1e-6 * max(1, scale))
+        assert found.clip_top1 == pytest.approx(clip_top1, abs=1e-12)
+        assert found.failed == ()
+
+
+def test_more_devices_than_clips(affine, manifest):
+    one = dataclasses.replace(manifest, videos=manifest.videos[:17])  # of the last split there is one video
+    found = score(affine, one, mesh_of(8), clips="uniform", number=1, batch=64)
+    assert found.video.tolist() == [16] and found.scores.shape == (1, 8)
+
+
+def test_an_unreadable_video_is_left_out_and_named(affine, copied):
+    """Whether all of its clips fail or only its last one."""
+    whole = score(affine, copied, mesh_of(1), clips="nonoverlap", number=1, batch=5)
+    gone, cut = int(whole.video[2]), int(whole.video[9])
+    path = pathlib.Path(copied.root, copied.videos[gone].path)
+    path.write_text("no video")
+    short = dataclasses.replace(copied.videos[cut], frames=12)  # it has 9: its third clip does not exist
+    videos = [short if index == cut else entry for index, entry in enumerate(copied.videos)]
+    found = score(
+        affine, dataclasses.replace(copied, videos=tuple(videos)), mesh_of(1), clips="nonoverlap", number=1, batch=5
+    )
+    assert found.failed == tuple(sorted((gone, cut)))
+    kept = ~np.isin(whole.video, found.failed)
+    assert found.video.tolist() == whole.video[kept].tolist()
+    np.testing.assert_allclose(found.scores, whole.scores[kept], rtol=0, atol=1e-7)
+
+
+def test_no_readable_video_is_an_error(affine, copied):
+    shutil.rmtree(pathlib.Path(copied.root, "test"))
+    only = dataclasses.replace(copied, videos=copied.videos[:24])
+    with pytest.raises(UserError, match="none of the videos of this test can be read"):
+        score(affine, only, mesh_of(1), clips="uniform", number=1, batch=8)
+    none = dataclasses.replace(copied, videos=copied.videos[:8])
+    with pytest.raises(UserError, match="'motions' has no readable video in its split 'test'"):
+        score(affine, none, mesh_of(1), clips="uniform", number=1, batch=8)
+
+
+def test_a_test_can_be_interrupted(affine, manifest):
+    asked = []
+    found = score(
+        affine,
+        manifest,
+        mesh_of(1),
+        clips="uniform",
+        number=1,
+        batch=4,
+        interrupted=lambda: asked.append(None) or len(asked) == 3,
+    )
+    assert found is None and len(asked) == 3
+
+
+def test_unknown_average(affine):
+    with pytest.raises(UserError, match="unknown test average 'mean': choose probability or logit"):
+        evaluate.make_eval_step(affine[0], mesh_of(1), average="mean")
+
+
+@pytest.mark.parametrize("average", ["probability", "logit"])
+def test_validation_metrics(average):
+    rng = np.random.default_rng(0)
+    logits, label = rng.normal(0, 3, (20, 6)), rng.permutation(np.arange(20) % 6)
+    odds = np.exp(logits)
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    scores = evaluate.Scores(
+        video=np.arange(20),
+        label=label,
+        scores=probabilities if average == "probability" else logits,
+        clip_top1=0.0,
+        failed=(20, 25),
+    )
+    found = evaluate.validation_metrics(scores, 6, average)
+    own = probabilities[np.arange(20), label]
+    ranks = (probabilities > own[:, None]).sum(axis=1)
+    per_class = [np.mean(ranks[label == k] == 0) for k in range(6)]
+    expected = {
+        "loss": -np.log(own).mean(),
+        "top1": np.mean(ranks == 0),
+        "top5": np.mean(ranks < 5),
+        "mean_class_accuracy": np.mean(per_class),
+        "failed": 2,
+    }
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_probability_of_zero_is_a_finite_loss():
+    scores = evaluate.Scores(np.arange(1), np.array([1]), np.array([[1.0, 0.0]]), 0.0, ())
+    assert evaluate.validation_metrics(scores, 2, "probability")["loss"] == pytest.approx(87.3, abs=0.1)
+
+
+def make_run(workdir: pathlib.Path, config: ConfigDict, classes: tuple[str, ...], step: int = 0) -> pathlib.Path:
+    """The folder of a run whose best checkpoint is the one of a step."""
+    state = state_lib.create(state_lib.network(config, len(classes)), optimizer.sgd(0.1))
+    state = dataclasses.replace(state, step=jnp.int32(step))
+    checkpoints = Checkpoints(workdir, mesh_of(1))
+    checkpoints.save(state, {"config": config.to_dict(), "classes": list(classes)}, {"top1": 0.5 + 0.1 * step})
+    checkpoints.wait()
+    checkpoints.close()
+    return workdir
+
+
+class TestRun:
+    """`evaluate.test` on the folder of a run."""
+
+    @pytest.fixture
+    def workdir(self, config, manifest, tmp_path):
+        return make_run(tmp_path / "run", config, manifest.classes)
+
+    def test_writes_what_it_returns(self, config, workdir, manifest):
+        result = evaluate.test(config, manifest, workdir, mesh_of(8))
+
+        names = {path.name for path in workdir.iterdir()} - {"checkpoints"}
+        assert names == {"test.json", "predictions.jsonl", "confusion.json", "confusion.png"}
+        assert json.loads((workdir / "test.json").read_text()) == result
+        assert (result["step"], result["videos"], result["of"]) == (0, 16, 16)
+        assert result["manifest"] == manifest.hash
+        assert result["protocol"] == config.test.to_dict() and result["clip"] == config.clip.to_dict()
+
+        rows = [json.loads(line) for line in (workdir / "predictions.jsonl").read_text().splitlines()]
+        assert [row["video"] for row in rows] == [entry.path for _, entry in manifest.select("test")]
+        assert [row["label"] for row in rows] == [manifest.classes[e.label] for _, e in manifest.select("test")]
+        scores = np.array([row["scores"] for row in rows])
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
+
+        # The numbers of test.json and confusion.json, from predictions.jsonl.
+        label = np.array([manifest.classes.index(row["label"]) for row in rows])
+        order = np.argsort(-scores, axis=1, kind="stable")
+        top1, top5 = (float(np.mean((order[:, :k] == label[:, None]).any(axis=1))) for k in (1, 5))
+        per_class = {name: float(np.mean(order[label == k, 0] == k)) for k, name in enumerate(manifest.classes)}
+        expected = {
+            "top1": top1,
+            "top5": top5,
+            "mean_top1_top5": (top1 + top5) / 2,
+            "mean_class_accuracy": np.mean(list(per_class.values())),
+        }
+        assert {name: result[name] for name in expected} == pytest.approx(expected)
+        assert result["class_accuracy"] == pytest.approx(per_class)
+        table = json.loads((workdir / "confusion.json").read_text())
+        assert table["classes"] == list(manifest.classes)
+        confusion = np.zeros((8, 8), int)
+        for k, predicted in zip(label, order[:, 0], strict=True):
+            confusion[k, predicted] += 1
+        assert table["videos"] == confusion.tolist()
+        assert min(cv2.imread(str(workdir / "confusion.png")).shape[:2]) > 300
+
+        report = evaluate.report(result, manifest, pathlib.Path("my run"))
+        assert "motions: 16 of 16 test videos, checkpoint of step 0" in report
+        assert f"{100 * top1:.2f} %" in report
+        assert f"python -m jax_video.predict {manifest.root}/{rows[0]['video']} --checkpoint='my run'" in report
+
+    def test_an_earlier_result_counts_only_for_the_same_test(self, config, workdir, manifest):
+        assert evaluate.read_result(config, manifest, workdir, mesh_of(8)) is None
+        result = evaluate.test(config, manifest, workdir, mesh_of(8))
+        assert evaluate.read_result(config, manifest, workdir, mesh_of(8)) == result
+        for section, change in (("test", {"average": "logit"}), ("test", {"number": 3}), ("clip", {"stride": 2})):
+            other = config.copy_and_resolve_references()
+            other[section].update(change)
+            assert evaluate.read_result(other, manifest, workdir, mesh_of(8)) is None
+        fewer = dataclasses.replace(manifest, videos=manifest.videos[1:])
+        assert evaluate.read_result(config, fewer, workdir, mesh_of(8)) is None
+        make_run(workdir, config, manifest.classes, step=1)
+        assert evaluate.read_result(config, manifest, workdir, mesh_of(8)) is None
+
+    def test_a_part_is_an_error_unless_allowed(self, config, workdir, copied):
+        """A file that goes away after `prepare`."""
+        gone = copied.select("test")[3][1].path
+        pathlib.Path(copied.root, gone).unlink()
+        with pytest.raises(UserError, match=f"1 videos could not be read .*{gone}.* 15 of 16.*allow_partial=True"):
+            evaluate.test(config, copied, workdir, mesh_of(8))
+        result = json.loads((workdir / "test.json").read_text())
+        assert (result["videos"], result["of"]) == (15, 16)
+        assert f'"{gone}"' not in (workdir / "predictions.jsonl").read_text()
+        assert evaluate.read_result(config, copied, workdir, mesh_of(8)) is None, (
+            "a part is no result that a second start may show"
+        )
+
+        config.test.allow_partial = True
+        result = evaluate.test(config, copied, workdir, mesh_of(8))
+        assert (result["videos"], result["of"]) == (15, 16)
+        assert evaluate.read_result(config, copied, workdir, mesh_of(8)) == result
+        assert "15 of 16 test videos" in evaluate.report(result, copied, workdir)
+
+    def test_names_of_files_and_classes_may_be_anything(self, config, workdir, copied):
+        index, entry = copied.select("test")[0]
+        name = "a b\udcff $x_é.mp4"  # a byte that is no UTF-8
+        pathlib.Path(copied.root, entry.path).rename(pathlib.Path(copied.root, name))
+        videos = list(copied.videos)
+        videos[index] = dataclasses.replace(entry, path=name)
+        # matplotlib would read dollars as mathematics.
+        classes = ("$x_{$ <a> é", *copied.classes[1:])
+        renamed = dataclasses.replace(copied, classes=classes, videos=tuple(videos))
+        with pytest.raises(CheckpointError, match="was trained on 8 classes .left.* 'motions' has 8 "):
+            evaluate.test(config, renamed, workdir, mesh_of(8))
+
+        with_classes = make_run(workdir.with_name("other"), config, classes)
+        result = evaluate.test(config, renamed, with_classes, mesh_of(8))
+        assert list(result["class_accuracy"]) == list(classes)
+        first = (with_classes / "predictions.jsonl").read_bytes().splitlines()[0]
+        assert json.loads(first.decode(errors="surrogateescape"))["video"] == name
+
+
+class TestCheck:
+    """What is refused before anything is trained."""
+
+    def test_accepts_a_whole_test(self, config, manifest):
+        evaluate.check(config, manifest)
+
+    def test_missing_and_broken_videos(self, config, manifest):
+        videos = [
+            dataclasses.replace(entry, error="missing") if index in (17, 20) else entry
+            for index, entry in enumerate(manifest.videos)
+        ]
+        partial = dataclasses.replace(manifest, videos=tuple(videos))
+        with pytest.raises(UserError, match="only 14 of the 16 videos of the split 'test' of 'motions'.*allow_partial"):
+            evaluate.check(config, partial)
+        config.test.allow_partial = True
+        evaluate.check(config, partial)
+
+    def test_a_set_without_test_videos_can_be_trained(self, config, manifest):
+        evaluate.check(config, dataclasses.replace(manifest, videos=manifest.videos[:16]))
+
+    def test_videos_without_labels(self, config, manifest):
+        videos = (dataclasses.replace(manifest.videos[0], label=None), *manifest.videos[1:])
+        with pytest.raises(UserError, match="1 of the 32 videos of 'motions' have no label, train/left/left_000.mp4"):
+            evaluate.check(config, dataclasses.replace(manifest, videos=videos))
+
+    def test_unknown_protocol(self, config, manifest):
+        config.test.clips = "all"
+        with pytest.raises(UserError, match="unknown test clips 'all'"):
+            evaluate.check(config, manifest)
+        config.test.update(clips="uniform", batch=0)
+        with pytest.raises(UserError, match="test.batch is 0: expected at least 1"):
+            evaluate.check(config, manifest)

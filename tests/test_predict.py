@@ -1,0 +1,146 @@
+"""`python -m jax_video.predict`: files, folders and globs in, classes out, from a run's folder alone."""
+
+import json
+import pathlib
+import re
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+from commands import TinyRun, check_user_error, run, tiny_run
+
+from jax_video import predict
+from jax_video.data.manifest import Manifest
+from jax_video.errors import UserError
+
+PREDICT = "jax_video.predict"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> TinyRun:
+    return tiny_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def elsewhere(trained, tmp_path_factory) -> pathlib.Path:
+    """A folder with `run`, a copy of the run's checkpoints, and the test videos in `videos`: nothing else is left."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(trained.workdir / "checkpoints", folder / "run" / "checkpoints")
+    for path in sorted((trained.data / "test").rglob("*.mp4")):
+        (folder / "videos" / path.parent.name).mkdir(parents=True)
+        shutil.copy(path, folder / "videos" / path.parent.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tested(trained) -> dict[str, list[float]]:
+    """The test's own scores, {name of the file: scores}."""
+    rows = map(json.loads, (trained.workdir / "predictions.jsonl").read_text().splitlines())
+    return {pathlib.Path(row["video"]).name: row["scores"] for row in rows}
+
+
+def test_files_folders_and_globs(elsewhere, trained, tested):
+    """All say the same as the run's own test, in JSON with every class."""
+    classes = Manifest.read(trained.data / "manifest.jsonl").classes
+    arguments = ["videos/left/left_000.mp4", "videos", "videos/*/*.mp4", "videos/u*"]
+    finished = run(PREDICT, *arguments, "--checkpoint=run", "--top=8", "--json", cwd=elsewhere)
+    assert finished.code == 0, finished.stderr
+    assert "Traceback" not in finished.stderr and "Warning" not in finished.stderr
+    rows = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert rows[0]["video"] == "videos/left/left_000.mp4"
+    assert sorted(pathlib.Path(row["video"]).name for row in rows) == sorted(tested), "each video once"
+    for row in rows:
+        scores = {entry["name"]: entry["score"] for entry in row["classes"]}
+        assert set(scores) == set(classes) and len(row["classes"]) == 8
+        assert sum(scores.values()) == pytest.approx(1, abs=1e-6)
+        assert list(scores.values()) == sorted(scores.values(), reverse=True)
+        expected = tested[pathlib.Path(row["video"]).name]
+        assert [scores[name] for name in classes] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_table(elsewhere, tested):
+    video = "videos/growing/growing_000.mp4"
+    finished = run(PREDICT, video, "--checkpoint", "run", "--top", "3", cwd=elsewhere)
+    assert finished.code == 0, finished.stderr
+    first, *lines = finished.stdout.splitlines()
+    assert first == video
+    scores = [float(re.fullmatch(r"  +(\d\.\d{4})  (\w+)", line)[1]) for line in lines]
+    assert scores == pytest.approx(sorted(tested["growing_000.mp4"], reverse=True)[:3], abs=1e-4)
+
+
+def test_the_command_that_a_run_ends_with(trained):
+    python, flag, module, *arguments = shlex.split(trained.finished.stdout.splitlines()[-1])
+    assert (python, flag, module) == ("python", "-m", PREDICT)
+    finished = run(module, *arguments)
+    assert finished.code == 0, finished.stderr
+    assert len(finished.stdout.splitlines()) == 1 + 5
+
+
+def test_broken_files_are_named_and_the_others_classified(elsewhere, tmp_path):
+    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
+    (tmp_path / "empty.avi").touch()
+    whole = (elsewhere / "videos" / "up" / "up_000.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    odd = tmp_path / "a b\udcff é.mp4"  # a name that is no UTF-8
+    odd.write_bytes(whole)
+    (tmp_path / "notes.txt").write_text("no video, and not looked at")
+    finished = run(PREDICT, tmp_path, f"--checkpoint={elsewhere / 'run'}", "--json")
+    check_user_error(finished, "3 of 4 files could not be classified")
+    assert [json.loads(line)["video"] for line in finished.stdout.splitlines()] == [str(odd)]
+    for name, reason in (("text.mp4", "not a readable video"), ("empty.avi", "empty file"), ("cut.mp4", "")):
+        assert f"{tmp_path / name}: {reason}" in finished.stderr
+    assert "notes.txt" not in finished.stderr
+
+    finished = run(PREDICT, tmp_path / "text.mp4", f"--checkpoint={elsewhere / 'run'}")
+    check_user_error(finished, "1 of 1 files could not be classified")
+    assert finished.stdout == ""
+
+
+def test_a_damaged_checkpoint(elsewhere, tmp_path):
+    shutil.copytree(elsewhere / "run", tmp_path / "run")
+    for path in (tmp_path / "run").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:100])
+    video = elsewhere / "videos" / "up" / "up_000.mp4"
+    check_user_error(run(PREDICT, video, f"--checkpoint={tmp_path / 'run'}"), "damaged")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["videos"], ["--checkpoint is missing: the folder of a run"]),
+        (["--checkpoint=run"], ["no video given: name files, folders or globs; see --help"]),
+        (["nosuch.mp4", "--checkpoint=run"], ["nosuch.mp4: no such file"]),
+        (["videos/*.avi", "--checkpoint=run"], ["videos/*.avi: no such file, or no video in that folder or glob"]),
+        (["run/checkpoints", "--checkpoint=run"], ["run/checkpoints: no such file, or no video in that folder"]),
+        (["videos", "--checkpoint=videos"], ["no checkpoint in", "videos/checkpoints: is this a run's folder?"]),
+        (["videos", "--checkpoint=nosuch"], ["no checkpoint in", "nosuch/checkpoints: is this a run's folder?"]),
+        (["videos", "--checkpoint=run", "--top=0"], ["--top=0", "positive"]),
+        (["videos", "--checkpoint=run", "--best"], ["Unknown command line flag 'best'", "See --help"]),
+    ],
+)  # fmt: skip
+def test_mistakes(elsewhere, arguments, expected):
+    check_user_error(run(PREDICT, *arguments, cwd=elsewhere), *expected)
+    assert not (elsewhere / "nosuch").exists() and not (elsewhere / "videos" / "checkpoints").exists()
+
+
+def test_find_keeps_the_order_and_takes_each_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b/2.mp4", "b/10.mp4", "b/c/1.AVI", "b/notes.txt", "a.mkv", "[x].mp4"):
+        pathlib.Path(name).parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(name).touch()
+    assert predict.find(["b", "a.mkv", "b/2.mp4", "*.mkv"]) == ["b/2.mp4", "b/10.mp4", "b/c/1.AVI", "a.mkv"]
+    assert predict.find(["[x].mp4"]) == ["[x].mp4"], "a name is a name before it is a glob"
+    assert predict.find(["**/*.AVI"]) == ["b/c/1.AVI"]
+    assert predict.find(["b/*"]) == ["b/10.mp4", "b/2.mp4", "b/c/1.AVI", "b/notes.txt"], "a glob's folders are searched"
+    with pytest.raises(UserError, match="c.mp4: no such file"):
+        predict.find(["c.mp4"])
+
+
+def test_classify_is_the_same_from_python(elsewhere, tested):
+    paths = [str(path) for path in sorted((elsewhere / "videos").rglob("*.mp4"))[:2]]
+    classes, scores, broken = predict.classify([*paths, str(elsewhere / "nosuch.mp4")], elsewhere / "run")
+    assert len(classes) == 8 and list(scores) == paths
+    assert broken == {str(elsewhere / "nosuch.mp4"): "no such file"}
+    for path in paths:
+        np.testing.assert_allclose(scores[path], tested[pathlib.Path(path).name], atol=1e-6)
