@@ -1,8 +1,8 @@
-"""The 3D convolution and the 3D max pool of every network.
+"""The 3D convolution and the 3D pools of every network.
 
-On TPU and GPU both are XLA's own. On CPU XLA lowers 3D convolutions to loops that take 2 to 90 times PyTorch's time,
-while its matrix products run at full speed; there a convolution and its two gradients are one matrix product each, by
-two operations that are each other's transpose:
+On TPU and GPU the convolution and the max pool are XLA's own. On CPU XLA lowers 3D convolutions to loops that take 2 to
+90 times PyTorch's time, while its matrix products run at full speed; there a convolution and its two gradients are one
+matrix product each, by two operations that are each other's transpose:
 
   gather: along some axes, the taps of the kernel become input channels: `[..., T, H, W, C]` to
     `[..., T', H', W', t h w C]` (im2col);
@@ -81,6 +81,27 @@ def max_pool(x, window, *, strides, padding):
     if x.ndim != 5:
         raise UserError(f"max_pool got shape {x.shape}; expected [B, T, H, W, C]. Add the axes that are missing.")
     return _max_pool(x, tuple(window), *_checked(x, window, strides, padding))
+
+
+def avg_pool(x, window, *, strides):
+    """Takes the mean over windows of video, without padding: places that no whole window covers are dropped.
+
+    Args:
+      x: `[B, T, H, W, C]`.
+      window: in time, height and width; so are the strides.
+
+    Returns:
+      `[B, T', H', W', C]`.
+
+    Raises:
+      UserError: `x` is not video, or the window is larger than it.
+    """
+    if x.ndim != 5:
+        raise UserError(f"avg_pool got shape {x.shape}; expected [B, T, H, W, C]. Add the axes that are missing.")
+    _checked(x, window, strides, ((0, 0),) * 3)
+    for axis, taps, stride in zip(_AXES, window, strides, strict=True):
+        x = functools.reduce(jnp.add, _shifts(x, axis, taps, stride))
+    return x / math.prod(window)
 
 
 def _checked(x, window, strides, padding):

@@ -1,4 +1,4 @@
-"""Convolution, linear layer and batch normalisation: what every network is made of.
+"""Convolution, linear layer, batch normalisation and dropout, and the checks of input: what every network is made of.
 
 Activations have the compute type `dtype`; parameters and moments are float32, or float64 where `dtype` is.
 """
@@ -157,6 +157,50 @@ class BatchNorm(nnx.Module):
         self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * unbiased)
 
 
+class Dropout(nnx.Module):
+    """Zeroes features `[B, ..., D]` with probability `rate` in training and scales the others by 1 / (1 - rate).
+
+    The mask of a video depends on its own key alone, so it is the same on any number of devices.
+
+    Raises:
+      UserError: a rate outside [0, 1), or called in training without keys.
+    """
+
+    def __init__(self, rate):
+        if not 0 <= rate < 1:
+            raise UserError(f"dropout={rate}; expected a probability of at least 0 and less than 1")
+        self.rate, self.use_running_average = rate, False
+
+    def set_view(self, use_running_average: bool | None = None):
+        """For `nnx.view`: True is test mode, as in BatchNorm."""
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
+    def __call__(self, x, keys):
+        """`keys` are `[B]` random keys, one for each video; None where nothing is dropped."""
+        if self.use_running_average or not self.rate:
+            return x
+        if keys is None:
+            raise UserError(
+                f"this network drops {self.rate:.0%} of its features in training: call model(video, keys=keys) with "
+                "one random key per video, jax.random.split(key, batch), or build it with dropout=0.0"
+            )
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
+        return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+def sequence(units, x):
+    """One unit after the other: a stage or a dense block."""
+    for unit in units:
+        x = unit(x)
+    return x
+
+
+def run(units, x, *, remat):
+    """`sequence`; with `remat` the backward pass computes its activations again instead of keeping them."""
+    return (nnx.remat(sequence) if remat else sequence)(units, x)
+
+
 def moments(groups):
     """Mean and biased variance of each group and channel: `[G, ..., C]` to a pair of `[G, 1 ..., C]`.
 
@@ -167,3 +211,39 @@ def moments(groups):
     axes = tuple(range(1, groups.ndim - 1))
     mean = groups.mean(axes, keepdims=True)
     return mean, jnp.square(groups - mean).mean(axes, keepdims=True)
+
+
+def check_choice(name, value, choices):
+    """Raises UserError, with the choices, unless `value` is one of them."""
+    if value not in choices:
+        raise UserError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}")
+
+
+def check_layers(layers, stages):
+    """`layers` as a tuple; raises UserError unless it has a number of units for each stage."""
+    layers = tuple(layers)
+    if len(layers) != stages or min(layers) < 1:
+        raise UserError(f"layers={layers}; expected {stages} numbers of at least 1, as in {(1,) * stages}")
+    return layers
+
+
+def check_video(video, *, smallest, channels=3):
+    """Raises UserError unless this is `[B, T, H, W, channels]` of floats, large enough for a network's strides.
+
+    Args:
+      smallest: the least frames, height and width.
+    """
+    if video.ndim != 5 or video.shape[-1] != channels:
+        raise UserError(
+            f"got a video of shape {video.shape}; expected [batch, frames, height, width, {channels}], channels last. "
+            "A single clip needs a leading axis of one; PyTorch's [B, C, T, H, W] needs a transposition."
+        )
+    if not jnp.issubdtype(video.dtype, jnp.floating):
+        raise UserError(f"got a video of type {video.dtype}; expected floats, normalised by the data set's moments")
+    if any(size < least for size, least in zip(video.shape[1:4], smallest, strict=True)):
+        frames, height, width = video.shape[1:4]
+        raise UserError(
+            f"got clips of {frames} frames of {height}×{width} pixels, which the strides shrink to nothing; expected "
+            f"at least {smallest[0]} frames of {smallest[1]}×{smallest[2]}. Sample longer clips or resize to larger "
+            "frames."
+        )

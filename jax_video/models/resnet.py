@@ -11,7 +11,16 @@ from flax import nnx
 
 from jax_video.errors import UserError
 from jax_video.models.convolution import max_pool
-from jax_video.models.layers import BatchNorm, Conv, Linear, param_dtype
+from jax_video.models.layers import (
+    BatchNorm,
+    Conv,
+    Linear,
+    check_choice,
+    check_layers,
+    check_video,
+    param_dtype,
+    run,
+)
 
 LAYERS = {  # units per stage; basic units below depth 50, bottlenecks from there on
     18: (2, 2, 2, 2),
@@ -23,6 +32,7 @@ LAYERS = {  # units per stage; basic units below depth 50, bottlenecks from ther
 }
 STAGE_WIDTHS = (64, 128, 256, 512)
 STAGE_STRIDES = (1, 2, 2, 2)  # in time, height and width alike
+SMALLEST = (3, 5, 5)  # clip whose stages see more than one position: the stem divides time by 2 and space by 4
 STEMS = {  # strides of the first convolution and of the max pool, in time, height and width
     "hara": ((1, 2, 2), (2, 2, 2)),
     "table1": ((2, 2, 2), (1, 2, 2)),  # nearer to Table 1 of the STC paper; the same sizes from the pool on
@@ -137,6 +147,7 @@ class ResNet3D(nnx.Module):
       stem: "hara" strides the first convolution (1, 2, 2) and the pool (2, 2, 2); "table1" (2, 2, 2) and (1, 2, 2).
       shortcut: "B" projects where shapes change, "A" strides and pads channels with zeros.
       preactivation: BN-ReLU-conv units. The stem keeps its BN and ReLU, and none follow the last unit (Hara et al.).
+      remat: computes a stage's activations again in the backward pass: less memory, a third more work.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
       dtype: of activations. Parameters, moments, the head and the logits are float32 at least.
       rngs: key of the initial parameters.
@@ -156,6 +167,7 @@ class ResNet3D(nnx.Module):
         stem="hara",
         shortcut="B",
         preactivation=False,
+        remat=False,
         norm=BatchNorm,
         dtype=jnp.float32,
         rngs,
@@ -163,10 +175,8 @@ class ResNet3D(nnx.Module):
         check_choice("depth", depth, LAYERS)
         check_choice("stem", stem, STEMS)
         check_choice("shortcut", shortcut, ("A", "B"))
-        self.bottleneck, self.cardinality = depth >= 50, cardinality
-        layers = LAYERS[depth] if layers is None else tuple(layers)
-        if len(layers) != 4 or min(layers) < 1:
-            raise UserError(f"layers={layers}; expected the number of units in each of four stages, as in (1, 1, 1, 1)")
+        self.bottleneck, self.cardinality, self.remat = depth >= 50, cardinality, remat
+        layers = check_layers(LAYERS[depth] if layers is None else layers, 4)
         if cardinality > 1 and depth < 50:
             raise UserError(f"cardinality={cardinality} needs bottlenecks; depth {depth} has none, choose 50 or more")
         multiple = math.lcm(4, cardinality // math.gcd(2, cardinality))  # ResNeXt's groups divide twice the width
@@ -193,44 +203,23 @@ class ResNet3D(nnx.Module):
 
     def stages(self, video):
         """What every stage puts out: `conv1`, `pool` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""
-        check_video(video)
+        check_video(video, smallest=SMALLEST)
         x = nnx.relu(self.bn1(self.conv1(video)))
         outputs = {"conv1": x}
         x = outputs["pool"] = max_pool(x, (3, 3, 3), strides=self.pool_strides, padding=((1, 1),) * 3)
         for name in ("layer1", "layer2", "layer3", "layer4"):
-            for unit in getattr(self, name):
-                x = unit(x)
-            outputs[name] = x
+            x = outputs[name] = run(getattr(self, name), x, remat=self.remat)
         return outputs
 
     def features(self, video):
         """The last stage's output: normalised video `[B, T, H, W, 3]` to `[B, T', H', W', D]`."""
         return self.stages(video)["layer4"]
 
-    def __call__(self, video):
-        """Class scores before the softmax: normalised video `[B, T, H, W, 3]` to `[B, K]`."""
+    def __call__(self, video, *, keys=None):
+        """Class scores before the softmax: normalised video `[B, T, H, W, 3]` to `[B, K]`.
+
+        `keys` are for dropout, which this network does not have.
+        """
+        del keys
         pooled = self.features(video).mean(axis=(1, 2, 3), dtype=self.fc.dtype)  # [B, D]
         return self.fc(pooled)
-
-
-def check_choice(name, value, choices):
-    if value not in choices:
-        raise UserError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}")
-
-
-def check_video(video):
-    """Raises UserError unless this is `[B, T, H, W, 3]` of floats, large enough for the strides."""
-    if video.ndim != 5 or video.shape[-1] != 3:
-        raise UserError(
-            f"got a video of shape {video.shape}; expected [batch, frames, height, width, 3], channels last. "
-            "A single clip needs a leading axis of one; PyTorch's [B, C, T, H, W] needs a transposition."
-        )
-    if not jnp.issubdtype(video.dtype, jnp.floating):
-        raise UserError(f"got a video of type {video.dtype}; expected floats, normalised by the data set's moments")
-    frames, height, width = video.shape[1:4]
-    # The stem divides time by 2 and space by 4: from these sizes on, the stages see more than one position.
-    if frames < 3 or height < 5 or width < 5:
-        raise UserError(
-            f"got clips of {frames} frames of {height}×{width} pixels, which the strides shrink to nothing; "
-            "expected at least 3 frames of 5×5. Sample longer clips or resize to larger frames."
-        )

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_video.errors import UserError
-from jax_video.models.layers import BatchNorm, Linear, param_dtype
-from jax_video.models.resnet import Basic, Bottleneck, ResNet3D, check_choice
+from jax_video.models.layers import BatchNorm, Linear, check_choice, param_dtype
+from jax_video.models.resnet import Basic, Bottleneck, ResNet3D
 
 he_uniform = nnx.initializers.he_uniform()
 
@@ -99,6 +99,7 @@ class STCResNet3D(ResNet3D):
         stem="hara",
         shortcut="B",
         preactivation=False,
+        remat=False,
         norm=BatchNorm,
         dtype=jnp.float32,
         rngs,
@@ -114,6 +115,7 @@ class STCResNet3D(ResNet3D):
             stem=stem,
             shortcut=shortcut,
             preactivation=preactivation,
+            remat=remat,
             norm=norm,
             dtype=dtype,
             rngs=rngs,
