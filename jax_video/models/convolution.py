@@ -38,7 +38,8 @@ def conv(x, kernel, *, strides=(1, 1, 1), padding=((0, 0), (0, 0), (0, 0)), grou
       x: `[B, T, H, W, C_in]`, any float type.
       kernel: `[t, h, w, C_in / groups, C_out]`; computes in `x.dtype`.
       strides: in time, height and width.
-      padding: zeros (before, after), for time, height and width.
+      padding: zeros (before, after), for time, height and width; or "SAME", TensorFlow's: as many as make the output
+        ceil(size / stride) long, the odd one after.
       groups: output channels see only the input channels of their own group.
 
     Returns:
@@ -70,7 +71,7 @@ def max_pool(x, window, *, strides, padding):
       x: `[B, T, H, W, C]`.
       window: in time, height and width; so are the others.
       strides: steps between windows.
-      padding: places of minus infinity (before, after).
+      padding: places of minus infinity (before, after); or "SAME", as in `conv`.
 
     Returns:
       `[B, T', H', W', C]`.
@@ -105,6 +106,8 @@ def avg_pool(x, window, *, strides):
 
 
 def _checked(x, window, strides, padding):
+    if padding == "SAME":
+        padding = lax.padtype_to_pads(x.shape[1:4], window, strides, padding)
     strides, padding = tuple(strides), tuple((before, after) for before, after in padding)
     padded = tuple(size + sum(pair) for size, pair in zip(x.shape[1:4], padding, strict=True))
     if any(size < taps for size, taps in zip(padded, window, strict=True)):

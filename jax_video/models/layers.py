@@ -26,7 +26,7 @@ class Conv(nnx.Module):
     Args:
       in_features, out_features: channels.
       kernel_size, strides: in time, height and width.
-      padding: zeros before and after, for time, height and width.
+      padding: zeros before and after, for time, height and width; or "SAME", which depends on the video's size.
       groups: channel groups that do not see each other ("cardinality" in ResNeXt).
     """
 
@@ -48,7 +48,8 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, param_dtype(dtype)))
         if use_bias:
             self.bias = nnx.Param(jnp.zeros(out_features, param_dtype(dtype)))
-        self.strides, self.padding, self.groups = tuple(strides), tuple(padding), groups
+        self.strides, self.groups = tuple(strides), groups
+        self.padding = padding if padding == "SAME" else tuple(padding)
         self.use_bias, self.dtype = use_bias, dtype
 
     def __call__(self, x):
@@ -187,6 +188,18 @@ class Dropout(nnx.Module):
             )
         kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
         return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+class Frozen(nnx.BatchStat):
+    """A constant of a network: no gradient, no weight decay. It is kept and saved with the running moments."""
+
+
+def freeze(network):
+    """Makes a network's parameters `Frozen`, in place. Its running moments rest in test mode only."""
+    for _, module in nnx.iter_modules(network):
+        for name, variable in list(vars(module).items()):
+            if isinstance(variable, nnx.Param):
+                setattr(module, name, Frozen(variable[...]))
 
 
 def sequence(units, x):

@@ -28,6 +28,8 @@ CASES = {
     "1x1x1 stride 2": ((2, 3, 4, 5, 6), (1, 1, 1), 7, (2, 2, 2), ((0, 0), (0, 0), (0, 0)), 1),
     "1x3x3": ((2, 3, 4, 5, 3), (1, 3, 3), 4, (1, 1, 1), ((0, 0), (1, 1), (1, 1)), 1),
     "3x1x3": ((2, 3, 4, 5, 3), (3, 1, 3), 4, (1, 2, 2), ((1, 1), (0, 0), (1, 1)), 1),
+    "1x5x5 stride 2": ((2, 3, 7, 8, 3), (1, 5, 5), 4, (1, 2, 2), ((0, 0), (2, 2), (2, 2)), 1),
+    "5x1x5 stride 2": ((2, 5, 7, 8, 3), (5, 1, 5), 4, (1, 2, 2), ((2, 2), (0, 0), (2, 2)), 1),
     "3x3x1": ((2, 3, 4, 5, 3), (3, 3, 1), 4, (1, 1, 1), ((1, 1), (1, 1), (0, 0)), 1),
     "3x1x1 temporal stride": ((2, 6, 4, 5, 3), (3, 1, 1), 4, (2, 1, 1), ((1, 1), (0, 0), (0, 0)), 1),
     "even depth": ((2, 5, 4, 5, 3), (6, 3, 3), 4, (1, 1, 1), ((2, 3), (1, 1), (1, 1)), 1),
@@ -258,6 +260,37 @@ def test_max_pool_matches_pytorch(form, case, ties):
 
     np.testing.assert_array_equal(forward(x, **options), expected.detach().numpy())
     np.testing.assert_array_equal(jax.jit(functools.partial(gradient, **options))(x, dy), expected_gradient.numpy())
+
+
+AVERAGES = {
+    "2x2x2": ((2, 5, 6, 7, 3), (2, 2, 2), (2, 2, 2)),
+    "1x2x2": ((2, 3, 6, 7, 3), (1, 2, 2), (1, 2, 2)),
+    "1x7x7": ((2, 3, 8, 9, 3), (1, 7, 7), (1, 1, 1)),
+    "whole": ((2, 2, 4, 4, 3), (2, 4, 4), (1, 1, 1)),
+}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("case", AVERAGES)
+def test_avg_pool_matches_pytorch(case):
+    video, window, strides = AVERAGES[case]
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=video)
+    theirs = torch.tensor(x, requires_grad=True)
+    expected = torch.nn.functional.avg_pool3d(theirs.permute(0, 4, 1, 2, 3), window, strides).permute(0, 2, 3, 4, 1)
+    dy = rng.normal(size=expected.shape)
+    (expected_gradient,) = torch.autograd.grad(expected, theirs, torch.tensor(dy))
+
+    y, pull = jax.vjp(jax.jit(functools.partial(convolution.avg_pool, window=window, strides=strides)), x)
+    np.testing.assert_allclose(y, expected.detach().numpy(), atol=1e-14)
+    np.testing.assert_allclose(pull(dy)[0], expected_gradient.numpy(), atol=1e-14)
+
+
+def test_avg_pool_errors():
+    with pytest.raises(UserError, match=r"avg_pool got shape \(2, 4, 4, 3\); expected \[B, T, H, W, C\]"):
+        convolution.avg_pool(jnp.zeros((2, 4, 4, 3)), (1, 2, 2), strides=(1, 2, 2))
+    with pytest.raises(UserError, match=r"a window of \(2, 2, 2\) does not fit into a video of \(1, 4, 4\)"):
+        convolution.avg_pool(jnp.zeros((2, 1, 4, 4, 3)), (2, 2, 2), strides=(2, 2, 2))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
