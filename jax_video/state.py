@@ -42,6 +42,12 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
     return definition, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
 
 
+def join(definition: nnx.GraphDef, params: dict, batch_stats: dict, *, train: bool) -> nnx.Module:
+    """The network of these parts, in training or in test mode."""
+    model = nnx.merge(definition, params, batch_stats)
+    return model if train else nnx.view(model, use_running_average=True)
+
+
 def network(config: ConfigDict, num_classes: int) -> nnx.Module:
     """The network that a config describes (sections `seed`, `dtype`, `norm`, `model`)."""
     if config.dtype not in ("float32", "bfloat16", "float64"):
@@ -72,12 +78,11 @@ def apply(
 ) -> tuple[jax.Array, dict]:
     """Runs the network on a batch's `rgb`, uint8 [B, T, H, W, 3]: (logits [B, K], new batch_stats).
 
-    In training BatchNorm uses the batch's moments and updates the running ones; in test it only reads them.
+    In training BatchNorm uses the batch's moments and updates the running ones, and dropout takes the batch's `keys`
+    [B]; in test BatchNorm only reads its moments and nothing is dropped.
     """
-    model = nnx.merge(definition, params, batch_stats)
-    if not train:
-        model = nnx.view(model, use_running_average=True)
-    logits = model(normalize(batch["rgb"]))
+    model = join(definition, params, batch_stats, train=train)
+    logits = model(normalize(batch["rgb"]), keys=batch.get("keys"))
     return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)) if train else batch_stats
 
 

@@ -28,7 +28,7 @@ from jax_video.errors import Stopped, UserError
 from jax_video.runlog import RunLog
 from jax_video.state import TrainState
 
-StepFunction = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
+StepFunction = Callable[[TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_train_step(
@@ -39,9 +39,10 @@ def make_train_step(
     accumulate: int = 1,
     ema: float = 0.0,
 ) -> StepFunction:
-    """The jitted update: (state, batch) -> (new state, sums of the batch's metrics). The old state is donated.
+    """The jitted update: (state, batch, key) -> (new state, sums of the batch's metrics). The old state is donated.
 
-    The sums are scalars, but for `failed`, [B] as in the batch, which every process gets to see.
+    The sums are scalars, but for `failed`, [B] as in the batch, which every process gets to see. The key is the run's:
+    what is random in a step follows from it, the step's number and a video's row in the batch alone.
 
     Args:
       accumulate: micro-batches per update. Each is cut from every device's own rows; gradients and new running moments
@@ -63,14 +64,20 @@ def make_train_step(
         micro = jax.tree.map(lambda rows: split_micro_batches(rows, mesh.size, accumulate), batch)
 
         def add(total, micro_batch):
-            return jax.tree.map(jnp.add, total, gradient(params, batch_stats, micro_batch)), None
+            grads, new_batch_stats, sums = gradient(params, batch_stats, micro_batch)
+            # Differences are summed, so that constants among the moments stay as they are to the bit.
+            moves = jax.tree.map(jnp.subtract, batch_stats, new_batch_stats)
+            return jax.tree.map(jnp.add, total, (grads, moves, sums)), None
 
         shapes = jax.eval_shape(gradient, params, batch_stats, jax.tree.map(lambda rows: rows[0], micro))
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (grads, batch_stats, sums), _ = jax.lax.scan(add, zeros, micro)
-        return *jax.tree.map(lambda leaf: leaf / accumulate, (grads, batch_stats)), sums
+        (grads, moves, sums), _ = jax.lax.scan(add, zeros, micro)
+        grads, moves = jax.tree.map(lambda leaf: leaf / accumulate, (grads, moves))
+        return grads, jax.tree.map(jnp.subtract, batch_stats, moves), sums
 
-    def train_step(state: TrainState, batch):
+    def train_step(state: TrainState, batch, key):
+        keys = jax.random.split(jax.random.fold_in(key, state.step), len(batch["label"]))
+        batch = batch | {"keys": keys}
         grads, batch_stats, sums = (gradient if accumulate == 1 else accumulated_gradient)(
             state.params, state.batch_stats, batch
         )
@@ -81,7 +88,7 @@ def make_train_step(
             new = {"params": params, "batch_stats": batch_stats}
             # A short memory at first, or the random start would outweigh what a short run has learnt.
             decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
-            averages = jax.tree.map(lambda old, leaf: decay * old + (1 - decay) * leaf, averages, new)
+            averages = jax.tree.map(lambda old, leaf: old - (1 - decay) * (old - leaf), averages, new)
         # A sum over examples like the others, so that its mean is one over steps.
         sums = sums | {"gradient_norm": sums["count"] * optax.tree.norm(grads), "failed": batch["failed"]}
         state = dataclasses.replace(
@@ -149,6 +156,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
     tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
     definition, _, _ = state_lib.abstract(config, len(manifest.classes))
     train_step = make_train_step(definition, tx, mesh, accumulate=options.accumulate, ema=options.ema)
+    key = jax.random.key(config.seed)
     eval_step = evaluate.make_eval_step(definition, mesh, average=config.test.average)
 
     checkpoints = Checkpoints(workdir, mesh)
@@ -261,7 +269,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
                 if not signals.requested:
                     raise
                 continue
-            state, sums = train_step(state, sharding.place_batch(rows, mesh))
+            state, sums = train_step(state, sharding.place_batch(rows, mesh), key)
             step += 1
             if running is not None:
                 take_in(*running)
@@ -278,7 +286,8 @@ def restore_or_create(
 
     restored = checkpoints.restore(jax.eval_shape(create))
     if restored is None:
-        return sharding.place_state(create(), mesh), Progress(plateau=optimizer.Plateau(**config.plateau))
+        # In one compilation: the networks' initial values alone would take one for every shape.
+        return sharding.place_state(jax.jit(create)(), mesh), Progress(plateau=optimizer.Plateau(**config.plateau))
     state, meta = restored
     check_same_run(meta, config.to_dict(), manifest, checkpoints.folder.parent)
     return state, Progress.from_dict(meta["progress"])

@@ -26,14 +26,15 @@ from jax_video.data import motions
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError
 from jax_video.models.convolution import max_pool
-from jax_video.models.layers import BatchNorm, Conv, Linear
+from jax_video.models.layers import BatchNorm, Conv, Dropout, Linear
 from jax_video.models.stc import STCBasic
 
 STEPS, BATCH, CLASSES = 10, 32, 5
+KEY = jax.random.key(0)
 
 
 class Network(nnx.Module):
-    """What STC-ResNet is made of, once: stem, pool, an STC unit, head."""
+    """What networks are made of, once: stem, pool, an STC unit, dropout, head."""
 
     def __init__(self, *, num_classes=CLASSES, norm=BatchNorm, dtype=jnp.float32, rngs):
         layer = {"norm": norm, "dtype": dtype, "rngs": rngs}
@@ -41,12 +42,13 @@ class Network(nnx.Module):
         self.bn1 = norm(4, dtype=dtype, rngs=rngs)
         stc = {"frames": 2, "branches": "both", "reduction": 2}
         self.layer1 = nnx.List([STCBasic(4, 4, stride=1, shortcut="B", preactivation=False, **stc, **layer)])
+        self.dropout = Dropout(0.25)
         self.fc = Linear(4, num_classes, dtype=dtype, rngs=rngs)
 
-    def __call__(self, video):
+    def __call__(self, video, *, keys=None):
         x = nnx.relu(self.bn1(self.conv1(video)))
         x = max_pool(x, (3, 3, 3), strides=(2, 2, 2), padding=((1, 1),) * 3)
-        return self.fc(self.layer1[0](x).mean((1, 2, 3)))
+        return self.fc(self.dropout(self.layer1[0](x).mean((1, 2, 3)), keys))
 
 
 def small(**kwargs) -> nnx.Module:
@@ -91,10 +93,10 @@ def ten_steps(build, devices: int, group_size: int | None, accumulate: int):
     step = train_lib.make_train_step(state_lib.split(network)[0], tx, mesh, accumulate=accumulate)
     state = sharding.place_state(state_lib.create(network, tx), mesh)
     placed = [sharding.place_batch(rows, mesh) for rows in batches(SIZES[build])]
-    compiled = step.lower(state, placed[0]).compile()
+    compiled = step.lower(state, placed[0], KEY).compile()
     losses = []
     for rows in placed:
-        state, sums = compiled(state, rows)
+        state, sums = compiled(state, rows, KEY)
         assert float(sums["count"]) == BATCH
         losses.append(float(sums["loss"]) / BATCH)
     return np.array(losses), jax.device_get(state), compiled.as_text()
@@ -164,7 +166,7 @@ def test_one_step_after_the_other():
     before = copied(state)
     for number, batch in enumerate(batches(16, steps=3, rows=8), start=1):
         batch["failed"][:number] = 7
-        state, sums = step(state, sharding.place_batch(batch, mesh))
+        state, sums = step(state, sharding.place_batch(batch, mesh), KEY)
         after = copied(state)
         assert int(after.step) == number
         np.testing.assert_array_equal(sums["failed"], batch["failed"])
@@ -202,7 +204,7 @@ class Classifier(nnx.Module):
         self.bn1 = norm(3, dtype=dtype, rngs=rngs)
         self.fc = Linear(3, num_classes, dtype=dtype, rngs=rngs)
 
-    def __call__(self, video):
+    def __call__(self, video, *, keys=None):
         return self.fc(nnx.relu(self.bn1(video)).mean((1, 2, 3)))
 
 
