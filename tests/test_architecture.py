@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import re
 
 import pytest
 from conftest import ROOT
@@ -48,7 +49,10 @@ def test_the_rules_see_the_source():
     assert importers("grain") == {"jax_video.data.pipeline"}
 
 
-@pytest.mark.parametrize("module", [module for module in LIBRARY if within(module, "jax_video.models")])
+@pytest.mark.parametrize(
+    "module",
+    [module for module in LIBRARY if within(module, "jax_video.models") and not module.endswith("__main__")],
+)
 def test_networks_know_neither_data_nor_configs(module):
     own = {name for name in imports(module) if within(name, "jax_video", "configs", "ml_collections")}
     assert all(within(name, "jax_video.models", "jax_video.errors") for name in own), own
@@ -83,6 +87,15 @@ def imported_at(node: ast.stmt) -> list[str]:
     return [node.module.split(".")[0]] if isinstance(node, ast.ImportFrom) else []
 
 
+def test_no_network_bypasses_our_convolution():
+    """XLA's own, and flax's, are slow out of proportion on a CPU."""
+    theirs = re.compile(r"^\w+\.(lax\.)?(Conv|conv_|max_pool|avg_pool|reduce_window)")
+    for module in LIBRARY:
+        if within(module, "jax_video.models") and module != "jax_video.models.convolution":
+            attributes = [ast.unparse(node) for node in ast.walk(TREES[module]) if isinstance(node, ast.Attribute)]
+            assert not list(filter(theirs.match, attributes)), module
+
+
 def test_one_file_knows_orbax():
     assert importers("orbax") == {"jax_video.checkpoint"}
 
@@ -105,7 +118,13 @@ def test_imports_run_one_way():
     """No cycle, in functions neither; and nothing imports a command, but a command."""
     graph = {module: {name for name in imports(module) if name in SOURCES} for module in SOURCES}
     list(graphlib.TopologicalSorter(graph).static_order())
-    for command in ("jax_video.main", "jax_video.prepare", "jax_video.predict", "jax_video.__main__"):
+    for command in (
+        "jax_video.main",
+        "jax_video.prepare",
+        "jax_video.predict",
+        "jax_video.models.__main__",
+        "jax_video.__main__",
+    ):
         assert not importers(command)
     assert importers("jax_video.train") == {"jax_video.main"}
 

@@ -6,9 +6,16 @@ import inspect
 import jax.numpy as jnp
 
 from jax_video.errors import UserError
+from jax_video.models.c3d import C3D
+from jax_video.models.cost import C2D, KINDS
+from jax_video.models.densenet import DenseNet
+from jax_video.models.inception import Inception3D
 from jax_video.models.layers import BatchNorm
 from jax_video.models.resnet import ResNet3D
+from jax_video.models.resnet2d import ResNet2D
+from jax_video.models.st_resnet import FLOW_CHANNELS, Stream, TwoStreams
 from jax_video.models.stc import STCResNet3D
+from jax_video.models.t3d import T3D, SegmentConsensus
 
 MODELS = {
     "resnet3d18": functools.partial(ResNet3D, 18),
@@ -22,10 +29,29 @@ MODELS = {
     "stc_resnet50": functools.partial(STCResNet3D, 50),
     "stc_resnet101": functools.partial(STCResNet3D, 101),
     "stc_resnext101": functools.partial(STCResNet3D, 101, cardinality=32),
+    "densenet3d121": functools.partial(DenseNet, 121),
+    "densenet3d169": functools.partial(DenseNet, 169),
+    "t3d121": functools.partial(T3D, 121),
+    "t3d169": functools.partial(T3D, 169),
+    "densenet121": functools.partial(DenseNet, 121, temporal=False),
+    "densenet169": functools.partial(DenseNet, 169, temporal=False),
+    "resnet50": functools.partial(ResNet2D, 50),
+    "resnet101": functools.partial(ResNet2D, 101),
+    "resnet152": functools.partial(ResNet2D, 152),
+    "resnext50": functools.partial(ResNet2D, 50, cardinality=32, group_width=4),
+    "resnext101": functools.partial(ResNet2D, 101, cardinality=32, group_width=8),
+    **{f"{kind}_resnet{depth}": functools.partial(C2D, depth, kind) for depth in (50, 101) for kind in KINDS},
+    "appearance_stream": functools.partial(Stream, 50),
+    "motion_stream": functools.partial(Stream, 50, channels=FLOW_CHANNELS),
+    "two_streams": functools.partial(TwoStreams, 50, connections=False, temporal=False),
+    "st_resnet": functools.partial(TwoStreams, 50),
+    "st_resnet_star": functools.partial(TwoStreams, 50, temporal_pool="after"),
+    "inception3d": functools.partial(Inception3D),
+    "c3d": functools.partial(C3D),
 }
 
 
-def build(name, *, num_classes, rngs, dtype=jnp.float32, norm=BatchNorm, **kwargs):
+def build(name, *, num_classes, rngs, dtype=jnp.float32, norm=BatchNorm, consensus=False, **kwargs):
     """Builds a network, in training mode.
 
     Args:
@@ -34,6 +60,8 @@ def build(name, *, num_classes, rngs, dtype=jnp.float32, norm=BatchNorm, **kwarg
       rngs: `nnx.Rngs(params=seed)`.
       dtype: of activations: float32, bfloat16, or float64 under `jax_enable_x64`.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
+      consensus: True averages the logits of several clips (`t3d.SegmentConsensus`); every input then has an axis of
+        clips after the batch: `[B, N, T, H, W, 3]`.
       **kwargs: the network's own, which its class describes.
 
     Returns:
@@ -50,4 +78,5 @@ def build(name, *, num_classes, rngs, dtype=jnp.float32, norm=BatchNorm, **kwarg
     known = [parameter.name for parameter in known if parameter.kind is parameter.KEYWORD_ONLY]
     if unknown := sorted(set(kwargs) - set(known)):
         raise UserError(f"{name} has no keyword {', '.join(unknown)}; it has {', '.join(known)}")
-    return MODELS[name](num_classes=num_classes, rngs=rngs, dtype=dtype, norm=norm, **kwargs)
+    network = MODELS[name](num_classes=num_classes, rngs=rngs, dtype=dtype, norm=norm, **kwargs)
+    return SegmentConsensus(network) if consensus else network

@@ -8,24 +8,60 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jax_video import models
+from jax_video import models, state
 from jax_video.errors import UserError
 from jax_video.models.layers import BatchNorm
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
-SHAPE = (4, 4, 16, 16, 3)
+BATCH = 4
+UNITS = {"layers": (1, 1, 1, 1)}
+# Keywords that make a network small, and an input [T, H, W] that it still takes, by what a name begins with.
+SMALL = {
+    # ResNeXt with 4 groups; STC with a hidden layer too wide to be dead by chance.
+    "resnext3d": (UNITS | {"cardinality": 4}, (4, 16, 16)),
+    "stc_resnext": (UNITS | {"cardinality": 4, "frames": 4, "reduction": 1}, (4, 16, 16)),
+    "stc_": (UNITS | {"frames": 4, "reduction": 1}, (4, 16, 16)),
+    "densenet3d": (UNITS, (15, 32, 32)),
+    "densenet": (UNITS, (1, 32, 32)),
+    "t3d": (UNITS, (15, 32, 32)),
+    "resnext": (UNITS | {"cardinality": 4}, (2, 16, 16)),
+    "st_resnet": ({"layers": (2, 1, 1, 1)}, (5, 16, 16)),
+    "inception3d": ({"layers": (1, 1, 1)}, (9, 32, 32)),
+    "c3d_": (UNITS, (4, 16, 16)),
+    "c3d": ({"frames": 16, "size": 32}, (16, 32, 32)),
+    "": (UNITS, (4, 16, 16)),
+}
+
+
+def of_family(name):
+    return next(values for start, values in SMALL.items() if name.startswith(start))
 
 
 def small(name, **kwargs):
-    """The network with one unit per stage and small widths; ResNeXt with 4 groups."""
-    if "resnext" in name:
-        kwargs["cardinality"] = 4
-    if name.startswith("stc"):
-        kwargs |= {"frames": SHAPE[1], "reduction": 1}  # with a hidden layer too wide to be dead by chance
-    model = models.build(name, num_classes=5, rngs=nnx.Rngs(0), width=0.125, layers=(1, 1, 1, 1), **kwargs)
-    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+    """(graph definition, params, batch_stats) of the network with one unit per stage and small widths."""
+    kwargs = of_family(name)[0] | kwargs
+
+    def build():
+        return models.build(name, num_classes=5, rngs=nnx.Rngs(0), width=0.125, **kwargs)
+
+    graphdef, *trees = state.split(nnx.eval_shape(build))
+    rng = np.random.default_rng(0)  # initialising as the networks do compiles a function for every shape
+
+    def draw(leaf):
+        if leaf.ndim == 1:  # scales, offsets and moments
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
+        return (rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))).astype(leaf.dtype)
+
+    return graphdef, *jax.tree.map(draw, trees)
+
+
+def videos(name):
+    """What the network takes: RGB, flow or both."""
+    rng = np.random.default_rng(0)
+    channels = {"motion_stream": (20,), "two_streams": (3, 20), "st_resnet": (3, 20), "st_resnet_star": (3, 20)}
+    shape = (BATCH, *of_family(name)[1])
+    return [rng.normal(size=(*shape, count)).astype(np.float32) for count in channels.get(name, (3,))]
 
 
 def fast_compile(function, **kwargs):
@@ -33,28 +69,24 @@ def fast_compile(function, **kwargs):
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0}, **kwargs)
 
 
-def gradients_of(graphdef, params, batch_stats, video):
+def gradients_of(graphdef, params, batch_stats, *videos):
     """Logits, new running moments and gradients of a cross-entropy, as a train step computes them."""
 
     def loss(params):
         model = nnx.merge(graphdef, params, batch_stats)
-        logits = model(video)
-        labels = jnp.arange(logits.shape[0]) % logits.shape[1]
-        log_probabilities = jax.nn.log_softmax(logits)
-        return -log_probabilities[jnp.arange(logits.shape[0]), labels].mean(), (
-            logits,
-            nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)),
-        )
+        outputs = model(*videos, keys=jax.random.split(jax.random.key(0), len(videos[0])))
+        total = 0.0
+        for logits in jax.tree.leaves(outputs):  # [B, K], or [B, T, h, w, K] of each stream
+            labels = jnp.arange(logits.shape[0]) % logits.shape[-1]
+            by_class = jnp.moveaxis(jax.nn.log_softmax(logits), -1, 1)
+            total -= by_class[jnp.arange(logits.shape[0]), labels].mean()
+        return total, (outputs, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
-    gradients, (logits, moments) = jax.grad(loss, has_aux=True)(params)
-    return logits, moments, gradients
+    gradients, (outputs, moments) = jax.grad(loss, has_aux=True)(params)
+    return outputs, moments, gradients
 
 
 train = fast_compile(gradients_of, static_argnames="graphdef")  # networks that differ in depth alone compile once
-
-
-def video():
-    return np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
 
 
 def names_where(predicate, tree, *rest):
@@ -66,9 +98,10 @@ def names_where(predicate, tree, *rest):
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_network_is_finite_and_reaches_every_parameter(name):
     graphdef, params, batch_stats = small(name)
-    logits, moments, gradients = train(graphdef, params, batch_stats, video())
-    assert logits.shape == (4, 5)
-    assert np.all(np.isfinite(logits)) and np.ptp(logits) > 0
+    outputs, moments, gradients = train(graphdef, params, batch_stats, *videos(name))
+    for logits in jax.tree.leaves(outputs):
+        assert logits.shape[0] == BATCH and logits.shape[-1] == 5
+        assert np.all(np.isfinite(logits)) and np.ptp(logits) > 0
     assert names_where(lambda leaf: not np.all(np.isfinite(leaf)), gradients) == []
     assert names_where(lambda leaf: not np.any(leaf), gradients) == []
     assert names_where(lambda old, new: np.any(old == new), batch_stats, moments) == []
@@ -76,20 +109,22 @@ def test_every_network_is_finite_and_reaches_every_parameter(name):
 
 def test_variants_reach_every_parameter():
     graphdef, params, batch_stats = small("stc_resnet18", preactivation=True, shortcut="A", branches="scb")
-    logits, _, gradients = train(graphdef, params, batch_stats, video())
+    logits, _, gradients = train(graphdef, params, batch_stats, *videos("stc_resnet18"))
     assert np.all(np.isfinite(logits))
     assert names_where(lambda leaf: not np.any(leaf), gradients) == []
 
 
 def test_bfloat16_keeps_float32_parameters_moments_gradients_and_logits():
-    exact, *_ = train(*small("stc_resnet18"), video())
+    exact, *_ = train(*small("stc_resnet18"), *videos("stc_resnet18"))
     graphdef, params, batch_stats = small("stc_resnet18", dtype=jnp.bfloat16)
-    logits, moments, gradients = train(graphdef, params, batch_stats, video())
+    logits, moments, gradients = train(graphdef, params, batch_stats, *videos("stc_resnet18"))
     assert logits.dtype == jnp.float32
     assert names_where(lambda leaf: leaf.dtype != jnp.float32, (params, moments, gradients)) == []
     assert names_where(lambda leaf: not np.any(leaf), gradients) == []
     assert 0 < np.abs(logits - exact).max() < 0.25 * np.abs(exact).max()
-    features = jax.eval_shape(lambda p, b, v: nnx.merge(graphdef, p, b).features(v), params, batch_stats, video())
+    features = jax.eval_shape(
+        lambda p, b, v: nnx.merge(graphdef, p, b).features(v), params, batch_stats, *videos("stc_resnet18")
+    )
     assert features.dtype == jnp.bfloat16
 
 
@@ -97,15 +132,15 @@ def test_test_mode_gives_a_video_the_same_scores_in_any_batch():
     model = nnx.merge(*small("resnet3d18"))
     graphdef, params, batch_stats = nnx.split(nnx.view(model, use_running_average=True), nnx.Param, nnx.BatchStat)
     scores = fast_compile(lambda video: nnx.merge(graphdef, params, batch_stats)(video))
-    whole = scores(video())
-    np.testing.assert_allclose(scores(video()[1:3]), whole[1:3], rtol=1e-5, atol=1e-6)
+    (video,) = videos("resnet3d18")
+    np.testing.assert_allclose(scores(video[1:3]), scores(video)[1:3], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_full_size_networks_hold_parameters_and_moments_only(name):
     model = nnx.eval_shape(lambda: models.build(name, num_classes=400, rngs=nnx.Rngs(0), dtype=jnp.bfloat16))
     _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)  # raises where anything else is left
-    assert set(nnx.to_pure_dict(params)) == {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
+    assert len(jax.tree.leaves(params)) > 2 and len(jax.tree.leaves(batch_stats)) > 2
     assert {leaf.dtype for leaf in jax.tree.leaves((params, batch_stats))} == {jnp.dtype("float32")}
 
 

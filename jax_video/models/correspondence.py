@@ -1,0 +1,107 @@
+"""Knowledge transfer from a 2D to a 3D network (STC §3.2, T3D §3.2).
+
+A frozen 2D network, the teacher, sees the frames of a clip; a 3D network, the student, sees the clip. A classifier of
+both their features tells whether frames and clip belong together, which takes no label. The student is what is kept:
+its weights are `params["student"]`, its running moments `batch_stats["student"]`.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_video.errors import UserError
+from jax_video.models.layers import Linear, freeze, param_dtype
+
+he_normal = nnx.initializers.he_normal()
+
+
+def derangement(key, ids):
+    """Puts clips together with clips of other videos, at random.
+
+    Clips in an order at random, but those of a video in a row, are turned against themselves by a random number of
+    places: at least the length m of the longest row, at most B - m, so that nobody meets its own row.
+
+    Args:
+      key: a random key.
+      ids: `[B]` int, the video of each clip.
+
+    Returns:
+      source: `[B]` int, a permutation: clip i is put together with clip `source[i]`.
+      valid: `[B]` bool, whether the two are of different videos. Some are not only where a video has more than half of
+        the clips, and no more of them than must be.
+    """
+    batch = ids.shape[0]
+    among_videos, within_video, places = jax.random.split(key, 3)
+    same = ids[:, None] == ids[None, :]  # [B, B]
+    video = jax.random.permutation(among_videos, batch)[jnp.argmax(same, axis=1)]  # a number at random for each video
+    order = jnp.lexsort((jax.random.permutation(within_video, batch), video))  # [B] clips
+    longest = jnp.max(jnp.sum(same, axis=1))
+    turn = jax.random.randint(places, (), longest, jnp.maximum(longest, batch - longest) + 1)
+    source = jnp.zeros_like(order).at[order].set(jnp.roll(order, -turn))
+    return source, ids[source] != ids
+
+
+class Correspondence(nnx.Module):
+    """Teacher, student and the classifier of their features (Figure 2 of both papers).
+
+    Args:
+      student: the 3D network, whose `features` are trained. Its own classifier takes no part and gets no gradient.
+      teacher: the 2D network, `features(video)` to `[B, T', H', W', D]` whose mean over all places is the mean over the
+        frames of the pooled features. It is frozen here, in place: it stays in test mode, and its weights become
+        constants among the running moments, where no weight decay can reach them.
+      clip: frames, height and width of the clips, by which the widths of the two networks' features are found.
+      dtype: of the classifier's layers, float32 at least.
+      rngs: key of the initial parameters.
+    """
+
+    def __init__(self, student, teacher, *, clip=(16, 112, 112), dtype=jnp.float32, rngs):
+        freeze(teacher)
+        self.student, self.teacher = student, teacher
+        layer = {"kernel_init": he_normal, "dtype": param_dtype(dtype), "rngs": rngs}
+        self.fc = Linear(feature_width(student, clip), 1024, **layer)
+        self.fc1 = Linear(1024 + feature_width(teacher, clip), 512, **layer)
+        self.fc2 = Linear(512, 128, **layer)
+        self.classifier = Linear(128, 2, dtype=param_dtype(dtype), rngs=rngs)
+
+    def __call__(self, video, *, ids, key):
+        """Tells pairs of frames and clip that belong together from pairs that do not.
+
+        A clip and its own frames make a positive pair; a clip and the frames of another video's clip, drawn from the
+        same batch, make a negative one. So both networks see every clip once.
+
+        Args:
+          video: normalised video `[B, T, H, W, 3]`.
+          ids: `[B]` int, the video of each clip.
+          key: one random key, which decides on the negative pairs.
+
+        Returns:
+          logits: `[2B, 2]`, of the B positive pairs and then of the B negative ones.
+          label: `[2B]` int32, 1 for a positive and 0 for a negative pair.
+          weight: `[2B]`, 0 for a negative pair that could not be made because too many clips are of one video, else 1.
+
+        Raises:
+          UserError: there is not one id for each clip, or the networks do not take the video.
+        """
+        if ids.shape != video.shape[:1]:
+            raise UserError(f"got ids of shape {ids.shape} for {video.shape[0]} clips; expected the video of each clip")
+        frames = jax.lax.stop_gradient(pooled(nnx.view(self.teacher, use_running_average=True), video))
+        clips = self.fc(pooled(self.student, video))  # [B, 1024]
+        source, valid = derangement(key, ids)
+        pairs = jnp.concatenate([clips, clips]), jnp.concatenate([frames, frames[source]])  # [2B, 1024], [2B, D]
+        hidden = nnx.relu(self.fc1(jnp.concatenate(pairs, axis=-1)))
+        logits = self.classifier(nnx.relu(self.fc2(hidden)))
+        label = jnp.repeat(jnp.array([1, 0], jnp.int32), len(ids))
+        weight = jnp.concatenate([jnp.ones_like(valid), valid]).astype(logits.dtype)
+        return logits, label, weight
+
+
+def pooled(network, video):
+    """The mean of a network's features, `[B, D]`."""
+    features = network.features(video)
+    return features.mean(axis=(1, 2, 3), dtype=param_dtype(features.dtype))
+
+
+def feature_width(network, clip):
+    """D of a network's features."""
+    network = nnx.view(network, use_running_average=True)  # which writes to no running moments
+    return jax.eval_shape(network.features, jax.ShapeDtypeStruct((1, *clip, 3), jnp.float32)).shape[-1]

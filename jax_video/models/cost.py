@@ -1,0 +1,232 @@
+"""C2D, C3D and CoST: collaborative spatio-temporal convolutions (Li et al. 2019), on the 2D ResNet.
+
+Every second unit of the network is converted, but not in C2D: in C3D one of its kernels gets a temporal extent, in CoST
+one 2D kernel looks at the clip from three sides.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_video.errors import UserError
+from jax_video.models import convolution
+from jax_video.models.convolution import max_pool
+from jax_video.models.layers import (
+    BatchNorm,
+    Linear,
+    check_choice,
+    he_normal_fan_out,
+    normal_001,
+    param_dtype,
+)
+from jax_video.models.resnet2d import STAGES, Bottleneck, ResNet2D, conv
+
+TAPS = {"c2d": (1, 1, 1), "c3d_3x1x1": (3, 1, 1), "c3d_3x3x3": (1, 3, 1)}  # in time, of a converted unit
+KINDS = (*TAPS, "cost_a", "cost_b")
+INITIAL_ALPHA = (0.7, -0.7, -0.7)  # logits of H-W, T-W and T-H
+
+
+def views(kernel):
+    """A 2D kernel `[k, k, C_in, C_out]` as the 3D kernels of H-W, T-W and T-H (CoST §3.2).
+
+    Its rows are H, T and T; its columns W, W and H.
+    """
+    return kernel[None], kernel[:, None], kernel[:, :, None]
+
+
+def fuse_views(kernels, alpha):
+    """The three views in a single 3D kernel, with zeros at its corners: 3k² - 3k + 1 of k³ taps are in use.
+
+    Args:
+      kernels: of each view, `[3, k, k, C_in, C_out]`.
+      alpha: weight of each view in each output channel, `[3, C_out]`.
+
+    Returns:
+      `[k, k, k, C_in, C_out]`.
+    """
+    margin = (kernels.shape[1] // 2,) * 2
+    flat = [(margin, (0, 0), (0, 0)), ((0, 0), margin, (0, 0)), ((0, 0), (0, 0), margin)]
+    return sum(
+        jnp.pad(weight * views(kernel)[view], (*flat[view], (0, 0), (0, 0)))
+        for view, (kernel, weight) in enumerate(zip(kernels, alpha, strict=True))
+    )
+
+
+class CoST(nnx.Module):
+    """The CoST operation (CoST §3.2), `[B, T, H, W, C_in]` to `[B, T, H', W', C_out]`.
+
+    y = Σ α_v x_v over the views H-W, T-W and T-H, where every x_v is x convolved with the same k×k kernel.
+
+    Args:
+      stride: in height and width, of every view.
+      kernel_size: k, odd.
+      adaptive: False is CoST(a), where α, a softmax over the views, is learnt for each channel; True is CoST(b), where
+        a small network predicts it for each clip.
+      share_weights: one kernel for all views, or one for each (CoST Table 3).
+      fuse_views: computes CoST(a) as one k×k×k convolution, which is faster than three; the same function.
+    """
+
+    def __init__(
+        self,
+        in_features,
+        out_features,
+        *,
+        stride=1,
+        kernel_size=3,
+        adaptive=False,
+        share_weights=True,
+        fuse_views=True,
+        dtype=jnp.float32,
+        rngs,
+    ):
+        if kernel_size % 2 == 0:
+            raise UserError(f"kernel_size={kernel_size}; expected an odd number: views meet in a kernel's centre")
+        shape, wide = (kernel_size, kernel_size, in_features, out_features), param_dtype(dtype)
+        kernels = [he_normal_fan_out(rngs.params(), shape, wide) for _ in range(1 if share_weights else 3)]
+        self.kernel = nnx.Param(jnp.stack(kernels))  # [1 or 3, k, k, C_in, C_out]; [1, …] is C2D's
+        if adaptive:
+            layer = {"use_bias": False, "kernel_init": normal_001, "dtype": dtype, "rngs": rngs}
+            self.fc1 = Linear(out_features, out_features, **layer)
+            self.fc2 = Linear(3, 3, **layer)
+        else:
+            self.alpha = nnx.Param(jnp.tile(jnp.array(INITIAL_ALPHA, wide)[:, None], (1, out_features)))
+        self.stride, self.reach, self.adaptive = stride, kernel_size // 2, adaptive
+        self.fuse_views, self.dtype = fuse_views, dtype
+
+    def kernels(self):
+        """The kernel of each view, `[3, k, k, C_in, C_out]`."""
+        return jnp.broadcast_to(self.kernel[...], (3, *self.kernel.shape[1:]))
+
+    def convolve(self, x, kernel):
+        padding = tuple((self.reach, self.reach) if taps > 1 else (0, 0) for taps in kernel.shape[:3])
+        strides = (1, self.stride, self.stride)
+        return convolution.conv(x.astype(self.dtype), kernel.astype(self.dtype), strides=strides, padding=padding)
+
+    def convolved_views(self, x):
+        """x_v for H-W, T-W and T-H."""
+        return [self.convolve(x, views(kernel)[view]) for view, kernel in enumerate(self.kernels())]
+
+    def coefficients(self, convolved):
+        """α, `[B, 3, C_out]` (CoST(b)) or `[1, 3, C_out]` (CoST(a)): how much each view counts; 1 in all."""
+        if not self.adaptive:
+            return nnx.softmax(self.alpha[...], axis=0)[None]
+        pooled = jnp.stack([x.max(axis=(1, 2, 3)) for x in convolved], axis=1)  # [B, 3, C]
+        logits = self.fc2(self.fc1(pooled).swapaxes(1, 2)).swapaxes(1, 2)  # C to C in each view, 3 to 3 across them
+        return nnx.softmax(logits.astype(param_dtype(self.dtype)), axis=1)
+
+    def __call__(self, x):
+        if self.fuse_views and not self.adaptive:
+            return self.convolve(x, fuse_views(self.kernels(), self.coefficients(None)[0]))
+        convolved = self.convolved_views(x)
+        alpha = self.coefficients(convolved).astype(self.dtype)[:, :, None, None, None]  # [B, 3, 1, 1, 1, C]
+        return sum(alpha[:, view] * y for view, y in enumerate(convolved))
+
+
+class CoSTBottleneck(Bottleneck):
+    """Bottleneck whose 3×3 convolution is the CoST operation."""
+
+    def __init__(self, in_features, width, *, stride, dtype, rngs, cost, **kwargs):
+        super().__init__(in_features, width, stride=stride, dtype=dtype, rngs=rngs, **kwargs)
+        self.conv2 = CoST(width, width, stride=stride, dtype=dtype, rngs=rngs, **cost)
+
+    def coefficients(self, x):
+        """α of this unit's input."""
+        x = nnx.relu(self.bn1(self.conv1(x)))
+        return self.conv2.coefficients(self.conv2.convolved_views(x) if self.conv2.adaptive else None)
+
+
+class C2D(ResNet2D):
+    """C2D, C3D and CoST (CoST Table 1) on ResNet-50 or 101.
+
+    Args (and those of `ResNet2D`):
+      kind: "c2d"; "c3d_3x1x1", the paper's C3D; "c3d_3x3x3"; "cost_a"; "cost_b".
+      frames: 8, or 32, where the stem halves time twice so that the first stage still sees 8 frames.
+      stem: of 32 frames: "5x7x7" (the authors' code) or "1x7x7" (the paper's text).
+      pool: "paper" pools over 3 frames, padded; "code" over 1 and 2, with which C2D cannot see the order of frames.
+      kernel_size: k of the CoST operation.
+      share_weights: one kernel for the three views, or three.
+      fuse_views: see `CoST`.
+    """
+
+    def __init__(
+        self,
+        depth,
+        kind,
+        *,
+        num_classes,
+        frames=8,
+        stem="5x7x7",
+        pool="paper",
+        kernel_size=3,
+        share_weights=True,
+        fuse_views=True,
+        layers=None,
+        width=1.0,
+        dropout=0.5,
+        remat=False,
+        norm=BatchNorm,
+        dtype=jnp.float32,
+        rngs,
+    ):
+        check_choice("kind", kind, KINDS)
+        check_choice("frames", frames, (8, 32))
+        check_choice("stem", stem, ("5x7x7", "1x7x7"))
+        check_choice("pool", pool, ("paper", "code"))
+        self.kind, self.pool = kind, pool
+        self.stem_taps = 5 if frames == 32 and stem == "5x7x7" else 1
+        self.stem_stride = 2 if frames == 32 else 1  # in time, of the convolution and of the pool
+        self.kernel_size, self.share_weights, self.fuse_views = kernel_size, share_weights, fuse_views
+        # The code's pools are not padded in time: each needs as many frames as it looks at.
+        self.smallest = (1 if pool == "paper" else 2 if frames == 8 else 7, 5, 5)
+        super().__init__(
+            depth,
+            num_classes=num_classes,
+            layers=layers,
+            width=width,
+            dropout=dropout,
+            remat=remat,
+            norm=norm,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def stem_conv(self, in_features, out_features, **kwargs):
+        return conv(in_features, out_features, (self.stem_taps, 7, 7), strides=(self.stem_stride, 2, 2), **kwargs)
+
+    def stem_pool(self, x):
+        if self.pool == "paper":
+            return max_pool(x, (3, 3, 3), strides=(self.stem_stride, 2, 2), padding=((1, 1),) * 3)
+        window = (self.stem_stride, 3, 3)
+        return max_pool(x, window, strides=(self.stem_stride, 2, 2), padding=((0, 0), (1, 1), (1, 1)))
+
+    def unit(self, stage, index, in_features, width, **kwargs):
+        if (sum(self.layers[:stage]) + index) % 2 == 0:
+            return Bottleneck(in_features, width, **kwargs)
+        if self.kind in TAPS:
+            return Bottleneck(in_features, width, taps=TAPS[self.kind], **kwargs)
+        cost = {
+            "kernel_size": self.kernel_size,
+            "adaptive": self.kind == "cost_b",
+            "share_weights": self.share_weights,
+            "fuse_views": self.fuse_views,
+        }
+        return CoSTBottleneck(in_features, width, cost=cost, **kwargs)
+
+    def after(self, name, x):
+        """The max pool over time that follows the first stage."""
+        if name != "layer1":
+            return x
+        if self.pool == "paper":
+            return max_pool(x, (3, 1, 1), strides=(2, 1, 1), padding=((1, 1), (0, 0), (0, 0)))
+        return max_pool(x, (2, 1, 1), strides=(2, 1, 1), padding=((0, 0),) * 3)
+
+    def coefficients(self, video):
+        """α of every CoST unit in a forward pass (CoST §4.5): `{"layer1/1": [B, 3, C], …}`, views H-W, T-W, T-H."""
+        x, alphas = self.stem(video)["pool"], {}
+        for name in STAGES:
+            for index, unit in enumerate(getattr(self, name)):
+                if isinstance(unit, CoSTBottleneck):
+                    alpha = unit.coefficients(x)
+                    alphas[f"{name}/{index}"] = jnp.broadcast_to(alpha, (len(video), *alpha.shape[1:]))
+                x = unit(x)
+            x = self.after(name, x)
+        return alphas

@@ -1,0 +1,166 @@
+"""DenseNet over video, in 3D (DenseNet3D) and in 2D, frame by frame.
+
+Huang et al. 2017, "Densely connected convolutional networks"; Diba et al. 2017, "Temporal 3D ConvNets", Table 1. Layers
+have the names of torchvision's and Hara et al.'s weights.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_video.models.convolution import avg_pool, max_pool
+from jax_video.models.layers import (
+    BatchNorm,
+    Conv,
+    Linear,
+    check_choice,
+    check_layers,
+    check_video,
+    param_dtype,
+    run,
+)
+
+LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32)}  # dense layers per block
+GROWTH_RATE = 32  # channels that a dense layer adds
+STEM_WIDTH = 64
+BOTTLENECK = 4  # growth rates: channels between a dense layer's two convolutions
+STEMS = {  # in time, height and width: the first convolution's kernel and strides, and the max pool's strides
+    "t3d": ((3, 7, 7), (2, 2, 2), (1, 2, 2)),
+    "hara": ((7, 7, 7), (1, 2, 2), (2, 2, 2)),
+}
+SMALLEST = (15, 29, 29)  # clip that the stem makes 8×8×8 and the three transitions 1×1×1
+
+
+def conv(in_features, out_features, kernel_size, *, strides=(1, 1, 1), **kwargs):
+    """A convolution, padded so that stride 1 keeps the size; of an even kernel's zeros, one more follows than leads."""
+    padding = tuple(((taps - 1) // 2, taps // 2) for taps in kernel_size)
+    return Conv(in_features, out_features, kernel_size, strides=strides, padding=padding, **kwargs)
+
+
+class DenseLayer(nnx.Module):
+    """BN-ReLU-1×1×1 convolution, BN-ReLU-3×3×3 convolution: `[B, T, H, W, C]` to `[B, T, H, W, C + growth_rate]`.
+
+    What it puts out follows all that it got: every later layer of the block sees it.
+    """
+
+    def __init__(self, in_features, growth_rate, kernel_size, *, norm, dtype, rngs):
+        layer, middle = {"dtype": dtype, "rngs": rngs}, BOTTLENECK * growth_rate
+        self.norm1 = norm(in_features, **layer)
+        self.conv1 = conv(in_features, middle, (1, 1, 1), **layer)
+        self.norm2 = norm(middle, **layer)
+        self.conv2 = conv(middle, growth_rate, kernel_size, **layer)
+
+    def __call__(self, x):
+        y = self.conv1(nnx.relu(self.norm1(x)))
+        y = self.conv2(nnx.relu(self.norm2(y)))
+        return jnp.concatenate([x, y], axis=-1)
+
+
+class Transition(nnx.Module):
+    """BN-ReLU-1×1×1 convolution to half the channels, average pool: `[B, T, H, W, C]` to `[B, T', H', W', C / 2]`."""
+
+    def __init__(self, in_features, window, *, norm, dtype, rngs):
+        self.out_features, self.window = in_features // 2, window
+        self.norm = norm(in_features, dtype=dtype, rngs=rngs)
+        self.conv = conv(in_features, self.out_features, (1, 1, 1), dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        return avg_pool(self.conv(nnx.relu(self.norm(x))), self.window, strides=self.window)
+
+
+class DenseNet(nnx.Module):
+    """DenseNet3D, and with `temporal=False` the 2D DenseNet.
+
+    Args:
+      depth: 121 or 169.
+      num_classes: K.
+      layers: dense layers in each of the four blocks, in place of the depth's.
+      width: multiplies the growth rate and the stem's channels, for small runs.
+      temporal: False makes kernels, strides and pools one frame deep. Every frame is then computed on its own, until
+        the global average pool.
+      stem: "t3d" has a first kernel of 3×7×7 and strides it (2, 2, 2) and the pool (1, 2, 2); "hara" 7×7×7, (1, 2, 2)
+        and (2, 2, 2). In 2D they are one.
+      remat: computes a block's activations again in the backward pass: less memory, a third more work.
+      norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
+      dtype: of activations. Parameters, moments, the head and the logits are float32 at least.
+      rngs: key of the initial parameters.
+
+    Raises:
+      UserError: an argument is none of those, or, when called, the video's shape does not fit.
+    """
+
+    def __init__(
+        self,
+        depth,
+        *,
+        num_classes,
+        layers=None,
+        width=1.0,
+        temporal=True,
+        stem="t3d",
+        remat=False,
+        norm=BatchNorm,
+        dtype=jnp.float32,
+        rngs,
+    ):
+        check_choice("depth", depth, LAYERS)
+        check_choice("stem", stem, STEMS)
+        layers = check_layers(LAYERS[depth] if layers is None else layers, 4)
+        self.temporal, self.remat = temporal, remat
+        growth_rate, features = (max(1, round(width * channels)) for channels in (GROWTH_RATE, STEM_WIDTH))
+        layer = {"norm": norm, "dtype": dtype, "rngs": rngs}
+
+        kernel_size, strides, self.pool_strides = map(self.extent, STEMS[stem])
+        self.conv0 = conv(3, features, kernel_size, strides=strides, dtype=dtype, rngs=rngs)
+        self.norm0 = norm(features, dtype=dtype, rngs=rngs)
+        for block, count in enumerate(layers, start=1):
+            units = nnx.List()
+            for _ in range(count):
+                units.append(DenseLayer(features, growth_rate, self.extent((3, 3, 3)), **layer))
+                features += growth_rate
+            setattr(self, f"denseblock{block}", units)
+            if block < 4:
+                transition = self.transition(block, features, **layer)
+                setattr(self, f"transition{block}", transition)
+                features = transition.out_features
+        self.norm5 = norm(features, dtype=dtype, rngs=rngs)
+        self.classifier = Linear(features, num_classes, dtype=param_dtype(dtype), rngs=rngs)
+
+    def extent(self, sizes):
+        """Sizes in time, height and width as this network has them: in 2D they are one frame deep."""
+        return sizes if self.temporal else (1, *sizes[1:])
+
+    def transition(self, block, in_features, **kwargs):
+        """What follows block 1, 2 or 3."""
+        del block
+        return Transition(in_features, self.extent((2, 2, 2)), **kwargs)
+
+    def stages(self, video):
+        """What every row of Table 1 puts out, each `[B, T', H', W', C]`.
+
+        `conv0`, `pool0`, `denseblock1`, `transition1`, … `denseblock4`, and `norm5` after its ReLU.
+        """
+        check_video(video, smallest=self.extent(SMALLEST))
+        x = nnx.relu(self.norm0(self.conv0(video)))
+        outputs = {"conv0": x}
+        window = self.extent((3, 3, 3))
+        padding = tuple((taps // 2, taps // 2) for taps in window)
+        x = outputs["pool0"] = max_pool(x, window, strides=self.pool_strides, padding=padding)
+        for block in (1, 2, 3, 4):
+            x = outputs[f"denseblock{block}"] = run(getattr(self, f"denseblock{block}"), x, remat=self.remat)
+            if block < 4:
+                x = outputs[f"transition{block}"] = getattr(self, f"transition{block}")(x)
+        outputs["norm5"] = nnx.relu(self.norm5(x))
+        return outputs
+
+    def features(self, video):
+        """The last block's output after BN and ReLU: normalised video `[B, T, H, W, 3]` to `[B, T', H', W', D]`."""
+        return self.stages(video)["norm5"]
+
+    def __call__(self, video, *, keys=None):
+        """Class scores before the softmax: normalised video `[B, T, H, W, 3]` to `[B, K]`.
+
+        `keys` are for dropout, which this network does not have.
+        """
+        del keys
+        pooled = self.features(video).mean(axis=(1, 2, 3), dtype=self.classifier.dtype)  # [B, D]
+        return self.classifier(pooled)

@@ -1,0 +1,200 @@
+"""2D ResNet and ResNeXt over the frames of a video: what C2D, CoST and ST-ResNet extend.
+
+He et al. 2016, "Deep residual learning"; Xie et al. 2017, "Aggregated residual transformations". Every frame is
+computed on its own, until the global average pool. Layers have the names of torchvision's weights.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_video.models.convolution import max_pool
+from jax_video.models.layers import (
+    BatchNorm,
+    Conv,
+    Dropout,
+    Linear,
+    check_choice,
+    check_layers,
+    check_video,
+    param_dtype,
+    run,
+)
+
+LAYERS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # bottlenecks per stage
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+STAGE_WIDTHS = (64, 128, 256, 512)
+STAGE_STRIDES = (1, 2, 2, 2)  # in height and width
+
+
+def conv(in_features, out_features, kernel_size, *, strides=(1, 1, 1), **kwargs):
+    """A convolution that is padded so that stride 1 keeps the size."""
+    padding = tuple((taps // 2, taps // 2) for taps in kernel_size)
+    return Conv(in_features, out_features, kernel_size, strides=strides, padding=padding, **kwargs)
+
+
+class Projection(nnx.Module):
+    """Shortcut where a unit changes the shape: a strided 1×1×1 convolution and BN."""
+
+    def __init__(self, in_features, out_features, *, stride, norm, dtype, rngs):
+        self.conv = conv(in_features, out_features, (1, 1, 1), strides=(1, stride, stride), dtype=dtype, rngs=rngs)
+        self.bn = norm(out_features, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        return self.bn(self.conv(x))
+
+
+class Bottleneck(nnx.Module):
+    """1×1, 3×3 and 1×1 convolution in space, `[B, T, H, W, C_in]` to `[B, T, H', W', 4 width]`.
+
+    Args:
+      stride: in height and width, at the 3×3 convolution or, with `stride_on="1x1"` (Caffe's networks), at the first.
+      taps: of the three convolutions in time, in which nothing is strided: (1, 1, 1) is the 2D unit.
+      cardinality, group_width: groups of the 3×3 convolution and, at width 64, the channels of each; ResNet is (1, 64).
+    """
+
+    def __init__(
+        self,
+        in_features,
+        width,
+        *,
+        stride=1,
+        taps=(1, 1, 1),
+        cardinality=1,
+        group_width=64,
+        stride_on="3x3",
+        norm=BatchNorm,
+        dtype=jnp.float32,
+        rngs,
+    ):
+        layer = {"dtype": dtype, "rngs": rngs}
+        middle, self.out_features = cardinality * max(1, width * group_width // 64), 4 * width
+        first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
+        self.conv1 = conv(in_features, middle, (taps[0], 1, 1), strides=(1, first, first), **layer)
+        self.bn1 = norm(middle, **layer)
+        self.conv2 = conv(middle, middle, (taps[1], 3, 3), strides=(1, second, second), groups=cardinality, **layer)
+        self.bn2 = norm(middle, **layer)
+        self.conv3 = conv(middle, self.out_features, (taps[2], 1, 1), **layer)
+        self.bn3 = norm(self.out_features, **layer)
+        if stride != 1 or in_features != self.out_features:
+            self.downsample = Projection(in_features, self.out_features, stride=stride, norm=norm, **layer)
+        else:
+            self.downsample = None
+
+    def residual(self, x):
+        x = nnx.relu(self.bn1(self.conv1(x)))
+        x = nnx.relu(self.bn2(self.conv2(x)))
+        return self.bn3(self.conv3(x))
+
+    def total(self, x):
+        """The sum of residual branch and shortcut, before the ReLU."""
+        return self.residual(x) + (x if self.downsample is None else self.downsample(x))
+
+    def __call__(self, x):
+        return nnx.relu(self.total(x))
+
+
+class ResNet2D(nnx.Module):
+    """ResNet-50/101/152; with `cardinality=32` ResNeXt.
+
+    Args:
+      depth: 50, 101 or 152.
+      num_classes: K.
+      channels: of the video: 3 for RGB, 20 for ten fields of optical flow.
+      layers: units in each of the four stages, in place of the depth's.
+      width: multiplies all widths, for small runs.
+      cardinality, group_width: see `Bottleneck`; ResNeXt-50 32×4d is (32, 4), ResNeXt-101 32×8d is (32, 8).
+      stride_on: "3x3", or "1x1" as in Caffe's networks.
+      dropout: probability that a pooled feature is dropped in training.
+      remat: computes a stage's activations again in the backward pass: less memory, a third more work.
+      norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
+      dtype: of activations. Parameters, moments, the head and the logits are float32 at least.
+      rngs: key of the initial parameters.
+
+    Raises:
+      UserError: an argument is none of those, or, when called, the video's shape does not fit.
+    """
+
+    smallest = (1, 5, 5)  # clip whose stages see more than one place: the stem divides space by 4
+
+    def __init__(
+        self,
+        depth,
+        *,
+        num_classes,
+        channels=3,
+        layers=None,
+        width=1.0,
+        cardinality=1,
+        group_width=64,
+        stride_on="3x3",
+        dropout=0.0,
+        remat=False,
+        norm=BatchNorm,
+        dtype=jnp.float32,
+        rngs,
+    ):
+        check_choice("depth", depth, LAYERS)
+        check_choice("stride_on", stride_on, ("3x3", "1x1"))
+        self.layers = check_layers(LAYERS[depth] if layers is None else layers, 4)
+        self.channels, self.remat = channels, remat
+        widths = [max(1, round(width * w)) for w in STAGE_WIDTHS]
+        layer = {"norm": norm, "dtype": dtype, "rngs": rngs}
+        group = {"cardinality": cardinality, "group_width": group_width, "stride_on": stride_on}
+
+        self.conv1 = self.stem_conv(channels, widths[0], dtype=dtype, rngs=rngs)
+        self.bn1 = norm(widths[0], dtype=dtype, rngs=rngs)
+        features = widths[0]
+        for stage, (count, stage_width, stride) in enumerate(zip(self.layers, widths, STAGE_STRIDES, strict=True)):
+            units = nnx.List()
+            for index in range(count):
+                stride = stride if index == 0 else 1
+                units.append(self.unit(stage, index, features, stage_width, stride=stride, **group, **layer))
+                features = units[-1].out_features
+            setattr(self, STAGES[stage], units)
+        self.dropout = Dropout(dropout)
+        self.fc = Linear(features, num_classes, dtype=param_dtype(dtype), rngs=rngs)
+
+    def stem_conv(self, in_features, out_features, **kwargs):
+        """The first convolution."""
+        return conv(in_features, out_features, (1, 7, 7), strides=(1, 2, 2), **kwargs)
+
+    def stem_pool(self, x):
+        """The max pool before the first stage."""
+        return max_pool(x, (1, 3, 3), strides=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1)))
+
+    def unit(self, stage, index, in_features, width, **kwargs):
+        """The unit of that index in stage 0, 1, 2 or 3."""
+        del stage, index
+        return Bottleneck(in_features, width, **kwargs)
+
+    def after(self, name, x):
+        """What follows a stage: nothing."""
+        del name
+        return x
+
+    def stem(self, video):
+        """What the first convolution and the pool put out: `conv1` and `pool`."""
+        check_video(video, smallest=self.smallest, channels=self.channels)
+        x = nnx.relu(self.bn1(self.conv1(video)))
+        return {"conv1": x, "pool": self.stem_pool(x)}
+
+    def stages(self, video):
+        """What every stage puts out: `conv1`, `pool` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""
+        outputs = self.stem(video)
+        x = outputs["pool"]
+        for name in STAGES:
+            outputs[name] = run(getattr(self, name), x, remat=self.remat)
+            x = self.after(name, outputs[name])
+        return outputs
+
+    def features(self, video):
+        """The last stage's output: normalised video `[B, T, H, W, channels]` to `[B, T', H', W', D]`."""
+        return self.stages(video)["layer4"]
+
+    def __call__(self, video, *, keys=None):
+        """Class scores before the softmax, `[B, K]`: of the mean over frames and places.
+
+        `keys` are `[B]` random keys, which dropout needs in training.
+        """
+        pooled = self.features(video).mean(axis=(1, 2, 3), dtype=self.fc.dtype)  # [B, D]
+        return self.fc(self.dropout(pooled, keys))

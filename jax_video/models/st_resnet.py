@@ -1,0 +1,148 @@
+"""Two streams, ST-ResNet and ST-ResNet* (Feichtenhofer et al. 2016), on the 2D ResNet."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_video.models.convolution import avg_pool, max_pool
+from jax_video.models.layers import BatchNorm, check_choice, sequence
+from jax_video.models.resnet2d import STAGES, Bottleneck, ResNet2D
+
+FLOW_CHANNELS = 20  # x and y of ten consecutive fields of optical flow
+
+
+class Stream(ResNet2D):
+    """One stream: a class score for every frame and every place that a 7×7 average pool looks at.
+
+    Args (and those of `ResNet2D`):
+      temporal: gives the first and the last convolution of every stage's second unit three taps in time (§3.2).
+      temporal_pool: ST-ResNet*'s max pool over 5 frames with stride 2: "after" the spatial pool (the paper), "before"
+        it (the authors' code), or "none".
+    """
+
+    def __init__(
+        self,
+        depth,
+        *,
+        num_classes,
+        channels=3,
+        temporal=False,
+        temporal_pool="none",
+        layers=None,
+        width=1.0,
+        stride_on="3x3",
+        remat=False,
+        norm=BatchNorm,
+        dtype=jnp.float32,
+        rngs,
+    ):
+        check_choice("temporal_pool", temporal_pool, ("none", "after", "before"))
+        self.temporal, self.temporal_pool = temporal, temporal_pool
+        self.smallest = (1 if temporal_pool == "none" else 5, 5, 5)
+        super().__init__(
+            depth,
+            num_classes=num_classes,
+            channels=channels,
+            layers=layers,
+            width=width,
+            stride_on=stride_on,
+            remat=remat,
+            norm=norm,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def unit(self, stage, index, in_features, width, **kwargs):
+        del stage
+        taps = (3, 1, 3) if self.temporal and index == 1 else (1, 1, 1)
+        return Bottleneck(in_features, width, taps=taps, **kwargs)
+
+    def head(self, x):
+        """Class scores `[B, T', h, w, K]` of the last stage's output `[B, T, H, W, D]`; small maps are pooled whole."""
+        x = x.astype(self.fc.dtype)
+        if self.temporal_pool == "before":
+            x = pool_over_time(x)
+        x = avg_pool(x, (1, min(7, x.shape[2]), min(7, x.shape[3])), strides=(1, 1, 1))
+        if self.temporal_pool == "after":
+            x = pool_over_time(x)
+        return self.fc(x)
+
+    def __call__(self, video, *, keys=None):
+        """Normalised video `[B, T, H, W, channels]` to class scores `[B, T', h, w, K]`. Nothing is dropped."""
+        del keys
+        return self.head(self.features(video))
+
+
+def pool_over_time(x):
+    return max_pool(x, (5, 1, 1), strides=(2, 1, 1), padding=((0, 0),) * 3)
+
+
+class TwoStreams(nnx.Module):
+    """Appearance and motion stream, side by side or as ST-ResNet.
+
+    Args (and those of `Stream`):
+      connections: the motion residuals of ST-ResNet: at every stage's second unit, the motion stream's input is added
+        to what the appearance unit's residual branch sees (§3.1, equation 3). Gradients flow into both.
+      flow_channels: of the motion stream's input.
+    """
+
+    def __init__(
+        self,
+        depth,
+        *,
+        num_classes,
+        connections=True,
+        temporal=True,
+        temporal_pool="none",
+        flow_channels=FLOW_CHANNELS,
+        layers=None,
+        width=1.0,
+        stride_on="3x3",
+        remat=False,
+        norm=BatchNorm,
+        dtype=jnp.float32,
+        rngs,
+    ):
+        options = {
+            "num_classes": num_classes,
+            "temporal": temporal,
+            "temporal_pool": temporal_pool,
+            "layers": layers,
+            "width": width,
+            "stride_on": stride_on,
+            "remat": remat,
+            "norm": norm,
+            "dtype": dtype,
+            "rngs": rngs,
+        }
+        self.appearance = Stream(depth, **options)
+        self.motion = Stream(depth, channels=flow_channels, **options)
+        self.connections, self.remat = connections, remat
+
+    def features(self, rgb, flow):
+        """The last stages' outputs: `[B, T, H, W, 3]` and `[B, T, H, W, 20]` to a pair of `[B, T, H', W', D]`."""
+        a, m = self.appearance.stem(rgb)["pool"], self.motion.stem(flow)["pool"]
+        step = connected_stage if self.connections else separate_stage
+        for name in STAGES:
+            units = getattr(self.appearance, name), getattr(self.motion, name)
+            a, m = (nnx.remat(step) if self.remat else step)(*units, a, m)
+        return a, m
+
+    def __call__(self, rgb, flow, *, keys=None):
+        """Normalised RGB and flow to a pair of class scores `[B, T', h, w, K]`. Nothing is dropped."""
+        del keys
+        a, m = self.features(rgb, flow)
+        return self.appearance.head(a), self.motion.head(m)
+
+
+def separate_stage(appearance_units, motion_units, a, m):
+    """One stage of both streams, `[B, T, H, W, C]` each."""
+    return sequence(appearance_units, a), sequence(motion_units, m)
+
+
+def connected_stage(appearance_units, motion_units, a, m):
+    """The same with a motion residual at the second unit: x̂ᵃ = f(xᵃ) + F(xᵃ + f(xᵐ)), where f is the ReLU."""
+    total = appearance_units[0].total(a)  # xᵃ
+    m = motion_units[0](m)  # f(xᵐ)
+    if len(appearance_units) > 1:
+        total, m = nnx.relu(total) + appearance_units[1].residual(total + m), motion_units[1](m)
+    return sequence(appearance_units[2:], nnx.relu(total)), sequence(motion_units[2:], m)

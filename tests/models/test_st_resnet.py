@@ -1,0 +1,205 @@
+"""Two streams, ST-ResNet and ST-ResNet*: equal to the PyTorch reference, as large as published, and the laws."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import parity
+import pytest
+import torch
+from flax import nnx
+from reference import st_resnet as reference
+
+from jax_video import losses, models, state
+from jax_video.errors import UserError
+
+SMALL = {"width": 0.125, "layers": (2, 2, 2, 2)}  # with a second unit in every stage: it holds all that is special
+RGB, FLOW = (6, 40, 24, 3), (6, 40, 24, 20)
+NETWORKS = {
+    "appearance_stream": (SMALL, [RGB]),
+    "motion_stream": (SMALL | {"stride_on": "1x1", "layers": (1, 1, 1, 1)}, [FLOW]),
+    "two_streams": (SMALL, [RGB, FLOW]),
+    "st_resnet": (SMALL | {"layers": (3, 2, 1, 1)}, [RGB, FLOW]),
+    "st_resnet_star": (SMALL | {"layers": (2, 1, 1, 1)}, [RGB, FLOW]),
+    "st_resnet_star, the code's pool": (SMALL | {"temporal_pool": "before"}, [RGB, FLOW]),
+}
+TRAINED = ["motion_stream", "st_resnet", "st_resnet_star"]
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread():
+    with parity.one_torch_thread():
+        yield
+
+
+def pair(label, dtype):
+    options, shapes = NETWORKS[label]
+    name, options = label.split(",")[0], options | {"num_classes": parity.CLASSES}
+    model = nnx.eval_shape(lambda: models.build(name, rngs=nnx.Rngs(0), dtype=dtype, **options))
+    return model, reference.build(name, **options), *shapes
+
+
+@pytest.mark.usefixtures("strict_dtypes")
+@pytest.mark.parametrize("label", NETWORKS)
+def test_test_mode_forward_in_float32(label):
+    parity.check_test_mode_forward(*pair(label, jnp.float32))
+
+
+@pytest.mark.parametrize("label", TRAINED)
+def test_gradients_in_float64(label):
+    with jax.enable_x64(True):
+        parity.check_training(*pair(label, jnp.float64))
+
+
+def abstract(name, **kwargs):
+    return nnx.eval_shape(lambda: models.build(name, num_classes=101, rngs=nnx.Rngs(0), **kwargs))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("appearance_stream", 23_714_981),
+        ("motion_stream", 23_768_293),
+        ("two_streams", 23_714_981 + 23_768_293),
+        ("st_resnet", 58_624_394),
+        ("st_resnet_star", 58_624_394),
+    ],
+)
+def test_parameters_are_as_many_as_published(name, expected):
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.split(abstract(name))[1])) == expected
+    with torch.device("meta"):
+        assert sum(p.numel() for p in reference.build(name, 101).parameters()) == expected
+
+
+def output_shapes(model, frames, size):
+    definition, params, batch_stats = state.split(model)
+    videos = [jax.ShapeDtypeStruct((2, frames, size, size, channels), jnp.float32) for channels in (3, 20)]
+    outputs = jax.eval_shape(lambda p, b, v: nnx.merge(definition, p, b)(*v), params, batch_stats, videos)
+    return [output.shape for output in outputs]
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "size", "expected"),
+    [
+        ("st_resnet", 5, 224, (5, 1, 1)),
+        ("st_resnet", 25, 256, (25, 2, 2)),
+        ("st_resnet_star", 11, 224, (4, 1, 1)),
+        ("st_resnet_star", 25, 256, (11, 2, 2)),
+        ("two_streams", 1, 112, (1, 1, 1)),  # a map smaller than the pool's window
+    ],
+)
+def test_there_are_scores_of_every_frame_and_place(name, frames, size, expected):
+    model = abstract(name, layers=(2, 2, 2, 2))
+    assert output_shapes(model, frames, size) == [(2, *expected, 101)] * 2
+
+
+def randomized(model, seed=1):
+    """(definition, params, batch_stats) with BatchNorm's scales, offsets and moments away from zero and one."""
+    definition, params, batch_stats = state.split(model)
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype) if leaf.ndim == 1 else leaf
+
+    return definition, jax.tree.map(draw, params), jax.tree.map(draw, batch_stats)
+
+
+def small(name, **kwargs):
+    return models.build(name, num_classes=5, rngs=nnx.Rngs(0), **SMALL, **kwargs)
+
+
+@functools.partial(parity.jit, static_argnums=0)
+def scores(definition, params, batch_stats, *videos):
+    return nnx.view(nnx.merge(definition, params, batch_stats), use_running_average=True)(*videos)
+
+
+def test_a_repeated_frame_looks_to_averaging_taps_as_to_the_2d_network():
+    """Without the motion residuals, and away from the clip's ends, whose zero padding the averages see (§3.2)."""
+    two, st = small("two_streams"), small("st_resnet", connections=False)
+    definition, params, batch_stats = randomized(two)
+    _, spatiotemporal, _ = state.split(st)
+    averaging = jax.tree.map(
+        lambda old, new: (
+            jnp.broadcast_to(old / new.shape[0], new.shape) if old.ndim == 5 and old.shape != new.shape else old
+        ),
+        params,
+        spatiotemporal,
+    )
+    rng = np.random.default_rng(0)
+    rgb, flow = (np.repeat(rng.normal(size=(2, 1, 32, 32, c)), 19, axis=1).astype(np.float32) for c in (3, 20))
+    expected = scores(definition, params, batch_stats, rgb, flow)
+    ours = scores(nnx.graphdef(st), averaging, batch_stats, rgb, flow)
+    for theirs, mine in zip(expected, ours, strict=True):
+        middle = slice(8, 11)  # eight convolutions over 3 frames see 8 frames to either side
+        np.testing.assert_allclose(mine[:, middle], theirs[:, middle], atol=1e-5 * np.abs(theirs).max())
+        assert np.abs(mine[:, 0] - theirs[:, 0]).max() > 1e-3 * np.abs(theirs).max()
+
+
+def test_motion_learns_from_the_loss_of_appearance_but_not_the_other_way_round():
+    definition, params, batch_stats = randomized(small("st_resnet"))
+    rng = np.random.default_rng(0)
+    videos = [rng.normal(size=(2, 3, 16, 16, channels)).astype(np.float32) for channels in (3, 20)]
+
+    @parity.jit
+    def gradients(params):
+        """Of the appearance stream's loss, and of the motion stream's."""
+
+        def loss(params):
+            outputs = nnx.merge(definition, params, batch_stats)(*videos)
+            return [losses.per_frame_cross_entropy(output, jnp.array([1, 3])).sum() for output in outputs]
+
+        _, pull = jax.vjp(loss, params)
+        return pull([1.0, 0.0])[0], pull([0.0, 1.0])[0]
+
+    of_appearance, of_motion = gradients(params)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(of_appearance["appearance"]["layer1"]))
+    for stage in range(1, 5):  # through each of the four connections
+        assert np.any(of_appearance["motion"][f"layer{stage}"][0]["conv1"]["kernel"])
+    assert not np.any(of_appearance["motion"]["fc"]["kernel"])
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(of_motion["appearance"]))
+    assert np.any(of_motion["motion"]["conv1"]["kernel"])
+
+
+def test_loss_sums_frames_and_streams_and_averages_places():
+    rng = np.random.default_rng(0)
+    streams = tuple(jnp.asarray(rng.normal(size=(2, 3, 2, 1, 5)), jnp.float32) for _ in range(2))
+    label = jnp.array([4, 0])
+    expected = np.zeros(2)
+    for logits in map(np.asarray, streams):
+        for row, frame, place in np.ndindex(2, 3, 2):
+            values = logits[row, frame, place, 0]
+            expected[row] += (np.log(np.exp(values).sum()) - values[label[row]]) / 2
+    np.testing.assert_allclose(losses.per_frame_cross_entropy(streams, label), expected, rtol=1e-5)
+    mean = losses.per_frame_cross_entropy(streams, label, reduction="mean")
+    np.testing.assert_allclose(mean, expected / 3, rtol=1e-5)
+    with pytest.raises(UserError, match="unknown loss reduction 'median': choose sum or mean"):
+        losses.per_frame_cross_entropy(streams, label, reduction="median")
+
+
+def test_rematerialisation_changes_nothing():
+    videos = [np.random.default_rng(0).normal(size=(2, 2, 16, 16, channels)).astype(np.float32) for channels in (3, 20)]
+
+    def run(remat):
+        smallest = {"width": 0.0625, "layers": (2, 1, 1, 1)}
+        model = models.build("st_resnet", num_classes=5, rngs=nnx.Rngs(0), remat=remat, **smallest)
+        definition, params, batch_stats = state.split(model)
+
+        def loss(params):
+            model = nnx.merge(definition, params, batch_stats)
+            outputs = model(*videos)
+            return sum(jnp.sum(jnp.square(o)) for o in outputs), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+        return parity.jit(jax.grad(loss, has_aux=True))(params)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max()), run(False), run(True))
+
+
+def test_errors_say_what_is_wrong():
+    with pytest.raises(UserError, match=r"shape \(1, 4, 64, 64, 3\); expected \[batch, frames, height, width, 20\]"):
+        abstract("motion_stream")(jnp.zeros((1, 4, 64, 64, 3)))
+    with pytest.raises(UserError, match="temporal_pool='max' is unknown; choose one of 'none', 'after', 'before'"):
+        abstract("st_resnet", temporal_pool="max")
+    with pytest.raises(UserError, match="clips of 4 frames.*at least 5 frames"):
+        output_shapes(abstract("st_resnet_star"), 4, 64)
