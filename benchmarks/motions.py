@@ -1,0 +1,99 @@
+"""What small networks of every family learn of the embedded data set `motions`, all with the same training budget.
+
+    python benchmarks/motions.py --out=runs/motions-comparison
+    python benchmarks/motions.py --out=runs/motions-comparison --networks=cost_a,cost_b --seeds=0
+
+No single frame tells a class from its reverse: a network that only pools over time stays near 50 % within a pair, which
+is the share of test videos whose true class scores higher than its reverse. Networks are narrow and shallow, and but
+for the model section the config is that of `configs/stc.py`. A run that is done is not repeated.
+"""
+
+import json
+import pathlib
+import statistics
+import sys
+
+from absl import app, flags
+from tqdm import tqdm
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from configs import stc  # noqa: E402
+from jax_video import evaluate, sharding, state  # noqa: E402
+from jax_video.data import motions  # noqa: E402
+from jax_video.data.manifest import Manifest  # noqa: E402
+from jax_video.train import train  # noqa: E402
+
+UNITS = {"width": 0.25, "layers": (1, 1, 1, 1)}
+COST = {"width": 0.25, "layers": (2, 2, 2, 2), "pool": "code"}
+DENSE = {"width": 0.5, "layers": (2, 2, 2, 2)}
+NETWORKS = {
+    "c2d, pool code": {"name": "c2d_resnet50", **COST},
+    "c2d, pool paper": {"name": "c2d_resnet50", **COST, "pool": "paper"},
+    "c3d_3x1x1": {"name": "c3d_3x1x1_resnet50", **COST},
+    "c3d_3x3x3": {"name": "c3d_3x3x3_resnet50", **COST},
+    "cost_a": {"name": "cost_a_resnet50", **COST},
+    "cost_b": {"name": "cost_b_resnet50", **COST},
+    "densenet3d": {"name": "densenet3d121", **DENSE},
+    "t3d": {"name": "t3d121", **DENSE},
+    "stc_resnet": {"name": "stc_resnet18", "frames": 16, **UNITS},
+    "inception3d": {"name": "inception3d", "width": 0.25},
+}
+REVERSE = {
+    **{"left": "right", "up": "down", "clockwise": "counterclockwise", "growing": "shrinking"},
+    **{"right": "left", "down": "up", "counterclockwise": "clockwise", "shrinking": "growing"},
+}
+
+NAMES = flags.DEFINE_string("networks", ";".join(NETWORKS), "Which, separated by semicolons.")
+SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "A run for each.")
+EPOCHS = flags.DEFINE_integer("epochs", 10, "Of 320 videos each, for every network.", lower_bound=1)
+OUT = flags.DEFINE_string("out", None, "Folder of the runs.", required=True)
+
+
+def within_pair(workdir, classes):
+    """Share of the test videos whose true class scores higher than the same motion backwards."""
+    lines = [json.loads(line) for line in (workdir / "predictions.jsonl").read_text().splitlines()]
+    better = [
+        line["scores"][classes.index(line["label"])] > line["scores"][classes.index(REVERSE[line["label"]])]
+        for line in lines
+    ]
+    return statistics.mean(better)
+
+
+def run(name, seed, manifest, mesh):
+    """(top-1, accuracy within a pair) of the run's best checkpoint on the test videos."""
+    config = stc.get_config(f"epochs={EPOCHS.value}")
+    config.seed = seed
+    config.train.validate_epochs = EPOCHS.value
+    del config.model
+    config.model = NETWORKS[name]
+    workdir = pathlib.Path(OUT.value) / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}-epochs{EPOCHS.value}"
+    new = train(config, manifest, workdir, mesh)
+    result = None if new else evaluate.read_result(config, manifest, workdir, mesh)
+    result = result or evaluate.test(config, manifest, workdir, mesh)
+    return result["top1"], within_pair(workdir, manifest.classes)
+
+
+def main(_):
+    names = NAMES.value.split(";")
+    if unknown := sorted(set(names) - set(NETWORKS)):
+        raise app.UsageError(f"unknown networks {'; '.join(unknown)}; choose from {'; '.join(NETWORKS)}")
+    manifest = Manifest.read(motions.make() / "manifest.jsonl")
+    mesh = sharding.make_mesh()
+    rows = []
+    for name in names:
+        results = [run(name, int(seed), manifest, mesh) for seed in tqdm(SEEDS.value, name)]
+        top1, pair = ([f"{100 * value:.1f}" for value in values] for values in zip(*results, strict=True))
+        config = stc.get_config()
+        del config.model
+        config.model = NETWORKS[name]
+        _, params, _ = state.abstract(config, len(manifest.classes))
+        count = sum(leaf.size for leaf in state.named_leaves(params).values())
+        rows.append(f"| {name} | {count:,} | {', '.join(top1)} | {', '.join(pair)} |")
+        print(rows[-1], flush=True)
+    print("\n| network | parameters | top-1, % | within a pair, % |\n|---|---|---|---|", *rows, sep="\n")
+
+
+if __name__ == "__main__":
+    app.run(main)
