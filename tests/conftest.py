@@ -3,11 +3,14 @@
 import os
 import pathlib
 
+# Networks of a few channels run for milliseconds but compile for seconds: a third of them without these two.
+FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 # Before jax starts: one process shows eight devices, so that sharding is tested on any machine.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE} --xla_force_host_platform_device_count=8"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+import torch  # noqa: E402
 from absl import flags  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -19,6 +22,16 @@ def strict_dtypes():
     """Implicit dtype promotion is an error; not for the optimizer, whose schedules rely on it."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture
+def one_torch_thread():
+    """PyTorch draws the same weights in every run, on one thread: more stand in the way of ours on small arrays."""
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

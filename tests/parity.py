@@ -4,9 +4,6 @@ Weights, BatchNorm's scale and offset and the running moments are random and cop
 are compared in float64: in float32 ReLU and max pool flip with rounding, and PyTorch misses its own float64 gradients.
 """
 
-import contextlib
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,20 +16,6 @@ from jax_video import losses, optimizer, state
 
 # Larger steps on fewer clips let rounding grow a thousandfold: BatchNorm sees only eight values in the last stage.
 BATCH, CLASSES, LEARNING_RATE = 4, 7, 0.01
-jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)  # compiling takes the time here
-
-
-@contextlib.contextmanager
-def one_torch_thread():
-    """The same weights in every run; one thread, because on arrays this small PyTorch's threads only stand in the way
-    of ours."""
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def randomize(network):
@@ -116,7 +99,7 @@ def check_test_mode_forward(model, network, *input_shapes, batch=BATCH):
     rng = np.random.default_rng(0)
     videos = [rng.normal(size=(batch, *shape)).astype(np.float32) for shape in input_shapes]
 
-    @jit
+    @jax.jit
     def forward(params, batch_stats, videos):
         return nnx.view(nnx.merge(definition, params, batch_stats), use_running_average=True)(*videos)
 
@@ -135,7 +118,7 @@ def check_training(model, network, *input_shapes, steps=1, batch=BATCH):
     opt_state = tx.init(params)
     torch_tx = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=0.9, nesterov=True, weight_decay=1e-4)
 
-    @jit
+    @jax.jit
     def train_step(params, batch_stats, opt_state, videos, targets):
         def loss(params, videos):
             model = nnx.merge(definition, params, batch_stats)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 import tiny
-from conftest import ROOT
+from conftest import FAST_COMPILE, ROOT
 
 from jax_video import optimizer, runlog
 from jax_video import state as state_lib
@@ -28,7 +28,7 @@ def start(
     What it prints is added to the file WORKDIR.log. Programs that one start has compiled are there for the next.
     """
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{FAST_COMPILE} --xla_force_host_platform_device_count={devices}",
         "JAX_COMPILATION_CACHE_DIR": str(manifest.parent / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

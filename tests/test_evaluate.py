@@ -62,7 +62,7 @@ class Affine(nnx.Module):
         size = SAMPLING.frames * SAMPLING.size**2 * 3
         self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), (size, num_classes)))
 
-    def __call__(self, x):
+    def __call__(self, x, *, keys=None):
         return self.bn(x).reshape(x.shape[0], -1) @ self.kernel[...]
 
 

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 from commands import TinyRun, check_user_error, run, tiny_run
-from conftest import ROOT
+from conftest import FAST_COMPILE, ROOT
 
 from jax_video import runlog
 from jax_video.data.manifest import Manifest
@@ -150,7 +150,7 @@ def test_bad_command_lines(arguments, expected):
 )  # fmt: skip
 def test_bad_values(trained, tmp_path, arguments, expected):
     """Found before anything is compiled."""
-    eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    eight = {"XLA_FLAGS": f"{FAST_COMPILE} --xla_force_host_platform_device_count=8"}
     finished = run(MAIN, *trained.arguments, f"--workdir={tmp_path}", *arguments, env=eight)
     check_user_error(finished, *expected)
 

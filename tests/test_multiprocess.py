@@ -59,17 +59,21 @@ def stop(both: list, workdir: pathlib.Path, step: int) -> int:
     return int(first)
 
 
+# 48 pixels and small steps: see tests/test_train.py on the last stage.
+SMOOTH = ("--config.clip.size=48", "--config.clip.short_side=48", "--config.schedule.learning_rate=0.001")
+
+
 def test_two_processes_are_one(tmp_path, manifest):
     two = tmp_path / "two"
-    stopped = stop(start_two(two, manifest), two, 12)
-    assert_same_run(two, processes.undisturbed(manifest), steps=stopped)
+    stopped = stop(start_two(two, manifest, *SMOOTH), two, 12)
+    assert_same_run(two, processes.undisturbed(manifest, *SMOOTH), steps=stopped)
 
 
 @pytest.mark.slow
 def test_two_processes_go_on_and_test(tmp_path, manifest):
-    one, two = processes.undisturbed(manifest), tmp_path / "two"
-    stopped = stop(start_two(two, manifest), two, 5)
-    assert processes.finish(start_two(two, manifest)) == [0, 0], outputs(two)
+    one, two = processes.undisturbed(manifest, *SMOOTH), tmp_path / "two"
+    stopped = stop(start_two(two, manifest, *SMOOTH), two, 5)
+    assert processes.finish(start_two(two, manifest, *SMOOTH)) == [0, 0], outputs(two)
     assert f"Going on from step {stopped} of" in outputs(two)
     assert_same_run(two, one, steps=24)
     found, expected = (json.loads((workdir / "test.json").read_text()) for workdir in (two, one))
@@ -78,14 +82,14 @@ def test_two_processes_go_on_and_test(tmp_path, manifest):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-# Batches of 16: groups of batch / 8, and of half of that. 48 pixels: see tests/test_train.py on the last stage.
+# Batches of 16: groups of batch / 8, and of half of that.
 @pytest.mark.slow
 @pytest.mark.parametrize("group_size", [None, 2, 1])
 def test_two_processes_are_one_whatever_the_norm(tmp_path, manifest, group_size):
     one, two = tmp_path / "one", tmp_path / "two"
     flags = ["--config.train.epochs=6", "--config.train.batch=16"]
     flags += [] if group_size is None else [f"--config.norm.group_size={group_size}"]
-    flags += ["--config.clip.size=48", "--config.clip.short_side=48", "--config.schedule.learning_rate=0.001"]
+    flags += SMOOTH
     assert processes.finish([processes.start(one, manifest, *flags)]) == [0], processes.output(one)
     assert processes.finish(start_two(two, manifest, *flags)) == [0, 0], outputs(two)
     assert_same_run(two, one, steps=12)

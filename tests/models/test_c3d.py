@@ -8,6 +8,7 @@ import parity
 import pytest
 import torch
 from flax import nnx
+from networks import shapes
 from reference import c3d as reference
 
 from jax_video import models
@@ -36,23 +37,6 @@ def abstract(num_classes=400, **kwargs):
     return nnx.eval_shape(lambda: models.build("c3d", num_classes=num_classes, rngs=nnx.Rngs(0), **kwargs))
 
 
-def call(model, *shape, method="__call__"):
-    """Shapes of what a method returns, without computing."""
-    graphdef, state = nnx.split(model)
-    outputs = jax.eval_shape(
-        lambda state, video: getattr(nnx.merge(graphdef, state), method)(video),
-        nnx.to_pure_dict(state),
-        jax.ShapeDtypeStruct(shape, jnp.float32),
-    )
-    return jax.tree.map(lambda x: x.shape, outputs)
-
-
-@pytest.fixture
-def one_torch_thread():
-    with parity.one_torch_thread():
-        yield
-
-
 @pytest.mark.usefixtures("strict_dtypes", "one_torch_thread")
 def test_test_mode_forward_in_float32():
     network = reference.build(parity.CLASSES, **SMALL)
@@ -74,11 +58,11 @@ def test_parameters():
 
 
 def test_sizes_of_the_paper():
-    sizes = call(abstract(), 2, 16, 112, 112, 3, method="stages")
+    sizes = shapes(abstract(), (2, 16, 112, 112, 3), method="stages")
     assert sizes == {name: (2, *shape) for name, shape in SIZES.items()}
     model = abstract()
     assert model.fc6.linear.kernel.shape == (8192, 4096) and model.fc7.linear.kernel.shape == (4096, 4096)
-    assert call(model, 2, 16, 112, 112, 3) == (2, 400)
+    assert shapes(model, (2, 16, 112, 112, 3), method="__call__") == (2, 400)
 
 
 def test_every_layer_but_the_last_is_normalised_and_has_no_bias():
@@ -94,14 +78,14 @@ def test_every_layer_but_the_last_is_normalised_and_has_no_bias():
 def test_fully_connected_layers_fit_every_clip(frames, size, places):
     model = abstract(5, frames=frames, size=size, width=0.0625)
     assert model.fc6.linear.kernel.shape[0] == places * 32
-    assert call(model, 2, frames, size, size, 3) == (2, 5)
+    assert shapes(model, (2, frames, size, size, 3), method="__call__") == (2, 5)
 
 
 @pytest.mark.parametrize("shape", [(2, 32, 112, 112, 3), (2, 16, 128, 128, 3), (2, 16, 112, 128, 3)])
 def test_another_clip_is_refused(shape):
     found = "{} frames of {}×{}".format(*shape[1:4])
     with pytest.raises(UserError, match=f"got clips of {found}, but .* built for 16 frames of 112×112"):
-        call(abstract(), *shape)
+        shapes(abstract(), shape, method="__call__")
 
 
 @pytest.mark.parametrize(
@@ -113,11 +97,11 @@ def test_another_clip_is_refused(shape):
 )
 def test_a_video_of_the_wrong_shape_is_refused(shape, message):
     with pytest.raises(UserError, match=message):
-        call(abstract(), *shape)
+        shapes(abstract(), shape, method="__call__")
 
 
 def test_features_are_bound_to_no_clip():
-    assert call(abstract(width=0.0625), 2, 8, 40, 72, 3, method="features") == (2, 1, 2, 3, 32)
+    assert shapes(abstract(width=0.0625), (2, 8, 40, 72, 3), method="features") == (2, 1, 2, 3, 32)
 
 
 def test_remat_recomputes_stages():

@@ -130,7 +130,7 @@ def test_both_sides_make_positive_and_negative_pairs():
     definition, params, batch_stats = filled(abstract())
     ids = jnp.array([0, 0, 1, 1, 1, 1])  # two of video 1 must meet their own
 
-    @parity.jit
+    @jax.jit
     def forward(batch_stats, ids, key):
         model = nnx.merge(definition, params, batch_stats)
         return nnx.view(model, use_running_average=True)(clips(), ids=ids, key=key)
@@ -198,7 +198,7 @@ def test_the_teachers_weights_are_constants_among_the_moments():
 def test_gradients_reach_all_of_student_and_head_but_the_students_classifier():
     definition, params, batch_stats = filled(abstract())
 
-    @parity.jit
+    @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def gradient(params):
         model = nnx.merge(definition, params, batch_stats)
@@ -249,12 +249,6 @@ def test_training_moves_the_student_and_leaves_the_teacher_to_the_bit(accumulate
 
 
 # Parity
-
-
-@pytest.fixture
-def one_torch_thread():
-    with parity.one_torch_thread():
-        yield
 
 
 def network_pair(dtype):

@@ -1,7 +1,6 @@
 """2D ResNet, C2D, C3D and CoST: equal to the PyTorch reference, as large as published, and the paper's laws."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +9,16 @@ import parity
 import pytest
 import torch
 from flax import nnx
+from networks import abstract, parameters, shapes
 from reference import cost as reference
 
 from jax_video import models, state
 from jax_video.errors import UserError
 from jax_video.models.convolution import conv
-from jax_video.models.cost import C2D, CoST, fuse_views, views
+from jax_video.models.cost import CoST, fuse_views, views
 from jax_video.models.layers import Dropout
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 # Two units in the first stage, so that both kinds of unit stand in a stage, and one is strided: its index is odd.
 SMALL = {"width": 0.125, "layers": (2, 1, 1, 1)}
@@ -40,12 +42,6 @@ OPERATIONS = {
     "b, not shared, 5 taps": {"adaptive": True, "share_weights": False, "kernel_size": 5},
     "b, stride": {"adaptive": True, "stride": 2},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_torch_thread():
-    with parity.one_torch_thread():
-        yield
 
 
 def pair(label, dtype):
@@ -80,10 +76,6 @@ def test_gradients_of_the_operation_in_float64(label):
         parity.check_training(model, network, (4, 5, 6, 6))
 
 
-def abstract(name, **kwargs):
-    return nnx.eval_shape(lambda: models.build(name, num_classes=400, rngs=nnx.Rngs(0), **kwargs))
-
-
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
@@ -96,8 +88,7 @@ def abstract(name, **kwargs):
     ],
 )
 def test_parameters_are_as_many_as_published(name, options, expected):
-    _, params, _ = state.split(abstract(name, **options))
-    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == expected
+    assert parameters(abstract(name, **options)) == expected
     with torch.device("meta"):
         assert sum(p.numel() for p in reference.build(name, 400, **options).parameters()) == expected
 
@@ -108,8 +99,7 @@ def test_parameters_are_as_many_as_published(name, options, expected):
     + [("resnext50", 25_028_904), ("resnext101", 88_791_336)],
 )
 def test_2d_networks_have_torchvisions_parameters(name, expected):
-    model = nnx.eval_shape(lambda: models.build(name, num_classes=1000, rngs=nnx.Rngs(0)))
-    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.split(model)[1])) == expected
+    assert parameters(abstract(name, 1000)) == expected
 
 
 @pytest.mark.parametrize(
@@ -126,22 +116,11 @@ def test_every_second_unit_is_converted(depth, converted):
         assert [index for index, unit in enumerate(units) if isinstance(unit.conv2, CoST)] == expected
 
 
-def run_shapes(model, shape, method):
-    definition, params, batch_stats = state.split(model)
-    outputs = jax.eval_shape(
-        lambda params, batch_stats, video: method(nnx.merge(definition, params, batch_stats), video),
-        params,
-        batch_stats,
-        jax.ShapeDtypeStruct(shape, jnp.float32),
-    )
-    return jax.tree.map(lambda leaf: leaf.shape, outputs)
-
-
 @pytest.mark.parametrize("pool", ["paper", "code"])
 @pytest.mark.parametrize(("frames", "stem"), [(8, "5x7x7"), (32, "5x7x7"), (32, "1x7x7")])
 def test_stages_have_the_sizes_of_table_1(frames, stem, pool):
     model = abstract("cost_b_resnet101", frames=frames, stem=stem, pool=pool, layers=(1, 1, 1, 1))
-    sizes = run_shapes(model, (2, frames, 224, 224, 3), C2D.stages)
+    sizes = shapes(model, (2, frames, 224, 224, 3))
     assert sizes == {
         "conv1": (2, 8 if frames == 8 else 16, 112, 112, 64),
         "pool": (2, 8, 56, 56, 64),
@@ -164,7 +143,7 @@ def test_fused_views_are_three_views(kernel_size, stride, share_weights):
         options = {"stride": stride, "kernel_size": kernel_size, "share_weights": share_weights, "fuse_views": fuse}
         layer = CoST(6, 8, rngs=nnx.Rngs(0), **options)
         layer.alpha.set_value(jnp.asarray(clip(3, 8)))
-        return parity.jit(layer.__call__)(clip(2, 5, 8, 9, 6))
+        return jax.jit(layer.__call__)(clip(2, 5, 8, 9, 6))
 
     three = output(False)
     np.testing.assert_allclose(output(True), three, atol=1e-5 * np.abs(three).max())
@@ -208,7 +187,7 @@ def randomized(name, **kwargs):
     return definition, jax.tree.map(draw, params), jax.tree.map(draw, batch_stats)
 
 
-@functools.partial(parity.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def scores(definition, params, batch_stats, video):
     return nnx.view(nnx.merge(definition, params, batch_stats), use_running_average=True)(video)
 
@@ -241,7 +220,7 @@ def test_coefficients_are_read_from_a_forward_pass(kind):
     definition, params, batch_stats = randomized(f"{kind}_resnet50", fuse_views=False)
     video = clip(2, 6, 32, 32, 3)
     model = nnx.view(nnx.merge(definition, params, batch_stats), use_running_average=True)
-    alphas = parity.jit(model.coefficients)(video)
+    alphas = jax.jit(model.coefficients)(video)
     assert {name: alpha.shape for name, alpha in alphas.items()} == {"layer1/1": (2, 3, 8), "layer3/0": (2, 3, 32)}
     for alpha in alphas.values():
         np.testing.assert_allclose(alpha.sum(axis=1), 1, rtol=1e-5)
@@ -270,7 +249,7 @@ def test_dropout_needs_keys_in_training_and_none_in_test():
 def test_a_networks_dropout_gets_its_keys():
     model = models.build("c2d_resnet50", num_classes=5, rngs=nnx.Rngs(0), dropout=0.9, **SMALL)
     definition, params, batch_stats = state.split(model)
-    forward = parity.jit(lambda video, keys: nnx.merge(definition, params, batch_stats)(video, keys=keys))
+    forward = jax.jit(lambda video, keys: nnx.merge(definition, params, batch_stats)(video, keys=keys))
     video, keys = clip(2, 4, 16, 16, 3), jax.random.split(jax.random.key(0), 2)
     first = forward(video, keys)
     np.testing.assert_array_equal(first, forward(video, keys))
@@ -283,4 +262,4 @@ def test_errors_say_what_is_wrong():
     with pytest.raises(UserError, match=r"pool='codes' is unknown; choose one of 'paper', 'code'"):
         abstract("c2d_resnet50", pool="codes")
     with pytest.raises(UserError, match=r"clips of 6 frames of 32×32 pixels.*at least 7 frames of 5×5"):
-        run_shapes(abstract("cost_a_resnet50", frames=32, pool="code"), (1, 6, 32, 32, 3), C2D.__call__)
+        shapes(abstract("cost_a_resnet50", frames=32, pool="code"), (1, 6, 32, 32, 3))

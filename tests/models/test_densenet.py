@@ -1,7 +1,5 @@
 """DenseNet in 2D and 3D: parity with PyTorch, published sizes and names, frame by frame in 2D, rematerialisation."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +7,12 @@ import parity
 import pytest
 import torch
 from flax import nnx
+from networks import abstract, parameters, shapes
 from reference import densenet as reference
 
-from jax_video import models
 from jax_video.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes")
+pytestmark = pytest.mark.usefixtures("strict_dtypes", "one_torch_thread")
 
 TABLE_1 = {  # T3D Table 1, of a clip of 32 frames of 224×224
     "conv0": (16, 112, 112),
@@ -34,25 +32,6 @@ INPUT = (17, 36, 64, 3)
 SMALL = {"width": 0.125, "layers": (1, 2, 1, 1)}
 
 
-def abstract(name, num_classes=400, **kwargs):
-    return nnx.eval_shape(lambda: models.build(name, num_classes=num_classes, rngs=nnx.Rngs(0), **kwargs))
-
-
-def parameters(model):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-
-
-def shapes(model, shape):
-    """Shapes of what every stage puts out, without computing."""
-    graphdef, state = nnx.split(model)
-    outputs = jax.eval_shape(
-        lambda state, video: nnx.merge(graphdef, state).stages(video),
-        nnx.to_pure_dict(state),
-        jax.ShapeDtypeStruct(shape, jnp.float32),
-    )
-    return jax.tree.map(lambda x: x.shape, outputs)
-
-
 def pair(name, dtype, **options):
     options = SMALL | options
     return abstract(name, parity.CLASSES, dtype=dtype, **options), reference.build(name, parity.CLASSES, **options)
@@ -68,12 +47,11 @@ def pair(name, dtype, **options):
     ],
 )
 def test_test_mode_forward_in_float32(name, options, shape):
-    with parity.one_torch_thread():
-        parity.check_test_mode_forward(*pair(name, jnp.float32, **options), shape)
+    parity.check_test_mode_forward(*pair(name, jnp.float32, **options), shape)
 
 
 def test_gradients_and_a_training_step_in_float64():
-    with jax.enable_x64(True), parity.one_torch_thread():
+    with jax.enable_x64(True):
         parity.check_training(*pair("densenet121", jnp.float64), (2, *INPUT[1:]))
 
 
@@ -128,7 +106,7 @@ def test_in_2d_frames_do_not_see_each_other():
     definition, params, moments = parity.copied(*pair("densenet121", jnp.float32))
     model = nnx.view(nnx.merge(definition, params, moments), use_running_average=True)
     graphdef, state = nnx.split(model)
-    features = parity.jit(lambda video: nnx.merge(graphdef, state).features(video))
+    features = jax.jit(lambda video: nnx.merge(graphdef, state).features(video))
     video = jax.random.normal(jax.random.key(0), (2, 3, 32, 32, 3))
     frames = features(video.reshape(6, 1, 32, 32, 3))
     np.testing.assert_allclose(features(video).reshape(frames.shape), frames, rtol=1e-5, atol=1e-6)
@@ -148,7 +126,7 @@ def test_rematerialisation_changes_nothing():
             logits = model(video)
             return jnp.square(logits).sum(), (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
-        return parity.jit(jax.grad(loss, has_aux=True))(params, moments, video)
+        return jax.jit(jax.grad(loss, has_aux=True))(params, moments, video)
 
     parity.assert_leaves_close(outcome(remat=True), outcome(remat=False), 1e-6)
 

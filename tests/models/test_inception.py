@@ -9,6 +9,7 @@ import parity
 import pytest
 import torch
 from flax import nnx
+from networks import shapes
 from reference import inception as reference
 
 from jax_video import models
@@ -50,25 +51,6 @@ def with_real_head(**kwargs):
     return model
 
 
-def call(model, *args, method="__call__"):
-    """Shapes of what a method returns, without computing."""
-    graphdef, state = nnx.split(model)
-    outputs = jax.eval_shape(
-        lambda state, *args: getattr(nnx.merge(graphdef, state), method)(*args), nnx.to_pure_dict(state), *args
-    )
-    return jax.tree.map(lambda x: x.shape, outputs)
-
-
-def clips(*shape):
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-@pytest.fixture
-def one_torch_thread():
-    with parity.one_torch_thread():
-        yield
-
-
 @pytest.mark.usefixtures("strict_dtypes", "one_torch_thread")
 def test_test_mode_forward_in_float32():
     small = {"width": 0.125}
@@ -106,7 +88,7 @@ def test_layers_have_the_names_and_shapes_of_the_published_weights():
 
 
 def test_sizes_of_the_paper():
-    sizes = call(abstract(), clips(2, 64, 224, 224, 3), method="stages")
+    sizes = shapes(abstract(), (2, 64, 224, 224, 3))
     assert list(inception.NETWORK) == list(SIZES)
     assert sizes == {name: (2, frames, size, size, channels) for name, (frames, size, channels) in SIZES.items()}
 
@@ -145,15 +127,15 @@ def test_head_is_the_mean_of_the_scores_of_all_windows():
         x[:, t : t + 2, h : h + 7, w : w + 7].mean(axis=(1, 2, 3)) for t in range(3) for h in range(2) for w in range(3)
     ]
     expected = np.mean([window @ np.asarray(model.logits.kernel[...]) for window in windows], axis=0)
-    np.testing.assert_allclose(parity.jit(lambda: model(None))(), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(lambda: model(None))(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_dropout_needs_keys_in_training_only():
     model = abstract(5, layers=(1, 1, 1), dropout=0.5)
-    video = clips(2, 8, 32, 32, 3)
+    video = jax.ShapeDtypeStruct((2, 8, 32, 32, 3), jnp.float32)
     with pytest.raises(UserError, match=r"drops 50% of its features in training.*dropout=0\.0"):
-        call(model, video)
-    assert call(nnx.view(model, use_running_average=True), video) == (2, 5)
+        shapes(model, video.shape, method="__call__")
+    assert shapes(nnx.view(model, use_running_average=True), video.shape, method="__call__") == (2, 5)
     graphdef, state = nnx.split(model)
     logits = jax.eval_shape(
         lambda state, video, key: nnx.merge(graphdef, state)(video, keys=jax.random.split(key, 2)),
@@ -182,7 +164,7 @@ def test_narrow_networks_keep_a_channel_in_every_branch():
 
 def test_layers_keep_the_first_blocks_of_each_stage():
     model = abstract(5, layers=(1, 3, 2))
-    stages = call(model, clips(2, 16, 64, 64, 3), method="stages")
+    stages = shapes(model, (2, 16, 64, 64, 3))
     assert stages.keys() == SIZES.keys() - {"Mixed_3c", "Mixed_4e", "Mixed_4f"}
     with pytest.raises(UserError, match=r"layers=\(1, 1, 1, 1\); expected 3 numbers of at least 1"):
         abstract(layers=(1, 1, 1, 1))
@@ -195,7 +177,7 @@ def test_remat_changes_nothing_but_memory():
     for remat in (False, True):
         graphdef, state = nnx.split(abstract(5, layers=(1, 1, 1), remat=remat))
         jaxpr = jax.make_jaxpr(lambda state, video: nnx.merge(graphdef, state)(video))(  # noqa: B023
-            nnx.to_pure_dict(state), clips(2, 8, 32, 32, 3)
+            nnx.to_pure_dict(state), jax.ShapeDtypeStruct((2, 8, 32, 32, 3), jnp.float32)
         )
         jaxprs.append(str(jaxpr))
     assert [jaxpr.count("remat") > 0 for jaxpr in jaxprs] == [False, True]
@@ -211,8 +193,8 @@ def test_remat_changes_nothing_but_memory():
 )
 def test_a_video_of_the_wrong_shape_is_refused(shape, message):
     with pytest.raises(UserError, match=message):
-        call(abstract(width=0.05), clips(*shape))
+        shapes(abstract(width=0.05), shape, method="__call__")
 
 
 def test_the_smallest_video_passes():
-    assert call(abstract(5, width=0.05), clips(2, 1, 1, 1, 3)) == (2, 5)
+    assert shapes(abstract(5, width=0.05), (2, 1, 1, 1, 3), method="__call__") == (2, 5)

@@ -64,11 +64,6 @@ def videos(name):
     return [rng.normal(size=(*shape, count)).astype(np.float32) for count in channels.get(name, (3,))]
 
 
-def fast_compile(function, **kwargs):
-    """jit without LLVM's optimisation, which takes longer than these small networks run."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0}, **kwargs)
-
-
 def gradients_of(graphdef, params, batch_stats, *videos):
     """Logits, new running moments and gradients of a cross-entropy, as a train step computes them."""
 
@@ -86,7 +81,7 @@ def gradients_of(graphdef, params, batch_stats, *videos):
     return outputs, moments, gradients
 
 
-train = fast_compile(gradients_of, static_argnames="graphdef")  # networks that differ in depth alone compile once
+train = jax.jit(gradients_of, static_argnames="graphdef")  # networks that differ in depth alone compile once
 
 
 def names_where(predicate, tree, *rest):
@@ -131,7 +126,7 @@ def test_bfloat16_keeps_float32_parameters_moments_gradients_and_logits():
 def test_test_mode_gives_a_video_the_same_scores_in_any_batch():
     model = nnx.merge(*small("resnet3d18"))
     graphdef, params, batch_stats = nnx.split(nnx.view(model, use_running_average=True), nnx.Param, nnx.BatchStat)
-    scores = fast_compile(lambda video: nnx.merge(graphdef, params, batch_stats)(video))
+    scores = jax.jit(lambda video: nnx.merge(graphdef, params, batch_stats)(video))
     (video,) = videos("resnet3d18")
     np.testing.assert_allclose(scores(video[1:3]), scores(video)[1:3], rtol=1e-5, atol=1e-6)
 

@@ -1,14 +1,12 @@
 """3D-ResNet and 3D-ResNeXt: sizes, parameters and units as published."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from networks import abstract, parameters, shapes
 
-from jax_video import models
 from jax_video.errors import UserError
 from jax_video.models.layers import BatchNorm
 from jax_video.models.resnet import Basic, Bottleneck
@@ -23,25 +21,6 @@ TABLE_1 = {  # STC Table 1, of a clip of 16 frames of 112×112
     "layer3": (2, 7, 7),
     "layer4": (1, 4, 4),
 }
-
-
-def abstract(name, num_classes=400, **kwargs):
-    return nnx.eval_shape(lambda: models.build(name, num_classes=num_classes, rngs=nnx.Rngs(0), **kwargs))
-
-
-def parameters(model):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-
-
-def shapes(model, shape, method="stages"):
-    """Shapes of what a method returns, without computing."""
-    graphdef, state = nnx.split(model)
-    outputs = jax.eval_shape(
-        lambda state, video: getattr(nnx.merge(graphdef, state), method)(video),
-        nnx.to_pure_dict(state),
-        jax.ShapeDtypeStruct(shape, jnp.float32),
-    )
-    return jax.tree.map(lambda x: x.shape, outputs)
 
 
 @pytest.mark.parametrize(
@@ -116,9 +95,7 @@ UNITS = [
 def run(unit, x):
     """The unit's output, by the quickest compilation."""
     graphdef, state = nnx.split(unit)
-    call = jax.jit(
-        lambda state, x: nnx.merge(graphdef, state)(x), compiler_options={"xla_backend_optimization_level": 0}
-    )
+    call = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))
     return call(nnx.to_pure_dict(state), x)
 
 

@@ -13,6 +13,8 @@ from jax_video import models
 from jax_video.models import resnet, stc
 from jax_video.models.layers import BatchNorm
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 # Units see video of 4 frames of 5×6: odd and even sizes under stride 2, and no two axes that could be exchanged.
 UNIT_INPUT = (4, 5, 6)
 UNITS = {
@@ -88,12 +90,6 @@ PAIRS = [
     *(pytest.param(functools.partial(unit_pair, name), id=f"unit {name}") for name in UNITS),
     *(pytest.param(functools.partial(network_pair, name), id=name) for name in NETWORKS),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_torch_thread():
-    with parity.one_torch_thread():
-        yield
 
 
 @pytest.mark.usefixtures("strict_dtypes")

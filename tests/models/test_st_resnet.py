@@ -1,7 +1,6 @@
 """Two streams, ST-ResNet and ST-ResNet*: equal to the PyTorch reference, as large as published, and the laws."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +9,13 @@ import parity
 import pytest
 import torch
 from flax import nnx
+from networks import abstract, parameters, shapes
 from reference import st_resnet as reference
 
 from jax_video import losses, models, state
 from jax_video.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 SMALL = {"width": 0.125, "layers": (2, 2, 2, 2)}  # with a second unit in every stage: it holds all that is special
 RGB, FLOW = (6, 40, 24, 3), (6, 40, 24, 20)
@@ -26,12 +28,6 @@ NETWORKS = {
     "st_resnet_star, the code's pool": (SMALL | {"temporal_pool": "before"}, [RGB, FLOW]),
 }
 TRAINED = ["motion_stream", "st_resnet", "st_resnet_star"]
-
-
-@pytest.fixture(autouse=True)
-def one_torch_thread():
-    with parity.one_torch_thread():
-        yield
 
 
 def pair(label, dtype):
@@ -53,10 +49,6 @@ def test_gradients_in_float64(label):
         parity.check_training(*pair(label, jnp.float64))
 
 
-def abstract(name, **kwargs):
-    return nnx.eval_shape(lambda: models.build(name, num_classes=101, rngs=nnx.Rngs(0), **kwargs))
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -68,16 +60,9 @@ def abstract(name, **kwargs):
     ],
 )
 def test_parameters_are_as_many_as_published(name, expected):
-    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.split(abstract(name))[1])) == expected
+    assert parameters(abstract(name, 101)) == expected
     with torch.device("meta"):
         assert sum(p.numel() for p in reference.build(name, 101).parameters()) == expected
-
-
-def output_shapes(model, frames, size):
-    definition, params, batch_stats = state.split(model)
-    videos = [jax.ShapeDtypeStruct((2, frames, size, size, channels), jnp.float32) for channels in (3, 20)]
-    outputs = jax.eval_shape(lambda p, b, v: nnx.merge(definition, p, b)(*v), params, batch_stats, videos)
-    return [output.shape for output in outputs]
 
 
 @pytest.mark.parametrize(
@@ -91,8 +76,9 @@ def output_shapes(model, frames, size):
     ],
 )
 def test_there_are_scores_of_every_frame_and_place(name, frames, size, expected):
-    model = abstract(name, layers=(2, 2, 2, 2))
-    assert output_shapes(model, frames, size) == [(2, *expected, 101)] * 2
+    videos = [(2, frames, size, size, channels) for channels in (3, 20)]
+    output = (2, *expected, 101)
+    assert shapes(abstract(name, 101, layers=(2, 2, 2, 2)), *videos, method="__call__") == (output, output)
 
 
 def randomized(model, seed=1):
@@ -110,7 +96,7 @@ def small(name, **kwargs):
     return models.build(name, num_classes=5, rngs=nnx.Rngs(0), **SMALL, **kwargs)
 
 
-@functools.partial(parity.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def scores(definition, params, batch_stats, *videos):
     return nnx.view(nnx.merge(definition, params, batch_stats), use_running_average=True)(*videos)
 
@@ -142,7 +128,7 @@ def test_motion_learns_from_the_loss_of_appearance_but_not_the_other_way_round()
     rng = np.random.default_rng(0)
     videos = [rng.normal(size=(2, 3, 16, 16, channels)).astype(np.float32) for channels in (3, 20)]
 
-    @parity.jit
+    @jax.jit
     def gradients(params):
         """Of the appearance stream's loss, and of the motion stream's."""
 
@@ -191,7 +177,7 @@ def test_rematerialisation_changes_nothing():
             outputs = model(*videos)
             return sum(jnp.sum(jnp.square(o)) for o in outputs), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-        return parity.jit(jax.grad(loss, has_aux=True))(params)
+        return jax.jit(jax.grad(loss, has_aux=True))(params)
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max()), run(False), run(True))
 
@@ -202,4 +188,4 @@ def test_errors_say_what_is_wrong():
     with pytest.raises(UserError, match="temporal_pool='max' is unknown; choose one of 'none', 'after', 'before'"):
         abstract("st_resnet", temporal_pool="max")
     with pytest.raises(UserError, match="clips of 4 frames.*at least 5 frames"):
-        output_shapes(abstract("st_resnet_star"), 4, 64)
+        shapes(abstract("st_resnet_star"), (1, 4, 64, 64, 3), (1, 4, 64, 64, 20), method="__call__")

@@ -1,6 +1,5 @@
 """STC block and STC-Nets: the block by its equations, published sizes, clip lengths."""
 
-import functools
 import math
 
 import jax
@@ -8,22 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from networks import abstract, parameters
 
-from jax_video import models
 from jax_video.errors import UserError
 from jax_video.models.layers import BatchNorm
 from jax_video.models.resnet import Basic
 from jax_video.models.stc import STC, STCBasic, STCBottleneck
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
-
-
-def abstract(name, num_classes=400, **kwargs):
-    return nnx.eval_shape(lambda: models.build(name, num_classes=num_classes, rngs=nnx.Rngs(0), **kwargs))
-
-
-def parameters(model):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +100,7 @@ def test_the_block_sits_at_the_end_of_the_branch_before_the_addition(preactivati
     unit = STCBasic(8, 8, frames=2, branches="both", reduction=4, preactivation=preactivation, rngs=nnx.Rngs(0), **UNIT)
     graphdef, state = nnx.split(unit)
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.jit
     def outputs(state, x):
         unit = nnx.merge(graphdef, state)
         return unit(x), unit.stc(Basic.residual(unit, x)) + x, Basic.residual(unit, x) + x

@@ -1,7 +1,5 @@
 """T3D, its temporal transition layers (TTL) and segment consensus."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,28 +7,20 @@ import parity
 import pytest
 import torch
 from flax import nnx
+from networks import abstract, parameters, shapes
 from reference import densenet as reference
 from reference import resnet
 
-from jax_video import models
 from jax_video.errors import UserError
 from jax_video.models.layers import Dropout
 from jax_video.models.t3d import TTL, SegmentConsensus
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes")
+pytestmark = pytest.mark.usefixtures("strict_dtypes", "one_torch_thread")
 
 # No two axes that could be exchanged, odd sizes before a pool, and two places left for the last block's BN.
 INPUT = (17, 36, 64, 3)
 SMALL = {"width": 0.125, "layers": (1, 2, 1, 1)}
 UNEQUAL = (32, 64, 48)
-
-
-def abstract(name, num_classes=400, **kwargs):
-    return nnx.eval_shape(lambda: models.build(name, num_classes=num_classes, rngs=nnx.Rngs(0), **kwargs))
-
-
-def parameters(model):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
 def pair(dtype, **options):
@@ -65,12 +55,11 @@ def test_a_ttl_of_any_depth_keeps_time_before_its_pool(depth):
 
 @pytest.mark.parametrize("depth", [2, 4, 6, 7])
 def test_a_ttl_computes_what_pytorch_computes(depth):
-    with parity.one_torch_thread():
-        parity.check_test_mode_forward(*ttl_pair(depth, jnp.float32), (7, 4, 6, 5))
+    parity.check_test_mode_forward(*ttl_pair(depth, jnp.float32), (7, 4, 6, 5))
 
 
 def test_a_ttl_trains_as_in_pytorch():
-    with jax.enable_x64(True), parity.one_torch_thread():
+    with jax.enable_x64(True):
         parity.check_training(*ttl_pair(6, jnp.float64), (7, 4, 6, 5))
 
 
@@ -85,12 +74,11 @@ def test_an_even_kernel_sees_one_more_frame_after_than_before():
 
 
 def test_test_mode_forward_in_float32():
-    with parity.one_torch_thread():
-        parity.check_test_mode_forward(*pair(jnp.float32, ttl_channels=UNEQUAL), INPUT)
+    parity.check_test_mode_forward(*pair(jnp.float32, ttl_channels=UNEQUAL), INPUT)
 
 
 def test_gradients_and_a_training_step_in_float64():
-    with jax.enable_x64(True), parity.one_torch_thread():
+    with jax.enable_x64(True):
         parity.check_training(*pair(jnp.float64, ttl_channels=UNEQUAL, stem="hara"), INPUT)
 
 
@@ -108,13 +96,8 @@ def test_parameters(depth, ttl_channels, expected, ratio):
 
 
 def test_sizes_of_table_1():
-    graphdef, state = nnx.split(abstract("t3d121", layers=(1, 1, 1, 1)))
-    sizes = jax.eval_shape(
-        lambda state, video: nnx.merge(graphdef, state).stages(video),
-        nnx.to_pure_dict(state),
-        jax.ShapeDtypeStruct((2, 32, 224, 224, 3), jnp.float32),
-    )
-    assert {stage: output.shape[1:4] for stage, output in sizes.items()} == {
+    sizes = shapes(abstract("t3d121", layers=(1, 1, 1, 1)), (2, 32, 224, 224, 3))
+    assert {stage: shape[1:4] for stage, shape in sizes.items()} == {
         "conv0": (16, 112, 112),
         "pool0": (16, 56, 56),
         "denseblock1": (16, 56, 56),
@@ -126,7 +109,7 @@ def test_sizes_of_table_1():
         "denseblock4": (2, 7, 7),
         "norm5": (2, 7, 7),
     }
-    assert {sizes[f"transition{block}"].shape[-1] for block in (1, 2, 3)} == {3 * 48}
+    assert {sizes[f"transition{block}"][-1] for block in (1, 2, 3)} == {3 * 48}
 
 
 def test_temporal_kernels_of_table_1():
@@ -175,7 +158,7 @@ def test_consensus_is_the_mean_of_the_clips_logits(name):
         return network(video), network.features(video)
 
     video = jax.random.normal(jax.random.key(0), (2, 3, *shape, 3))
-    run = parity.jit(outputs, static_argnums=1)
+    run = jax.jit(outputs, static_argnums=1)
     logits, features = run(video, wrapped, [{"network": part} for part in state])
     single, single_features = run(video.reshape(6, *shape, 3), definition, state)
     assert logits.shape == (2, 5)

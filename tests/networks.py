@@ -1,0 +1,31 @@
+"""Networks without values, for what does not depend on them: parameters and sizes at full size, at no cost."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_video import models, state
+
+
+def abstract(name, num_classes=400, **kwargs):
+    """A network with shapes in place of arrays."""
+    return nnx.eval_shape(lambda: models.build(name, num_classes=num_classes, rngs=nnx.Rngs(0), **kwargs))
+
+
+def parameters(model):
+    """How many parameters are trained."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def shapes(model, *inputs, method="stages"):
+    """Shapes of what a method returns of inputs of these shapes, without computing."""
+    definition, params, batch_stats = state.split(model)
+    outputs = jax.eval_shape(
+        lambda params, batch_stats, inputs: getattr(nnx.merge(definition, params, batch_stats), method)(*inputs),
+        params,
+        batch_stats,
+        [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs],
+    )
+    return jax.tree.map(lambda leaf: leaf.shape, outputs)
