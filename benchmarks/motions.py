@@ -79,7 +79,7 @@ def main(_):
     names = NAMES.value.split(";")
     if unknown := sorted(set(names) - set(NETWORKS)):
         raise app.UsageError(f"unknown networks {'; '.join(unknown)}; choose from {'; '.join(NETWORKS)}")
-    manifest = Manifest.read(motions.make() / "manifest.jsonl")
+    manifest = Manifest.read(motions.make())
     mesh = sharding.make_mesh()
     rows = []
     for name in names:

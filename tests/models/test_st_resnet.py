@@ -165,10 +165,10 @@ def test_loss_sums_frames_and_streams_and_averages_places():
 
 
 def test_rematerialisation_changes_nothing():
-    videos = [np.random.default_rng(0).normal(size=(2, 2, 16, 16, channels)).astype(np.float32) for channels in (3, 20)]
+    videos = [np.random.default_rng(0).normal(size=(2, 2, 16, 16, channels)) for channels in (3, 20)]
 
     def run(remat):
-        smallest = {"width": 0.0625, "layers": (2, 1, 1, 1)}
+        smallest = {"width": 0.0625, "layers": (2, 1, 1, 1), "dtype": jnp.float64}
         model = models.build("st_resnet", num_classes=5, rngs=nnx.Rngs(0), remat=remat, **smallest)
         definition, params, batch_stats = state.split(model)
 
@@ -179,7 +179,8 @@ def test_rematerialisation_changes_nothing():
 
         return jax.jit(jax.grad(loss, has_aux=True))(params)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max()), run(False), run(True))
+    with jax.enable_x64(True):
+        parity.assert_leaves_close(run(True), run(False), 1e-9)
 
 
 def test_errors_say_what_is_wrong():
