@@ -1,7 +1,7 @@
 """What small networks of every family learn of the embedded data set `motions`, all with the same training budget.
 
     python benchmarks/motions.py --out=runs/motions-comparison
-    python benchmarks/motions.py --out=runs/motions-comparison --networks=cost_a,cost_b --seeds=0
+    python benchmarks/motions.py --out=runs/motions-comparison --networks="cost_a;cost_b" --seeds=0
 
 No single frame tells a class from its reverse: a network that only pools over time stays near 50 % within a pair, which
 is the share of test videos whose true class scores higher than its reverse. Networks are narrow and shallow; but for
@@ -39,7 +39,7 @@ NETWORKS = {
     "densenet3d": {"name": "densenet3d121", **DENSE},
     "t3d": {"name": "t3d121", **DENSE},
     "stc_resnet": {"name": "stc_resnet18", "frames": 16, **UNITS},
-    "inception3d": {"name": "inception3d", "width": 0.25},
+    "inception3d": {"name": "inception3d", "width": 0.25, "layers": (1, 1, 1)},
 }
 REVERSE = {
     **{"left": "right", "up": "down", "clockwise": "counterclockwise", "growing": "shrinking"},

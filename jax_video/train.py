@@ -156,7 +156,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
     tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
     definition, _, _ = state_lib.abstract(config, len(manifest.classes))
     train_step = make_train_step(definition, tx, mesh, accumulate=options.accumulate, ema=options.ema)
-    key = jax.random.key(config.seed)
+    key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values
     eval_step = evaluate.make_eval_step(definition, mesh, average=config.test.average)
 
     checkpoints = Checkpoints(workdir, mesh)

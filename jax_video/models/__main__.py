@@ -6,7 +6,8 @@ Examples:
   python -m jax_video.models --name=cost_b_resnet101 --frames=32 --layers
 
 GFLOPs are of one clip in test mode, a multiplication and an addition counted as two, from XLA's cost analysis of what
-it makes for a TPU; parameters are with 400 classes unless --classes says otherwise.
+it makes for a TPU. It leaves out products with padding: papers, which count them, have larger numbers. Parameters are
+with 400 classes unless --classes says otherwise.
 """
 
 import contextlib

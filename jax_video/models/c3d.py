@@ -11,7 +11,16 @@ from flax import nnx
 
 from jax_video.errors import UserError
 from jax_video.models.convolution import max_pool
-from jax_video.models.layers import BatchNorm, Conv, Linear, check_video, he_normal_fan_out, param_dtype, run
+from jax_video.models.layers import (
+    BatchNorm,
+    Conv,
+    Linear,
+    check_positive,
+    check_video,
+    he_normal_fan_out,
+    param_dtype,
+    run,
+)
 
 WIDTHS = {
     "conv1a": 64,
@@ -75,6 +84,7 @@ class C3D(nnx.Module):
     def __init__(
         self, *, num_classes, frames=16, size=112, width=1.0, remat=False, norm=BatchNorm, dtype=jnp.float32, rngs
     ):
+        check_positive(frames=frames, size=size, width=width)
         self.clip, self.remat = (frames, size, size), remat
         common = {"norm": norm, "dtype": dtype, "rngs": rngs}
         features = 3

@@ -62,7 +62,8 @@ class CoST(nnx.Module):
       adaptive: False is CoST(a), where α, a softmax over the views, is learnt for each channel; True is CoST(b), where
         a small network predicts it for each clip.
       share_weights: one kernel for all views, or one for each (CoST Table 3).
-      fuse_views: computes CoST(a) as one k×k×k convolution, which is faster than three; the same function.
+      fuse_views: computes CoST(a) as one k×k×k convolution instead of three in 2D; the same function. None does so
+        where it is no more work: for k = 3.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class CoST(nnx.Module):
         kernel_size=3,
         adaptive=False,
         share_weights=True,
-        fuse_views=True,
+        fuse_views=None,
         dtype=jnp.float32,
         rngs,
     ):
@@ -90,7 +91,8 @@ class CoST(nnx.Module):
         else:
             self.alpha = nnx.Param(jnp.tile(jnp.array(INITIAL_ALPHA, wide)[:, None], (1, out_features)))
         self.stride, self.reach, self.adaptive = stride, kernel_size // 2, adaptive
-        self.fuse_views, self.dtype = fuse_views, dtype
+        self.fuse_views = kernel_size == 3 if fuse_views is None else fuse_views
+        self.dtype = dtype
 
     def kernels(self):
         """The kernel of each view, `[3, k, k, C_in, C_out]`."""
@@ -141,7 +143,7 @@ class C2D(ResNet2D):
       kind: "c2d"; "c3d_3x1x1", the paper's C3D; "c3d_3x3x3"; "cost_a"; "cost_b".
       frames: 8, or 32, where the stem halves time twice so that the first stage still sees 8 frames.
       stem: of 32 frames: "5x7x7" (the authors' code) or "1x7x7" (the paper's text).
-      pool: "paper" pools over 3 frames, padded; "code" over 1 and 2, with which C2D cannot see the order of frames.
+      pool: "paper" pools over 3 frames, padded; "code" over 1 and 2, with which C2D cannot see the order of 8 frames.
       kernel_size: k of the CoST operation.
       share_weights: one kernel for the three views, or three.
       fuse_views: see `CoST`.
@@ -158,7 +160,7 @@ class C2D(ResNet2D):
         pool="paper",
         kernel_size=3,
         share_weights=True,
-        fuse_views=True,
+        fuse_views=None,
         layers=None,
         width=1.0,
         dropout=0.5,
@@ -171,6 +173,8 @@ class C2D(ResNet2D):
         check_choice("frames", frames, (8, 32))
         check_choice("stem", stem, ("5x7x7", "1x7x7"))
         check_choice("pool", pool, ("paper", "code"))
+        if kind in TAPS and (kernel_size, share_weights, fuse_views) != (3, True, None):
+            raise UserError(f"kernel_size, share_weights and fuse_views are of CoST's operation, which {kind} has not")
         self.kind, self.pool = kind, pool
         self.stem_taps = 5 if frames == 32 and stem == "5x7x7" else 1
         self.stem_stride = 2 if frames == 32 else 1  # in time, of the convolution and of the pool
@@ -220,10 +224,20 @@ class C2D(ResNet2D):
         return max_pool(x, (2, 1, 1), strides=(2, 1, 1), padding=((0, 0),) * 3)
 
     def coefficients(self, video):
-        """α of every CoST unit in a forward pass (CoST §4.5): `{"layer1/1": [B, 3, C], …}`, views H-W, T-W, T-H."""
-        x, alphas = self.stem(video)["pool"], {}
+        """α of every CoST unit in a forward pass in test mode (CoST §4.5).
+
+        Returns:
+          `{"layer1/1": [B, 3, C], …}`, of the views H-W, T-W and T-H.
+
+        Raises:
+          UserError: this is not a CoST network.
+        """
+        if self.kind in TAPS:
+            raise UserError(f"{self.kind} has no views to weigh; cost_a and cost_b have")
+        network = nnx.view(self, use_running_average=True)
+        x, alphas = network.stem(video)["pool"], {}
         for name in STAGES:
-            for index, unit in enumerate(getattr(self, name)):
+            for index, unit in enumerate(getattr(network, name)):
                 if isinstance(unit, CoSTBottleneck):
                     alpha = unit.coefficients(x)
                     alphas[f"{name}/{index}"] = jnp.broadcast_to(alpha, (len(video), *alpha.shape[1:]))

@@ -1,7 +1,7 @@
 """DenseNet over video, in 3D (DenseNet3D) and in 2D, frame by frame.
 
 Huang et al. 2017, "Densely connected convolutional networks"; Diba et al. 2017, "Temporal 3D ConvNets", Table 1. Layers
-have the names of torchvision's and Hara et al.'s weights.
+have the names of torchvision's weights.
 """
 
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax_video.models.layers import (
     Linear,
     check_choice,
     check_layers,
+    check_positive,
     check_video,
     param_dtype,
     run,
@@ -103,6 +104,7 @@ class DenseNet(nnx.Module):
         rngs,
     ):
         check_choice("depth", depth, LAYERS)
+        check_positive(width=width)
         check_choice("stem", stem, STEMS)
         layers = check_layers(LAYERS[depth] if layers is None else layers, 4)
         self.temporal, self.remat = temporal, remat

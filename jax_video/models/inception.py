@@ -17,6 +17,7 @@ from jax_video.models.layers import (
     Dropout,
     Linear,
     check_layers,
+    check_positive,
     check_video,
     param_dtype,
     run,
@@ -108,6 +109,8 @@ class Inception3D(nnx.Module):
         dtype=jnp.float32,
         rngs,
     ):
+        check_positive(width=width)
+
         def scaled(features):
             return max(1, round(width * features))
 

@@ -232,6 +232,13 @@ def check_choice(name, value, choices):
         raise UserError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}")
 
 
+def check_positive(**values):
+    """Raises UserError unless every value is above zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise UserError(f"{name}={value!r}; expected a number above zero")
+
+
 def check_layers(layers, stages):
     """`layers` as a tuple; raises UserError unless it has a number of units for each stage."""
     layers = tuple(layers)
@@ -256,7 +263,7 @@ def check_video(video, *, smallest, channels=3):
     if any(size < least for size, least in zip(video.shape[1:4], smallest, strict=True)):
         frames, height, width = video.shape[1:4]
         raise UserError(
-            f"got clips of {frames} frames of {height}×{width} pixels, which the strides shrink to nothing; expected "
+            f"got clips of {frames} frames of {height}×{width} pixels, of which the strides leave too little; expected "
             f"at least {smallest[0]} frames of {smallest[1]}×{smallest[2]}. Sample longer clips or resize to larger "
             "frames."
         )

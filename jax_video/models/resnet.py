@@ -17,6 +17,7 @@ from jax_video.models.layers import (
     Linear,
     check_choice,
     check_layers,
+    check_positive,
     check_video,
     param_dtype,
     run,
@@ -173,6 +174,7 @@ class ResNet3D(nnx.Module):
         rngs,
     ):
         check_choice("depth", depth, LAYERS)
+        check_positive(width=width, cardinality=cardinality)
         check_choice("stem", stem, STEMS)
         check_choice("shortcut", shortcut, ("A", "B"))
         self.bottleneck, self.cardinality, self.remat = depth >= 50, cardinality, remat

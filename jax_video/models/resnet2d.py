@@ -15,6 +15,7 @@ from jax_video.models.layers import (
     Linear,
     check_choice,
     check_layers,
+    check_positive,
     check_video,
     param_dtype,
     run,
@@ -134,6 +135,7 @@ class ResNet2D(nnx.Module):
         rngs,
     ):
         check_choice("depth", depth, LAYERS)
+        check_positive(width=width, cardinality=cardinality, group_width=group_width, channels=channels)
         check_choice("stride_on", stride_on, ("3x3", "1x1"))
         self.layers = check_layers(LAYERS[depth] if layers is None else layers, 4)
         self.channels, self.remat = channels, remat

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from flax import nnx
 
+from jax_video.errors import UserError
 from jax_video.models.convolution import avg_pool, max_pool
 from jax_video.models.layers import BatchNorm, check_choice, sequence
 from jax_video.models.resnet2d import STAGES, Bottleneck, ResNet2D
@@ -102,6 +103,11 @@ class TwoStreams(nnx.Module):
         dtype=jnp.float32,
         rngs,
     ):
+        if layers is not None and max(layers) < 2 and (connections or temporal):
+            raise UserError(
+                f"layers={tuple(layers)} has no second unit in any stage, where connections and temporal convolutions "
+                "are; expected at least one number above 1, or connections=False and temporal=False."
+            )
         options = {
             "num_classes": num_classes,
             "temporal": temporal,
@@ -120,6 +126,11 @@ class TwoStreams(nnx.Module):
 
     def features(self, rgb, flow):
         """The last stages' outputs: `[B, T, H, W, 3]` and `[B, T, H, W, 20]` to a pair of `[B, T, H', W', D]`."""
+        if rgb.shape[:4] != flow.shape[:4]:
+            raise UserError(
+                f"got RGB of shape {rgb.shape} and flow of shape {flow.shape}; expected the same batch, frames, height "
+                "and width of both: ten fields of flow for every RGB frame, cropped alike."
+            )
         a, m = self.appearance.stem(rgb)["pool"], self.motion.stem(flow)["pool"]
         step = connected_stage if self.connections else separate_stage
         for name in STAGES:

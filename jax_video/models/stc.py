@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_video.errors import UserError
-from jax_video.models.layers import BatchNorm, Linear, check_choice, param_dtype
+from jax_video.models.layers import BatchNorm, Linear, check_choice, check_positive, param_dtype
 from jax_video.models.resnet import Basic, Bottleneck, ResNet3D
 
 he_uniform = nnx.initializers.he_uniform()
@@ -105,6 +105,7 @@ class STCResNet3D(ResNet3D):
         rngs,
     ):
         check_choice("branches", branches, ("both", "tcb", "scb"))
+        check_positive(frames=frames, reduction=reduction)
         self.frames, self.branches, self.reduction = frames, branches, reduction
         super().__init__(
             depth,

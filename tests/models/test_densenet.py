@@ -50,9 +50,12 @@ def test_test_mode_forward_in_float32(name, options, shape):
     parity.check_test_mode_forward(*pair(name, jnp.float32, **options), shape)
 
 
-def test_gradients_and_a_training_step_in_float64():
+@pytest.mark.parametrize(
+    ("name", "options", "frames"), [("densenet3d121", {"layers": (1, 1, 1, 1)}, INPUT[0]), ("densenet121", {}, 2)]
+)
+def test_gradients_and_a_training_step_in_float64(name, options, frames):
     with jax.enable_x64(True):
-        parity.check_training(*pair("densenet121", jnp.float64), (2, *INPUT[1:]))
+        parity.check_training(*pair(name, jnp.float64, **options), (frames, *INPUT[1:]))
 
 
 @pytest.mark.parametrize(

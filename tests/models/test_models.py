@@ -102,6 +102,16 @@ def test_every_network_is_finite_and_reaches_every_parameter(name):
     assert names_where(lambda old, new: np.any(old == new), batch_stats, moments) == []
 
 
+@pytest.mark.parametrize("name", ["resnet3d18", "stc_resnet18", "densenet3d121", "t3d121", "inception3d", "c3d"])
+def test_3d_networks_see_the_order_of_frames(name):
+    """Which C2D with the authors' pools does not: tests/models/test_cost.py."""
+    definition, params, batch_stats = small(name)
+    forward = jax.jit(lambda video: state.join(definition, params, batch_stats, train=False)(video))
+    (video,) = videos(name)
+    there, back = forward(video), forward(video[:, ::-1])
+    assert np.abs(there - back).max() > 1e-3 * np.abs(there).max()
+
+
 def test_variants_reach_every_parameter():
     graphdef, params, batch_stats = small("stc_resnet18", preactivation=True, shortcut="A", branches="scb")
     logits, _, gradients = train(graphdef, params, batch_stats, *videos("stc_resnet18"))

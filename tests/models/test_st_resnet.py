@@ -22,12 +22,12 @@ RGB, FLOW = (6, 40, 24, 3), (6, 40, 24, 20)
 NETWORKS = {
     "appearance_stream": (SMALL, [RGB]),
     "motion_stream": (SMALL | {"stride_on": "1x1", "layers": (1, 1, 1, 1)}, [FLOW]),
-    "two_streams": (SMALL, [RGB, FLOW]),
-    "st_resnet": (SMALL | {"layers": (3, 2, 1, 1)}, [RGB, FLOW]),
+    "two_streams": (SMALL | {"layers": (1, 1, 1, 1)}, [RGB, FLOW]),
+    "st_resnet": (SMALL | {"layers": (3, 2, 2, 2)}, [RGB, FLOW]),
     "st_resnet_star": (SMALL | {"layers": (2, 1, 1, 1)}, [RGB, FLOW]),
     "st_resnet_star, the code's pool": (SMALL | {"temporal_pool": "before"}, [RGB, FLOW]),
 }
-TRAINED = ["motion_stream", "st_resnet", "st_resnet_star"]
+TRAINED = ["motion_stream", "two_streams", "st_resnet", "st_resnet_star"]
 
 
 def pair(label, dtype):
@@ -188,5 +188,12 @@ def test_errors_say_what_is_wrong():
         abstract("motion_stream")(jnp.zeros((1, 4, 64, 64, 3)))
     with pytest.raises(UserError, match="temporal_pool='max' is unknown; choose one of 'none', 'after', 'before'"):
         abstract("st_resnet", temporal_pool="max")
+    for shape in ((1, 5, 64, 64, 20), (2, 4, 64, 64, 20), (2, 5, 32, 64, 20)):
+        with pytest.raises(
+            UserError, match=r"got RGB of shape \(2, 5, 64, 64, 3\) and flow of shape .*expected the same"
+        ):
+            shapes(abstract("st_resnet"), (2, 5, 64, 64, 3), shape, method="__call__")
+    with pytest.raises(UserError, match=r"layers=\(1, 1, 1, 1\) has no second unit in any stage"):
+        abstract("st_resnet", layers=(1, 1, 1, 1))
     with pytest.raises(UserError, match="clips of 4 frames.*at least 5 frames"):
         shapes(abstract("st_resnet_star"), (1, 4, 64, 64, 3), (1, 4, 64, 64, 20), method="__call__")
