@@ -63,8 +63,8 @@ def within_pair(workdir, classes):
     return statistics.mean(better)
 
 
-def run(name, seed, manifest, mesh):
-    """(top-1, accuracy within a pair) of the run's best checkpoint on the test videos."""
+def config_of(name, seed=0):
+    """The recipe of configs/stc.py with another network."""
     config = stc.get_config(f"epochs={EPOCHS.value}")
     config.seed = seed
     config.train.validate_epochs = EPOCHS.value
@@ -73,6 +73,12 @@ def run(name, seed, manifest, mesh):
         config.clip.update(frames=8, stride=2)
     del config.model
     config.model = NETWORKS[name]
+    return config
+
+
+def run(name, seed, manifest, mesh):
+    """(top-1, accuracy within a pair) of the run's best checkpoint on the test videos."""
+    config = config_of(name, seed)
     workdir = (
         pathlib.Path(OUT.value)
         / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}-epochs{EPOCHS.value}-lr{RATE.value}"
@@ -93,10 +99,7 @@ def main(_):
     for name in names:
         results = [run(name, int(seed), manifest, mesh) for seed in tqdm(SEEDS.value, name)]
         top1, pair = ([f"{100 * value:.1f}" for value in values] for values in zip(*results, strict=True))
-        config = stc.get_config()
-        del config.model
-        config.model = NETWORKS[name]
-        _, params, _ = state.abstract(config, len(manifest.classes))
+        _, params, _ = state.abstract(config_of(name), len(manifest.classes))
         count = sum(leaf.size for leaf in state.named_leaves(params).values())
         rows.append(f"| {name} | {count:,} | {', '.join(top1)} | {', '.join(pair)} |")
         print(rows[-1], flush=True)

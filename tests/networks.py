@@ -8,6 +8,19 @@ from flax import nnx
 
 from jax_video import models, state
 
+T3D_TABLE_1 = {  # of a clip of 32 frames of 224×224
+    "conv0": (16, 112, 112),
+    "pool0": (16, 56, 56),
+    "denseblock1": (16, 56, 56),
+    "transition1": (8, 28, 28),
+    "denseblock2": (8, 28, 28),
+    "transition2": (4, 14, 14),
+    "denseblock3": (4, 14, 14),
+    "transition3": (2, 7, 7),
+    "denseblock4": (2, 7, 7),
+    "norm5": (2, 7, 7),
+}
+
 
 def abstract(name, num_classes=400, **kwargs):
     """A network with shapes in place of arrays."""

@@ -45,7 +45,10 @@ CLIPS = {
     "st_resnet": (5, 224),
     "": (1, 224),
 }
-CHANNELS = {"motion_stream": (FLOW_CHANNELS,), **dict.fromkeys(("two_streams", "st_resnet", "st_resnet_star"), (3, 20))}
+CHANNELS = {
+    "motion_stream": (FLOW_CHANNELS,),
+    **dict.fromkeys(("two_streams", "st_resnet", "st_resnet_star"), (3, FLOW_CHANNELS)),
+}
 
 
 class Network:
@@ -66,8 +69,8 @@ class Network:
             kwargs = {"frames": frames, "size": size}
         elif name.startswith(("c2d_", "c3d_", "cost_")) and frames == 32:
             kwargs = {"frames": 32}
-        self.build = lambda: models.build(name, num_classes=CLASSES.value, rngs=nnx.Rngs(0), **kwargs)
-        self.definition, self.params, self.batch_stats = state.split(nnx.eval_shape(self.build))
+        model = nnx.eval_shape(lambda: models.build(name, num_classes=CLASSES.value, rngs=nnx.Rngs(0), **kwargs))
+        self.definition, self.params, self.batch_stats = state.split(model)
 
     def parameters(self):
         return count(self.params)

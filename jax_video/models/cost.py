@@ -16,9 +16,10 @@ from jax_video.models.layers import (
     check_choice,
     he_normal_fan_out,
     normal_001,
+    padded_conv,
     param_dtype,
 )
-from jax_video.models.resnet2d import STAGES, Bottleneck, ResNet2D, conv
+from jax_video.models.resnet2d import STAGES, Bottleneck, ResNet2D
 
 TAPS = {"c2d": (1, 1, 1), "c3d_3x1x1": (3, 1, 1), "c3d_3x3x3": (1, 3, 1)}  # in time, of a converted unit
 KINDS = (*TAPS, "cost_a", "cost_b")
@@ -194,7 +195,9 @@ class C2D(ResNet2D):
         )
 
     def stem_conv(self, in_features, out_features, **kwargs):
-        return conv(in_features, out_features, (self.stem_taps, 7, 7), strides=(self.stem_stride, 2, 2), **kwargs)
+        return padded_conv(
+            in_features, out_features, (self.stem_taps, 7, 7), strides=(self.stem_stride, 2, 2), **kwargs
+        )
 
     def stem_pool(self, x):
         if self.pool == "paper":

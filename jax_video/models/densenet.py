@@ -10,12 +10,12 @@ from flax import nnx
 from jax_video.models.convolution import avg_pool, max_pool
 from jax_video.models.layers import (
     BatchNorm,
-    Conv,
     Linear,
     check_choice,
     check_layers,
     check_positive,
     check_video,
+    padded_conv,
     param_dtype,
     run,
 )
@@ -31,12 +31,6 @@ STEMS = {  # in time, height and width: the first convolution's kernel and strid
 SMALLEST = (15, 29, 29)  # clip that the stem makes 8×8×8 and the three transitions 1×1×1
 
 
-def conv(in_features, out_features, kernel_size, *, strides=(1, 1, 1), **kwargs):
-    """A convolution, padded so that stride 1 keeps the size; of an even kernel's zeros, one more follows than leads."""
-    padding = tuple(((taps - 1) // 2, taps // 2) for taps in kernel_size)
-    return Conv(in_features, out_features, kernel_size, strides=strides, padding=padding, **kwargs)
-
-
 class DenseLayer(nnx.Module):
     """BN-ReLU-1×1×1 convolution, BN-ReLU-3×3×3 convolution: `[B, T, H, W, C]` to `[B, T, H, W, C + growth_rate]`.
 
@@ -46,9 +40,9 @@ class DenseLayer(nnx.Module):
     def __init__(self, in_features, growth_rate, kernel_size, *, norm, dtype, rngs):
         layer, middle = {"dtype": dtype, "rngs": rngs}, BOTTLENECK * growth_rate
         self.norm1 = norm(in_features, **layer)
-        self.conv1 = conv(in_features, middle, (1, 1, 1), **layer)
+        self.conv1 = padded_conv(in_features, middle, (1, 1, 1), **layer)
         self.norm2 = norm(middle, **layer)
-        self.conv2 = conv(middle, growth_rate, kernel_size, **layer)
+        self.conv2 = padded_conv(middle, growth_rate, kernel_size, **layer)
 
     def __call__(self, x):
         y = self.conv1(nnx.relu(self.norm1(x)))
@@ -62,7 +56,7 @@ class Transition(nnx.Module):
     def __init__(self, in_features, window, *, norm, dtype, rngs):
         self.out_features, self.window = in_features // 2, window
         self.norm = norm(in_features, dtype=dtype, rngs=rngs)
-        self.conv = conv(in_features, self.out_features, (1, 1, 1), dtype=dtype, rngs=rngs)
+        self.conv = padded_conv(in_features, self.out_features, (1, 1, 1), dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
         return avg_pool(self.conv(nnx.relu(self.norm(x))), self.window, strides=self.window)
@@ -112,7 +106,7 @@ class DenseNet(nnx.Module):
         layer = {"norm": norm, "dtype": dtype, "rngs": rngs}
 
         kernel_size, strides, self.pool_strides = map(self.extent, STEMS[stem])
-        self.conv0 = conv(3, features, kernel_size, strides=strides, dtype=dtype, rngs=rngs)
+        self.conv0 = padded_conv(3, features, kernel_size, strides=strides, dtype=dtype, rngs=rngs)
         self.norm0 = norm(features, dtype=dtype, rngs=rngs)
         for block, count in enumerate(layers, start=1):
             units = nnx.List()

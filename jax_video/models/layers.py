@@ -58,6 +58,12 @@ class Conv(nnx.Module):
         return y + self.bias[...].astype(self.dtype) if self.use_bias else y
 
 
+def padded_conv(in_features, out_features, kernel_size, *, strides=(1, 1, 1), **kwargs):
+    """A `Conv`, padded so that stride 1 keeps the size; of an even kernel's zeros, one more follows than leads."""
+    padding = tuple(((taps - 1) // 2, taps // 2) for taps in kernel_size)
+    return Conv(in_features, out_features, kernel_size, strides=strides, padding=padding, **kwargs)
+
+
 class Linear(nnx.Module):
     """A fully connected layer, `[..., in_features]` to `[..., out_features]`."""
 

@@ -10,13 +10,13 @@ from flax import nnx
 from jax_video.models.convolution import max_pool
 from jax_video.models.layers import (
     BatchNorm,
-    Conv,
     Dropout,
     Linear,
     check_choice,
     check_layers,
     check_positive,
     check_video,
+    padded_conv,
     param_dtype,
     run,
 )
@@ -27,17 +27,13 @@ STAGE_WIDTHS = (64, 128, 256, 512)
 STAGE_STRIDES = (1, 2, 2, 2)  # in height and width
 
 
-def conv(in_features, out_features, kernel_size, *, strides=(1, 1, 1), **kwargs):
-    """A convolution that is padded so that stride 1 keeps the size."""
-    padding = tuple((taps // 2, taps // 2) for taps in kernel_size)
-    return Conv(in_features, out_features, kernel_size, strides=strides, padding=padding, **kwargs)
-
-
 class Projection(nnx.Module):
     """Shortcut where a unit changes the shape: a strided 1×1×1 convolution and BN."""
 
     def __init__(self, in_features, out_features, *, stride, norm, dtype, rngs):
-        self.conv = conv(in_features, out_features, (1, 1, 1), strides=(1, stride, stride), dtype=dtype, rngs=rngs)
+        self.conv = padded_conv(
+            in_features, out_features, (1, 1, 1), strides=(1, stride, stride), dtype=dtype, rngs=rngs
+        )
         self.bn = norm(out_features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
@@ -70,11 +66,13 @@ class Bottleneck(nnx.Module):
         layer = {"dtype": dtype, "rngs": rngs}
         middle, self.out_features = cardinality * max(1, width * group_width // 64), 4 * width
         first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
-        self.conv1 = conv(in_features, middle, (taps[0], 1, 1), strides=(1, first, first), **layer)
+        self.conv1 = padded_conv(in_features, middle, (taps[0], 1, 1), strides=(1, first, first), **layer)
         self.bn1 = norm(middle, **layer)
-        self.conv2 = conv(middle, middle, (taps[1], 3, 3), strides=(1, second, second), groups=cardinality, **layer)
+        self.conv2 = padded_conv(
+            middle, middle, (taps[1], 3, 3), strides=(1, second, second), groups=cardinality, **layer
+        )
         self.bn2 = norm(middle, **layer)
-        self.conv3 = conv(middle, self.out_features, (taps[2], 1, 1), **layer)
+        self.conv3 = padded_conv(middle, self.out_features, (taps[2], 1, 1), **layer)
         self.bn3 = norm(self.out_features, **layer)
         if stride != 1 or in_features != self.out_features:
             self.downsample = Projection(in_features, self.out_features, stride=stride, norm=norm, **layer)
@@ -158,7 +156,7 @@ class ResNet2D(nnx.Module):
 
     def stem_conv(self, in_features, out_features, **kwargs):
         """The first convolution."""
-        return conv(in_features, out_features, (1, 7, 7), strides=(1, 2, 2), **kwargs)
+        return padded_conv(in_features, out_features, (1, 7, 7), strides=(1, 2, 2), **kwargs)
 
     def stem_pool(self, x):
         """The max pool before the first stage."""

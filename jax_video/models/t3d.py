@@ -6,8 +6,8 @@ from flax import nnx
 
 from jax_video.errors import UserError
 from jax_video.models.convolution import avg_pool
-from jax_video.models.densenet import DenseNet, conv
-from jax_video.models.layers import BatchNorm
+from jax_video.models.densenet import DenseNet
+from jax_video.models.layers import BatchNorm, padded_conv
 
 DEPTHS = {1: 6, 2: 4, 3: 4}  # Table 1's longest temporal kernel after each block
 
@@ -17,7 +17,7 @@ class Branch(nnx.Module):
 
     def __init__(self, in_features, out_features, kernel_size, *, norm, dtype, rngs):
         self.norm = norm(in_features, dtype=dtype, rngs=rngs)
-        self.conv = conv(in_features, out_features, kernel_size, dtype=dtype, rngs=rngs)
+        self.conv = padded_conv(in_features, out_features, kernel_size, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
         return self.conv(nnx.relu(self.norm(x)))

@@ -7,25 +7,12 @@ import parity
 import pytest
 import torch
 from flax import nnx
-from networks import abstract, parameters, shapes
+from networks import T3D_TABLE_1, abstract, parameters, shapes
 from reference import densenet as reference
 
 from jax_video.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes", "one_torch_thread")
-
-TABLE_1 = {  # T3D Table 1, of a clip of 32 frames of 224×224
-    "conv0": (16, 112, 112),
-    "pool0": (16, 56, 56),
-    "denseblock1": (16, 56, 56),
-    "transition1": (8, 28, 28),
-    "denseblock2": (8, 28, 28),
-    "transition2": (4, 14, 14),
-    "denseblock3": (4, 14, 14),
-    "transition3": (2, 7, 7),
-    "denseblock4": (2, 7, 7),
-    "norm5": (2, 7, 7),
-}
 
 # No two axes that could be exchanged, odd sizes before a pool, and two places left for the last block's BN.
 INPUT = (17, 36, 64, 3)
@@ -79,20 +66,20 @@ def test_parameters_are_as_many_as_published(name, num_classes, expected):
 )
 def test_sizes_of_table_1(name, widths):
     sizes = shapes(abstract(name), (2, 32, 224, 224, 3))
-    assert {stage: shape[1:4] for stage, shape in sizes.items()} == TABLE_1
+    assert {stage: shape[1:4] for stage, shape in sizes.items()} == T3D_TABLE_1
     assert tuple(sizes[f"denseblock{block}"][-1] for block in (1, 2, 3, 4)) == widths
     assert [sizes[f"transition{block}"][-1] for block in (1, 2, 3)] == [width // 2 for width in widths[:3]]
 
 
 def test_the_other_stem_has_the_same_sizes_from_the_pool_on():
     sizes = shapes(abstract("densenet3d121", stem="hara", layers=(1, 1, 1, 1)), (2, 32, 224, 224, 3))
-    assert {stage: shape[1:4] for stage, shape in sizes.items()} == TABLE_1 | {"conv0": (32, 112, 112)}
+    assert {stage: shape[1:4] for stage, shape in sizes.items()} == T3D_TABLE_1 | {"conv0": (32, 112, 112)}
 
 
 def test_in_2d_every_frame_is_kept():
     sizes = shapes(abstract("densenet121", layers=(1, 1, 1, 1)), (2, 5, 224, 224, 3))
     assert {stage: shape[1:4] for stage, shape in sizes.items()} == {
-        stage: (5, *size[1:]) for stage, size in TABLE_1.items()
+        stage: (5, *size[1:]) for stage, size in T3D_TABLE_1.items()
     }
 
 

@@ -7,7 +7,7 @@ import parity
 import pytest
 import torch
 from flax import nnx
-from networks import abstract, parameters, shapes
+from networks import T3D_TABLE_1, abstract, parameters, shapes
 from reference import densenet as reference
 from reference import resnet
 
@@ -97,18 +97,7 @@ def test_parameters(depth, ttl_channels, expected, ratio):
 
 def test_sizes_of_table_1():
     sizes = shapes(abstract("t3d121", layers=(1, 1, 1, 1)), (2, 32, 224, 224, 3))
-    assert {stage: shape[1:4] for stage, shape in sizes.items()} == {
-        "conv0": (16, 112, 112),
-        "pool0": (16, 56, 56),
-        "denseblock1": (16, 56, 56),
-        "transition1": (8, 28, 28),
-        "denseblock2": (8, 28, 28),
-        "transition2": (4, 14, 14),
-        "denseblock3": (4, 14, 14),
-        "transition3": (2, 7, 7),
-        "denseblock4": (2, 7, 7),
-        "norm5": (2, 7, 7),
-    }
+    assert {stage: shape[1:4] for stage, shape in sizes.items()} == T3D_TABLE_1
     assert {sizes[f"transition{block}"][-1] for block in (1, 2, 3)} == {3 * 48}
 
 
