@@ -75,7 +75,7 @@ def build(name, *, num_classes, rngs, dtype=jnp.float32, norm=BatchNorm, consens
     if name not in MODELS:
         raise UserError(f"there is no network {name!r}; choose one of {', '.join(MODELS)}")
     known = inspect.signature(MODELS[name].func.__init__).parameters.values()
-    known = [parameter.name for parameter in known if parameter.kind is parameter.KEYWORD_ONLY]
+    known = [parameter.name for parameter in known if parameter.kind is parameter.KEYWORD_ONLY] + ["consensus"]
     if unknown := sorted(set(kwargs) - set(known)):
         raise UserError(f"{name} has no keyword {', '.join(unknown)}; it has {', '.join(known)}")
     network = MODELS[name](num_classes=num_classes, rngs=rngs, dtype=dtype, norm=norm, **kwargs)

@@ -54,7 +54,7 @@ class Correspondence(nnx.Module):
       rngs: key of the initial parameters.
     """
 
-    def __init__(self, student, teacher, *, clip=(16, 112, 112), dtype=jnp.float32, rngs):
+    def __init__(self, student, teacher, *, clip, dtype=jnp.float32, rngs):
         freeze(teacher)
         self.student, self.teacher = student, teacher
         layer = {"kernel_init": he_normal, "dtype": param_dtype(dtype), "rngs": rngs}

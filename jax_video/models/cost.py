@@ -127,9 +127,12 @@ class CoST(nnx.Module):
 class CoSTBottleneck(Bottleneck):
     """Bottleneck whose 3×3 convolution is the CoST operation."""
 
-    def __init__(self, in_features, width, *, stride, dtype, rngs, cost, **kwargs):
-        super().__init__(in_features, width, stride=stride, dtype=dtype, rngs=rngs, **kwargs)
-        self.conv2 = CoST(width, width, stride=stride, dtype=dtype, rngs=rngs, **cost)
+    def __init__(self, in_features, width, *, cost, **kwargs):
+        def middle_conv(in_features, out_features, kernel_size, *, strides, groups, **layer):
+            del kernel_size, groups  # CoST has a size of its own, and a single group
+            return CoST(in_features, out_features, stride=strides[1], **cost, **layer)
+
+        super().__init__(in_features, width, middle_conv=middle_conv, **kwargs)
 
     def coefficients(self, x):
         """α of this unit's input."""

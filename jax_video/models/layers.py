@@ -108,7 +108,8 @@ class BatchNorm(nnx.Module):
       momentum: share of the running moments that a step keeps.
 
     Raises:
-      UserError: when called on a batch that does not divide into groups.
+      UserError: when called in training on a batch that does not divide into groups, or on groups of a single value,
+        whose variance says nothing.
     """
 
     def __init__(
@@ -146,8 +147,14 @@ class BatchNorm(nnx.Module):
                 f"Use a batch size that is a multiple of {size}, or another group_size."
             )
         groups = x.reshape(batch // size, size, *x.shape[1:])  # [G, g, T, H, W, C]
+        if (count := groups[0, ..., 0].size) == 1:
+            raise UserError(
+                f"BatchNorm got features of shape {x.shape}, one value in each channel of a group of {size}; "
+                "normalised by itself it is always 0. Train with more videos, longer clips or larger frames, or with "
+                "frozen moments."
+            )
         mean, var = moments(groups)  # [G, 1, 1, 1, 1, C]
-        self._update(mean, var, count=groups[0, ..., 0].size)
+        self._update(mean, var, count)
         return self._normalize(groups, mean, var, scale, bias).reshape(x.shape)
 
     def _normalize(self, x, mean, var, scale, bias):
@@ -158,7 +165,7 @@ class BatchNorm(nnx.Module):
     def _update(self, mean, var, count):
         axes = tuple(range(mean.ndim - 1))
         mean, var = jax.lax.stop_gradient((mean.mean(axes), var.mean(axes)))
-        unbiased = var * (count / max(count - 1, 1))
+        unbiased = var * (count / (count - 1))
         # Not `self.mean[...] = …`, for which flax walks all that was traced before: minutes for a deep network.
         self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean)
         self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * unbiased)

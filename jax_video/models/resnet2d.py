@@ -47,6 +47,7 @@ class Bottleneck(nnx.Module):
       stride: in height and width, at the 3×3 convolution or, with `stride_on="1x1"` (Caffe's networks), at the first.
       taps: of the three convolutions in time, in which nothing is strided: (1, 1, 1) is the 2D unit.
       cardinality, group_width: groups of the 3×3 convolution and, at width 64, the channels of each; ResNet is (1, 64).
+      middle_conv: makes the 3×3 convolution, with the arguments of `padded_conv`.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Bottleneck(nnx.Module):
         cardinality=1,
         group_width=64,
         stride_on="3x3",
+        middle_conv=padded_conv,
         norm=BatchNorm,
         dtype=jnp.float32,
         rngs,
@@ -68,7 +70,7 @@ class Bottleneck(nnx.Module):
         first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
         self.conv1 = padded_conv(in_features, middle, (taps[0], 1, 1), strides=(1, first, first), **layer)
         self.bn1 = norm(middle, **layer)
-        self.conv2 = padded_conv(
+        self.conv2 = middle_conv(
             middle, middle, (taps[1], 3, 3), strides=(1, second, second), groups=cardinality, **layer
         )
         self.bn2 = norm(middle, **layer)

@@ -102,14 +102,3 @@ def test_a_video_of_the_wrong_shape_is_refused(shape, message):
 
 def test_features_are_bound_to_no_clip():
     assert shapes(abstract(width=0.0625), (2, 8, 40, 72, 3), method="features") == (2, 1, 2, 3, 32)
-
-
-def test_remat_recomputes_stages():
-    jaxprs = []
-    for remat in (False, True):
-        graphdef, state = nnx.split(abstract(5, remat=remat, **SMALL))
-        jaxpr = jax.make_jaxpr(lambda state, video: nnx.merge(graphdef, state)(video))(  # noqa: B023
-            nnx.to_pure_dict(state), jax.ShapeDtypeStruct((2, *NETWORK_INPUT), jnp.float32)
-        )
-        jaxprs.append(str(jaxpr))
-    assert [jaxpr.count("remat") > 0 for jaxpr in jaxprs] == [False, True]

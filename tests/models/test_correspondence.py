@@ -156,7 +156,7 @@ def test_both_sides_make_positive_and_negative_pairs():
 def test_widths_are_those_of_the_papers():
     def build(*names, **kwargs):
         networks = (models.build(name, num_classes=400, rngs=nnx.Rngs(0), **kwargs) for name in names)
-        return Correspondence(*networks, rngs=nnx.Rngs(0))
+        return Correspondence(*networks, clip=(16, 112, 112), rngs=nnx.Rngs(0))
 
     model = nnx.eval_shape(lambda: build("resnet3d50", "resnet50", layers=(1, 1, 1, 1)))
     assert model.fc.kernel.shape == (2048, 1024)
@@ -224,7 +224,12 @@ class Trained(Correspondence):
 
 @pytest.mark.parametrize(("accumulate", "ema"), [(1, 0.0), (3, 0.3)])
 def test_training_moves_the_student_and_leaves_the_teacher_to_the_bit(accumulate, ema):
-    model = nnx.eval_shape(lambda: Trained(Network(rngs=nnx.Rngs(0)), Network(rngs=nnx.Rngs(1)), rngs=nnx.Rngs(2)))
+
+    def build():
+        networks = (Network(rngs=nnx.Rngs(seed)) for seed in (0, 1))
+        return Trained(*networks, clip=NETWORK_INPUT[:3], rngs=nnx.Rngs(2))
+
+    model = nnx.eval_shape(build)
     definition, params, batch_stats = filled(model)
     batch_stats["teacher"]["conv"]["kernel"] = batch_stats["teacher"]["conv"]["kernel"].at[0].set(-0.0)
     mesh = jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])

@@ -172,17 +172,6 @@ def test_layers_keep_the_first_blocks_of_each_stage():
         abstract(layers=(3, 5, 2))
 
 
-def test_remat_changes_nothing_but_memory():
-    jaxprs = []
-    for remat in (False, True):
-        graphdef, state = nnx.split(abstract(5, layers=(1, 1, 1), remat=remat))
-        jaxpr = jax.make_jaxpr(lambda state, video: nnx.merge(graphdef, state)(video))(  # noqa: B023
-            nnx.to_pure_dict(state), jax.ShapeDtypeStruct((2, 8, 32, 32, 3), jnp.float32)
-        )
-        jaxprs.append(str(jaxpr))
-    assert [jaxpr.count("remat") > 0 for jaxpr in jaxprs] == [False, True]
-
-
 @pytest.mark.parametrize(
     ("shape", "message"),
     [

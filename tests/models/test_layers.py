@@ -172,6 +172,14 @@ def test_a_batch_that_does_not_divide_into_groups_is_refused_with_the_numbers():
         BatchNorm(3, group_size=0)
 
 
+def test_a_single_value_cannot_be_normalised_in_training():
+    layer = batch_norm(group_size=1)
+    assert layer(video((2, 1, 1, 2, 3))).shape == (2, 1, 1, 2, 3)
+    with pytest.raises(UserError, match=r"shape \(2, 1, 1, 1, 3\), one value in each channel of a group of 1"):
+        layer(video((2, 1, 1, 1, 3)))
+    assert nnx.view(layer, use_running_average=True)(video((2, 1, 1, 1, 3))).shape == (2, 1, 1, 1, 3)
+
+
 @pytest.mark.parametrize("group_size", [None, 2, 8])
 def test_a_sharded_batch_gives_the_same_without_gathering_activations(group_size):
     layer = batch_norm(group_size=group_size)

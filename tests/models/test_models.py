@@ -32,6 +32,10 @@ SMALL = {
     "c3d": ({"frames": 16, "size": 32}, (16, 32, 32)),
     "": (UNITS, (4, 16, 16)),
 }
+FAMILIES = [
+    *("resnet3d18", "stc_resnet18", "densenet3d121", "t3d121", "resnet50", "cost_b_resnet50"),
+    *("motion_stream", "st_resnet", "inception3d", "c3d"),
+]
 
 
 def of_family(name):
@@ -119,18 +123,39 @@ def test_variants_reach_every_parameter():
     assert names_where(lambda leaf: not np.any(leaf), gradients) == []
 
 
-def test_bfloat16_keeps_float32_parameters_moments_gradients_and_logits():
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bfloat16_is_the_type_of_activations_only(name):
+    graphdef, *trees = small(name, dtype=jnp.bfloat16)
+    outputs, moments, gradients = jax.eval_shape(functools.partial(gradients_of, graphdef), *trees, *videos(name))
+    assert {leaf.dtype for leaf in jax.tree.leaves((outputs, moments, gradients, trees))} == {jnp.dtype("float32")}
+    features = jax.eval_shape(lambda p, b, *v: nnx.merge(graphdef, p, b).features(*v), *trees, *videos(name))
+    assert {leaf.dtype for leaf in jax.tree.leaves(features)} == {jnp.dtype("bfloat16")}
+
+
+@pytest.mark.parametrize("name", ["t3d121", "cost_b_resnet50", "st_resnet", "inception3d"])
+def test_bfloat16_is_close_to_float32(name):
+    def scores(dtype):
+        model = state.join(*small(name, dtype=dtype), train=False)
+        return np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(jax.jit(model)(*videos(name)))])
+
+    exact = scores(jnp.float32)
+    assert 0 < np.abs(scores(jnp.bfloat16) - exact).max() < 0.1 * np.abs(exact).max()
+
+
+def test_bfloat16_trains():
     exact, *_ = train(*small("stc_resnet18"), *videos("stc_resnet18"))
     graphdef, params, batch_stats = small("stc_resnet18", dtype=jnp.bfloat16)
-    logits, moments, gradients = train(graphdef, params, batch_stats, *videos("stc_resnet18"))
-    assert logits.dtype == jnp.float32
-    assert names_where(lambda leaf: leaf.dtype != jnp.float32, (params, moments, gradients)) == []
+    logits, _, gradients = train(graphdef, params, batch_stats, *videos("stc_resnet18"))
     assert names_where(lambda leaf: not np.any(leaf), gradients) == []
     assert 0 < np.abs(logits - exact).max() < 0.25 * np.abs(exact).max()
-    features = jax.eval_shape(
-        lambda p, b, v: nnx.merge(graphdef, p, b).features(v), params, batch_stats, *videos("stc_resnet18")
-    )
-    assert features.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rematerialisation_is_a_keyword_of_every_family(name):
+    for remat in (False, True):
+        graphdef, *trees = small(name, remat=remat)
+        jaxpr = jax.make_jaxpr(functools.partial(gradients_of, graphdef))(*trees, *videos(name))
+        assert any(equation.primitive.name.startswith("remat") for equation in jaxpr.eqns) == remat
 
 
 def test_test_mode_gives_a_video_the_same_scores_in_any_batch():
@@ -142,11 +167,16 @@ def test_test_mode_gives_a_video_the_same_scores_in_any_batch():
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_full_size_networks_hold_parameters_and_moments_only(name):
-    model = nnx.eval_shape(lambda: models.build(name, num_classes=400, rngs=nnx.Rngs(0), dtype=jnp.bfloat16))
+def test_full_size_networks_hold_parameters_and_moments_only_and_take_another_norm(name):
+    norm = functools.partial(BatchNorm, group_size=2, momentum=0.5)
+    model = nnx.eval_shape(lambda: models.build(name, num_classes=400, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, norm=norm))
     _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)  # raises where anything else is left
     assert len(jax.tree.leaves(params)) > 2 and len(jax.tree.leaves(batch_stats)) > 2
     assert {leaf.dtype for leaf in jax.tree.leaves((params, batch_stats))} == {jnp.dtype("float32")}
+    layers = [module for _, module in nnx.iter_modules(model) if isinstance(module, BatchNorm)]
+    assert {(layer.group_size, layer.momentum) for layer in layers} == {(2, 0.5)}
+    if name == "stc_resnext101":
+        assert len(layers) == 1 + 3 * 33 + 4  # stem, three per bottleneck, four projections
 
 
 def test_full_size_network_runs():
@@ -161,21 +191,13 @@ def test_full_size_network_runs():
     assert [leaf.shape for leaf in jax.tree.leaves(moments)] == [leaf.shape for leaf in jax.tree.leaves(batch_stats)]
 
 
-def test_norm_reaches_every_layer():
-    norm = functools.partial(BatchNorm, group_size=2, momentum=0.5)
-    model = nnx.eval_shape(lambda: models.build("stc_resnext101", num_classes=5, rngs=nnx.Rngs(0), norm=norm))
-    layers = [module for _, module in nnx.iter_modules(model) if isinstance(module, BatchNorm)]
-    assert len(layers) == 1 + 3 * 33 + 4  # stem, three per bottleneck, four projections
-    assert {(layer.group_size, layer.momentum) for layer in layers} == {(2, 0.5)}
-
-
 def test_an_unknown_name_is_answered_with_the_names():
     with pytest.raises(UserError, match="no network 'resnet18'.*resnet3d18.*stc_resnext101"):
         models.build("resnet18", num_classes=5, rngs=nnx.Rngs(0))
 
 
 def test_an_unknown_keyword_is_answered_with_the_networks_keywords():
-    with pytest.raises(UserError, match="resnet3d18 has no keyword frames; it has .*layers.*width.*shortcut"):
+    with pytest.raises(UserError, match="resnet3d18 has no keyword frames; it has .*layers.*shortcut.*consensus"):
         models.build("resnet3d18", num_classes=5, rngs=nnx.Rngs(0), frames=16)
     with pytest.raises(UserError, match="stc_resnet18 has no keyword reduktion; it has .*frames.*branches.*reduction"):
         models.build("stc_resnet18", num_classes=5, rngs=nnx.Rngs(0), reduktion=1)
