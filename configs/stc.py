@@ -56,8 +56,10 @@ def paper(given: dict) -> ConfigDict:
                 "shortcut": "B",
                 "preactivation": False,
             },
+            "init_from": {"path": "", "layout": "", "inflate": "", "skip": ()},
             "norm": {"group_size": config_dict.placeholder(int), "frozen": False},
             "data": {"manifest": given["data"], "workers": 8},
+            "normalize": {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)},
             "clip": {
                 "frames": given["frames"],
                 "stride": given["stride"] or 2,

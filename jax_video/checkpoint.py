@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
 from jax_video import sharding
@@ -240,6 +242,19 @@ class Checkpoints:
         """Waits, and ends the manager's threads."""
         with self._writing():
             self._manager.close()
+
+
+def read_network(workdir: str | pathlib.Path, mesh: Mesh) -> tuple[nnx.GraphDef, dict, dict]:
+    """A run's network to test with: (definition, {"params", "batch_stats"}, meta) of its best sound checkpoint.
+
+    Raises:
+      CheckpointError: there is none in this folder.
+    """
+    with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
+        meta = checkpoints.best_meta()
+        definition, params, batch_stats = state_lib.abstract(ConfigDict(meta["config"]), len(meta["classes"]))
+        network, meta, step = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
+    return definition, network, meta | {"step": step}
 
 
 def check_network(meta: dict, config: dict, manifest: Manifest, workdir: pathlib.Path) -> None:

@@ -5,11 +5,13 @@ Exit codes: 0 done, 2 a user error, 130 stopped by Ctrl-C or SIGTERM (what was d
 
 import itertools
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Callable
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
 
 from jax_video.errors import Stopped, UserError
 
@@ -37,6 +39,22 @@ def run(main: Callable[[list[str]], None]) -> None:
             sys.exit(130)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def read_config() -> tuple[ConfigDict, str]:
+    """The config of the flag `--config=FILE.py[:key=value,...]`, and a name for its run.
+
+    Raises:
+      UserError: the flag was not given, or names no file.
+    """
+    config = flags.FLAGS.config
+    if config is None:
+        raise UserError("--config is missing: for example --config=configs/stc.py")
+    file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config: there is no file {file!r}: for example --config=configs/stc.py")
+    name = [pathlib.Path(file).stem, re.sub(r"[^\w=.,]+", "_", argument).strip("_")]
+    return config, "-".join(filter(None, name))
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

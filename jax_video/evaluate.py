@@ -31,7 +31,13 @@ from jax_video.errors import UserError
 EvalStep = Callable[[dict, dict, dict], dict[str, jax.Array]]
 
 
-def make_eval_step(definition: nnx.GraphDef, mesh: Mesh, *, average: str = "probability") -> EvalStep:
+def make_eval_step(
+    definition: nnx.GraphDef,
+    mesh: Mesh,
+    *,
+    average: str = "probability",
+    normalization: state_lib.Normalization = state_lib.IMAGENET,
+) -> EvalStep:
     """The jitted test: (params, batch_stats, batch) -> {"scores" [B, K] float32, "failed" [B]} on every process.
 
     Args:
@@ -41,7 +47,7 @@ def make_eval_step(definition: nnx.GraphDef, mesh: Mesh, *, average: str = "prob
         raise UserError(f"unknown test average {average!r}: choose probability or logit.")
 
     def eval_step(params, batch_stats, batch):
-        logits, _ = state_lib.apply(definition, params, batch_stats, batch, train=False)
+        logits, _ = state_lib.apply(definition, params, batch_stats, batch, normalization, train=False)
         logits = logits.astype(jnp.float32)
         scores = jax.nn.softmax(logits) if average == "probability" else logits
         return {"scores": scores, "failed": batch["failed"]}
@@ -191,7 +197,12 @@ def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Me
     checkpoint_lib.check_network(meta, config.to_dict(), manifest, workdir)
     protocol = config.test
     scores = score_videos(
-        make_eval_step(definition, mesh, average=protocol.average),
+        make_eval_step(
+            definition,
+            mesh,
+            average=protocol.average,
+            normalization=state_lib.Normalization(**config.normalize),
+        ),
         (network["params"], network["batch_stats"]),
         manifest,
         "test",

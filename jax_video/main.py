@@ -11,19 +11,17 @@ Started again, a run goes on from its last checkpoint; a finished one only shows
 """
 
 import pathlib
-import re
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from jax_video import command, evaluate, sharding
-from jax_video.data import motions
-from jax_video.data.manifest import Manifest
+from jax_video.data.motions import read_manifest
 from jax_video.errors import UserError
 from jax_video.train import train
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "What to train and how: FILE.py[:key=value,...].")
+config_flags.DEFINE_config_file("config", None, "What to train and how: FILE.py[:key=value,...].")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/ and the config's name.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "test"], "Train and then test, or only test.")
 DISTRIBUTED = flags.DEFINE_string(
@@ -32,11 +30,13 @@ DISTRIBUTED = flags.DEFINE_string(
 
 
 def main(arguments: list[str]) -> None:
-    config, workdir = read_config(arguments)
+    if arguments:
+        raise UserError(f"unexpected arguments {' '.join(arguments)!r}: everything is a --flag=value; see --help.")
+    config, name = command.read_config()
+    workdir = pathlib.Path(WORKDIR.value or f"runs/{name}")
     sharding.start(DISTRIBUTED.value)
     mesh = sharding.make_mesh()
-    manifest = motions.make() if config.data.manifest == "motions" else pathlib.Path(config.data.manifest)
-    manifest = Manifest.read(manifest / "manifest.jsonl" if manifest.is_dir() else manifest)
+    manifest = read_manifest(config.data.manifest)
     evaluate.check(config, manifest)
 
     new = train(config, manifest, workdir, mesh) if MODE.value == "train" else False
@@ -50,19 +50,6 @@ def main(arguments: list[str]) -> None:
         result = evaluate.test(config, manifest, workdir, mesh)
     if jax.process_index() == 0:
         print(evaluate.report(result, manifest, workdir))
-
-
-def read_config(arguments: list[str]) -> tuple[ConfigDict, pathlib.Path]:
-    """The config, and the run's folder."""
-    if arguments:
-        raise UserError(f"unexpected arguments {' '.join(arguments)!r}: everything is a --flag=value; see --help.")
-    if CONFIG.value is None:
-        raise UserError("--config is missing: for example --config=configs/stc.py")
-    file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    if not isinstance(CONFIG.value, ConfigDict):
-        raise UserError(f"--config: there is no file {file!r}: for example --config=configs/stc.py")
-    name = "-".join(filter(None, [pathlib.Path(file).stem, re.sub(r"[^\w=.,]+", "_", argument).strip("_")]))
-    return CONFIG.value, pathlib.Path(WORKDIR.value or f"runs/{name}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@
 Clips, crops and the average over clips are those of the run's own test.
 """
 
-import contextlib
 import glob
 import json
 import os
@@ -21,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jax_video import command, evaluate, sharding
 from jax_video import state as state_lib
-from jax_video.checkpoint import Checkpoints
+from jax_video.checkpoint import read_network
 from jax_video.data import pipeline, sources, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError
@@ -42,11 +41,8 @@ def classify(paths: list[str], workdir: str | pathlib.Path) -> tuple[tuple[str, 
       UserError: the folder holds no sound checkpoint.
     """
     mesh = sharding.make_mesh()
-    with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
-        meta = checkpoints.best_meta()
-        config, classes = ConfigDict(meta["config"]), tuple(meta["classes"])
-        definition, params, batch_stats = state_lib.abstract(config, len(classes))
-        network, _, _ = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
+    definition, network, meta = read_network(workdir, mesh)
+    config, classes = ConfigDict(meta["config"]), tuple(meta["classes"])
 
     videos, broken = [], {}
     for path in paths:
@@ -62,7 +58,12 @@ def classify(paths: list[str], workdir: str | pathlib.Path) -> tuple[tuple[str, 
 
     manifest = Manifest("files", classes, "", tuple(videos))  # absolute paths under no root
     scores = evaluate.score_videos(
-        evaluate.make_eval_step(definition, mesh, average=config.test.average),
+        evaluate.make_eval_step(
+            definition,
+            mesh,
+            average=config.test.average,
+            normalization=state_lib.Normalization(**config.normalize),
+        ),
         (network["params"], network["batch_stats"]),
         manifest,
         "test",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,15 +66,30 @@ def abstract(config: ConfigDict, num_classes: int) -> tuple[nnx.GraphDef, dict, 
     return split(nnx.eval_shape(lambda: network(config, num_classes)))
 
 
-def normalize(rgb: jax.Array) -> jax.Array:
-    """uint8 [B, T, H, W, 3] -> float32 by ImageNet's mean and deviation."""
-    mean = jnp.array([123.675, 116.28, 103.53], jnp.float32)
-    deviation = jnp.array([58.395, 57.12, 57.375], jnp.float32)
+class Normalization(NamedTuple):
+    """What RGB in 0 to 255 is brought to mean 0 and deviation 1 by; ImageNet's (section `normalize` of a config)."""
+
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    deviation: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+
+IMAGENET = Normalization()
+
+
+def normalize(rgb: jax.Array, normalization: Normalization = IMAGENET) -> jax.Array:
+    """uint8 [B, T, H, W, 3] -> float32."""
+    mean, deviation = (jnp.array(values, jnp.float32) for values in normalization)
     return (rgb.astype(jnp.float32) - mean) / deviation
 
 
 def apply(
-    definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict[str, jax.Array], *, train: bool
+    definition: nnx.GraphDef,
+    params: dict,
+    batch_stats: dict,
+    batch: dict[str, jax.Array],
+    normalization: Normalization = IMAGENET,
+    *,
+    train: bool,
 ) -> tuple[jax.Array, dict]:
     """Runs the network on a batch's `rgb`, uint8 [B, T, H, W, 3]: (logits [B, K], new batch_stats).
 
@@ -82,7 +97,7 @@ def apply(
     [B]; in test BatchNorm only reads its moments and nothing is dropped.
     """
     model = join(definition, params, batch_stats, train=train)
-    logits = model(normalize(batch["rgb"]), keys=batch.get("keys"))
+    logits = model(normalize(batch["rgb"], normalization), keys=batch.get("keys"))
     return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)) if train else batch_stats
 
 

@@ -27,6 +27,7 @@ from jax_video.data.manifest import Manifest
 from jax_video.errors import Stopped, UserError
 from jax_video.runlog import RunLog
 from jax_video.state import TrainState
+from jax_video.weights import merge
 
 StepFunction = Callable[[TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -38,6 +39,7 @@ def make_train_step(
     *,
     accumulate: int = 1,
     ema: float = 0.0,
+    normalization: state_lib.Normalization = state_lib.IMAGENET,
 ) -> StepFunction:
     """The jitted update: (state, batch, key) -> (new state, sums of the batch's metrics). The old state is donated.
 
@@ -51,7 +53,7 @@ def make_train_step(
     """
 
     def loss_and_sums(params, batch_stats, batch):
-        logits, batch_stats = state_lib.apply(definition, params, batch_stats, batch, train=True)
+        logits, batch_stats = state_lib.apply(definition, params, batch_stats, batch, normalization, train=True)
         loss = losses.softmax_cross_entropy(logits, batch["label"])  # [B]
         return jnp.mean(loss), (batch_stats, metrics.train_sums(loss, logits, batch))
 
@@ -155,9 +157,10 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
     schedule = optimizer.schedule(**config.schedule, steps_per_epoch=steps_per_epoch, epochs=options.epochs)
     tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
     definition, _, _ = state_lib.abstract(config, len(manifest.classes))
-    train_step = make_train_step(definition, tx, mesh, accumulate=options.accumulate, ema=options.ema)
+    given = {"normalization": state_lib.Normalization(**config.normalize)}
+    train_step = make_train_step(definition, tx, mesh, accumulate=options.accumulate, ema=options.ema, **given)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values
-    eval_step = evaluate.make_eval_step(definition, mesh, average=config.test.average)
+    eval_step = evaluate.make_eval_step(definition, mesh, average=config.test.average, **given)
 
     checkpoints = Checkpoints(workdir, mesh)
     state, progress = restore_or_create(config, manifest, checkpoints, tx, mesh)
@@ -279,18 +282,21 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
 def restore_or_create(
     config: ConfigDict, manifest: Manifest, checkpoints: Checkpoints, tx: optax.GradientTransformation, mesh: Mesh
 ) -> tuple[TrainState, Progress]:
-    """The run's newest checkpoint, or a fresh start."""
+    """The run's newest checkpoint, or a start from `init_from` or at random."""
 
     def create() -> TrainState:
         return state_lib.create(state_lib.network(config, len(manifest.classes)), tx, ema=config.train.ema > 0)
 
+    progress = Progress(plateau=optimizer.Plateau(**config.plateau))
     restored = checkpoints.restore(jax.eval_shape(create))
     if restored is None:
         # In one compilation: the networks' initial values alone would take one for every shape.
-        return sharding.place_state(jax.jit(create)(), mesh), Progress(plateau=optimizer.Plateau(**config.plateau))
+        named = config.init_from.path
+        state = merge.initial_state(config, len(manifest.classes), mesh, create) if named else jax.jit(create)()
+        return sharding.place_state(state, mesh), progress
     state, meta = restored
     check_same_run(meta, config.to_dict(), manifest, checkpoints.folder.parent)
-    return state, Progress.from_dict(meta["progress"])
+    return state, Progress.from_dict(meta["progress"]) if meta["progress"] else progress
 
 
 class Failures:

@@ -132,7 +132,7 @@ def test_bad_command_lines(arguments, expected):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--config.model.name=resnet5"], ["there is no network 'resnet5'; choose one of resnet3d18"]),
+        (["--config.model.name=resnet5"], ["there is no network 'resnet5'; choose one of resnet3d10"]),
         (["--config.model.stem=none"], ["stem='none' is unknown; choose one of 'hara', 'table1'"]),
         (["--config.train.batch=12"], ["a batch of 12 does not divide into 8 devices", "use a multiple of 8"]),
         (["--config.train.batch=0"], ["a batch of 0 does not divide"]),

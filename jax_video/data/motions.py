@@ -88,6 +88,16 @@ def make(
     return manifest
 
 
+def read_manifest(name: str) -> Manifest:
+    """What a config's `data.manifest` names: "motions", or a manifest or the folder that `prepare` wrote it into.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    path = make() if name == "motions" else pathlib.Path(name)
+    return Manifest.read(path / "manifest.jsonl" if path.is_dir() else path)
+
+
 def _make(root: pathlib.Path, counts: dict[str, int], frames: int, width: int, height: int, seed: int) -> None:
     videos = []
     with tqdm.tqdm(

@@ -18,6 +18,7 @@ from jax_video.models.stc import STCResNet3D
 from jax_video.models.t3d import T3D, SegmentConsensus
 
 MODELS = {
+    "resnet3d10": functools.partial(ResNet3D, 10),
     "resnet3d18": functools.partial(ResNet3D, 18),
     "resnet3d34": functools.partial(ResNet3D, 34),
     "resnet3d50": functools.partial(ResNet3D, 50),
@@ -35,6 +36,8 @@ MODELS = {
     "t3d169": functools.partial(T3D, 169),
     "densenet121": functools.partial(DenseNet, 121, temporal=False),
     "densenet169": functools.partial(DenseNet, 169, temporal=False),
+    "resnet18": functools.partial(ResNet2D, 18),
+    "resnet34": functools.partial(ResNet2D, 34),
     "resnet50": functools.partial(ResNet2D, 50),
     "resnet101": functools.partial(ResNet2D, 101),
     "resnet152": functools.partial(ResNet2D, 152),

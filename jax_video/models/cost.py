@@ -19,7 +19,7 @@ from jax_video.models.layers import (
     padded_conv,
     param_dtype,
 )
-from jax_video.models.resnet2d import STAGES, Bottleneck, ResNet2D
+from jax_video.models.resnet2d import BOTTLENECK_LAYERS, STAGES, Bottleneck, ResNet2D
 
 TAPS = {"c2d": (1, 1, 1), "c3d_3x1x1": (3, 1, 1), "c3d_3x3x3": (1, 3, 1)}  # in time, of a converted unit
 KINDS = (*TAPS, "cost_a", "cost_b")
@@ -152,6 +152,8 @@ class C2D(ResNet2D):
       share_weights: one kernel for the three views, or three.
       fuse_views: see `CoST`.
     """
+
+    depths = BOTTLENECK_LAYERS  # every unit is a bottleneck
 
     def __init__(
         self,

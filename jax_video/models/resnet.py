@@ -24,6 +24,7 @@ from jax_video.models.layers import (
 )
 
 LAYERS = {  # units per stage; basic units below depth 50, bottlenecks from there on
+    10: (1, 1, 1, 1),
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
@@ -140,7 +141,7 @@ class ResNet3D(nnx.Module):
     """3D-ResNet, and 3D-ResNeXt with `cardinality=32`.
 
     Args:
-      depth: 18, 34, 50, 101, 152 or 200.
+      depth: 10, 18, 34, 50, 101, 152 or 200.
       num_classes: K.
       layers: units in each of the four stages, in place of the depth's.
       width: multiplies all widths, for small runs; they are rounded so that groups and reductions divide them.

@@ -7,6 +7,7 @@ computed on its own, until the global average pool. Layers have the names of tor
 import jax.numpy as jnp
 from flax import nnx
 
+from jax_video.errors import UserError
 from jax_video.models.convolution import max_pool
 from jax_video.models.layers import (
     BatchNorm,
@@ -21,7 +22,8 @@ from jax_video.models.layers import (
     run,
 )
 
-LAYERS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # bottlenecks per stage
+BASIC_LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # basic units per stage
+BOTTLENECK_LAYERS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # bottlenecks per stage
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 STAGE_WIDTHS = (64, 128, 256, 512)
 STAGE_STRIDES = (1, 2, 2, 2)  # in height and width
@@ -40,7 +42,42 @@ class Projection(nnx.Module):
         return self.bn(self.conv(x))
 
 
-class Bottleneck(nnx.Module):
+def shortcut(in_features, out_features, *, stride, **layer):
+    """A `Projection` where a unit changes the shape, and None, which is the identity, where it does not."""
+    if stride == 1 and in_features == out_features:
+        return None
+    return Projection(in_features, out_features, stride=stride, **layer)
+
+
+class Unit(nnx.Module):
+    """A residual unit; a subclass has `out_features`, the branch `residual(x)` and the shortcut `downsample`."""
+
+    def total(self, x):
+        """The sum of residual branch and shortcut, before the ReLU."""
+        return self.residual(x) + (x if self.downsample is None else self.downsample(x))
+
+    def __call__(self, x):
+        return nnx.relu(self.total(x))
+
+
+class Basic(Unit):
+    """Two 3×3 convolutions in space, the first one strided, `[B, T, H, W, C_in]` to `[B, T, H', W', width]`."""
+
+    def __init__(self, in_features, width, *, stride=1, norm=BatchNorm, dtype=jnp.float32, rngs):
+        layer = {"dtype": dtype, "rngs": rngs}
+        self.out_features = width
+        self.conv1 = padded_conv(in_features, width, (1, 3, 3), strides=(1, stride, stride), **layer)
+        self.bn1 = norm(width, **layer)
+        self.conv2 = padded_conv(width, width, (1, 3, 3), **layer)
+        self.bn2 = norm(width, **layer)
+        self.downsample = shortcut(in_features, width, stride=stride, norm=norm, **layer)
+
+    def residual(self, x):
+        x = nnx.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(x))
+
+
+class Bottleneck(Unit):
     """1×1, 3×3 and 1×1 convolution in space, `[B, T, H, W, C_in]` to `[B, T, H', W', 4 width]`.
 
     Args:
@@ -76,35 +113,25 @@ class Bottleneck(nnx.Module):
         self.bn2 = norm(middle, **layer)
         self.conv3 = padded_conv(middle, self.out_features, (taps[2], 1, 1), **layer)
         self.bn3 = norm(self.out_features, **layer)
-        if stride != 1 or in_features != self.out_features:
-            self.downsample = Projection(in_features, self.out_features, stride=stride, norm=norm, **layer)
-        else:
-            self.downsample = None
+        self.downsample = shortcut(in_features, self.out_features, stride=stride, norm=norm, **layer)
 
     def residual(self, x):
         x = nnx.relu(self.bn1(self.conv1(x)))
         x = nnx.relu(self.bn2(self.conv2(x)))
         return self.bn3(self.conv3(x))
 
-    def total(self, x):
-        """The sum of residual branch and shortcut, before the ReLU."""
-        return self.residual(x) + (x if self.downsample is None else self.downsample(x))
-
-    def __call__(self, x):
-        return nnx.relu(self.total(x))
-
 
 class ResNet2D(nnx.Module):
-    """ResNet-50/101/152; with `cardinality=32` ResNeXt.
+    """ResNet-18/34 of basic units, ResNet-50/101/152 of bottlenecks; with `cardinality=32` ResNeXt.
 
     Args:
-      depth: 50, 101 or 152.
+      depth: 18, 34, 50, 101 or 152.
       num_classes: K.
       channels: of the video: 3 for RGB, 20 for ten fields of optical flow.
       layers: units in each of the four stages, in place of the depth's.
       width: multiplies all widths, for small runs.
-      cardinality, group_width: see `Bottleneck`; ResNeXt-50 32×4d is (32, 4), ResNeXt-101 32×8d is (32, 8).
-      stride_on: "3x3", or "1x1" as in Caffe's networks.
+      cardinality, group_width: of a `Bottleneck`; ResNeXt-50 32×4d is (32, 4), ResNeXt-101 32×8d is (32, 8).
+      stride_on: of a `Bottleneck`: "3x3", or "1x1" as in Caffe's networks.
       dropout: probability that a pooled feature is dropped in training.
       remat: computes a stage's activations again in the backward pass: less memory, a third more work.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
@@ -115,6 +142,7 @@ class ResNet2D(nnx.Module):
       UserError: an argument is none of those, or, when called, the video's shape does not fit.
     """
 
+    depths = BASIC_LAYERS | BOTTLENECK_LAYERS
     smallest = (1, 5, 5)  # clip whose stages see more than one place: the stem divides space by 4
 
     def __init__(
@@ -134,14 +162,20 @@ class ResNet2D(nnx.Module):
         dtype=jnp.float32,
         rngs,
     ):
-        check_choice("depth", depth, LAYERS)
+        check_choice("depth", depth, self.depths)
         check_positive(width=width, cardinality=cardinality, group_width=group_width, channels=channels)
         check_choice("stride_on", stride_on, ("3x3", "1x1"))
-        self.layers = check_layers(LAYERS[depth] if layers is None else layers, 4)
-        self.channels, self.remat = channels, remat
+        self.layers = check_layers(self.depths[depth] if layers is None else layers, 4)
+        self.bottleneck, self.channels, self.remat = depth in BOTTLENECK_LAYERS, channels, remat
+        if not self.bottleneck and (cardinality, group_width, stride_on) != (1, 64, "3x3"):
+            raise UserError(
+                f"cardinality={cardinality}, group_width={group_width} and stride_on={stride_on!r} are of bottlenecks; "
+                f"depth {depth} has none: leave them at 1, 64 and '3x3', or choose 50 or more"
+            )
         widths = [max(1, round(width * w)) for w in STAGE_WIDTHS]
-        layer = {"norm": norm, "dtype": dtype, "rngs": rngs}
-        group = {"cardinality": cardinality, "group_width": group_width, "stride_on": stride_on}
+        options = {"norm": norm, "dtype": dtype, "rngs": rngs}
+        if self.bottleneck:
+            options |= {"cardinality": cardinality, "group_width": group_width, "stride_on": stride_on}
 
         self.conv1 = self.stem_conv(channels, widths[0], dtype=dtype, rngs=rngs)
         self.bn1 = norm(widths[0], dtype=dtype, rngs=rngs)
@@ -150,7 +184,7 @@ class ResNet2D(nnx.Module):
             units = nnx.List()
             for index in range(count):
                 stride = stride if index == 0 else 1
-                units.append(self.unit(stage, index, features, stage_width, stride=stride, **group, **layer))
+                units.append(self.unit(stage, index, features, stage_width, stride=stride, **options))
                 features = units[-1].out_features
             setattr(self, STAGES[stage], units)
         self.dropout = Dropout(dropout)
@@ -167,7 +201,7 @@ class ResNet2D(nnx.Module):
     def unit(self, stage, index, in_features, width, **kwargs):
         """The unit of that index in stage 0, 1, 2 or 3."""
         del stage, index
-        return Bottleneck(in_features, width, **kwargs)
+        return (Bottleneck if self.bottleneck else Basic)(in_features, width, **kwargs)
 
     def after(self, name, x):
         """What follows a stage: nothing."""

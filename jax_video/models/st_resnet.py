@@ -6,7 +6,7 @@ from flax import nnx
 from jax_video.errors import UserError
 from jax_video.models.convolution import avg_pool, max_pool
 from jax_video.models.layers import BatchNorm, check_choice, sequence
-from jax_video.models.resnet2d import STAGES, Bottleneck, ResNet2D
+from jax_video.models.resnet2d import BOTTLENECK_LAYERS, STAGES, Bottleneck, ResNet2D
 
 FLOW_CHANNELS = 20  # x and y of ten consecutive fields of optical flow
 
@@ -19,6 +19,8 @@ class Stream(ResNet2D):
       temporal_pool: ST-ResNet*'s max pool over 5 frames with stride 2: "after" the spatial pool (the paper), "before"
         it (the authors' code), or "none".
     """
+
+    depths = BOTTLENECK_LAYERS  # every unit is a bottleneck
 
     def __init__(
         self,

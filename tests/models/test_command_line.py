@@ -39,7 +39,7 @@ def test_layers_stand_in_the_order_of_use_and_hold_all_parameters():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--name=resnet"], "there is no network 'resnet'; choose one of resnet3d18, "),
+        (["--name=resnet"], "there is no network 'resnet'; choose one of resnet3d10, "),
         (["--layers"], "--layers is of one network: choose it with --name=NAME."),
         (["t3d121"], "unexpected arguments t3d121: choose a network with --name=NAME."),
         (["--name=cost_a_resnet50", "--size=3"], "clips of 8 frames of 3×3 pixels"),

@@ -15,7 +15,7 @@ from reference import cost as reference
 from jax_video import models, state
 from jax_video.errors import UserError
 from jax_video.models.convolution import conv
-from jax_video.models.cost import CoST, fuse_views, views
+from jax_video.models.cost import C2D, CoST, fuse_views, views
 from jax_video.models.layers import Dropout
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 SMALL = {"width": 0.125, "layers": (2, 1, 1, 1)}
 INPUT = (5, 40, 24, 3)
 NETWORKS = {
+    "resnet18": SMALL,
     "resnet50": SMALL,
     "resnext50": SMALL | {"layers": (1, 1, 1, 1)},
     "c2d_resnet50": SMALL,
@@ -36,6 +37,7 @@ NETWORKS = {
 }
 # The remaining variants of the operation are tested by themselves.
 TRAINED = [
+    "resnet18",
     "resnet50",
     "resnext50",
     "c2d_resnet50",
@@ -103,11 +105,26 @@ def test_parameters_are_as_many_as_published(name, options, expected):
 
 @pytest.mark.parametrize(
     ("name", "expected"),  # torchvision's, with 1,000 classes
-    [("resnet50", 25_557_032), ("resnet101", 44_549_160), ("resnet152", 60_192_808)]
+    [("resnet18", 11_689_512), ("resnet34", 21_797_672)]
+    + [("resnet50", 25_557_032), ("resnet101", 44_549_160), ("resnet152", 60_192_808)]
     + [("resnext50", 25_028_904), ("resnext101", 88_791_336)],
 )
 def test_2d_networks_have_torchvisions_parameters(name, expected):
     assert parameters(abstract(name, 1000)) == expected
+    with torch.device("meta"):
+        assert sum(p.numel() for p in reference.build(name, 1000).parameters()) == expected
+
+
+def test_basic_units_have_the_published_sizes():
+    sizes = shapes(abstract("resnet18"), (2, 3, 224, 224, 3))
+    assert sizes == {
+        "conv1": (2, 3, 112, 112, 64),
+        "pool": (2, 3, 56, 56, 64),
+        "layer1": (2, 3, 56, 56, 64),
+        "layer2": (2, 3, 28, 28, 128),
+        "layer3": (2, 3, 14, 14, 256),
+        "layer4": (2, 3, 7, 7, 512),
+    }
 
 
 @pytest.mark.parametrize(
@@ -282,6 +299,11 @@ def test_errors_say_what_is_wrong():
         abstract("c2d_resnet50", share_weights=False)
     with pytest.raises(UserError, match="c3d_3x1x1 has no views to weigh"):
         abstract("c3d_3x1x1_resnet50").coefficients(jnp.zeros((1, 8, 32, 32, 3)))
+    for kwargs in ({"cardinality": 32}, {"group_width": 4}, {"stride_on": "1x1"}):
+        with pytest.raises(UserError, match="are of bottlenecks; depth 18 has none: .*or choose 50 or more"):
+            abstract("resnet18", **kwargs)
+    with pytest.raises(UserError, match="depth=18 is unknown; choose one of 50, 101, 152"):
+        C2D(18, "cost_a", num_classes=5, rngs=nnx.Rngs(0))
     with pytest.raises(UserError, match="width=0; expected a number above zero"):
         abstract("cost_a_resnet50", width=0)
     with pytest.raises(UserError, match=r"clips of 6 frames of 32×32 pixels.*at least 7 frames of 5×5"):

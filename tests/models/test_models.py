@@ -192,8 +192,8 @@ def test_full_size_network_runs():
 
 
 def test_an_unknown_name_is_answered_with_the_names():
-    with pytest.raises(UserError, match="no network 'resnet18'.*resnet3d18.*stc_resnext101"):
-        models.build("resnet18", num_classes=5, rngs=nnx.Rngs(0))
+    with pytest.raises(UserError, match="no network 'resnet19'.*resnet3d18.*stc_resnext101"):
+        models.build("resnet19", num_classes=5, rngs=nnx.Rngs(0))
 
 
 def test_an_unknown_keyword_is_answered_with_the_networks_keywords():

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 from networks import abstract, parameters, shapes
+from reference import resnet as reference
 
 from jax_video.errors import UserError
 from jax_video.models.layers import BatchNorm
@@ -26,6 +28,7 @@ TABLE_1 = {  # STC Table 1, of a clip of 16 frames of 112×112
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
+        ("resnet3d10", 14_604_624),
         ("resnet3d18", 33_409_104),
         ("resnet3d34", 63_718_736),
         ("resnet3d50", 47_018_576),
@@ -37,6 +40,8 @@ TABLE_1 = {  # STC Table 1, of a clip of 16 frames of 112×112
 )
 def test_parameters_are_as_many_as_in_the_published_networks(name, expected):
     assert parameters(abstract(name)) == expected
+    with torch.device("meta"):
+        assert sum(p.numel() for p in reference.build(name, 400).parameters()) == expected
 
 
 @pytest.mark.parametrize("name", ["resnet3d101", "resnext3d101", "stc_resnet101", "stc_resnext101"])
@@ -163,7 +168,7 @@ def test_a_video_of_the_wrong_shape_is_refused(shape, message):
 
 
 def test_the_smallest_video_passes():
-    assert shapes(abstract("resnet3d18", layers=(1, 1, 1, 1)), (1, 3, 5, 5, 3))["pool"] == (1, 2, 2, 2, 64)
+    assert shapes(abstract("resnet3d18", layers=(1, 1, 1, 1)), (2, 3, 5, 5, 3))["pool"] == (2, 2, 2, 2, 64)
 
 
 def test_a_video_of_bytes_is_refused():

@@ -41,7 +41,7 @@ NETWORK_INPUT = (6, 40, 24)
 SMALL = {"width": 0.125, "layers": (1, 1, 1, 1)}
 NETWORKS = {
     "resnet3d18": SMALL | {"layers": (1, 2, 1, 1)},
-    "resnet3d18 shortcut A, preactivation": SMALL | {"shortcut": "A", "preactivation": True},
+    "resnet3d10 shortcut A, preactivation": {"width": 0.125, "shortcut": "A", "preactivation": True},
     "resnet3d50": SMALL | {"stem": "table1"},
     "resnext3d101": SMALL | {"width": 0.5},  # two channels in each group of the first stage
     "stc_resnet18": SMALL | {"frames": 6},

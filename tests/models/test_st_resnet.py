@@ -14,6 +14,7 @@ from reference import st_resnet as reference
 
 from jax_video import losses, models, state
 from jax_video.errors import UserError
+from jax_video.models.st_resnet import TwoStreams
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -195,5 +196,7 @@ def test_errors_say_what_is_wrong():
             shapes(abstract("st_resnet"), (2, 5, 64, 64, 3), shape, method="__call__")
     with pytest.raises(UserError, match=r"layers=\(1, 1, 1, 1\) has no second unit in any stage"):
         abstract("st_resnet", layers=(1, 1, 1, 1))
+    with pytest.raises(UserError, match="depth=18 is unknown; choose one of 50, 101, 152"):
+        TwoStreams(18, num_classes=5, rngs=nnx.Rngs(0))
     with pytest.raises(UserError, match="clips of 4 frames.*at least 5 frames"):
         shapes(abstract("st_resnet_star"), (1, 4, 64, 64, 3), (1, 4, 64, 64, 20), method="__call__")

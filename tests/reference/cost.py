@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+UNITS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def conv(in_channels, out_channels, t, k, stride=1, groups=1):
@@ -71,6 +71,23 @@ class Shortcut(nn.Module):
 
     def forward(self, x):
         return self.bn(self.conv(x))
+
+
+class BasicUnit(nn.Module):
+    """Two 3×3 convolutions (He et al., figure 5, left)."""
+
+    def __init__(self, in_channels, channels, stride=1):
+        super().__init__()
+        self.conv1 = conv(in_channels, channels, 1, 3, stride)
+        self.bn1 = nn.BatchNorm3d(channels)
+        self.conv2 = conv(channels, channels, 1, 3)
+        self.bn2 = nn.BatchNorm3d(channels)
+        changes = stride != 1 or in_channels != channels
+        self.downsample = Shortcut(in_channels, channels, stride) if changes else nn.Identity()
+
+    def forward(self, x):
+        out = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(out)) + self.downsample(x))
 
 
 class Unit(nn.Module):
@@ -143,6 +160,10 @@ class Net(nn.Module):
             units = []
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
+                if depth < 50:
+                    units.append(BasicUnit(channels, planes, stride))
+                    channels = planes
+                    continue
                 options = {"groups": groups, "stride_on": stride_on}
                 if kind is not None and number % 2 == 1:
                     if kind == "c3d_3x1x1":
@@ -168,7 +189,7 @@ class Net(nn.Module):
 
 
 NETWORKS = {
-    **{f"resnet{depth}": {"depth": depth} for depth in (50, 101, 152)},
+    **{f"resnet{depth}": {"depth": depth} for depth in UNITS},
     "resnext50": {"depth": 50, "groups": 32, "group_width": 4},
     "resnext101": {"depth": 101, "groups": 32, "group_width": 8},
     **{

@@ -14,6 +14,7 @@ from torch import nn
 
 WIDTHS = (64, 128, 256, 512)
 UNITS = {
+    10: (1, 1, 1, 1),
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
@@ -180,11 +181,11 @@ class ResNet3D(nn.Module):
             sequence = []
             for unit in range(units):
                 stride = 2 if stage > 0 and unit == 0 else 1
-                out_channels = stage_width if depth in (18, 34) else 4 * stage_width
+                out_channels = stage_width if depth < 50 else 4 * stage_width
                 options = {"shortcut": shortcut, "preactivation": preactivation}
                 if stc:
                     options["stc"] = STC(out_channels, stage_width // reduction, frames, branches)
-                if depth in (18, 34):
+                if depth < 50:
                     sequence.append(BasicUnit(channels, stage_width, stride, **options))
                 elif resnext:
                     mid = 2 * stage_width

@@ -1,0 +1,215 @@
+"""Weight files of PyTorch, safetensors and NumPy, read and written. The only importer of torch."""
+
+import argparse
+import collections
+import os
+import pathlib
+import pickle
+import re
+import struct
+import tarfile
+import warnings
+import zipfile
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from jax_video.errors import UserError
+
+WRAPPERS = ("state_dict", "model", "net")  # keys under which training code keeps the weights
+PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+SUFFIXES = (".pth", ".pt", ".safetensors", ".npz")
+
+
+class WeightFileError(UserError):
+    """A file that cannot be read as weights, or written; the message says why."""
+
+
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a weight file by the names that the file gives them.
+
+    PyTorch's files (`.pth`, `.pt`, `.th`, `.pth.tar`) are read in both of its formats, also where the weights are an
+    entry of a larger dict (`WRAPPERS`) and where every name has a prefix (`PREFIXES`). What a file is, it says itself:
+    its name is not looked at. Half-precision arrays stay what they are.
+
+    Raises:
+      WeightFileError: it is not such a file, or damaged, or would have to run code to be loaded.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise WeightFileError(f"{path}: there is no such file")
+    weights = _state_dict(path, _reader(path)(path))
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): array for name, array in weights.items()}
+    return weights
+
+
+def write(path: str | os.PathLike, weights: dict[str, np.ndarray]) -> None:
+    """Writes arrays as `.pth` or `.pt` (a state dict), `.safetensors` or `.npz`. The file appears as a whole or not.
+
+    Raises:
+      WeightFileError: another suffix, a type that the format does not have, or a place that cannot be written to.
+    """
+    path = pathlib.Path(path)
+    check_suffix(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            if path.suffix == ".safetensors":
+                ordered = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+                file.write(safetensors.numpy.save(ordered, metadata={"format": "pt"}))
+            elif path.suffix == ".npz":
+                np.savez(file, **weights)
+            else:
+                _torch().save(collections.OrderedDict((name, _tensor(weights[name])) for name in weights), file)
+        part.replace(path)
+    except OSError as error:
+        raise WeightFileError(f"{path}: cannot be written ({error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_suffix(path: str | os.PathLike) -> None:
+    """Raises WeightFileError unless `write` knows the format that a file's name ends with."""
+    if pathlib.Path(path).suffix not in SUFFIXES:
+        raise WeightFileError(f"{path}: expected a name that ends in one of {', '.join(SUFFIXES)}")
+
+
+def _reader(path: pathlib.Path):
+    """The function that reads this file, by its first bytes."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if start[:2] == b"PK":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except zipfile.BadZipFile as error:
+            raise _damaged(path, error) from error
+        if names and all(name.endswith(".npy") for name in names):
+            return _read_npz
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise WeightFileError(
+                f"{path}: a TorchScript program, not weights. Save them in PyTorch: "
+                f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
+            )
+        if any(name.endswith("data.pkl") for name in names):
+            return _read_torch
+    elif len(start) > 8 and start[8:9] == b"{" and 0 < struct.unpack("<Q", start[:8])[0] <= size - 8:
+        return _read_safetensors
+    elif start[:1] == b"\x80":  # a pickle, which PyTorch's files were until 1.6
+        return _read_torch
+    elif tarfile.is_tarfile(path):
+        raise WeightFileError(
+            f"{path}: a tar archive. If it is of PyTorch before 0.2, load it there and save it again; else unpack it."
+        )
+    raise WeightFileError(
+        f"{path}: not a weight file. Expected one of PyTorch, safetensors or NumPy (.npz); its {size} bytes start with "
+        f"{start!r}. A download that was interrupted or refused often looks like this."
+    )
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # whatever goes wrong while a file is taken apart, the file is at fault
+        if "allow_pickle" in str(error):
+            raise _refused(path, "Python objects") from error
+        raise _damaged(path, error) from error
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _read_torch(path: pathlib.Path):
+    torch = _torch()
+    scalar = np._core.multiarray.scalar  # under both of its names: NumPy 2 has moved it
+    harmless = [collections.defaultdict, argparse.Namespace, np.dtype, dict]
+    harmless += [type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)]
+    harmless += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    try:
+        with torch.serialization.safe_globals(harmless), warnings.catch_warnings(action="ignore"):
+            # Mapped into memory, so that only what is being converted takes room; the old format cannot be.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise _refused(path, found[1]) from error
+        reason = re.search(r"WeightsUnpickler error:\s*(.*)", str(error))
+        raise _damaged(path, reason[1] if reason else error) from error
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _state_dict(path: pathlib.Path, loaded) -> dict[str, np.ndarray]:
+    """The dict of arrays in what a file holds."""
+    weights = loaded
+    while isinstance(weights, dict) and not any(map(_is_array, weights.values())):
+        inner = [weights[key] for key in WRAPPERS if isinstance(weights.get(key), dict)]
+        if not inner:
+            break
+        weights = inner[0]
+    if not isinstance(weights, dict) or not any(map(_is_array, weights.values())):
+        found = f"a dict of {', '.join(map(repr, list(weights)[:8]))}" if isinstance(weights, dict) else type(weights)
+        raise WeightFileError(
+            f"{path}: holds {found}; expected a state dict (names and arrays), or one under the key "
+            f"{', '.join(map(repr, WRAPPERS))}"
+        )
+    if other := [name for name, value in weights.items() if not _is_array(value)]:
+        raise WeightFileError(f"{path}: {', '.join(map(repr, other[:8]))} among its weights are not arrays")
+    return {name: _array(path, name, value) for name, value in weights.items()}
+
+
+def _is_array(value) -> bool:
+    return isinstance(value, np.ndarray) or hasattr(value, "untyped_storage")
+
+
+def _array(path: pathlib.Path, name: str, tensor) -> np.ndarray:
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    torch = _torch()
+    try:
+        if tensor.dtype == torch.bfloat16:  # which NumPy has from JAX only
+            return tensor.detach().view(torch.int16).numpy().view(jnp.bfloat16)
+        return tensor.detach().numpy()
+    except (RuntimeError, TypeError) as error:
+        raise WeightFileError(f"{path}: {name} is a {tensor.dtype} tensor that NumPy cannot hold ({error})") from error
+
+
+def _tensor(array: np.ndarray):
+    torch = _torch()
+    array = np.array(array)  # contiguous and writable, which torch insists on; 0-d arrays stay so
+    if array.dtype == jnp.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError as error:
+        raise WeightFileError(
+            "PyTorch's files need PyTorch: pip install torch (its CPU build will do), or save the weights as "
+            ".safetensors or .npz where it is installed"
+        ) from error
+    return torch
+
+
+def _refused(path: pathlib.Path, what: str) -> WeightFileError:
+    return WeightFileError(
+        f"{path}: refused, because loading it could run code: it holds {what}, not only arrays. Where you trust it, "
+        "load it in PyTorch and save the arrays alone: torch.save(model.state_dict(), 'weights.pth')"
+    )
+
+
+def _damaged(path: pathlib.Path, error: Exception | str) -> WeightFileError:
+    reason = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+    return WeightFileError(f"{path}: damaged or cut short ({reason[:200]}); fetch it again")

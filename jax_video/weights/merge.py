@@ -1,0 +1,256 @@
+"""Puts weights into a network, strictly: every array that does not fit is named, in one error."""
+
+import dataclasses
+import fnmatch
+import inspect
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jax_video import checkpoint, models
+from jax_video import state as state_lib
+from jax_video.errors import UserError
+from jax_video.models.cost import CoST
+from jax_video.weights import files, names
+from jax_video.weights.inflate import inflate
+from jax_video.weights.names import shape_text
+
+
+@dataclasses.dataclass
+class Merged:
+    """What came of a merge: the arrays, and the name of each under what happened to it."""
+
+    arrays: dict[str, np.ndarray]  # those that were found, by our names
+    loaded: list[str]
+    inflated: list[str]
+    fresh: list[str]  # of the network, left out by a pattern: to be initialised
+    skipped: list[str]  # of the source, left out by a pattern
+
+    def table(self) -> str:
+        """One line for each of loaded, inflated, fresh and skipped, and some names of what was left out."""
+        sizes = {name: array.size for name, array in self.arrays.items()}
+        lines = []
+        for what in ("loaded", "inflated", "fresh", "skipped"):
+            found = getattr(self, what)
+            values = sum(sizes.get(name, 0) for name in found)
+            named = ", ".join(found[:4]) + ", …" * (len(found) > 4)
+            detail = f"{values:13,} values" if what in ("loaded", "inflated") else named
+            lines.append(f"  {what:9}{len(found):5} arrays  {detail}".rstrip())
+        return "\n".join(lines)
+
+
+def merge(
+    arrays: dict[str, np.ndarray],
+    target: dict[str, jax.ShapeDtypeStruct],
+    *,
+    skip: Sequence[str] = (),
+    method: str = "",
+    views: Sequence[str] = (),
+    problems: Sequence[str] = (),
+    source: str = "the weights",
+    their_name: Callable[[str], str] = str,
+) -> Merged:
+    """Matches weights with the arrays of a network.
+
+    Args:
+      arrays: by our names, `params/…` and `batch_stats/…`. Emptied on the way.
+      target: what the network has, by the same names.
+      skip: patterns as in a shell, of names without `params/` and `batch_stats/`: what they match is not loaded, and
+        what the network has of it starts afresh.
+      method: "mean" or "centre": kernels may be inflated (`inflate.inflate`). Empty: they must fit.
+      views: names of CoST's kernels.
+      problems: lines of what has gone wrong before, for the same message.
+      source: where the weights are from, for the message.
+      their_name: what the source calls an array of ours, for the message.
+
+    Raises:
+      UserError: arrays missing, left over or of another shape, or patterns that match nothing: all in one message.
+    """
+    problems, merged = list(problems), Merged({}, [], [], [], [])
+
+    def skips(name: str) -> bool:
+        path = name.partition("/")[2]
+        return any(fnmatch.fnmatchcase(path, pattern) for pattern in skip)
+
+    known = [name.partition("/")[2] for name in (*arrays, *target)]
+    problems += [
+        f"pattern  {pattern!r} of skip matches no name" for pattern in skip if not fnmatch.filter(known, pattern)
+    ]
+    merged.skipped = [name for name in arrays if skips(name)]
+    merged.fresh = [name for name in target if skips(name)]
+    for name in merged.skipped:
+        del arrays[name]
+    for name, wanted in target.items():
+        if name in merged.fresh:
+            continue
+        if name not in arrays:
+            called = f", there {their_name(name)}" if their_name(name) != name else ""
+            problems.append(f"missing  {name} {shape_text(wanted.shape)}{called}")
+            continue
+        array = arrays.pop(name)
+        if array.shape == wanted.shape:
+            fitting = array
+            merged.loaded.append(name)
+        elif method and (fitting := inflate(array, wanted.shape, method, views=name in views)) is not None:
+            merged.inflated.append(name)
+        else:
+            problems.append(f"shape    {name}: found {shape_text(array.shape)}, expected {shape_text(wanted.shape)}")
+            continue
+        merged.arrays[name] = np.asarray(fitting, wanted.dtype)
+    problems += [f"extra    {name} {shape_text(array.shape)}" for name, array in arrays.items()]
+    if problems:
+        raise UserError(
+            f"{source} do not fit the network: {len(problems)} problems.\n  " + "\n  ".join(problems) + "\n"
+            "Give the config of the network that they are of; what shall start afresh, for example a classifier of "
+            "other classes, can be left out by name (skip), and kernels of a 2D network can be inflated (inflate)."
+        )
+    return merged
+
+
+@dataclasses.dataclass
+class Weights:
+    """Weights for the network of a config."""
+
+    merged: Merged
+    shapes: dict  # {"params", "batch_stats"}, nested, of the network
+    origin: dict | None  # of a file's weights: `names.Translation.origin`
+    num_classes: int
+
+
+def read(
+    path: str | pathlib.Path,
+    layout: str,
+    config: ConfigDict,
+    mesh: Mesh,
+    *,
+    num_classes: int | None = None,
+    skip: Sequence[str] = (),
+    method: str = "",
+) -> Weights:
+    """Weights for the network of a config: from a run's folder, or from a file in a layout.
+
+    Args:
+      num_classes: K; None takes the source's.
+      skip, method: of `merge`.
+
+    Raises:
+      UserError: what `files.read`, `names.to_ours` and `merge` raise, or the folder is of no run.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        if layout:
+            raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
+        _, network, meta = checkpoint.read_network(path, mesh)
+        translation = names.Translation(state_lib.named_leaves(network), None, [])
+        layout, num_classes = "jax_video", num_classes or len(meta["classes"])
+        del network
+    elif not layout:
+        raise UserError(f"{path}: a weight file needs a layout: one of {', '.join(names.LAYOUTS)}")
+    else:
+        translation = names.to_ours(layout, files.read(path))
+        num_classes = num_classes or _num_classes(translation.arrays, path)
+
+    model = nnx.eval_shape(lambda: state_lib.network(config, num_classes))
+    _, params, batch_stats = state_lib.split(model)
+    shapes = {"params": params, "batch_stats": batch_stats}
+    merged = merge(
+        translation.arrays,
+        state_lib.named_leaves(shapes),
+        skip=skip,
+        method=method,
+        views=_view_kernels(model),
+        problems=translation.problems,
+        source=f"the weights in {path}",
+        their_name=lambda name: (names.their_name(layout, name) or (name,))[0],
+    )
+    return Weights(merged, shapes, translation.origin, num_classes)
+
+
+def initial_state(
+    config: ConfigDict, num_classes: int, mesh: Mesh, create: Callable[[], state_lib.TrainState]
+) -> state_lib.TrainState:
+    """The state that a run begins with, with the weights that section `init_from` of its config names.
+
+    Prints a table of what was loaded, inflated, left fresh and skipped.
+
+    Args:
+      create: makes the state with random values.
+
+    Raises:
+      UserError: the weights cannot be read, do not fit, or are of a network that computes otherwise.
+    """
+    options = config.init_from
+    if options.layout:
+        check_keywords(options.layout, config.model)
+    weights = read(
+        options.path,
+        options.layout,
+        config,
+        mesh,
+        num_classes=num_classes,
+        skip=options.skip,
+        method=options.inflate,
+    )
+    if jax.process_index() == 0:
+        print(f"Weights from {options.path}:\n{weights.merged.table()}", file=sys.stderr)
+        if options.layout and names.layout(options.layout).normalize != config.normalize.to_dict():
+            print(f"  they are used to other values of RGB: {names.layout(options.layout).normalize}", file=sys.stderr)
+    return fill(weights, create)
+
+
+def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_lib.TrainState:
+    """The state that `create` makes, but with these weights; their moving averages, if there are any, are the same."""
+
+    def rest() -> tuple[state_lib.TrainState, dict]:
+        state = create()
+        leaves = state_lib.named_leaves({"params": state.params, "batch_stats": state.batch_stats})
+        fresh = {name: leaves[name] for name in weights.merged.fresh}
+        return dataclasses.replace(state, params={}, batch_stats={}, ema=None), fresh
+
+    # What was found is not drawn: XLA leaves it out, where it would be a second copy of the network.
+    state, fresh = jax.jit(rest)()
+    arrays = weights.merged.arrays | fresh
+    network = jax.tree_util.tree_map_with_path(
+        lambda path, _: arrays[jax.tree_util.keystr(path, simple=True, separator="/")], weights.shapes
+    )
+    averaged = jax.eval_shape(create).ema is not None
+    return dataclasses.replace(state, **network, ema=jax.tree.map(np.array, network) if averaged else None)
+
+
+def check_keywords(layout: str, model: ConfigDict) -> None:
+    """Raises UserError where a config's network has the layout's weights but computes something else with them."""
+    function = models.MODELS.get(model.name)
+    if function is None or not (wanted := names.keywords(layout, model.name)):
+        return
+    parameters = inspect.signature(function.func.__init__).parameters
+    given = {key: model.get(key, parameters[key].default) for key in wanted}
+    wrong = {key: value for key, value in wanted.items() if given[key] != value}
+    if wrong:
+        raise UserError(
+            f"weights in layout {layout} are of networks with {_options(wrong)}; {model.name} here has "
+            f"{_options({key: given[key] for key in wrong})}. Give it "
+            + " ".join(f"--config.model.{key}={value}" for key, value in wrong.items())
+        )
+
+
+def _options(values: dict) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in values.items())
+
+
+def _num_classes(arrays: dict[str, np.ndarray], path: pathlib.Path) -> int:
+    for head in names.HEADS:
+        if (kernel := arrays.get(f"params/{head}/kernel")) is not None:
+            return kernel.shape[-1]
+    raise UserError(f"{path}: has no classifier ({', '.join(names.HEADS)}), so the number of classes is unknown")
+
+
+def _view_kernels(model: nnx.Module) -> set[str]:
+    """Names of the kernels whose first axis is CoST's views."""
+    modules = ((path, module) for path, module in nnx.iter_modules(model) if isinstance(module, CoST))
+    return {"/".join(map(str, ("params", *path, "kernel"))) for path, module in modules}

@@ -1,0 +1,310 @@
+"""Which array of a source's weights is which of ours.
+
+A layout is a table of the source's modules, each with our module and the kind of both; a kind says what the module's
+arrays are called on both sides and how their axes are ordered. Fields in braces stand for the same word on both sides;
+`{layer+1}` counts from one what ours counts from zero.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from jax_video.errors import UserError
+
+# Axes: O and I are channels out and in, t h w time and space, v views; 1 is an axis of one that the other side lacks.
+CONV_3D = {"weight": ("kernel", "OIthw", "thwIO"), "alpha": ("alpha", "vO", "vO")}  # alpha: of CoST(a)
+CONV_2D = {"weight": ("kernel", "OIhw", "1hwIO")}
+LINEAR = {"weight": ("kernel", "OI", "IO"), "bias": ("bias", "O", "O")}
+POINTWISE = {"weight": ("kernel", "OI111", "IO"), "bias": ("bias", "O", "O")}  # a classifier written as convolution
+BATCH_NORM = {
+    "weight": ("scale", "O", "O"),
+    "bias": ("bias", "O", "O"),
+    "running_mean": ("mean", "O", "O"),
+    "running_var": ("var", "O", "O"),
+}
+COUNTER = "num_batches_tracked"  # the steps that a BatchNorm of PyTorch has trained for; ours does not count them
+MOMENTS = ("mean", "var")
+HEADS = ("fc", "classifier", "logits")  # our classifiers
+
+
+def _resnet(conv):
+    return {
+        "conv1": ("conv1", conv),
+        "bn1": ("bn1", BATCH_NORM),
+        "layer{stage}.{unit}.conv{number}": ("layer{stage}/{unit}/conv{number}", conv),
+        "layer{stage}.{unit}.bn{number}": ("layer{stage}/{unit}/bn{number}", BATCH_NORM),
+        "layer{stage}.{unit}.downsample.0": ("layer{stage}/{unit}/downsample/conv", conv),
+        "layer{stage}.{unit}.downsample.1": ("layer{stage}/{unit}/downsample/bn", BATCH_NORM),
+        "fc": ("fc", LINEAR),
+    }
+
+
+def _densenet(conv, stem):
+    layer = "features.denseblock{block}.denselayer{layer+1}.", "denseblock{block}/{layer}/"
+    return {
+        f"features.conv{stem}": ("conv0", conv),
+        f"features.norm{stem}": ("norm0", BATCH_NORM),
+        f"{layer[0]}conv{{number}}": (f"{layer[1]}conv{{number}}", conv),
+        f"{layer[0]}norm{{number}}": (f"{layer[1]}norm{{number}}", BATCH_NORM),
+        "features.transition{block}.conv": ("transition{block}/conv", conv),
+        "features.transition{block}.norm": ("transition{block}/norm", BATCH_NORM),
+        "features.norm5": ("norm5", BATCH_NORM),
+        "classifier": ("classifier", LINEAR),
+    }
+
+
+COST = {
+    "backbone.conv1.conv": ("conv1", CONV_3D),
+    "backbone.conv1.bn": ("bn1", BATCH_NORM),
+    "backbone.layer{stage}.{unit}.conv{number}.conv": ("layer{stage}/{unit}/conv{number}", CONV_3D),
+    "backbone.layer{stage}.{unit}.conv{number}.conv.fc{part}": ("layer{stage}/{unit}/conv{number}/fc{part}", LINEAR),
+    "backbone.layer{stage}.{unit}.conv{number}.bn": ("layer{stage}/{unit}/bn{number}", BATCH_NORM),
+    "backbone.layer{stage}.{unit}.downsample.conv": ("layer{stage}/{unit}/downsample/conv", CONV_3D),
+    "backbone.layer{stage}.{unit}.downsample.bn": ("layer{stage}/{unit}/downsample/bn", BATCH_NORM),
+    "cls_head.fc_cls": ("fc", LINEAR),
+}
+I3D = {
+    "logits.conv3d": ("logits", POINTWISE),
+    "{layer}.conv3d": ("{layer}/conv3d", CONV_3D),
+    "{layer}.bn": ("{layer}/bn", BATCH_NORM),
+    "{block}.{branch}.conv3d": ("{block}/{branch}/conv3d", CONV_3D),
+    "{block}.{branch}.bn": ("{block}/{branch}/bn", BATCH_NORM),
+}
+IMAGENET = {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)}
+# Before torch 0.4 a dense layer's modules were called norm.1 and so on.
+_OLD_DENSE_LAYER = (r"(denselayer\d+)\.(conv|norm)\.(\d)", r"\1.\2\3")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the weights of one code base go.
+
+    Attributes:
+      source: whose they are.
+      table: {their module: (our module, kind)}.
+      keywords: {pattern of our networks' names: keywords with which they compute the same function}.
+      normalize: what their networks expect of RGB in 0 to 255, section `normalize` of a config.
+      renamed: (pattern, replacement): names of older files as they are called now.
+    """
+
+    source: str
+    table: dict
+    keywords: dict[str, dict]
+    normalize: dict
+    renamed: tuple = ()
+
+
+LAYOUTS = {
+    "torchvision": Layout(
+        "torchvision: ResNet, ResNeXt and DenseNet, 2D",
+        _resnet(CONV_2D) | _densenet(CONV_2D, 0),
+        {r"resne(t|xt)\d+|appearance_stream": {"stride_on": "3x3"}, r"densenet\d+": {}},
+        IMAGENET,
+        (_OLD_DENSE_LAYER,),
+    ),
+    "3d-resnets": Layout(
+        "3D-ResNets-PyTorch (Hara et al.): 3D ResNet, ResNeXt and DenseNet",
+        _resnet(CONV_3D) | _densenet(CONV_3D, 1),
+        {r"resne(t|xt)3d\d+": {"stem": "hara", "preactivation": False}, r"densenet3d\d+": {"stem": "hara"}},
+        {"mean": (110.7975, 103.3005, 96.2625), "deviation": (70.584, 69.1815, 69.7935)},
+        (_OLD_DENSE_LAYER, (r"features\.(conv|norm)0", r"features.\g<1>1")),
+    ),
+    "cost": Layout(
+        "CoST's authors' PyTorch code: C2D, C3D and CoST",
+        COST,
+        {r"(c2d|c3d_3x1x1|c3d_3x3x3|cost_a|cost_b)_resnet\d+": {"pool": "code", "stem": "5x7x7"}},
+        IMAGENET,
+    ),
+    "i3d": Layout(
+        "pytorch-i3d: Inception3D (its epsilon and padding are ours)",
+        I3D,
+        {r"inception3d": {}},
+        {"mean": (127.5,) * 3, "deviation": (127.5,) * 3},
+    ),
+    "jax_video": Layout("this library: any of its networks, arrays as they are", {}, {r".*": {}}, IMAGENET),
+}
+
+
+def layout(name: str) -> Layout:
+    """The layout of that name; UserError, with the names, where there is none."""
+    if name not in LAYOUTS:
+        known = "\n  ".join(f"{key:12} {value.source}" for key, value in LAYOUTS.items())
+        raise UserError(f"there is no layout {name!r}; choose one of\n  {known}")
+    return LAYOUTS[name]
+
+
+def keywords(name: str, network: str) -> dict | None:
+    """Keywords of our network with which it computes what the layout's does; None where the layout has no such one."""
+    for pattern, values in layout(name).keywords.items():
+        if re.fullmatch(pattern, network):
+            return values
+    return None
+
+
+@dataclasses.dataclass
+class Translation:
+    """Weights under our names and in our axes, and what found no place among them."""
+
+    arrays: dict[str, np.ndarray]  # "params/…" and "batch_stats/…"
+    origin: dict  # what `to_theirs` needs to give back the same: {"layout", "counters", "dtypes"}, by their names
+    problems: list[str]  # arrays without a place, one line each
+
+
+def to_ours(name: str, weights: dict[str, np.ndarray]) -> Translation:
+    """A source's weights as ours, float32 at least. Empties `weights` on its way, so that no array is held twice.
+
+    Raises:
+      UserError: an unknown layout, or another one that more of the arrays belong to.
+    """
+    found = layout(name)
+    _check_layout(name, weights)
+    counters, dtypes = {}, {}
+    result = Translation({}, {"layout": name, "counters": counters, "dtypes": dtypes}, [])
+    while weights:
+        theirs = next(iter(weights))
+        array, current = weights.pop(theirs), _current(found, theirs)
+        if current.rpartition(".")[2] == COUNTER:
+            counters[current] = int(array)
+        elif (place := _place(name, current)) is None:
+            result.problems.append(f"extra    {theirs} {shape_text(array.shape)}")
+        elif (arranged := arrange(array, *place[1:])) is None:
+            result.problems.append(f"shape    {theirs}: found {shape_text(array.shape)}, expected {_axes(place[1])}")
+        else:
+            result.arrays[place[0]] = _wide(arranged)
+            if array.dtype != np.float32:
+                dtypes[current] = array.dtype.name
+    return result
+
+
+def to_theirs(name: str, arrays: dict[str, np.ndarray], *, origin: dict | None, steps: int) -> dict[str, np.ndarray]:
+    """Our weights under a source's names, in its axes and types.
+
+    Args:
+      origin: what `to_ours` told where the weights came from this layout.
+      steps: of training since.
+
+    Raises:
+      UserError: weights that the layout has no name for, in one message.
+    """
+    origin = origin if origin and origin["layout"] == name else {"counters": {}, "dtypes": {}}
+    weights, problems = {}, []
+    for ours, array in arrays.items():
+        place = their_name(name, ours)
+        arranged = place and arrange(array, *reversed(place[1:]))
+        if arranged is None:
+            problems.append(f"{ours} {shape_text(array.shape)}")
+            continue
+        theirs = place[0]
+        weights[theirs] = np.ascontiguousarray(arranged.astype(origin["dtypes"].get(theirs, array.dtype), copy=False))
+        if name != "jax_video" and ours.endswith("/var"):
+            counter = theirs.rpartition(".")[0] + "." + COUNTER
+            weights[counter] = np.array(origin["counters"].get(counter, 0) + steps, np.int64)
+    if problems:
+        raise UserError(
+            f"layout {name} ({layout(name).source}) has no place for {len(problems)} arrays of this network:\n  "
+            + "\n  ".join(problems)
+        )
+    return weights
+
+
+def their_name(name: str, ours: str) -> tuple[str, str, str] | None:
+    """(their name, their axes, our axes) of our array, or None where the layout has none."""
+    if name == "jax_video":
+        return ours, "…", "…"
+    collection, _, path = ours.partition("/")
+    module, _, leaf = path.rpartition("/")
+    for source, (target, kind) in layout(name).table.items():
+        for theirs, (our_leaf, axes, our_axes) in kind.items():
+            right = our_leaf == leaf and (collection == "batch_stats") == (leaf in MOMENTS)
+            if right and (fields := _match(target, module)) is not None:
+                return f"{_fill(source, fields)}.{theirs}", axes, our_axes
+    return None
+
+
+def arrange(array: np.ndarray, axes: str, wanted: str) -> np.ndarray | None:
+    """An array with its axes in another order, as a view; None where it does not have these axes.
+
+    `arrange(kernel, "OIhw", "1hwIO")` is `[O, I, h, w]` as `[1, h, w, I, O]`; "…" are any axes.
+    """
+    if axes == wanted:
+        return array if axes == "…" or array.ndim == len(axes) else None
+    if array.ndim != len(axes) or any(size != 1 for size, axis in zip(array.shape, axes, strict=True) if axis == "1"):
+        return None
+    array = array.squeeze(tuple(place for place, axis in enumerate(axes) if axis == "1"))
+    axes = axes.replace("1", "")
+    array = array.transpose([axes.index(axis) for axis in wanted if axis != "1"])
+    return np.expand_dims(array, [place for place, axis in enumerate(wanted) if axis == "1"])
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """(64, 3, 7, 7) as "64×3×7×7"."""
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _axes(axes: str) -> str:
+    return f"{len(axes)} axes [{', '.join(axes)}]"
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    """Contiguous, and float32 where it was less."""
+    narrow = array.dtype.kind == "V" or array.dtype.itemsize < 4  # bfloat16 is a void to NumPy
+    return np.ascontiguousarray(array, np.float32 if narrow else None)
+
+
+def _current(found: Layout, theirs: str) -> str:
+    for pattern, replacement in found.renamed:
+        theirs = re.sub(pattern, replacement, theirs)
+    return theirs
+
+
+def _place(name: str, theirs: str) -> tuple[str, str, str] | None:
+    """(our name, their axes, our axes) of their array, or None where the layout has none."""
+    if name == "jax_video":
+        return (theirs, "…", "…") if theirs.startswith(("params/", "batch_stats/")) else None
+    module, _, leaf = theirs.rpartition(".")
+    for source, (target, kind) in layout(name).table.items():
+        if leaf in kind and (fields := _match(source, module)) is not None:
+            our_leaf, axes, our_axes = kind[leaf]
+            collection = "batch_stats" if our_leaf in MOMENTS else "params"
+            return f"{collection}/{_fill(target, fields)}/{our_leaf}", axes, our_axes
+    return None
+
+
+_FIELD = re.compile(r"\{(\w+)(\+1)?\}")
+
+
+def _match(template: str, name: str) -> dict[str, str] | None:
+    """{"stage": "1", "unit": "0"} of "layer1.0" under "layer{stage}.{unit}"."""
+    literals = _FIELD.sub("\0", template).split("\0")
+    fields = list(_FIELD.finditer(template))
+    pattern = re.escape(literals[0])
+    for field, literal in zip(fields, literals[1:], strict=True):
+        pattern += (r"(\d+)" if field[2] else r"(\w+)") + re.escape(literal)
+    if (match := re.fullmatch(pattern, name)) is None:
+        return None
+    values = zip(fields, match.groups(), strict=True)
+    return {field[1]: str(int(value) - 1) if field[2] else value for field, value in values}
+
+
+def _fill(template: str, fields: dict[str, str]) -> str:
+    return _FIELD.sub(lambda field: str(int(fields[field[1]]) + 1) if field[2] else fields[field[1]], template)
+
+
+def _fitting(name: str, weights: dict[str, np.ndarray]) -> int:
+    """How many arrays have a place in a layout."""
+    places = ((_place(name, _current(LAYOUTS[name], theirs)), array) for theirs, array in weights.items())
+    return sum(place is not None and arrange(array, *place[1:]) is not None for place, array in places)
+
+
+def _check_layout(name: str, weights: dict[str, np.ndarray]) -> None:
+    """Raises UserError where the arrays are of another layout, or of none."""
+    weights = {theirs: array for theirs, array in weights.items() if not theirs.endswith(COUNTER)}
+    fitting = {other: _fitting(other, weights) for other in LAYOUTS}
+    best = max(fitting, key=fitting.get)
+    if fitting[best] > fitting[name] or not fitting[best]:
+        advice = f"layout {best} has a place for {fitting[best]}" if fitting[best] else "no layout here has such names"
+        raise UserError(
+            f"these are not weights in layout {name}, which has a place for {fitting[name]} of {len(weights)} arrays "
+            f"({', '.join(list(weights)[:3])}, …); {advice}"
+        )
