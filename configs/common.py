@@ -1,4 +1,6 @@
-"""What the configs share: their `key=value` arguments."""
+"""What the configs share: their `key=value` arguments, and the sections that most recipes have alike."""
+
+from ml_collections import ConfigDict, config_dict
 
 
 def arguments(text: str, **defaults):
@@ -20,3 +22,50 @@ def arguments(text: str, **defaults):
         except (KeyError, ValueError):
             raise ValueError(f"config argument {item!r}: expected a value like {defaults[key]!r}.") from None
     return values
+
+
+def recipe(data: str) -> ConfigDict:
+    """Everything but `model` and `clip`, as most papers have it: SGD with a plateau rule, one clip after another."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "dtype": "bfloat16",
+            "init_from": {"path": "", "layout": "", "inflate": "", "skip": ()},
+            "norm": {"group_size": config_dict.placeholder(int), "frozen": False},
+            "data": {"manifest": data, "workers": 8},
+            "normalize": {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)},
+            "train": {
+                "batch": 128,
+                "accumulate": 1,
+                "epochs": 200,
+                "steps": 0,  # in place of the epochs
+                "ema": 0.0,
+                "validate_epochs": 1,
+                "checkpoint_steps": 1000,
+                "log_steps": 50,
+            },
+            "optimizer": {
+                "momentum": 0.9,
+                "nesterov": True,
+                "weight_decay": 1e-4,
+                "decay_norm": True,
+                "clip_norm": 0.0,
+                "head_rate": 1.0,
+            },
+            "schedule": {
+                "kind": "plateau",
+                "learning_rate": 0.1,
+                "warmup_epochs": 0,
+                "drop_epochs": (),
+                "drop_steps": (),
+            },
+            "plateau": {"patience": 10, "threshold": 1e-3, "drops": 3},
+            "test": {
+                "clips": "nonoverlap",
+                "number": 10,
+                "average": "probability",
+                "batch": 64,
+                "allow_partial": False,
+            },
+        }
+    )

@@ -24,7 +24,7 @@ Paper, top-1 / top-5 (ours: not yet run, but for `motions` and small sets, see b
                    …,frames=16  45.6          …,stride=1 / 4 / 16  44.6 / 46.8 / 40.3
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from configs import common
 
@@ -45,50 +45,24 @@ def get_config(argument: str = "") -> ConfigDict:
 
 def paper(given: dict) -> ConfigDict:
     """STC §4: clips of 112², SGD Nesterov, batch 128, lr .1 divided by 10 when validation loss saturates."""
-    return ConfigDict(
-        {
-            "seed": 0,
-            "dtype": "bfloat16",
-            "model": {
-                "name": given["model"],
-                "width": 1.0,
-                "stem": "hara",
-                "shortcut": "B",
-                "preactivation": False,
-            },
-            "init_from": {"path": "", "layout": "", "inflate": "", "skip": ()},
-            "norm": {"group_size": config_dict.placeholder(int), "frozen": False},
-            "data": {"manifest": given["data"], "workers": 8},
-            "normalize": {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)},
-            "clip": {
-                "frames": given["frames"],
-                "stride": given["stride"] or 2,
-                "short_side": 122,
-                "size": 112,
-                "crop": "corners",
-                "flip": True,
-            },
-            "train": {
-                "batch": 128,
-                "accumulate": 1,
-                "epochs": 200,
-                "ema": 0.0,
-                "validate_epochs": 1,
-                "checkpoint_steps": 1000,
-                "log_steps": 50,
-            },
-            "optimizer": {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay_norm": True},
-            "schedule": {"kind": "plateau", "learning_rate": 0.1, "warmup_epochs": 0, "drop_epochs": ()},
-            "plateau": {"patience": 10, "threshold": 1e-3, "drops": 3},
-            "test": {
-                "clips": "nonoverlap",
-                "number": 10,
-                "average": "probability",
-                "batch": 64,
-                "allow_partial": False,
-            },
-        }
-    )
+    config = common.recipe(given["data"])
+    config.model = {
+        "name": given["model"],
+        "width": 1.0,
+        "stem": "hara",
+        "shortcut": "B",
+        "preactivation": False,
+    }
+    config.clip = {
+        "frames": given["frames"],
+        "stride": given["stride"] or 2,
+        "short_side": 122,
+        "jitter": (),
+        "size": 112,
+        "crop": "corners",
+        "flip": True,
+    }
+    return config
 
 
 def small(given: dict) -> ConfigDict:

@@ -7,6 +7,7 @@ import jax
 import optax
 
 from jax_video.errors import UserError
+from jax_video.models import HEADS
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -15,26 +16,27 @@ def schedule(
     *,
     kind: str,
     learning_rate: float,
+    steps: int,
     steps_per_epoch: int,
-    epochs: float,
     warmup_epochs: float = 0,
     drop_epochs: tuple[float, ...] = (),
+    drop_steps: tuple[int, ...] = (),
     drop_factor: float = 0.1,
 ) -> Schedule:
     """Learning rate by step. `kind` is what follows the linear warm-up from zero:
 
     - "plateau": constant; `Plateau` scales it from outside (STC §4.2: divided when validation loss saturates);
-    - "step": × `drop_factor` at each of `drop_epochs`;
-    - "cosine": a half cosine down to zero at the last step.
+    - "step": × `drop_factor` at each of `drop_epochs` and of `drop_steps`;
+    - "cosine": a half cosine down to zero at the last of `steps`.
     """
     warmup = round(warmup_epochs * steps_per_epoch)
     if kind == "plateau":
         after = optax.constant_schedule(learning_rate)
     elif kind == "step":
-        drops = {round(epoch * steps_per_epoch) - warmup: drop_factor for epoch in drop_epochs}
-        after = optax.piecewise_constant_schedule(learning_rate, drops)
+        at = [*(round(epoch * steps_per_epoch) for epoch in drop_epochs), *drop_steps]
+        after = optax.piecewise_constant_schedule(learning_rate, {step - warmup: drop_factor for step in at})
     elif kind == "cosine":
-        after = optax.cosine_decay_schedule(learning_rate, max(1, round(epochs * steps_per_epoch) - warmup))
+        after = optax.cosine_decay_schedule(learning_rate, max(1, steps - warmup))
     else:
         raise UserError(f"unknown schedule kind {kind!r}: choose plateau, step or cosine.")
     # The first step already moves: at step i of n the warm-up is at (i + 1) / (n + 1).
@@ -50,19 +52,26 @@ def sgd(
     weight_decay: float = 1e-4,
     decay_norm: bool = True,
     frozen_norm: bool = False,
+    clip_norm: float = 0.0,
+    head_rate: float = 1.0,
 ) -> optax.GradientTransformation:
     """SGD with PyTorch's coupled weight decay: the decay is part of the gradient that momentum sees.
 
     Args:
       decay_norm: whether the weight decay takes in BatchNorm's scale and offset.
       frozen_norm: leaves BatchNorm's scale and offset as they are (frozen BatchNorm), decay included.
+      clip_norm: the gradient's largest norm; 0 for any.
+      head_rate: factor of the classifier's learning rate.
     """
     chain = [
+        *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
         optax.add_decayed_weights(weight_decay, mask=None if decay_norm else lambda params: _map_norm(params, False)),
         optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
     ]
     if frozen_norm:
         chain.append(optax.masked(optax.set_to_zero(), lambda params: _map_norm(params, True)))
+    if head_rate != 1:
+        chain.append(optax.masked(optax.scale(head_rate), _map_heads))
     return optax.chain(*chain)
 
 
@@ -71,6 +80,16 @@ def _map_norm(params: dict, value: bool) -> dict:
     if "scale" in params:  # only BatchNorm has one
         return dict.fromkeys(params, value)
     return {key: _map_norm(node, value) if isinstance(node, dict) else not value for key, node in params.items()}
+
+
+def _map_heads(params: dict) -> dict:
+    """A tree like params with True at the classifier, or at those of two streams."""
+    return {
+        key: jax.tree.map(lambda _: True, node)
+        if key in HEADS
+        else (_map_heads(node) if isinstance(node, dict) else False)
+        for key, node in params.items()
+    }
 
 
 @dataclasses.dataclass

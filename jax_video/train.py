@@ -146,7 +146,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
             raise UserError(f"train.{name} is {options[name]}: expected at least 1.")
     sharding.check_batch(options.batch, devices=mesh.size, accumulate=options.accumulate, **config.norm)
     steps_per_epoch = max(1, round(len(manifest.select("train")) / options.batch))
-    total = steps_per_epoch * options.epochs
+    total = options.steps or steps_per_epoch * options.epochs
     validate_steps = steps_per_epoch * options.validate_epochs if manifest.select("val") else None
     if config.schedule.kind == "plateau" and validate_steps is None:
         raise UserError(
@@ -154,7 +154,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
             "video: hold some out (prepare's --val_groups or --fraction), or take --config.schedule.kind=cosine."
         )
 
-    schedule = optimizer.schedule(**config.schedule, steps_per_epoch=steps_per_epoch, epochs=options.epochs)
+    schedule = optimizer.schedule(**config.schedule, steps=total, steps_per_epoch=steps_per_epoch)
     tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
     definition, _, _ = state_lib.abstract(config, len(manifest.classes))
     given = {"normalization": state_lib.Normalization(**config.normalize)}

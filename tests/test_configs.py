@@ -10,7 +10,7 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from configs import common, stc
+from configs import common, cost, stc, t3d
 from jax_video import optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.data import clips, pipeline
@@ -33,7 +33,7 @@ PRETRAINED = ["model=stc_resnet101,frames=64"]
 
 
 def documented() -> list[str]:
-    """The strings of the docstring, table cells spelt out: `…,` stands for the model before it."""
+    """The strings of STC's docstring, table cells spelt out: `…,` stands for the model before it."""
     text = stc.__doc__.replace("data=DIR", DATA)
     commands = re.findall(r"configs/stc\.py(?::(\S+))?", text) + re.findall(r"`(\w+=[^`]+)`", text)
     found = []
@@ -67,7 +67,7 @@ def check(config: ConfigDict) -> None:
     assert sampling.size <= sampling.short_side
     clips.test_clips(300, sampling.frames, sampling.stride, clips=config.test.clips, number=config.test.number)
     sharding.check_batch(config.train.batch, devices=8, accumulate=config.train.accumulate, **config.norm)
-    schedule = optimizer.schedule(**config.schedule, steps_per_epoch=10, epochs=config.train.epochs)
+    schedule = optimizer.schedule(**config.schedule, steps=100, steps_per_epoch=10)
     optimizer.sgd(schedule, **config.optimizer)
     optimizer.Plateau(**config.plateau)
     assert json.loads(json.dumps(config.to_dict())), "a checkpoint carries it as JSON"
@@ -84,6 +84,63 @@ def test_every_string_makes_a_run(string):
     check(stc.get_config(string))
 
 
+# The tables of the T3D paper (DenseNet3D's ablations vary one thing each) and of the CoST paper.
+T3D = [
+    "model=densenet3d121", "model=densenet3d169", "model=densenet3d121,frames=16", "model=densenet3d121,size=112",
+    "model=densenet3d121,stride=1", "model=densenet3d121,stride=4", "model=densenet3d121,stride=16",
+    "model=resnet3d50", "model=inception3d", "model=t3d121",
+]  # fmt: skip
+COST = [
+    f"model={kind}_resnet{depth}"
+    for depth, kinds in ((50, ("c2d", "c3d_3x1x1", "cost_a", "cost_b")), (101, ("c2d", "c3d_3x1x1", "cost_b")))
+    for kind in kinds
+] + ["model=cost_b_resnet50,share_weights=false"]
+
+
+def table(module) -> set[str]:
+    """The strings of a docstring's table; `…,` stands for the table's first model."""
+    text = module.__doc__[module.__doc__.index("Paper, top-1") :]
+    first, found = re.search(r"model=\S+", text)[0], set()
+    for cell in re.findall(r"(?:model=|…,)\S+(?: / \d+)*", text):
+        key, _, values = cell.replace("…", first).rpartition("=")
+        found |= {f"{key}={value}" for value in values.split(" / ")}
+    return found
+
+
+@pytest.mark.parametrize(("module", "rows"), [(t3d, T3D), (cost, COST)])
+def test_other_docstrings_have_the_papers_rows(module, rows):
+    assert table(module) == set(rows)
+
+
+@pytest.mark.parametrize(
+    ("module", "string"),
+    [
+        *((t3d, row) for row in [*T3D, "", "model=c3d,frames=16,size=112", "model=densenet121"]),
+        *((cost, row) for row in [*COST, "", "model=cost_b_resnet101,frames=32", "recipe=code", "model=resnet50"]),
+    ],
+)
+def test_every_string_of_other_configs_makes_a_run(module, string):
+    check(module.get_config(string))
+
+
+def test_the_settings_of_t3d_and_cost():
+    config = t3d.get_config()
+    clip = {"frames": 32, "stride": 2, "short_side": 256, "jitter": (), "size": 224, "crop": "corners", "flip": True}
+    assert config.clip.to_dict() == clip and (config.train.batch, config.schedule.kind) == (64, "plateau")
+    config = cost.get_config()
+    clip = {"frames": 8, "stride": 8, "short_side": 256, "jitter": (256, 320), "size": 224, "crop": "random"}
+    assert config.clip.to_dict() == clip | {"flip": True}
+    assert (config.train.batch, config.train.steps, config.norm.group_size) == (32, 600_000, 8)
+    assert (config.optimizer.momentum, config.optimizer.nesterov, config.optimizer.weight_decay) == (0.9, False, 1e-4)
+    assert (config.schedule.learning_rate, config.schedule.drop_steps) == (0.005, (300_000, 450_000))
+    assert (config.test.clips, config.test.number, config.test.average) == ("uniform", 10, "probability")
+    code = cost.get_config("recipe=code")
+    assert (code.train.batch, code.train.steps, code.train.epochs, code.schedule.learning_rate) == (64, 0, 160, 0.01)
+    assert (code.schedule.drop_epochs, code.optimizer.clip_norm, code.model.pool) == ((80, 120), 40.0, "code")
+    with pytest.raises(ValueError, match="unknown recipe 'papers': expected paper or code"):
+        cost.get_config("recipe=papers")
+
+
 def test_a_test_config_makes_a_run():
     check(tiny.get_config())
 
@@ -97,6 +154,7 @@ def test_the_papers_settings(string):
         "frames": int(given.get("frames", 16)),
         "stride": int(given.get("stride", 2)),
         "short_side": 122,
+        "jitter": (),
         "size": 112,
         "crop": "corners",
         "flip": True,
@@ -107,6 +165,8 @@ def test_the_papers_settings(string):
         "nesterov": True,
         "weight_decay": 1e-4,
         "decay_norm": True,
+        "clip_norm": 0.0,
+        "head_rate": 1.0,
     }
     assert (config.schedule.kind, config.schedule.learning_rate) == ("plateau", 0.1)
     assert config.plateau.to_dict() == {"patience": 10, "threshold": 1e-3, "drops": 3}

@@ -52,6 +52,10 @@ def pytorchs(params: dict, gradients: list[dict], groups: list[dict], **kwargs) 
     return jax.tree.map(lambda leaf: leaf.detach().numpy(), leaves)
 
 
+def assert_close(found: dict, expected: dict) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+
+
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("decay_norm", [True, False])
 @pytest.mark.parametrize("frozen_norm", [True, False])
@@ -69,37 +73,64 @@ def test_sgd_is_pytorchs(nesterov, decay_norm, frozen_norm):
     if not frozen_norm:
         groups.append({"modules": ["bn1"], "weight_decay": 0.1 if decay_norm else 0.0})
     expected = pytorchs(params, gradients, groups, momentum=0.9, nesterov=nesterov)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours(tx, params, gradients), expected
-    )
+    assert_close(ours(tx, params, gradients), expected)
     if frozen_norm:
         np.testing.assert_array_equal(expected["bn1"]["scale"], params["bn1"]["scale"])
 
 
-def rates(steps: int, **kwargs) -> np.ndarray:
+def rated(factor: float = 1.0, **kwargs) -> optax.GradientTransformation:
+    return optimizer.sgd(lambda step: factor * jnp.asarray(RATES)[step], weight_decay=0.1, **kwargs)
+
+
+def test_the_head_can_learn_faster():
+    params, *gradients = trees(1 + len(RATES))
+    found = ours(rated(head_rate=10.0), params, gradients)
+    assert_close(found, ours(rated(), params, gradients) | {"fc": ours(rated(10.0), params, gradients)["fc"]})
+
+
+def test_the_gradient_is_clipped_as_pytorch_does():
+    params, *gradients = trees(1 + len(RATES))
+    groups = [{"modules": ["conv1", "bn1", "fc"], "weight_decay": 0.1}]
+    clipped = []
+    for gradient in gradients:
+        leaves = jax.tree.map(lambda leaf: torch.nn.Parameter(torch.tensor(leaf)), gradient)
+        for leaf in jax.tree.leaves(leaves):
+            leaf.grad = leaf.detach().clone()
+        assert torch.nn.utils.clip_grad_norm_(jax.tree.leaves(leaves), 4.0) > 4
+        clipped.append(jax.tree.map(lambda leaf: leaf.grad.numpy(), leaves))
+    expected = pytorchs(params, clipped, groups, momentum=0.9, nesterov=True)
+    assert_close(ours(rated(clip_norm=4.0), params, gradients), expected)
+
+
+def rates(number: int, **kwargs) -> np.ndarray:
     schedule = optimizer.schedule(learning_rate=1.0, steps_per_epoch=5, **kwargs)
-    return np.array([schedule(jnp.int32(step)) for step in range(steps)])
+    return np.array([schedule(jnp.int32(step)) for step in range(number)])
 
 
 def test_plateau_schedule_is_constant_and_warm_up_rises_to_it():
-    np.testing.assert_allclose(rates(40, kind="plateau", epochs=8), 1)
-    warm = rates(40, kind="plateau", epochs=8, warmup_epochs=2)
+    np.testing.assert_allclose(rates(40, kind="plateau", steps=40), 1)
+    warm = rates(40, kind="plateau", steps=40, warmup_epochs=2)
     np.testing.assert_allclose(warm[:11], np.arange(1, 12) / 11, rtol=1e-6)  # never zero, and no step is flat
     np.testing.assert_allclose(warm[10:], 1)
 
 
 @pytest.mark.parametrize("warmup_epochs", [0, 1])
 def test_step_schedule_drops_with_the_first_step_of_an_epoch(warmup_epochs):
-    values = rates(40, kind="step", epochs=8, drop_epochs=(3, 6), drop_factor=0.5, warmup_epochs=warmup_epochs)
+    values = rates(40, kind="step", steps=40, drop_epochs=(3, 6), drop_factor=0.5, warmup_epochs=warmup_epochs)
     np.testing.assert_allclose(values[5 * warmup_epochs : 15], 1)
     np.testing.assert_allclose(values[15:30], 0.5)
     np.testing.assert_allclose(values[30:], 0.25)
 
 
+def test_step_schedule_drops_at_steps_too():
+    values = rates(40, kind="step", steps=40, drop_steps=(7, 31), warmup_epochs=1)
+    np.testing.assert_allclose(values[5:], np.repeat([1, 0.1, 0.01], [2, 24, 9]), rtol=1e-6)
+
+
 @pytest.mark.parametrize("warmup_epochs", [0, 2])
 def test_cosine_schedule_falls_to_zero_at_the_end(warmup_epochs):
     warmup = 5 * warmup_epochs
-    values = rates(41, kind="cosine", epochs=8, warmup_epochs=warmup_epochs)
+    values = rates(41, kind="cosine", steps=40, warmup_epochs=warmup_epochs)
     expected = (1 + np.cos(np.pi * np.arange(41 - warmup) / (40 - warmup))) / 2
     np.testing.assert_allclose(values[warmup:], expected, atol=1e-6)
     assert values[39] > 0 and values[40] == pytest.approx(0, abs=1e-7)
@@ -107,7 +138,7 @@ def test_cosine_schedule_falls_to_zero_at_the_end(warmup_epochs):
 
 def test_unknown_schedule_names_the_known_ones():
     with pytest.raises(UserError, match="'linear': choose plateau, step or cosine"):
-        optimizer.schedule(kind="linear", learning_rate=0.1, steps_per_epoch=5, epochs=8)
+        optimizer.schedule(kind="linear", learning_rate=0.1, steps_per_epoch=5, steps=40)
 
 
 def test_plateau_divides_three_times_and_then_ends():

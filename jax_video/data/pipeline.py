@@ -43,12 +43,18 @@ class Sampling:
     size: int  # of the square crop, in pixels
     crop: str = "corners"  # where training crops: "random", "corners" (one of five) or "center"
     flip: bool = True  # whether training flips half of the clips
+    jitter: tuple[int, ...] = ()  # (least, most): training draws the short side from there (CoST §4.1)
 
     def __post_init__(self):
         if min(self.frames, self.stride, self.size) < 1 or self.size > self.short_side:
             raise UserError(
                 f"clip: {self.frames} frames, stride {self.stride}, a crop of {self.size} from a short side of "
                 f"{self.short_side}: expected at least 1 each, and a crop that fits into the short side."
+            )
+        if self.jitter and (len(self.jitter) != 2 or not self.size <= self.jitter[0] <= self.jitter[1]):
+            raise UserError(
+                f"clip.jitter is {tuple(self.jitter)}: expected the least and the most of the short side, no less than "
+                f"the crop of {self.size}, or () to leave it at {self.short_side}."
             )
         if self.crop not in ("random", "corners", "center"):
             raise UserError(f"clip.crop is {self.crop!r}: choose random, corners or center.")
@@ -126,8 +132,9 @@ def _train_sample(root: str, videos: list, sampling: Sampling, position: int, rn
         index, entry = videos[(position + attempt) % len(videos)]
         path = os.path.join(root, entry.path)
         wanted = clips.random_clip(entry.frames, sampling.frames, sampling.stride, rng)
+        least, most = sampling.jitter or (sampling.short_side,) * 2
         try:
-            frames = video.decode(path, wanted, frames=entry.frames, short_side=sampling.short_side)
+            frames = video.decode(path, wanted, frames=entry.frames, short_side=int(rng.integers(least, most + 1)))
         except video.VideoError:
             failed = failed or 1 + index
             continue

@@ -52,6 +52,7 @@ MODELS = {
     "inception3d": functools.partial(Inception3D),
     "c3d": functools.partial(C3D),
 }
+HEADS = ("fc", "fc8", "classifier", "logits")  # what the networks call their classifier
 
 
 def build(name, *, num_classes, rngs, dtype=jnp.float32, norm=BatchNorm, consensus=False, **kwargs):

@@ -1,0 +1,45 @@
+"""T3D (Diba et al. 2017, "Temporal 3D ConvNets"), the DenseNet3D that it extends, and the networks beside them.
+
+    python -m jax_video.main --config=configs/t3d.py:data=DIR
+
+trains T3D-121 on the set that `prepare` wrote into DIR, with the paper's settings: clips of 32 frames at 224², batch
+64; one host of 8 accelerators holds it.
+
+Arguments: model, data, frames, stride, size (224 or 112, from a short side of 256 or 128), epochs.
+
+Paper, top-1 (ours: not yet run):
+
+    UCF101 split 1 from scratch:
+                   model=densenet3d121  69.1        model=densenet3d169  71.3
+                   …,frames=16  66.8                …,size=112  61.2
+                   …,stride=1 / 4 / 16  65.2 / 68.3 / 60.5
+                   model=resnet3d50  59.2           model=inception3d  69.5
+                   model=t3d121  71.4
+    Kinetics-400   model=densenet3d121  59.5        model=t3d121  62.2
+                   model=inception3d  58.9
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    given = common.arguments(argument, model="t3d121", data="data", frames=32, stride=2, size=224, epochs=0)
+    config = common.recipe(given["data"])
+    config.model = {"name": given["model"], "width": 1.0}
+    if given["model"] == "c3d":  # whose fully connected layers are bound to the clip
+        config.model.update(frames=given["frames"], size=given["size"])
+    if given["model"].startswith("stc_"):
+        config.model.frames = given["frames"]
+    config.clip = {
+        "frames": given["frames"],
+        "stride": given["stride"],
+        "short_side": 8 * given["size"] // 7,
+        "jitter": (),
+        "size": given["size"],
+        "crop": "corners",
+        "flip": True,
+    }
+    config.train.update(batch=64, epochs=given["epochs"] or config.train.epochs)
+    return config
