@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from jax_video.data import clips, motions, pipeline, video
+from jax_video.data import clips, motions, pipeline, transforms, video
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
 
@@ -147,6 +147,27 @@ def test_flip_turns_half_of_the_clips(manifest):
             assert mirrored != np.array_equal(left, right)
             flipped += mirrored
     assert 16 < flipped < 48  # of 64: four standard deviations
+
+
+def test_training_draws_the_short_side_and_testing_does_not(manifest):
+    sampling = dataclasses.replace(WHOLE_FRAMES, crop="center", size=20, jitter=(20, 23))
+
+    def side(rgb: np.ndarray, index: int) -> int:
+        """The short side that a clip of whole frames was resized to before its centre was cut out."""
+        path = pathlib.Path(manifest.root, manifest.videos[index].path)
+        for size in range(20, 25):
+            frames = transforms.crop(video.decode(path, range(FRAMES), short_side=size), 20, "center")
+            if any(np.array_equal(rgb, frames[start : start + 8]) for start in range(FRAMES - 8 + 1)):
+                return size
+        raise AssertionError("neither of them")
+
+    batches = take(5, manifest, sampling)
+    assert {side(batch["rgb"][row], batch["video"][row]) for batch in batches for row in range(4)} == {20, 21, 22, 23}
+    (tested, *_) = take_test(manifest, two_views(manifest), sampling)
+    assert side(tested["rgb"][0], tested["video"][0]) == 24
+    for wrong in ((30, 20), (19, 30), (20,)):
+        with pytest.raises(UserError, match=r"clip.jitter is .*: expected the least and the most"):
+            dataclasses.replace(sampling, jitter=wrong)
 
 
 def test_a_short_video_is_looped(manifest):
