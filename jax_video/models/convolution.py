@@ -107,6 +107,39 @@ def avg_pool(x, window, *, strides):
     return (total / math.prod(window)).astype(x.dtype)
 
 
+@jax.custom_vjp
+def whole_gradient(x, witness):
+    """`x`, whose gradient is computed as a whole before anything reads it.
+
+    Where a value has many readers, its gradient is a sum of many terms. XLA fuses such a sum into whatever reads the
+    gradient, once for each: the program of a dense block, where every layer reads all earlier ones, would grow with the
+    square of its layers (T3D-121 on CPU: half the instructions, 3/4 of the time to compile, 9/10 of a step).
+
+    Args:
+      x: any array.
+      witness: any number that XLA cannot know while it compiles; the same on every device.
+    """
+    del witness
+    return x
+
+
+def _whole_gradient_forward(x, witness):
+    return x, witness
+
+
+def _whole_gradient_backward(witness, dx):
+    return lax.platform_dependent(dx, witness, cpu=_whole, default=lambda dx, witness: dx), jnp.zeros_like(witness)
+
+
+whole_gradient.defvjp(_whole_gradient_forward, _whole_gradient_backward)
+
+
+def _whole(x, witness):
+    """XLA's CPU backend drops optimization barriers before it fuses. It does not fuse through a choice of branches."""
+    always = (witness <= 0) | ~(witness <= 0)
+    return lax.cond(always, lambda x: x, jnp.zeros_like, x)
+
+
 def _checked(x, window, strides, padding):
     if padding == "SAME":
         padding = lax.padtype_to_pads(x.shape[1:4], window, strides, padding)

@@ -7,7 +7,7 @@ have the names of torchvision's weights.
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_video.models.convolution import avg_pool, max_pool
+from jax_video.models.convolution import avg_pool, max_pool, whole_gradient
 from jax_video.models.layers import (
     BatchNorm,
     Linear,
@@ -45,6 +45,7 @@ class DenseLayer(nnx.Module):
         self.conv2 = padded_conv(middle, growth_rate, kernel_size, **layer)
 
     def __call__(self, x):
+        x = whole_gradient(x, self.norm1.scale[0])
         y = self.conv1(nnx.relu(self.norm1(x)))
         y = self.conv2(nnx.relu(self.norm2(y)))
         return jnp.concatenate([x, y], axis=-1)

@@ -11,6 +11,8 @@ from networks import T3D_TABLE_1, abstract, parameters, shapes
 from reference import densenet as reference
 
 from jax_video.errors import UserError
+from jax_video.models.densenet import DenseLayer
+from jax_video.models.layers import BatchNorm, sequence
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes", "one_torch_thread")
 
@@ -102,6 +104,27 @@ def test_in_2d_frames_do_not_see_each_other():
     np.testing.assert_allclose(features(video).reshape(frames.shape), frames, rtol=1e-5, atol=1e-6)
 
 
+def test_the_program_of_a_block_grows_with_its_layers_not_with_their_square():
+    """On CPU. Every layer reads all earlier ones, so that their gradients are sums of ever more terms."""
+
+    def instructions(count):
+        def build():
+            layer = {"norm": BatchNorm, "dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+            return nnx.List([DenseLayer(4 + 4 * index, 4, (1, 3, 3), **layer) for index in range(count)])
+
+        block = nnx.eval_shape(build)
+        definition, *state = nnx.split(block, nnx.Param, nnx.BatchStat)
+
+        def loss(params, moments, x):
+            return sequence(nnx.merge(definition, params, moments), x).sum()
+
+        arguments = (*map(nnx.to_pure_dict, state), jax.ShapeDtypeStruct((2, 1, 8, 8, 4), jnp.float32))
+        return jax.jit(jax.grad(loss)).lower(*arguments).compile().as_text().count(" = ")
+
+    one, five, nine = map(instructions, (1, 5, 9))
+    assert nine - five < 1.25 * (five - one)
+
+
 def test_rematerialisation_changes_nothing():
     video = np.random.default_rng(0).normal(size=(4, 1, 32, 64, 3))
     options = SMALL | {"layers": (1, 1, 1, 1)}
@@ -140,7 +163,7 @@ def test_a_video_of_the_wrong_shape_is_refused(name, shape, message):
 @pytest.mark.parametrize("stem", ["t3d", "hara"])
 def test_the_smallest_video_passes(name, stem, frames):
     model = abstract(name, stem=stem, layers=(1, 1, 1, 1))
-    assert shapes(model, (1, frames, 29, 29, 3))["transition3"][1:4] == (1, 1, 1)
+    assert shapes(model, (2, frames, 29, 29, 3))["transition3"][1:4] == (1, 1, 1)
 
 
 @pytest.mark.parametrize(
