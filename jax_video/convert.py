@@ -1,7 +1,8 @@
-"""Converts weights: PyTorch's into a run's folder, and a run's into a file for PyTorch.
+r"""Converts weights: PyTorch's into a run's folder, and a run's into a file for PyTorch.
 
   # in: a folder that main (--mode=test), predict and init_from take like any run's
-  python -m jax_video.convert r3d50.pth --layout=3d-resnets --config=configs/stc.py:model=resnet3d50 --out=runs/r3d50
+  python -m jax_video.convert r3d50.pth --layout=3d-resnets --out=runs/r3d50 \
+      --config=configs/stc.py:model=resnet3d50,recipe=paper
   # the same, if it computes what PyTorch does: an input [B, 3, T, H, W] and the logits that it gave there
   python -m jax_video.convert r3d50.pth --layout=3d-resnets ... --check=outputs.npz --out=runs/r3d50
   # out: a state dict that load_state_dict(..., strict=True) takes
@@ -56,15 +57,17 @@ def main(arguments: list[str]) -> None:
 
 
 def convert(
-    source: str,
+    source: str | pathlib.Path,
     layout: str,
     config: ConfigDict,
     out: str | pathlib.Path,
     *,
-    classes: str | None = None,
-    check: str | None = None,
+    classes: str | pathlib.Path | None = None,
+    check: str | pathlib.Path | None = None,
 ) -> str:
-    """Writes the weights of a file as the first checkpoint of a run of `config`, whose keywords the layout sets.
+    """Writes the weights of a file as the first checkpoint of a run.
+
+    The run's config is `config` with the keywords of the network and the normalisation of RGB that the layout sets.
 
     Args:
       classes: file of the classes' names; by default those of the config's data set, if it has as many.
@@ -84,8 +87,9 @@ def convert(
         fitting = [name for name in models.MODELS if names.keywords(layout, name) is not None]
         raise UserError(
             f"{config.model.name} is not a network of layout {layout}, which has {', '.join(fitting)}. To start "
-            "another network from such weights, train it with --config.init_from.path and .layout."
+            "another network from such weights, train it with --config.init_from.path, .layout, .inflate and .skip."
         )
+    config = config.copy_and_resolve_references()
     with config.unlocked():
         config.model.update(wanted)
         config.normalize.update(names.layout(layout).normalize)
@@ -107,13 +111,15 @@ def convert(
     }
 
     def create() -> state_lib.TrainState:
-        schedule = optimizer.schedule(**config.schedule, steps_per_epoch=1, epochs=config.train.epochs)
+        schedule = optimizer.schedule(**config.schedule, steps=1, steps_per_epoch=1)
         tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
         return state_lib.create(state_lib.network(config, num_classes), tx, ema=config.train.ema > 0)
 
     state = merge.fill(weights, create)
     if check is not None:
-        definition, _, _ = state_lib.abstract(config, num_classes)
+        exact = config.copy_and_resolve_references()
+        exact.dtype = "float32"
+        definition, _, _ = state_lib.abstract(exact, num_classes)
         lines.append(f"  {compare(definition, state, check)}")
     with contextlib.closing(checkpoint.Checkpoints(out, mesh)) as checkpoints:
         checkpoints.save(sharding.place_state(state, mesh), meta)
@@ -138,7 +144,7 @@ def export(workdir: str | pathlib.Path, layout: str, path: str | pathlib.Path) -
     return meta["step"]
 
 
-def compare(definition: nnx.GraphDef, state: state_lib.TrainState, path: str) -> str:
+def compare(definition: nnx.GraphDef, state: state_lib.TrainState, path: str | pathlib.Path) -> str:
     """Runs the network on the input of an .npz and compares its logits with those there.
 
     The file has `input`, normalised, as PyTorch takes it ([B, C, T, H, W], or [B, C, H, W] of a 2D network) or as we do
@@ -155,11 +161,12 @@ def compare(definition: nnx.GraphDef, state: state_lib.TrainState, path: str) ->
         video = video[:, :, None]
     if video.ndim == 5 and video.shape[-1] != 3:
         video = np.moveaxis(video, 1, -1)
-    expected = expected.reshape(*expected.shape[:2], -1).mean(axis=-1)
+    expected = expected.mean(axis=tuple(range(2, expected.ndim)))
     model = state_lib.join(definition, state.params, state.batch_stats, train=False)
-    logits = np.asarray(jax.jit(lambda video: model(video))(jnp.asarray(video)), np.float64)
+    with jax.default_matmul_precision("highest"):  # float32 is less by default on TPUs and some GPUs
+        logits = np.asarray(jax.jit(lambda video: model(video))(jnp.asarray(video)), np.float64)
     logits = logits.reshape(logits.shape[0], -1, logits.shape[-1]).mean(axis=1)  # a stream has them for every frame
-    if logits.shape != expected.shape:
+    if logits.shape != expected.shape or not expected.size:
         raise UserError(f"{path}: has logits of shape {expected.shape}; ours, for its input, are of {logits.shape}")
     error = np.abs(logits - expected).max() / np.abs(expected).max()
     if not error <= TOLERANCE:
@@ -171,15 +178,19 @@ def compare(definition: nnx.GraphDef, state: state_lib.TrainState, path: str) ->
     return f"the largest difference from the logits in {path} is {error:.1e} of the largest logit"
 
 
-def _classes(path: str | None, config: ConfigDict, number: int) -> tuple[list[str], str, str]:
+def _classes(path: str | pathlib.Path | None, config: ConfigDict, number: int) -> tuple[list[str], str, str]:
     """Names of the classes, the hash of the manifest that they are of or "", and where they are from, in words."""
     if path is not None:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+        try:
+            lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: expected the name of a class in each line, as UTF-8 text; {error}") from error
         found = [line.strip() for line in lines if line.strip()]
         if len(found) != number:
             raise UserError(f"{path}: names {len(found)} classes, the network has {number}")
         return found, "", f"those of {path}"
-    if config.data.manifest != "motions" or number == len(motions.CLASSES):
+    embedded = config.data.manifest == "motions"
+    if number == len(motions.CLASSES) if embedded else pathlib.Path(config.data.manifest).exists():
         manifest = read_manifest(config.data.manifest)
         if len(manifest.classes) == number:
             return list(manifest.classes), manifest.hash, f"{', '.join(manifest.classes[:3])}, … of {manifest.name}"

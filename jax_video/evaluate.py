@@ -201,7 +201,7 @@ def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Me
             definition,
             mesh,
             average=protocol.average,
-            normalization=state_lib.Normalization(**config.normalize),
+            normalization=state_lib.Normalization(**meta["config"]["normalize"]),  # what the weights have seen
         ),
         (network["params"], network["batch_stats"]),
         manifest,

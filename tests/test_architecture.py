@@ -122,6 +122,7 @@ def test_imports_run_one_way():
         "jax_video.main",
         "jax_video.prepare",
         "jax_video.predict",
+        "jax_video.convert",
         "jax_video.models.__main__",
         "jax_video.__main__",
     ):

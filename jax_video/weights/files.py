@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import contextlib
 import os
 import pathlib
 import pickle
@@ -18,9 +19,13 @@ import safetensors.numpy
 
 from jax_video.errors import UserError
 
-WRAPPERS = ("state_dict", "model", "net")  # keys under which training code keeps the weights
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which training code keeps the weights
 PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 SUFFIXES = (".pth", ".pt", ".safetensors", ".npz")
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what PyTorch's files began with until 1.6
+# Training code keeps these beside the weights; making them runs nothing.
+HARMLESS = (dict, list, set, int, float, argparse.Namespace, np.dtype)
+SCALARS = (np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.float16, np.float32, np.float64)
 
 
 class WeightFileError(UserError):
@@ -41,9 +46,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise WeightFileError(f"{path}: there is no such file")
     weights = _state_dict(path, _reader(path)(path))
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): array for name, array in weights.items()}
+    while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in weights)), None):
+        weights = {name.removeprefix(prefix): array for name, array in weights.items()}
     return weights
 
 
@@ -57,20 +61,23 @@ def write(path: str | os.PathLike, weights: dict[str, np.ndarray]) -> None:
     check_suffix(path)
     part = path.with_name(f".{path.name}.part")
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
             if path.suffix == ".safetensors":
-                ordered = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+                ordered = {name: np.asarray(array, order="C") for name, array in weights.items()}
                 file.write(safetensors.numpy.save(ordered, metadata={"format": "pt"}))
             elif path.suffix == ".npz":
                 np.savez(file, **weights)
             else:
                 _torch().save(collections.OrderedDict((name, _tensor(weights[name])) for name in weights), file)
         part.replace(path)
-    except OSError as error:
+    except WeightFileError:
+        raise
+    except Exception as error:  # of each format's own kind
         raise WeightFileError(f"{path}: cannot be written ({error})") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def check_suffix(path: str | os.PathLike) -> None:
@@ -88,7 +95,7 @@ def _reader(path: pathlib.Path):
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-        except zipfile.BadZipFile as error:
+        except Exception as error:  # a damaged list of names may also be no text, or too long
             raise _damaged(path, error) from error
         if names and all(name.endswith(".npy") for name in names):
             return _read_npz
@@ -101,8 +108,10 @@ def _reader(path: pathlib.Path):
             return _read_torch
     elif len(start) > 8 and start[8:9] == b"{" and 0 < struct.unpack("<Q", start[:8])[0] <= size - 8:
         return _read_safetensors
-    elif start[:1] == b"\x80":  # a pickle, which PyTorch's files were until 1.6
+    elif start.startswith(LEGACY):
         return _read_torch
+    elif start[:1] == b"\x80" and size > len(LEGACY):
+        raise _refused(path, "a pickle")
     elif tarfile.is_tarfile(path):
         raise WeightFileError(
             f"{path}: a tar archive. If it is of PyTorch before 0.2, load it there and save it again; else unpack it."
@@ -133,13 +142,12 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _read_torch(path: pathlib.Path):
     torch = _torch()
     scalar = np._core.multiarray.scalar  # under both of its names: NumPy 2 has moved it
-    harmless = [collections.defaultdict, argparse.Namespace, np.dtype, dict]
-    harmless += [type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)]
+    harmless = [*HARMLESS, *(type(np.dtype(kind)) for kind in SCALARS)]
     harmless += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    harmless += [(lambda *_: {}, "collections.defaultdict")]  # torch fills plain dicts only
     try:
         with torch.serialization.safe_globals(harmless), warnings.catch_warnings(action="ignore"):
-            # Mapped into memory, so that only what is being converted takes room; the old format cannot be.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise _refused(path, found[1]) from error
@@ -152,19 +160,17 @@ def _read_torch(path: pathlib.Path):
 def _state_dict(path: pathlib.Path, loaded) -> dict[str, np.ndarray]:
     """The dict of arrays in what a file holds."""
     weights = loaded
-    while isinstance(weights, dict) and not any(map(_is_array, weights.values())):
-        inner = [weights[key] for key in WRAPPERS if isinstance(weights.get(key), dict)]
-        if not inner:
-            break
-        weights = inner[0]
+    for _ in WRAPPERS:  # before anything else: the best accuracy, beside the weights, may be an array too
+        if isinstance(weights, dict):
+            weights = next((weights[key] for key in WRAPPERS if isinstance(weights.get(key), dict)), weights)
     if not isinstance(weights, dict) or not any(map(_is_array, weights.values())):
         found = f"a dict of {', '.join(map(repr, list(weights)[:8]))}" if isinstance(weights, dict) else type(weights)
         raise WeightFileError(
             f"{path}: holds {found}; expected a state dict (names and arrays), or one under the key "
             f"{', '.join(map(repr, WRAPPERS))}"
         )
-    if other := [name for name, value in weights.items() if not _is_array(value)]:
-        raise WeightFileError(f"{path}: {', '.join(map(repr, other[:8]))} among its weights are not arrays")
+    if other := [name for name, value in weights.items() if not (_is_array(value) and isinstance(name, str))]:
+        raise WeightFileError(f"{path}: {', '.join(map(repr, other[:8]))} among its weights are not named arrays")
     return {name: _array(path, name, value) for name, value in weights.items()}
 
 
@@ -173,15 +179,22 @@ def _is_array(value) -> bool:
 
 
 def _array(path: pathlib.Path, name: str, tensor) -> np.ndarray:
-    if isinstance(tensor, np.ndarray):
-        return tensor
-    torch = _torch()
-    try:
-        if tensor.dtype == torch.bfloat16:  # which NumPy has from JAX only
-            return tensor.detach().view(torch.int16).numpy().view(jnp.bfloat16)
-        return tensor.detach().numpy()
-    except (RuntimeError, TypeError) as error:
-        raise WeightFileError(f"{path}: {name} is a {tensor.dtype} tensor that NumPy cannot hold ({error})") from error
+    array = tensor
+    if not isinstance(tensor, np.ndarray):
+        torch = _torch()
+        try:
+            if tensor.dtype == torch.bfloat16:  # which NumPy has from JAX only
+                return tensor.detach().view(torch.int16).numpy().view(jnp.bfloat16)
+            array = tensor.detach().numpy()
+        except (RuntimeError, TypeError) as error:
+            raise WeightFileError(
+                f"{path}: {name} is a {tensor.dtype} tensor that NumPy cannot hold ({error})"
+            ) from error
+    elif array.dtype == np.dtype("V2"):  # and which an .npz keeps as bare bytes
+        return array.view(jnp.bfloat16)
+    if not (array.dtype.kind in "biu" or jnp.issubdtype(array.dtype, jnp.floating)):
+        raise WeightFileError(f"{path}: {name} has values of type {array.dtype}; expected real numbers")
+    return array
 
 
 def _tensor(array: np.ndarray):

@@ -6,8 +6,6 @@ Mean and centre make a network whose output on a video of one repeated frame is 
 
 import numpy as np
 
-from jax_video.models.layers import check_choice
-
 METHODS = ("mean", "centre")
 FLOW_CHANNELS = 20
 
@@ -23,10 +21,7 @@ def inflate(kernel: np.ndarray, shape: tuple[int, ...], method: str, *, views: b
 
     The first layer of a motion stream, I = 20 where I₀ = 3, sees the kernel's mean over RGB in all of its channels.
 
-    Raises:
-      UserError: an unknown method.
     """
-    check_choice("inflate", method, METHODS)
     if kernel.ndim != 5 or len(shape) != 5:
         return None
     if kernel.shape[3] == 3 and shape[3] == FLOW_CHANNELS:

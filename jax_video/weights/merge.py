@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -17,8 +18,9 @@ from jax_video import checkpoint, models
 from jax_video import state as state_lib
 from jax_video.errors import UserError
 from jax_video.models.cost import CoST
+from jax_video.models.layers import check_choice
 from jax_video.weights import files, names
-from jax_video.weights.inflate import inflate
+from jax_video.weights.inflate import METHODS, inflate
 from jax_video.weights.names import shape_text
 
 
@@ -33,11 +35,13 @@ class Merged:
     skipped: list[str]  # of the source, left out by a pattern
 
     def table(self) -> str:
-        """One line for each of loaded, inflated, fresh and skipped, and some names of what was left out."""
+        """A line for what was loaded, inflated, left fresh and skipped, and some names of what was left out."""
         sizes = {name: array.size for name, array in self.arrays.items()}
         lines = []
         for what in ("loaded", "inflated", "fresh", "skipped"):
             found = getattr(self, what)
+            if not found:
+                continue
             values = sum(sizes.get(name, 0) for name in found)
             named = ", ".join(found[:4]) + ", …" * (len(found) > 4)
             detail = f"{values:13,} values" if what in ("loaded", "inflated") else named
@@ -59,7 +63,8 @@ def merge(
     """Matches weights with the arrays of a network.
 
     Args:
-      arrays: by our names, `params/…` and `batch_stats/…`. Emptied on the way.
+      arrays: by our names, `params/…` and `batch_stats/…`, or by others, which the network does not have. Emptied on
+        the way.
       target: what the network has, by the same names.
       skip: patterns as in a shell, of names without `params/` and `batch_stats/`: what they match is not loaded, and
         what the network has of it starts afresh.
@@ -72,16 +77,19 @@ def merge(
     Raises:
       UserError: arrays missing, left over or of another shape, or patterns that match nothing: all in one message.
     """
+    if method:
+        check_choice("inflate", method, METHODS)
     problems, merged = list(problems), Merged({}, [], [], [], [])
 
-    def skips(name: str) -> bool:
-        path = name.partition("/")[2]
-        return any(fnmatch.fnmatchcase(path, pattern) for pattern in skip)
+    def matches(name: str, pattern: str) -> bool:
+        return fnmatch.fnmatchcase(name.removeprefix("params/").removeprefix("batch_stats/"), pattern)
 
-    known = [name.partition("/")[2] for name in (*arrays, *target)]
-    problems += [
-        f"pattern  {pattern!r} of skip matches no name" for pattern in skip if not fnmatch.filter(known, pattern)
-    ]
+    def skips(name: str) -> bool:
+        return any(matches(name, pattern) for pattern in skip)
+
+    for pattern in skip:
+        if not any(matches(name, pattern) for name in (*arrays, *target)):
+            problems.append(f"pattern  {pattern!r} of skip matches no name")
     merged.skipped = [name for name in arrays if skips(name)]
     merged.fresh = [name for name in target if skips(name)]
     for name in merged.skipped:
@@ -106,9 +114,10 @@ def merge(
     problems += [f"extra    {name} {shape_text(array.shape)}" for name, array in arrays.items()]
     if problems:
         raise UserError(
-            f"{source} do not fit the network: {len(problems)} problems.\n  " + "\n  ".join(problems) + "\n"
-            "Give the config of the network that they are of; what shall start afresh, for example a classifier of "
-            "other classes, can be left out by name (skip), and kernels of a 2D network can be inflated (inflate)."
+            f"{source} do not fit the network: {len(problems)} problem{'s' * (len(problems) > 1)}. Is the config, with "
+            "its width and depth, of their network? What shall start afresh, for example a classifier of other "
+            "classes, can be left out by name (init_from.skip), and 2D kernels can be inflated (init_from.inflate).\n  "
+            + "\n  ".join(problems)
         )
     return merged
 
@@ -199,13 +208,16 @@ def initial_state(
     )
     if jax.process_index() == 0:
         print(f"Weights from {options.path}:\n{weights.merged.table()}", file=sys.stderr)
-        if options.layout and names.layout(options.layout).normalize != config.normalize.to_dict():
-            print(f"  they are used to other values of RGB: {names.layout(options.layout).normalize}", file=sys.stderr)
+        if options.layout and (usual := names.layout(options.layout).normalize) != config.normalize.to_dict():
+            print(f"  These weights have seen RGB of {usual}; normalize in the config is another.", file=sys.stderr)
     return fill(weights, create)
 
 
 def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_lib.TrainState:
-    """The state that `create` makes, but with these weights; their moving averages, if there are any, are the same."""
+    """The state that `create` makes, but with these weights; their moving averages, if there are any, are the same.
+
+    Empties the weights on its way.
+    """
 
     def rest() -> tuple[state_lib.TrainState, dict]:
         state = create()
@@ -213,14 +225,17 @@ def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_
         fresh = {name: leaves[name] for name in weights.merged.fresh}
         return dataclasses.replace(state, params={}, batch_stats={}, ema=None), fresh
 
-    # What was found is not drawn: XLA leaves it out, where it would be a second copy of the network.
+    # What was found is not drawn: XLA leaves it out, where it would be a second copy of the network. And each array
+    # leaves the host as it goes to the device.
     state, fresh = jax.jit(rest)()
-    arrays = weights.merged.arrays | fresh
+    arrays = weights.merged.arrays
+    arrays |= fresh
     network = jax.tree_util.tree_map_with_path(
-        lambda path, _: arrays[jax.tree_util.keystr(path, simple=True, separator="/")], weights.shapes
+        lambda path, _: jax.device_put(arrays.pop(jax.tree_util.keystr(path, simple=True, separator="/"))),
+        weights.shapes,
     )
     averaged = jax.eval_shape(create).ema is not None
-    return dataclasses.replace(state, **network, ema=jax.tree.map(np.array, network) if averaged else None)
+    return dataclasses.replace(state, **network, ema=jax.tree.map(jnp.copy, network) if averaged else None)
 
 
 def check_keywords(layout: str, model: ConfigDict) -> None:
@@ -244,10 +259,10 @@ def _options(values: dict) -> str:
 
 
 def _num_classes(arrays: dict[str, np.ndarray], path: pathlib.Path) -> int:
-    for head in names.HEADS:
+    for head in models.HEADS:
         if (kernel := arrays.get(f"params/{head}/kernel")) is not None:
             return kernel.shape[-1]
-    raise UserError(f"{path}: has no classifier ({', '.join(names.HEADS)}), so the number of classes is unknown")
+    raise UserError(f"{path}: has no classifier ({', '.join(models.HEADS)}), so the number of classes is unknown")
 
 
 def _view_kernels(model: nnx.Module) -> set[str]:

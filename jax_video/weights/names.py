@@ -25,7 +25,6 @@ BATCH_NORM = {
 }
 COUNTER = "num_batches_tracked"  # the steps that a BatchNorm of PyTorch has trained for; ours does not count them
 MOMENTS = ("mean", "var")
-HEADS = ("fc", "classifier", "logits")  # our classifiers
 
 
 def _resnet(conv):
@@ -144,11 +143,11 @@ def keywords(name: str, network: str) -> dict | None:
 
 @dataclasses.dataclass
 class Translation:
-    """Weights under our names and in our axes, and what found no place among them."""
+    """Weights under our names and in our axes."""
 
-    arrays: dict[str, np.ndarray]  # "params/…" and "batch_stats/…"
-    origin: dict  # what `to_theirs` needs to give back the same: {"layout", "counters", "dtypes"}, by their names
-    problems: list[str]  # arrays without a place, one line each
+    arrays: dict[str, np.ndarray]  # "params/…" and "batch_stats/…"; by their own names what the layout does not know
+    origin: dict | None  # what `to_theirs` needs to give back the same: {"layout", "counters", "dtypes"}
+    problems: list[str]  # arrays that the layout knows otherwise, one line each
 
 
 def to_ours(name: str, weights: dict[str, np.ndarray]) -> Translation:
@@ -164,10 +163,15 @@ def to_ours(name: str, weights: dict[str, np.ndarray]) -> Translation:
     while weights:
         theirs = next(iter(weights))
         array, current = weights.pop(theirs), _current(found, theirs)
-        if current.rpartition(".")[2] == COUNTER:
-            counters[current] = int(array)
-        elif (place := _place(name, current)) is None:
-            result.problems.append(f"extra    {theirs} {shape_text(array.shape)}")
+        module, _, leaf = current.rpartition(".")
+        counter = leaf == COUNTER and array.size == 1
+        if (place := _place(name, f"{module}.running_var" if counter else current)) is None:
+            result.arrays[theirs] = array
+        elif counter:
+            steps = array.item()
+            counters[current] = int(steps) if np.isfinite(steps) else 0  # half precision ends at 65,504
+        elif place[0] in result.arrays:
+            result.problems.append(f"twice    {theirs} {shape_text(array.shape)}, under another name too")
         elif (arranged := arrange(array, *place[1:])) is None:
             result.problems.append(f"shape    {theirs}: found {shape_text(array.shape)}, expected {_axes(place[1])}")
         else:
@@ -247,9 +251,9 @@ def _axes(axes: str) -> str:
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
-    """Contiguous, and float32 where it was less."""
+    """A contiguous copy, float32 where it was less."""
     narrow = array.dtype.kind == "V" or array.dtype.itemsize < 4  # bfloat16 is a void to NumPy
-    return np.ascontiguousarray(array, np.float32 if narrow else None)
+    return np.array(array, np.float32 if narrow else None, order="C")
 
 
 def _current(found: Layout, theirs: str) -> str:

@@ -1,0 +1,342 @@
+"""`python -m jax_video.convert`: PyTorch's weights in, to a folder like any run's, and out again; or one message."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import safetensors.torch
+import tiny
+import torch
+from commands import check_user_error, run
+from conftest import ROOT
+from reference import cost, resnet
+
+from jax_video import convert
+from jax_video.data import motions
+from jax_video.errors import UserError
+from jax_video.weights import names
+
+CONVERT = "jax_video.convert"
+CONFIG = f"--config={ROOT}/tests/tiny.py"  # a 3D-ResNet-18 of four channels
+LAYOUT = "--layout=3d-resnets"
+SIZES = {"width": 1 / 16, "layers": (1, 1, 1, 1)}
+
+
+class Payload:
+    """Makes a file where it is loaded."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (pathlib.Path(self.path),)
+
+
+def build(classes=8):
+    return resnet.build("resnet3d18", classes, **SIZES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Theirs:
+    """What a PyTorch user has: weights, an input and the logits that they give there."""
+
+    folder: pathlib.Path
+    weights: dict[str, torch.Tensor]
+
+    def save(self, path, weights, **beside):
+        torch.save({"epoch": 200, "arch": "resnet-18", "state_dict": weights} | beside, path)
+        return path
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory) -> Theirs:
+    folder = tmp_path_factory.mktemp("theirs")
+    torch.manual_seed(0)
+    network = build()
+    for name, tensor in network.state_dict().items():
+        if name.endswith(("running_var", "weight")) and tensor.ndim == 1:
+            tensor.uniform_(0.5, 1.5)
+        elif name.endswith("num_batches_tracked"):
+            tensor.fill_(1234)
+        elif name.endswith("running_mean"):
+            tensor.normal_(0, 0.2)
+    user = Theirs(folder, network.state_dict())
+    torch.nn.init.normal_(network.fc.weight)
+    user.save(folder / "r3d.pth", {f"module.{name}": tensor for name, tensor in user.weights.items()})
+    video = torch.randn(2, 3, 4, 32, 32)
+    with torch.no_grad():
+        logits = network.eval()(video).numpy()
+    for name, values in (("outputs", logits), ("wrong", logits * 1.001), ("three", logits[:, :3])):
+        np.savez(folder / f"{name}.npz", input=video.numpy(), logits=values)
+    # As we take it, and with logits in every frame, as I3D gives them.
+    np.savez(
+        folder / "ours.npz", input=np.moveaxis(video.numpy(), 1, -1), logits=np.stack([logits - 1, logits + 1], -1)
+    )
+    np.savez(folder / "nothing.npz", input=video.numpy())
+    return user
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("data")
+    return motions.make(folder, train=16, val=8, test=8, frames=8, width=40, height=32).parent
+
+
+@pytest.fixture(scope="module")
+def converted(theirs, data) -> pathlib.Path:
+    """A folder that the command has written."""
+    out = theirs.folder / "run"
+    arguments = (theirs.folder / "r3d.pth", LAYOUT, CONFIG, f"--config.data.manifest={data}", f"--out={out}")
+    finished = run(CONVERT, *arguments, f"--check={theirs.folder / 'outputs.npz'}")
+    assert finished.code == 0, finished.stderr
+    assert "Warning" not in finished.stderr
+    lines = finished.stdout.splitlines()
+    assert lines[0] == f"{theirs.folder / 'r3d.pth'}, layout 3d-resnets, is resnet3d18 of 8 classes:"
+    arrays = sum(not name.endswith("num_batches_tracked") for name in theirs.weights)
+    assert lines[1].startswith(f"  loaded   {arrays:5} arrays ")
+    assert "  the layout sets stem=hara, preactivation=False" in lines
+    assert any(line.startswith("  classes: left, right, up, … of motions") for line in lines)
+    assert any("the largest difference from the logits in" in line for line in lines)
+    assert lines[-3:] == [
+        f"Wrote {out}.",
+        "Try it on a video:",
+        f"  python -m jax_video.predict VIDEO --checkpoint={out}",
+    ]
+    return out
+
+
+# In.
+
+
+def test_predict_and_main_take_it(converted, data, tmp_path):
+    """Each says the same of a video, and has the classes of the config's data set."""
+    shutil.copytree(converted, tmp_path / "run")
+    finished = run("jax_video.predict", data / "test", f"--checkpoint={tmp_path / 'run'}", "--json", "--top=8")
+    assert finished.code == 0, finished.stderr
+    rows = [json.loads(line) for line in finished.stdout.splitlines()]
+    predicted = {pathlib.Path(row["video"]).name: row["classes"] for row in rows}
+    assert len(predicted) == 8
+
+    arguments = (CONFIG, f"--config.data.manifest={data}", f"--workdir={tmp_path / 'run'}", "--mode=test")
+    finished = run("jax_video.main", *arguments)  # which normalises as the checkpoint says, not as the config
+    assert finished.code == 0, finished.stderr
+    for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        scores = {entry["name"]: entry["score"] for entry in predicted[pathlib.Path(row["video"]).name]}
+        assert [scores[name] for name in motions.CLASSES] == pytest.approx(row["scores"], abs=1e-6)
+
+
+def test_a_run_starts_from_it(theirs, converted, data, tmp_path):
+    """At a learning rate of zero it ends with the file's weights, which go out as they came in."""
+    still = ("--config.schedule.learning_rate=0.0", "--config.train.epochs=1", "--config.train.ema=0.0")
+    arguments = (CONFIG, f"--config.data.manifest={data}", *still, f"--config.init_from.path={converted}")
+    finished = run("jax_video.main", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert finished.code == 0, finished.stderr
+    assert f"Weights from {converted}:\n" in finished.stderr and "  fresh" not in finished.stderr
+    exported = run(CONVERT, tmp_path / "run", LAYOUT, f"--export={tmp_path / 'out.pth'}")
+    assert f"the weights of {tmp_path / 'run'} after 2 steps, in layout 3d-resnets.\n" in exported.stdout
+    weights = torch.load(tmp_path / "out.pth", weights_only=True)
+    for name, tensor in theirs.weights.items():
+        if name.endswith("num_batches_tracked"):
+            assert weights[name] == 2, "its own steps"
+        elif "running" not in name:
+            assert torch.equal(weights[name], tensor), name
+
+
+def test_checks_and_classes_of_other_forms(theirs, tmp_path):
+    """Also where the run itself will compute in half precision."""
+    (tmp_path / "classes.txt").write_text("\n".join(map(str, range(100, 108))) + "\n\n")
+    (tmp_path / "seven.txt").write_text("\n".join(map(str, range(100, 107))))
+    check, half = f"--check={theirs.folder / 'ours.npz'}", "--config.dtype=bfloat16"
+    arguments = (theirs.folder / "r3d.pth", LAYOUT, CONFIG, f"--out={tmp_path / 'run'}", check, half)
+    finished = run(CONVERT, *arguments, f"--classes={tmp_path / 'seven.txt'}")
+    check_user_error(finished, "seven.txt: names 7 classes, the network has 8")
+    finished = run(CONVERT, *arguments, f"--classes={tmp_path / 'classes.txt'}")
+    assert finished.code == 0, finished.stderr
+    assert f"  classes: those of {tmp_path / 'classes.txt'}\n" in finished.stdout
+
+
+def test_a_2d_network_is_checked_on_images(tmp_path):
+    """From Python; `[B, C, H, W]` is a video of one frame, and logits a thousandth off are too far."""
+    torch.manual_seed(0)
+    network = cost.build("resnet18", 5, **SIZES).eval()
+    torch.nn.init.normal_(network.fc.weight)
+    weights = {
+        name.replace("downsample.conv", "downsample.0").replace("downsample.bn", "downsample.1"): tensor[:, :, 0]
+        if tensor.ndim == 5
+        else tensor
+        for name, tensor in network.state_dict().items()
+    }
+    torch.save(weights, tmp_path / "r18.pth")
+    images = torch.randn(3, 3, 32, 40)
+    with torch.no_grad():
+        logits = network(images[:, :, None]).numpy()
+
+    def convert_with(logits):
+        np.savez(tmp_path / "outputs.npz", input=images.numpy(), logits=logits)
+        config = tiny.get_config()
+        config.model = {"name": "resnet18", **SIZES}
+        out = tmp_path / "run"
+        return convert.convert(tmp_path / "r18.pth", "torchvision", config, out, check=tmp_path / "outputs.npz")
+
+    for wrong in (logits + 1e-3 * np.abs(logits).max(), logits[:0]):
+        with pytest.raises(UserError, match="outputs.npz: (the logits differ|has logits of shape)"):
+            convert_with(wrong)
+        assert not (tmp_path / "run").exists()
+    assert "is resnet18 of 5 classes" in (report := convert_with(logits))
+    assert "classes: 0 to 4; --classes=FILE gives them names" in report
+    assert (tmp_path / "run" / "checkpoints" / "0").is_dir()
+
+
+# Out.
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_what_came_in_goes_out_to_the_bit(theirs, converted, tmp_path, suffix):
+    finished = run(CONVERT, converted, LAYOUT, f"--export={tmp_path / 'out'}{suffix}")
+    assert (finished.code, finished.stderr) == (0, "")
+    path = tmp_path / f"out{suffix}"
+    assert finished.stdout == f"Wrote {path}: the weights of {converted} after 0 steps, in layout 3d-resnets.\n"
+    weights = torch.load(path, weights_only=True) if suffix == ".pth" else safetensors.torch.load_file(path)
+    assert weights.keys() == theirs.weights.keys()
+    for name, tensor in theirs.weights.items():
+        assert (weights[name].dtype, weights[name].shape) == (tensor.dtype, tensor.shape), name
+        assert torch.equal(weights[name], tensor), name
+    build().load_state_dict(weights, strict=True)
+
+
+def test_a_full_disk(converted, tmp_path):
+    """One message, and nothing of the file."""
+    out = tmp_path / "out.pth"
+    finished = run(CONVERT, converted, LAYOUT, f"--export={out}", largest_file=50_000)
+    check_user_error(finished, f"{out}: cannot be written (")
+    assert not list(tmp_path.iterdir())
+
+
+def test_out_in_another_layout(converted, tmp_path):
+    finished = run(CONVERT, converted, "--layout=i3d", f"--export={tmp_path / 'out.pth'}")
+    check_user_error(finished, "layout i3d (", "has no place for", "params/conv1/kernel 7×7×7×3×4")
+    finished = run(CONVERT, converted, "--layout=jax_video", f"--export={tmp_path / 'ours.npz'}")
+    assert finished.code == 0, finished.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["ours.npz"]
+    with np.load(tmp_path / "ours.npz") as arrays:
+        assert arrays["params/conv1/kernel"].shape == (7, 7, 7, 3, 4)
+
+
+# Mistakes.
+
+
+def damaged(theirs, how, path):
+    """The user's file, spoilt."""
+    weights = dict(theirs.weights)
+    if how == "missing":
+        del weights["layer1.0.conv2.weight"]
+    elif how == "no classifier":
+        del weights["fc.weight"], weights["fc.bias"]
+    elif how == "extra":
+        weights["layer1.0.conv3.weight"] = torch.ones(4, 4, 1, 1, 1)
+    elif how == "unknown":
+        weights["projection.weight"] = torch.ones(4, 4)
+    elif how == "shape":
+        weights["layer2.0.conv1.weight"] = torch.ones(8, 4, 3, 3, 1)
+    elif how == "2D":
+        weights |= {name: tensor[:, :, 0] for name, tensor in weights.items() if tensor.ndim == 5}
+    theirs.save(path, weights, **{"code": Payload(path.with_name("pwned"))} if how == "payload" else {})
+    if how == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif how == "page":
+        path.write_text("<!DOCTYPE html><html>")
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("missing", ["1 problem. ", "missing  params/layer1/0/conv2/kernel 3×3×3×4×4, there layer1.0.conv2.weight"]),
+        ("no classifier", ["has no classifier"]),
+        ("extra", ["1 problem. ", "extra    params/layer1/0/conv3/kernel 1×1×1×4×4"]),
+        ("unknown", ["1 problem. ", "extra    projection.weight 4×4"]),
+        ("shape", ["1 problem. ", "params/layer2/0/conv1/kernel: found 3×3×1×4×8, expected 3×3×3×4×8"]),
+        ("2D", ["not weights in layout 3d-resnets", "layout torchvision has a place for"]),
+        ("cut", ["w.pth: damaged or cut short", "fetch it again"]),
+        ("payload", ["w.pth: refused, because loading it could run code"]),
+        ("page", ["w.pth: not a weight file"]),
+    ],
+)
+def test_files_that_are_not_converted(theirs, tmp_path, how, expected):
+    """One message, exit code 2, nothing written, nothing run."""
+    damaged(theirs, how, tmp_path / "w.pth")
+    finished = run(CONVERT, tmp_path / "w.pth", LAYOUT, CONFIG, f"--out={tmp_path / 'run'}")
+    check_user_error(finished, *expected)
+    assert finished.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["expected one weight file or run's folder, got none"]),
+        (["r3d.pth", "b.pth", LAYOUT, "--out=out"], ["expected one weight file or run's folder, got r3d.pth b.pth"]),
+        (["r3d.pth", LAYOUT, CONFIG], ["expected --layout=NAME", "--out=DIR"]),
+        (["r3d.pth", "--out=out", CONFIG], ["expected --layout=NAME", "--out=DIR"]),
+        (["r3d.pth", LAYOUT, "--out=out"], ["--config is missing"]),
+        (["r3d.pth", "--layout=hara", CONFIG, "--out=out"], ["there is no layout 'hara'", "torchvision: ResNet"]),
+        (["r3d.pth", LAYOUT, CONFIG, "--out=run"], ["run already holds a run; choose another --out"]),
+        (["nosuch.pth", LAYOUT, CONFIG, "--out=out"], ["nosuch.pth: there is no such file"]),
+        (["run", LAYOUT, CONFIG, "--out=out"], ["run is a folder, so a run's"]),
+        (
+            ["r3d.pth", "--layout=cost", CONFIG, "--out=out"],
+            ["resnet3d18 is not a network of layout cost, which has c2d_resnet50", "--config.init_from.path"],
+        ),
+        (
+            ["r3d.pth", LAYOUT, CONFIG, "--out=out", "--config.model.name=resnet3d"],
+            ["there is no network 'resnet3d'", "resnet3d18"],
+        ),
+        (
+            ["r3d.pth", LAYOUT, CONFIG, "--out=out", "--check=wrong.npz"],
+            ["wrong.npz: the logits differ by 1.0e-03 of the largest, more than 1e-04", "in test mode"],
+        ),
+        (
+            ["r3d.pth", LAYOUT, CONFIG, "--out=out", "--check=three.npz"],
+            ["three.npz: has logits of shape (2, 3); ours, for its input, are of (2, 8)"],
+        ),
+        (
+            ["r3d.pth", LAYOUT, CONFIG, "--out=out", "--check=nothing.npz"],
+            ["nothing.npz: expected the arrays input and logits; logits is missing"],
+        ),
+        (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--check=nosuch.npz"], ["nosuch.npz: there is no such file"]),
+        (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--classes=nosuch"], ["No such file or directory: 'nosuch'"]),
+        (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--classes=r3d.pth"], ["r3d.pth", "UTF-8"]),
+        (["run", "--export=out.pth"], ["--layout is missing: one of torchvision, 3d-resnets"]),
+        (["run", LAYOUT, "--export=out.h5"], ["out.h5: expected a name that ends in one of .pth"]),
+        (["run", "--layout=hara", "--export=out.pth"], ["there is no layout 'hara'"]),
+        (["nosuch", LAYOUT, "--export=out.pth"], ["there is no checkpoint in"]),
+        (["r3d.pth", LAYOUT, "--export=out.pth"], ["there is no checkpoint in"]),
+    ],
+)  # fmt: skip
+def test_mistakes(theirs, converted, arguments, expected):
+    before = sorted(theirs.folder.rglob("*"))
+    check_user_error(run(CONVERT, *arguments, cwd=theirs.folder), *expected)
+    assert sorted(theirs.folder.rglob("*")) == before
+
+
+def test_a_network_that_computes_something_else_is_not_exported(theirs, data, tmp_path):
+    """The names would fit, but Hara's code strides its stem otherwise."""
+    table1 = ("--config.model.stem=table1", "--config.train.epochs=1", f"--config.data.manifest={data}")
+    ours = theirs.folder / "ours"
+    run(CONVERT, theirs.folder / "run", "--layout=jax_video", f"--export={tmp_path / 'ours.npz'}")
+    arguments = (tmp_path / "ours.npz", "--layout=jax_video", CONFIG, *table1, f"--out={ours}")
+    assert run(CONVERT, *arguments).code == 0
+    finished = run(CONVERT, ours, LAYOUT, f"--export={tmp_path / 'out.pth'}")
+    check_user_error(finished, "weights in layout 3d-resnets are of networks with stem='hara'", "has stem='table1'")
+    assert not (tmp_path / "out.pth").exists()
+    shutil.rmtree(ours)
+
+
+def test_help_names_every_layout():
+    finished = run(CONVERT, "--help")
+    assert (finished.code, finished.stderr) == (0, "")
+    text = " ".join(finished.stdout.split())
+    assert ", ".join(names.LAYOUTS) in text and "--check" in text and "--export" in text

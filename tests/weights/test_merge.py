@@ -1,0 +1,337 @@
+"""Weights meet a network: strictly, with every mistake in one message; and a run that starts from others' weights."""
+
+import dataclasses
+import re
+
+import jax
+import numpy as np
+import pytest
+import tiny
+import torch
+from ml_collections import ConfigDict
+from reference import resnet
+
+from jax_video import optimizer, sharding
+from jax_video import state as state_lib
+from jax_video.checkpoint import Checkpoints
+from jax_video.errors import UserError
+from jax_video.weights import files, merge, names
+
+CLASSES = 5
+LAYERS = (1, 1, 1, 1)
+
+
+def struct(*shape):
+    return jax.ShapeDtypeStruct(shape, np.float32)
+
+
+TARGET = {
+    "params/conv1/kernel": struct(3, 3, 3, 2, 4),
+    "params/bn1/scale": struct(4),
+    "batch_stats/bn1/mean": struct(4),
+    "params/fc/kernel": struct(4, 5),
+    "params/fc/bias": struct(5),
+}
+
+
+def arrays(**changed):
+    return {name: np.full(leaf.shape, 2.0, leaf.dtype) for name, leaf in TARGET.items()} | changed
+
+
+# Matching.
+
+
+def test_everything_fits():
+    given = arrays()
+    expected = dict(given)
+    merged = merge.merge(given, TARGET)
+    assert merged.loaded == list(TARGET) and not (merged.inflated or merged.fresh or merged.skipped)
+    assert merged.arrays.keys() == TARGET.keys() and not given, "emptied on the way"
+    assert all(np.array_equal(merged.arrays[name], expected[name]) for name in TARGET)
+    assert merged.table() == "  loaded       5 arrays            249 values"
+
+
+def test_arrays_take_the_networks_type():
+    merged = merge.merge(arrays(**{"params/fc/bias": np.full(5, 0.1)}), TARGET)
+    assert merged.arrays["params/fc/bias"].dtype == np.float32
+
+
+def test_every_mistake_is_in_one_message():
+    given = arrays(
+        **{
+            "params/fc/kernel": np.zeros((4, 7)),
+            "params/fc/bias": np.zeros(7),
+            "params/fc2/kernel": np.zeros((4, 7)),
+            "batch_stats/bn2/mean": np.zeros(4),
+        }
+    )
+    del given["params/bn1/scale"], given["params/conv1/kernel"]
+    with pytest.raises(UserError) as error:
+        merge.merge(
+            given,
+            TARGET,
+            skip=["fc3/*", "bn?/var"],
+            problems=["twice    bn1.weight 4"],
+            source="the weights in x.pth",
+            their_name=lambda name: "bn1.weight" if name == "params/bn1/scale" else name,
+        )
+    message = str(error.value)
+    assert message.startswith("the weights in x.pth do not fit the network: 9 problems. Is the config")
+    assert [line.strip() for line in message.splitlines()[1:10]] == [
+        "twice    bn1.weight 4",
+        "pattern  'fc3/*' of skip matches no name",
+        "pattern  'bn?/var' of skip matches no name",
+        "missing  params/conv1/kernel 3×3×3×2×4",
+        "missing  params/bn1/scale 4, there bn1.weight",
+        "shape    params/fc/kernel: found 4×7, expected 4×5",
+        "shape    params/fc/bias: found 7, expected 5",
+        "extra    params/fc2/kernel 4×7",
+        "extra    batch_stats/bn2/mean 4",
+    ]
+    assert "(init_from.skip)" in message and "(init_from.inflate)" in message, "what to do"
+
+
+def test_what_is_skipped_is_reported():
+    """On both sides, by names without the collection; the rest must fit."""
+    given = arrays(
+        **{"params/fc/kernel": np.zeros((4, 7)), "params/fc/bias": np.zeros(7), "params/aux/bias": np.ones(3)}
+    )
+    merged = merge.merge(given, TARGET, skip=["fc/*", "aux/bias"])
+    assert merged.fresh == ["params/fc/kernel", "params/fc/bias"]
+    assert merged.skipped == ["params/fc/kernel", "params/fc/bias", "params/aux/bias"]
+    assert merged.loaded == [name for name in TARGET if "fc" not in name] == list(merged.arrays)
+    table = merged.table().splitlines()
+    assert table[1] == "  fresh        2 arrays  params/fc/kernel, params/fc/bias"
+    assert table[2] == "  skipped      3 arrays  params/fc/kernel, params/fc/bias, params/aux/bias"
+    merged = merge.merge(arrays(), TARGET, skip=["*"])
+    assert merged.table().splitlines()[0].endswith("batch_stats/bn1/mean, params/fc/kernel, …"), "four names, then more"
+    with pytest.raises(UserError, match="4 problems"):  # in capitals it is another name
+        merge.merge(
+            arrays(**{"params/fc/kernel": np.zeros((4, 7)), "params/Aux/bias": np.ones(3)}),
+            TARGET,
+            skip=["FC/*", "aux/*"],
+        )
+
+
+def test_what_the_layout_does_not_know_can_be_left_out():
+    given = arrays(**{"aux.fc.weight": np.ones(3), "aux.fc.bias": np.ones(3)})
+    assert merge.merge(dict(given), TARGET, skip=["aux.*"]).skipped == ["aux.fc.weight", "aux.fc.bias"]
+    with pytest.raises(UserError, match=r"1 problem\.(.|\n)*extra    aux\.fc\.bias 3"):
+        merge.merge(given, TARGET, skip=["*.weight"])
+
+
+def test_an_unknown_way_to_inflate():
+    with pytest.raises(UserError, match="inflate='median' is unknown; choose one of 'mean', 'centre'"):
+        merge.merge(arrays(), TARGET, method="median")
+
+
+def test_kernels_are_inflated_where_it_is_asked_for():
+    flat = {"params/conv1/kernel": np.full((1, 3, 3, 2, 4), 3.0, np.float32)}
+    with pytest.raises(UserError, match=r"shape    params/conv1/kernel: found 1×3×3×2×4, expected 3×3×3×2×4"):
+        merge.merge(arrays(**flat), TARGET)
+    merged = merge.merge(arrays(**flat), TARGET, method="mean")
+    assert merged.inflated == ["params/conv1/kernel"] and len(merged.loaded) == len(TARGET) - 1
+    np.testing.assert_array_equal(merged.arrays["params/conv1/kernel"], np.ones((3, 3, 3, 2, 4), np.float32))
+    assert merged.table().splitlines()[1] == "  inflated     1 arrays            216 values"
+    merged = merge.merge(arrays(**flat), TARGET, method="mean", views=["params/conv1/kernel"])
+    assert (merged.arrays["params/conv1/kernel"] == 3).all(), "each view has the whole kernel"
+    with pytest.raises(UserError, match="inflate=.*median.*mean.*centre"):
+        merge.merge(arrays(**flat), TARGET, method="median")
+
+
+# Into a config's network.
+
+
+def config_of(path="", layout="", **model) -> ConfigDict:
+    """The smallest run, of a 3D-ResNet-18, from these weights."""
+    config = tiny.get_config()
+    config.init_from.update(path=str(path), layout=layout)
+    with config.unlocked():
+        config.model.update(model)
+    return config
+
+
+def creator(config, classes=CLASSES):
+    """What makes a run's random state."""
+    schedule = optimizer.schedule(**config.schedule, steps=1, steps_per_epoch=1)
+    tx = optimizer.sgd(schedule, **config.optimizer)
+    return lambda: state_lib.create(state_lib.network(config, classes), tx, ema=config.train.ema > 0)
+
+
+def initial_state(config, classes=CLASSES):
+    return merge.initial_state(config, classes, sharding.make_mesh(), creator(config, classes))
+
+
+def leaves(state):
+    return state_lib.named_leaves({"params": state.params, "batch_stats": state.batch_stats})
+
+
+def theirs(classes=CLASSES, **options) -> dict[str, torch.Tensor]:
+    """A small 3D-ResNet-18 of PyTorch, with moments that are not the initial ones."""
+    torch.manual_seed(0)
+    network = resnet.build("resnet3d18", classes, width=1 / 16, layers=LAYERS, **options)
+    weights = network.state_dict()
+    for name, tensor in weights.items():
+        if tensor.ndim == 1:
+            tensor.uniform_(0.5, 1.5)
+        if name.endswith("num_batches_tracked"):
+            tensor.fill_(77)
+    return weights
+
+
+@pytest.fixture
+def file(tmp_path):
+    torch.save({"state_dict": {f"module.{name}": t for name, t in theirs().items()}}, tmp_path / "r3d.pth")
+    return tmp_path / "r3d.pth"
+
+
+def test_a_run_starts_from_a_file(file, capsys):
+    config = config_of(file, "3d-resnets")
+    assert config.train.ema > 0
+    state = initial_state(config)
+    found, given = leaves(state), theirs()
+    assert len(found) == len([name for name in given if not name.endswith("tracked")])
+    np.testing.assert_array_equal(
+        found["params/layer2/0/downsample/conv/kernel"], given["layer2.0.downsample.0.weight"].permute(2, 3, 4, 1, 0)
+    )
+    np.testing.assert_array_equal(found["batch_stats/layer4/0/bn2/var"], given["layer4.0.bn2.running_var"])
+    np.testing.assert_array_equal(found["params/fc/kernel"], given["fc.weight"].T)
+    # Everything is as a run's state is, with the moving averages at the same values and the optimizer at its start.
+    expected = jax.eval_shape(creator(config))
+    assert jax.tree.structure(state) == jax.tree.structure(expected)
+    for leaf, wanted in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+        assert isinstance(leaf, jax.Array) and (leaf.shape, leaf.dtype) == (wanted.shape, wanted.dtype)
+    averaged = state_lib.named_leaves(state.ema)
+    assert all(np.array_equal(averaged[name], leaf) and averaged[name] is not leaf for name, leaf in found.items())
+    assert not any(leaf.any() for leaf in jax.tree.leaves(state.opt_state)) and state.step == 0
+
+    table = capsys.readouterr().err
+    assert table.startswith(f"Weights from {file}:\n  loaded   {len(found):5} arrays ")
+    assert not re.search("inflated|fresh|skipped", table)
+    assert "These weights have seen RGB of {'mean': (110.7975, 103.3005, 96.2625)" in table
+    config.normalize.update(names.LAYOUTS["3d-resnets"].normalize)
+    initial_state(config)
+    assert "have seen RGB" not in capsys.readouterr().err
+
+
+def test_another_classifier_starts_afresh(file, capsys):
+    """It has the very values that it has in a run of the same seed without weights; all else is the file's."""
+    config = config_of(file, "3d-resnets")
+    with pytest.raises(UserError) as error:
+        initial_state(config, 8)
+    assert "2 problems" in str(error.value) and f"the weights in {file} do not fit" in str(error.value)
+    assert "shape    params/fc/kernel: found 32×5, expected 32×8" in str(error.value)
+    config.init_from.skip = ("fc/*",)
+    state = initial_state(config, 8)
+    expected = leaves(jax.jit(creator(config, 8))())
+    found, given = leaves(state), theirs()
+    for name in ("params/fc/kernel", "params/fc/bias"):
+        np.testing.assert_array_equal(found[name], expected[name])
+        np.testing.assert_array_equal(state_lib.named_leaves(state.ema)[name], expected[name])
+    np.testing.assert_array_equal(found["params/bn1/scale"], given["bn1.weight"])
+    assert "  fresh        2 arrays  params/fc/bias, params/fc/kernel\n" in capsys.readouterr().err
+
+
+def test_a_run_starts_from_another_runs_folder(tmp_path, capsys):
+    """From its moving averages, as a test would use them; the network may have other classes."""
+    mesh, config = sharding.make_mesh(), config_of()
+    source = jax.jit(creator(config))()
+    source = dataclasses.replace(source, ema=jax.tree.map(lambda leaf: leaf + 1, source.ema))
+    checkpoints = Checkpoints(tmp_path / "run", mesh)
+    checkpoints.save(
+        sharding.place_state(source, mesh),
+        {"config": config.to_dict(), "classes": list("abcde"), "manifest": "", "progress": None},
+    )
+    checkpoints.close()
+
+    config, expected = config_of(tmp_path / "run"), state_lib.named_leaves(source.ema)
+    config.init_from.skip = ("fc/*",)
+    found = leaves(initial_state(config, 8))
+    assert found["params/fc/kernel"].shape == (32, 8)
+    assert [name for name in found if not np.array_equal(found[name], expected[name])] == [
+        "params/fc/bias",
+        "params/fc/kernel",
+    ]
+    assert f"Weights from {tmp_path / 'run'}:\n" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"missing  params/layer1/0/stc/\S+ \S+\n") as error:
+        initial_state(config_of(tmp_path / "run", name="stc_resnet18", frames=4))
+    assert ", there" not in str(error.value), "names are ours on both sides"
+    with pytest.raises(UserError, match=r"is a folder, so a run's; a layout \(jax_video\) is for weight files"):
+        initial_state(config_of(tmp_path / "run", "jax_video"))
+
+
+def test_a_run_starts_from_a_file_of_our_own(tmp_path):
+    config = config_of(tmp_path / "ours.npz", "jax_video")
+    source = {name: np.asarray(leaf) + 1 for name, leaf in leaves(jax.jit(creator(config))()).items()}
+    files.write(tmp_path / "ours.npz", source)
+    assert all(np.array_equal(leaf, source[name]) for name, leaf in leaves(initial_state(config)).items())
+
+
+def test_mistakes(file, tmp_path):
+    for path, layout, expected in (
+        (file, "", "r3d.pth: a weight file needs a layout: one of torchvision, 3d-resnets, cost, i3d, jax_video"),
+        (file, "hara", "there is no layout 'hara'"),
+        (file, "torchvision", "not weights in layout torchvision"),
+        (tmp_path / "nosuch", "3d-resnets", "nosuch: there is no such file"),
+        (tmp_path, "", "there is no checkpoint in .*: is this a run's folder"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            initial_state(config_of(path, layout))
+    weights = theirs()
+    for name in ("layer3.0.conv1.weight", "bn1.running_var"):
+        del weights[name]
+    torch.save(weights | {"layer5.0.bn1.weight": torch.ones(3)}, file)
+    with pytest.raises(UserError) as error:
+        initial_state(config_of(file, "3d-resnets"))
+    message = str(error.value)
+    assert "3 problems" in message and "missing  batch_stats/bn1/var 4, there bn1.running_var" in message
+    assert "missing  params/layer3/0/conv1/kernel 3×3×3×8×16, there layer3.0.conv1.weight" in message
+    assert "extra    params/layer5/0/bn1/scale 3" in message
+
+
+def test_the_number_of_classes_is_the_classifiers(file):
+    config = config_of()
+    assert merge.read(file, "3d-resnets", config, sharding.make_mesh()).num_classes == CLASSES
+    torch.save({name: tensor for name, tensor in theirs().items() if "fc" not in name}, file)
+    with pytest.raises(UserError, match="has no classifier .*fc.*, so the number of classes is unknown"):
+        merge.read(file, "3d-resnets", config, sharding.make_mesh())
+    with pytest.raises(UserError, match="missing  params/fc/bias 5, there fc.bias"):
+        merge.read(file, "3d-resnets", config, sharding.make_mesh(), num_classes=5)
+    weights = merge.read(file, "3d-resnets", config, sharding.make_mesh(), num_classes=5, skip=["fc/*"])
+    assert len(weights.merged.fresh) == 2
+
+
+@pytest.mark.parametrize(
+    ("layout", "model", "expected"),
+    [
+        ("3d-resnets", {"name": "resnet3d18", "stem": "table1"}, "stem='hara'; resnet3d18 here has stem='table1'"),
+        ("3d-resnets", {"name": "resnet3d18", "preactivation": True}, "here has preactivation=True"),
+        (
+            "3d-resnets",
+            {"name": "densenet3d121"},
+            "densenet3d121 here has stem='t3d'. Give it --config.model.stem=hara",
+        ),
+        ("3d-resnets", {"name": "densenet3d121", "stem": "hara"}, None),
+        ("3d-resnets", {"name": "stc_resnet18", "stem": "table1"}, None),
+        ("torchvision", {"name": "resnet50", "stride_on": "1x1"}, "stride_on='3x3'"),
+        ("torchvision", {"name": "resnet50"}, None),
+        ("torchvision", {"name": "densenet121"}, None),
+        ("cost", {"name": "cost_a_resnet50"}, "pool='code'; cost_a_resnet50 here has pool='paper'"),
+        ("cost", {"name": "c2d_resnet50", "pool": "code", "stem": "1x7x7"}, "--config.model.stem=5x7x7"),
+        ("cost", {"name": "c2d_resnet50", "pool": "code"}, None),
+        ("i3d", {"name": "inception3d"}, None),
+        ("jax_video", {"name": "resnet3d18", "stem": "table1"}, None),
+    ],
+)
+def test_keywords_of_a_network_that_computes_something_else(layout, model, expected):
+    if expected is None:
+        merge.check_keywords(layout, ConfigDict(model))
+        return
+    with pytest.raises(UserError, match=f"weights in layout {layout} are of networks with") as error:
+        merge.check_keywords(layout, ConfigDict(model))
+    assert expected in str(error.value)
+
+
+def test_a_run_does_not_start_with_another_stem(file):
+    with pytest.raises(UserError, match="stem='hara'.*stem='table1'. Give it --config.model.stem=hara"):
+        initial_state(config_of(file, "3d-resnets", stem="table1"))
