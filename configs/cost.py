@@ -1,11 +1,12 @@
-"""CoST (Li et al., CVPR 2019, "Collaborative spatiotemporal feature learning"), and its baselines C2D and C3D.
+r"""CoST (Li et al., CVPR 2019, "Collaborative spatiotemporal feature learning"), and its baselines C2D and C3D.
 
     python -m jax_video.main --config=configs/cost.py:data=DIR \
         --config.init_from.path=resnet50.pth --config.init_from.layout=torchvision
 
 trains CoST(b) on ResNet-50 on the set that `prepare` wrote into DIR, with the paper's settings, from torchvision's
 weights for ImageNet: 8 of 64 frames at 224², batch 32 with BN over 8 clips, 600,000 steps. `recipe=code` is the
-schedule of the authors' later code: batch 64, 160 epochs.
+schedule of the authors' later code: batch 64, 160 epochs. Tested are the centres of ten clips, where the paper takes
+whole frames.
 
 Arguments: model, data, frames (8 or 32), span (frames of the video that a clip is taken from), share_weights (Table 3),
 recipe (paper or code).

@@ -1,31 +1,50 @@
 """The notebooks run from top to bottom, at a small size."""
 
+import re
+
 import nbclient
 import nbformat
 import pytest
 from conftest import ROOT
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::nbformat.warnings.MissingIDFieldWarning")
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::nbformat.warnings.MissingIDFieldWarning")
+
 def test_quickstart(tmp_path, monkeypatch):
+    parameters = f"EPOCHS, WIDTH, VIDEOS, WORKDIR = 1, 0.125, dict(train=16, val=8, test=8), {str(tmp_path / 'run')!r}"
+    outputs = run("quickstart.ipynb", parameters, tmp_path, monkeypatch)
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "8 of 8 test videos" in text and "the file's true class: " in text
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == 3  # frames, curves, confusion
+
+
+def test_from_pytorch(tmp_path, monkeypatch):
+    parameters = (
+        "NETWORK, PYTORCH_STEPS, EPOCHS, WIDTH = 'resnet3d10', 2, 1, 0.125\n"
+        f"VIDEOS, FOLDER = dict(train=16, val=8, test=8), {str(tmp_path / 'folder')!r}"
+    )
+    outputs = run("from_pytorch.ipynb", parameters, tmp_path, monkeypatch)
+    text = "".join(output.get("text", "") for output in outputs)
+    assert text.count("8 of 8 test videos") == 2  # converted, and trained further
+    assert "All keys matched" in text
+    (difference,) = re.findall("largest difference: (.*) of the largest logit", text)
+    assert float(difference) < 1e-5
+
+
+def run(name, parameters, tmp_path, monkeypatch):
+    """The outputs of a notebook, run with these parameters and without installing anything."""
     monkeypatch.setenv("JAX_VIDEO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(ROOT / "notebooks" / "quickstart.ipynb", as_version=4)
+    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
     by_tag = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
     by_tag["install"].source = ""
-    by_tag[
-        "parameters"
-    ].source = f"EPOCHS, WIDTH, VIDEOS, WORKDIR = 1, 0.125, dict(train=16, val=8, test=8), {str(tmp_path / 'run')!r}"
+    by_tag["parameters"].source = parameters
 
     nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": ROOT}}
     ).execute()
 
-    text = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
-    assert "8 of 8 test videos" in text and "the file's true class: " in text
-    pictures = [
-        output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
-    ]
-    assert len(pictures) == 3  # frames, curves, confusion
-    errors = [output for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "error"]
-    assert not errors
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error"]
+    return outputs
