@@ -30,7 +30,7 @@ def recipe(data: str) -> ConfigDict:
         {
             "seed": 0,
             "dtype": "bfloat16",
-            "init_from": {"path": "", "layout": "", "inflate": "", "skip": ()},
+            "init_from": {"path": "", "layout": "", "into": "", "inflate": "", "skip": ()},
             "norm": {"group_size": config_dict.placeholder(int), "frozen": False},
             "data": {"manifest": data, "workers": 8},
             "normalize": {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)},

@@ -5,7 +5,9 @@
 trains T3D-121 on the set that `prepare` wrote into DIR, with the paper's settings: clips of 32 frames at 224², batch
 64; one host of 8 accelerators holds it.
 
-Arguments: model, data, frames, stride, size (224 or 112, from a short side of 256 or 128), epochs.
+Arguments: model, data, frames, stride, size (224 or 112, from a short side of 256 or 128), consensus, epochs.
+`consensus=true` is T3D+TSN: five clips of a video, one from each fifth, whose scores are averaged before the loss; the
+batch counts videos.
 
 Paper, top-1 (ours: not yet run):
 
@@ -25,7 +27,9 @@ from configs import common
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    given = common.arguments(argument, model="t3d121", data="data", frames=32, stride=2, size=224, epochs=0)
+    given = common.arguments(
+        argument, model="t3d121", data="data", frames=32, stride=2, size=224, epochs=0, consensus=False
+    )
     config = common.recipe(given["data"])
     config.model = {"name": given["model"], "width": 1.0}
     if given["model"] == "c3d":  # whose fully connected layers are bound to the clip
@@ -41,5 +45,10 @@ def get_config(argument: str = "") -> ConfigDict:
         "crop": "corners",
         "flip": True,
     }
+    if given["consensus"]:
+        config.model.consensus = True
+        config.init_from.into = "network"  # what each clip goes through
+        config.clip.segments = 5
+        config.test.clips = "segments"
     config.train.update(batch=64, epochs=given["epochs"] or config.train.epochs)
     return config

@@ -178,6 +178,11 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
     if protocol.batch < 1:
         raise UserError(f"test.batch is {protocol.batch}: expected at least 1.")
     pipeline.views(manifest, "test", sampling, mode=protocol.clips, number=protocol.number)  # raises where unknown
+    if bool(sampling.segments) != bool(config.model.get("consensus")):
+        raise UserError(
+            f"clip.segments is {sampling.segments} and model.consensus {config.model.get('consensus', False)}: several "
+            "clips of a video are for a network with consensus, and it for them."
+        )
 
 
 def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Mesh) -> dict:

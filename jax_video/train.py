@@ -239,7 +239,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
                     "val",
                     sampling,
                     mesh,
-                    clips="uniform",
+                    clips="segments" if sampling.segments else "uniform",
                     number=1,
                     batch=config.test.batch,
                     workers=config.data.workers,

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from configs import common, cost, stc, t3d
 from jax_video import optimizer, sharding
 from jax_video import state as state_lib
-from jax_video.data import clips, pipeline
+from jax_video.data import pipeline
+from jax_video.data.manifest import Manifest, Video
 
 DATA = "data=folder"
 
@@ -54,7 +55,8 @@ def check_network(model: str, frames: int, size: int) -> None:
     """Builds a network, given as JSON, and runs it on the config's clips: shapes alone."""
     config = ConfigDict(json.loads(model))
     definition, params, batch_stats = state_lib.abstract(config, 400)
-    batch = {"rgb": jax.ShapeDtypeStruct((2, frames, size, size, 3), jnp.uint8)}
+    clips = (5,) if config.model.get("consensus") else ()
+    batch = {"rgb": jax.ShapeDtypeStruct((2, *clips, frames, size, size, 3), jnp.uint8)}
     logits, _ = jax.eval_shape(functools.partial(state_lib.apply, definition, train=False), params, batch_stats, batch)
     assert (logits.shape, logits.dtype) == ((2, 400), jnp.float32)
 
@@ -65,7 +67,8 @@ def check(config: ConfigDict) -> None:
     sampling = pipeline.Sampling(**config.clip)
     check_network(json.dumps(network, sort_keys=True), sampling.frames, sampling.size)
     assert sampling.size <= sampling.short_side
-    clips.test_clips(300, sampling.frames, sampling.stride, clips=config.test.clips, number=config.test.number)
+    video = Video("video.mp4", 0, "test", 300, 25.0, 340, 256, None, "video")
+    pipeline.views(Manifest("x", ("a",), "", (video,)), "test", sampling, mode=config.test.clips, number=1)
     sharding.check_batch(config.train.batch, devices=8, accumulate=config.train.accumulate, **config.norm)
     schedule = optimizer.schedule(**config.schedule, steps=100, steps_per_epoch=10)
     optimizer.sgd(schedule, **config.optimizer)
@@ -115,7 +118,7 @@ def test_other_docstrings_have_the_papers_rows(module, rows):
 @pytest.mark.parametrize(
     ("module", "string"),
     [
-        *((t3d, row) for row in [*T3D, "", "model=c3d,frames=16,size=112", "model=densenet121"]),
+        *((t3d, row) for row in [*T3D, "", "model=c3d,frames=16,size=112", "model=densenet121", "consensus=true"]),
         *((cost, row) for row in [*COST, "", "model=cost_b_resnet101,frames=32", "recipe=code", "model=resnet50"]),
     ],
 )

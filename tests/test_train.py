@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from jax_video import models, optimizer, runlog, sharding
+from jax_video import evaluate, models, optimizer, runlog, sharding
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints
@@ -290,6 +290,25 @@ def test_the_plateau_rule_lowers_the_rate_and_ends_the_run(tmp_path, config, man
     assert list(rows(tmp_path, "val")) == [4, 8, 12]
     assert float(weights(tmp_path, 12)["lr_scale"]) == pytest.approx(0.01 / 0.1)
     assert not train_lib.train(config, manifest, tmp_path, mesh)
+
+
+def test_consensus_trains_and_is_tested_on_clips_of_every_part_of_a_video(tmp_path, config, manifest):
+    """T3D+TSN: a sample is a video, in training, validation and test."""
+    config.model.consensus = True
+    config.clip.update(frames=2, segments=3)
+    config.test.clips = "segments"
+    mesh = first_devices(1)
+    evaluate.check(config, manifest)
+    train_lib.train(config, manifest, tmp_path, mesh)
+    assert np.isfinite(rows(tmp_path, "val")[24]["loss"])
+    result = evaluate.test(config, manifest, tmp_path, mesh)
+    assert result["videos"] == 8 and result["clip_top1"] == result["top1"], "one view of a video"
+    config.clip.segments = 0
+    with pytest.raises(UserError, match="clip.segments is 0"):
+        evaluate.check(config, manifest)
+    config.test.clips = "uniform"
+    with pytest.raises(UserError, match="clip.segments is 0 and model.consensus True"):
+        evaluate.check(config, manifest)
 
 
 def test_a_run_without_validation_videos_goes_on_to_its_end(tmp_path, config, manifest):

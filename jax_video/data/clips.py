@@ -46,6 +46,26 @@ def test_clips(
     return [_clip(start, frames, length, stride) for start in starts]
 
 
+def segment_clips(
+    frames: int, length: int, stride: int, number: int, rng: np.random.Generator | None = None
+) -> np.ndarray:
+    """One clip from each of `number` equal parts of a video (T3D+TSN; Wang et al. 2016), int64 [number, length].
+
+    The starts that fit are what is divided: each clip starts anywhere in its part, or without `rng` in its middle. In a
+    video with fewer starts than parts, clips coincide.
+    """
+    starts = _last_start(frames, length, stride) + 1
+    if number < 1:
+        raise UserError(f"segments: expected at least 1, got {number}")
+    clips = []
+    for part in range(number):
+        first = part * starts // number
+        last = max(first, (part + 1) * starts // number - 1)
+        start = (first + last) // 2 if rng is None else rng.integers(first, last + 1)
+        clips.append(_clip(int(start), frames, length, stride))
+    return np.stack(clips)
+
+
 def _last_start(frames: int, length: int, stride: int) -> int:
     if min(frames, length, stride) < 1:
         raise UserError(f"frames, clip length and stride must be at least 1, got {frames}, {length}, {stride}")

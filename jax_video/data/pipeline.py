@@ -26,7 +26,7 @@ from jax_video.errors import UserError
 class Batch(TypedDict):
     """What a step gets; B rows, all arrays NumPy until they are placed on devices."""
 
-    rgb: np.ndarray  # [B, T, H, W, 3] uint8, normalised on the device
+    rgb: np.ndarray  # [B, T, H, W, 3] or of several clips [B, N, T, H, W, 3], uint8, normalised on the device
     label: np.ndarray  # [B] int32
     video: np.ndarray  # [B] int32, index in the manifest
     mask: np.ndarray  # [B] float32, 0 = padding (test only)
@@ -44,6 +44,7 @@ class Sampling:
     crop: str = "corners"  # where training crops: "random", "corners" (one of five) or "center"
     flip: bool = True  # whether training flips half of the clips
     jitter: tuple[int, ...] = ()  # (least, most): training draws the short side from there (CoST §4.1)
+    segments: int = 0  # clips of a video that the network takes together, one from each of as many parts; 0: just one
 
     def __post_init__(self):
         if min(self.frames, self.stride, self.size) < 1 or self.size > self.short_side:
@@ -56,6 +57,8 @@ class Sampling:
                 f"clip.jitter is {tuple(self.jitter)}: expected the least and the most of the short side, no less than "
                 f"the crop of {self.size}, or () to leave it at {self.short_side}."
             )
+        if self.segments < 0:
+            raise UserError(f"clip.segments is {self.segments}: expected a number of clips, or 0 for single ones.")
         if self.crop not in ("random", "corners", "center"):
             raise UserError(f"clip.crop is {self.crop!r}: choose random, corners or center.")
 
@@ -107,7 +110,7 @@ def test_batches(
     """Centre crops of the given views, in order; the last batch is padded with rows of mask 0.
 
     Args:
-      views: (index in the manifest, frame indices [T]) of every clip, as `views` makes them.
+      views: (index in the manifest, frame indices [T] or [N, T]) of every clip, as `views` makes them.
     """
     rows = -(-len(views) // batch) * batch
     load = functools.partial(_test_sample, manifest, sampling, list(views))
@@ -118,7 +121,20 @@ def test_batches(
 def views(
     manifest: Manifest, split: str, sampling: Sampling, *, mode: str, number: int
 ) -> list[tuple[int, np.ndarray]]:
-    """All (index in the manifest, frame indices [T]) of a test: every clip of every readable video of the split."""
+    """All (index in the manifest, frame indices [T]) of a test: every clip of every readable video of the split.
+
+    With `segments` there is one view of a video, of all its clips: frame indices [N, T].
+    """
+    if (mode == "segments") != bool(sampling.segments):
+        raise UserError(
+            f"test clips are {mode!r} and clip.segments is {sampling.segments}: a network with consensus is tested "
+            "with test.clips='segments', others otherwise."
+        )
+    if sampling.segments:
+        return [
+            (index, clips.segment_clips(entry.frames, sampling.frames, sampling.stride, sampling.segments))
+            for index, entry in manifest.select(split)
+        ]
     return [
         (index, clip)
         for index, entry in manifest.select(split)
@@ -131,32 +147,43 @@ def _train_sample(root: str, videos: list, sampling: Sampling, position: int, rn
     for attempt in range(len(videos)):
         index, entry = videos[(position + attempt) % len(videos)]
         path = os.path.join(root, entry.path)
-        wanted = clips.random_clip(entry.frames, sampling.frames, sampling.stride, rng)
+        if sampling.segments:
+            wanted = clips.segment_clips(entry.frames, sampling.frames, sampling.stride, sampling.segments, rng)
+        else:
+            wanted = clips.random_clip(entry.frames, sampling.frames, sampling.stride, rng)
         least, most = sampling.jitter or (sampling.short_side,) * 2
         try:
-            frames = video.decode(path, wanted, frames=entry.frames, short_side=int(rng.integers(least, most + 1)))
+            side = int(rng.integers(least, most + 1))
+            frames = video.decode(path, wanted.ravel(), frames=entry.frames, short_side=side)
         except video.VideoError:
             failed = failed or 1 + index
             continue
         frames = transforms.crop(frames, sampling.size, sampling.crop, rng)  # [T, size, size, 3]
         if sampling.flip and rng.random() < 0.5:
             frames = transforms.flip(frames)
-        return _row(frames, entry.label, index, mask=1, failed=failed)
+        return _row(_clips(frames, wanted), entry.label, index, mask=1, failed=failed)
     raise UserError(f"none of the {len(videos)} training videos in {root} can be read: has the folder moved?")
 
 
 def _test_sample(manifest: Manifest, sampling: Sampling, views: list, position: int) -> Batch:
-    blank = np.zeros((sampling.frames, sampling.size, sampling.size, 3), np.uint8)
+    clip = (sampling.frames, sampling.size, sampling.size, 3)
+    blank = np.zeros((sampling.segments, *clip) if sampling.segments else clip, np.uint8)
     if position >= len(views):
         return _row(blank, 0, 0, mask=0, failed=0)
     index, wanted = views[position]
     entry = manifest.videos[index]
     try:
         path = os.path.join(manifest.root, entry.path)
-        frames = video.decode(path, wanted, frames=entry.frames, short_side=sampling.short_side)
+        frames = video.decode(path, wanted.ravel(), frames=entry.frames, short_side=sampling.short_side)
     except video.VideoError:
         return _row(blank, entry.label, index, mask=0, failed=1 + index)
-    return _row(transforms.crop(frames, sampling.size, "center"), entry.label, index, mask=1, failed=0)
+    frames = transforms.crop(frames, sampling.size, "center")
+    return _row(_clips(frames, wanted), entry.label, index, mask=1, failed=0)
+
+
+def _clips(frames: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Frames [N T, H, W, 3] as the clips [N, T, H, W, 3], or the single one [T, H, W, 3], that were wanted."""
+    return frames.reshape(*wanted.shape, *frames.shape[1:])
 
 
 def _row(frames: np.ndarray, label: int | None, index: int, *, mask: float, failed: int) -> Batch:

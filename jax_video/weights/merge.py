@@ -139,6 +139,7 @@ def read(
     mesh: Mesh,
     *,
     num_classes: int | None = None,
+    into: str = "",
     skip: Sequence[str] = (),
     method: str = "",
 ) -> Weights:
@@ -146,6 +147,7 @@ def read(
 
     Args:
       num_classes: K; None takes the source's.
+      into: the part of the network that they are of, as in "network" of one with consensus; the rest starts afresh.
       skip, method: of `merge`.
 
     Raises:
@@ -168,16 +170,22 @@ def read(
     model = nnx.eval_shape(lambda: state_lib.network(config, num_classes))
     _, params, batch_stats = state_lib.split(model)
     shapes = {"params": params, "batch_stats": batch_stats}
+    leaves = state_lib.named_leaves(shapes)
+    target = {name: leaf for name, leaf in leaves.items() if _without(name, into) is not None}
+    if not target:
+        raise UserError(f"into={into!r}: the network has no such part; it has {', '.join(params)}")
+    arrays = translation.arrays
     merged = merge(
-        translation.arrays,
-        state_lib.named_leaves(shapes),
+        {_with(name, into): arrays.pop(name) for name in list(arrays)},
+        target,
         skip=skip,
         method=method,
         views=_view_kernels(model),
         problems=translation.problems,
         source=f"the weights in {path}",
-        their_name=lambda name: (names.their_name(layout, name) or (name,))[0],
+        their_name=lambda name: (names.their_name(layout, _without(name, into)) or (name,))[0],
     )
+    merged.fresh += [name for name in leaves if name not in target]
     return Weights(merged, shapes, translation.origin, num_classes)
 
 
@@ -203,6 +211,7 @@ def initial_state(
         config,
         mesh,
         num_classes=num_classes,
+        into=options.into,
         skip=options.skip,
         method=options.inflate,
     )
@@ -252,6 +261,20 @@ def check_keywords(layout: str, model: ConfigDict) -> None:
             f"{_options({key: given[key] for key in wrong})}. Give it "
             + " ".join(f"--config.model.{key}={value}" for key, value in wrong.items())
         )
+
+
+def _with(name: str, into: str) -> str:
+    """("params/fc/bias", "network") -> "params/network/fc/bias"."""
+    collection, slash, path = name.partition("/")
+    return f"{collection}/{into}/{path}" if into and slash else name
+
+
+def _without(name: str, into: str) -> str | None:
+    """("params/network/fc/bias", "network") -> "params/fc/bias"; None where the name is of another part."""
+    collection, _, path = name.partition("/")
+    if not into:
+        return name
+    return f"{collection}/{path.removeprefix(f'{into}/')}" if path.startswith(f"{into}/") else None
 
 
 def _options(values: dict) -> str:

@@ -30,6 +30,28 @@ def test_random_clip_reaches_every_start_alike():
     assert abs(starts - 1000).max() < 150
 
 
+@given(**sizes, number=st.integers(1, 7), seed=st.integers(0, 99))
+def test_segments_have_a_clip_each(frames, length, stride, number, seed):
+    """Starts are those of single clips, divided into parts as equal as they can be."""
+    starts = max(0, frames - (length - 1) * stride - 1) + 1
+    for rng in (None, np.random.default_rng(seed)):
+        result = clips.segment_clips(frames, length, stride, number, rng)
+        assert result.shape == (number, length)
+        for part, clip in enumerate(result):
+            assert_clip(clip, frames, length, stride)
+            start = 0 if starts == 1 else clip[0]
+            assert part * starts // number <= start <= max(part, (part + 1) * starts // number - 1)
+
+
+def test_segments_reach_every_start_and_are_tested_in_their_middle():
+    rng = np.random.default_rng(0)
+    drawn = np.stack([clips.segment_clips(41, 8, 2, 3, rng)[:, 0] for _ in range(2000)])  # the last start is 26
+    assert [set(column) for column in drawn.T] == [set(range(9)), set(range(9, 18)), set(range(18, 27))]
+    assert clips.segment_clips(41, 8, 2, 3)[:, 0].tolist() == [4, 13, 22]
+    with pytest.raises(UserError, match="segments: expected at least 1, got 0"):
+        clips.segment_clips(41, 8, 2, 0)
+
+
 @given(**sizes)
 def test_nonoverlapping_clips_tile_the_video_and_drop_a_partial_one(frames, length, stride):
     result = clips.test_clips(frames, length, stride, clips="nonoverlap")

@@ -170,6 +170,32 @@ def test_training_draws_the_short_side_and_testing_does_not(manifest):
             dataclasses.replace(sampling, jitter=wrong)
 
 
+def test_several_clips_of_a_video_are_one_sample(manifest):
+    sampling = dataclasses.replace(WHOLE_FRAMES, frames=3, segments=4)
+    (batch,) = take(1, manifest, sampling)
+    assert batch["rgb"].shape == (4, 4, 3, 24, 24, 3)
+    for row, index in enumerate(batch["video"]):
+        frames = frames_of(manifest, index)
+        for part, clip in enumerate(batch["rgb"][row]):  # ten starts: 0 and 1, 2 to 4, 5 and 6, 7 to 9
+            first, last = [(0, 1), (2, 4), (5, 6), (7, 9)][part]
+            assert any(np.array_equal(clip, frames[start : start + 3]) for start in range(first, last + 1))
+    views = pipeline.views(manifest, "test", sampling, mode="segments", number=10)
+    assert [view.shape for _, view in views] == [(4, 3)] * 8
+    (tested, *_, last) = take_test(manifest, views, sampling)
+    expected = frames_of(manifest, views[0][0])[views[0][1]]
+    np.testing.assert_array_equal(tested["rgb"][0], expected)
+    assert last["mask"].tolist() == [1, 1, 0] and last["rgb"].shape == (3, 4, 3, 24, 24, 3)
+
+
+def test_consensus_and_its_test_go_together(manifest):
+    with pytest.raises(UserError, match="test clips are 'uniform' and clip.segments is 2.*test.clips='segments'"):
+        pipeline.views(manifest, "test", dataclasses.replace(SAMPLING, segments=2), mode="uniform", number=1)
+    with pytest.raises(UserError, match="test clips are 'segments' and clip.segments is 0"):
+        pipeline.views(manifest, "test", SAMPLING, mode="segments", number=1)
+    with pytest.raises(UserError, match="clip.segments is -1"):
+        dataclasses.replace(SAMPLING, segments=-1)
+
+
 def test_a_short_video_is_looped(manifest):
     sampling = dataclasses.replace(WHOLE_FRAMES, frames=10, stride=2)
     order = np.arange(10) * 2 % FRAMES

@@ -214,6 +214,26 @@ def test_a_run_starts_from_a_file(file, capsys):
     assert "have seen RGB" not in capsys.readouterr().err
 
 
+def test_a_run_with_consensus_starts_from_one_without(file):
+    config = config_of(file, "3d-resnets")
+    alone = leaves(initial_state(config))
+    config.model.consensus = True
+    with pytest.raises(UserError, match="missing  params/network/conv1/kernel"):
+        initial_state(config)
+    config.init_from.into = "network"
+    together = leaves(initial_state(config))
+    assert together.keys() == {name.replace("/", "/network/", 1) for name in alone}
+    assert all(np.array_equal(together[name.replace("/", "/network/", 1)], leaf) for name, leaf in alone.items())
+    config.init_from.into = "student"
+    with pytest.raises(UserError, match="into='student': the network has no such part; it has network"):
+        initial_state(config)
+    config.init_from.update(into="network", skip=("fc/*",))
+    with pytest.raises(UserError, match="pattern  'fc/.' of skip matches no name"):  # its name here is network/fc
+        initial_state(config, 8)
+    config.init_from.skip = ("network/fc/*",)
+    assert leaves(initial_state(config, 8))["params/network/fc/bias"].shape == (8,)
+
+
 def test_another_classifier_starts_afresh(file, capsys):
     """It has the very values that it has in a run of the same seed without weights; all else is the file's."""
     config = config_of(file, "3d-resnets")
