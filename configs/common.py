@@ -63,6 +63,8 @@ def recipe(data: str) -> ConfigDict:
             "test": {
                 "clips": "nonoverlap",
                 "number": 10,
+                "crop": "center",
+                "flip": False,
                 "average": "probability",
                 "batch": 64,
                 "allow_partial": False,

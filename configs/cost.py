@@ -5,8 +5,8 @@ r"""CoST (Li et al., CVPR 2019, "Collaborative spatiotemporal feature learning")
 
 trains CoST(b) on ResNet-50 on the set that `prepare` wrote into DIR, with the paper's settings, from torchvision's
 weights for ImageNet: 8 of 64 frames at 224², batch 32 with BN over 8 clips, 600,000 steps. `recipe=code` is the
-schedule of the authors' later code: batch 64, 160 epochs. Tested are the centres of ten clips, where the paper takes
-whole frames.
+schedule of the authors' later code: batch 64, 160 epochs. Whole frames are tested; `--config.test.crop=three` is
+the authors' code's three squares.
 
 Arguments: model, data, frames (8 or 32), span (frames of the video that a clip is taken from), share_weights (Table 3),
 recipe (paper or code).
@@ -63,5 +63,5 @@ def get_config(argument: str = "") -> ConfigDict:
         config.train.update(batch=64, epochs=160)
         config.schedule.update(kind="step", learning_rate=0.01, drop_epochs=(80, 120))
         config.optimizer.clip_norm = 40.0
-    config.test.update(clips="uniform", number=10)
+    config.test.update(clips="uniform", number=10, crop="full", batch=8)
     return config

@@ -74,14 +74,13 @@ def score_videos(
     sampling: pipeline.Sampling,
     mesh: Mesh,
     *,
-    clips: str,
-    number: int = 1,
+    protocol: pipeline.Protocol,
     batch: int,
     workers: int = 0,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Scores | None:
-    """Scores every clip of every readable video of a split; None when `interrupted` says so on the way."""
-    views = pipeline.views(manifest, split, sampling, mode=clips, number=number)
+    """Scores every view of every readable video of a split; None when `interrupted` says so on the way."""
+    views = pipeline.views(manifest, split, sampling, protocol)
     if not views:
         raise UserError(f"manifest {manifest.name!r} has no readable video in its split {split!r}.")
     batch = sharding.multiple_of_devices(min(batch, len(views)), mesh)  # scores do not depend on it
@@ -99,7 +98,10 @@ def score_videos(
                 _collect(pending, clip_scores, failed, progress)
             pending = running
         _collect(pending, clip_scores, failed, progress)
-    return _average(manifest, views, np.concatenate(clip_scores)[: len(views)], failed)
+    rows = pipeline.test_rows(views, batch)
+    real = [row for row, (_, wanted) in enumerate(rows) if wanted]
+    order = np.argsort([rows[row][0] for row in real])  # of the views, so that sums do not depend on the batches
+    return _average(manifest, views, np.concatenate(clip_scores)[real][order], failed)
 
 
 def _until(interrupted: Callable[[], bool], batches: Iterator[dict]) -> Iterator[dict | None]:
@@ -124,7 +126,7 @@ def _collect(result: dict[str, jax.Array], clip_scores: list, failed: set, progr
 
 
 def _average(manifest: Manifest, views: list, clip_scores: np.ndarray, failed: set[int]) -> Scores:
-    video = np.array([index for index, _ in views])  # [clips]
+    video = np.array([view.video for view in views])  # [clips]
     kept = ~np.isin(video, list(failed))
     video, clip_scores = video[kept], clip_scores[kept].astype(np.float64)
     if not len(video):
@@ -177,12 +179,17 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
     sampling, protocol = pipeline.Sampling(**config.clip), config.test
     if protocol.batch < 1:
         raise UserError(f"test.batch is {protocol.batch}: expected at least 1.")
-    pipeline.views(manifest, "test", sampling, mode=protocol.clips, number=protocol.number)  # raises where unknown
+    pipeline.views(manifest, "test", sampling, protocol_of(config))  # raises where unknown
     if bool(sampling.segments) != bool(config.model.get("consensus")):
         raise UserError(
             f"clip.segments is {sampling.segments} and model.consensus {config.model.get('consensus', False)}: several "
             "clips of a video are for a network with consensus, and it for them."
         )
+
+
+def protocol_of(config: ConfigDict) -> pipeline.Protocol:
+    """The protocol of a config's final test."""
+    return pipeline.Protocol(config.test.clips, config.test.number, config.test.crop, config.test.flip)
 
 
 def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Mesh) -> dict:
@@ -213,8 +220,7 @@ def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Me
         "test",
         pipeline.Sampling(**config.clip),
         mesh,
-        clips=protocol.clips,
-        number=protocol.number,
+        protocol=protocol_of(config),
         batch=protocol.batch,
         workers=config.data.workers,
     )
@@ -256,13 +262,14 @@ def read_result(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, m
 
 
 def _subject(config: ConfigDict, manifest: Manifest, step: int) -> dict:
-    """What a result is of, and how it was got."""
-    return {
+    """What a result is of, and how it was got; as JSON has it, where tuples are lists."""
+    subject = {
         "step": step,
         "manifest": manifest.hash,
         "protocol": config.test.to_dict(),
         "clip": config.clip.to_dict(),
     }
+    return json.loads(json.dumps(subject))
 
 
 def report(result: dict, manifest: Manifest, workdir: pathlib.Path) -> str:

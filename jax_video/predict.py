@@ -69,8 +69,7 @@ def classify(paths: list[str], workdir: str | pathlib.Path) -> tuple[tuple[str, 
         "test",
         pipeline.Sampling(**config.clip),
         mesh,
-        clips=config.test.clips,
-        number=config.test.number,
+        protocol=evaluate.protocol_of(config),
         batch=config.test.batch,
     )
     rows = scores.scores if config.test.average == "probability" else np.asarray(jax.nn.softmax(scores.scores))

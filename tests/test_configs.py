@@ -11,7 +11,7 @@ import tiny
 from ml_collections import ConfigDict
 
 from configs import common, cost, stc, t3d
-from jax_video import optimizer, sharding
+from jax_video import evaluate, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest, Video
@@ -68,7 +68,7 @@ def check(config: ConfigDict) -> None:
     check_network(json.dumps(network, sort_keys=True), sampling.frames, sampling.size)
     assert sampling.size <= sampling.short_side
     video = Video("video.mp4", 0, "test", 300, 25.0, 340, 256, None, "video")
-    pipeline.views(Manifest("x", ("a",), "", (video,)), "test", sampling, mode=config.test.clips, number=1)
+    pipeline.views(Manifest("x", ("a",), "", (video,)), "test", sampling, evaluate.protocol_of(config))
     sharding.check_batch(config.train.batch, devices=8, accumulate=config.train.accumulate, **config.norm)
     schedule = optimizer.schedule(**config.schedule, steps=100, steps_per_epoch=10)
     optimizer.sgd(schedule, **config.optimizer)
@@ -137,6 +137,7 @@ def test_the_settings_of_t3d_and_cost():
     assert (config.optimizer.momentum, config.optimizer.nesterov, config.optimizer.weight_decay) == (0.9, False, 1e-4)
     assert (config.schedule.learning_rate, config.schedule.drop_steps) == (0.005, (300_000, 450_000))
     assert (config.test.clips, config.test.number, config.test.average) == ("uniform", 10, "probability")
+    assert (config.test.crop, config.test.flip) == ("full", False)
     code = cost.get_config("recipe=code")
     assert (code.train.batch, code.train.steps, code.train.epochs, code.schedule.learning_rate) == (64, 0, 160, 0.01)
     assert (code.schedule.drop_epochs, code.optimizer.clip_norm, code.model.pool) == ((80, 120), 40.0, "code")

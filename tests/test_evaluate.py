@@ -19,9 +19,10 @@ from ml_collections import ConfigDict
 from jax_video import evaluate, models, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import CheckpointError, Checkpoints
-from jax_video.data import motions, pipeline, video
+from jax_video.data import clips, motions, pipeline, video
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
+from jax_video.models.layers import BatchNorm, Conv, Linear
 
 SAMPLING = pipeline.Sampling(frames=4, stride=1, short_side=24, size=16)
 PROTOCOLS = [("nonoverlap", 1), ("uniform", 3)]  # 3 and 2 clips for the two lengths of video below; 3 clips
@@ -82,8 +83,12 @@ def config() -> ConfigDict:
             "model": {"name": "affine"},
             "norm": {"group_size": None, "frozen": False},
             "data": {"workers": 0},
+            "normalize": {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)},
             "clip": dataclasses.asdict(SAMPLING),
-            "test": {"clips": "uniform", "number": 2, "average": "probability", "batch": 8, "allow_partial": False},
+            "test": {
+                **{"clips": "uniform", "number": 2, "crop": "center", "flip": False},
+                **{"average": "probability", "batch": 8, "allow_partial": False},
+            },
         }
     )
 
@@ -93,7 +98,9 @@ def affine(config):
     return state_lib.split(state_lib.network(config, 8))
 
 
-def score(network, manifest, mesh, *, clips, number, batch, average="probability", **kwargs) -> evaluate.Scores:
+def score(
+    network, manifest, mesh, *, clips, number, batch, crop="center", flip=False, average="probability", **kwargs
+) -> evaluate.Scores:
     definition, params, batch_stats = network
     return evaluate.score_videos(
         evaluate.make_eval_step(definition, mesh, average=average),
@@ -102,8 +109,7 @@ def score(network, manifest, mesh, *, clips, number, batch, average="probability
         "test",
         SAMPLING,
         mesh,
-        clips=clips,
-        number=number,
+        protocol=pipeline.Protocol(clips, number, crop, flip),
         batch=batch,
         **kwargs,
     )
@@ -113,7 +119,7 @@ def reference(params, manifest, *, clips, number, average) -> tuple[list[int], n
     """Videos, mean scores and single clips' accuracy, by float64 NumPy, clip after clip."""
     kernel = np.asarray(params["kernel"], np.float64)
     by_video = collections.defaultdict(list)
-    for index, wanted in pipeline.views(manifest, "test", SAMPLING, mode=clips, number=number):
+    for index, wanted, *_ in pipeline.views(manifest, "test", SAMPLING, pipeline.Protocol(clips, number)):
         path = pathlib.Path(manifest.root, manifest.videos[index].path)
         pixels = video.decode(path, wanted)[:, 4:20, 4:20].astype(np.float64)
         normalised = (pixels - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
@@ -142,6 +148,96 @@ def test_scores_are_means_over_clips(affine, manifest, clips, number, average):
         np.testing.assert_allclose(found.scores, expected, rtol=0, atol=1e-6 * max(1, scale))
         assert found.clip_top1 == pytest.approx(clip_top1, abs=1e-12)
         assert found.failed == ()
+
+
+class Local(nnx.Module):
+    """Class scores of every place that the kernel fits in, averaged: of frames of any size."""
+
+    def __init__(self, *, num_classes, rngs, dtype, norm):
+        self.bn = norm(3, dtype=dtype)
+        self.conv = Conv(3, 6, (1, 7, 7), strides=(1, 3, 3), rngs=rngs)
+        self.fc = Linear(6, num_classes, kernel_init=nnx.initializers.normal(1.0), rngs=rngs)
+
+    def __call__(self, x, *, keys=None):
+        return self.fc(nnx.relu(self.conv(self.bn(x))).mean((1, 2, 3)))
+
+
+@pytest.fixture(scope="module")
+def local():
+    """The network, and it as a function of a clip of uint8 [T, H, W, 3]: logits [K] in float64."""
+    network = state_lib.split(Local(num_classes=8, rngs=nnx.Rngs(0), dtype=jnp.float32, norm=BatchNorm))
+    apply = jax.jit(functools.partial(state_lib.apply, network[0], train=False))
+    return network, lambda clip: np.asarray(apply(*network[1:], {"rgb": clip[None]})[0][0], np.float64)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> tuple[Manifest, list[tuple[int, int]]]:
+    """Test videos of several shapes, in turn, and what whole frames with a short side of 24 are cut to: 32 pixels more
+    than a square, or as much as that."""
+    folder, read, sizes = tmp_path_factory.mktemp("shapes"), [], [(96, 32), (24, 24), (40, 128), (76, 24)]
+    for width, height in sizes:
+        made = motions.make(folder, train=0, val=0, test=8, frames=9, width=width, height=height)
+        read.append(Manifest.read(made))
+    videos = [
+        dataclasses.replace(one.videos[number], path=f"../{pathlib.Path(one.root).name}/{one.videos[number].path}")
+        for number in range(2)
+        for one in read
+    ]
+    return dataclasses.replace(read[0], videos=tuple(videos)), [(24, 56), (24, 24), (56, 24), (24, 56)]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("crop", ["center", "three", "full"])
+def test_every_crop_and_its_mirror_image(local, shapes, crop, flip):
+    """In videos of several shapes, for any batch size and number of devices."""
+    network, logits = local
+    manifest, whole = shapes
+    expected = []
+    for index, entry in enumerate(manifest.videos):
+        rows = []
+        for wanted in clips.test_clips(9, 4, 1, clips="uniform", number=2):
+            frames = video.decode(pathlib.Path(manifest.root, entry.path), wanted, short_side=24)
+            height, width = frames.shape[1:3]
+            high, wide = {"center": (16, 16), "three": (24, 24), "full": whole[index % 4]}[crop]
+            top, left = (height - high) // 2, (width - wide) // 2
+            places = [(0, 0), (top, left), (height - high, width - wide)] if crop == "three" else [(top, left)]
+            for top, left in places:
+                cut = frames[:, top : top + high, left : left + wide]
+                rows += [logits(cut), logits(cut[:, :, ::-1])] if flip else [logits(cut)]
+        expected.append(np.mean(rows, axis=0))
+    expected = np.array(expected)
+    for devices, batch in ((1, 1), (1, 3), (1, 8), (8, 8)):
+        asked = {"clips": "uniform", "number": 2, "crop": crop, "flip": flip, "average": "logit", "batch": batch}
+        found = score(network, manifest, mesh_of(devices), **asked)
+        assert found.video.tolist() == list(range(8)) and found.failed == ()
+        np.testing.assert_allclose(found.scores, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_whole_frames_are_the_mean_over_all_places(local, shapes):
+    """Which are looked at here one by one."""
+    network, logits = local
+    manifest, whole = shapes
+    found = score(network, manifest, mesh_of(1), clips="uniform", number=1, crop="full", average="logit", batch=4)
+    for index, entry in enumerate(manifest.videos[:4]):
+        (wanted,) = clips.test_clips(9, 4, 1, clips="uniform", number=1)
+        frames = video.decode(pathlib.Path(manifest.root, entry.path), wanted, short_side=24)
+        (height, width), (high, wide) = frames.shape[1:3], whole[index]
+        frames = frames[:, (height - high) // 2 :, (width - wide) // 2 :]
+        rows = [logits(frames[:, y : y + 7, x : x + 7]) for y in range(0, high - 6, 3) for x in range(0, wide - 6, 3)]
+        np.testing.assert_allclose(found.scores[index], np.mean(rows, axis=0), rtol=0, atol=1e-6 * np.abs(rows).max())
+
+
+def test_a_spread_clip_is_the_whole_video(local, shapes):
+    network, logits = local
+    manifest, _ = shapes
+    found = score(network, manifest, mesh_of(1), clips="spread", number=5, crop="full", average="logit", batch=3)
+    frames = video.decode(pathlib.Path(manifest.root, manifest.videos[1].path), [0, 2, 4, 6, 8], short_side=24)
+    np.testing.assert_allclose(found.scores[1], logits(frames), rtol=1e-5)
+
+
+def test_an_unknown_crop():
+    with pytest.raises(UserError, match="test.crop is 'five': choose center, three, full"):
+        pipeline.Protocol("uniform", crop="five")
 
 
 def test_more_devices_than_clips(affine, manifest):
@@ -254,7 +350,8 @@ class TestRun:
         assert json.loads((workdir / "test.json").read_text()) == result
         assert (result["step"], result["videos"], result["of"]) == (0, 16, 16)
         assert result["manifest"] == manifest.hash
-        assert result["protocol"] == config.test.to_dict() and result["clip"] == config.clip.to_dict()
+        assert result["protocol"] == config.test.to_dict()
+        assert result["clip"] == json.loads(json.dumps(config.clip.to_dict()))
 
         rows = [json.loads(line) for line in (workdir / "predictions.jsonl").read_text().splitlines()]
         assert [row["video"] for row in rows] == [entry.path for _, entry in manifest.select("test")]

@@ -304,7 +304,7 @@ def test_consensus_trains_and_is_tested_on_clips_of_every_part_of_a_video(tmp_pa
     result = evaluate.test(config, manifest, tmp_path, mesh)
     assert result["videos"] == 8 and result["clip_top1"] == result["top1"], "one view of a video"
     config.clip.segments = 0
-    with pytest.raises(UserError, match="clip.segments is 0"):
+    with pytest.raises(UserError, match="test.clips is 'segments' and clip.segments 0"):
         evaluate.check(config, manifest)
     config.test.clips = "uniform"
     with pytest.raises(UserError, match="clip.segments is 0 and model.consensus True"):

@@ -25,11 +25,12 @@ def test_clips(
       stride: distance between the frames of a clip.
       clips: "nonoverlap": one after the other from the start; a partial last clip is dropped unless it is the only one
         (STC §4, T3D §4). "uniform": `number` clips whose starts are spread evenly from the first to the last that fits
-        (CoST §4); a single one is the middle of the video. In a short video they may coincide.
-      number: for "uniform".
+        (CoST §4); a single one is the middle of the video. In a short video they may coincide. "spread": a single clip
+        of `number` frames from the first to the last of the video (ST-ResNet §4).
+      number: for "uniform" and "spread".
 
     Returns:
-      A list of int64 [length], each in [0, frames).
+      A list of int64 [length] ([number] of "spread"), each in [0, frames).
     """
     last = _last_start(frames, length, stride)
     match clips:
@@ -39,10 +40,15 @@ def test_clips(
             starts = [last // 2]
         case "uniform" if number > 1:
             starts = [(2 * last * i + number - 1) // (2 * (number - 1)) for i in range(number)]  # Rounded half up.
+        case "spread" if number > 1:
+            _last_start(frames, length, stride)
+            return [(2 * (frames - 1) * np.arange(number, dtype=np.int64) + number - 1) // (2 * (number - 1))]
+        case "spread":
+            raise UserError(f"a spread test clip: expected a number of at least 2 frames, got {number}")
         case "uniform":
             raise UserError(f"uniform test clips: expected a number of at least 1, got {number}")
         case _:
-            raise UserError(f'unknown test clips {clips!r}; known: "nonoverlap", "uniform"')
+            raise UserError(f'unknown test clips {clips!r}; known: "nonoverlap", "uniform", "spread"')
     return [_clip(start, frames, length, stride) for start in starts]
 
 

@@ -4,6 +4,7 @@ A sample depends on (seed, position in the run) alone, never on the number of wo
 run was resumed.
 """
 
+import collections
 import ctypes
 import dataclasses
 import functools
@@ -13,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import grain
 import numpy as np
@@ -63,6 +64,34 @@ class Sampling:
             raise UserError(f"clip.crop is {self.crop!r}: choose random, corners or center.")
 
 
+CROPS = {"center": ("center",), "three": ("first", "center", "last"), "full": ("full",)}
+ROUNDED = 32  # pixels: whole frames differ in their long sides by multiples of it, so that few shapes are compiled
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a test looks at a video. Raises UserError for values that cannot be."""
+
+    clips: str  # "nonoverlap", "uniform", "spread" or, with segments, "segments" (clips.test_clips, segment_clips)
+    number: int = 1  # of "uniform" clips, or of the frames of a "spread" one
+    crop: str = "center"  # or "three" squares of the short side that cover the frame, or "full" frames
+    flip: bool = False  # whether each is also seen mirrored
+
+    def __post_init__(self):
+        if self.crop not in CROPS:
+            raise UserError(f"test.crop is {self.crop!r}: choose {', '.join(CROPS)}.")
+
+
+class View(NamedTuple):
+    """What a test sees of a video at once."""
+
+    video: int  # index in the manifest
+    frames: np.ndarray  # indices [T], or [N, T] of several clips
+    crop: str
+    flip: bool
+    size: tuple[int, int]  # height and width of the crop, in pixels
+
+
 @dataclasses.dataclass(frozen=True)
 class Hosts:
     """Which process this is and of how many; each loads its contiguous rows of every global batch."""
@@ -101,45 +130,69 @@ def train_batches(
 def test_batches(
     manifest: Manifest,
     sampling: Sampling,
-    views: Sequence[tuple[int, np.ndarray]],
+    views: Sequence[View],
     *,
     batch: int,
     workers: int = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
 ) -> Iterator[Batch]:
-    """Centre crops of the given views, in order; the last batch is padded with rows of mask 0.
-
-    Args:
-      views: (index in the manifest, frame indices [T] or [N, T]) of every clip, as `views` makes them.
-    """
-    rows = -(-len(views) // batch) * batch
-    load = functools.partial(_test_sample, manifest, sampling, list(views))
-    samples = grain.MapDataset.range(rows).map(load)
+    """Batches of the given views, in the order of `test_rows`; rows without a view have mask 0."""
+    load = functools.partial(_test_sample, manifest, sampling, list(views), test_rows(views, batch))
+    samples = grain.MapDataset.range(len(test_rows(views, batch))).map(load)
     return _iterate(_HostRows(samples, batch, hosts).batch(batch // hosts.count), workers)
 
 
-def views(
-    manifest: Manifest, split: str, sampling: Sampling, *, mode: str, number: int
-) -> list[tuple[int, np.ndarray]]:
-    """All (index in the manifest, frame indices [T]) of a test: every clip of every readable video of the split.
+def test_rows(views: Sequence[View], batch: int) -> list[tuple[int, bool]]:
+    """(place in `views`, whether it is a view and not padding) of every row of the test's batches.
 
-    With `segments` there is one view of a video, of all its clips: frame indices [N, T].
+    In a batch all are of one shape: views come shape by shape, each filled up to whole batches.
     """
-    if (mode == "segments") != bool(sampling.segments):
-        raise UserError(
-            f"test clips are {mode!r} and clip.segments is {sampling.segments}: a network with consensus is tested "
-            "with test.clips='segments', others otherwise."
-        )
-    if sampling.segments:
-        return [
-            (index, clips.segment_clips(entry.frames, sampling.frames, sampling.stride, sampling.segments))
-            for index, entry in manifest.select(split)
-        ]
+    shapes = collections.defaultdict(list)
+    for place, view in enumerate(views):
+        shapes[view.size, view.frames.shape].append(place)
     return [
-        (index, clip)
-        for index, entry in manifest.select(split)
-        for clip in clips.test_clips(entry.frames, sampling.frames, sampling.stride, clips=mode, number=number)
+        row
+        for places in shapes.values()
+        for row in [(place, True) for place in places] + [(places[0], False)] * (-len(places) % batch)
     ]
+
+
+def views(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol) -> list[View]:
+    """All views of a test: every clip of every readable video of the split, in every crop, and mirrored.
+
+    With `segments` all clips of a video are one view.
+    """
+    if (protocol.clips == "segments") != bool(sampling.segments):
+        raise UserError(
+            f"test.clips is {protocol.clips!r} and clip.segments {sampling.segments}: a network with consensus is "
+            "tested with test.clips='segments', others otherwise."
+        )
+    found = []
+    for index, entry in manifest.select(split):
+        clip = (entry.frames, sampling.frames, sampling.stride)
+        if sampling.segments:
+            wanted = [clips.segment_clips(*clip, sampling.segments)]
+        else:
+            wanted = clips.test_clips(*clip, clips=protocol.clips, number=protocol.number)
+        size = _test_size(sampling, protocol.crop, entry.height, entry.width)
+        mirrored = (False, True) if protocol.flip else (False,)
+        found += [
+            View(index, frames, crop, flip, size)
+            for frames in wanted
+            for crop in CROPS[protocol.crop]
+            for flip in mirrored
+        ]
+    return found
+
+
+def _test_size(sampling: Sampling, crop: str, height: int, width: int) -> tuple[int, int]:
+    """Height and width that a test sees of a video's frames."""
+    if crop == "center":
+        return sampling.size, sampling.size
+    if crop == "three":
+        return sampling.short_side, sampling.short_side
+    sides = transforms.resized(height, width, sampling.short_side)
+    return tuple(sampling.short_side + (side - sampling.short_side) // ROUNDED * ROUNDED for side in sides)
 
 
 def _train_sample(root: str, videos: list, sampling: Sampling, position: int, rng: np.random.Generator) -> Batch:
@@ -165,20 +218,21 @@ def _train_sample(root: str, videos: list, sampling: Sampling, position: int, rn
     raise UserError(f"none of the {len(videos)} training videos in {root} can be read: has the folder moved?")
 
 
-def _test_sample(manifest: Manifest, sampling: Sampling, views: list, position: int) -> Batch:
-    clip = (sampling.frames, sampling.size, sampling.size, 3)
-    blank = np.zeros((sampling.segments, *clip) if sampling.segments else clip, np.uint8)
-    if position >= len(views):
+def _test_sample(manifest: Manifest, sampling: Sampling, views: list, rows: list, position: int) -> Batch:
+    place, wanted = rows[position]
+    view = views[place]
+    entry = manifest.videos[view.video]
+    blank = np.zeros((*view.frames.shape, *view.size, 3), np.uint8)
+    if not wanted:
         return _row(blank, 0, 0, mask=0, failed=0)
-    index, wanted = views[position]
-    entry = manifest.videos[index]
     try:
         path = os.path.join(manifest.root, entry.path)
-        frames = video.decode(path, wanted.ravel(), frames=entry.frames, short_side=sampling.short_side)
+        frames = video.decode(path, view.frames.ravel(), frames=entry.frames, short_side=sampling.short_side)
     except video.VideoError:
-        return _row(blank, entry.label, index, mask=0, failed=1 + index)
-    frames = transforms.crop(frames, sampling.size, "center")
-    return _row(_clips(frames, wanted), entry.label, index, mask=1, failed=0)
+        return _row(blank, entry.label, view.video, mask=0, failed=1 + view.video)
+    frames = transforms.crop(frames, view.size, "center" if view.crop == "full" else view.crop)
+    frames = transforms.flip(frames) if view.flip else frames
+    return _row(_clips(frames, view.frames), entry.label, view.video, mask=1, failed=0)
 
 
 def _clips(frames: np.ndarray, wanted: np.ndarray) -> np.ndarray:

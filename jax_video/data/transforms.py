@@ -16,12 +16,16 @@ def resize_short(frames: np.ndarray, size: int) -> np.ndarray:
     back as flicker, which a network for motion would see: such a frame is first halved, by averages over 2x2 pixels,
     as often as needed.
     """
-    height, width = frames.shape[1:3]
-    short = min(height, width)
-    if short == size:
+    height, width = resized(frames.shape[1], frames.shape[2], size)
+    if (height, width) == frames.shape[1:3]:
         return frames
-    shape = (round(width * size / short), round(height * size / short))
-    return np.stack([_resize(frame, shape) for frame in frames])
+    return np.stack([_resize(frame, (width, height)) for frame in frames])
+
+
+def resized(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width of frames whose short side has become `size`."""
+    short = min(height, width)
+    return round(height * size / short), round(width * size / short)
 
 
 def _resize(frame: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -31,34 +35,41 @@ def _resize(frame: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(frame, shape, interpolation=cv2.INTER_LINEAR)
 
 
-def crop(frames: np.ndarray, size: int, where: str, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Cuts the same square from every frame: [T, H, W, 3] -> [T, size, size, 3], a view.
+def crop(
+    frames: np.ndarray, size: int | tuple[int, int], where: str, rng: np.random.Generator | None = None
+) -> np.ndarray:
+    """Cuts the same square, or rectangle, from every frame: [T, H, W, 3] -> [T, size, size, 3], a view.
 
     Args:
       frames: uint8 [T, H, W, 3].
-      size: side of the square in pixels.
-      where: "center"; "corners": one of the four corners or the centre, each with probability 1/5 (STC §4);
-        "random": anywhere.
+      size: side of the square in pixels, or height and width.
+      where: "center"; "first" and "last": at the top left and the bottom right; "corners": one of the four corners or
+        the centre, each with probability 1/5 (STC §4); "random": anywhere.
       rng: needed for "corners" and "random".
 
     Raises:
-      UserError: the frames are smaller than the square.
+      UserError: the frames are smaller than that.
     """
     height, width = frames.shape[1:3]
-    if min(height, width) < size:
-        raise UserError(f"cannot crop {size}x{size} from frames of {width}x{height}; resize to a short side >= {size}")
-    bottom, right = height - size, width - size
+    high, wide = (size, size) if isinstance(size, int) else size
+    if height < high or width < wide:
+        raise UserError(f"cannot crop {wide}x{high} from frames of {width}x{height}; resize them to larger ones")
+    bottom, right = height - high, width - wide
     center = (bottom // 2, right // 2)
     match where:
         case "center":
             top, left = center
+        case "first":
+            top, left = 0, 0
+        case "last":
+            top, left = bottom, right
         case "corners":
             top, left = [center, (0, 0), (0, right), (bottom, 0), (bottom, right)][rng.integers(5)]
         case "random":
             top, left = rng.integers(bottom + 1), rng.integers(right + 1)
         case _:
-            raise UserError(f'unknown crop {where!r}; known: "center", "corners", "random"')
-    return frames[:, top : top + size, left : left + size]
+            raise UserError(f'unknown crop {where!r}; known: "center", "first", "last", "corners", "random"')
+    return frames[:, top : top + high, left : left + wide]
 
 
 def flip(frames: np.ndarray) -> np.ndarray:

@@ -42,8 +42,8 @@ def take_test(manifest: Manifest, views, sampling=SAMPLING, *, batch=3, **kwargs
         return list(batches)
 
 
-def two_views(manifest: Manifest) -> list[tuple[int, np.ndarray]]:
-    return pipeline.views(manifest, "test", SAMPLING, mode="uniform", number=2)
+def two_views(manifest: Manifest, sampling=SAMPLING) -> list[pipeline.View]:
+    return pipeline.views(manifest, "test", sampling, pipeline.Protocol("uniform", 2))
 
 
 def assert_equal(found: list[pipeline.Batch], expected: list[pipeline.Batch]) -> None:
@@ -163,7 +163,7 @@ def test_training_draws_the_short_side_and_testing_does_not(manifest):
 
     batches = take(5, manifest, sampling)
     assert {side(batch["rgb"][row], batch["video"][row]) for batch in batches for row in range(4)} == {20, 21, 22, 23}
-    (tested, *_) = take_test(manifest, two_views(manifest), sampling)
+    (tested, *_) = take_test(manifest, two_views(manifest, sampling), sampling)
     assert side(tested["rgb"][0], tested["video"][0]) == 24
     for wrong in ((30, 20), (19, 30), (20,)):
         with pytest.raises(UserError, match=r"clip.jitter is .*: expected the least and the most"):
@@ -179,19 +179,19 @@ def test_several_clips_of_a_video_are_one_sample(manifest):
         for part, clip in enumerate(batch["rgb"][row]):  # ten starts: 0 and 1, 2 to 4, 5 and 6, 7 to 9
             first, last = [(0, 1), (2, 4), (5, 6), (7, 9)][part]
             assert any(np.array_equal(clip, frames[start : start + 3]) for start in range(first, last + 1))
-    views = pipeline.views(manifest, "test", sampling, mode="segments", number=10)
-    assert [view.shape for _, view in views] == [(4, 3)] * 8
+    views = pipeline.views(manifest, "test", sampling, pipeline.Protocol("segments"))
+    assert [view.frames.shape for view in views] == [(4, 3)] * 8
     (tested, *_, last) = take_test(manifest, views, sampling)
-    expected = frames_of(manifest, views[0][0])[views[0][1]]
+    expected = frames_of(manifest, views[0].video)[views[0].frames]
     np.testing.assert_array_equal(tested["rgb"][0], expected)
     assert last["mask"].tolist() == [1, 1, 0] and last["rgb"].shape == (3, 4, 3, 24, 24, 3)
 
 
 def test_consensus_and_its_test_go_together(manifest):
-    with pytest.raises(UserError, match="test clips are 'uniform' and clip.segments is 2.*test.clips='segments'"):
-        pipeline.views(manifest, "test", dataclasses.replace(SAMPLING, segments=2), mode="uniform", number=1)
-    with pytest.raises(UserError, match="test clips are 'segments' and clip.segments is 0"):
-        pipeline.views(manifest, "test", SAMPLING, mode="segments", number=1)
+    with pytest.raises(UserError, match="test.clips is 'uniform' and clip.segments 2.*test.clips='segments'"):
+        pipeline.views(manifest, "test", dataclasses.replace(SAMPLING, segments=2), pipeline.Protocol("uniform"))
+    with pytest.raises(UserError, match="test.clips is 'segments' and clip.segments 0"):
+        pipeline.views(manifest, "test", SAMPLING, pipeline.Protocol("segments"))
     with pytest.raises(UserError, match="clip.segments is -1"):
         dataclasses.replace(SAMPLING, segments=-1)
 
@@ -202,10 +202,10 @@ def test_a_short_video_is_looped(manifest):
     for batch in take(2, manifest, sampling):
         for row, index in enumerate(batch["video"]):
             np.testing.assert_array_equal(batch["rgb"][row], frames_of(manifest, index)[order])
-    views = pipeline.views(manifest, "test", sampling, mode="nonoverlap", number=1)
-    assert [index for index, _ in views] == [index for index, _ in manifest.select("test")]
+    views = pipeline.views(manifest, "test", sampling, pipeline.Protocol("nonoverlap"))
+    assert [view.video for view in views] == [index for index, _ in manifest.select("test")]
     (batch,) = take_test(manifest, views[:1], sampling, batch=1)
-    np.testing.assert_array_equal(batch["rgb"][0], frames_of(manifest, views[0][0])[order])
+    np.testing.assert_array_equal(batch["rgb"][0], frames_of(manifest, views[0].video)[order])
 
 
 def test_an_unreadable_training_video_is_replaced(copied):
@@ -248,14 +248,14 @@ def test_a_negative_number_of_workers_is_an_error(manifest):
 
 
 def test_test_rows_come_in_order_and_are_padded(manifest):
-    views = two_views(manifest)[:7]
+    views = two_views(manifest, WHOLE_FRAMES)[:7]
     batches = take_test(manifest, views, WHOLE_FRAMES)
     assert [batch["mask"].tolist() for batch in batches] == [[1, 1, 1], [1, 1, 1], [1, 0, 0]]
     rows = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    assert rows["video"][:7].tolist() == [index for index, _ in views]
-    assert rows["label"][:7].tolist() == [manifest.videos[index].label for index, _ in views]
+    assert rows["video"][:7].tolist() == [view.video for view in views]
+    assert rows["label"][:7].tolist() == [manifest.videos[view.video].label for view in views]
     assert not rows["rgb"][7:].any() and not rows["failed"].any()
-    for rgb, (index, wanted) in zip(rows["rgb"], views, strict=False):
+    for rgb, (index, wanted, *_) in zip(rows["rgb"], views, strict=False):
         np.testing.assert_array_equal(rgb, frames_of(manifest, index)[wanted])
 
 
@@ -263,19 +263,19 @@ def test_test_crops_the_centre_and_never_flips(manifest):
     views = two_views(manifest)
     batches = take_test(manifest, views, dataclasses.replace(SAMPLING, crop="random"), batch=4)
     clips_of_batches = np.concatenate([batch["rgb"] for batch in batches])
-    for rgb, (index, wanted) in zip(clips_of_batches, views, strict=True):
+    for rgb, (index, wanted, *_) in zip(clips_of_batches, views, strict=True):
         np.testing.assert_array_equal(rgb, frames_of(manifest, index)[wanted, 4:20, 4:20])
 
 
 def test_an_unreadable_test_video_says_so(copied):
     views = two_views(copied)
-    gone = views[2][0]
+    gone = views[2].video
     pathlib.Path(copied.root, copied.videos[gone].path).unlink()
     batches = take_test(copied, views, batch=4)
     rows = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     assert rows["failed"].tolist() == [0, 0, 1 + gone, 1 + gone] + [0] * 12
     assert rows["mask"].tolist() == [1, 1, 0, 0] + [1] * 12
-    assert rows["video"].tolist() == [index for index, _ in views]
+    assert rows["video"].tolist() == [view.video for view in views]
 
 
 def test_a_video_without_label_has_minus_one(manifest):
@@ -292,7 +292,7 @@ def test_views_are_the_clips_of_every_readable_video(manifest, mode, number):
     videos[damaged] = dataclasses.replace(videos[damaged], error="damaged")
     broken = dataclasses.replace(manifest, videos=tuple(videos))
     sampling = dataclasses.replace(SAMPLING, frames=4)
-    views = pipeline.views(broken, "test", sampling, mode=mode, number=number)
+    views = pipeline.views(broken, "test", sampling, pipeline.Protocol(mode, number))
     readable = [i for i, entry in enumerate(broken.videos) if entry.split == "test" and entry.error is None]
     assert len(readable) == 7
     expected = [
@@ -300,5 +300,5 @@ def test_views_are_the_clips_of_every_readable_video(manifest, mode, number):
         for index in readable
         for clip in clips.test_clips(FRAMES, 4, 1, clips=mode, number=number)
     ]
-    assert [(index, clip.tolist()) for index, clip in views] == expected
+    assert [(view.video, view.frames.tolist()) for view in views] == expected
     assert len(expected) == 7 * 3

@@ -57,6 +57,8 @@ def test_a_crop_is_the_same_window_of_every_frame(where, height, width, seed):
     "where, places",
     [
         ("center", {(3, 4)}),
+        ("first", {(0, 0)}),
+        ("last", {(6, 9)}),
         ("corners", {(0, 0), (0, 9), (6, 0), (6, 9), (3, 4)}),
         ("random", {(y, x) for y in range(7) for x in range(10)}),
     ],
@@ -71,7 +73,7 @@ def test_crops_reach_all_their_places_alike(where, places):
 
 
 def test_crop_errors():
-    with pytest.raises(UserError, match="cannot crop 112x112 from frames of 160x90; resize to a short side >= 112"):
+    with pytest.raises(UserError, match="cannot crop 112x112 from frames of 160x90; resize them to larger ones"):
         transforms.crop(np.zeros((1, 90, 160, 3), np.uint8), 112, "center")
     with pytest.raises(UserError, match="unknown crop 'middle'"):
         transforms.crop(numbered(9, 9), 5, "middle")
