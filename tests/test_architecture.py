@@ -123,6 +123,7 @@ def test_imports_run_one_way():
         "jax_video.prepare",
         "jax_video.predict",
         "jax_video.convert",
+        "jax_video.fuse",
         "jax_video.models.__main__",
         "jax_video.__main__",
     ):
