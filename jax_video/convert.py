@@ -29,31 +29,35 @@ from jax_video.data.motions import read_manifest
 from jax_video.errors import UserError
 from jax_video.weights import files, merge, names
 
-config_flags.DEFINE_config_file("config", None, "The network's config: FILE.py[:key=value,...].")
-LAYOUT = flags.DEFINE_string("layout", None, f"Whose weights they are: {', '.join(names.LAYOUTS)}.")
-OUT = flags.DEFINE_string("out", None, "In: the folder to write.")
-CLASSES = flags.DEFINE_string("classes", None, "In: a file with the name of a class in each line, in order.")
-CHECK = flags.DEFINE_string("check", None, "In: an .npz with `input` and `logits`; nothing is written if they differ.")
-EXPORT = flags.DEFINE_string("export", None, "Out: the file to write: .pth, .pt, .safetensors or .npz.")
-
 TOLERANCE = 1e-4  # of the logits, relative to the largest
 
 
+def define_flags() -> None:
+    """Only where this is the command that runs: its functions can be imported beside other commands'."""
+    config_flags.DEFINE_config_file("config", None, "In: the network's config: FILE.py[:key=value,...].")
+    flags.DEFINE_string("layout", None, f"Whose weights they are: {', '.join(names.LAYOUTS)}.")
+    flags.DEFINE_string("out", None, "In: the folder to write.")
+    flags.DEFINE_string("classes", None, "In: a file with the name of a class in each line, in order.")
+    flags.DEFINE_string("check", None, "In: an .npz with `input` and `logits`; nothing is written if they differ.")
+    flags.DEFINE_string("export", None, "Out: the file to write: .pth, .pt, .safetensors or .npz.")
+
+
 def main(arguments: list[str]) -> None:
+    given = flags.FLAGS
     if len(arguments) != 1:
         raise UserError(f"expected one weight file or run's folder, got {' '.join(arguments) or 'none'}; see --help")
     (source,) = arguments
-    if EXPORT.value is not None:
-        if LAYOUT.value is None:
+    if given.export is not None:
+        if given.layout is None:
             raise UserError(f"--layout is missing: one of {', '.join(names.LAYOUTS)}")
-        steps = export(source, LAYOUT.value, EXPORT.value)
-        print(f"Wrote {EXPORT.value}: the weights of {source} after {steps} steps, in layout {LAYOUT.value}.")
+        steps = export(source, given.layout, given.export)
+        print(f"Wrote {given.export}: the weights of {source} after {steps} steps, in layout {given.layout}.")
         return
-    if LAYOUT.value is None or OUT.value is None:
+    if given.layout is None or given.out is None:
         raise UserError("expected --layout=NAME, whose weights they are, and --out=DIR, where to write; see --help")
     config, _ = command.read_config()
-    report = convert(source, LAYOUT.value, config, OUT.value, classes=CLASSES.value, check=CHECK.value)
-    print(f"{report}\nTry it on a video:\n  python -m jax_video.predict VIDEO --checkpoint={OUT.value}")
+    report = convert(source, given.layout, config, given.out, classes=given.classes, check=given.check)
+    print(f"{report}\nTry it on a video:\n  python -m jax_video.predict VIDEO --checkpoint={given.out}")
 
 
 def convert(
@@ -198,4 +202,5 @@ def _classes(path: str | pathlib.Path | None, config: ConfigDict, number: int) -
 
 
 if __name__ == "__main__":
+    define_flags()
     command.run(main)

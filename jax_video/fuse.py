@@ -24,10 +24,6 @@ from absl import flags
 from jax_video import command, metrics
 from jax_video.errors import UserError
 
-WEIGHTS = flags.DEFINE_list("weights", None, "One for each source; by default all count alike.")
-L2 = flags.DEFINE_boolean("l2", False, "Divide every source's scores of a video by their Euclidean norm first.")
-OUT = flags.DEFINE_string("out", None, "A folder for predictions.jsonl and test.json of the fused scores.")
-
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
@@ -39,26 +35,34 @@ class Predictions:
     labels: dict[str, str]  # by video: the name of its class; empty where the source does not tell
 
 
+def define_flags() -> None:
+    """Only where this is the command that runs: its functions can be imported beside other commands'."""
+    flags.DEFINE_list("weights", None, "One for each source; by default all count alike.")
+    flags.DEFINE_boolean("l2", False, "Divide every source's scores of a video by their Euclidean norm first.")
+    flags.DEFINE_string("out", None, "A folder for predictions.jsonl and test.json of the fused scores.")
+
+
 def main(arguments: list[str]) -> None:
+    given = flags.FLAGS
     if len(arguments) < 2:
         raise UserError(f"expected at least two sources, got {' '.join(arguments) or 'none'}; see --help")
     sources = [read(pathlib.Path(argument)) for argument in arguments]
     weights = [1.0] * len(sources)
-    if WEIGHTS.value is not None:
+    if given.weights is not None:
         try:
-            weights = [float(weight) for weight in WEIGHTS.value]
+            weights = [float(weight) for weight in given.weights]
         except ValueError:
-            raise UserError(f"--weights={','.join(WEIGHTS.value)}: expected numbers, as in 1,0.5") from None
+            raise UserError(f"--weights={','.join(given.weights)}: expected numbers, as in 1,0.5") from None
     first = sources[0]
-    fused = fuse(sources, weights, l2=L2.value)
+    fused = fuse(sources, weights, l2=given.l2)
     rows = {source.name: source for source in sources} | {"fused": fused}
     print(f"{len(first.scores)} videos, {len(first.classes)} classes\n{'':30} top-1   top-5   mean class")
     for name, source in rows.items():
         values = measure(fuse([first, source], [0.0, 1.0]))
         shown = (values["top1"], values["top5"], values["mean_class_accuracy"])
         print(f"{name[-29:]:30}" + "".join(f"{100 * value:6.2f} %" for value in shown))
-    if OUT.value is not None:
-        write(pathlib.Path(OUT.value), fused, arguments, weights, l2=L2.value)
+    if given.out is not None:
+        write(pathlib.Path(given.out), fused, arguments, weights, l2=given.l2)
 
 
 def read(path: pathlib.Path) -> Predictions:
@@ -194,4 +198,5 @@ def _matched(source: Predictions, first: Predictions) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
+    define_flags()
     command.run(main)

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib
 import pathlib
 import re
 
@@ -129,6 +130,13 @@ def test_imports_run_one_way():
     ):
         assert not importers(command)
     assert importers("jax_video.train") == {"jax_video.main"}
+
+
+def test_all_modules_can_be_imported_together():
+    """By a notebook, for example: two commands that define a flag of the same name could not."""
+    for module in LIBRARY:
+        if not module.endswith("__main__"):
+            importlib.import_module(module)
 
 
 def test_no_utils():
