@@ -1,7 +1,6 @@
-r"""CoST (Li et al., CVPR 2019, "Collaborative spatiotemporal feature learning"), and its baselines C2D and C3D.
+"""CoST (Li et al., CVPR 2019, "Collaborative spatiotemporal feature learning"), and its baselines C2D and C3D.
 
-    python -m jax_video.main --config=configs/cost.py:data=DIR \
-        --config.init_from.path=resnet50.pth --config.init_from.layout=torchvision
+    python -m jax_video.main --config=configs/cost.py:data=DIR,imagenet=resnet50.pth
 
 trains CoST(b) on ResNet-50 on the set that `prepare` wrote into DIR, with the paper's settings, from torchvision's
 weights for ImageNet: 8 of 64 frames at 224², batch 32 with BN over 8 clips, 600,000 steps. `recipe=code` is the
@@ -9,7 +8,7 @@ schedule of the authors' later code: batch 64, 160 epochs. Whole frames are test
 the authors' code's three squares.
 
 Arguments: model, data, frames (8 or 32), span (frames of the video that a clip is taken from), share_weights (Table 3),
-recipe (paper or code).
+recipe (paper or code), imagenet (a weight file of torchvision's network of the same depth, to start from).
 
 Paper, top-1 / top-5 (ours: not yet run):
 
@@ -32,7 +31,14 @@ from configs import common
 
 def get_config(argument: str = "") -> ConfigDict:
     given = common.arguments(
-        argument, model="cost_b_resnet50", data="data", frames=8, span=64, share_weights=True, recipe="paper"
+        argument,
+        model="cost_b_resnet50",
+        data="data",
+        frames=8,
+        span=64,
+        share_weights=True,
+        recipe="paper",
+        imagenet="",
     )
     if given["recipe"] not in ("paper", "code"):
         raise ValueError(f"unknown recipe {given['recipe']!r}: expected paper or code.")
@@ -44,7 +50,8 @@ def get_config(argument: str = "") -> ConfigDict:
     if given["model"].startswith("cost_"):
         config.model.share_weights = given["share_weights"]
         new += ["*/alpha"] if given["model"].startswith("cost_a") else ["*/conv2/fc1/*", "*/conv2/fc2/*"]
-    config.init_from.update(inflate="mean", skip=tuple(new))
+    if given["imagenet"]:
+        config.init_from.update(path=given["imagenet"], layout="torchvision", inflate="mean", skip=tuple(new))
     config.clip = {
         "frames": given["frames"],
         "stride": given["span"] // given["frames"],

@@ -258,8 +258,12 @@ def read_network(workdir: str | pathlib.Path, mesh: Mesh) -> tuple[nnx.GraphDef,
 
 
 def check_network(meta: dict, config: dict, manifest: Manifest, workdir: pathlib.Path) -> None:
-    """Raises CheckpointError unless a checkpoint has this network and this manifest's classes, in the same order."""
-    if json.loads(json.dumps(config["model"])) != meta["config"]["model"]:
+    """Raises CheckpointError unless a checkpoint has this network and this manifest's classes, in the same order.
+
+    Keywords of the network that a config leaves out are the checkpoint's.
+    """
+    found = meta["config"]["model"]
+    if any(key not in found or found[key] != value for key, value in json.loads(json.dumps(config["model"])).items()):
         raise CheckpointError(
             f"the run in {workdir} is of the network {meta['config']['model']}, not {config['model']}: "
             "give its config, or another --workdir."

@@ -6,7 +6,7 @@ r"""Converts weights: PyTorch's into a run's folder, and a run's into a file for
   # the same, if it computes what PyTorch does: an input [B, 3, T, H, W] and the logits that it gave there
   python -m jax_video.convert r3d50.pth --layout=3d-resnets ... --check=outputs.npz --out=runs/r3d50
   # out: a state dict that load_state_dict(..., strict=True) takes
-  python -m jax_video.convert runs/r3d50 --export=r3d50.pth --layout=3d-resnets
+  python -m jax_video.convert runs/r3d50 --export=back.pth --layout=3d-resnets
 
 --layout names whose weights they are, and sets the keywords of the network with which it computes what theirs does.
 The names of the classes are those of the config's data set, or of --classes; else they are numbers.
@@ -14,6 +14,7 @@ The names of the classes are those of the config's data set, or of --classes; el
 
 import contextlib
 import pathlib
+import shlex
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> None:
         raise UserError("expected --layout=NAME, whose weights they are, and --out=DIR, where to write; see --help")
     config, _ = command.read_config()
     report = convert(source, given.layout, config, given.out, classes=given.classes, check=given.check)
-    print(f"{report}\nTry it on a video:\n  python -m jax_video.predict VIDEO --checkpoint={given.out}")
+    print(f"{report}\nTry it on a video:\n  python -m jax_video.predict VIDEO --checkpoint={shlex.quote(given.out)}")
 
 
 def convert(
@@ -84,7 +85,7 @@ def convert(
       UserError: the weights cannot be read, do not fit, or do not compute what `check` says; nothing is written then.
     """
     out = pathlib.Path(out)
-    if (out / "checkpoints").exists():
+    if any(step.name.isdigit() for step in (out / "checkpoints").glob("*")):  # not of a conversion that was stopped
         raise UserError(f"{out} already holds a run; choose another --out")
     wanted = names.keywords(layout, config.model.name) if config.model.name in models.MODELS else {}
     if wanted is None:
@@ -96,13 +97,17 @@ def convert(
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.model.update(wanted)
-        config.normalize.update(names.layout(layout).normalize)
+        usual = names.layout(layout).normalize
+        if usual and state_lib.Normalization(**config.normalize) == state_lib.IMAGENET:  # not of the user's choice
+            config.normalize.update(usual)
     mesh = sharding.make_mesh()
     weights = merge.read(source, layout, config, mesh)
     lines = [f"{source}, layout {layout}, is {config.model.name} of {weights.num_classes} classes:"]
     lines.append(weights.merged.table())
     if wanted:
         lines.append("  the layout sets " + ", ".join(f"{key}={value}" for key, value in wanted.items()))
+    mean, deviation = (", ".join(map(str, config.normalize[key])) for key in ("mean", "deviation"))
+    lines.append(f"  RGB is normalised by mean {mean} and deviation {deviation}")
     num_classes = weights.num_classes
     class_names, manifest, note = _classes(classes, config, num_classes)
     lines.append(f"  classes: {note}")
@@ -142,7 +147,10 @@ def export(workdir: str | pathlib.Path, layout: str, path: str | pathlib.Path) -
     names.layout(layout)
     files.check_suffix(path)
     _, network, meta = checkpoint.read_network(workdir, sharding.make_mesh())
-    merge.check_keywords(layout, ConfigDict(meta["config"]["model"]))
+    model = ConfigDict(meta["config"]["model"])
+    if names.keywords(layout, model.name) is None:
+        raise UserError(f"layout {layout} ({names.layout(layout).source}) has no {model.name}")
+    merge.check_keywords(layout, model)
     arrays = {name: np.asarray(leaf) for name, leaf in state_lib.named_leaves(network).items()}
     files.write(path, names.to_theirs(layout, arrays, origin=meta.get("origin"), steps=meta["step"]))
     return meta["step"]
@@ -172,12 +180,12 @@ def compare(definition: nnx.GraphDef, state: state_lib.TrainState, path: str | p
     logits = logits.reshape(logits.shape[0], -1, logits.shape[-1]).mean(axis=1)  # a stream has them for every frame
     if logits.shape != expected.shape or not expected.size:
         raise UserError(f"{path}: has logits of shape {expected.shape}; ours, for its input, are of {logits.shape}")
-    error = np.abs(logits - expected).max() / np.abs(expected).max()
+    error = np.abs(logits - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)
     if not error <= TOLERANCE:
         raise UserError(
             f"{path}: the logits differ by {error:.1e} of the largest, more than {TOLERANCE:.0e}: this network "
             "computes something else with these weights. Was the input normalised, and the network in test mode "
-            "(eval())?"
+            "(eval())? Weights of a scale that no training gives can differ so much by rounding alone."
         )
     return f"the largest difference from the logits in {path} is {error:.1e} of the largest logit"
 

@@ -203,10 +203,12 @@ def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Me
     Raises:
       UserError: no checkpoint, one of another network or other classes, or videos that cannot be read.
     """
-    definition, params, batch_stats = state_lib.abstract(config, len(manifest.classes))
     with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
+        meta = checkpoints.best_meta()
+        checkpoint_lib.check_network(meta, config.to_dict(), manifest, workdir)
+        whole = ConfigDict(config.to_dict() | {"model": meta["config"]["model"]})
+        definition, params, batch_stats = state_lib.abstract(whole, len(manifest.classes))
         network, meta, step = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
-    checkpoint_lib.check_network(meta, config.to_dict(), manifest, workdir)
     protocol = config.test
     scores = score_videos(
         make_eval_step(

@@ -208,6 +208,16 @@ def test_what_came_in_goes_out_to_the_bit(theirs, converted, tmp_path, suffix):
     build().load_state_dict(weights, strict=True)
 
 
+def test_a_conversion_that_was_stopped_can_be_done_again(theirs, data, tmp_path):
+    """By a kill while it saves, which leaves a folder without a checkpoint."""
+    (tmp_path / "run" / "checkpoints" / "0.orbax-checkpoint-tmp-1").mkdir(parents=True)
+    arguments = (theirs.folder / "r3d.pth", LAYOUT, CONFIG, f"--out={tmp_path / 'run'}")
+    finished = run(CONVERT, *arguments, f"--config.data.manifest={data}", "--config.normalize.mean=(1.0,2.0,3.0)")
+    assert finished.code == 0, finished.stderr
+    assert "  RGB is normalised by mean 1.0, 2.0, 3.0 and deviation 58.395, " in finished.stdout, "as the user says"
+    check_user_error(run(CONVERT, *arguments), "run already holds a run; choose another --out")
+
+
 def test_a_full_disk(converted, tmp_path):
     """One message, and nothing of the file."""
     out = tmp_path / "out.pth"
@@ -218,7 +228,7 @@ def test_a_full_disk(converted, tmp_path):
 
 def test_out_in_another_layout(converted, tmp_path):
     finished = run(CONVERT, converted, "--layout=i3d", f"--export={tmp_path / 'out.pth'}")
-    check_user_error(finished, "layout i3d (", "has no place for", "params/conv1/kernel 7×7×7×3×4")
+    check_user_error(finished, "layout i3d (", "has no resnet3d18")
     finished = run(CONVERT, converted, "--layout=jax_video", f"--export={tmp_path / 'ours.npz'}")
     assert finished.code == 0, finished.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["ours.npz"]
@@ -284,7 +294,7 @@ def test_files_that_are_not_converted(theirs, tmp_path, how, expected):
         (["r3d.pth", LAYOUT, "--out=out"], ["--config is missing"]),
         (["r3d.pth", "--layout=hara", CONFIG, "--out=out"], ["there is no layout 'hara'", "torchvision: ResNet"]),
         (["r3d.pth", LAYOUT, CONFIG, "--out=run"], ["run already holds a run; choose another --out"]),
-        (["nosuch.pth", LAYOUT, CONFIG, "--out=out"], ["nosuch.pth: there is no such file"]),
+        (["nosuch.pth", LAYOUT, CONFIG, "--out=out"], ["nosuch.pth: there is no such weight file or run's folder"]),
         (["run", LAYOUT, CONFIG, "--out=out"], ["run is a folder, so a run's"]),
         (
             ["r3d.pth", "--layout=cost", CONFIG, "--out=out"],

@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import inspect
+import json
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -115,8 +116,8 @@ def merge(
     if problems:
         raise UserError(
             f"{source} do not fit the network: {len(problems)} problem{'s' * (len(problems) > 1)}. Is the config, with "
-            "its width and depth, of their network? What shall start afresh, for example a classifier of other "
-            "classes, can be left out by name (init_from.skip), and 2D kernels can be inflated (init_from.inflate).\n  "
+            "its width and depth, of their network? What shall start afresh in a training run, as a classifier of "
+            "other classes, is left out by name (init_from.skip), and 2D kernels are inflated (init_from.inflate).\n  "
             + "\n  ".join(problems)
         )
     return merged
@@ -154,10 +155,13 @@ def read(
       UserError: what `files.read`, `names.to_ours` and `merge` raise, or the folder is of no run.
     """
     path = pathlib.Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such weight file or run's folder")
     if path.is_dir():
         if layout:
             raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
         _, network, meta = checkpoint.read_network(path, mesh)
+        _print_differences(path, meta["config"], config)
         translation = names.Translation(state_lib.named_leaves(network), None, [])
         layout, num_classes = "jax_video", num_classes or len(meta["classes"])
         del network
@@ -203,6 +207,8 @@ def initial_state(
       UserError: the weights cannot be read, do not fit, or are of a network that computes otherwise.
     """
     options = config.init_from
+    if not options.path:
+        raise UserError(f"init_from.layout is {options.layout!r}, but init_from.path, the weight file, is not given")
     if options.layout:
         check_keywords(options.layout, config.model)
     weights = read(
@@ -217,7 +223,8 @@ def initial_state(
     )
     if jax.process_index() == 0:
         print(f"Weights from {options.path}:\n{weights.merged.table()}", file=sys.stderr)
-        if options.layout and (usual := names.layout(options.layout).normalize) != config.normalize.to_dict():
+        usual = names.layout(options.layout).normalize if options.layout else None
+        if usual and usual != config.normalize.to_dict():
             print(f"  These weights have seen RGB of {usual}; normalize in the config is another.", file=sys.stderr)
     return fill(weights, create)
 
@@ -275,6 +282,19 @@ def _without(name: str, into: str) -> str | None:
     if not into:
         return name
     return f"{collection}/{path.removeprefix(f'{into}/')}" if path.startswith(f"{into}/") else None
+
+
+def _print_differences(path: pathlib.Path, theirs: dict, ours: ConfigDict) -> None:
+    """Names what another run's network is built with, or has seen, otherwise than this config says."""
+    ours = json.loads(json.dumps(ours.to_dict()))
+    changed = [
+        f"{section}.{key}: there {value}, here {ours[section][key]}"
+        for section in ("model", "normalize")
+        for key, value in theirs[section].items()
+        if key in ours[section] and ours[section][key] != value
+    ]
+    if changed and jax.process_index() == 0:
+        print(f"The run in {path} has another config: {'; '.join(changed)}.", file=sys.stderr)
 
 
 def _options(values: dict) -> str:

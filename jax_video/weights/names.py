@@ -83,14 +83,14 @@ class Layout:
       source: whose they are.
       table: {their module: (our module, kind)}.
       keywords: {pattern of our networks' names: keywords with which they compute the same function}.
-      normalize: what their networks expect of RGB in 0 to 255, section `normalize` of a config.
+      normalize: what their networks expect of RGB in 0 to 255, section `normalize` of a config; None: not known.
       renamed: (pattern, replacement): names of older files as they are called now.
     """
 
     source: str
     table: dict
     keywords: dict[str, dict]
-    normalize: dict
+    normalize: dict | None
     renamed: tuple = ()
 
 
@@ -112,7 +112,14 @@ LAYOUTS = {
     "cost": Layout(
         "CoST's authors' PyTorch code: C2D, C3D and CoST",
         COST,
-        {r"(c2d|c3d_3x1x1|c3d_3x3x3|cost_a|cost_b)_resnet\d+": {"pool": "code", "stem": "5x7x7"}},
+        {
+            r"(c2d|c3d_3x1x1|c3d_3x3x3|cost_a|cost_b)_resnet\d+": {
+                "pool": "code",
+                "stem": "5x7x7",
+                "kernel_size": 3,
+                "share_weights": True,
+            }
+        },
         IMAGENET,
     ),
     "i3d": Layout(
@@ -121,7 +128,7 @@ LAYOUTS = {
         {r"inception3d": {}},
         {"mean": (127.5,) * 3, "deviation": (127.5,) * 3},
     ),
-    "jax_video": Layout("this library: any of its networks, arrays as they are", {}, {r".*": {}}, IMAGENET),
+    "jax_video": Layout("this library: any of its networks, arrays as they are", {}, {r".*": {}}, None),
 }
 
 
@@ -146,7 +153,7 @@ class Translation:
     """Weights under our names and in our axes."""
 
     arrays: dict[str, np.ndarray]  # "params/…" and "batch_stats/…"; by their own names what the layout does not know
-    origin: dict | None  # what `to_theirs` needs to give back the same: {"layout", "counters", "dtypes"}
+    origin: dict | None  # what `to_theirs` needs to give back the same: {"layout", "counters", "dtypes", "renamed"}
     problems: list[str]  # arrays that the layout knows otherwise, one line each
 
 
@@ -158,11 +165,13 @@ def to_ours(name: str, weights: dict[str, np.ndarray]) -> Translation:
     """
     found = layout(name)
     _check_layout(name, weights)
-    counters, dtypes = {}, {}
-    result = Translation({}, {"layout": name, "counters": counters, "dtypes": dtypes}, [])
+    counters, dtypes, renamed = {}, {}, {}
+    result = Translation({}, {"layout": name, "counters": counters, "dtypes": dtypes, "renamed": renamed}, [])
     while weights:
         theirs = next(iter(weights))
         array, current = weights.pop(theirs), _current(found, theirs)
+        if current != theirs:
+            renamed[current] = theirs
         module, _, leaf = current.rpartition(".")
         counter = leaf == COUNTER and array.size == 1
         if (place := _place(name, f"{module}.running_var" if counter else current)) is None:
@@ -185,13 +194,15 @@ def to_theirs(name: str, arrays: dict[str, np.ndarray], *, origin: dict | None, 
     """Our weights under a source's names, in its axes and types.
 
     Args:
-      origin: what `to_ours` told where the weights came from this layout.
+      origin: what `to_ours` told where the weights came from this layout: older names, and no counters, come back so.
       steps: of training since.
 
     Raises:
       UserError: weights that the layout has no name for, in one message.
     """
-    origin = origin if origin and origin["layout"] == name else {"counters": {}, "dtypes": {}}
+    known = origin is not None and origin["layout"] == name
+    origin = origin if known else {"counters": {}, "dtypes": {}, "renamed": {}}
+    counts = name != "jax_video" and not (known and not origin["counters"])
     weights, problems = {}, []
     for ours, array in arrays.items():
         place = their_name(name, ours)
@@ -201,7 +212,7 @@ def to_theirs(name: str, arrays: dict[str, np.ndarray], *, origin: dict | None, 
             continue
         theirs = place[0]
         weights[theirs] = np.ascontiguousarray(arranged.astype(origin["dtypes"].get(theirs, array.dtype), copy=False))
-        if name != "jax_video" and ours.endswith("/var"):
+        if counts and ours.endswith("/var"):
             counter = theirs.rpartition(".")[0] + "." + COUNTER
             weights[counter] = np.array(origin["counters"].get(counter, 0) + steps, np.int64)
     if problems:
@@ -209,7 +220,7 @@ def to_theirs(name: str, arrays: dict[str, np.ndarray], *, origin: dict | None, 
             f"layout {name} ({layout(name).source}) has no place for {len(problems)} arrays of this network:\n  "
             + "\n  ".join(problems)
         )
-    return weights
+    return {origin["renamed"].get(theirs, theirs): array for theirs, array in weights.items()}
 
 
 def their_name(name: str, ours: str) -> tuple[str, str, str] | None:

@@ -264,6 +264,14 @@ def test_a_run_starts_from_another_runs_folder(tmp_path, capsys):
     )
     checkpoints.close()
 
+    initial_state(config_of(tmp_path / "run"))
+    assert "has another config" not in capsys.readouterr().err
+    other = config_of(tmp_path / "run", stem="table1")
+    other.normalize.mean = (127.5,) * 3
+    initial_state(other)
+    said = f"The run in {tmp_path / 'run'} has another config: model.stem: there hara, here table1; normalize.mean: "
+    assert said in capsys.readouterr().err
+
     config, expected = config_of(tmp_path / "run"), state_lib.named_leaves(source.ema)
     config.init_from.skip = ("fc/*",)
     found = leaves(initial_state(config, 8))
@@ -287,12 +295,21 @@ def test_a_run_starts_from_a_file_of_our_own(tmp_path):
     assert all(np.array_equal(leaf, source[name]) for name, leaf in leaves(initial_state(config)).items())
 
 
+@pytest.mark.parametrize(("key", "value"), [("share_weights", False), ("kernel_size", 5), ("pool", "paper")])
+def test_what_the_authors_of_cost_do_not_have(key, value):
+    theirs = {"name": "cost_a_resnet50", "pool": "code"}
+    merge.check_keywords("cost", ConfigDict(theirs))
+    with pytest.raises(UserError, match=f"weights in layout cost are of networks with {key}="):
+        merge.check_keywords("cost", ConfigDict(theirs | {key: value}))
+
+
 def test_mistakes(file, tmp_path):
     for path, layout, expected in (
         (file, "", "r3d.pth: a weight file needs a layout: one of torchvision, 3d-resnets, cost, i3d, jax_video"),
         (file, "hara", "there is no layout 'hara'"),
         (file, "torchvision", "not weights in layout torchvision"),
-        (tmp_path / "nosuch", "3d-resnets", "nosuch: there is no such file"),
+        (tmp_path / "nosuch", "3d-resnets", "nosuch: there is no such weight file or run.s folder"),
+        ("", "3d-resnets", "init_from.layout is '3d-resnets', but init_from.path, the weight file, is not given"),
         (tmp_path, "", "there is no checkpoint in .*: is this a run's folder"),
     ):
         with pytest.raises(UserError, match=expected):

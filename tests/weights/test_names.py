@@ -224,6 +224,20 @@ def test_what_has_no_place_keeps_its_name(theirs, array):
     assert translation.arrays[theirs] is array
 
 
+def test_older_names_come_back():
+    """And where nothing was counted, nothing is."""
+    old = {
+        "features.conv0.weight": np.ones((8, 3, 7, 7, 7), np.float32),
+        "features.denseblock1.denselayer2.norm.1.running_var": np.ones(8, np.float32),
+    }
+    translation = names.to_ours("3d-resnets", dict(old))
+    assert set(translation.arrays) == {"params/conv0/kernel", "batch_stats/denseblock1/1/norm1/var"}
+    assert_same(names.to_theirs("3d-resnets", translation.arrays, origin=translation.origin, steps=3), old)
+    today = names.to_theirs("3d-resnets", translation.arrays, origin=None, steps=3)
+    layer = "features.denseblock1.denselayer2.norm1"
+    assert set(today) == {"features.conv1.weight", f"{layer}.running_var", f"{layer}.num_batches_tracked"}
+
+
 def test_two_names_of_one_array_are_a_problem():
     both = {f"features.denseblock1.denselayer1.{name}.weight": np.ones(8, np.float32) for name in ("norm1", "norm.1")}
     translation = names.to_ours("torchvision", both)
