@@ -262,11 +262,13 @@ def check_network(meta: dict, config: dict, manifest: Manifest, workdir: pathlib
 
     Keywords of the network that a config leaves out are the checkpoint's.
     """
-    found = meta["config"]["model"]
-    if any(key not in found or found[key] != value for key, value in json.loads(json.dumps(config["model"])).items()):
+    found, given = meta["config"]["model"], json.loads(json.dumps(config["model"]))
+    changed = [f"model.{key}: {found.get(key)} -> {value}" for key, value in given.items() if found.get(key) != value]
+    if changed:
         raise CheckpointError(
-            f"the run in {workdir} is of the network {meta['config']['model']}, not {config['model']}: "
-            "give its config, or another --workdir."
+            f"the run in {workdir} is of another network than this config:\n  "
+            + "\n  ".join(changed)
+            + "\nGive the old values, or another --workdir."
         )
     _check_classes(meta, manifest, workdir)
 

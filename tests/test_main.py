@@ -196,19 +196,11 @@ def test_a_run_goes_on_only_as_it_began(trained, tmp_path):
     check_user_error(finished, "made with another config", "schedule.learning_rate: 0.01 -> 0.2", "seed: 0 -> 5")
 
     finished = start(trained, "--config.model.width=0.25", "--mode=test")
-    check_user_error(
-        finished,
-        "is of another network",
-        "arrays do not match",
-        "shape    params/conv1/kernel: found (7, 7, 7, 3, 4), expected (7, 7, 7, 3, 16)",
-        "shape    params/fc/kernel",
-    )
-    finished = start(trained, "--config.model.shortcut=A", "--mode=test")
-    check_user_error(finished, "extra    params/layer2/0/downsample/conv/kernel")
+    check_user_error(finished, "is of another network", "model.width: 0.0625 -> 0.25")
     finished = start(trained, "--config.model.stem=table1", "--mode=test")  # the same shapes, another function
-    check_user_error(finished, "is of the network", "'stem': 'hara'", "'stem': 'table1'")
+    check_user_error(finished, "is of another network", "model.stem: hara -> table1")
     finished = start(trained, "--config.model.name=stc_resnet50", "--mode=test")
-    check_user_error(finished, "missing  params/layer1/0/conv3/kernel")
+    check_user_error(finished, "model.name: resnet3d18 -> stc_resnet50")
 
     manifest = Manifest.read(trained.data / "manifest.jsonl")
     swapped = ("right", "left", *manifest.classes[2:])
