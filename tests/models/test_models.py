@@ -32,10 +32,7 @@ SMALL = {
     "c3d": ({"frames": 16, "size": 32}, (16, 32, 32)),
     "": (UNITS, (4, 16, 16)),
 }
-FAMILIES = [
-    *("resnet3d18", "stc_resnet18", "densenet3d121", "t3d121", "resnet50", "cost_b_resnet50"),
-    *("motion_stream", "st_resnet", "inception3d", "c3d"),
-]
+FAMILIES = ["resnet3d18", "t3d121", "cost_b_resnet50", "st_resnet", "inception3d", "c3d"]
 
 
 def of_family(name):
