@@ -244,15 +244,21 @@ class Checkpoints:
             self._manager.close()
 
 
-def read_network(workdir: str | pathlib.Path, mesh: Mesh) -> tuple[nnx.GraphDef, dict, dict]:
+def read_network(
+    workdir: str | pathlib.Path, mesh: Mesh, *, dtype: str | None = None
+) -> tuple[nnx.GraphDef, dict, dict]:
     """A run's network to test with: (definition, {"params", "batch_stats"}, meta) of its best sound checkpoint.
+
+    Args:
+      dtype: of the activations; by default the run's own.
 
     Raises:
       CheckpointError: there is none in this folder.
     """
     with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
         meta = checkpoints.best_meta()
-        definition, params, batch_stats = state_lib.abstract(ConfigDict(meta["config"]), len(meta["classes"]))
+        config = ConfigDict(meta["config"] | ({"dtype": dtype} if dtype else {}))
+        definition, params, batch_stats = state_lib.abstract(config, len(meta["classes"]))
         network, meta, step = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
     return definition, network, meta | {"step": step}
 

@@ -26,7 +26,6 @@ from ml_collections import ConfigDict, config_flags
 from jax_video import checkpoint, command, models, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.data import motions
-from jax_video.data.motions import read_manifest
 from jax_video.errors import UserError
 from jax_video.weights import files, merge, names
 
@@ -203,7 +202,7 @@ def _classes(path: str | pathlib.Path | None, config: ConfigDict, number: int) -
         return found, "", f"those of {path}"
     embedded = config.data.manifest == "motions"
     if number == len(motions.CLASSES) if embedded else pathlib.Path(config.data.manifest).exists():
-        manifest = read_manifest(config.data.manifest)
+        manifest = motions.read_manifest(config.data.manifest)
         if len(manifest.classes) == number:
             return list(manifest.classes), manifest.hash, f"{', '.join(manifest.classes[:3])}, … of {manifest.name}"
     return [str(index) for index in range(number)], "", f"0 to {number - 1}; --classes=FILE gives them names"

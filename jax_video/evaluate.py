@@ -203,12 +203,8 @@ def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Me
     Raises:
       UserError: no checkpoint, one of another network or other classes, or videos that cannot be read.
     """
-    with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
-        meta = checkpoints.best_meta()
-        checkpoint_lib.check_network(meta, config.to_dict(), manifest, workdir)
-        whole = ConfigDict(config.to_dict() | {"model": meta["config"]["model"]})
-        definition, params, batch_stats = state_lib.abstract(whole, len(manifest.classes))
-        network, meta, step = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
+    definition, network, meta = checkpoint_lib.read_network(workdir, mesh, dtype=config.dtype)
+    checkpoint_lib.check_network(meta, config.to_dict(), manifest, workdir)
     protocol = config.test
     scores = score_videos(
         make_eval_step(
@@ -228,7 +224,7 @@ def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Me
     )
     values = metrics.video_metrics(scores.scores, scores.label, len(manifest.classes))
     listed = sum(video.split == "test" for video in manifest.videos)
-    result = _subject(config, manifest, step) | {
+    result = _subject(config, manifest, meta["step"]) | {
         "videos": len(scores.video),
         "of": listed,
         "top1": values["top1"],

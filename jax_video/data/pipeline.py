@@ -137,8 +137,9 @@ def test_batches(
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
 ) -> Iterator[Batch]:
     """Batches of the given views, in the order of `test_rows`; rows without a view have mask 0."""
-    load = functools.partial(_test_sample, manifest, sampling, list(views), test_rows(views, batch))
-    samples = grain.MapDataset.range(len(test_rows(views, batch))).map(load)
+    rows = test_rows(views, batch)
+    load = functools.partial(_test_sample, manifest, sampling, list(views), rows)
+    samples = grain.MapDataset.range(len(rows)).map(load)
     return _iterate(_HostRows(samples, batch, hosts).batch(batch // hosts.count), workers)
 
 

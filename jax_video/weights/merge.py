@@ -239,7 +239,7 @@ def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_
         state = create()
         leaves = state_lib.named_leaves({"params": state.params, "batch_stats": state.batch_stats})
         fresh = {name: leaves[name] for name in weights.merged.fresh}
-        return dataclasses.replace(state, params={}, batch_stats={}, ema=None), fresh
+        return dataclasses.replace(state, params={}, batch_stats={}, ema=None if state.ema is None else {}), fresh
 
     # What was found is not drawn: XLA leaves it out, where it would be a second copy of the network. And each array
     # leaves the host as it goes to the device.
@@ -250,8 +250,8 @@ def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_
         lambda path, _: jax.device_put(arrays.pop(jax.tree_util.keystr(path, simple=True, separator="/"))),
         weights.shapes,
     )
-    averaged = jax.eval_shape(create).ema is not None
-    return dataclasses.replace(state, **network, ema=jax.tree.map(jnp.copy, network) if averaged else None)
+    averages = None if state.ema is None else jax.tree.map(jnp.copy, network)
+    return dataclasses.replace(state, **network, ema=averages)
 
 
 def check_keywords(layout: str, model: ConfigDict) -> None:

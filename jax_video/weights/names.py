@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 
+from jax_video import state as state_lib
 from jax_video.errors import UserError
 
 # Axes: O and I are channels out and in, t h w time and space, v views; 1 is an axis of one that the other side lacks.
@@ -70,7 +71,7 @@ I3D = {
     "{block}.{branch}.conv3d": ("{block}/{branch}/conv3d", CONV_3D),
     "{block}.{branch}.bn": ("{block}/{branch}/bn", BATCH_NORM),
 }
-IMAGENET = {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)}
+IMAGENET = state_lib.IMAGENET._asdict()
 # Before torch 0.4 a dense layer's modules were called norm.1 and so on.
 _OLD_DENSE_LAYER = (r"(denselayer\d+)\.(conv|norm)\.(\d)", r"\1.\2\3")
 
