@@ -1,7 +1,9 @@
 import csv
+import dataclasses
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +11,12 @@ import time
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
 from jax_video import prepare
-from jax_video.data import motions, video
+from jax_video.data import flow, motions, video
 from jax_video.data.manifest import MISSING, Manifest
+from jax_video.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -116,8 +120,8 @@ def test_weizmann_by_person(test_data, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "expected one source of folder, ucf101, hmdb51, got none"),
-        (["imagenet", "--videos=x", "--out=y"], "expected one source of folder, ucf101, hmdb51, got imagenet"),
+        ([], "expected one source of folder, .*ucf101, hmdb51, .*manifest, motions, got none"),
+        (["imagenet", "--videos=x", "--out=y"], "expected one source of folder, .*motions, got imagenet"),
         (["folder", "extra", "--videos=x", "--out=y"], "got folder extra"),
         (["folder", "--videos=x"], "expected --videos=DIR, .* and --out=DIR"),
         (["folder", "--videos={none}", "--out={out}"], "is not a folder; --videos names the folder"),
@@ -127,6 +131,15 @@ def test_weizmann_by_person(test_data, tmp_path):
         (["folder", "--videos={clips}", "--workers=0", "--out={out}"], "workers"),
         (["folder", "--video={clips}", "--out={out}"], "Unknown command line flag 'video'"),
         (["folder", "--videos={clips}", "--out={file}"], "cannot write to .*File exists"),
+        (
+            ["folder", "--videos={clips}", "--out={clips}", "--flow=dis"],
+            "is the folder of the videos, among which flow",
+        ),
+        (["manifest", "--out={empty}", "--flow=dis"], "cannot read the manifest .*python -m jax_video.prepare"),
+        (["manifest", "--out={empty}"], "nothing to do for a set that is prepared: --flow=METHOD"),
+        (["motions", "--out={out}", "--videos={clips}"], "--videos: not for motions, whose videos are known"),
+        (["motions", "--out={out}", "--seed=3"], "--seed: not for motions"),
+        (["motions", "--out={out}", "--flow=farneback"], "value should be one of <tvl1|dis>"),
     ],
 )
 def test_a_user_error_is_one_message_and_exit_code_2(arguments, message, clips, tmp_path):
@@ -137,6 +150,69 @@ def test_a_user_error_is_one_message_and_exit_code_2(arguments, message, clips, 
     assert re.search(message, done.stderr)
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def with_flow(clips, tmp_path_factory) -> pathlib.Path:
+    """The folder of a prepared set, one of whose videos has changed since, and then got its flow."""
+    root = tmp_path_factory.mktemp("with flow")
+    shutil.copytree(clips, root / "videos")
+    out = root / "out"
+    run("folder", f"--videos={root / 'videos'}", "--seed=1", f"--out={out}")
+    frames = np.random.default_rng(0).integers(0, 255, (4, 32, 48, 3), np.uint8)
+    motions.encode(root / "videos" / "run" / "boris_0.mp4", frames)
+    return out
+
+
+def test_flow_is_stored_for_all_that_can_be_read_and_goes_on_where_it_was(with_flow):
+    arguments = ("manifest", f"--out={with_flow}", "--flow=dis", "--flow_side=32")
+    before = Manifest.read(with_flow / "manifest.jsonl")
+    done = run(*arguments)
+    assert "flow: 9 of 10 videos in " in done.stdout and "10/10" in done.stderr
+    assert "no flow: run/boris_0.mp4: only 4 of 6 frames decode" in done.stdout
+    with open(with_flow / "broken_flow.csv", newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["path", "run/boris_0.mp4"]
+    manifest = Manifest.read(with_flow / "manifest.jsonl")
+    assert manifest == dataclasses.replace(before, flow=str(with_flow / "flow"))
+    with pytest.raises(UserError, match="1 of the 10 videos of 'videos' have no flow in .*, e.g. run/boris_0.mp4"):
+        flow.check_stored(manifest)
+
+    # As a stop leaves it: one is missing, one is half written, under another name.
+    files = {path: path.stat().st_mtime_ns for path in (with_flow / "flow").rglob("*.flow")}
+    first = next(iter(files))
+    content = first.read_bytes()
+    first.rename(first.with_name(".abc.part"))
+    run(*arguments)
+    after = {path: path.stat().st_mtime_ns for path in (with_flow / "flow").rglob("*.flow")}
+    assert {path for path in files if after[path] != files[path]} == {first} and len(after) == len(files) == 9
+    assert first.read_bytes() == content and not list((with_flow / "flow").rglob(".*"))
+
+    done = run(*arguments[:2], "--flow=tvl1", "--flow_side=32", expected=2)
+    assert re.search("holds flow of method dis.*asked for was method tvl1.*: remove .* or choose another", done.stderr)
+    done = run("folder", f"--videos={with_flow.parent / 'videos'}", "--seed=1", f"--out={with_flow}")
+    assert Manifest.read(with_flow / "manifest.jsonl").flow == manifest.flow  # it is kept without being asked for
+
+
+def test_the_embedded_set_can_be_written(tmp_path, monkeypatch):
+    made = motions.make(tmp_path / "cache", train=8, val=0, test=0, frames=2, width=16, height=16)
+    monkeypatch.setattr(motions, "make", lambda: made)
+    with flagsaver.flagsaver(out=str(tmp_path / "out")):
+        prepare.main(["motions"])
+    assert Manifest.read(tmp_path / "out" / "manifest.jsonl") == Manifest.read(made)
+
+
+def test_videos_without_labels_are_for_knowledge_transfer(clips, tmp_path):
+    done = run("unlabelled", f"--videos={clips}", f"--out={tmp_path}", "--workers=1")
+    assert f"--config=configs/transfer.py:data={tmp_path}" in done.stdout
+    found = Manifest.read(tmp_path / "manifest.jsonl")
+    assert found.classes == () and found.select("train") and all(video.label is None for video in found.videos)
+
+
+def test_a_folder_is_indexed_and_gets_its_flow_at_once(clips, tmp_path):
+    run("folder", f"--videos={clips}", f"--out={tmp_path}", "--flow=tvl1", "--flow_side=16")
+    manifest = Manifest.read(tmp_path / "manifest.jsonl")
+    flow.check_stored(manifest)
+    assert flow.read_settings(manifest.flow) == flow.Settings("tvl1", 16)
 
 
 def test_no_videos_of_a_list_is_a_user_error(test_data, tmp_path):
@@ -169,13 +245,20 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file():
     """Built-in functions stand for decoders: what they are given decides how they end."""
     assert list(prepare.check([0.0, 60.0, 0.0], workers=1, timeout=2, probe=time.sleep)) == [
         (0, None),
-        (1, "decoding takes longer than 2 s"),
+        (1, "not done after 2 s"),
         (2, None),
     ]
     crashes = dict(prepare.check([signal.SIGSEGV, signal.SIGABRT], workers=2, timeout=60, probe=signal.raise_signal))
     assert crashes == {0: "the decoder crashes (SIGSEGV)", 1: "the decoder crashes (SIGABRT)"}
     assert dict(prepare.check([3], workers=4, timeout=60, probe=os._exit)) == {0: "the decoder crashes (exit code 3)"}
     assert list(prepare.check([], workers=4, timeout=60)) == []
+    slow = prepare.check([0.0, 60.0], workers=2, timeout=lambda seconds: 60 - seconds, probe=time.sleep)
+    assert sorted(slow) == [(0, None), (1, "not done after 0 s")]
+
+
+def test_what_is_no_fault_of_a_file_stops_it():
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        list(prepare.check(["/nowhere/at/all"], workers=1, timeout=60, probe=os.mkdir))
 
 
 def test_check_gives_what_probe_says(clips):
@@ -190,7 +273,8 @@ def running(group: int) -> list[str]:
     return [args[0] for pgid, stat, *args in rows if int(pgid) == group and not stat.startswith("Z")]
 
 
-def test_ctrl_c_ends_with_one_line_and_no_manifest(test_data, tmp_path):
+@pytest.mark.parametrize("killed", [False, True])
+def test_ctrl_c_ends_with_one_line_and_no_manifest_and_no_process_outlives_it(killed, test_data, tmp_path):
     source = test_data / "kinetics400" / "val" / "R6llTwEh07w_000000_000010.mp4"
     (tmp_path / "videos" / "a").mkdir(parents=True)
     for i in range(300):
@@ -207,10 +291,14 @@ def test_ctrl_c_ends_with_one_line_and_no_manifest(test_data, tmp_path):
     started = ""
     while "| 1/300" not in started and "| 2/300" not in started:  # Until it is in the middle of its work.
         started += process.stderr.read(1)
-    os.killpg(process.pid, signal.SIGINT)
+    if killed:
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert stdout == "" and stderr.splitlines()[-1] == "stopped" and "Traceback" not in stderr
+    assert process.returncode == (-signal.SIGKILL if killed else 130)
+    assert stdout == "" and "Traceback" not in stderr
+    assert killed or stderr.splitlines()[-1] == "stopped"
     assert os.listdir(tmp_path / "out") == []
     deadline = time.monotonic() + 10
     while running(process.pid) and time.monotonic() < deadline:

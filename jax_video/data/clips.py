@@ -1,7 +1,8 @@
 """Which frames make a clip: pure functions from a video's number of frames to frame indices.
 
 A clip is `length` frames, `stride` apart; its span is `(length - 1) * stride + 1`. A video shorter than the span is
-looped: stride and start stay, indices wrap around. Only a video without frames is an error.
+looped: stride and start stay, indices wrap around. With `reflect` it has the largest stride that fits, and where not
+even 1 does, its frames run forth and back (ST-ResNet §4). Only a video without frames is an error.
 """
 
 import numpy as np
@@ -9,13 +10,17 @@ import numpy as np
 from jax_video.errors import UserError
 
 
-def random_clip(frames: int, length: int, stride: int, rng: np.random.Generator) -> np.ndarray:
+def random_clip(
+    frames: int, length: int, stride: int, rng: np.random.Generator, *, reflect: bool = False
+) -> np.ndarray:
     """A training clip: every start that fits is equally likely. Returns int64 [length], each in [0, frames)."""
-    return _clip(int(rng.integers(_last_start(frames, length, stride) + 1)), frames, length, stride)
+    stride = _fitting(frames, length, stride) if reflect else stride
+    start = int(rng.integers(_last_start(frames, length, stride) + 1))
+    return _inside(_clip(start, length, stride), frames, reflect)
 
 
 def test_clips(
-    frames: int, length: int, stride: int, *, clips: str = "nonoverlap", number: int = 10
+    frames: int, length: int, stride: int, *, clips: str = "nonoverlap", number: int = 10, reflect: bool = False
 ) -> list[np.ndarray]:
     """The clips that a test averages over.
 
@@ -28,10 +33,12 @@ def test_clips(
         (CoST §4); a single one is the middle of the video. In a short video they may coincide. "spread": a single clip
         of `number` frames from the first to the last of the video (ST-ResNet §4).
       number: for "uniform" and "spread".
+      reflect: whether a short video is seen at a smaller stride, and then forth and back, instead of looped.
 
     Returns:
       A list of int64 [length] ([number] of "spread"), each in [0, frames).
     """
+    stride = _fitting(frames, length, stride) if reflect else stride
     last = _last_start(frames, length, stride)
     match clips:
         case "nonoverlap":
@@ -41,7 +48,6 @@ def test_clips(
         case "uniform" if number > 1:
             starts = [(2 * last * i + number - 1) // (2 * (number - 1)) for i in range(number)]  # Rounded half up.
         case "spread" if number > 1:
-            _last_start(frames, length, stride)
             return [(2 * (frames - 1) * np.arange(number, dtype=np.int64) + number - 1) // (2 * (number - 1))]
         case "spread":
             raise UserError(f"a spread test clip: expected a number of at least 2 frames, got {number}")
@@ -49,17 +55,24 @@ def test_clips(
             raise UserError(f"uniform test clips: expected a number of at least 1, got {number}")
         case _:
             raise UserError(f'unknown test clips {clips!r}; known: "nonoverlap", "uniform", "spread"')
-    return [_clip(start, frames, length, stride) for start in starts]
+    return [_inside(_clip(start, length, stride), frames, reflect) for start in starts]
 
 
 def segment_clips(
-    frames: int, length: int, stride: int, number: int, rng: np.random.Generator | None = None
+    frames: int,
+    length: int,
+    stride: int,
+    number: int,
+    rng: np.random.Generator | None = None,
+    *,
+    reflect: bool = False,
 ) -> np.ndarray:
     """One clip from each of `number` equal parts of a video (T3D+TSN; Wang et al. 2016), int64 [number, length].
 
     The starts that fit are what is divided: each clip starts anywhere in its part, or without `rng` in its middle. In a
     video with fewer starts than parts, clips coincide.
     """
+    stride = _fitting(frames, length, stride) if reflect else stride
     starts = _last_start(frames, length, stride) + 1
     if number < 1:
         raise UserError(f"segments: expected at least 1, got {number}")
@@ -68,8 +81,8 @@ def segment_clips(
         first = part * starts // number
         last = max(first, (part + 1) * starts // number - 1)
         start = (first + last) // 2 if rng is None else rng.integers(first, last + 1)
-        clips.append(_clip(int(start), frames, length, stride))
-    return np.stack(clips)
+        clips.append(_clip(int(start), length, stride))
+    return _inside(np.stack(clips), frames, reflect)
 
 
 def _last_start(frames: int, length: int, stride: int) -> int:
@@ -78,5 +91,18 @@ def _last_start(frames: int, length: int, stride: int) -> int:
     return max(0, frames - (length - 1) * stride - 1)
 
 
-def _clip(start: int, frames: int, length: int, stride: int) -> np.ndarray:
-    return (start + stride * np.arange(length, dtype=np.int64)) % frames
+def _fitting(frames: int, length: int, stride: int) -> int:
+    """The largest stride, no larger than this one and at least 1, at which a clip fits into the video."""
+    return min(stride, max(1, (frames - 1) // (length - 1))) if length > 1 else stride
+
+
+def _clip(start: int, length: int, stride: int) -> np.ndarray:
+    return start + stride * np.arange(length, dtype=np.int64)
+
+
+def _inside(indices: np.ndarray, frames: int, reflect: bool) -> np.ndarray:
+    """Indices past a video's end as frames of it: 0 1 2 0 1 2 0 of three frames, reflected 0 1 2 2 1 0 0."""
+    if not reflect:
+        return indices % frames
+    turned = indices % (2 * frames)
+    return np.minimum(turned, 2 * frames - 1 - turned)

@@ -13,6 +13,8 @@ import pathlib
 import tempfile
 from collections.abc import Iterable
 
+import numpy as np
+
 from jax_video.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -43,10 +45,11 @@ class Manifest:
     classes: tuple[str, ...]
     root: str  # Absolute folder of the videos.
     videos: tuple[Video, ...]
+    flow: str | None = None  # Absolute folder of the videos' stored optical flow; None: it is computed when needed.
 
     @property
     def hash(self) -> str:
-        """SHA-256 of everything but `root`: the same data in another folder is the same data."""
+        """SHA-256 of everything but `root` and `flow`: the same data in another folder is the same data."""
         return _hash(self.name, self.classes, map(_row, self.videos))
 
     def select(self, split: str) -> list[tuple[int, Video]]:
@@ -55,15 +58,31 @@ class Manifest:
             raise UserError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
         return [(i, video) for i, video in enumerate(self.videos) if video.split == split and video.error is None]
 
+    def keep(self, fraction: float) -> "Manifest":
+        """The set with this part of its training videos: of every class alike, at least one, always the same ones."""
+        if not 0 < fraction <= 1:
+            raise UserError(f"data.fraction is {fraction}: expected a part of the training videos, above 0 and up to 1")
+        if fraction == 1:
+            return self
+        classes = collections.defaultdict(list)
+        for index, video in self.select("train"):
+            classes[video.label].append(index)
+        dropped = set()
+        for number, members in enumerate(classes.values()):
+            order = np.random.default_rng(number).permutation(members)
+            dropped.update(order[max(1, round(fraction * len(members))) :].tolist())
+        videos = tuple(video for index, video in enumerate(self.videos) if index not in dropped)
+        return dataclasses.replace(self, videos=videos)
+
     def write(self, path: str | os.PathLike) -> None:
-        """Writes the file whole or not at all; a root beside or below it is stored relative, so both can move."""
+        """Writes the file whole or not at all; folders beside or below it are stored relative, so all can move."""
         path = pathlib.Path(path).absolute()
-        root = pathlib.Path(self.root).absolute()
         header = {
             "format": _FORMAT,
             "name": self.name,
             "classes": self.classes,
-            "root": os.fspath(root.relative_to(path.parent) if root.is_relative_to(path.parent) else root),
+            "root": _relative(self.root, path.parent),
+            "flow": None if self.flow is None else _relative(self.flow, path.parent),
             "videos": len(self.videos),
             "hash": self.hash,
         }
@@ -98,13 +117,14 @@ class Manifest:
                 f"cannot read the manifest {path} ({error.strerror}); make one with python -m jax_video.prepare"
             ) from error
 
-        header = _parse(path, 1, lines[0])
+        header = {"flow": None} | _parse(path, 1, lines[0])
         if header.get("format") != _FORMAT:
             raise UserError(
                 f"{path}:1: not a manifest of format {_FORMAT} (found format {header.get('format')!r}); "
                 "make one with python -m jax_video.prepare"
             )
-        _check_types(path, 1, header, {"name": str, "classes": list, "root": str, "videos": int, "hash": str})
+        types = {"name": str, "classes": list, "root": str, "flow": str | None, "videos": int, "hash": str}
+        _check_types(path, 1, header, types)
         classes = tuple(header["classes"])
         if not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
             raise UserError(f"{path}:1: class names must be different strings, got {header['classes']}")
@@ -120,10 +140,20 @@ class Manifest:
         repeated = [name for name, count in collections.Counter(video.path for video in videos).items() if count > 1]
         if repeated:
             raise UserError(f"{path}: {len(repeated)} videos are listed more than once, e.g. {repeated[0]!r}")
-        manifest = cls(header["name"], classes, str((path.parent / header["root"]).absolute()), videos)
+        root, flow = (
+            None if folder is None else str((path.parent / folder).absolute())
+            for folder in (header["root"], header["flow"])
+        )
+        manifest = cls(header["name"], classes, root, videos, flow)
         if manifest.hash != header["hash"]:
             raise UserError(f"{path}: the content does not match its hash: the file was changed; run prepare again")
         return manifest
+
+
+def _relative(folder: str, parent: pathlib.Path) -> str:
+    """A folder as the manifest in `parent` stores it."""
+    absolute = pathlib.Path(folder).absolute()
+    return os.fspath(absolute.relative_to(parent) if absolute.is_relative_to(parent) else absolute)
 
 
 def _row(video: Video) -> str:

@@ -19,15 +19,18 @@ from typing import NamedTuple, TypedDict
 import grain
 import numpy as np
 
-from jax_video.data import clips, transforms, video
-from jax_video.data.manifest import Manifest
+from jax_video.data import clips, flow, transforms, video
+from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError
 
+CHANNELS = {"rgb": 3, "flow": flow.CHANNELS}  # of each stream
 
-class Batch(TypedDict):
-    """What a step gets; B rows, all arrays NumPy until they are placed on devices."""
+
+class Batch(TypedDict, total=False):
+    """What a step gets; B rows, all arrays NumPy until they are placed on devices. It has the streams that it needs."""
 
     rgb: np.ndarray  # [B, T, H, W, 3] or of several clips [B, N, T, H, W, 3], uint8, normalised on the device
+    flow: np.ndarray  # [B, T, H, W, 20] or of several clips, uint8: x and y of the ten fields about each frame
     label: np.ndarray  # [B] int32
     video: np.ndarray  # [B] int32, index in the manifest
     mask: np.ndarray  # [B] float32, 0 = padding (test only)
@@ -42,10 +45,13 @@ class Sampling:
     stride: int  # between its frames
     short_side: int  # of the resized frames, in pixels
     size: int  # of the square crop, in pixels
-    crop: str = "corners"  # where training crops: "random", "corners" (one of five) or "center"
+    crop: str = "corners"  # where training crops, one of transforms.CROPS; "scales" and "sizes" are resized to `size`
     flip: bool = True  # whether training flips half of the clips
     jitter: tuple[int, ...] = ()  # (least, most): training draws the short side from there (CoST §4.1)
     segments: int = 0  # clips of a video that the network takes together, one from each of as many parts; 0: just one
+    streams: tuple[str, ...] = ("rgb",)  # what a batch holds: RGB, "flow" or both
+    strides: tuple[int, ...] = ()  # (least, most): training draws the stride from there (ST-ResNet §4)
+    flow_method: str = "tvl1"  # one of flow.METHODS, for flow that the manifest has not stored
 
     def __post_init__(self):
         if min(self.frames, self.stride, self.size) < 1 or self.size > self.short_side:
@@ -60,8 +66,27 @@ class Sampling:
             )
         if self.segments < 0:
             raise UserError(f"clip.segments is {self.segments}: expected a number of clips, or 0 for single ones.")
-        if self.crop not in ("random", "corners", "center"):
-            raise UserError(f"clip.crop is {self.crop!r}: choose random, corners or center.")
+        if self.crop not in transforms.CROPS:
+            raise UserError(f"clip.crop is {self.crop!r}: choose {', '.join(transforms.CROPS)}.")
+        if tuple(self.streams) not in (("rgb",), ("flow",), ("rgb", "flow")):
+            raise UserError(f"clip.streams is {tuple(self.streams)}: choose ('rgb',), ('flow',) or ('rgb', 'flow').")
+        if self.strides and (len(self.strides) != 2 or not 1 <= self.strides[0] <= self.strides[1]):
+            raise UserError(
+                f"clip.strides is {tuple(self.strides)}: expected the least and the most of the stride, from 1, or () "
+                f"to leave it at {self.stride}."
+            )
+        if self.flow_method not in flow.METHODS:
+            raise UserError(f"clip.flow_method is {self.flow_method!r}: choose {', '.join(flow.METHODS)}.")
+        if "flow" in self.streams and (self.jitter or self.short_side < flow.LEAST_SIDE):
+            raise UserError(
+                f"clip.jitter is {tuple(self.jitter)} and clip.short_side {self.short_side}: flow is computed at one "
+                f"short side of at least {flow.LEAST_SIDE}; set clip.jitter=() and vary clip.crop."
+            )
+
+    @property
+    def reflect(self) -> bool:
+        """Whether a short video is seen at a smaller stride, then forth and back, as in ST-ResNet §4; else looped."""
+        return bool(self.strides) or "flow" in self.streams
 
 
 CROPS = {"center": ("center",), "three": ("first", "center", "last"), "full": ("full",)}
@@ -121,7 +146,7 @@ def train_batches(
     videos = manifest.select("train")
     if not videos:
         raise UserError(f"manifest {manifest.name!r} has no readable training video: look at prepare's table.")
-    load = functools.partial(_train_sample, manifest.root, videos, sampling)
+    load = functools.partial(_train_sample, manifest, videos, sampling)
     samples = grain.MapDataset.range(len(videos)).seed(seed).shuffle().repeat().random_map(load)
     batches = _HostRows(samples, batch, hosts).batch(batch // hosts.count)[first_step:]
     return _iterate(batches, workers)
@@ -170,20 +195,28 @@ def views(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol
         )
     found = []
     for index, entry in manifest.select(split):
-        clip = (entry.frames, sampling.frames, sampling.stride)
+        first, count = _usable(entry, sampling)
+        clip = (count, sampling.frames, sampling.stride)
         if sampling.segments:
-            wanted = [clips.segment_clips(*clip, sampling.segments)]
+            wanted = [clips.segment_clips(*clip, sampling.segments, reflect=sampling.reflect)]
         else:
-            wanted = clips.test_clips(*clip, clips=protocol.clips, number=protocol.number)
+            wanted = clips.test_clips(*clip, clips=protocol.clips, number=protocol.number, reflect=sampling.reflect)
         size = _test_size(sampling, protocol.crop, entry.height, entry.width)
         mirrored = (False, True) if protocol.flip else (False,)
         found += [
-            View(index, frames, crop, flip, size)
+            View(index, first + frames, crop, flip, size)
             for frames in wanted
             for crop in CROPS[protocol.crop]
             for flip in mirrored
         ]
     return found
+
+
+def check_flow(manifest: Manifest, sampling: Sampling) -> None:
+    """Raises UserError where clips need flow, and what is stored of it is not all, or of other frames."""
+    if "flow" in sampling.streams and manifest.flow is not None:
+        flow.check_side(manifest, sampling.short_side)
+        flow.check_stored(manifest)
 
 
 def _test_size(sampling: Sampling, crop: str, height: int, width: int) -> tuple[int, int]:
@@ -196,54 +229,90 @@ def _test_size(sampling: Sampling, crop: str, height: int, width: int) -> tuple[
     return tuple(sampling.short_side + (side - sampling.short_side) // ROUNDED * ROUNDED for side in sides)
 
 
-def _train_sample(root: str, videos: list, sampling: Sampling, position: int, rng: np.random.Generator) -> Batch:
+def _train_sample(
+    manifest: Manifest, videos: list, sampling: Sampling, position: int, rng: np.random.Generator
+) -> Batch:
     failed = 0
     for attempt in range(len(videos)):
         index, entry = videos[(position + attempt) % len(videos)]
-        path = os.path.join(root, entry.path)
-        if sampling.segments:
-            wanted = clips.segment_clips(entry.frames, sampling.frames, sampling.stride, sampling.segments, rng)
-        else:
-            wanted = clips.random_clip(entry.frames, sampling.frames, sampling.stride, rng)
+        wanted = _random_clips(entry, sampling, rng)
         least, most = sampling.jitter or (sampling.short_side,) * 2
         try:
-            side = int(rng.integers(least, most + 1))
-            frames = video.decode(path, wanted.ravel(), frames=entry.frames, short_side=side)
+            streams = _load(manifest, entry, wanted, sampling, short_side=int(rng.integers(least, most + 1)))
         except video.VideoError:
             failed = failed or 1 + index
             continue
-        frames = transforms.crop(frames, sampling.size, sampling.crop, rng)  # [T, size, size, 3]
-        if sampling.flip and rng.random() < 0.5:
-            frames = transforms.flip(frames)
-        return _row(_clips(frames, wanted), entry.label, index, mask=1, failed=failed)
-    raise UserError(f"none of the {len(videos)} training videos in {root} can be read: has the folder moved?")
+        height, width = next(iter(streams.values())).shape[1:3]
+        box = transforms.draw_box(height, width, sampling.size, sampling.crop, rng)
+        flip = sampling.flip and rng.random() < 0.5
+        streams = _looked_at(streams, wanted, box, (sampling.size,) * 2, flip)
+        return _row(streams, entry.label, index, mask=1, failed=failed)
+    raise UserError(f"none of the {len(videos)} training videos in {manifest.root} can be read: has the folder moved?")
 
 
 def _test_sample(manifest: Manifest, sampling: Sampling, views: list, rows: list, position: int) -> Batch:
-    place, wanted = rows[position]
+    place, is_view = rows[position]
     view = views[place]
     entry = manifest.videos[view.video]
-    blank = np.zeros((*view.frames.shape, *view.size, 3), np.uint8)
-    if not wanted:
+    blank = {name: np.zeros((*view.frames.shape, *view.size, CHANNELS[name]), np.uint8) for name in sampling.streams}
+    if not is_view:
         return _row(blank, 0, 0, mask=0, failed=0)
     try:
-        path = os.path.join(manifest.root, entry.path)
-        frames = video.decode(path, view.frames.ravel(), frames=entry.frames, short_side=sampling.short_side)
+        streams = _load(manifest, entry, view.frames, sampling, short_side=sampling.short_side)
     except video.VideoError:
         return _row(blank, entry.label, view.video, mask=0, failed=1 + view.video)
-    frames = transforms.crop(frames, view.size, "center" if view.crop == "full" else view.crop)
-    frames = transforms.flip(frames) if view.flip else frames
-    return _row(_clips(frames, view.frames), entry.label, view.video, mask=1, failed=0)
+    height, width = next(iter(streams.values())).shape[1:3]
+    box = transforms.draw_box(height, width, view.size, "center" if view.crop == "full" else view.crop)
+    streams = _looked_at(streams, view.frames, box, view.size, view.flip)
+    return _row(streams, entry.label, view.video, mask=1, failed=0)
 
 
-def _clips(frames: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Frames [N T, H, W, 3] as the clips [N, T, H, W, 3], or the single one [T, H, W, 3], that were wanted."""
-    return frames.reshape(*wanted.shape, *frames.shape[1:])
+def _usable(entry: Video, sampling: Sampling) -> tuple[int, int]:
+    """(the first frame, how many) of a video that clips are cut from."""
+    return flow.usable(entry.frames) if "flow" in sampling.streams else (0, entry.frames)
 
 
-def _row(frames: np.ndarray, label: int | None, index: int, *, mask: float, failed: int) -> Batch:
+def _random_clips(entry: Video, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
+    """Frames of a training sample: int64 [T], or with segments [N, T]."""
+    first, count = _usable(entry, sampling)
+    stride = int(rng.integers(*sampling.strides, endpoint=True)) if sampling.strides else sampling.stride
+    clip = (count, sampling.frames, stride)
+    if sampling.segments:
+        return first + clips.segment_clips(*clip, sampling.segments, rng, reflect=sampling.reflect)
+    return first + clips.random_clip(*clip, rng, reflect=sampling.reflect)
+
+
+def _load(
+    manifest: Manifest, entry: Video, wanted: np.ndarray, sampling: Sampling, *, short_side: int
+) -> dict[str, np.ndarray]:
+    """The wanted frames, and the flow about them, whole: uint8 [N T, H, W, C] of each stream; or VideoError."""
+    streams = {}
+    if "rgb" in sampling.streams:
+        path = os.path.join(manifest.root, entry.path)
+        streams["rgb"] = video.decode(path, wanted.ravel(), frames=entry.frames, short_side=short_side)
+    if "flow" in sampling.streams:
+        streams["flow"] = flow.stacks(
+            manifest, entry, wanted.ravel(), short_side=short_side, method=sampling.flow_method
+        )
+    return streams
+
+
+def _looked_at(
+    streams: dict[str, np.ndarray], wanted: np.ndarray, box: transforms.Box, size: tuple[int, int], flip: bool
+) -> dict[str, np.ndarray]:
+    """All streams through one box, resized to `size`, mirrored or not: [*wanted.shape, *size, C] of each."""
+    looked_at = {}
+    for name, frames in streams.items():
+        frames = transforms.resize(transforms.crop(frames, box), size)
+        if flip:
+            frames = flow.flip(frames) if name == "flow" else transforms.flip(frames)
+        looked_at[name] = frames.reshape(*wanted.shape, *frames.shape[1:])
+    return looked_at
+
+
+def _row(streams: dict[str, np.ndarray], label: int | None, index: int, *, mask: float, failed: int) -> Batch:
     return Batch(
-        rgb=np.ascontiguousarray(frames),
+        **{name: np.ascontiguousarray(frames) for name, frames in streams.items()},
         label=np.int32(-1 if label is None else label),
         video=np.int32(index),
         mask=np.float32(mask),
@@ -262,7 +331,8 @@ class _HostRows(grain.MapDataset):
         self._batch, self._rows, self._hosts = batch, batch // hosts.count, hosts
 
     def __len__(self) -> int:
-        return min(len(self._parent) // self._hosts.count, sys.maxsize)
+        # Endless is half of what Python can count: Grain divides it by the batch in floats, and 1 would round it up.
+        return min(len(self._parent) // self._hosts.count, sys.maxsize // 2)
 
     def __getitem__(self, index):
         if isinstance(index, slice):

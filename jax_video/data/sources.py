@@ -60,8 +60,7 @@ def folder(
       UserError: no class folders with videos in them, or a rule that does not fit them.
     """
     _check_folder(videos)
-    if not 0 < fraction < 0.5:
-        raise UserError(f"the fraction for test, and again for validation, must be between 0 and 0.5, got {fraction}")
+    _check_fraction(fraction)
     found, ignored = find_videos(videos)
     folders = sorted(path.name for path in videos.iterdir() if path.is_dir() and not path.name.startswith("."))
     with_splits = bool(folders) and all(name.lower() in _SPLIT_FOLDERS for name in folders)
@@ -103,6 +102,24 @@ def folder(
         rows = _split_by_fraction(rows, fraction, seed, ("test", "val"))
         notes.append(f"of every class {fraction:.0%} is for test and as much for validation (seed {seed})")
     return Listing(videos.absolute().name, classes, videos, tuple(rows), tuple(notes))
+
+
+def unlabelled(videos: pathlib.Path, *, fraction: float = 0.1, seed: int = 0) -> Listing:
+    """Any folder of videos, at any depth, for knowledge transfer: no labels are read, and there are no classes.
+
+    The fraction is for test, and as much for validation, drawn by `seed`.
+
+    Raises:
+      UserError: no videos, or a fraction that cannot be.
+    """
+    _check_fraction(fraction)
+    found, ignored = find_videos(videos)
+    if not found:
+        raise UserError(f"no videos in {videos}: looked for {' '.join(sorted(EXTENSIONS))} in it and below")
+    rows = [Video(path.as_posix(), None, "train", 0, 0.0, 0, 0, None, path.stem) for path in found]
+    rows = _split_by_fraction(rows, fraction, seed, ("test", "val"))
+    notes = [*_ignored_note(ignored), f"{fraction:.0%} is for test and as much for validation (seed {seed})"]
+    return Listing(videos.absolute().name, (), videos, tuple(rows), tuple(notes))
 
 
 def ucf101(videos: pathlib.Path, *, annotations: pathlib.Path | None = None, split: int = 1, seed: int = 0) -> Listing:
@@ -167,7 +184,7 @@ def hmdb51(videos: pathlib.Path, *, annotations: pathlib.Path | None = None, spl
     )
 
 
-SOURCES = {"folder": folder, "ucf101": ucf101, "hmdb51": hmdb51}
+SOURCES = {"folder": folder, "unlabelled": unlabelled, "ucf101": ucf101, "hmdb51": hmdb51}
 
 
 def _official(
@@ -242,7 +259,7 @@ def _split_by_fraction(rows: list[Video], fraction: float, seed: int, splits: tu
     rows = list(rows)
     for label, members in by_class.items():
         count = min(max(1, round(fraction * len(members))), (len(members) - 1) // len(splits))
-        order = np.random.default_rng([seed, label]).permutation(members)
+        order = np.random.default_rng([seed, label or 0]).permutation(members)  # a label of None: all are one class
         for part, split in enumerate(splits):
             for i in order[part * count : (part + 1) * count]:
                 rows[i] = dataclasses.replace(rows[i], split=split)
@@ -322,6 +339,11 @@ def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror})") from error
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 0.5:
+        raise UserError(f"the fraction for test, and again for validation, must be between 0 and 0.5, got {fraction}")
 
 
 def _check_folder(path: pathlib.Path) -> None:

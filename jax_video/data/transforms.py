@@ -1,4 +1,9 @@
-"""Spatial transforms of a clip, uint8 [T, H, W, 3]: one decision for all its frames, so that motion stays motion."""
+"""Spatial transforms of a clip, uint8 [T, H, W, C]: one decision for all its frames, so that motion stays motion.
+
+C is 3 for RGB, 20 or 2 for flow, whose values no resizing changes.
+"""
+
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -8,18 +13,20 @@ from jax_video.errors import UserError
 # The pipeline runs one process per core: OpenCV's own threads would fight over them.
 cv2.setNumThreads(0)
 
+CROPS = ("center", "corners", "random", "scales", "sizes")  # of training
+_SCALES = np.array([256, 224, 192, 168]) / 224  # of a crop's sides, for a motion stream
+_STRETCH = 0.25  # of a crop's sides, at most, either way, for an appearance stream
+_BORDER = 0.25  # of what a crop leaves of the frame, at most, lies between it and a border
+
 
 def resize_short(frames: np.ndarray, size: int) -> np.ndarray:
-    """Resizes so that the short side is `size`, keeping the aspect ratio: [T, H, W, 3] -> [T, H', W', 3].
+    """Resizes so that the short side is `size`, keeping the aspect ratio: [T, H, W, C] -> [T, H', W', C].
 
     Linear interpolation reads two pixels along each axis. What it skips where a frame shrinks by more than that comes
     back as flicker, which a network for motion would see: such a frame is first halved, by averages over 2x2 pixels,
     as often as needed.
     """
-    height, width = resized(frames.shape[1], frames.shape[2], size)
-    if (height, width) == frames.shape[1:3]:
-        return frames
-    return np.stack([_resize(frame, (width, height)) for frame in frames])
+    return resize(frames, resized(frames.shape[1], frames.shape[2], size))
 
 
 def resized(height: int, width: int, size: int) -> tuple[int, int]:
@@ -28,32 +35,56 @@ def resized(height: int, width: int, size: int) -> tuple[int, int]:
     return round(height * size / short), round(width * size / short)
 
 
+def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes to height and width, whatever becomes of the aspect ratio: [T, H, W, C] -> [T, *size, C]."""
+    if frames.shape[1:3] == size:
+        return frames
+    return np.stack([_resize(frame, size[::-1]) for frame in frames])
+
+
 def _resize(frame: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """[H, W, 3] -> [shape[1], shape[0], 3]."""
+    """[H, W, C] -> [shape[1], shape[0], C]."""
     while frame.shape[1] >= 2 * shape[0] and frame.shape[0] >= 2 * shape[1]:
         frame = cv2.resize(frame, (frame.shape[1] // 2, frame.shape[0] // 2), interpolation=cv2.INTER_AREA)
     return cv2.resize(frame, shape, interpolation=cv2.INTER_LINEAR)
 
 
-def crop(
-    frames: np.ndarray, size: int | tuple[int, int], where: str, rng: np.random.Generator | None = None
-) -> np.ndarray:
-    """Cuts the same square, or rectangle, from every frame: [T, H, W, 3] -> [T, size, size, 3], a view.
+class Box(NamedTuple):
+    """A rectangle of a frame, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def draw_box(
+    height: int, width: int, size: int | tuple[int, int], where: str, rng: np.random.Generator | None = None
+) -> Box:
+    """The rectangle that is cut out of every frame of a clip, inside the frame.
 
     Args:
-      frames: uint8 [T, H, W, 3].
+      height, width: of the frames.
       size: side of the square in pixels, or height and width.
       where: "center"; "first" and "last": at the top left and the bottom right; "corners": one of the four corners or
-        the centre, each with probability 1/5 (STC §4); "random": anywhere.
-      rng: needed for "corners" and "random".
+        the centre, each with probability 1/5 (STC §4); "random": anywhere; "scales": as "corners", height and width
+        each one of 256, 224, 192 and 168 for a size of 224 and in proportion for others (ST-ResNet §4, motion);
+        "sizes": height and width each within 25 % of the size, no further from a border of the frame than a quarter
+        of what is left over (ST-ResNet §4, appearance). The last two are at most the frame, and still to be resized.
+      rng: needed for "corners", "random", "scales" and "sizes".
 
     Raises:
       UserError: the frames are smaller than that.
     """
-    height, width = frames.shape[1:3]
     high, wide = (size, size) if isinstance(size, int) else size
     if height < high or width < wide:
         raise UserError(f"cannot crop {wide}x{high} from frames of {width}x{height}; resize them to larger ones")
+    match where:
+        case "scales":
+            high, wide = (round(high * _SCALES[rng.integers(4)]), round(wide * _SCALES[rng.integers(4)]))
+        case "sizes":
+            high, wide = (round(side * rng.uniform(1 - _STRETCH, 1 + _STRETCH)) for side in (high, wide))
+    high, wide = min(high, height), min(wide, width)
     bottom, right = height - high, width - wide
     center = (bottom // 2, right // 2)
     match where:
@@ -63,15 +94,28 @@ def crop(
             top, left = 0, 0
         case "last":
             top, left = bottom, right
-        case "corners":
+        case "corners" | "scales":
             top, left = [center, (0, 0), (0, right), (bottom, 0), (bottom, right)][rng.integers(5)]
         case "random":
             top, left = rng.integers(bottom + 1), rng.integers(right + 1)
+        case "sizes":
+            top, left = (_near_a_border(slack, rng) for slack in (bottom, right))
         case _:
-            raise UserError(f'unknown crop {where!r}; known: "center", "first", "last", "corners", "random"')
-    return frames[:, top : top + high, left : left + wide]
+            raise UserError(f"unknown crop {where!r}; known: {', '.join(CROPS)}, first, last")
+    return Box(int(top), int(left), high, wide)
+
+
+def _near_a_border(slack: int, rng: np.random.Generator) -> int:
+    """A place among the 0 to `slack` that fit, in the first or the last quarter of them."""
+    distance = rng.integers(int(slack * _BORDER) + 1)
+    return int(rng.choice((distance, slack - distance)))
+
+
+def crop(frames: np.ndarray, box: Box) -> np.ndarray:
+    """Cuts the same rectangle from every frame: [T, H, W, C] -> [T, box.height, box.width, C], a view."""
+    return frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
 
 
 def flip(frames: np.ndarray) -> np.ndarray:
-    """Mirrors left and right: [T, H, W, 3] -> [T, H, W, 3], a view."""
+    """Mirrors left and right: [T, H, W, C] -> [T, H, W, C], a view."""
     return frames[:, :, ::-1]

@@ -4,10 +4,11 @@ A frame's index is its place in the order in which the decoder hands frames out,
 never enter a result, so a variable frame rate needs no special case.
 """
 
-import bisect
 import contextlib
 import dataclasses
+import functools
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import av
@@ -100,16 +101,39 @@ def decode(
     if not wanted or wanted[0] < 0:
         raise ValueError(f"frame indices must be at least one and not negative, got {list(indices)}")
 
+    image = _image_of(short_side)
+    images = _decode_by_seeking(path, wanted, frames, image) if frames is not None else None
+    if images is None:
+        images = _decode_in_order(path, wanted, image)
+    return np.stack([images[int(index)] for index in indices])
+
+
+def frames_in_order(path: str | os.PathLike, *, short_side: int | None = None) -> Iterator[np.ndarray]:
+    """All frames of a video, uint8 [H, W, 3] each, upright RGB; one at a time, so that any length fits in memory.
+
+    They are what `decode` gives, and so is the meaning of `short_side`.
+
+    Raises:
+      VideoError: the file cannot be read, or is damaged after the frames already given.
+    """
+    image = _image_of(short_side)
+    with _opened(path) as (container, stream):
+        for count, frame in enumerate(container.decode(stream)):
+            if count == 0:
+                first = frame
+            _check_size(path, frame, first, count)
+            yield image(frame)
+
+
+def _image_of(short_side: int | None) -> Callable[[av.VideoFrame], np.ndarray]:
+    """The function from a decoded frame to the image that users get."""
     reformatter = av.video.reformatter.VideoReformatter()  # Keeps its tables from frame to frame.
 
     def image(frame: av.VideoFrame) -> np.ndarray:
         rgb = _rgb(frame, reformatter)
         return rgb if short_side is None else transforms.resize_short(rgb[None], short_side)[0]
 
-    images = _decode_by_seeking(path, wanted, frames, image) if frames is not None else None
-    if images is None:
-        images = _decode_in_order(path, wanted, image)
-    return np.stack([images[int(index)] for index in indices])
+    return image
 
 
 def _decode_in_order(
@@ -139,29 +163,22 @@ def _decode_by_seeking(
     try:
         # A decoder hides damage behind what it decoded before, so after a seek it would hide it differently: explode.
         with _opened(path, err_detect="explode") as (container, stream):
-            packets = [
-                (packet.pts, packet.pos, packet.size, packet.is_keyframe)  # Not the data.
-                for packet in container.demux(stream)
-                if packet.size > 0 and not packet.is_discard
-            ]
-            places = {time: (position, size) for time, position, size, _ in packets if time is not None}
-            times = sorted(places)
-            if not len(times) == len(packets) == count > wanted[-1]:
+            packets = _index_of(path).read(container, stream)
+            if packets is None or not len(packets.times) == count > wanted[-1]:
                 return None
-            keyframes = sorted(bisect.bisect_left(times, time) for time, _, _, is_keyframe in packets if is_keyframe)
-
             position = None  # Index of the frame decoded last.
             for index in wanted:
-                before = bisect.bisect_right(keyframes, index) - 1
+                before = np.searchsorted(packets.keyframes, index, side="right") - 1
                 if before < 0:
                     return None
-                if position is None or keyframes[before] > position + 1:
-                    position = keyframes[before] - 1
-                    decoder = _decode_from(container, stream, times[keyframes[before]], places)
+                keyframe = int(packets.keyframes[before])
+                if position is None or keyframe > position + 1:
+                    position = keyframe - 1
+                    decoder = _decode_from(container, stream, int(packets.times[keyframe]), packets)
                 while position < index:
                     position += 1
                     frame = next(decoder, None)
-                    if frame is None or frame.pts != times[position]:
+                    if frame is None or frame.pts != packets.times[position]:
                         return None
                 images[index] = image(frame)
     except VideoError:
@@ -170,7 +187,7 @@ def _decode_by_seeking(
 
 
 def _decode_from(
-    container: av.container.InputContainer, stream: av.VideoStream, time: int, places: dict[int, tuple[int, int]]
+    container: av.container.InputContainer, stream: av.VideoStream, time: int, packets: "_Packets"
 ) -> Iterator[av.VideoFrame]:
     """The frames from the keyframe at `time` on; ends early where packets are not at their places.
 
@@ -178,12 +195,80 @@ def _decode_from(
     """
     container.seek(time, stream=stream)
     for packet in container.demux(stream):
-        if packet.size > 0 and places.get(packet.pts) != (packet.pos, packet.size):
+        if packet.size > 0 and not packets.holds(packet):
             return
         for frame in packet.decode():
             # Frames shown before the keyframe belong to an open group of pictures whose first half was not decoded.
             if frame.pts is None or frame.pts >= time:
                 yield frame
+
+
+@dataclasses.dataclass(frozen=True)
+class _Packets:
+    """The packets of a video stream in presentation order, one for each frame; without their data."""
+
+    times: np.ndarray  # [P] int64, ascending
+    places: np.ndarray  # [P, 2] int64: position in the file, size
+    keyframes: np.ndarray  # ascending indices into the P packets
+
+    def holds(self, packet: av.Packet) -> bool:
+        if packet.pts is None:
+            return False
+        index = min(np.searchsorted(self.times, packet.pts), len(self.times) - 1)
+        return (self.times[index], *self.places[index]) == (packet.pts, *_place(packet))
+
+
+class _Index:
+    """The packets of one file, read once, when its first clip is: a clip of a long video costs only its own frames."""
+
+    def __init__(self):
+        self._lock = threading.Lock()  # Grain reads in several threads.
+        self._known = False
+        self._packets = None
+
+    def read(self, container: av.container.InputContainer, stream: av.VideoStream) -> _Packets | None:
+        """The packets; None where timestamps do not put them in order."""
+        with self._lock:
+            if not self._known:
+                self._packets = _read_packets(container, stream)
+                self._known = True
+            return self._packets
+
+
+def _index_of(path: str | os.PathLike) -> _Index:
+    status = os.stat(path)
+    with _INDICES:
+        return _known_index(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+
+
+_INDICES = threading.Lock()
+
+
+@functools.lru_cache(maxsize=4)  # Of the files read last: two hours of video have an index of 5 MB.
+def _known_index(path: str, size: int, modified: int) -> _Index:
+    return _Index()
+
+
+_MISSING = np.iinfo(np.int64).min  # For a timestamp or position that a packet does not have.
+_PACKET = np.dtype([("time", np.int64), ("place", np.int64, 2), ("keyframe", np.bool_)])
+
+
+def _read_packets(container: av.container.InputContainer, stream: av.VideoStream) -> _Packets | None:
+    rows = (
+        (_MISSING if packet.pts is None else packet.pts, _place(packet), packet.is_keyframe)
+        for packet in container.demux(stream)
+        if packet.size > 0 and not packet.is_discard
+    )
+    packets = np.fromiter(rows, _PACKET)
+    packets = packets[np.argsort(packets["time"])]
+    times = packets["time"].copy()  # Each in one piece of memory, for a search to be quick.
+    if _MISSING in times[:1] or not np.all(np.diff(times)):
+        return None
+    return _Packets(times, packets["place"].copy(), np.flatnonzero(packets["keyframe"]))
+
+
+def _place(packet: av.Packet) -> tuple[int, int]:
+    return _MISSING if packet.pos is None else packet.pos, packet.size
 
 
 @contextlib.contextmanager

@@ -78,6 +78,28 @@ def test_uniform_clips_are_evenly_spread_over_the_whole_video(frames, length, st
         assert_clip(clip, frames, length, stride)
 
 
+@given(**sizes, number=st.integers(2, 7), seed=st.integers(0, 99))
+def test_reflecting_lowers_the_stride_of_short_videos_then_turns_back(frames, length, stride, number, seed):
+    fits = (length - 1) * stride < frames
+    fitting = max([s for s in range(1, stride + 1) if (length - 1) * s < frames], default=1)
+    forth_and_back = [*range(frames), *range(frames)[::-1]] * (length // frames + 1)
+
+    def several(rng, reflect):
+        yield clips.random_clip(frames, length, stride, rng, reflect=reflect)
+        yield from clips.segment_clips(frames, length, stride, number, rng, reflect=reflect)
+        for mode in ("nonoverlap", "uniform"):
+            yield from clips.test_clips(frames, length, stride, clips=mode, number=number, reflect=reflect)
+
+    for clip in several(np.random.default_rng(seed), True):
+        if length <= frames:
+            assert (np.diff(clip) == fitting).all() and 0 <= clip[0] and clip[-1] < frames
+        else:
+            assert clip.tolist() == forth_and_back[:length]
+    if fits:  # a long enough video is seen as without it
+        both = [list(map(list, several(np.random.default_rng(seed), reflect))) for reflect in (False, True)]
+        assert both[0] == both[1]
+
+
 def test_worked_examples():
     assert [list(clip) for clip in clips.test_clips(10, 3, 1)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     assert [list(clip) for clip in clips.test_clips(5, 4, 2)] == [[0, 2, 4, 1]]

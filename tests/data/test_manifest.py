@@ -40,6 +40,24 @@ def test_a_root_below_the_manifest_moves_with_it(manifest, tmp_path):
     assert moved.hash == inside.hash
 
 
+def test_flow_is_stored_like_the_root_and_may_be_left_out(manifest, tmp_path):
+    path = tmp_path / "set" / "manifest.jsonl"
+    for folder in (tmp_path / "set" / "flow", tmp_path / "elsewhere"):
+        with_flow = dataclasses.replace(manifest, flow=str(folder))
+        with_flow.write(path)
+        assert Manifest.read(path) == with_flow
+        assert with_flow.hash == manifest.hash
+    dataclasses.replace(manifest, flow=str(tmp_path / "set" / "flow")).write(path)
+    (tmp_path / "set").rename(tmp_path / "moved")
+    path = tmp_path / "moved" / "manifest.jsonl"
+    assert Manifest.read(path).flow == str(tmp_path / "moved" / "flow")
+
+    header, *rows = path.read_text(encoding="utf-8", errors="surrogateescape").removesuffix("\n").split("\n")
+    old = json.dumps({key: value for key, value in json.loads(header).items() if key != "flow"})
+    path.write_text("\n".join([old, *rows]) + "\n", encoding="utf-8", errors="surrogateescape")
+    assert Manifest.read(path) == manifest
+
+
 def test_the_hash_is_of_the_content_but_not_of_the_place(manifest):
     assert dataclasses.replace(manifest, root="/elsewhere").hash == manifest.hash
     others = [
@@ -98,6 +116,7 @@ def edit(line: int, **changes):
         (lambda lines: ["[1, 2]"], r":1: expected a JSON object"),
         (edit(0, classes=["run", "run"]), ":1: class names must be different"),
         (edit(0, root=...), ":1: 'root' is missing"),
+        (edit(0, flow=3), ":1: 'flow' is 3, expected str | None"),
         (lambda lines: lines[:-1], "the header promises 6 videos, 5 follow"),
         (lambda lines: [*lines[:-1], lines[-1][:30]], r":7: not JSON"),
         (edit(3, split="dev"), ":4: split is 'dev', expected one of train, val, test"),

@@ -115,6 +115,11 @@ def test_hosts_hold_contiguous_rows_of_the_global_batch(manifest, count):
     assert_equal(joined(parts), take_test(manifest, views, batch=8))
 
 
+def test_a_batch_may_be_one_row(manifest):
+    rows = take(4, manifest, batch=1)
+    assert_equal([{k: np.concatenate([row[k] for row in rows]) for k in rows[0]}], take(1, manifest))
+
+
 def test_an_epoch_has_every_video_once(manifest):
     rows = np.concatenate([batch["video"] for batch in take(8, manifest, batch=6)])  # three epochs
     epochs = rows.reshape(3, 16)
@@ -156,7 +161,8 @@ def test_training_draws_the_short_side_and_testing_does_not(manifest):
         """The short side that a clip of whole frames was resized to before its centre was cut out."""
         path = pathlib.Path(manifest.root, manifest.videos[index].path)
         for size in range(20, 25):
-            frames = transforms.crop(video.decode(path, range(FRAMES), short_side=size), 20, "center")
+            box = transforms.draw_box(size, size, 20, "center")
+            frames = transforms.crop(video.decode(path, range(FRAMES), short_side=size), box)
             if any(np.array_equal(rgb, frames[start : start + 8]) for start in range(FRAMES - 8 + 1)):
                 return size
         raise AssertionError("neither of them")

@@ -90,6 +90,20 @@ def test_a_class_called_train_is_a_class(tmp_path):
     assert sources.folder(touch(tmp_path, "train/1.mp4", "bus/1.mp4")).classes == ("bus", "train")
 
 
+def test_any_folder_of_videos_without_labels(tmp_path):
+    root = touch(tmp_path, *(f"{place}{i}.mp4" for place in ("", "a/", "a/b/c/") for i in range(10)), "a/notes.txt")
+    listing = sources.unlabelled(root)
+    assert (listing.classes, len(listing.videos)) == ((), 30)
+    assert all(video.label is None and video.error is None for video in listing.videos)
+    assert {split: len(found) for split, found in by_split(listing).items()} == {"train": 24, "val": 3, "test": 3}
+    assert by_split(listing) == by_split(sources.unlabelled(root)) != by_split(sources.unlabelled(root, seed=1))
+    assert "1 files (.txt 1)" in listing.notes[0]
+    with pytest.raises(UserError, match="no videos in .*: looked for .*.mp4"):
+        sources.unlabelled(touch(tmp_path / "other", "x.txt"))
+    with pytest.raises(UserError, match="must be between 0 and 0.5, got 0.5"):
+        sources.unlabelled(root, fraction=0.5)
+
+
 def test_symbolic_links_are_followed_and_loops_end(tmp_path):
     touch(tmp_path / "store", "x.mp4", "more/y.mp4")
     root = touch(tmp_path / "set", "a/1.mp4")

@@ -202,11 +202,37 @@ def test_a_count_that_does_not_fit_the_packets_still_gives_the_right_frames(tmp_
     np.testing.assert_array_equal(video.decode(path, [30], frames=FRAMES - 1), video.decode(path, [30]))
 
 
+def test_packets_are_read_once_for_all_clips_of_a_file(tmp_path, monkeypatch):
+    """And again where another file has taken its place."""
+    forbid_decoding_in_order(monkeypatch)
+    read = []
+    original = video._read_packets
+    monkeypatch.setattr(video, "_read_packets", lambda *args: read.append(1) or original(*args))
+    path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
+    before = [video.decode(path, [index], frames=FRAMES) for index in (3, 30, 14, 3)]
+    np.testing.assert_array_equal(before[0], before[3])
+    assert len(read) == 1
+    write(path, 255 - moving_bars(), options=GOP)
+    after = video.decode(path, [30], frames=FRAMES)
+    assert len(read) == 2
+    assert np.abs(after.astype(int) - 255 + before[1]).mean() < 6
+
+
 def test_frames_are_resized_as_they_are_decoded(tmp_path):
     path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
     expected = transforms.resize_short(video.decode(path, [5, 9]), 30)
     np.testing.assert_array_equal(video.decode(path, [5, 9], short_side=30), expected)
     assert expected.shape == (2, 30, 40, 3)
+
+
+def test_all_frames_come_one_by_one_as_by_their_indices(tmp_path):
+    path = write(tmp_path / "bars.mp4", moving_bars())
+    for short_side in (None, 30):
+        frames = np.stack(list(video.frames_in_order(path, short_side=short_side)))
+        np.testing.assert_array_equal(frames, video.decode(path, range(FRAMES), short_side=short_side))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(video.VideoError):
+        next(video.frames_in_order(path))
 
 
 def test_odd_path_names(tmp_path):

@@ -1,0 +1,336 @@
+"""Optical flow: what it measures, what is kept of it, and that a batch's two streams are of one place and one time."""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import pathlib
+
+import cv2
+import numpy as np
+import pytest
+
+from jax_video.data import flow, motions, pipeline, video
+from jax_video.data.manifest import Manifest, Video
+from jax_video.errors import UserError
+
+HEIGHT, WIDTH = 48, 64
+SETTINGS = flow.Settings("dis", HEIGHT)
+
+
+def moving(frames: int, seed: int = 0) -> np.ndarray:
+    """A texture that moves 3 pixels to the right and 2 up per frame: uint8 [frames, HEIGHT, WIDTH, 3]."""
+    noise = np.random.default_rng(seed).standard_normal((HEIGHT + 2 * frames, WIDTH + 3 * frames, 3))
+    texture = cv2.GaussianBlur(noise, (0, 0), 2)
+    texture = np.clip(128 + 40 * texture / texture.std(), 0, 255).astype(np.uint8)
+    lefts = 3 * np.arange(frames)[::-1]
+    return np.stack([texture[2 * t : 2 * t + HEIGHT, left : left + WIDTH] for t, left in enumerate(lefts)])
+
+
+def listed(path: str, frames: int, split: str = "train") -> Video:
+    return Video(path, 0, split, frames, 25.0, WIDTH, HEIGHT, None, path)
+
+
+def manifest_of(root: pathlib.Path, *videos: Video, flow_folder: str | None = None) -> Manifest:
+    return Manifest("moving", ("up",), str(root), videos, flow_folder)
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory) -> Manifest:
+    """A video of 14 frames, for training and for test."""
+    root = tmp_path_factory.mktemp("moved")
+    for name in ("a.mp4", "b.mp4"):
+        motions.encode(root / name, moving(14))
+    return manifest_of(root, listed("a.mp4", 14), listed("b.mp4", 14, "test"))
+
+
+def stored(manifest: Manifest, folder: pathlib.Path, settings: flow.Settings = SETTINGS) -> Manifest:
+    """The same with the flow of its videos in a folder."""
+    flow.open_folder(folder, settings)
+    for entry in manifest.videos:
+        flow.store(pathlib.Path(manifest.root, entry.path), flow.stored_path(folder, entry), entry.frames, settings)
+    return dataclasses.replace(manifest, flow=str(folder))
+
+
+def median(fields: np.ndarray) -> np.ndarray:
+    """Median x and y in pixels of uint8 [..., H, W, 20 or 2]."""
+    return np.median(flow.decode_values(fields).reshape(-1, 2), axis=0)
+
+
+@pytest.mark.parametrize("method", flow.METHODS)
+def test_the_flow_of_a_moved_pattern_is_its_motion(method, moved, tmp_path):
+    """Through the video's encoder, the flow, its JPEG, and back."""
+    manifest = stored(moved, tmp_path / "flow", SETTINGS._replace(method=method))
+    fields = flow.stacks(manifest, manifest.videos[0], np.arange(5, 9), short_side=HEIGHT)
+    assert fields.shape == (4, HEIGHT, WIDTH, 20) and fields.dtype == np.uint8
+    np.testing.assert_allclose(median(fields), [3, -2], atol=0.2)
+    np.testing.assert_allclose(median(flow.flip(fields)), [-3, -2], atol=0.2)
+    computed = flow.stacks(moved, moved.videos[0], np.arange(5, 9), short_side=HEIGHT, method=method)
+    np.testing.assert_allclose(median(computed), [3, -2], atol=0.2)
+    assert abs(computed.astype(int) - fields).mean() < 0.2  # by JPEG; in steps of .16 px
+
+
+def test_tvl1_follows_fast_motions():
+    """With pyramid steps of 1.25, which OpenCV has by default, it finds less than 6 of the 15 pixels."""
+    noise = np.random.default_rng(0).standard_normal((128, 175, 3))
+    texture = cv2.GaussianBlur(noise, (0, 0), 4)
+    texture = np.clip(128 + 40 * texture / texture.std(), 0, 255).astype(np.uint8)
+    (field,) = flow.compute([texture[:, 15:], texture[:, :160]], "tvl1")
+    np.testing.assert_allclose(median(field), [15, 0], atol=0.2)
+
+
+def test_encoding_rounds_to_a_step_and_clips():
+    pixels = np.array([-50, -20, -1, -0.08, 0, 0.08, 1, 20, 50], np.float32)
+    assert flow.encode(pixels).tolist() == [1, 1, 122, 127, 128, 129, 134, 255, 255]
+    inside = np.linspace(-20, 20, 999)
+    assert abs(flow.decode_values(flow.encode(inside)) - inside).max() <= 0.5 * 20 / 127 + 1e-5
+
+
+def test_a_flip_mirrors_the_image_and_the_sign_of_x():
+    fields = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 20), np.uint8)
+    flipped = flow.flip(fields).astype(int)
+    np.testing.assert_array_equal(flipped[..., 1::2], fields[:, :, ::-1, 1::2])
+    np.testing.assert_array_equal(flipped[..., ::2], np.minimum(256 - fields[:, :, ::-1, ::2].astype(int), 255))
+    still = np.full((1, 2, 2, 2), 128, np.uint8)
+    np.testing.assert_array_equal(flow.flip(still), still)
+
+
+@pytest.fixture
+def numbered_fields(monkeypatch):
+    """Field i has x = 3 i and y = 3 i + 100, whatever the video."""
+
+    def compute(images, method):
+        for index, (image, _) in enumerate(itertools.pairwise(images)):
+            yield np.full((*image.shape[:2], 2), (3 * index, 3 * index + 100), np.uint8)
+
+    monkeypatch.setattr(flow, "compute", compute)
+
+
+@pytest.mark.parametrize(
+    ("frames", "frame", "expected"),
+    [
+        (14, 5, range(10)),
+        (14, 8, range(3, 13)),
+        (8, 0, [0, 0, 0, 0, 0, 0, 1, 2, 3, 4]),
+        (8, 7, [2, 3, 4, 5, 6, 6, 6, 6, 6, 6]),
+        (2, 1, [0] * 10),
+    ],
+)
+def test_the_fields_of_a_frame_are_the_ten_about_it(frames, frame, expected, numbered_fields, tmp_path):
+    motions.encode(tmp_path / "a.mp4", moving(frames))
+    manifest = stored(manifest_of(tmp_path, listed("a.mp4", frames)), tmp_path / "flow")
+    (fields,) = flow.stacks(manifest, manifest.videos[0], np.array([frame]), short_side=HEIGHT)
+    values = [value for index in expected for value in (3 * index, 3 * index + 100)]
+    assert abs(fields.astype(int) - values).max() <= 1  # by JPEG
+    if frame == 8:  # one read for neighbours, two where others lie between
+        both = flow.stacks(manifest, manifest.videos[0], np.array([8, 5]), short_side=HEIGHT)
+        np.testing.assert_array_equal(both[0], fields)
+
+
+def test_a_video_of_one_frame_does_not_move(tmp_path):
+    motions.encode(tmp_path / "a.mp4", moving(1))
+    alone = manifest_of(tmp_path, listed("a.mp4", 1))
+    for manifest in (alone, stored(alone, tmp_path / "flow")):
+        fields = flow.stacks(manifest, manifest.videos[0], np.array([0, 0]), short_side=24)
+        assert fields.shape == (2, 24, 32, 20) and (fields == 128).all()
+    assert flow.is_stored(tmp_path / "flow", alone.videos[0])
+
+
+def test_usable_frames_have_all_their_fields():
+    for frames in (1, 5, 10, 11, 12, 40):
+        first, count = flow.usable(frames)
+        assert 0 <= first and count >= 1 and first + count <= frames
+        indices = np.arange(first, first + count)
+        complete = (np.diff(flow.around(indices, frames)) == 1).all()
+        assert complete == (frames > 10)
+        if complete:
+            assert not (np.diff(flow.around(np.array([first - 1]), frames)) == 1).all()
+            assert not (np.diff(flow.around(np.array([first + count]), frames)) == 1).all()
+
+
+# ---- batches
+
+FRAMES = 40
+BOTH = pipeline.Sampling(
+    frames=3, stride=2, short_side=HEIGHT, size=28, streams=("rgb", "flow"), strides=(2, 4), flow_method="dis"
+)
+
+
+@pytest.fixture
+def places(monkeypatch) -> Manifest:
+    """Videos whose pixels tell frame, row and column, as RGB; as flow, column + 1 (x) and the field's number (y)."""
+    column, row = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+
+    def decode(path, indices, *, frames, short_side):
+        assert short_side == HEIGHT and max(indices) < frames
+        return np.stack([np.stack([np.full_like(row, index), row, column], -1) for index in indices]).astype(np.uint8)
+
+    def compute(images, method):
+        for image, _ in itertools.pairwise(images):
+            yield np.stack([image[..., 2] + 1, image[..., 0]], axis=-1)
+
+    monkeypatch.setattr(video, "decode", decode)
+    monkeypatch.setattr(flow, "compute", compute)
+    names = [f"{split}{number}.mp4" for split in ("train", "test") for number in range(4)]
+    return manifest_of(pathlib.Path("nowhere"), *(listed(name, FRAMES, name[:-5]) for name in names))
+
+
+def take(number: int, manifest: Manifest, sampling: pipeline.Sampling, batch: int = 4) -> dict[str, np.ndarray]:
+    """The rows of some training batches."""
+    with contextlib.closing(pipeline.train_batches(manifest, sampling, batch=batch, seed=0)) as batches:
+        taken = [next(batches) for _ in range(number)]
+    return {name: np.concatenate([one[name] for one in taken]) for name in taken[0]}
+
+
+@pytest.mark.parametrize("crop", ["center", "corners", "random", "scales", "sizes"])
+def test_both_streams_see_one_crop_one_flip_and_one_time(crop, places):
+    rows = take(10, places, dataclasses.replace(BOTH, crop=crop))
+    rgb, fields = rows["rgb"].astype(int), rows["flow"].astype(int)
+    assert rgb.shape == (40, 3, 28, 28, 3) and fields.shape == (40, 3, 28, 28, 20) and rows["flow"].dtype == np.uint8
+    np.testing.assert_array_equal(fields[..., 1::2], rgb[..., :1] + flow.OFFSETS)
+    flipped = rgb[:, 0, 0, 0, 2] > rgb[:, 0, 0, -1, 2]
+    assert 8 < flipped.sum() < 32
+    columns = np.where(flipped[:, None, None, None, None], 256 - fields[..., ::2], fields[..., ::2]) - 1
+    assert abs(columns - rgb[..., 2:]).max() <= (1 if crop in ("scales", "sizes") else 0)  # by resizing
+    sides = {(row[0, -1, 0, 1] - row[0, 0, 0, 1], abs(row[0, 0, -1, 2] - row[0, 0, 0, 2])) for row in rgb}
+    assert (len(sides) > 5) == (crop in ("scales", "sizes")), "the size of the crop"
+    assert (rgb[:, 1:, ..., 1:] == rgb[:, :1, ..., 1:]).all(), "one crop for all frames"
+
+
+def test_one_stream_alone_and_several_clips(places):
+    rows = take(1, places, dataclasses.replace(BOTH, streams=("flow",), frames=1, strides=()))
+    assert "rgb" not in rows and rows["flow"].shape == (4, 1, 28, 28, 20)
+    rows = take(2, places, dataclasses.replace(BOTH, segments=2))
+    assert rows["rgb"].shape == (8, 2, 3, 28, 28, 3) and rows["flow"].shape == (8, 2, 3, 28, 28, 20)
+    np.testing.assert_array_equal(rows["flow"][..., 1::2], rows["rgb"][..., :1] + flow.OFFSETS)
+
+
+def test_training_draws_the_stride_and_keeps_to_frames_with_flow(places):
+    sampling = dataclasses.replace(BOTH, size=4)
+    times = take(60, places, sampling)["rgb"][:, :, 0, 0, 0].astype(int)  # [240, 3]
+    strides = np.diff(times)
+    assert (strides[:, 0] == strides[:, 1]).all()
+    assert {*strides[:, 0]} == {2, 3, 4} and min(np.bincount(strides[:, 0])[2:]) > 50
+    assert (times.min(), times.max()) == (5, FRAMES - 6)
+
+
+def test_a_short_video_has_the_largest_stride_that_fits_then_runs_forth_and_back(places):
+    def times(frames: int, **changes) -> list:
+        short = dataclasses.replace(places, videos=tuple(dataclasses.replace(v, frames=frames) for v in places.videos))
+        sampling = dataclasses.replace(BOTH, frames=5, strides=(4, 9), size=4, **changes)
+        return [row.tolist() for row in np.unique(take(1, short, sampling)["rgb"][:, :, 0, 0, 0].astype(int), axis=0)]
+
+    assert times(19) == [[5, 7, 9, 11, 13]]  # nine usable frames
+    assert times(13) == [[5, 6, 7, 7, 6]]  # three
+    assert times(11) == [[5] * 5]
+    assert times(3) == [[0, 1, 2, 2, 1]]  # no frame has all its fields
+    assert times(9, streams=("rgb",)) == [[0, 2, 4, 6, 8]]
+
+
+def test_a_spread_test_clip_is_of_frames_with_flow(places):
+    sampling = dataclasses.replace(BOTH, frames=5)
+    protocol = pipeline.Protocol("spread", 7, "full", flip=True)
+    views = pipeline.views(places, "test", sampling, protocol)
+    assert len(views) == 8 and views[0].frames.tolist() == [5, 10, 15, 20, 24, 29, 34]
+    with contextlib.closing(pipeline.test_batches(places, sampling, views, batch=3)) as batches:
+        batches = list(batches)
+    assert batches[0]["flow"].shape == (3, 7, HEIGHT, HEIGHT, 20)  # long sides are rounded down to multiples of 32
+    plain, mirrored = ({name: batches[0][name][row].astype(int) for name in ("rgb", "flow")} for row in range(2))
+    np.testing.assert_array_equal(mirrored["rgb"], plain["rgb"][:, :, ::-1])
+    np.testing.assert_array_equal(mirrored["flow"][..., ::2], 256 - plain["flow"][:, :, ::-1, ::2])
+    assert batches[-1]["mask"].tolist() == [1, 1, 0] and not batches[-1]["flow"][2].any()
+    rgb_only = pipeline.views(places, "test", dataclasses.replace(sampling, streams=("rgb",)), protocol)
+    assert rgb_only[0].frames[[0, -1]].tolist() == [0, FRAMES - 1]
+
+
+# ---- what is stored
+
+
+def test_half_written_flow_is_none_and_is_swept_away(moved, tmp_path, monkeypatch):
+    def stopped(images, method):
+        yield np.zeros((HEIGHT, WIDTH, 2), np.uint8)
+        raise KeyboardInterrupt
+
+    entry, folder = moved.videos[0], tmp_path / "flow"
+    flow.open_folder(folder, SETTINGS)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(flow, "compute", stopped)
+        flow.store(pathlib.Path(moved.root, entry.path), flow.stored_path(folder, entry), 14, SETTINGS)
+    assert os.listdir(folder) == ["flow.json"] and not flow.is_stored(folder, entry)
+    (folder / "deep").mkdir()
+    (folder / "deep" / ".abc.part").write_text("of a process that was killed")
+    manifest = stored(moved, folder)
+    assert sorted(os.listdir(folder)) == ["a.mp4.flow", "b.mp4.flow", "deep", "flow.json"]
+    assert os.listdir(folder / "deep") == [] and all(flow.is_stored(folder, entry) for entry in manifest.videos)
+
+
+def test_flow_of_another_number_of_frames_is_refused(moved, tmp_path):
+    for frames, found in ((13, "more than 13 of 13"), (15, "only 14 of 15")):
+        with pytest.raises(video.VideoError, match=f"{found} frames decode: the file has changed"):
+            flow.store(pathlib.Path(moved.root, "a.mp4"), tmp_path / "a.flow", frames, SETTINGS)
+    assert os.listdir(tmp_path) == []
+    manifest = stored(moved, tmp_path / "flow")
+    longer = dataclasses.replace(manifest.videos[0], frames=15)
+    assert not flow.is_stored(manifest.flow, longer)
+    with pytest.raises(video.VideoError, match="the flow of 14 frames, but the video has 15"):
+        flow.stacks(manifest, longer, np.array([6]), short_side=HEIGHT)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no flow at all", 400, None])
+def test_damaged_flow_is_an_unreadable_video(damage, moved, tmp_path):
+    """In a test it has mask 0; in training there is no other video here that could stand in."""
+    manifest = stored(moved, tmp_path / "flow")
+    for entry in manifest.videos:
+        path = pathlib.Path(flow.stored_path(manifest.flow, entry))
+        path.write_bytes(path.read_bytes()[:damage] if isinstance(damage, int) else damage or b"")
+        if damage is None:
+            path.unlink()
+    sampling = dataclasses.replace(BOTH, strides=(), stride=1)
+    views = pipeline.views(manifest, "test", sampling, pipeline.Protocol("uniform", 1))
+    with contextlib.closing(pipeline.test_batches(manifest, sampling, views, batch=1)) as batches:
+        (batch,) = batches
+    assert batch["mask"].tolist() == [0] and batch["failed"].tolist() == [2]
+    with pytest.raises(UserError, match="none of the 1 training videos"):
+        take(1, manifest, sampling, batch=1)
+
+
+def test_other_settings_in_a_folder_are_an_error(tmp_path):
+    flow.open_folder(tmp_path, SETTINGS)
+    flow.open_folder(tmp_path, SETTINGS)
+    with pytest.raises(UserError, match=r"holds flow of method dis, short_side 48.* asked for was method tvl1.*remove"):
+        flow.open_folder(tmp_path, SETTINGS._replace(method="tvl1"))
+    (tmp_path / "flow.json").write_text("{}")
+    with pytest.raises(UserError, match="flow.json does not say how"):
+        flow.read_settings(tmp_path)
+
+
+def test_flow_that_is_missing_or_of_other_frames_is_an_error(moved, tmp_path):
+    manifest = stored(moved, tmp_path / "flow")
+    pipeline.check_flow(manifest, BOTH)
+    with pytest.raises(UserError, match="of 48, the clips are cut from 64: set --config.clip.short_side=48, or .*=64"):
+        pipeline.check_flow(manifest, dataclasses.replace(BOTH, short_side=64))
+    pathlib.Path(flow.stored_path(manifest.flow, manifest.videos[1])).unlink()
+    with pytest.raises(UserError, match="1 of the 2 videos of 'moving' have no flow in .*, e.g. b.mp4") as caught:
+        pipeline.check_flow(manifest, BOTH)
+    assert f"prepare manifest --out={tmp_path} --flow=dis --flow_side=48" in str(caught.value)
+    pipeline.check_flow(manifest, dataclasses.replace(BOTH, streams=("rgb",)))
+    pipeline.check_flow(moved, BOTH)  # computed when needed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"streams": ("flow", "rgb")}, r"clip.streams is \('flow', 'rgb'\): choose \('rgb',\)"),
+        ({"streams": ()}, r"clip.streams is \(\)"),
+        ({"strides": (5,)}, r"clip.strides is \(5,\): expected the least and the most"),
+        ({"strides": (5, 4)}, r"clip.strides is \(5, 4\)"),
+        ({"strides": (0, 4)}, r"clip.strides is \(0, 4\)"),
+        ({"flow_method": "farneback"}, "clip.flow_method is 'farneback': choose tvl1, dis"),
+        ({"jitter": (40, 48)}, r"clip.jitter is \(40, 48\) and clip.short_side 48: flow is computed at one"),
+        ({"short_side": 12, "size": 12}, "short side of at least 16"),
+        ({"crop": "middle"}, "clip.crop is 'middle': choose center, corners, random, scales, sizes"),
+    ],
+)
+def test_clips_that_cannot_be(changes, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(BOTH, **changes)
