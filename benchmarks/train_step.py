@@ -93,7 +93,7 @@ class Ours:
             model = nnx.merge(definition, params, batch_stats)
             outputs = model(*videos)
             if isinstance(outputs, tuple):
-                loss = losses.per_frame_cross_entropy(outputs, label)
+                loss = losses.video_cross_entropy(outputs, label)
             else:
                 loss = losses.softmax_cross_entropy(outputs, label)
             return jnp.mean(loss), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))

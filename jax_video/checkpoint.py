@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jax_video import sharding
+from jax_video import metrics, sharding
 from jax_video import state as state_lib
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
@@ -38,7 +38,7 @@ class _Corrupted(Exception):
 
 
 class Checkpoints:
-    """The checkpoints of one run: the last `keep` and the best one by `metric`."""
+    """The checkpoints of one run: the last `keep` and the best one by `metrics.headline`."""
 
     def __init__(
         self,
@@ -46,24 +46,21 @@ class Checkpoints:
         mesh: Mesh,
         *,
         keep: int = 2,
-        metric: str = "top1",
-        lowest: bool = False,
         read_only: bool = False,
     ):
         self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
-        self._metric, self._lowest = metric, lowest
         self._sharding = sharding.replicated(mesh)  # arrays are read onto these devices, whichever they were saved on
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 create=not read_only,
                 read_only=read_only,
-                best_fn=self._rank,
+                best_fn=_rank,
                 best_mode="max",
                 preservation_policy=policies.AnyPreservationPolicy(
                     [
                         policies.LatestN(keep),
-                        policies.BestN(get_metric_fn=self._rank, n=1, keep_checkpoints_without_metrics=False),
+                        policies.BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False),
                     ]
                 ),
             ),
@@ -73,18 +70,15 @@ class Checkpoints:
             },
         )
 
-    def _rank(self, metrics: dict[str, float]) -> float:
-        return -metrics[self._metric] if self._lowest else metrics[self._metric]
-
     @property
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: state_lib.TrainState, meta: dict, metrics: dict[str, float] | None = None) -> None:
+    def save(self, state: state_lib.TrainState, meta: dict, validation: dict[str, float] | None = None) -> None:
         """Starts to save; the arrays are copied before it returns, the files are written behind the next steps.
 
-        Replaces a checkpoint of the same step. `metrics` are a validation's, by which the best one is kept.
+        Replaces a checkpoint of the same step. By its `validation`'s metrics the best one is kept.
         """
         step = int(state.step)
         meta = meta | {"ema": state.ema is not None}
@@ -99,7 +93,7 @@ class Checkpoints:
                     checksums=ocp.args.StandardSave({name: _checksums(item) for name, item in items.items()}),
                     meta=ocp.args.JsonSave({"content": meta, "crc32": _crc(meta)}),
                 ),
-                metrics=metrics,
+                metrics=validation,
             )
 
     @contextlib.contextmanager
@@ -309,6 +303,10 @@ def _check_classes(meta: dict, manifest: Manifest, workdir: pathlib.Path) -> Non
             f"{manifest.name!r} has {len(manifest.classes)} ({', '.join(manifest.classes[:4])} …): "
             "use another --workdir."
         )
+
+
+def _rank(validation: dict[str, float]) -> float:
+    return metrics.headline(validation)[1]
 
 
 def _flat(config: dict) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 from flax import nnx
@@ -21,36 +20,25 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jax_video import checkpoint as checkpoint_lib
-from jax_video import losses, metrics, sharding
-from jax_video import state as state_lib
+from jax_video import metrics, models, objectives, sharding
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
 
+Objective = objectives.Classification | objectives.Correspondence
 EvalStep = Callable[[dict, dict, dict], dict[str, jax.Array]]
 
 
 def make_eval_step(
     definition: nnx.GraphDef,
     mesh: Mesh,
-    *,
-    average: str = "probability",
-    normalization: state_lib.Normalization = state_lib.IMAGENET,
+    objective: Objective = objectives.Classification(),  # noqa: B008, frozen
 ) -> EvalStep:
-    """The jitted test: (params, batch_stats, batch) -> {"scores" [B, K] float32, "failed" [B]} on every process.
-
-    Args:
-      average: what is averaged over a video's clips: "probability" (softmax) or "logit".
-    """
-    if average not in ("probability", "logit"):
-        raise UserError(f"unknown test average {average!r}: choose probability or logit.")
+    """The jitted test: (params, batch_stats, batch) -> {"scores" [B, K] float32, "failed" [B]} on every process."""
 
     def eval_step(params, batch_stats, batch):
-        logits, _ = state_lib.apply(definition, params, batch_stats, batch, normalization, train=False)
-        logits = logits.astype(jnp.float32)
-        scores = jax.nn.softmax(logits) if average == "probability" else logits
-        return {"scores": scores, "failed": batch["failed"]}
+        return {"scores": objective.test(definition, params, batch_stats, batch), "failed": batch["failed"]}
 
     return jax.jit(eval_step, out_shardings=sharding.replicated(mesh))
 
@@ -145,29 +133,19 @@ def _average(manifest: Manifest, views: list, clip_scores: np.ndarray, failed: s
     )
 
 
-def validation_metrics(scores: Scores, classes: int, average: str) -> dict[str, float]:
-    """A validation's row: loss (of the mean scores), top1, top5, mean class accuracy; failed: videos left out."""
-    # A probability that float32 has rounded to 0 counts as its smallest normal number: a loss of 87.
-    tiny = np.finfo(np.float32).tiny
-    logits = np.log(np.maximum(scores.scores, tiny)) if average == "probability" else scores.scores
-    logits = jnp.asarray(logits, jnp.float32)
-    values = metrics.video_metrics(scores.scores, scores.label, classes)
-    loss = float(jnp.mean(losses.softmax_cross_entropy(logits, jnp.asarray(scores.label))))
-    shown = {name: values[name] for name in ("top1", "top5", "mean_class_accuracy")}
-    return {"loss": loss, **shown, "failed": len(scores.failed)}
-
-
 def check(config: ConfigDict, manifest: Manifest) -> None:
     """Raises UserError, before anything is trained, where the final test is bound to fail.
 
-    That is: videos without a label; test videos that are missing or broken, unless that is allowed; an unknown
-    protocol. A set without test videos passes: it can be trained.
+    That is: videos without a label, which knowledge transfer alone does without; test videos that are missing or
+    broken, unless that is allowed; an unknown protocol; clips of another kind than the network takes. A set without
+    test videos passes: it can be trained.
     """
+    transfers = isinstance(objectives.of(config), objectives.Correspondence)
     unlabelled = [video.path for video in manifest.videos if video.label is None]
-    if unlabelled:
+    if unlabelled and not transfers:
         raise UserError(
             f"{len(unlabelled)} of the {len(manifest.videos)} videos of {manifest.name!r} have no label, "
-            f"{unlabelled[0]} first; training and test need one for each."
+            f"{unlabelled[0]} first; training and test need one for each. Without labels: --config=configs/transfer.py"
         )
     listed = sum(video.split == "test" for video in manifest.videos)
     readable = len(manifest.select("test"))
@@ -180,10 +158,16 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
     if protocol.batch < 1:
         raise UserError(f"test.batch is {protocol.batch}: expected at least 1.")
     pipeline.views(manifest, "test", sampling, protocol_of(config))  # raises where unknown
-    if bool(sampling.segments) != bool(config.model.get("consensus")):
+    pipeline.check_flow(manifest, sampling)
+    if bool(sampling.segments) != bool(config.model.get("consensus")) and not transfers:
         raise UserError(
             f"clip.segments is {sampling.segments} and model.consensus {config.model.get('consensus', False)}: several "
             "clips of a video are for a network with consensus, and it for them."
+        )
+    streams = models.streams(config.model.name)
+    if tuple(sampling.streams) != streams:
+        raise UserError(
+            f"clip.streams is {tuple(sampling.streams)}, but {config.model.name} takes {streams}: give it that."
         )
 
 
@@ -206,13 +190,10 @@ def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Me
     definition, network, meta = checkpoint_lib.read_network(workdir, mesh, dtype=config.dtype)
     checkpoint_lib.check_network(meta, config.to_dict(), manifest, workdir)
     protocol = config.test
+    config = ConfigDict(config.to_dict() | {"normalize": meta["config"]["normalize"]})  # what the weights have seen
+    objective = objectives.of(config)
     scores = score_videos(
-        make_eval_step(
-            definition,
-            mesh,
-            average=protocol.average,
-            normalization=state_lib.Normalization(**meta["config"]["normalize"]),  # what the weights have seen
-        ),
+        make_eval_step(definition, mesh, objective),
         (network["params"], network["batch_stats"]),
         manifest,
         "test",
@@ -222,20 +203,26 @@ def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Me
         batch=protocol.batch,
         workers=config.data.workers,
     )
-    values = metrics.video_metrics(scores.scores, scores.label, len(manifest.classes))
     listed = sum(video.split == "test" for video in manifest.videos)
-    result = _subject(config, manifest, meta["step"]) | {
-        "videos": len(scores.video),
-        "of": listed,
-        "top1": values["top1"],
-        "top5": values["top5"],
-        "mean_top1_top5": values["mean_top1_top5"],
-        "mean_class_accuracy": values["mean_class_accuracy"],
-        "clip_top1": scores.clip_top1,
-        "class_accuracy": dict(zip(manifest.classes, values["class_accuracy"], strict=True)),
-    }
+    result = _subject(config, manifest, meta["step"]) | {"videos": len(scores.video), "of": listed}
+    if isinstance(objective, objectives.Correspondence):
+        result |= objective.metrics(scores.scores, scores.label)
+    else:
+        values = metrics.video_metrics(scores.scores, scores.label, len(manifest.classes))
+        result |= {
+            "top1": values["top1"],
+            "top5": values["top5"],
+            "mean_top1_top5": values["mean_top1_top5"],
+            "mean_class_accuracy": values["mean_class_accuracy"],
+            "clip_top1": scores.clip_top1,
+            "class_accuracy": dict(zip(manifest.classes, values["class_accuracy"], strict=True)),
+        }
+        if jax.process_index() == 0:
+            _write_classes(workdir, manifest, scores, values["confusion"])
     if jax.process_index() == 0:
-        _write(workdir, manifest, scores, result, values["confusion"])
+        temporary = workdir / "test.json.tmp"  # last, and at once: its presence says that the test is complete
+        temporary.write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
+        temporary.replace(workdir / "test.json")
     if scores.failed and not protocol.allow_partial:
         names = ", ".join(manifest.videos[index].path for index in scores.failed[:5])
         raise UserError(
@@ -272,18 +259,27 @@ def _subject(config: ConfigDict, manifest: Manifest, step: int) -> dict:
 
 def report(result: dict, manifest: Manifest, workdir: pathlib.Path) -> str:
     """A result to be read, and how to use the network."""
-    rows = {
-        "top-1": result["top1"],
-        "top-5": result["top5"],
-        "mean of top-1 and top-5": result["mean_top1_top5"],
-        "mean class accuracy": result["mean_class_accuracy"],
-        "single clips, top-1": result["clip_top1"],
+    names = {
+        "top1": "top-1",
+        "top5": "top-5",
+        "mean_top1_top5": "mean of top-1 and top-5",
+        "mean_class_accuracy": "mean class accuracy",
+        "clip_top1": "single clips, top-1",
+        "pair_accuracy": "pairs told right",
+        "positive_accuracy": "  of the same video",
+        "negative_accuracy": "  of different videos",
     }
+    lines = [
+        f"{manifest.name}: {result['videos']} of {result['of']} test videos, checkpoint of step {result['step']}",
+        *(f"  {names[key]:<24}{100 * result[key]:6.2f} %" for key in names if key in result),
+    ]
+    if "pair_accuracy" in result:
+        start = shlex.quote(f"--config=configs/stc.py:model=MODEL,data=DIR,start={workdir}")
+        return "\n".join([*lines, "Train its 3D network on labels:", f"  python -m jax_video.main {start}"])
     example = manifest.videos[manifest.select("test")[0][0]].path
     return "\n".join(
         [
-            f"{manifest.name}: {result['videos']} of {result['of']} test videos, checkpoint of step {result['step']}",
-            *(f"  {name:<24}{100 * value:6.2f} %" for name, value in rows.items()),
+            *lines,
             f"Per class: {workdir}/test.json and confusion.png. Classify a video:",
             f"  python -m jax_video.predict {shlex.quote(f'{manifest.root}/{example}')} "
             f"--checkpoint={shlex.quote(str(workdir))}",
@@ -291,7 +287,7 @@ def report(result: dict, manifest: Manifest, workdir: pathlib.Path) -> str:
     )
 
 
-def _write(workdir: pathlib.Path, manifest: Manifest, scores: Scores, result: dict, confusion: list) -> None:
+def _write_classes(workdir: pathlib.Path, manifest: Manifest, scores: Scores, confusion: list) -> None:
     with (workdir / "predictions.jsonl").open("w", encoding="utf-8", errors="surrogateescape") as file:
         for index, label, row in zip(scores.video, scores.label, scores.scores, strict=True):
             line = {"video": manifest.videos[index].path, "label": manifest.classes[label], "scores": row.tolist()}
@@ -299,9 +295,6 @@ def _write(workdir: pathlib.Path, manifest: Manifest, scores: Scores, result: di
     table = {"classes": list(manifest.classes), "rows": "true class", "columns": "predicted", "videos": confusion}
     (workdir / "confusion.json").write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
     _plot_confusion(workdir / "confusion.png", manifest.classes, np.array(confusion))
-    temporary = workdir / "test.json.tmp"  # last, and at once: its presence says that the test is complete
-    temporary.write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
-    temporary.replace(workdir / "test.json")
 
 
 def _plot_confusion(path: pathlib.Path, classes: tuple[str, ...], confusion: np.ndarray) -> None:

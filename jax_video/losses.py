@@ -8,16 +8,17 @@ from jax_video.errors import UserError
 
 
 def softmax_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """logits [B, K], label [B] int -> loss of each example [B]."""
+    """logits [..., K], label [...] int -> loss of each example [...]; axes of one place in the label are repeated."""
     wide = jnp.float64 if logits.dtype == jnp.float64 else jnp.float32
+    label = jnp.broadcast_to(label, logits.shape[:-1])
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(wide), label)
 
 
-def per_frame_cross_entropy(outputs, label: jax.Array, *, reduction: str = "sum") -> jax.Array:
-    """ST-ResNet's loss of each video, [B]: a softmax loss for every stream, frame and place.
+def video_cross_entropy(outputs, label: jax.Array, *, reduction: str = "sum") -> jax.Array:
+    """The loss of each video, [B]: a softmax loss, or ST-ResNet's, one for every stream, frame and place.
 
     Args:
-      outputs: logits [B, T, h, w, K] of one stream, or a tuple of them.
+      outputs: logits [B, K], or [B, T, h, w, K] of one stream, or a tuple of them.
       label: [B] int.
       reduction: over frames, "sum" (the paper's learning rates fit it) or "mean". Streams are summed, places averaged.
 
@@ -27,8 +28,17 @@ def per_frame_cross_entropy(outputs, label: jax.Array, *, reduction: str = "sum"
     if reduction not in ("sum", "mean"):
         raise UserError(f"unknown loss reduction {reduction!r}: choose sum or mean.")
     total = 0.0
-    for logits in outputs if isinstance(outputs, tuple) else (outputs,):
-        loss = softmax_cross_entropy(logits, jnp.broadcast_to(label[:, None, None, None], logits.shape[:-1]))
-        frames = jnp.mean(loss, axis=(2, 3))  # [B, T]
-        total += jnp.sum(frames, axis=1) if reduction == "sum" else jnp.mean(frames, axis=1)
+    for logits in jax.tree.leaves(outputs):
+        loss = softmax_cross_entropy(logits, label.reshape(-1, *(1,) * (logits.ndim - 2)))
+        if loss.ndim > 1:
+            frames = jnp.mean(loss, axis=(2, 3))  # [B, T]
+            loss = jnp.sum(frames, axis=1) if reduction == "sum" else jnp.mean(frames, axis=1)
+        total += loss
     return total
+
+
+def video_logits(outputs) -> jax.Array:
+    """Logits of each video, [B, K]: the mean over frames and places of [B, T, h, w, K], then over the streams, which
+    count alike (ST-ResNet §4)."""
+    streams = [logits.mean(axis=(1, 2, 3)) if logits.ndim == 5 else logits for logits in jax.tree.leaves(outputs)]
+    return sum(streams) / len(streams)

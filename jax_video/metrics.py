@@ -27,6 +27,12 @@ def train_sums(loss: jax.Array, logits: jax.Array, batch: dict) -> dict[str, jax
     }
 
 
+def headline(values: dict[str, float]) -> tuple[str, float]:
+    """The one metric by which checkpoints are compared: accuracy over videos, or over pairs in knowledge transfer."""
+    name = "top1" if "top1" in values else "pair_accuracy"
+    return name, values[name]
+
+
 class Meter:
     """Adds up the sums of the steps since the last row of metrics.jsonl. Its state is part of a checkpoint."""
 

@@ -18,8 +18,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jax_video import command, evaluate, sharding
-from jax_video import state as state_lib
+from jax_video import command, evaluate, objectives, sharding
 from jax_video.checkpoint import read_network
 from jax_video.data import pipeline, sources, video
 from jax_video.data.manifest import Manifest, Video
@@ -43,6 +42,11 @@ def classify(paths: list[str], workdir: str | pathlib.Path) -> tuple[tuple[str, 
     mesh = sharding.make_mesh()
     definition, network, meta = read_network(workdir, mesh)
     config, classes = ConfigDict(meta["config"]), tuple(meta["classes"])
+    objective = objectives.of(config)
+    if not isinstance(objective, objectives.Classification):
+        raise UserError(
+            f"{workdir} is a run of knowledge transfer, which knows no classes: fine-tune it on labels first"
+        )
 
     videos, broken = [], {}
     for path in paths:
@@ -58,12 +62,7 @@ def classify(paths: list[str], workdir: str | pathlib.Path) -> tuple[tuple[str, 
 
     manifest = Manifest("files", classes, "", tuple(videos))  # absolute paths under no root
     scores = evaluate.score_videos(
-        evaluate.make_eval_step(
-            definition,
-            mesh,
-            average=config.test.average,
-            normalization=state_lib.Normalization(**config.normalize),
-        ),
+        evaluate.make_eval_step(definition, mesh, objective),
         (network["params"], network["batch_stats"]),
         manifest,
         "test",

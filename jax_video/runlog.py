@@ -8,6 +8,8 @@ import time
 import tensorboardX
 from tqdm import tqdm
 
+from jax_video import metrics
+
 
 class RunLog:
     """The rows of `metrics.jsonl` ({"step", "split", …}), which TensorBoard and the progress bar show too.
@@ -53,7 +55,8 @@ class RunLog:
                 self._board.add_scalar(f"{split}/{name}", value, step)
 
     def _show(self, step: int, split: str, values: dict[str, float]) -> None:
-        shown = {"loss": f"{values['loss']:.3f}", "top-1": f"{values['top1']:.1%}"}
+        name, accuracy = metrics.headline(values)
+        shown = {"loss": f"{values['loss']:.3f}", {"top1": "top-1"}.get(name, name): f"{accuracy:.1%}"}
         if split == "train":
             shown["examples/s"] = f"{values['examples_per_second']:.1f}"
         if split == "train" and not self._bar.disable:

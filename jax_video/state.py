@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jax_video import models
 from jax_video.errors import UserError
+from jax_video.models.correspondence import Correspondence
 from jax_video.models.layers import BatchNorm
 
 
@@ -49,16 +50,24 @@ def join(definition: nnx.GraphDef, params: dict, batch_stats: dict, *, train: bo
 
 
 def network(config: ConfigDict, num_classes: int) -> nnx.Module:
-    """The network that a config describes (sections `seed`, `dtype`, `norm`, `model`)."""
+    """The network that a config describes (sections `seed`, `dtype`, `norm`, `model`).
+
+    With a section `teacher`, a 2D network, it is the one that transfers knowledge from there to `model`.
+    """
     if config.dtype not in ("float32", "bfloat16", "float64"):
         raise UserError(f"dtype is {config.dtype!r}: choose float32, bfloat16 or float64.")
-    return models.build(
-        num_classes=num_classes,
-        rngs=nnx.Rngs(config.seed),
-        dtype=jnp.dtype(config.dtype),
-        norm=functools.partial(BatchNorm, **config.norm),
-        **config.model,
-    )
+    common = {
+        "rngs": nnx.Rngs(config.seed),
+        "dtype": jnp.dtype(config.dtype),
+        "norm": functools.partial(BatchNorm, **config.norm),
+    }
+    if not config.get("teacher"):
+        return models.build(num_classes=num_classes, **common, **config.model)
+    # Neither classifier takes part: the teacher's is ImageNet's, and unlabelled videos give the student none.
+    student = models.build(num_classes=max(1, num_classes), **common, **config.model)
+    teacher = models.build(num_classes=1000, **common, **config.teacher)
+    clip = (config.clip.frames, config.clip.size, config.clip.size)
+    return Correspondence(student, teacher, clip=clip, dtype=common["dtype"], rngs=common["rngs"])
 
 
 def abstract(config: ConfigDict, num_classes: int) -> tuple[nnx.GraphDef, dict, dict]:
@@ -82,6 +91,15 @@ def normalize(rgb: jax.Array, normalization: Normalization = IMAGENET) -> jax.Ar
     return (rgb.astype(jnp.float32) - mean) / deviation
 
 
+def inputs(batch: dict[str, jax.Array], normalization: Normalization = IMAGENET) -> tuple[jax.Array, ...]:
+    """What a network gets of a batch, normalised, float32: RGB, optical flow, or both in this order.
+
+    Flow comes as 128 plus 127 / 20 of a pixel per frame; (value - 128) / 57 is about 0 and of a deviation near 1.
+    """
+    rgb = (normalize(batch["rgb"], normalization),) if "rgb" in batch else ()
+    return (*rgb, (batch["flow"].astype(jnp.float32) - 128) / 57) if "flow" in batch else rgb
+
+
 def apply(
     definition: nnx.GraphDef,
     params: dict,
@@ -90,15 +108,18 @@ def apply(
     normalization: Normalization = IMAGENET,
     *,
     train: bool,
-) -> tuple[jax.Array, dict]:
-    """Runs the network on a batch's `rgb`, uint8 [B, T, H, W, 3]: (logits [B, K], new batch_stats).
+    **given: jax.Array,
+) -> tuple[Any, dict]:
+    """Runs the network on a batch's `rgb`, uint8 [B, T, H, W, 3], `flow`, or both: (its outputs, new batch_stats).
 
-    In training BatchNorm uses the batch's moments and updates the running ones, and dropout takes the batch's `keys`
-    [B]; in test BatchNorm only reads its moments and nothing is dropped.
+    In training BatchNorm uses the batch's moments and updates the running ones; in test it only reads its moments.
+
+    Args:
+      given: what else the network takes, such as the `keys` [B] of dropout in training.
     """
     model = join(definition, params, batch_stats, train=train)
-    logits = model(normalize(batch["rgb"], normalization), keys=batch.get("keys"))
-    return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)) if train else batch_stats
+    outputs = model(*inputs(batch, normalization), **given)
+    return outputs, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)) if train else batch_stats
 
 
 def create(model: nnx.Module, optimizer: optax.GradientTransformation, *, ema: bool = False) -> TrainState:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jax_video import evaluate, losses, metrics, optimizer, sharding
+from jax_video import evaluate, metrics, objectives, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints, check_same_run
 from jax_video.data import pipeline
@@ -39,7 +40,7 @@ def make_train_step(
     *,
     accumulate: int = 1,
     ema: float = 0.0,
-    normalization: state_lib.Normalization = state_lib.IMAGENET,
+    objective: objectives.Classification | objectives.Correspondence = objectives.Classification(),  # noqa: B008, frozen
 ) -> StepFunction:
     """The jitted update: (state, batch, key) -> (new state, sums of the batch's metrics). The old state is donated.
 
@@ -52,13 +53,9 @@ def make_train_step(
       ema: decay of the moving averages of weights and moments, 0 for none.
     """
 
-    def loss_and_sums(params, batch_stats, batch):
-        logits, batch_stats = state_lib.apply(definition, params, batch_stats, batch, normalization, train=True)
-        loss = losses.softmax_cross_entropy(logits, batch["label"])  # [B]
-        return jnp.mean(loss), (batch_stats, metrics.train_sums(loss, logits, batch))
-
     def gradient(params, batch_stats, batch):
-        grads, (batch_stats, sums) = jax.grad(loss_and_sums, has_aux=True)(params, batch_stats, batch)
+        loss = functools.partial(objective.train, definition)
+        grads, (batch_stats, sums) = jax.grad(loss, has_aux=True)(params, batch_stats, batch)
         return grads, batch_stats, sums
 
     def accumulated_gradient(params, batch_stats, batch):
@@ -157,10 +154,11 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
     schedule = optimizer.schedule(**config.schedule, steps=total, steps_per_epoch=steps_per_epoch)
     tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
     definition, _, _ = state_lib.abstract(config, len(manifest.classes))
-    given = {"normalization": state_lib.Normalization(**config.normalize)}
-    train_step = make_train_step(definition, tx, mesh, accumulate=options.accumulate, ema=options.ema, **given)
+    objective = objectives.of(config)
+    given = {"accumulate": options.accumulate, "ema": options.ema, "objective": objective}
+    train_step = make_train_step(definition, tx, mesh, **given)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values
-    eval_step = evaluate.make_eval_step(definition, mesh, average=config.test.average, **given)
+    eval_step = evaluate.make_eval_step(definition, mesh, objective)
 
     checkpoints = Checkpoints(workdir, mesh)
     state, progress = restore_or_create(config, manifest, checkpoints, tx, mesh)
@@ -252,7 +250,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
                 raise Stopped(f"stopped after step {step} of {total}; the same command goes on from there ({workdir}).")
             if validate:
                 failures.note(np.array(scores.failed, int) + 1)
-                validation = evaluate.validation_metrics(scores, len(manifest.classes), config.test.average)
+                validation = objective.metrics(scores.scores, scores.label) | {"failed": len(scores.failed)}
                 log.row(step, "val", **validation)
                 progress.validated = step
                 if config.schedule.kind == "plateau":

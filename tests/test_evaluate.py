@@ -16,7 +16,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from jax_video import evaluate, models, optimizer, sharding
+from jax_video import evaluate, models, objectives, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import CheckpointError, Checkpoints
 from jax_video.data import clips, motions, pipeline, video
@@ -103,7 +103,7 @@ def score(
 ) -> evaluate.Scores:
     definition, params, batch_stats = network
     return evaluate.score_videos(
-        evaluate.make_eval_step(definition, mesh, average=average),
+        evaluate.make_eval_step(definition, mesh, objectives.Classification(average)),
         sharding.place_state((params, batch_stats), mesh),
         manifest,
         "test",
@@ -285,43 +285,6 @@ def test_a_test_can_be_interrupted(affine, manifest):
         interrupted=lambda: asked.append(None) or len(asked) == 3,
     )
     assert found is None and len(asked) == 3
-
-
-def test_unknown_average(affine):
-    with pytest.raises(UserError, match="unknown test average 'mean': choose probability or logit"):
-        evaluate.make_eval_step(affine[0], mesh_of(1), average="mean")
-
-
-@pytest.mark.parametrize("average", ["probability", "logit"])
-def test_validation_metrics(average):
-    rng = np.random.default_rng(0)
-    logits, label = rng.normal(0, 3, (20, 6)), rng.permutation(np.arange(20) % 6)
-    odds = np.exp(logits)
-    probabilities = odds / odds.sum(axis=1, keepdims=True)
-    scores = evaluate.Scores(
-        video=np.arange(20),
-        label=label,
-        scores=probabilities if average == "probability" else logits,
-        clip_top1=0.0,
-        failed=(20, 25),
-    )
-    found = evaluate.validation_metrics(scores, 6, average)
-    own = probabilities[np.arange(20), label]
-    ranks = (probabilities > own[:, None]).sum(axis=1)
-    per_class = [np.mean(ranks[label == k] == 0) for k in range(6)]
-    expected = {
-        "loss": -np.log(own).mean(),
-        "top1": np.mean(ranks == 0),
-        "top5": np.mean(ranks < 5),
-        "mean_class_accuracy": np.mean(per_class),
-        "failed": 2,
-    }
-    assert found == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_probability_of_zero_is_a_finite_loss():
-    scores = evaluate.Scores(np.arange(1), np.array([1]), np.array([[1.0, 0.0]]), 0.0, ())
-    assert evaluate.validation_metrics(scores, 2, "probability")["loss"] == pytest.approx(87.3, abs=0.1)
 
 
 def make_run(workdir: pathlib.Path, config: ConfigDict, classes: tuple[str, ...], step: int = 0) -> pathlib.Path:

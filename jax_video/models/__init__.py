@@ -55,6 +55,14 @@ MODELS = {
 HEADS = ("fc", "fc8", "classifier", "logits")  # what the networks call their classifier
 
 
+def streams(name):
+    """What a network takes, in this order: "rgb", "flow" or both."""
+    network = _find(name)
+    if network.func is TwoStreams:
+        return ("rgb", "flow")
+    return ("flow",) if network.keywords.get("channels") == FLOW_CHANNELS else ("rgb",)
+
+
 def build(name, *, num_classes, rngs, dtype=jnp.float32, norm=BatchNorm, consensus=False, **kwargs):
     """Builds a network, in training mode.
 
@@ -76,11 +84,16 @@ def build(name, *, num_classes, rngs, dtype=jnp.float32, norm=BatchNorm, consens
     Raises:
       UserError: unknown name, or a keyword or value that the network does not have.
     """
-    if name not in MODELS:
-        raise UserError(f"there is no network {name!r}; choose one of {', '.join(MODELS)}")
-    known = inspect.signature(MODELS[name].func.__init__).parameters.values()
+    make = _find(name)
+    known = inspect.signature(make.func.__init__).parameters.values()
     known = [parameter.name for parameter in known if parameter.kind is parameter.KEYWORD_ONLY] + ["consensus"]
     if unknown := sorted(set(kwargs) - set(known)):
         raise UserError(f"{name} has no keyword {', '.join(unknown)}; it has {', '.join(known)}")
-    network = MODELS[name](num_classes=num_classes, rngs=rngs, dtype=dtype, norm=norm, **kwargs)
+    network = make(num_classes=num_classes, rngs=rngs, dtype=dtype, norm=norm, **kwargs)
     return SegmentConsensus(network) if consensus else network
+
+
+def _find(name):
+    if name not in MODELS:
+        raise UserError(f"there is no network {name!r}; choose one of {', '.join(MODELS)}")
+    return MODELS[name]

@@ -63,7 +63,7 @@ class Correspondence(nnx.Module):
         self.fc2 = Linear(512, 128, **layer)
         self.classifier = Linear(128, 2, dtype=param_dtype(dtype), rngs=rngs)
 
-    def __call__(self, video, *, ids, key):
+    def __call__(self, video, *, ids, key, present=None):
         """Tells pairs of frames and clip that belong together from pairs that do not.
 
         A clip and its own frames make a positive pair; a clip and the frames of another video's clip, drawn from the
@@ -73,11 +73,12 @@ class Correspondence(nnx.Module):
           video: normalised video `[B, T, H, W, 3]`.
           ids: `[B]` int, the video of each clip.
           key: one random key, which decides on the negative pairs.
+          present: `[B]` bool, False where a batch is only filled up: such a clip makes no pair. None: all are clips.
 
         Returns:
           logits: `[2B, 2]`, of the B positive pairs and then of the B negative ones.
           label: `[2B]` int32, 1 for a positive and 0 for a negative pair.
-          weight: `[2B]`, 0 for a negative pair that could not be made because too many clips are of one video, else 1.
+          weight: `[2B]`, 0 for a pair that is none: a clip is not present, or too many are of one video; else 1.
 
         Raises:
           UserError: there is not one id for each clip, or the networks do not take the video.
@@ -91,7 +92,8 @@ class Correspondence(nnx.Module):
         hidden = nnx.relu(self.fc1(jnp.concatenate(pairs, axis=-1)))
         logits = self.classifier(nnx.relu(self.fc2(hidden)))
         label = jnp.repeat(jnp.array([1, 0], jnp.int32), len(ids))
-        weight = jnp.concatenate([jnp.ones_like(valid), valid]).astype(logits.dtype)
+        present = jnp.ones_like(valid) if present is None else present
+        weight = jnp.concatenate([present, valid & present & present[source]]).astype(logits.dtype)
         return logits, label, weight
 
 

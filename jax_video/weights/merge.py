@@ -82,14 +82,11 @@ def merge(
         check_choice("inflate", method, METHODS)
     problems, merged = list(problems), Merged({}, [], [], [], [])
 
-    def matches(name: str, pattern: str) -> bool:
-        return fnmatch.fnmatchcase(name.removeprefix("params/").removeprefix("batch_stats/"), pattern)
-
     def skips(name: str) -> bool:
-        return any(matches(name, pattern) for pattern in skip)
+        return any(_matching(pattern)(name) for pattern in skip)
 
     for pattern in skip:
-        if not any(matches(name, pattern) for name in (*arrays, *target)):
+        if not any(map(_matching(pattern), (*arrays, *target))):
             problems.append(f"pattern  {pattern!r} of skip matches no name")
     merged.skipped = [name for name in arrays if skips(name)]
     merged.fresh = [name for name in target if skips(name)]
@@ -117,10 +114,15 @@ def merge(
         raise UserError(
             f"{source} do not fit the network: {len(problems)} problem{'s' * (len(problems) > 1)}. Is the config, with "
             "its width and depth, of their network? What shall start afresh in a training run, as a classifier of "
-            "other classes, is left out by name (init_from.skip), and 2D kernels are inflated (init_from.inflate).\n  "
-            + "\n  ".join(problems)
+            "other classes, is left out (init_from.new_head, or by name in init_from.skip), and 2D kernels are "
+            "inflated (init_from.inflate).\n  " + "\n  ".join(problems)
         )
     return merged
+
+
+def _matching(pattern: str) -> Callable[[str], bool]:
+    """Whether a name, without `params/` and `batch_stats/`, matches a pattern of `skip`."""
+    return lambda name: fnmatch.fnmatchcase(name.removeprefix("params/").removeprefix("batch_stats/"), pattern)
 
 
 @dataclasses.dataclass
@@ -141,56 +143,97 @@ def read(
     *,
     num_classes: int | None = None,
     into: str = "",
+    expects: str = "",
+    new_head: bool = False,
     skip: Sequence[str] = (),
     method: str = "",
 ) -> Weights:
     """Weights for the network of a config: from a run's folder, or from a file in a layout.
 
+    A run of knowledge transfer gives its 3D network, without a classifier.
+
     Args:
+      path, into, expects: where from; the part of the network that they are of, as in "network" of one with consensus,
+        while the rest starts afresh; and the network that the run must be of, if not empty. Several parts, as in
+        "appearance,motion", have as many paths, and networks, in the same order.
       num_classes: K; None takes the source's.
-      into: the part of the network that they are of, as in "network" of one with consensus; the rest starts afresh.
+      new_head: leaves out the classifier, which starts afresh.
       skip, method: of `merge`.
 
     Raises:
-      UserError: what `files.read`, `names.to_ours` and `merge` raise, or the folder is of no run.
+      UserError: what `files.read`, `names.to_ours` and `merge` raise, or a folder is of no run or of another network.
     """
-    path = pathlib.Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: there is no such weight file or run's folder")
-    if path.is_dir():
-        if layout:
-            raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
-        _, network, meta = checkpoint.read_network(path, mesh)
-        _print_differences(path, meta["config"], config)
-        translation = names.Translation(state_lib.named_leaves(network), None, [])
-        layout, num_classes = "jax_video", num_classes or len(meta["classes"])
-        del network
-    elif not layout:
-        raise UserError(f"{path}: a weight file needs a layout: one of {', '.join(names.LAYOUTS)}")
-    else:
-        translation = names.to_ours(layout, files.read(path))
-        num_classes = num_classes or _num_classes(translation.arrays, path)
+    parts = into.split(",")
+    paths = [path] if len(parts) == 1 else str(path).split(",")
+    networks = expects.split(",") if expects else [""] * len(parts)
+    if not len(parts) == len(paths) == len(networks):
+        raise UserError(f"init_from.path={path}: expected {len(parts)} paths, for {into}, with commas between them")
+    sources = [_read_source(*given, layout, config, mesh) for given in zip(paths, networks, strict=True)]
+    num_classes = num_classes or sources[0].num_classes
+    if num_classes is None:
+        raise UserError(f"{path}: has no classifier ({', '.join(models.HEADS)}), so the number of classes is unknown")
 
     model = nnx.eval_shape(lambda: state_lib.network(config, num_classes))
     _, params, batch_stats = state_lib.split(model)
     shapes = {"params": params, "batch_stats": batch_stats}
     leaves = state_lib.named_leaves(shapes)
-    target = {name: leaf for name, leaf in leaves.items() if _without(name, into) is not None}
-    if not target:
-        raise UserError(f"into={into!r}: the network has no such part; it has {', '.join(params)}")
-    arrays = translation.arrays
+    target = {name: leaf for name, leaf in leaves.items() if _without(name, parts) is not None}
+    if missing := [part for part in parts if not any(_without(name, [part]) is not None for name in leaves)]:
+        raise UserError(f"into={missing[0]!r}: the network has no such part; it has {', '.join(params)}")
+    arrays = {
+        _with(name, part, leaves): source.arrays.pop(name)
+        for source, part in zip(sources, parts, strict=True)
+        for name in list(source.arrays)
+    }
+    if new_head or any(source.headless for source in sources):
+        patterns = {f"{before}{head}/*" for head in models.HEADS for before in ("", *(f"{part}/" for part in parts))}
+        skip = (*skip, *(pattern for pattern in sorted(patterns) if any(map(_matching(pattern), [*arrays, *target]))))
     merged = merge(
-        {_with(name, into): arrays.pop(name) for name in list(arrays)},
+        arrays,
         target,
         skip=skip,
         method=method,
         views=_view_kernels(model),
-        problems=translation.problems,
+        problems=[problem for source in sources for problem in source.problems],
         source=f"the weights in {path}",
-        their_name=lambda name: (names.their_name(layout, _without(name, into)) or (name,))[0],
+        their_name=lambda name: (names.their_name(layout or "jax_video", _without(name, parts)) or (name,))[0],
     )
     merged.fresh += [name for name in leaves if name not in target]
-    return Weights(merged, shapes, translation.origin, num_classes)
+    return Weights(merged, shapes, sources[0].origin, num_classes)
+
+
+@dataclasses.dataclass
+class _Source:
+    """Weights by our names, before they have found their places."""
+
+    arrays: dict[str, np.ndarray]
+    origin: dict | None
+    problems: list[str]
+    num_classes: int | None  # None: there is no classifier
+    headless: bool = False  # whether no classifier was trained
+
+
+def _read_source(path: str | pathlib.Path, expected: str, layout: str, config: ConfigDict, mesh: Mesh) -> _Source:
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such weight file or run's folder")
+    if not path.is_dir():
+        if not layout:
+            raise UserError(f"{path}: a weight file needs a layout: one of {', '.join(names.LAYOUTS)}")
+        found = names.to_ours(layout, files.read(path))
+        return _Source(found.arrays, found.origin, found.problems, _num_classes(found.arrays))
+    if layout:
+        raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
+    _, network, meta = checkpoint.read_network(path, mesh)
+    if expected and meta["config"]["model"]["name"] != expected:
+        raise UserError(f"{path} is a run of {meta['config']['model']['name']}, where one of {expected} is expected")
+    arrays, transferred = state_lib.named_leaves(network), bool(meta["config"].get("teacher"))
+    if transferred:
+        arrays = {name.replace("/student/", "/", 1): leaf for name, leaf in arrays.items() if "/student/" in name}
+        arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] not in models.HEADS}
+    if not config.get("teacher"):
+        _print_differences(path, meta["config"], config)
+    return _Source(arrays, None, [], len(meta["classes"]), transferred)
 
 
 def initial_state(
@@ -210,7 +253,7 @@ def initial_state(
     if not options.path:
         raise UserError(f"init_from.layout is {options.layout!r}, but init_from.path, the weight file, is not given")
     if options.layout:
-        check_keywords(options.layout, config.model)
+        check_keywords(options.layout, config.teacher if options.into == "teacher" else config.model)
     weights = read(
         options.path,
         options.layout,
@@ -218,6 +261,8 @@ def initial_state(
         mesh,
         num_classes=num_classes,
         into=options.into,
+        expects=options.expects,
+        new_head=options.new_head,
         skip=options.skip,
         method=options.inflate,
     )
@@ -270,18 +315,21 @@ def check_keywords(layout: str, model: ConfigDict) -> None:
         )
 
 
-def _with(name: str, into: str) -> str:
-    """("params/fc/bias", "network") -> "params/network/fc/bias"."""
+def _with(name: str, part: str, leaves: dict) -> str:
+    """("params/fc/bias", "network") -> "params/network/fc/bias"; what is constant here is among the moments."""
     collection, slash, path = name.partition("/")
-    return f"{collection}/{into}/{path}" if into and slash else name
+    placed = f"{collection}/{part}/{path}" if part and slash else name
+    constant = placed.replace("params/", "batch_stats/", 1)
+    return constant if placed not in leaves and constant in leaves else placed
 
 
-def _without(name: str, into: str) -> str | None:
-    """("params/network/fc/bias", "network") -> "params/fc/bias"; None where the name is of another part."""
+def _without(name: str, parts: Sequence[str]) -> str | None:
+    """("params/network/fc/bias", ["network"]) -> "params/fc/bias"; None where the name is of no such part."""
     collection, _, path = name.partition("/")
-    if not into:
-        return name
-    return f"{collection}/{path.removeprefix(f'{into}/')}" if path.startswith(f"{into}/") else None
+    for part in parts:
+        if not part or path.startswith(f"{part}/"):
+            return f"{collection}/{path.removeprefix(f'{part}/' if part else '')}"
+    return None
 
 
 def _print_differences(path: pathlib.Path, theirs: dict, ours: ConfigDict) -> None:
@@ -301,11 +349,9 @@ def _options(values: dict) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in values.items())
 
 
-def _num_classes(arrays: dict[str, np.ndarray], path: pathlib.Path) -> int:
-    for head in models.HEADS:
-        if (kernel := arrays.get(f"params/{head}/kernel")) is not None:
-            return kernel.shape[-1]
-    raise UserError(f"{path}: has no classifier ({', '.join(models.HEADS)}), so the number of classes is unknown")
+def _num_classes(arrays: dict[str, np.ndarray]) -> int | None:
+    kernels = (arrays.get(f"params/{head}/kernel") for head in models.HEADS)
+    return next((kernel.shape[-1] for kernel in kernels if kernel is not None), None)
 
 
 def _view_kernels(model: nnx.Module) -> set[str]:

@@ -15,7 +15,7 @@ from jax.sharding import AxisType
 from reference import correspondence as reference
 from reference import resnet as reference_resnet
 
-from jax_video import models, optimizer, sharding
+from jax_video import models, objectives, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.errors import UserError
@@ -214,34 +214,30 @@ def test_gradients_reach_all_of_student_and_head_but_the_students_classifier():
     assert moved == {name for name in before if name.startswith("student/")}
 
 
-class Trained(Correspondence):
-    """As the training step calls a network: with a video and keys, for logits `[B, 2]`, here of every other pair."""
-
-    def __call__(self, video, *, keys):
-        logits, _, _ = super().__call__(video, ids=jnp.arange(len(video)), key=keys[0])
-        return logits[::2]
-
-
 @pytest.mark.parametrize(("accumulate", "ema"), [(1, 0.0), (3, 0.3)])
 def test_training_moves_the_student_and_leaves_the_teacher_to_the_bit(accumulate, ema):
 
     def build():
         networks = (Network(rngs=nnx.Rngs(seed)) for seed in (0, 1))
-        return Trained(*networks, clip=NETWORK_INPUT[:3], rngs=nnx.Rngs(2))
+        return Correspondence(*networks, clip=NETWORK_INPUT[:3], rngs=nnx.Rngs(2))
 
     model = nnx.eval_shape(build)
     definition, params, batch_stats = filled(model)
     batch_stats["teacher"]["conv"]["kernel"] = batch_stats["teacher"]["conv"]["kernel"].at[0].set(-0.0)
     mesh = jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
     tx = optimizer.sgd(0.1, weight_decay=0.1)
-    step = train_lib.make_train_step(definition, tx, mesh, accumulate=accumulate, ema=ema)
+    step = train_lib.make_train_step(
+        definition, tx, mesh, accumulate=accumulate, ema=ema, objective=objectives.Correspondence()
+    )
     start = jax.device_get((params, batch_stats))
     state = sharding.place_state(state_lib.create(nnx.merge(definition, params, batch_stats), tx, ema=ema > 0), mesh)
     rng = np.random.default_rng(0)
     for _ in range(3):
         batch = {
             "rgb": rng.integers(0, 256, (BATCH, *NETWORK_INPUT), dtype=np.uint8),
-            "label": rng.integers(0, 2, BATCH).astype(np.int32),
+            "label": np.full(BATCH, -1, np.int32),
+            "video": np.arange(BATCH, dtype=np.int32),
+            "mask": np.ones(BATCH, np.float32),
             "failed": np.zeros(BATCH, np.int32),
         }
         state, _ = step(state, sharding.place_batch(batch, mesh), jax.random.key(0))

@@ -88,7 +88,7 @@ def test_every_mistake_is_in_one_message():
         "extra    params/fc2/kernel 4×7",
         "extra    batch_stats/bn2/mean 4",
     ]
-    assert "(init_from.skip)" in message and "(init_from.inflate)" in message, "what to do"
+    assert "init_from.skip)" in message and "(init_from.inflate)" in message, "what to do"
 
 
 def test_what_is_skipped_is_reported():

@@ -1,0 +1,143 @@
+"""What a network is trained for: the loss and the sums of a training step, the scores of a test, and their metrics."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from jax_video import losses, metrics
+from jax_video import state as state_lib
+from jax_video.errors import UserError
+from jax_video.state import IMAGENET, Normalization
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """Every video is of one class.
+
+    Args:
+      average: what a test averages over the clips of a video: "probability" (softmax) or "logit".
+      reduction: of the loss over frames, where a network scores each (`losses.video_cross_entropy`).
+      normalization: of RGB.
+    """
+
+    average: str = "probability"
+    reduction: str = "sum"
+    normalization: Normalization = IMAGENET
+
+    def __post_init__(self):
+        if self.average not in ("probability", "logit"):
+            raise UserError(f"unknown test average {self.average!r}: choose probability or logit.")
+
+    def train(self, definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict):
+        """(mean loss, (new batch_stats, sums over the batch)) of a step."""
+        outputs, batch_stats = state_lib.apply(
+            definition, params, batch_stats, batch, self.normalization, train=True, keys=batch["keys"]
+        )
+        loss = losses.video_cross_entropy(outputs, batch["label"], reduction=self.reduction)  # [B]
+        sums = metrics.train_sums(loss, losses.video_logits(outputs), batch)
+        return jnp.mean(loss), (batch_stats, sums)
+
+    def test(self, definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict) -> jax.Array:
+        """Scores of the classes, [B, K] float32."""
+        outputs, _ = state_lib.apply(definition, params, batch_stats, batch, self.normalization, train=False)
+        logits = losses.video_logits(outputs).astype(jnp.float32)
+        return jax.nn.softmax(logits) if self.average == "probability" else logits
+
+    def metrics(self, scores: np.ndarray, label: np.ndarray) -> dict[str, float]:
+        """Of videos, from their scores [N, K]: loss (of the mean scores), top1, top5, mean class accuracy."""
+        # A probability that float32 has rounded to 0 counts as its smallest normal number: a loss of 87.
+        tiny = np.finfo(np.float32).tiny
+        logits = np.log(np.maximum(scores, tiny)) if self.average == "probability" else scores
+        loss = losses.softmax_cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(label))
+        values = metrics.video_metrics(scores, label, scores.shape[1])
+        return {"loss": float(jnp.mean(loss))} | {
+            name: values[name] for name in ("top1", "top5", "mean_class_accuracy")
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Correspondence:
+    """Clip and frames are of the same video, or not (STC §3.2, T3D §3.2): no label is read.
+
+    Batches hold one clip of every video, or several, [B, N, T, H, W, 3].
+    """
+
+    normalization: Normalization = IMAGENET
+
+    def train(self, definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict):
+        """(mean loss of the pairs, (new batch_stats, sums over the batch)) of a step."""
+        pairs, batch_stats = self._pairs(definition, params, batch_stats, batch, batch["keys"][0], train=True)
+        loss, right, weight = pairs  # [2, clips]
+        count = jnp.float32(len(batch["label"]))
+        positive, negative = jnp.sum(right * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
+        mean = jnp.sum(loss * weight) / jnp.sum(weight)
+        values = {
+            "loss": mean,
+            "pair_accuracy": (positive + negative) / 2,
+            "positive_accuracy": positive,
+            "negative_accuracy": negative,
+        }
+        return mean, (batch_stats, {name: value * count for name, value in values.items()} | {"count": count})
+
+    def test(self, definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict) -> jax.Array:
+        """Loss and whether it was told right, of the positive and of the negative pair of each row: [B, 4] float32.
+
+        NaN where the batch has no other video to make a negative pair with.
+        """
+        key = jax.random.key(0)  # the same pairs in every test
+        (loss, right, weight), _ = self._pairs(definition, params, batch_stats, batch, key, train=False)
+        values = jnp.where(weight > 0, jnp.stack([loss, right]), jnp.nan)  # [2, 2, clips]
+        rows = jnp.nanmean(values.reshape(4, len(batch["video"]), -1), axis=2)
+        return rows.T.astype(jnp.float32)
+
+    def metrics(self, scores: np.ndarray, label: np.ndarray) -> dict[str, float]:
+        """Of videos, from what `test` gives, [N, 4]: loss, and accuracy of all pairs, of positive and of negative ones.
+
+        Raises:
+          UserError: of too few videos no negative pair could be made.
+        """
+        del label
+        if np.isnan(scores).all(axis=0).any():
+            raise UserError(
+                f"no negative pair can be made of {len(scores)} held-out videos: knowledge transfer needs at least "
+                "two, and a test.batch of at least two."
+            )
+        loss_positive, loss_negative, positive, negative = (float(value) for value in np.nanmean(scores, axis=0))
+        return {
+            "loss": (loss_positive + loss_negative) / 2,
+            "pair_accuracy": (positive + negative) / 2,
+            "positive_accuracy": positive,
+            "negative_accuracy": negative,
+        }
+
+    def _pairs(self, definition, params, batch_stats, batch, key, *, train):
+        """(loss, right, weight), each [2, clips] of positive and negative pairs; and batch_stats."""
+        video = batch["rgb"]
+        clips = video.shape[1] if video.ndim == 6 else 1
+        batch = batch | {"rgb": video.reshape(len(video) * clips, *video.shape[-4:])}
+        (logits, label, weight), batch_stats = state_lib.apply(
+            definition,
+            params,
+            batch_stats,
+            batch,
+            self.normalization,
+            train=train,
+            ids=jnp.repeat(batch["video"], clips),
+            present=jnp.repeat(batch["mask"] > 0, clips),
+            key=key,
+        )
+        loss = losses.softmax_cross_entropy(logits, label)
+        right = (jnp.argmax(logits, axis=1) == label).astype(weight.dtype)
+        return tuple(values.reshape(2, -1) for values in (loss, right, weight)), batch_stats
+
+
+def of(config: ConfigDict) -> Classification | Correspondence:
+    """The objective of a config: correspondence where it has a `teacher`."""
+    normalization = Normalization(**config.normalize)
+    if config.get("teacher"):
+        return Correspondence(normalization)
+    return Classification(config.test.average, config.train.get("loss_reduction", "sum"), normalization)
