@@ -30,9 +30,17 @@ def recipe(data: str) -> ConfigDict:
         {
             "seed": 0,
             "dtype": "bfloat16",
-            "init_from": {"path": "", "layout": "", "into": "", "inflate": "", "skip": ()},
+            "init_from": {
+                "path": "",  # of a run's folder, or of a weight file in `layout`
+                "layout": "",
+                "into": "",  # the part of the network that they are of; several with commas, and as many paths
+                "expects": "",  # the network that the run must be of
+                "inflate": "",
+                "new_head": False,
+                "skip": (),
+            },
             "norm": {"group_size": config_dict.placeholder(int), "frozen": False},
-            "data": {"manifest": data, "workers": 8},
+            "data": {"manifest": data, "workers": 8, "fraction": 1.0},
             "normalize": {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)},
             "train": {
                 "batch": 128,
@@ -71,3 +79,40 @@ def recipe(data: str) -> ConfigDict:
             },
         }
     )
+
+
+def small(config: ConfigDict) -> None:
+    """Makes a recipe one for tens to thousands of short videos on a CPU: a quarter of the width, clips of 56²."""
+    config.dtype = "float32"
+    config.model.width = 0.25
+    config.data.workers = 0
+    config.clip.update(short_side=62, size=56)
+    config.clip.flip = config.data.manifest != "motions"  # which tells left from right
+    config.train.update(batch=16, steps=0, epochs=10, validate_epochs=5, log_steps=20)
+    config.schedule.update(kind="cosine", warmup_epochs=1, drop_steps=(), drop_epochs=())
+    config.test.update(batch=16)
+
+
+def fine_tune(config: ConfigDict, start: str) -> None:
+    """Goes on from another run's weights, with a classifier of its own (ours: the papers do not say how)."""
+    config.init_from.update(path=start, new_head=True)
+    config.train.epochs = 60
+    config.optimizer.head_rate = 10.0
+    config.schedule.learning_rate = 0.01
+
+
+def hold(config: ConfigDict, videos: int) -> None:
+    """Lets no more than so many videos of a batch be on the devices at once; 0: all of it.
+
+    Gradients are accumulated, and groups of BatchNorm left whole; without groups, what is held is one.
+    """
+    if not videos:
+        return
+    batch, group = config.train.batch, config.norm.group_size or 1
+    held = max(
+        (count for count in range(1, batch + 1) if batch % count == 0 == count % group and count <= videos),
+        default=group,
+    )
+    config.train.accumulate = batch // held
+    if not config.norm.frozen:
+        config.norm.group_size = config.norm.group_size or held

@@ -4,11 +4,13 @@
 
 trains CoST(b) on ResNet-50 on the set that `prepare` wrote into DIR, with the paper's settings, from torchvision's
 weights for ImageNet: 8 of 64 frames at 224², batch 32 with BN over 8 clips, 600,000 steps. `recipe=code` is the
-schedule of the authors' later code: batch 64, 160 epochs. Whole frames are tested; `--config.test.crop=three` is
-the authors' code's three squares.
+schedule of the authors' later code: batch 64, 160 epochs for Kinetics; `recipe=code_moments` has their 48 for Moments.
+Whole frames are tested; `--config.test.crop=three` is the authors' code's three squares. `start=RUN` goes on from the
+run of an 8-frame network with one of 32 frames, whose moments and BatchNorm stay as they are.
 
 Arguments: model, data, frames (8 or 32), span (frames of the video that a clip is taken from), share_weights (Table 3),
-recipe (paper or code), imagenet (a weight file of torchvision's network of the same depth, to start from).
+recipe (paper, code or code_moments), imagenet (a weight file of torchvision's network of the same depth, to start
+from), start, hold (videos on the devices at once; 0: the batch).
 
 Paper, top-1 / top-5 (ours: not yet run):
 
@@ -17,11 +19,16 @@ Paper, top-1 / top-5 (ours: not yet run):
                       model=cost_b_resnet50,share_weights=false  29.0 / 56.1
                       model=c2d_resnet101  30.0 / 56.8        model=c3d_3x1x1_resnet101  30.6 / 57.7
                       model=cost_b_resnet101  31.5 / 57.9
+                      model=cost_b_resnet101,frames=32,start=RUN  32.4 / 60.0
     Kinetics-400      model=c2d_resnet50  71.5 / 89.8         model=c3d_3x1x1_resnet50  73.3 / 90.4
                       model=cost_a_resnet50  73.6 / 90.8      model=cost_b_resnet50  74.1 / 91.2
                       model=cost_b_resnet50,share_weights=false  73.2 / 90.2
                       model=c2d_resnet101  72.9 / 89.8        model=c3d_3x1x1_resnet101  74.5 / 91.1
                       model=cost_b_resnet101  75.5 / 92.0
+                      model=cost_b_resnet101,frames=32,span=128,start=RUN  77.5 / 93.2
+
+How much each view counts (§4.5; Figures 7 and 8), of a trained CoST: --mode=views. Paper, H-W / T-W / T-H: Moments in
+Time .67 / .14 / .19, Kinetics .77 / .08 / .15.
 """
 
 from ml_collections import ConfigDict
@@ -39,19 +46,24 @@ def get_config(argument: str = "") -> ConfigDict:
         share_weights=True,
         recipe="paper",
         imagenet="",
+        start="",
+        hold=0,
     )
-    if given["recipe"] not in ("paper", "code"):
-        raise ValueError(f"unknown recipe {given['recipe']!r}: expected paper or code.")
+    if given["recipe"] not in ("paper", "code", "code_moments"):
+        raise ValueError(f"unknown recipe {given['recipe']!r}: expected paper, code or code_moments.")
+    if given["start"] and (given["imagenet"] or given["frames"] != 32):
+        raise ValueError("start=RUN is for frames=32, from the run of an 8-frame network, and takes no imagenet.")
     config = common.recipe(given["data"])
     config.model = {"name": given["model"], "width": 1.0, "dropout": 0.5}
-    new = ["fc/*"]  # what ImageNet's weights do not have
+    new = []  # what ImageNet's weights do not have
     if not given["model"].startswith("resn"):  # C2D, C3D and CoST; the others are 2D, frame by frame
         config.model.update(frames=given["frames"], pool="paper" if given["recipe"] == "paper" else "code")
     if given["model"].startswith("cost_"):
         config.model.share_weights = given["share_weights"]
         new += ["*/alpha"] if given["model"].startswith("cost_a") else ["*/conv2/fc1/*", "*/conv2/fc2/*"]
     if given["imagenet"]:
-        config.init_from.update(path=given["imagenet"], layout="torchvision", inflate="mean", skip=tuple(new))
+        config.init_from.update(path=given["imagenet"], layout="torchvision", inflate="mean", new_head=True)
+        config.init_from.skip = tuple(new)
     config.clip = {
         "frames": given["frames"],
         "stride": given["span"] // given["frames"],
@@ -67,8 +79,15 @@ def get_config(argument: str = "") -> ConfigDict:
         config.train.update(batch=32, steps=600_000)
         config.schedule.update(kind="step", learning_rate=0.005, drop_steps=(300_000, 450_000))
     else:
-        config.train.update(batch=64, epochs=160)
-        config.schedule.update(kind="step", learning_rate=0.01, drop_epochs=(80, 120))
+        epochs, drops = (160, (80, 120)) if given["recipe"] == "code" else (48, (24, 36))
+        config.train.update(batch=64, epochs=epochs)
+        config.schedule.update(kind="step", learning_rate=0.01, drop_epochs=drops)
         config.optimizer.clip_norm = 40.0
+    if given["start"]:  # ours, but for the frozen BatchNorm: CoST §4.2 says no more
+        config.init_from.update(path=given["start"], inflate="mean")  # of the stem, over five frames
+        config.norm.update(frozen=True, group_size=None)
+        config.train.update(steps=100_000)
+        config.schedule.update(learning_rate=0.0005, drop_steps=(), drop_epochs=())
+    common.hold(config, given["hold"])
     config.test.update(clips="uniform", number=10, crop="full", batch=8)
     return config

@@ -6,12 +6,13 @@ trains a narrow STC-ResNet-18 on the embedded data set `motions` and tests it, i
 
     python -m jax_video.main --config=configs/stc.py:model=stc_resnext101,data=DIR,frames=32
 
-is the paper's best row, on the set that `prepare` wrote into DIR; one host of 8 accelerators holds its batch of 128.
-`recipe=small,data=DIR` trains the narrow network of the first command on your own videos, for sets of tens to
-thousands of short clips on a CPU.
+is the paper's best row, on the set that `prepare` wrote into DIR; one host of 8 accelerators holds its batch of 128,
+and `hold=32` computes it from four times 32. `recipe=small,data=DIR` trains the narrow network of the first command on
+your own videos, for sets of tens to thousands of short clips on a CPU. `start=RUN` goes on from another run, be it of
+this config on Kinetics or of configs/transfer.py, with a new classifier and a tenth of the learning rate.
 
-Arguments: model, data, frames, stride, branches (STC's Table 5: both, tcb, scb), epochs, recipe (small or paper; by
-default small for `motions` and paper for everything else).
+Arguments: model, data, frames, stride, branches (STC's Table 5: both, tcb, scb), start, epochs, hold (videos on the
+devices at once; 0: the batch), recipe (small or paper; by default small for `motions` and paper for everything else).
 
 Paper, top-1 / top-5 (ours: not yet run, but for `motions` and small sets, see benchmarks/RESULTS.md):
 
@@ -22,6 +23,15 @@ Paper, top-1 / top-5 (ours: not yet run, but for `motions` and small sets, see b
                    model=resnet3d101  46.7    model=stc_resnet18  42.8    model=stc_resnet50  46.2
                    model=stc_resnet101  47.9  …,branches=tcb  47.2        …,branches=scb  46.1
                    …,frames=16  45.6          …,stride=1 / 4 / 16  44.6 / 46.8 / 40.3
+    UCF101 / HMDB51, from Kinetics (start=KINETICS_RUN), mean of three splits (python -m jax_video.average):
+                   model=resnet3d101  88.9 / 61.7             model=resnext3d101  90.7 / 63.8
+                   model=stc_resnet101  90.1 / 62.6           model=stc_resnext101  92.3 / 65.4
+                   model=stc_resnet101,frames=64  93.7 / 66.8
+                   model=stc_resnext101,frames=32  95.8 / 72.6
+    the same, Kinetics itself from a transfer run: model=resnet3d101  91.3 / 64.2   model=stc_resnet101  92.6 / 66.1
+    UCF101 split 1 from a transfer run (start=TRANSFER_RUN) / and half of Kinetics (--config.data.fraction=.5 there):
+                   model=resnet3d101  82.1 / 84.6             model=resnext3d101  83.1 / 86.9
+                   model=stc_resnet101  83.2 / 86.5           model=stc_resnext101  84.7 / 88.2
 """
 
 from ml_collections import ConfigDict
@@ -31,13 +41,25 @@ from configs import common
 
 def get_config(argument: str = "") -> ConfigDict:
     given = common.arguments(
-        argument, model="stc_resnet18", data="motions", frames=16, stride=0, branches="both", recipe="", epochs=0
+        argument,
+        model="stc_resnet18",
+        data="motions",
+        frames=16,
+        stride=0,
+        branches="both",
+        start="",
+        recipe="",
+        epochs=0,
+        hold=0,
     )
     recipe = given["recipe"] or ("small" if given["data"] == "motions" else "paper")
     if recipe not in ("small", "paper"):
         raise ValueError(f"unknown recipe {recipe!r}: expected small or paper.")
     config = small(given) if recipe == "small" else paper(given)
+    if given["start"]:
+        common.fine_tune(config, given["start"])
     config.train.epochs = given["epochs"] or config.train.epochs
+    common.hold(config, given["hold"])
     if given["model"].startswith("stc_"):
         config.model.update(frames=given["frames"], branches=given["branches"], reduction=4)
     return config
@@ -66,14 +88,8 @@ def paper(given: dict) -> ConfigDict:
 
 
 def small(given: dict) -> ConfigDict:
-    """A quarter of the width, clips of 56², fewer epochs; `motions` tells left from right, so it is never flipped."""
+    """A quarter of the width, clips of 56², fewer epochs."""
     config = paper(given)
-    config.dtype = "float32"
-    config.model.width = 0.25
-    config.data.workers = 0
-    config.clip.update(stride=given["stride"] or 1, short_side=62, size=56, crop="random")
-    config.clip.flip = given["data"] != "motions"
-    config.train.update(batch=16, epochs=10, validate_epochs=5, log_steps=20)
-    config.schedule.update(kind="cosine", warmup_epochs=1)
-    config.test.update(batch=16)
+    common.small(config)
+    config.clip.update(stride=given["stride"] or 1, crop="random")
     return config

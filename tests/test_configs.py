@@ -1,4 +1,4 @@
-"""Every config string of the docstrings and of the paper's tables makes a network that takes its own clips."""
+"""Every row of the papers' tables is a config string, and each of them makes a run."""
 
 import functools
 import json
@@ -6,154 +6,177 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from configs import common, cost, stc, t3d
-from jax_video import evaluate, optimizer, sharding
+from configs import common, cost, st_resnet, stc, t3d, transfer
+from jax_video import evaluate, objectives, optimizer, sharding
 from jax_video import state as state_lib
+from jax_video import train as train_lib
 from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest, Video
+from jax_video.models import MODELS
 
-DATA = "data=folder"
+FULL = [f"model={name}" for name in ("resnet3d101", "resnext3d101", "stc_resnet101", "stc_resnext101")]
+START = "start=RUN"
+ROWS = {
+    # Diba et al., ECCV 2018: Kinetics; ablations on UCF101; pretrained; transferred.
+    stc: [
+        *[f"{row},data=DIR" for row in FULL], "model=stc_resnext101,frames=32,data=DIR",
+        *[f"model={name},frames=32,data=DIR" for name in ("resnet3d101", "stc_resnet18", "stc_resnet50")],
+        *[
+            f"model=stc_resnet101,frames=32{other},data=DIR"
+            for other in ("", ",branches=tcb", ",branches=scb", ",stride=1", ",stride=4", ",stride=16")
+        ],
+        *[f"{row},data=DIR,{START}" for row in FULL], f"model=stc_resnet101,frames=64,data=DIR,{START}",
+        f"model=stc_resnext101,frames=32,data=DIR,{START}",
+    ],
+    # Diba et al. 2017: UCF101 (DenseNet3D's ablations vary one thing each), Kinetics, pretrained, transferred.
+    t3d: [
+        "model=densenet3d121", "model=densenet3d169", "model=densenet3d121,frames=16", "model=densenet3d121,size=112",
+        "model=densenet3d121,stride=1", "model=densenet3d121,stride=4", "model=densenet3d121,stride=16",
+        "model=resnet3d50", "model=resnet3d34", "model=inception3d", "model=t3d121",
+        *[f"model={name},{START}" for name in ("densenet3d121", "t3d121", "inception3d", "resnet3d34", "resnet3d50")],
+        f"model=t3d121,consensus=true,{START}",
+    ],
+    # Li et al., CVPR 2019: Moments and Kinetics, which differ in the span of 32 frames.
+    cost: [
+        *[f"model={kind}_resnet50" for kind in ("c2d", "c3d_3x1x1", "cost_a", "cost_b")],
+        "model=cost_b_resnet50,share_weights=false",
+        *[f"model={kind}_resnet101" for kind in ("c2d", "c3d_3x1x1", "cost_b")],
+        f"model=cost_b_resnet101,frames=32,{START}", f"model=cost_b_resnet101,frames=32,span=128,{START}",
+    ],
+    # Feichtenhofer et al., NeurIPS 2016. Two streams, and those with + IDT, are sums of runs (`fuse`).
+    st_resnet: [
+        "phase=motion,imagenet=r50.pth", "phase=appearance,imagenet=r50.pth",
+        f"phase=motion,{START}", "phase=joint,appearance=A,motion=M", f"phase=star,{START}",
+    ],
+    transfer: [
+        "model=resnet3d101,weights=r50.pth", "model=stc_resnet101,weights=r50.pth",
+        "model=resnext3d101,teacher=resnext101", "model=stc_resnext101,teacher=resnext101",
+        "model=resnet3d50,frames=32,size=224", "model=densenet3d121,teacher=densenet121,frames=32,size=224",
+        "model=t3d121,teacher=densenet121,frames=32,size=224",
+    ],
+}  # fmt: skip
+OTHERS = {
+    stc: ["", "recipe=small,data=DIR", "recipe=small,data=DIR,start=RUN", "data=DIR,hold=32"],
+    t3d: ["", "model=c3d,frames=16,size=112", "model=densenet121", "consensus=true", "hold=16"],
+    cost: ["", "recipe=code", "recipe=code_moments", "imagenet=r50.pth", "model=resnet50", "hold=8"],
+    st_resnet: ["", *[f"phase={phase},data=motions" for phase in st_resnet.PHASES]],
+    transfer: ["", "data=motions", "data=motions,clips=4", "hold=4"],
+}
+STRINGS = [(module, string) for strings in (ROWS, OTHERS) for module, found in strings.items() for string in found]
+LAYERS = {"densenet": (1, 1, 1, 1), "t3d": (1, 1, 1, 1), "inception": (1, 1, 1), "c3d": None}
 
-# The rows of the tables of Diba et al., ECCV 2018.
-KINETICS = [
-    "model=resnet3d101", "model=resnext3d101", "model=stc_resnet101", "model=stc_resnext101",
-    "model=stc_resnext101,frames=32",
-]  # fmt: skip
-ABLATIONS = [
-    "model=resnet3d101,frames=32", "model=stc_resnet18,frames=32", "model=stc_resnet50,frames=32",
-    "model=stc_resnet101,frames=32", "model=stc_resnet101,frames=32,branches=tcb",
-    "model=stc_resnet101,frames=32,branches=scb", "model=stc_resnet101,frames=16",
-    "model=stc_resnet101,frames=32,stride=1", "model=stc_resnet101,frames=32,stride=4",
-    "model=stc_resnet101,frames=32,stride=16",
-]  # fmt: skip
-PRETRAINED = ["model=stc_resnet101,frames=64"]
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """The same run with small networks and frames; what is trained how, and with what, stays."""
+    config.clip.update(size=32, short_side=40, jitter=(32, 48) if config.clip.jitter else ())
+    for network in [config.model, *([config.teacher] if "teacher" in config else [])]:
+        network.width = 1 / 16
+        family = next((family for family in LAYERS if network.name.startswith(family)), None)
+        if layers := LAYERS.get(family, (2, 1, 1, 1)):  # CoST and ST-ResNet change every second unit
+            network.layers = layers
+        if "size" in network:
+            network.size = config.clip.size
+    return config
 
 
-def documented() -> list[str]:
-    """The strings of STC's docstring, table cells spelt out: `…,` stands for the model before it."""
-    text = stc.__doc__.replace("data=DIR", DATA)
-    commands = re.findall(r"configs/stc\.py(?::(\S+))?", text) + re.findall(r"`(\w+=[^`]+)`", text)
-    found = []
-    kinetics, ucf101 = text[text.index("Paper, top-1") :].split("UCF101", 1)
-    found += re.findall(r"model=\S+", kinetics)
-    for cell in re.findall(r"model=\S+|…,\w+=\w+(?: / \d+)*", ucf101):
-        if not cell.startswith("…"):
-            model = f"{cell},frames=32"
-            found.append(model)
-            continue
-        key, _, values = cell.removeprefix("…,").partition("=")
-        found += [f"{model},{key}={value}" for value in values.split(" / ")]
-    return commands + [f"{string},{DATA}" for string in found]
-
-
-@functools.cache
-def check_network(model: str, frames: int, size: int) -> None:
-    """Builds a network, given as JSON, and runs it on the config's clips: shapes alone."""
-    config = ConfigDict(json.loads(model))
-    definition, params, batch_stats = state_lib.abstract(config, 400)
-    clips = (5,) if config.model.get("consensus") else ()
-    batch = {"rgb": jax.ShapeDtypeStruct((2, *clips, frames, size, size, 3), jnp.uint8)}
-    logits, _ = jax.eval_shape(functools.partial(state_lib.apply, definition, train=False), params, batch_stats, batch)
-    assert (logits.shape, logits.dtype) == ((2, 400), jnp.float32)
+def make_step(config: ConfigDict, classes: int = 7):
+    """(the jitted step, how its state is made, a batch's shapes) of a run on one device."""
+    options, mesh = config.train, jax.make_mesh((1,), ("batch",), devices=jax.devices()[:1])
+    sharding.check_batch(options.batch, devices=1, accumulate=options.accumulate, **config.norm)
+    schedule = optimizer.schedule(**config.schedule, steps=100, steps_per_epoch=10)
+    tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
+    definition, _, _ = state_lib.abstract(config, classes)
+    step = train_lib.make_train_step(
+        definition,
+        tx,
+        mesh,
+        accumulate=options.accumulate,
+        ema=options.ema,
+        objective=objectives.of(config),
+    )
+    sampling = pipeline.Sampling(**config.clip)
+    clips = (sampling.segments,) if sampling.segments else ()
+    clip = (options.batch, *clips, sampling.frames, sampling.size, sampling.size)
+    row = {name: (clip[:1], jnp.int32) for name in ("label", "video", "failed")} | {"mask": (clip[:1], jnp.float32)}
+    row |= {name: ((*clip, pipeline.CHANNELS[name]), jnp.uint8) for name in sampling.streams}
+    return step, lambda: state_lib.create(state_lib.network(config, classes), tx, ema=options.ema > 0), row
 
 
 def check(config: ConfigDict) -> None:
-    """That every section fits what reads it."""
-    network = {key: config[key].to_dict() for key in ("model", "norm")} | {"dtype": config.dtype, "seed": config.seed}
-    sampling = pipeline.Sampling(**config.clip)
-    check_network(json.dumps(network, sort_keys=True), sampling.frames, sampling.size)
-    assert sampling.size <= sampling.short_side
-    video = Video("video.mp4", 0, "test", 300, 25.0, 340, 256, None, "video")
-    pipeline.views(Manifest("x", ("a",), "", (video,)), "test", sampling, evaluate.protocol_of(config))
-    sharding.check_batch(config.train.batch, devices=8, accumulate=config.train.accumulate, **config.norm)
-    schedule = optimizer.schedule(**config.schedule, steps=100, steps_per_epoch=10)
-    optimizer.sgd(schedule, **config.optimizer)
+    """That every section fits what reads it, and that a step of training can be traced."""
+    step, create, row = make_step(config)
+    batch = {name: jax.ShapeDtypeStruct(*leaf) for name, leaf in row.items()}
+    state, sums = jax.eval_shape(step, jax.eval_shape(create), batch, jax.random.key(0))
+    assert {"loss", "count", "gradient_norm"} <= set(sums)
+    entry = Video("video.mp4", 0, "test", 300, 25.0, 340, 256, None, "video")
+    evaluate.check(config, Manifest("x", ("a",), "", (entry,)))
     optimizer.Plateau(**config.plateau)
     assert json.loads(json.dumps(config.to_dict())), "a checkpoint carries it as JSON"
 
 
-def test_the_docstring_has_the_papers_rows():
-    strings = [string.replace("frames=32,frames=16", "frames=16") for string in documented()]
-    assert strings[:3] == ["", f"model=stc_resnext101,{DATA},frames=32", f"recipe=small,{DATA}"]
-    assert sorted(strings[3:]) == sorted(f"{row},{DATA}" for row in KINETICS + ABLATIONS)
+@functools.cache
+def check_once(text: str) -> None:
+    """What differs in depth alone is the same once it is small."""
+    check(ConfigDict(json.loads(text)))
 
 
-@pytest.mark.parametrize("string", documented() + [f"{row},{DATA}" for row in PRETRAINED])
-def test_every_string_makes_a_run(string):
-    check(stc.get_config(string))
+@pytest.mark.parametrize(("module", "string"), STRINGS)
+def test_every_string_makes_a_run(module, string):
+    config = shrink(module.get_config(string)).to_dict()
+    config["init_from"] = {}
+    shallow = re.sub("101$", "50", config["model"]["name"])
+    config["model"]["name"] = shallow if shallow in MODELS else config["model"]["name"]
+    config["clip"]["stride"] = 1
+    check_once(json.dumps(config, sort_keys=True))
 
 
-# The tables of the T3D paper (DenseNet3D's ablations vary one thing each) and of the CoST paper.
-T3D = [
-    "model=densenet3d121", "model=densenet3d169", "model=densenet3d121,frames=16", "model=densenet3d121,size=112",
-    "model=densenet3d121,stride=1", "model=densenet3d121,stride=4", "model=densenet3d121,stride=16",
-    "model=resnet3d50", "model=inception3d", "model=t3d121",
-]  # fmt: skip
-COST = [
-    f"model={kind}_resnet{depth}"
-    for depth, kinds in ((50, ("c2d", "c3d_3x1x1", "cost_a", "cost_b")), (101, ("c2d", "c3d_3x1x1", "cost_b")))
-    for kind in kinds
-] + ["model=cost_b_resnet50,share_weights=false"]
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "string"), STRINGS)
+def test_every_string_trains_a_step(module, string):
+    """Really, with as few videos as its groups allow; tests/test_recipes.py does it for one string of each config."""
+    config = shrink(module.get_config(string))
+    config.train.batch = config.train.accumulate * max(2, config.norm.group_size or 0)
+    step, create, row = make_step(config)
+    rng = np.random.default_rng(0)
+    batch = {
+        name: jnp.asarray(rng.integers(0, 256 if dtype == jnp.uint8 else 7, shape), dtype)
+        for name, (shape, dtype) in row.items()
+    }
+    batch |= {"mask": jnp.ones_like(batch["mask"]), "video": jnp.arange(len(batch["video"]), dtype=jnp.int32)}
+    state, sums = step(create(), batch, jax.random.key(0))
+    assert state.step == 1 and np.isfinite(float(sums["loss"])) and np.isfinite(float(sums["gradient_norm"]))
 
 
-def table(module) -> set[str]:
-    """The strings of a docstring's table; `…,` stands for the table's first model."""
-    text = module.__doc__[module.__doc__.index("Paper, top-1") :]
-    first, found = re.search(r"model=\S+", text)[0], set()
-    for cell in re.findall(r"(?:model=|…,)\S+(?: / \d+)*", text):
-        key, _, values = cell.replace("…", first).rpartition("=")
-        found |= {f"{key}={value}" for value in values.split(" / ")}
-    return found
+@pytest.mark.parametrize("module", ROWS)
+def test_the_docstring_has_the_papers_rows(module):
+    """Every value of every row stands in its table, and every string in the docstring can be built."""
+    text = module.__doc__
+    table = text[text.index("Paper, ") :]
+    for string in ROWS[module]:
+        for item in string.split(","):
+            key, _, value = item.partition("=")
+            assert key in ("data", "start", "weights", "imagenet", "appearance", "motion") or re.search(
+                rf"{key}=(\w+ / )*{value}\b", table
+            ), item
+    for string in re.findall(r"(?<![\w.])(?:(?:model|phase|frames|recipe|start|data)=[\w=,./]+[\w/])", text):
+        module.get_config(string)
+    assert "not yet run" in text
 
 
-@pytest.mark.parametrize(("module", "rows"), [(t3d, T3D), (cost, COST)])
-def test_other_docstrings_have_the_papers_rows(module, rows):
-    assert table(module) == set(rows)
+def settings(config: ConfigDict, section: str, *keys: str) -> tuple:
+    return tuple(config[section][key] for key in keys)
 
 
-@pytest.mark.parametrize(
-    ("module", "string"),
-    [
-        *((t3d, row) for row in [*T3D, "", "model=c3d,frames=16,size=112", "model=densenet121", "consensus=true"]),
-        *((cost, row) for row in [*COST, "", "model=cost_b_resnet101,frames=32", "recipe=code", "model=resnet50"]),
-    ],
-)
-def test_every_string_of_other_configs_makes_a_run(module, string):
-    check(module.get_config(string))
-
-
-def test_the_settings_of_t3d_and_cost():
-    config = t3d.get_config()
-    clip = {"frames": 32, "stride": 2, "short_side": 256, "jitter": (), "size": 224, "crop": "corners", "flip": True}
-    assert config.clip.to_dict() == clip and (config.train.batch, config.schedule.kind) == (64, "plateau")
-    config = cost.get_config()
-    clip = {"frames": 8, "stride": 8, "short_side": 256, "jitter": (256, 320), "size": 224, "crop": "random"}
-    assert config.clip.to_dict() == clip | {"flip": True}
-    assert (config.train.batch, config.train.steps, config.norm.group_size) == (32, 600_000, 8)
-    assert (config.optimizer.momentum, config.optimizer.nesterov, config.optimizer.weight_decay) == (0.9, False, 1e-4)
-    assert (config.schedule.learning_rate, config.schedule.drop_steps) == (0.005, (300_000, 450_000))
-    assert (config.test.clips, config.test.number, config.test.average) == ("uniform", 10, "probability")
-    assert (config.test.crop, config.test.flip) == ("full", False)
-    code = cost.get_config("recipe=code")
-    assert (code.train.batch, code.train.steps, code.train.epochs, code.schedule.learning_rate) == (64, 0, 160, 0.01)
-    assert (code.schedule.drop_epochs, code.optimizer.clip_norm, code.model.pool) == ((80, 120), 40.0, "code")
-    with pytest.raises(ValueError, match="unknown recipe 'papers': expected paper or code"):
-        cost.get_config("recipe=papers")
-
-
-def test_a_test_config_makes_a_run():
-    check(tiny.get_config())
-
-
-@pytest.mark.parametrize("string", KINETICS + ABLATIONS + PRETRAINED)
-def test_the_papers_settings(string):
+@pytest.mark.parametrize("string", [string for string in ROWS[stc] if START not in string])
+def test_the_settings_of_stc(string):
     """STC §4 and its implementation details."""
     given = dict(item.split("=") for item in string.split(","))
-    config = stc.get_config(f"{string},{DATA}")
+    config = stc.get_config(string)
     assert config.clip.to_dict() == {
         "frames": int(given.get("frames", 16)),
         "stride": int(given.get("stride", 2)),
@@ -163,24 +186,134 @@ def test_the_papers_settings(string):
         "crop": "corners",
         "flip": True,
     }
-    assert (config.train.batch, config.train.epochs) == (128, 200)
-    assert config.optimizer.to_dict() == {
-        "momentum": 0.9,
-        "nesterov": True,
-        "weight_decay": 1e-4,
-        "decay_norm": True,
-        "clip_norm": 0.0,
-        "head_rate": 1.0,
-    }
-    assert (config.schedule.kind, config.schedule.learning_rate) == ("plateau", 0.1)
+    assert settings(config, "train", "batch", "epochs", "accumulate") == (128, 200, 1)
+    assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay", "decay_norm") == (
+        0.9,
+        True,
+        1e-4,
+        True,
+    )
+    assert settings(config, "schedule", "kind", "learning_rate") == ("plateau", 0.1)
     assert config.plateau.to_dict() == {"patience": 10, "threshold": 1e-3, "drops": 3}
-    assert (config.test.clips, config.test.average) == ("nonoverlap", "probability")
-    assert config.test.allow_partial is False
+    assert settings(config, "test", "clips", "crop", "average", "allow_partial") == (
+        "nonoverlap",
+        "center",
+        "probability",
+        False,
+    )
     assert config.norm.to_dict() == {"group_size": None, "frozen": False}
     expected = {"name": given["model"], "width": 1.0, "stem": "hara", "shortcut": "B", "preactivation": False}
     if given["model"].startswith("stc_"):
         expected |= {"frames": config.clip.frames, "branches": given.get("branches", "both"), "reduction": 4}
     assert config.model.to_dict() == expected
+
+
+@pytest.mark.parametrize("module", [stc, t3d])
+def test_fine_tuning(module):
+    config = module.get_config("data=DIR,start=runs/before")
+    assert settings(config, "init_from", "path", "layout", "new_head") == ("runs/before", "", True)
+    assert (config.optimizer.head_rate, config.train.epochs) == (10.0, 60)
+    assert settings(config, "schedule", "kind", "learning_rate") == ("plateau", 0.01)
+
+
+def test_the_settings_of_t3d():
+    config = t3d.get_config()
+    clip = {"frames": 32, "stride": 2, "short_side": 256, "jitter": (), "size": 224, "crop": "corners", "flip": True}
+    assert config.clip.to_dict() == clip and (config.train.batch, config.schedule.kind) == (64, "plateau")
+    consensus = t3d.get_config("consensus=true")
+    assert (consensus.clip.segments, consensus.test.clips, consensus.model.consensus) == (5, "segments", True)
+
+
+def test_the_settings_of_cost():
+    config = cost.get_config()
+    clip = {"frames": 8, "stride": 8, "short_side": 256, "jitter": (256, 320), "size": 224, "crop": "random"}
+    assert config.clip.to_dict() == clip | {"flip": True}
+    assert (config.train.batch, config.train.steps, config.norm.group_size) == (32, 600_000, 8)
+    assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay") == (0.9, False, 1e-4)
+    assert settings(config, "schedule", "learning_rate", "drop_steps") == (0.005, (300_000, 450_000))
+    assert settings(config, "test", "clips", "number", "average") == ("uniform", 10, "probability")
+    assert settings(config, "test", "crop", "flip") == ("full", False)
+    code = cost.get_config("recipe=code")
+    assert (code.train.batch, code.train.steps, code.train.epochs, code.schedule.learning_rate) == (64, 0, 160, 0.01)
+    assert (code.schedule.drop_epochs, code.optimizer.clip_norm, code.model.pool) == ((80, 120), 40.0, "code")
+    moments = cost.get_config("recipe=code_moments")
+    assert (moments.train.epochs, moments.schedule.drop_epochs, moments.model.pool) == (48, (24, 36), "code")
+
+    longer = cost.get_config("model=cost_b_resnet101,frames=32,span=128,start=runs/8")
+    assert (longer.clip.frames, longer.clip.stride, longer.model.frames) == (32, 4, 32)
+    assert longer.norm.to_dict() == {"group_size": None, "frozen": True}
+    assert settings(longer, "init_from", "path", "inflate", "new_head") == ("runs/8", "mean", False)
+    assert (longer.train.steps, longer.schedule.learning_rate, longer.schedule.drop_steps) == (100_000, 0.0005, ())
+
+
+def test_the_settings_of_st_resnet():
+    """ST-ResNet §4 and Table 2."""
+    phases = {phase: st_resnet.get_config(f"phase={phase}") for phase in st_resnet.PHASES}
+    found = {
+        phase: (config.train.batch, config.norm.group_size, config.clip.frames, config.clip.strides)
+        for phase, config in phases.items()
+    }
+    assert found == {
+        "motion": (258, 86, 1, ()),
+        "appearance": (256, 8, 1, ()),
+        "joint": (128, 4, 5, (5, 15)),
+        "star": (128, 4, 11, (1, 15)),
+    }
+    for phase, config in phases.items():
+        schedule = optimizer.schedule(**config.schedule, steps=config.train.steps, steps_per_epoch=10)
+        changes = [0, *config.schedule.drop_steps]
+        rates = [float(schedule(step)) for step in changes]
+        lengths = np.diff([*changes, config.train.steps]).tolist()
+        expected = {
+            "motion": ([1e-2, 1e-3], [30_000, 10_000]),
+            "appearance": ([1e-2, 1e-3], [10_000, 10_000]),
+            "joint": ([1e-3, 1e-4, 1e-5], [30_000, 30_000, 20_000]),
+            "star": ([1e-4, 1e-5], [2_000, 2_000]),
+        }[phase]
+        assert (pytest.approx(rates), lengths) == expected
+        keys = ("momentum", "nesterov", "weight_decay", "decay_norm")
+        assert settings(config, "optimizer", *keys) == (0.9, False, 5e-4, False)
+        assert settings(config, "test", "clips", "number", "crop", "flip", "average") == (
+            "spread",
+            25,
+            "full",
+            True,
+            "logit",
+        )
+        assert (config.clip.short_side, config.clip.size, config.train.loss_reduction) == (256, 224, "sum")
+    assert [phases[phase].clip.crop for phase in phases] == ["scales", "sizes", "sizes", "sizes"]
+
+
+def test_the_settings_of_transfer():
+    config = transfer.get_config("weights=r50.pth")
+    assert (config.train.batch, config.train.epochs, config.schedule.learning_rate) == (16, 150, 0.1)
+    assert settings(config, "schedule", "kind", "drop_epochs") == ("step", (30, 60, 90, 120))
+    assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay") == (0.9, True, 1e-4)
+    assert settings(config, "init_from", "path", "layout", "into") == ("r50.pth", "torchvision", "teacher")
+    assert transfer.get_config("weights=runs/2d").init_from.layout == ""
+    of_t3d = transfer.get_config("frames=32,size=224")
+    assert settings(of_t3d, "clip", "frames", "short_side", "size", "segments") == (32, 256, 224, 0)
+    assert transfer.get_config("clips=4").clip.segments == 4
+
+
+def test_what_is_held_at_once():
+    held = {
+        string: (config.train.accumulate, config.norm.group_size)
+        for string in ("hold=32", "hold=50", "hold=1", "")
+        for config in [stc.get_config(f"data=DIR,{string}")]
+    }
+    assert held == {"hold=32": (4, 32), "hold=50": (4, 32), "hold=1": (128, 1), "": (1, None)}
+    assert (cost.get_config("hold=8").train.accumulate, cost.get_config("hold=8").norm.group_size) == (4, 8)
+    assert cost.get_config("hold=4").train.accumulate == 4, "groups of 8 stay whole"
+    frozen = cost.get_config("frames=32,start=RUN,hold=8")
+    assert (frozen.train.accumulate, frozen.norm.group_size) == (4, None)
+    phases = {phase: st_resnet.get_config(f"phase={phase}").train.accumulate for phase in st_resnet.PHASES}
+    assert phases == {"motion": 3, "appearance": 4, "joint": 8, "star": 16}
+
+
+@pytest.mark.parametrize("argument", ["", "transfer", "phase=motion", "phase=star"])
+def test_a_test_config_makes_a_run(argument):
+    check(tiny.get_config(argument))
 
 
 def test_the_first_command_is_small():
@@ -199,17 +332,26 @@ def test_recipe_is_the_users_choice():
 
 
 @pytest.mark.parametrize(
-    ("argument", "message"),
+    ("module", "argument", "message"),
     [
-        ("nosuch=1", "unknown config argument 'nosuch=1': expected key=value with one of model, data, frames"),
-        ("frames", "unknown config argument 'frames': expected key=value"),
-        ("frames=many", "config argument 'frames=many': expected a value like 16"),
-        ("recipe=large", "unknown recipe 'large': expected small or paper"),
+        (stc, "nosuch=1", "unknown config argument 'nosuch=1': expected key=value with one of model, data, frames"),
+        (stc, "frames", "unknown config argument 'frames': expected key=value"),
+        (stc, "frames=many", "config argument 'frames=many': expected a value like 16"),
+        (stc, "recipe=large", "unknown recipe 'large': expected small or paper"),
+        (cost, "recipe=papers", "unknown recipe 'papers': expected paper, code or code_moments"),
+        (cost, "start=RUN", "start=RUN is for frames=32, from the run of an 8-frame network"),
+        (st_resnet, "phase=both", "unknown phase 'both': expected motion, appearance, joint, star"),
+        (st_resnet, "phase=joint,motion=M", "phase=joint starts from two runs: appearance=RUN,motion=RUN"),
+        (st_resnet, "phase=joint,start=RUN", "phase=joint starts from two runs"),
+        (st_resnet, "phase=star,motion=M", "phase=star starts from a run of phase=joint: start=RUN"),
+        (st_resnet, "phase=star,imagenet=r50.pth", "starts from the runs of the phases before it, not from ImageNet"),
+        (st_resnet, "phase=motion,appearance=A", "phase=motion starts from imagenet=FILE, or from start=RUN"),
+        (transfer, "recipe=tiny", "unknown recipe 'tiny': expected small or paper"),
     ],
 )
-def test_unknown_arguments(argument, message):
+def test_unknown_arguments(module, argument, message):
     with pytest.raises(ValueError, match=message):
-        stc.get_config(argument)
+        module.get_config(argument)
 
 
 def test_arguments_take_the_type_of_their_default():
