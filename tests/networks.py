@@ -1,5 +1,6 @@
 """Networks without values, for what does not depend on them: parameters and sizes at full size, at no cost."""
 
+import functools
 import math
 
 import jax
@@ -22,8 +23,9 @@ T3D_TABLE_1 = {  # of a clip of 32 frames of 224×224
 }
 
 
+@functools.cache
 def abstract(name, num_classes=400, **kwargs):
-    """A network with shapes in place of arrays."""
+    """A network with shapes in place of arrays. It is built once, so that no test may change it."""
     return nnx.eval_shape(lambda: models.build(name, num_classes=num_classes, rngs=nnx.Rngs(0), **kwargs))
 
 

@@ -51,6 +51,7 @@ def moment(where: str, workdir: pathlib.Path, rng: random.Random):
 
 
 INTERRUPTIONS = {
+    "a kill and a Ctrl-C": ((), [("saving", signal.SIGKILL), ("training", signal.SIGINT)]),
     "once each": ((), [("saving", signal.SIGKILL), ("training", signal.SIGINT), ("training", signal.SIGTERM)]),
     "10 kills": (
         LONG,
@@ -68,7 +69,7 @@ INTERRUPTIONS = {
 
 
 @pytest.mark.parametrize(
-    "name", ["once each", *(pytest.param(name, marks=pytest.mark.slow) for name in list(INTERRUPTIONS)[1:])]
+    "name", ["a kill and a Ctrl-C", *(pytest.param(name, marks=pytest.mark.slow) for name in list(INTERRUPTIONS)[1:])]
 )
 def test_a_disturbed_run_is_the_undisturbed_one(tmp_path, manifest, name):
     flags, interruptions = INTERRUPTIONS[name]

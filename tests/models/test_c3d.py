@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import networks
 import parity
 import pytest
 import torch
@@ -11,7 +12,6 @@ from flax import nnx
 from networks import shapes
 from reference import c3d as reference
 
-from jax_video import models
 from jax_video.errors import UserError
 from jax_video.models.layers import BatchNorm
 
@@ -34,7 +34,7 @@ NETWORK_INPUT = (12, 44, 44, 3)
 
 
 def abstract(num_classes=400, **kwargs):
-    return nnx.eval_shape(lambda: models.build("c3d", num_classes=num_classes, rngs=nnx.Rngs(0), **kwargs))
+    return networks.abstract("c3d", num_classes, **kwargs)
 
 
 @pytest.mark.usefixtures("strict_dtypes", "one_torch_thread")

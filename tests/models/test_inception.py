@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import parity
 import pytest
@@ -12,7 +13,6 @@ from flax import nnx
 from networks import shapes
 from reference import inception as reference
 
-from jax_video import models
 from jax_video.errors import UserError
 from jax_video.models import convolution, inception
 from jax_video.models.layers import BatchNorm, Conv, Linear
@@ -41,12 +41,12 @@ NETWORK_INPUT = (17, 37, 50, 3)
 
 
 def abstract(num_classes=400, **kwargs):
-    return nnx.eval_shape(lambda: models.build("inception3d", num_classes=num_classes, rngs=nnx.Rngs(0), **kwargs))
+    return networks.abstract("inception3d", num_classes, **kwargs)
 
 
 def with_real_head(**kwargs):
     """Only the classifier has values."""
-    model = abstract(5, **kwargs)
+    model = nnx.clone(abstract(5, **kwargs))
     model.logits = Linear(model.logits.kernel.shape[0], 5, rngs=nnx.Rngs(0))
     return model
 

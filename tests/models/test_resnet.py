@@ -79,7 +79,7 @@ def test_width_multiplier_rounds_to_what_groups_and_reductions_divide(name, kwar
     assert tuple(sizes[f"layer{stage}"][-1] for stage in (1, 2, 3, 4)) == widths
 
 
-@pytest.mark.parametrize("name", ["resnet3d18", "resnext3d101", "stc_resnet50"])
+@pytest.mark.parametrize("name", ["resnet3d18", "resnext3d101", "stc_resnet18"])
 def test_layers_have_the_published_names(name):
     params = nnx.to_pure_dict(nnx.state(abstract(name), nnx.Param))
     assert params.keys() == {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}

@@ -58,6 +58,7 @@ def test_a_ttl_computes_what_pytorch_computes(depth):
     parity.check_test_mode_forward(*ttl_pair(depth, jnp.float32), (7, 4, 6, 5))
 
 
+@pytest.mark.slow  # so do those of the network below
 def test_a_ttl_trains_as_in_pytorch():
     with jax.enable_x64(True):
         parity.check_training(*ttl_pair(6, jnp.float64), (7, 4, 6, 5))
@@ -102,7 +103,7 @@ def test_sizes_of_table_1():
 
 
 def test_temporal_kernels_of_table_1():
-    model = abstract("t3d169", width=0.5, ttl_channels=(32, 64, 96))
+    model = abstract("t3d169", width=0.5, layers=(1, 1, 1, 1), ttl_channels=(32, 64, 96))
     for transition, depth in ((model.transition1, 6), (model.transition2, 4), (model.transition3, 4)):
         kernels = [branch.conv.kernel.shape for branch in transition.branches]
         assert [shape[:3] for shape in kernels] == [(1, 1, 1), (3, 3, 3), (depth, 3, 3)]
@@ -131,7 +132,7 @@ CLIPS = {  # frames, height and width; the PyTorch network that lends its weight
 }
 
 
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("name", [pytest.param("t3d121", marks=pytest.mark.slow), "resnet3d18"])
 def test_consensus_is_the_mean_of_the_clips_logits(name):
     shape, source, options = CLIPS[name]
     model = abstract(name, 5, **options)
