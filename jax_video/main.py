@@ -6,6 +6,10 @@
       another network on the set that `python -m jax_video.prepare` wrote into DIR, with one value changed
   python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=test
       tests the best checkpoint of a run again
+  python -m jax_video.main --config=configs/cost.py:data=DIR --workdir=runs/cost --mode=views
+      what appearance and motion count in a run of CoST: views.json and two figures (CoST §4.5)
+  python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=features --config.data.manifest=DIR
+      features of videos, which need no labels, by the network of a run: features.npz
 
 Started again, a run goes on from its last checkpoint; a finished one only shows its result.
 """
@@ -16,14 +20,16 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from jax_video import command, evaluate, sharding
+from jax_video import command, evaluate, features, sharding, views
 from jax_video.data.motions import read_manifest
 from jax_video.errors import UserError
 from jax_video.train import train
 
 config_flags.DEFINE_config_file("config", None, "What to train and how: FILE.py[:key=value,...].")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/ and the config's name.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "test"], "Train and then test, or only test.")
+MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "test", "views", "features"], "Train and then test; or only test, or one of the others."
+)
 DISTRIBUTED = flags.DEFINE_string(
     "distributed", None, "Several processes: auto (TPU pod, SLURM) or HOST:PORT,ID,COUNT of the first, this one, all."
 )
@@ -36,7 +42,11 @@ def main(arguments: list[str]) -> None:
     workdir = pathlib.Path(WORKDIR.value or f"runs/{name}")
     sharding.start(DISTRIBUTED.value)
     mesh = sharding.make_mesh()
-    manifest = read_manifest(config.data.manifest)
+    manifest = read_manifest(config.data.manifest).keep(config.data.fraction)
+    if MODE.value == "views":
+        return show(views.report(views.analyse(config, manifest, workdir, mesh), workdir))
+    if MODE.value == "features":
+        return show(features.report(features.extract(config, manifest, workdir, mesh), manifest, workdir))
     evaluate.check(config, manifest)
 
     new = train(config, manifest, workdir, mesh) if MODE.value == "train" else False
@@ -48,8 +58,13 @@ def main(arguments: list[str]) -> None:
         print(f"The run in {workdir} is finished.")
     else:
         result = evaluate.test(config, manifest, workdir, mesh)
+    show(evaluate.report(result, manifest, workdir))
+
+
+def show(report: str) -> None:
+    """Prints it, once."""
     if jax.process_index() == 0:
-        print(evaluate.report(result, manifest, workdir))
+        print(report)
 
 
 if __name__ == "__main__":

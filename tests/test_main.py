@@ -109,7 +109,7 @@ def test_the_default_folder_is_named_after_the_config(trained, tmp_path):
         (["--config=configs"], ["there is no file 'configs'"]),
         ([STC, "video.mp4", "more"], ["unexpected arguments 'video.mp4 more'", "see --help"]),
         ([STC, "--epochs=3"], ["Unknown command line flag 'epochs'", "See --help"]),
-        ([STC, "--mode=predict"], ["--mode=predict", "<train|test>"]),
+        ([STC, "--mode=predict"], ["--mode=predict", "<train|test|views|features>"]),
         ([STC, "--distributed=host"], ["--distributed=host: expected auto, or HOST:PORT,ID,COUNT"]),
         ([STC, "--config.batch=8"], ["unknown config key --config.batch: there is no 'batch'", "train"]),
         ([STC, "--config.train.batch-size=8"], ["--config.train.batch-size: there is no 'batch-size'", "batch, "]),

@@ -32,6 +32,19 @@ def test_from_pytorch(tmp_path, monkeypatch):
     assert float(difference) < 1e-5
 
 
+def test_cost_views(tmp_path, monkeypatch):
+    parameters = (
+        "EPOCHS, NETWORK, VIDEOS = 1, dict(width=1 / 16, layers=(1, 1, 1, 1)), dict(train=16, val=8, test=8)\n"
+        f"WORKDIR = {str(tmp_path / 'run')!r}"
+    )
+    outputs = run("cost_views.ipynb", parameters, tmp_path, monkeypatch)
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "8 of 8 test videos" in text and "Mean coefficients of 8 of 8 videos of the split 'val'" in text
+    (overall,) = [output.data["text/plain"] for output in outputs if output.output_type == "execute_result"]
+    assert overall.startswith("{'H-W': 0.")
+    assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 2
+
+
 def run(name, parameters, tmp_path, monkeypatch):
     """The outputs of a notebook, run with these parameters and without installing anything."""
     monkeypatch.setenv("JAX_VIDEO_CACHE", str(tmp_path / "cache"))
