@@ -51,6 +51,7 @@ def recipe(data: str) -> ConfigDict:
                 "validate_epochs": 1,
                 "checkpoint_steps": 1000,
                 "log_steps": 50,
+                "loss_reduction": "sum",  # over frames, of networks that score each
             },
             "optimizer": {
                 "momentum": 0.9,

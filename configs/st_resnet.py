@@ -93,7 +93,7 @@ def paper(given: dict) -> ConfigDict:
         "flow_method": "tvl1",
     }
     config.norm.group_size = given["group"] or settings["group"]
-    config.train.update(batch=settings["batch"], steps=steps, loss_reduction="sum")
+    config.train.update(batch=settings["batch"], steps=steps)
     config.optimizer.update(nesterov=False, weight_decay=5e-4, decay_norm=False)
     config.schedule.update(kind="step", learning_rate=rate, drop_steps=drops)
     config.test.update(clips="spread", number=25, crop="full", flip=True, average="logit", batch=8)

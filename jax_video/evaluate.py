@@ -74,7 +74,7 @@ def score_videos(
     batch = sharding.multiple_of_devices(min(batch, len(views)), mesh)  # scores do not depend on it
     hosts = pipeline.Hosts(jax.process_index(), jax.process_count())
     batches = pipeline.test_batches(manifest, sampling, views, batch=batch, workers=workers, hosts=hosts)
-    clip_scores, failed = [], set()
+    sums = _Sums(manifest, views, batch)
     progress = tqdm(total=len(views), desc=f"{split}", unit="clip", leave=False, disable=None)
     pending = None  # scores of the batch before are read while this one runs
     with contextlib.closing(batches), contextlib.closing(progress):
@@ -83,13 +83,10 @@ def score_videos(
                 return None
             running = eval_step(*weights, sharding.place_batch(rows, mesh))
             if pending is not None:
-                _collect(pending, clip_scores, failed, progress)
+                progress.update(sums.add(pending))
             pending = running
-        _collect(pending, clip_scores, failed, progress)
-    rows = pipeline.test_rows(views, batch)
-    real = [row for row, (_, wanted) in enumerate(rows) if wanted]
-    order = np.argsort([rows[row][0] for row in real])  # of the views, so that sums do not depend on the batches
-    return _average(manifest, views, np.concatenate(clip_scores)[real][order], failed)
+        progress.update(sums.add(pending))
+    return sums.means()
 
 
 def _until(interrupted: Callable[[], bool], batches: Iterator[dict]) -> Iterator[dict | None]:
@@ -107,30 +104,50 @@ def _until(interrupted: Callable[[], bool], batches: Iterator[dict]) -> Iterator
     yield None
 
 
-def _collect(result: dict[str, jax.Array], clip_scores: list, failed: set, progress: tqdm) -> None:
-    clip_scores.append(np.asarray(result["scores"]))
-    failed.update(int(index) - 1 for index in np.asarray(result["failed"]) if index)
-    progress.update(len(clip_scores[-1]))
+class _Sums:
+    """Scores added up video by video, as the batches come: of a clip nothing is kept.
 
+    Views are added in the order of `pipeline.test_rows`, which is the same for every batch size; so are the sums.
+    """
 
-def _average(manifest: Manifest, views: list, clip_scores: np.ndarray, failed: set[int]) -> Scores:
-    video = np.array([view.video for view in views])  # [clips]
-    kept = ~np.isin(video, list(failed))
-    video, clip_scores = video[kept], clip_scores[kept].astype(np.float64)
-    if not len(video):
-        raise UserError("none of the videos of this test can be read: has their folder moved since prepare?")
-    which, first, inverse, count = np.unique(video, return_index=True, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(which), clip_scores.shape[1]))
-    np.add.at(sums, inverse, clip_scores)
-    labels = (manifest.videos[index].label for index in which)
-    label = np.array([-1 if label is None else label for label in labels])
-    return Scores(
-        video=which,
-        label=label,
-        scores=sums / count[:, None],
-        clip_top1=float(np.mean(clip_scores.argmax(axis=1) == label[inverse])),
-        failed=tuple(sorted(failed)),
-    )
+    def __init__(self, manifest: Manifest, views: list[pipeline.View], batch: int):
+        self._rows = [views[place].video if wanted else None for place, wanted in pipeline.test_rows(views, batch)]
+        self._video = np.unique([view.video for view in views])
+        labels = (manifest.videos[index].label for index in self._video)
+        self._label = np.array([-1 if label is None else label for label in labels])
+        self._place = {int(index): place for place, index in enumerate(self._video)}
+        self._sums, self._clips, self._right = None, np.zeros(len(self._video), int), np.zeros(len(self._video), int)
+        self._failed: set[int] = set()
+        self._next = 0  # row
+
+    def add(self, result: dict[str, jax.Array]) -> int:
+        """Takes what a step gives of the next batch; returns how many views are in it."""
+        scores = np.asarray(result["scores"])  # [B, K]
+        self._failed.update(int(index) - 1 for index in np.asarray(result["failed"]) if index)
+        if self._sums is None:
+            self._sums = np.zeros((len(self._video), scores.shape[1]))
+        rows = self._rows[self._next : self._next + len(scores)]
+        self._next += len(scores)
+        for video, row in zip(rows, scores, strict=True):
+            if video is not None:
+                place = self._place[video]
+                self._sums[place] += row
+                self._clips[place] += 1
+                self._right[place] += row.argmax() == self._label[place]
+        return sum(video is not None for video in rows)
+
+    def means(self) -> Scores:
+        """The means of all videos but those that failed."""
+        kept = ~np.isin(self._video, list(self._failed))
+        if not kept.any():
+            raise UserError("none of the videos of this test can be read: has their folder moved since prepare?")
+        return Scores(
+            video=self._video[kept],
+            label=self._label[kept],
+            scores=self._sums[kept] / self._clips[kept, None],
+            clip_top1=float(self._right[kept].sum() / self._clips[kept].sum()),
+            failed=tuple(sorted(self._failed)),
+        )
 
 
 def check(config: ConfigDict, manifest: Manifest) -> None:

@@ -85,6 +85,7 @@ def config() -> ConfigDict:
             "data": {"workers": 0},
             "normalize": {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)},
             "clip": dataclasses.asdict(SAMPLING),
+            "train": {"loss_reduction": "sum"},
             "test": {
                 **{"clips": "uniform", "number": 2, "crop": "center", "flip": False},
                 **{"average": "probability", "batch": 8, "allow_partial": False},
