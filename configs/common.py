@@ -46,7 +46,7 @@ def recipe(data: str) -> ConfigDict:
                 "batch": 128,
                 "accumulate": 1,
                 "epochs": 200,
-                "steps": 0,  # in place of the epochs
+                "steps": 0,  # where above 0, in place of the epochs
                 "ema": 0.0,
                 "validate_epochs": 1,
                 "checkpoint_steps": 1000,
@@ -115,5 +115,5 @@ def hold(config: ConfigDict, videos: int) -> None:
         default=group,
     )
     config.train.accumulate = batch // held
-    if not config.norm.frozen:
-        config.norm.group_size = config.norm.group_size or held
+    if not config.norm.frozen:  # which counts clips
+        config.norm.group_size = config.norm.group_size or held * max(1, config.clip.get("segments", 0))

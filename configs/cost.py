@@ -58,6 +58,8 @@ def get_config(argument: str = "") -> ConfigDict:
     new = []  # what ImageNet's weights do not have
     if not given["model"].startswith("resn"):  # C2D, C3D and CoST; the others are 2D, frame by frame
         config.model.update(frames=given["frames"], pool="paper" if given["recipe"] == "paper" else "code")
+    if not given["share_weights"] and not given["model"].startswith("cost_"):
+        raise ValueError(f"share_weights is of CoST's three views, which {given['model']} has not.")
     if given["model"].startswith("cost_"):
         config.model.share_weights = given["share_weights"]
         new += ["*/alpha"] if given["model"].startswith("cost_a") else ["*/conv2/fc1/*", "*/conv2/fc2/*"]
@@ -84,7 +86,9 @@ def get_config(argument: str = "") -> ConfigDict:
         config.schedule.update(kind="step", learning_rate=0.01, drop_epochs=drops)
         config.optimizer.clip_norm = 40.0
     if given["start"]:  # ours, but for the frozen BatchNorm: CoST §4.2 says no more
-        config.init_from.update(path=given["start"], inflate="mean")  # of the stem, over five frames
+        config.init_from.update(
+            path=given["start"], expects=given["model"], inflate="mean"
+        )  # of the stem, over 5 frames
         config.norm.update(frozen=True, group_size=None)
         config.train.update(steps=100_000)
         config.schedule.update(learning_rate=0.0005, drop_steps=(), drop_epochs=())

@@ -15,10 +15,11 @@ ST-ResNet* and the scores of improved trajectories:
     python -m jax_video.fuse runs/appearance runs/motion
     python -m jax_video.fuse runs/star idt.csv --l2
 
-Arguments: phase, data, imagenet (a weight file of torchvision's ResNet-50), appearance, motion (runs), start (the run
-before; for a stream, the same stream's run on another set, of which all but the classifier is taken), group (videos
-that BatchNorm takes its moments over), hold (videos on the devices at once; 0: a choice for one device), epochs, recipe
-(paper, or small for `motions` and other small sets).
+Arguments: phase (motion if not given), data, imagenet (torchvision's ResNet-50, a file), appearance, motion (runs),
+start (the run before; for a stream, the same stream's run on another set, of which all but the classifier is taken),
+group (videos that BatchNorm takes its moments over; of the motion stream 86, which 4 or 8 devices cannot share: take 64
+there), hold (videos on the devices at once; 0: a choice for one device), epochs (in place of the paper's steps), recipe
+(paper, or small for `motions` and other small sets, with --config.clip.flow_method and short_side as they were stored).
 
 Paper, UCF101 / HMDB51, mean of three splits (ours: not yet run, but for `motions`, see benchmarks/RESULTS.md):
 
@@ -32,8 +33,8 @@ from ml_collections import ConfigDict
 from configs import common
 
 PHASES = {
-    # BatchNorm's 86 videos of the motion stream do not divide the paper's batch of 256.
-    "motion": {"model": "motion_stream", "batch": 258, "group": 86, "hold": 86, "frames": 1, "strides": ()},
+    # Batches are rounded up to whole groups: BatchNorm's 86 videos of the motion stream do not divide the paper's 256.
+    "motion": {"model": "motion_stream", "batch": 256, "group": 86, "hold": 86, "frames": 1, "strides": ()},
     "appearance": {"model": "appearance_stream", "batch": 256, "group": 8, "hold": 64, "frames": 1, "strides": ()},
     "joint": {"model": "st_resnet", "batch": 128, "group": 4, "hold": 16, "frames": 5, "strides": (5, 15)},
     "star": {"model": "st_resnet_star", "batch": 128, "group": 4, "hold": 8, "frames": 11, "strides": (1, 15)},
@@ -50,7 +51,7 @@ STREAMS = {"motion": ("flow",), "appearance": ("rgb",), "joint": ("rgb", "flow")
 def get_config(argument: str = "") -> ConfigDict:
     given = common.arguments(
         argument,
-        phase="joint",
+        phase="motion",
         data="data",
         imagenet="",
         appearance="",
@@ -68,8 +69,9 @@ def get_config(argument: str = "") -> ConfigDict:
         raise ValueError(f"unknown recipe {recipe!r}: expected small or paper.")
     config = paper(given)
     if recipe == "small":
-        small(config, given["phase"])
-    config.train.epochs = given["epochs"] or config.train.epochs
+        small(config, given)
+    if given["epochs"]:
+        config.train.update(epochs=given["epochs"], steps=0)
     before(config, given)
     return config
 
@@ -92,8 +94,8 @@ def paper(given: dict) -> ConfigDict:
         "flip": True,
         "flow_method": "tvl1",
     }
-    config.norm.group_size = given["group"] or settings["group"]
-    config.train.update(batch=settings["batch"], steps=steps)
+    config.norm.group_size = group = given["group"] or settings["group"]
+    config.train.update(batch=-(-settings["batch"] // group) * group, steps=steps, validate_epochs=10)
     config.optimizer.update(nesterov=False, weight_decay=5e-4, decay_norm=False)
     config.schedule.update(kind="step", learning_rate=rate, drop_steps=drops)
     config.test.update(clips="spread", number=25, crop="full", flip=True, average="logit", batch=8)
@@ -101,16 +103,18 @@ def paper(given: dict) -> ConfigDict:
     return config
 
 
-def small(config: ConfigDict, phase: str) -> None:
-    """A quarter of the width, two units in every stage, clips of 56², and flow that is computed as it is needed."""
+def small(config: ConfigDict, given: dict) -> None:
+    """A quarter of the width, two units in every stage, clips of 56², and flow by the quicker method."""
+    phase = given["phase"]
     common.small(config)
     config.model.layers = (2, 2, 2, 2)
     config.clip.update(crop="random", flow_method="dis")
     if config.clip.strides:
         config.clip.update(stride=2, strides=(1, 3))
     config.test.flip = config.clip.flip
-    config.norm.group_size = 8 if phase in ("motion", "appearance") else 4
+    config.norm.group_size = given["group"] or (8 if phase in ("motion", "appearance") else 4)
     config.train.accumulate = 1
+    common.hold(config, given["hold"])
     config.schedule.learning_rate = {"motion": 0.05, "appearance": 0.02, "joint": 0.01, "star": 0.002}[phase]
 
 
@@ -128,17 +132,15 @@ def before(config: ConfigDict, given: dict) -> None:
     if given["imagenet"]:
         raise ValueError(f"phase={phase} starts from the runs of the phases before it, not from ImageNet.")
     if phase == "joint":
-        if given["start"] or bool(given["appearance"]) != bool(given["motion"]):
+        if given["start"] or not (given["appearance"] and given["motion"]):
             raise ValueError("phase=joint starts from two runs: appearance=RUN,motion=RUN.")
-        if given["motion"]:
-            init_from.update(
-                path=f"{given['appearance']},{given['motion']}",
-                into="appearance,motion",
-                expects="appearance_stream,motion_stream",
-                inflate="mean",  # of the convolutions that get three taps in time
-            )
+        init_from.update(
+            path=f"{given['appearance']},{given['motion']}",
+            into="appearance,motion",
+            expects="appearance_stream,motion_stream",
+            inflate="mean",  # of the convolutions that get three taps in time
+        )
     else:
-        if given["appearance"] or given["motion"]:
+        if given["appearance"] or given["motion"] or not given["start"]:
             raise ValueError("phase=star starts from a run of phase=joint: start=RUN.")
-        if given["start"]:
-            init_from.update(path=given["start"], expects="st_resnet")
+        init_from.update(path=given["start"], expects="st_resnet")

@@ -70,7 +70,8 @@ def get_config(argument: str = "") -> ConfigDict:
     if recipe == "small":
         common.small(config)
         config.clip.update(stride=1, crop="random")
-        config.teacher.width = 0.25
+        if not config.init_from.layout:  # a file's network is of full width
+            config.teacher.width = 0.25
     config.train.epochs = given["epochs"] or config.train.epochs
     common.hold(config, given["hold"])
     return config

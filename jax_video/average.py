@@ -42,12 +42,15 @@ def main(arguments: list[str]) -> None:
     print(" " * width + "".join(f"{name:>16}" for name in METRICS.values()))
     for run, result in results.items():
         print(f"{run:<{width}}" + "".join(f"{f'{100 * result[key]:.2f} %':>16}" for key in METRICS))
+    for run, result in results.items():
+        if result.get("videos") != result.get("of", result.get("videos")):
+            print(f"{run} covers {result['videos']} of {result['of']} test videos only.")
     cells = (f"{100 * average[key]['mean']:.2f} ± {100 * average[key]['deviation']:.2f} %" for key in METRICS)
     print(f"{'mean':<{width}}" + "".join(f"{cell:>16}" for cell in cells))
     print(
         {
-            True: "All on the same videos: the deviation is between trainings.",
-            False: "On different sets of videos: the deviation is between splits.",
+            True: "All of the same set: the deviation is between trainings.",
+            False: "Of different sets, or splits: the deviation is between them, too.",
             None: "Fused scores do not tell which videos they are of.",
         }[average["same_manifest"]]
     )

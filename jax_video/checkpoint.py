@@ -281,6 +281,13 @@ def check_same_run(meta: dict, config: dict, manifest: Manifest, workdir: pathli
             f"the run in {workdir} was trained on another manifest than {manifest.name!r} is now: "
             "use another --workdir."
         )
+    stored = manifest.flow is not None
+    if "flow" in config["clip"].get("streams", ()) and meta.get("stored_flow", stored) != stored:
+        kinds = {True: "stored by prepare", False: "computed on the way"}
+        raise CheckpointError(
+            f"the run in {workdir} was begun with flow {kinds[not stored]}; now it is {kinds[stored]}, which is not "
+            "quite the same: use another --workdir."
+        )
     found, expected = _flat(config), _flat(meta["config"])
     free = ("data/", "test/", "train/log_steps", "train/checkpoint_steps")  # what leaves the weights as they are
     changed = [

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import pathlib
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 
 import jax
@@ -71,7 +72,8 @@ def score_videos(
     views = pipeline.views(manifest, split, sampling, protocol)
     if not views:
         raise UserError(f"manifest {manifest.name!r} has no readable video in its split {split!r}.")
-    batch = sharding.multiple_of_devices(min(batch, len(views)), mesh)  # scores do not depend on it
+    # Scores do not depend on it, but for knowledge transfer, where a batch's videos make pairs with one another.
+    batch = sharding.multiple_of_devices(min(batch, len(views)), mesh)
     hosts = pipeline.Hosts(jax.process_index(), jax.process_count())
     batches = pipeline.test_batches(manifest, sampling, views, batch=batch, workers=workers, hosts=hosts)
     sums = _Sums(manifest, views, batch)
@@ -164,6 +166,13 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
             f"{len(unlabelled)} of the {len(manifest.videos)} videos of {manifest.name!r} have no label, "
             f"{unlabelled[0]} first; training and test need one for each. Without labels: --config=configs/transfer.py"
         )
+    if transfers and config.train.batch // config.train.accumulate < 2:
+        raise UserError(
+            f"train.batch={config.train.batch} and train.accumulate={config.train.accumulate} leave single videos, "
+            "which make no negative pair: knowledge transfer needs two or more at once."
+        )
+    if transfers and not config.init_from.path and jax.process_index() == 0:
+        print("The teacher has random weights: give ImageNet's, weights=resnet50.pth of torchvision.", file=sys.stderr)
     listed = sum(video.split == "test" for video in manifest.videos)
     readable = len(manifest.select("test"))
     if readable < listed and not config.test.allow_partial:
@@ -223,7 +232,8 @@ def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Me
     listed = sum(video.split == "test" for video in manifest.videos)
     result = _subject(config, manifest, meta["step"]) | {"videos": len(scores.video), "of": listed}
     if isinstance(objective, objectives.Correspondence):
-        result |= objective.metrics(scores.scores, scores.label)
+        student = {"name": config.model.name, "frames": config.clip.frames}
+        result |= objective.metrics(scores.scores, scores.label) | {"student": student}
     else:
         values = metrics.video_metrics(scores.scores, scores.label, len(manifest.classes))
         result |= {
@@ -291,7 +301,9 @@ def report(result: dict, manifest: Manifest, workdir: pathlib.Path) -> str:
         *(f"  {names[key]:<24}{100 * result[key]:6.2f} %" for key in names if key in result),
     ]
     if "pair_accuracy" in result:
-        start = shlex.quote(f"--config=configs/stc.py:model=MODEL,data=DIR,start={workdir}")
+        name, frames = result["student"]["name"], result["student"]["frames"]
+        recipes = "stc" if name.startswith(("stc_", "resnet3d", "resnext3d")) else "t3d"
+        start = shlex.quote(f"--config=configs/{recipes}.py:model={name},frames={frames},data=DIR,start={workdir}")
         return "\n".join([*lines, "Train its 3D network on labels:", f"  python -m jax_video.main {start}"])
     example = manifest.videos[manifest.select("test")[0][0]].path
     return "\n".join(

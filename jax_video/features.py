@@ -36,6 +36,7 @@ def extract(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh:
     its_own_classes = dataclasses.replace(manifest, classes=tuple(meta["classes"]))
     checkpoint.check_network(meta, config.to_dict(), its_own_classes, workdir)
     sampling = pipeline.Sampling(**config.clip)
+    pipeline.check_flow(manifest, sampling)
     normalization = state_lib.Normalization(**meta["config"]["normalize"])
 
     def step(params, batch_stats, batch):

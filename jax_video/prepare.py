@@ -21,7 +21,7 @@ is far quicker. Stopped, it goes on where it was. Two sources need no --videos:
   # the set that OUT/manifest.jsonl describes, which is not checked again
   python -m jax_video.prepare manifest --out=data/ucf101-1 --flow=tvl1
   # the embedded set
-  python -m jax_video.prepare motions --out=data/motions --flow=dis --flow_side=64
+  python -m jax_video.prepare motions --out=data/motions --flow=dis --flow_side=62
 """
 
 import collections
@@ -109,8 +109,14 @@ def main(argv: list[str]) -> None:
         return
     partial = any(row.split == "test" and row.error for row in prepared.videos)
     accept = " --config.test.allow_partial=True" if partial else ""
-    recipe = "st_resnet.py:phase=motion," if settings else "stc.py:" if prepared.classes else "transfer.py:"
-    for use, size in (("Train on it", ""), ("Or, for a small set and a CPU", "recipe=small,")):
+    accept += " --config.clip.flip=False" if source == "motions" else ""  # which tell left from right
+    recipe, weights = "stc.py:", ""
+    if settings:
+        recipe, weights = "st_resnet.py:phase=motion,", "imagenet=resnet50.pth,"
+        accept += f" --config.clip.flow_method={settings.method} --config.clip.short_side={settings.short_side}"
+    elif not prepared.classes:
+        recipe, weights = "transfer.py:", "weights=resnet50.pth,"
+    for use, size in (("Train on it", weights), ("Or, for a small set and a CPU", "recipe=small,")):
         config = shlex.quote(f"--config=configs/{recipe}{size}data={out}")
         print(f"{use}:\n  python -m jax_video.main {config}{accept}")
 

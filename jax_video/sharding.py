@@ -71,8 +71,13 @@ def multiple_of_devices(batch: int, mesh: Mesh) -> int:
     return -(-batch // mesh.size) * mesh.size
 
 
-def check_batch(batch: int, *, devices: int, accumulate: int, group_size: int | None, frozen: bool = False) -> None:
-    """Raises UserError unless the global batch divides by devices, micro-batches and BatchNorm groups."""
+def check_batch(
+    batch: int, *, devices: int, accumulate: int, group_size: int | None, frozen: bool = False, clips: int = 1
+) -> None:
+    """Raises UserError unless the global batch divides by devices, micro-batches and BatchNorm groups.
+
+    Where a network takes several `clips` of each video together, BatchNorm's groups count them.
+    """
     if accumulate < 1 or batch < 1 or batch % (devices * accumulate):
         raise UserError(
             f"a batch of {batch} does not divide into {devices} devices × {accumulate} micro-batches: "
@@ -80,7 +85,7 @@ def check_batch(batch: int, *, devices: int, accumulate: int, group_size: int | 
         )
     if frozen:
         return
-    rows = batch // devices // accumulate  # of one device in one micro-batch
+    rows = batch // devices // accumulate * clips  # of one device in one micro-batch
     if accumulate > 1 and group_size is None:
         raise UserError(
             f"accumulate={accumulate} splits the batch over which BatchNorm takes its moments: set norm.group_size "
@@ -88,12 +93,12 @@ def check_batch(batch: int, *, devices: int, accumulate: int, group_size: int | 
         )
     if group_size is not None and (group_size < 1 or rows % group_size and group_size % rows):
         raise UserError(
-            f"BatchNorm groups of {group_size} do not fit {rows} videos per device and micro-batch: norm.group_size "
+            f"BatchNorm groups of {group_size} do not fit {rows} clips per device and micro-batch: norm.group_size "
             f"must divide {rows} or be a multiple of it."
         )
-    if group_size is not None and batch // accumulate % group_size:
+    if group_size is not None and batch // accumulate * clips % group_size:
         raise UserError(
-            f"BatchNorm groups of {group_size} do not divide the {batch // accumulate} videos of a micro-batch."
+            f"BatchNorm groups of {group_size} do not divide the {batch // accumulate * clips} clips of a micro-batch."
         )
 
 

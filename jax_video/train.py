@@ -141,7 +141,9 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
     for name in ("epochs", "validate_epochs", "checkpoint_steps", "log_steps"):
         if options[name] < 1:
             raise UserError(f"train.{name} is {options[name]}: expected at least 1.")
-    sharding.check_batch(options.batch, devices=mesh.size, accumulate=options.accumulate, **config.norm)
+    sampling = pipeline.Sampling(**config.clip)
+    together = {"accumulate": options.accumulate, "clips": max(1, sampling.segments)}
+    sharding.check_batch(options.batch, devices=mesh.size, **together, **config.norm)
     steps_per_epoch = max(1, round(len(manifest.select("train")) / options.batch))
     total = options.steps or steps_per_epoch * options.epochs
     validate_steps = steps_per_epoch * options.validate_epochs if manifest.select("val") else None
@@ -174,7 +176,6 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
     if first_process:
         (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     failures = Failures(manifest)
-    sampling = pipeline.Sampling(**config.clip)
     batches = pipeline.train_batches(
         manifest,
         sampling,
@@ -214,6 +215,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
             "config": config.to_dict(),
             "classes": list(manifest.classes),
             "manifest": manifest.hash,
+            "stored_flow": manifest.flow is not None,
             "progress": progress.to_dict(),
         }
         checkpoints.save(state, meta, validation)

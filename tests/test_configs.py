@@ -21,6 +21,13 @@ from jax_video.models import MODELS
 
 FULL = [f"model={name}" for name in ("resnet3d101", "resnext3d101", "stc_resnet101", "stc_resnext101")]
 START = "start=RUN"
+
+
+def phase(name: str) -> str:
+    """A phase of ST-ResNet with the runs that it starts from."""
+    return {"joint": "phase=joint,appearance=A,motion=M", "star": "phase=star,start=RUN"}.get(name, f"phase={name}")
+
+
 ROWS = {
     # Diba et al., ECCV 2018: Kinetics; ablations on UCF101; pretrained; transferred.
     stc: [
@@ -64,7 +71,7 @@ OTHERS = {
     stc: ["", "recipe=small,data=DIR", "recipe=small,data=DIR,start=RUN", "data=DIR,hold=32"],
     t3d: ["", "model=c3d,frames=16,size=112", "model=densenet121", "consensus=true", "hold=16"],
     cost: ["", "recipe=code", "recipe=code_moments", "imagenet=r50.pth", "model=resnet50", "hold=8"],
-    st_resnet: ["", *[f"phase={phase},data=motions" for phase in st_resnet.PHASES]],
+    st_resnet: ["", "phase=motion,group=64", *[f"{phase(name)},data=motions" for name in st_resnet.PHASES]],
     transfer: ["", "data=motions", "data=motions,clips=4", "hold=4"],
 }
 STRINGS = [(module, string) for strings in (ROWS, OTHERS) for module, found in strings.items() for string in found]
@@ -87,7 +94,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
 def make_step(config: ConfigDict, classes: int = 7):
     """(the jitted step, how its state is made, a batch's shapes) of a run on one device."""
     options, mesh = config.train, jax.make_mesh((1,), ("batch",), devices=jax.devices()[:1])
-    sharding.check_batch(options.batch, devices=1, accumulate=options.accumulate, **config.norm)
+    clips = max(1, config.clip.get("segments", 0))
+    sharding.check_batch(options.batch, devices=1, accumulate=options.accumulate, clips=clips, **config.norm)
     schedule = optimizer.schedule(**config.schedule, steps=100, steps_per_epoch=10)
     tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
     definition, _, _ = state_lib.abstract(config, classes)
@@ -240,15 +248,16 @@ def test_the_settings_of_cost():
     assert (longer.clip.frames, longer.clip.stride, longer.model.frames) == (32, 4, 32)
     assert longer.norm.to_dict() == {"group_size": None, "frozen": True}
     assert settings(longer, "init_from", "path", "inflate", "new_head") == ("runs/8", "mean", False)
+    assert longer.init_from.expects == "cost_b_resnet101"
     assert (longer.train.steps, longer.schedule.learning_rate, longer.schedule.drop_steps) == (100_000, 0.0005, ())
 
 
 def test_the_settings_of_st_resnet():
     """ST-ResNet §4 and Table 2."""
-    phases = {phase: st_resnet.get_config(f"phase={phase}") for phase in st_resnet.PHASES}
+    phases = {name: st_resnet.get_config(phase(name)) for name in st_resnet.PHASES}
     found = {
-        phase: (config.train.batch, config.norm.group_size, config.clip.frames, config.clip.strides)
-        for phase, config in phases.items()
+        name: (config.train.batch, config.norm.group_size, config.clip.frames, config.clip.strides)
+        for name, config in phases.items()
     }
     assert found == {
         "motion": (258, 86, 1, ()),
@@ -256,7 +265,7 @@ def test_the_settings_of_st_resnet():
         "joint": (128, 4, 5, (5, 15)),
         "star": (128, 4, 11, (1, 15)),
     }
-    for phase, config in phases.items():
+    for name, config in phases.items():
         schedule = optimizer.schedule(**config.schedule, steps=config.train.steps, steps_per_epoch=10)
         changes = [0, *config.schedule.drop_steps]
         rates = [float(schedule(step)) for step in changes]
@@ -266,7 +275,7 @@ def test_the_settings_of_st_resnet():
             "appearance": ([1e-2, 1e-3], [10_000, 10_000]),
             "joint": ([1e-3, 1e-4, 1e-5], [30_000, 30_000, 20_000]),
             "star": ([1e-4, 1e-5], [2_000, 2_000]),
-        }[phase]
+        }[name]
         assert (pytest.approx(rates), lengths) == expected
         keys = ("momentum", "nesterov", "weight_decay", "decay_norm")
         assert settings(config, "optimizer", *keys) == (0.9, False, 5e-4, False)
@@ -278,7 +287,7 @@ def test_the_settings_of_st_resnet():
             "logit",
         )
         assert (config.clip.short_side, config.clip.size, config.train.loss_reduction) == (256, 224, "sum")
-    assert [phases[phase].clip.crop for phase in phases] == ["scales", "sizes", "sizes", "sizes"]
+    assert [config.clip.crop for config in phases.values()] == ["scales", "sizes", "sizes", "sizes"]
 
 
 def test_the_settings_of_transfer():
@@ -304,11 +313,17 @@ def test_what_is_held_at_once():
     assert cost.get_config("hold=4").train.accumulate == 4, "groups of 8 stay whole"
     frozen = cost.get_config("frames=32,start=RUN,hold=8")
     assert (frozen.train.accumulate, frozen.norm.group_size) == (4, None)
-    phases = {phase: st_resnet.get_config(f"phase={phase}").train.accumulate for phase in st_resnet.PHASES}
+    phases = {name: st_resnet.get_config(phase(name)).train.accumulate for name in st_resnet.PHASES}
     assert phases == {"motion": 3, "appearance": 4, "joint": 8, "star": 16}
+    by_64 = st_resnet.get_config("phase=motion,group=64")
+    assert (by_64.train.batch, by_64.train.accumulate, by_64.norm.group_size) == (256, 4, 64), "for 4 or 8 devices"
+    small = st_resnet.get_config("data=motions,group=4,hold=8,epochs=3")
+    assert (small.train.accumulate, small.norm.group_size, small.train.epochs, small.train.steps) == (2, 4, 3, 0)
+    clips = t3d.get_config("consensus=true,hold=16")
+    assert (clips.train.accumulate, clips.norm.group_size) == (4, 16 * 5), "groups count clips"
 
 
-@pytest.mark.parametrize("argument", ["", "transfer", "phase=motion", "phase=star"])
+@pytest.mark.parametrize("argument", ["", "transfer", "phase=motion", phase("star")])
 def test_a_test_config_makes_a_run(argument):
     check(tiny.get_config(argument))
 
@@ -336,10 +351,13 @@ def test_recipe_is_the_users_choice():
         (stc, "frames=many", "config argument 'frames=many': expected a value like 16"),
         (stc, "recipe=large", "unknown recipe 'large': expected small or paper"),
         (cost, "recipe=papers", "unknown recipe 'papers': expected paper, code or code_moments"),
+        (cost, "model=c2d_resnet50,share_weights=false", "share_weights is of CoST's three views"),
         (cost, "start=RUN", "start=RUN is for frames=32, from the run of an 8-frame network"),
         (st_resnet, "phase=both", "unknown phase 'both': expected motion, appearance, joint, star"),
         (st_resnet, "phase=joint,motion=M", "phase=joint starts from two runs: appearance=RUN,motion=RUN"),
         (st_resnet, "phase=joint,start=RUN", "phase=joint starts from two runs"),
+        (st_resnet, "phase=joint", "phase=joint starts from two runs"),
+        (st_resnet, "phase=star", "phase=star starts from a run of phase=joint: start=RUN"),
         (st_resnet, "phase=star,motion=M", "phase=star starts from a run of phase=joint: start=RUN"),
         (st_resnet, "phase=star,imagenet=r50.pth", "starts from the runs of the phases before it, not from ImageNet"),
         (st_resnet, "phase=motion,appearance=A", "phase=motion starts from imagenet=FILE, or from start=RUN"),

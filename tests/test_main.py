@@ -136,7 +136,7 @@ def test_bad_command_lines(arguments, expected):
         (["--config.model.stem=none"], ["stem='none' is unknown; choose one of 'hara', 'table1'"]),
         (["--config.train.batch=12"], ["a batch of 12 does not divide into 8 devices", "use a multiple of 8"]),
         (["--config.train.batch=0"], ["a batch of 0 does not divide"]),
-        (["--config.norm.group_size=3", "--config.train.batch=16"], ["groups of 3 do not fit 2 videos per device"]),
+        (["--config.norm.group_size=3", "--config.train.batch=16"], ["groups of 3 do not fit 2 clips per device"]),
         (["--config.train.accumulate=2", "--config.train.batch=16"], ["accumulate=2", "norm.group_size"]),
         (["--config.schedule.kind=linear"], ["unknown schedule kind 'linear': choose plateau, step or cosine"]),
         (["--config.test.average=median"], ["unknown test average 'median': choose probability or logit"]),

@@ -192,12 +192,12 @@ def test_a_phase_after_the_wrong_one(streams, joint):
 def test_groups_that_do_not_divide_the_batch(videos, tmp_path):
     config = tiny.get_config("phase=motion")
     config.norm.group_size = 3
-    with pytest.raises(UserError, match="BatchNorm groups of 3 do not fit 8 videos per device"):
+    with pytest.raises(UserError, match="BatchNorm groups of 3 do not fit 8 clips per device"):
         run(config, videos, tmp_path / "run")
 
 
 def test_a_network_gets_the_streams_that_it_takes(videos):
-    config = tiny.get_config("phase=joint")
+    config = tiny.get_config("phase=joint,appearance=A,motion=M")
     config.clip.streams = ("rgb",)
     with pytest.raises(UserError, match=r"clip.streams is \('rgb',\), but st_resnet takes \('rgb', 'flow'\)"):
         evaluate.check(config, videos)

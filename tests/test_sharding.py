@@ -23,7 +23,7 @@ def test_mesh_has_all_devices_on_one_axis():
         (32, 2, 4, None, r"set norm.group_size \(for example 4\) or norm.frozen"),
         (32, 2, 1, 3, "groups of 3 do not fit 16 videos .* must divide 16 or be a multiple of it"),
         (32, 2, 1, 0, "groups of 0 do not fit 16 videos"),
-        (48, 3, 1, 32, "groups of 32 do not divide the 48 videos of a micro-batch"),
+        (48, 3, 1, 32, "groups of 32 do not divide the 48 clips of a micro-batch"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(batch, devices, accumulate, group_size, message):

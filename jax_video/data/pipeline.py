@@ -215,7 +215,7 @@ def views(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol
 def check_flow(manifest: Manifest, sampling: Sampling) -> None:
     """Raises UserError where clips need flow, and what is stored of it is not all, or of other frames."""
     if "flow" in sampling.streams and manifest.flow is not None:
-        flow.check_side(manifest, sampling.short_side)
+        flow.check_made(manifest, sampling.flow_method, sampling.short_side)
         flow.check_stored(manifest)
 
 

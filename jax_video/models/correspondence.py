@@ -15,7 +15,7 @@ from jax_video.models.layers import Linear, freeze, param_dtype
 he_normal = nnx.initializers.he_normal()
 
 
-def derangement(key, ids):
+def derangement(key, ids, present=None):
     """Puts clips together with clips of other videos, at random.
 
     Clips in an order at random, but those of a video in a row, are turned against themselves by a random number of
@@ -24,6 +24,7 @@ def derangement(key, ids):
     Args:
       key: a random key.
       ids: `[B]` int, the video of each clip.
+      present: `[B]` bool, False for rows that only fill the batch up, which are left out. None: all are clips.
 
     Returns:
       source: `[B]` int, a permutation: clip i is put together with clip `source[i]`.
@@ -31,14 +32,20 @@ def derangement(key, ids):
         the clips, and no more of them than must be.
     """
     batch = ids.shape[0]
+    present = jnp.ones(batch, bool) if present is None else present
+    count = jnp.sum(present)
     among_videos, within_video, places = jax.random.split(key, 3)
-    same = ids[:, None] == ids[None, :]  # [B, B]
+    same = (ids[:, None] == ids[None, :]) & present[:, None] & present[None, :]  # [B, B]
     video = jax.random.permutation(among_videos, batch)[jnp.argmax(same, axis=1)]  # a number at random for each video
-    order = jnp.lexsort((jax.random.permutation(within_video, batch), video))  # [B] clips
+    order = jnp.lexsort(
+        (jax.random.permutation(within_video, batch), video, ~present)
+    )  # [B], clips that are there first
     longest = jnp.max(jnp.sum(same, axis=1))
-    turn = jax.random.randint(places, (), longest, jnp.maximum(longest, batch - longest) + 1)
-    source = jnp.zeros_like(order).at[order].set(jnp.roll(order, -turn))
-    return source, ids[source] != ids
+    turn = jax.random.randint(places, (), longest, jnp.maximum(longest, count - longest) + 1)
+    place = jnp.arange(batch)
+    other = jnp.where(place < count, (place + turn) % jnp.maximum(count, 1), place)
+    source = jnp.zeros_like(order).at[order].set(order[other])
+    return source, present & (ids[source] != ids)
 
 
 class Correspondence(nnx.Module):
@@ -87,13 +94,13 @@ class Correspondence(nnx.Module):
             raise UserError(f"got ids of shape {ids.shape} for {video.shape[0]} clips; expected the video of each clip")
         frames = jax.lax.stop_gradient(pooled(nnx.view(self.teacher, use_running_average=True), video))
         clips = self.fc(pooled(self.student, video))  # [B, 1024]
-        source, valid = derangement(key, ids)
+        present = jnp.ones(ids.shape, bool) if present is None else present
+        source, valid = derangement(key, ids, present)
         pairs = jnp.concatenate([clips, clips]), jnp.concatenate([frames, frames[source]])  # [2B, 1024], [2B, D]
         hidden = nnx.relu(self.fc1(jnp.concatenate(pairs, axis=-1)))
         logits = self.classifier(nnx.relu(self.fc2(hidden)))
         label = jnp.repeat(jnp.array([1, 0], jnp.int32), len(ids))
-        present = jnp.ones_like(valid) if present is None else present
-        weight = jnp.concatenate([present, valid & present & present[source]]).astype(logits.dtype)
+        weight = jnp.concatenate([present, valid]).astype(logits.dtype)
         return logits, label, weight
 
 
