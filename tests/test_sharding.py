@@ -21,8 +21,8 @@ def test_mesh_has_all_devices_on_one_axis():
         (0, 1, 1, None, "a batch of 0 does not divide"),
         (16, 1, 0, None, "0 micro-batches"),
         (32, 2, 4, None, r"set norm.group_size \(for example 4\) or norm.frozen"),
-        (32, 2, 1, 3, "groups of 3 do not fit 16 videos .* must divide 16 or be a multiple of it"),
-        (32, 2, 1, 0, "groups of 0 do not fit 16 videos"),
+        (32, 2, 1, 3, "groups of 3 do not fit 16 clips .* must divide 16 or be a multiple of it"),
+        (32, 2, 1, 0, "groups of 0 do not fit 16 clips"),
         (48, 3, 1, 32, "groups of 32 do not divide the 48 clips of a micro-batch"),
     ],
 )
@@ -37,6 +37,12 @@ def test_a_batch_that_does_not_fit_is_refused(batch, devices, accumulate, group_
 )
 def test_a_batch_that_fits_passes(batch, devices, accumulate, group_size, frozen):
     sharding.check_batch(batch, devices=devices, accumulate=accumulate, group_size=group_size, frozen=frozen)
+
+
+def test_groups_count_the_clips_of_a_video():
+    sharding.check_batch(64, devices=1, accumulate=4, group_size=80, clips=5)
+    with pytest.raises(UserError, match="groups of 16 do not fit 40 clips per device and micro-batch"):
+        sharding.check_batch(64, devices=2, accumulate=4, group_size=16, clips=5)
 
 
 def test_a_batch_that_only_sets_the_pace_is_rounded_up():

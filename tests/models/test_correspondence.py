@@ -120,6 +120,17 @@ def test_derangements_of_four_videos_are_all_alike():
     assert len(counts) == 9 and abs(counts - draws / 9).max() < 5 * np.sqrt(draws / 9)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 16])
+def test_rows_that_fill_a_batch_up_are_left_out(count):
+    """All others meet another video, however few they are."""
+    present = np.random.default_rng(count).permutation(np.arange(16) < count)
+    ids = jnp.where(present, jnp.arange(16) + 1, 0)
+    source, valid = jax.jit(derangement)(jax.random.key(count), ids, jnp.asarray(present))
+    assert sorted(source.tolist()) == list(range(16))
+    np.testing.assert_array_equal(valid, present & (count > 1))
+    assert present[source[valid]].all()
+
+
 def test_derangements_differ_between_keys_and_not_otherwise():
     ids = jnp.arange(8)
     drawn = [tuple(derange(jax.random.key(seed), ids)[0].tolist()) for seed in (*range(20), 0)]
