@@ -2,8 +2,8 @@
 
     python benchmarks/ablation.py --data=data/weizmann --out=runs/ablation
 
-Networks are narrow, with one unit in every stage; but for that the config is `recipe=small` of configs/stc.py. A run
-that is done is not repeated.
+Networks are narrow, with one unit in every stage, and batches are of 8; but for that the config is `recipe=small` of
+configs/stc.py. A run that is done is not repeated.
 """
 
 import pathlib
@@ -32,7 +32,7 @@ STRINGS = {
 
 DATA = flags.DEFINE_string("data", None, "Folder of a prepared set.", required=True)
 OUT = flags.DEFINE_string("out", None, "Folder of the runs.", required=True)
-EPOCHS = flags.DEFINE_integer("epochs", 120, "Of every run.", lower_bound=1)
+EPOCHS = flags.DEFINE_integer("epochs", 48, "Of every run.", lower_bound=1)
 SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of every row.", lower_bound=2)
 
 
@@ -45,7 +45,8 @@ def main(_):
             config = stc.get_config(f"recipe=small,data={DATA.value},epochs={EPOCHS.value},{string}")
             config.seed = seed
             config.model.layers = (1, 1, 1, 1)
-            config.train.update(validate_epochs=EPOCHS.value, log_steps=100)
+            config.train.update(batch=8, validate_epochs=EPOCHS.value, log_steps=100)
+            config.schedule.learning_rate = 0.05
             workdir = pathlib.Path(OUT.value, f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}")
             new = train(config, manifest, workdir, mesh)
             result = None if new else evaluate.read_result(config, manifest, workdir, mesh)

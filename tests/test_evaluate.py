@@ -133,8 +133,10 @@ def reference(params, manifest, *, clips, number, average) -> tuple[list[int], n
     return list(by_video), np.array([np.mean(rows, axis=0) for rows in by_video.values()]), float(np.mean(right))
 
 
-@pytest.mark.parametrize("average", ["probability", "logit"])
-@pytest.mark.parametrize(("clips", "number"), PROTOCOLS)
+@pytest.mark.parametrize(
+    ("clips", "number", "average"),
+    [(*PROTOCOLS[0], "logit"), (*PROTOCOLS[1], "probability")],
+)
 def test_scores_are_means_over_clips(affine, manifest, clips, number, average):
     """For any batch size and number of devices."""
     videos, expected, clip_top1 = reference(affine[1], manifest, clips=clips, number=number, average=average)
@@ -187,8 +189,15 @@ def shapes(tmp_path_factory) -> tuple[Manifest, list[tuple[int, int]]]:
     return dataclasses.replace(read[0], videos=tuple(videos)), [(24, 56), (24, 24), (56, 24), (24, 56)]
 
 
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("crop", ["center", "three", "full"])
+@pytest.mark.parametrize(
+    ("crop", "flip"),
+    [
+        ("center", True),
+        ("three", False),
+        ("full", True),
+        *(pytest.param(crop, flip, marks=pytest.mark.slow) for crop, flip in (("three", True), ("full", False))),
+    ],
+)
 def test_every_crop_and_its_mirror_image(local, shapes, crop, flip):
     """In videos of several shapes, for any batch size and number of devices."""
     network, logits = local

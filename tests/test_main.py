@@ -144,7 +144,7 @@ def test_bad_command_lines(arguments, expected):
         (["--config.test.batch=0"], ["test.batch is 0: expected at least 1"]),
         (["--config.train.log_steps=0"], ["train.log_steps is 0: expected at least 1"]),
         (["--config.clip.size=64"], ["a crop of 64 from a short side of 32"]),
-        (["--config.clip.crop=left"], ["clip.crop is 'left': choose random, corners or center"]),
+        (["--config.clip.crop=left"], ["clip.crop is 'left': choose center, corners, random, scales, sizes"]),
         (["--config.clip.stride=0"], ["stride 0", "expected at least 1"]),
     ],
 )  # fmt: skip

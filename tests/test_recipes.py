@@ -124,13 +124,18 @@ def test_a_teacher_is_another_runs_network(transferred, tmp_path):
         start(tiny.get_config(f"transfer,weights={transferred[0]}"))  # a 3D network is no teacher
 
 
-def test_pairs_need_different_videos(videos, tmp_path):
-    alone = dataclasses.replace(
-        videos, videos=tuple(video for video in videos.videos if video.split == "train") + videos.videos[-1:]
-    )
-    assert alone.videos[-1].split == "test"
-    with pytest.raises(UserError, match="no negative pair can be made of 1 held-out videos"):
-        run(tiny.get_config("transfer,clips=2"), alone, tmp_path / "run", steps=1)
+def test_pairs_need_two_videos_at_once(videos):
+    config = tiny.get_config("transfer")
+    config.train.update(batch=8, accumulate=8)
+    with pytest.raises(UserError, match="train.batch=8 and train.accumulate=8 leave single videos"):
+        evaluate.check(config, videos)
+
+
+def test_a_teacher_of_random_weights_is_spoken_of(videos, capsys):
+    evaluate.check(tiny.get_config("transfer"), videos)
+    assert "The teacher has random weights: give ImageNet's, weights=" in capsys.readouterr().err
+    evaluate.check(tiny.get_config("transfer,weights=resnet18.pth"), videos)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def test_resumed_batches_are_the_tail(manifest):
         assert_equal(take(9 - step, manifest, batch=6, first_step=step), alone[step:])
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_hosts_hold_contiguous_rows_of_the_global_batch(manifest, count):
     def joined(of_hosts: list[list[pipeline.Batch]]) -> list[pipeline.Batch]:
         return [{k: np.concatenate([b[k] for b in rows]) for k in rows[0]} for rows in zip(*of_hosts, strict=True)]
