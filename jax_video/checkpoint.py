@@ -282,7 +282,7 @@ def check_same_run(meta: dict, config: dict, manifest: Manifest, workdir: pathli
             "use another --workdir."
         )
     stored = manifest.flow is not None
-    if "flow" in config["clip"].get("streams", ()) and meta.get("stored_flow", stored) != stored:
+    if meta.get("stored_flow") not in (None, stored):
         kinds = {True: "stored by prepare", False: "computed on the way"}
         raise CheckpointError(
             f"the run in {workdir} was begun with flow {kinds[not stored]}; now it is {kinds[stored]}, which is not "

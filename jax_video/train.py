@@ -215,7 +215,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
             "config": config.to_dict(),
             "classes": list(manifest.classes),
             "manifest": manifest.hash,
-            "stored_flow": manifest.flow is not None,
+            "stored_flow": manifest.flow is not None if "flow" in sampling.streams else None,
             "progress": progress.to_dict(),
         }
         checkpoints.save(state, meta, validation)

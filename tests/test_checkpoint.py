@@ -326,3 +326,13 @@ def test_other_classes_or_their_order():
 def test_another_manifest():
     with pytest.raises(CheckpointError, match="runs/first was trained on another manifest than 'others' is now"):
         check(manifest=dataclasses.replace(MANIFEST, name="others"))
+
+
+def test_flow_that_was_computed_is_not_gone_on_with_from_a_store():
+    stored = dataclasses.replace(MANIFEST, flow="/flow")
+    check(SAVED | {"stored_flow": True}, manifest=stored)
+    check(SAVED | {"stored_flow": None}, manifest=stored)  # a run that looks at none
+    with pytest.raises(CheckpointError, match="begun with flow computed on the way; now it is stored by prepare"):
+        check(SAVED | {"stored_flow": False}, manifest=stored)
+    with pytest.raises(CheckpointError, match="begun with flow stored by prepare; now it is computed on the way"):
+        check(SAVED | {"stored_flow": True})
