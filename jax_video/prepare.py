@@ -285,7 +285,7 @@ def _start_worker(context, probe: Callable) -> tuple[multiprocessing.process.Bas
 def _work(connection: Connection, probe: Callable) -> None:
     """A worker process: a task in, what `probe` says out, until the other end is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, ConnectionError):
         while True:
             task = connection.recv()
             try:

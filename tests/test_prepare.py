@@ -203,7 +203,7 @@ def test_the_embedded_set_can_be_written(tmp_path, monkeypatch):
 
 def test_videos_without_labels_are_for_knowledge_transfer(clips, tmp_path):
     done = run("unlabelled", f"--videos={clips}", f"--out={tmp_path}", "--workers=1")
-    assert f"--config=configs/transfer.py:data={tmp_path}" in done.stdout
+    assert f"--config=configs/transfer.py:weights=resnet50.pth,data={tmp_path}" in done.stdout
     found = Manifest.read(tmp_path / "manifest.jsonl")
     assert found.classes == () and found.select("train") and all(video.label is None for video in found.videos)
 
