@@ -96,7 +96,7 @@ def expected(manifest: Manifest, starts: list[int], powers=(2,)) -> np.ndarray:
     return np.array(rows)
 
 
-@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("streams", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_means_over_places_clips_and_crops(manifest, tmp_path, streams):
     """Of unlabelled videos, split by split; a pair of streams is put together."""
     config = config_of(streams=streams)
@@ -126,7 +126,7 @@ def test_several_clips_under_consensus(labelled, tmp_path):
     assert found["label"].tolist() == [entry.label for entry in labelled.videos]
 
 
-@pytest.mark.parametrize("segments", [0, 2])
+@pytest.mark.parametrize("segments", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_knowledge_transfer_gives_its_students(manifest, tmp_path, segments):
     config = config_of()
     config.teacher = {"name": "squares"}
