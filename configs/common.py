@@ -82,6 +82,14 @@ def recipe(data: str) -> ConfigDict:
     )
 
 
+def small_or_paper(given: dict) -> str:
+    """Which recipe the arguments ask for; where they do not say, small for `motions` and paper for everything else."""
+    recipe = given["recipe"] or ("small" if given["data"] == "motions" else "paper")
+    if recipe not in ("small", "paper"):
+        raise ValueError(f"unknown recipe {recipe!r}: expected small or paper.")
+    return recipe
+
+
 def small(config: ConfigDict) -> None:
     """Makes a recipe one for tens to thousands of short videos on a CPU: a quarter of the width, clips of 56²."""
     config.dtype = "float32"

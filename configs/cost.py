@@ -86,9 +86,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.schedule.update(kind="step", learning_rate=0.01, drop_epochs=drops)
         config.optimizer.clip_norm = 40.0
     if given["start"]:  # ours, but for the frozen BatchNorm: CoST §4.2 says no more
-        config.init_from.update(
-            path=given["start"], expects=given["model"], inflate="mean"
-        )  # of the stem, over 5 frames
+        config.init_from.update(path=given["start"], expects=given["model"], inflate="mean")  # the stem's 5 frames
         config.norm.update(frozen=True, group_size=None)
         config.train.update(steps=100_000)
         config.schedule.update(learning_rate=0.0005, drop_steps=(), drop_epochs=())

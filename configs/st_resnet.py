@@ -64,9 +64,7 @@ def get_config(argument: str = "") -> ConfigDict:
     )
     if given["phase"] not in PHASES:
         raise ValueError(f"unknown phase {given['phase']!r}: expected {', '.join(PHASES)}.")
-    recipe = given["recipe"] or ("small" if given["data"] == "motions" else "paper")
-    if recipe not in ("small", "paper"):
-        raise ValueError(f"unknown recipe {recipe!r}: expected small or paper.")
+    recipe = common.small_or_paper(given)
     config = paper(given)
     if recipe == "small":
         small(config, given)

@@ -52,9 +52,7 @@ def get_config(argument: str = "") -> ConfigDict:
         epochs=0,
         hold=0,
     )
-    recipe = given["recipe"] or ("small" if given["data"] == "motions" else "paper")
-    if recipe not in ("small", "paper"):
-        raise ValueError(f"unknown recipe {recipe!r}: expected small or paper.")
+    recipe = common.small_or_paper(given)
     config = small(given) if recipe == "small" else paper(given)
     if given["start"]:
         common.fine_tune(config, given["start"])

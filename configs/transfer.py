@@ -43,9 +43,7 @@ def get_config(argument: str = "") -> ConfigDict:
         epochs=0,
         recipe="",
     )
-    recipe = given["recipe"] or ("small" if given["data"] == "motions" else "paper")
-    if recipe not in ("small", "paper"):
-        raise ValueError(f"unknown recipe {recipe!r}: expected small or paper.")
+    recipe = common.small_or_paper(given)
     config = common.recipe(given["data"])
     config.model = {"name": given["model"], "width": 1.0}
     if given["model"].startswith("stc_"):

@@ -27,14 +27,13 @@ from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
 
-Objective = objectives.Classification | objectives.Correspondence
 EvalStep = Callable[[dict, dict, dict], dict[str, jax.Array]]
 
 
 def make_eval_step(
     definition: nnx.GraphDef,
     mesh: Mesh,
-    objective: Objective = objectives.Classification(),  # noqa: B008, frozen
+    objective: objectives.Objective = objectives.Classification(),  # noqa: B008, frozen
 ) -> EvalStep:
     """The jitted test: (params, batch_stats, batch) -> {"scores" [B, K] float32, "failed" [B]} on every process."""
 
@@ -157,7 +156,7 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
 
     That is: videos without a label, which knowledge transfer alone does without; test videos that are missing or
     broken, unless that is allowed; an unknown protocol; clips of another kind than the network takes. A set without
-    test videos passes: it can be trained.
+    test videos passes: it can be trained. Says where a teacher would have random weights.
     """
     transfers = isinstance(objectives.of(config), objectives.Correspondence)
     unlabelled = [video.path for video in manifest.videos if video.label is None]

@@ -135,7 +135,10 @@ class Correspondence:
         return tuple(values.reshape(2, -1) for values in (loss, right, weight)), batch_stats
 
 
-def of(config: ConfigDict) -> Classification | Correspondence:
+Objective = Classification | Correspondence
+
+
+def of(config: ConfigDict) -> Objective:
     """The objective of a config: correspondence where it has a `teacher`."""
     normalization = Normalization(**config.normalize)
     if config.get("teacher"):

@@ -40,7 +40,7 @@ def make_train_step(
     *,
     accumulate: int = 1,
     ema: float = 0.0,
-    objective: objectives.Classification | objectives.Correspondence = objectives.Classification(),  # noqa: B008, frozen
+    objective: objectives.Objective = objectives.Classification(),  # noqa: B008, frozen
 ) -> StepFunction:
     """The jitted update: (state, batch, key) -> (new state, sums of the batch's metrics). The old state is donated.
 
