@@ -1,5 +1,7 @@
 """The exceptions that a user is meant to read."""
 
+import os
+
 
 class UserError(ValueError):
     """A mistake that the user can mend.
@@ -7,6 +9,18 @@ class UserError(ValueError):
     The message says what was found, what was expected and what to do next. Commands print it without a traceback and
     exit with code 2.
     """
+
+
+class VideoError(UserError):
+    """A video file that cannot be used: `path`, and `reason` in plain words."""
+
+    def __init__(self, path: str | os.PathLike, reason: str):
+        super().__init__(str(path), reason)  # Both in args, so that the exception survives pickling between processes.
+        self.path = str(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 class Stopped(Exception):

@@ -22,7 +22,7 @@ from jax_video import command, evaluate, objectives, sharding
 from jax_video.checkpoint import read_network
 from jax_video.data import pipeline, sources, video
 from jax_video.data.manifest import Manifest, Video
-from jax_video.errors import UserError
+from jax_video.errors import UserError, VideoError
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The folder of a run of jax_video.main.")
 TOP = flags.DEFINE_integer("top", 5, "How many classes to show for each video.", lower_bound=1)
@@ -52,11 +52,11 @@ def classify(paths: list[str], workdir: str | pathlib.Path) -> tuple[tuple[str, 
     for path in paths:
         try:
             info = video.probe(path)
-        except video.VideoError as error:
+        except VideoError as error:
             broken[path] = error.reason
             continue
         absolute = os.path.abspath(path)
-        videos.append(Video(absolute, None, "test", info.frames, info.fps, info.width, info.height, None, absolute))
+        videos.append(Video(absolute, None, "test", error=None, source=absolute, **vars(info)))
     if not videos:
         return classes, {}, broken
 

@@ -86,15 +86,15 @@ def score(path: pathlib.Path, frames: int) -> tuple[np.ndarray, list[float]]:
 def test_packets_are_read_once_for_all_clips(tmp_path, monkeypatch):
     """A minute and more: every clip is the same, so a video scores as each of them."""
     read, decoded = [], []
-    read_packets, rgb = video._read_packets, video._rgb
-    monkeypatch.setattr(video, "_read_packets", lambda *given: read.append(1) or read_packets(*given))
+    sorted_packets, rgb = video._sorted_packets, video._rgb
+    monkeypatch.setattr(video, "_sorted_packets", lambda *given: read.append(1) or sorted_packets(*given))
     monkeypatch.setattr(video, "_rgb", lambda *given: decoded.append(1) or rgb(*given))
     expected, _ = score(write_loop(tmp_path / "short.mp4", 1), LOOP)
     assert (len(read), len(decoded)) == (1, 16)
     read.clear(), decoded.clear()
     path = write_loop(tmp_path / "long.mp4", 63)
     assert video.probe(path).frames == 63 * LOOP
-    decoded.clear()
+    read.clear(), decoded.clear()
     scores, times = score(path, 63 * LOOP)
     assert (len(read), len(decoded), len(times)) == (1, 63 * 16, 8)
     np.testing.assert_allclose(scores, expected, atol=1e-5)

@@ -20,9 +20,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from jax_video.data import transforms, video
+from jax_video.data import reader, transforms, video
 from jax_video.data.manifest import Manifest, Video
-from jax_video.errors import UserError
+from jax_video.errors import UserError, VideoError
 
 BOUND = 20.0  # Pixels: a faster motion is clipped.
 FIELDS = 10  # Of a frame, on average before and after it:
@@ -125,8 +125,7 @@ def stacks(
     wanted, which = np.unique(around(indices, entry.frames), return_inverse=True)
     runs = [run.tolist() for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)]  # of neighbours
     if manifest.flow is None:
-        path = os.path.join(manifest.root, entry.path)
-        fields = _compute_runs(path, runs, entry.frames, short_side, method)
+        fields = _compute_runs(manifest, entry, runs, short_side, method)
     else:
         fields = _read_runs(stored_path(manifest.flow, entry), runs, entry.frames, size)
     moved = np.moveaxis(fields[which.reshape(-1, FIELDS)], 1, 3)  # [N, H, W, 10, 2]: x and y in turn
@@ -134,11 +133,11 @@ def stacks(
 
 
 def _compute_runs(
-    path: str, runs: list[list[int]], frames: int, short_side: int, method: str
+    manifest: Manifest, entry: Video, runs: list[list[int]], short_side: int, method: str
 ) -> np.ndarray:  # [number of fields, H, W, 2]
     between = [range(run[0], run[-1] + 2) for run in runs]  # the frames that each run of fields leads through
-    indices = [index for run in between for index in run]
-    images = iter(video.decode(path, indices, frames=frames, short_side=short_side))
+    indices = np.concatenate(between)
+    images = iter(reader.decode(manifest, entry, indices, short_side=short_side))
     return np.stack([field for run in between for field in compute(itertools.islice(images, len(run)), method)])
 
 
@@ -148,7 +147,7 @@ def _read_runs(path: str, runs: list[list[int]], frames: int, size: tuple[int, i
     try:
         places = _places(path)
         if len(places) != frames:
-            raise video.VideoError(path, f"the flow of {len(places)} frames, but the video has {frames}")
+            raise VideoError(path, f"the flow of {len(places)} frames, but the video has {frames}")
         with open(path, "rb") as file:
             for run in runs:
                 ends = places[run[0] : run[-1] + 2].tolist()
@@ -158,7 +157,7 @@ def _read_runs(path: str, runs: list[list[int]], frames: int, size: tuple[int, i
                     jpeg = np.frombuffer(data, np.uint8, end - start, start - ends[0])
                     fields.append(_from_jpeg(path, jpeg, size))
     except (OSError, ValueError) as error:
-        raise video.VideoError(path, f"not a readable flow file ({error})") from error
+        raise VideoError(path, f"not a readable flow file ({error})") from error
     return np.stack(fields)
 
 
@@ -195,17 +194,17 @@ def _from_jpeg(path: str, jpeg: np.ndarray, size: tuple[int, int]) -> np.ndarray
     height = size[0] + -size[0] % _BLOCK
     if both is None or both.shape != (2 * height, size[1]):
         found = "no picture" if both is None else f"{both.shape[1]}x{both.shape[0] // 2}"
-        raise video.VideoError(path, f"its flow is damaged: {found} for a field of {size[1]}x{height}")
+        raise VideoError(path, f"its flow is damaged: {found} for a field of {size[1]}x{height}")
     return both.reshape(2, height, size[1])[:, : size[0]].transpose(1, 2, 0)
 
 
-def store(path: str | os.PathLike, target: str | os.PathLike, frames: int, settings: Settings) -> None:
+def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, settings: Settings) -> None:
     """Computes all fields of a video and writes them, whole or not at all; takes the memory of a few frames.
 
     Args:
-      path: a video.
+      path: the file of a video.
       target: the file to write; its folder is made where there is none.
-      frames: how many frames the video should have.
+      entry: what the file is known to hold; of a longer file, the part that counts.
       settings: what the folder's flow is.
 
     Raises:
@@ -217,10 +216,10 @@ def store(path: str | os.PathLike, target: str | os.PathLike, frames: int, setti
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=_PART)
     try:
         with open(handle, "wb") as file:
-            places = np.zeros(frames, np.int64)
+            places = np.zeros(entry.frames, np.int64)
             np.save(file, places)  # Its size is known, its content is not yet.
             places[0] = file.tell()
-            images = _counted(path, frames, settings.short_side)
+            images = _counted(path, entry, settings.short_side)
             for index, field in enumerate(compute(images, settings.method)):
                 height, width, _ = field.shape
                 # x above y, and between them as many lines as end a block of the JPEG, so that none has both.
@@ -239,17 +238,20 @@ def store(path: str | os.PathLike, target: str | os.PathLike, frames: int, setti
         raise
 
 
-def _counted(path: str | os.PathLike, expected: int, short_side: int) -> Iterator[np.ndarray]:
-    """All frames of a video, which must be as many as expected."""
+def _counted(path: str | os.PathLike, entry: Video, short_side: int) -> Iterator[np.ndarray]:
+    """All frames of a video, which must be as many as its entry says."""
+    end = entry.first + entry.frames
+    part_of_more = entry.index is not None and entry.index.frames > end
     count = 0
     for image in video.frames_in_order(path, short_side=short_side):
         count += 1
-        if count > expected:
+        if count > end:
             break
-        yield image
-    if count != expected:
-        found = f"only {count}" if count < expected else f"more than {expected}"
-        raise video.VideoError(path, f"{found} of {expected} frames decode: the file has changed; run prepare again")
+        if count > entry.first:
+            yield image
+    if count < end or (count > end and not part_of_more):
+        found = f"only {count}" if count < end else f"more than {end}"
+        raise VideoError(path, f"{found} of {end} frames decode: the file has changed; run prepare again")
 
 
 def check_settings(folder: str | os.PathLike, settings: Settings) -> None:

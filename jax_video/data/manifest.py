@@ -11,10 +11,12 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 
+from jax_video.data.video import FrameIndex
 from jax_video.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -22,7 +24,7 @@ MISSING = "missing"  # The `error` of a video that a list names and the folder d
 _FORMAT = 1  # Of the file; a reader knows exactly its own.
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Video:
     """One video of a data set. Where `error` is set, frames, fps, width and height are 0."""
 
@@ -35,6 +37,17 @@ class Video:
     height: int
     error: str | None  # Why it cannot be used: MISSING or what is broken; None if it can.
     source: str  # What it was cut from, or who is seen: where a split is ours, a source is on one side of it.
+    first: int = 0  # The frame of the file at which it starts: not 0 for a part of a longer file.
+    index: FrameIndex | None = None  # Of the file; None where it was not checked, or is decoded from its start.
+
+
+class Packed(NamedTuple):
+    """How the frames of a set that is not video files lie in the records of TFDS below the manifest's root."""
+
+    feature: str  # of an example: pictures, encoded
+    record_frames: int = 0  # frames in a record; 0: a record is a whole video
+    short_side: int = 0  # of the frames, in pixels, at most; 0: as they came
+    quality: int = 0  # of the JPEGs; 0: as they came
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +59,15 @@ class Manifest:
     root: str  # Absolute folder of the videos.
     videos: tuple[Video, ...]
     flow: str | None = None  # Absolute folder of the videos' stored optical flow; None: it is computed when needed.
+    packed: Packed | None = None  # None: the videos are files below the root.
 
     @property
     def hash(self) -> str:
-        """SHA-256 of everything but `root` and `flow`: the same data in another folder is the same data."""
-        return _hash(self.name, self.classes, map(_row, self.videos))
+        """SHA-256 of all but `root`, `flow` and `index`: the same data in another folder is the same data."""
+        digest = hashlib.sha256()
+        for line in (json.dumps([_FORMAT, self.name, list(self.classes)], ensure_ascii=False), *map(_row, self.videos)):
+            digest.update(line.encode("utf-8", errors="surrogateescape") + b"\n")
+        return digest.hexdigest()
 
     def select(self, split: str) -> list[tuple[int, Video]]:
         """The readable videos of a split as (index in `videos`, video)."""
@@ -86,13 +103,15 @@ class Manifest:
             "videos": len(self.videos),
             "hash": self.hash,
         }
+        if self.packed is not None:
+            header["packed"] = self.packed._asdict()
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             # Names of files need not be valid Unicode: surrogateescape carries any bytes through.
             with open(handle, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
                 file.write(json.dumps(header, ensure_ascii=False) + "\n")
-                file.writelines(_row(video) + "\n" for video in self.videos)
+                file.writelines(_line(video) + "\n" for video in self.videos)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)  # mkstemp gives 0600; a manifest is shared.
@@ -117,13 +136,14 @@ class Manifest:
                 f"cannot read the manifest {path} ({error.strerror}); make one with python -m jax_video.prepare"
             ) from error
 
-        header = {"flow": None} | _parse(path, 1, lines[0])
+        header = {"flow": None, "packed": None} | _parse(path, 1, lines[0])
         if header.get("format") != _FORMAT:
             raise UserError(
                 f"{path}:1: not a manifest of format {_FORMAT} (found format {header.get('format')!r}); "
                 "make one with python -m jax_video.prepare"
             )
         types = {"name": str, "classes": list, "root": str, "flow": str | None, "videos": int, "hash": str}
+        types["packed"] = dict | None
         _check_types(path, 1, header, types)
         classes = tuple(header["classes"])
         if not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
@@ -144,7 +164,8 @@ class Manifest:
             None if folder is None else str((path.parent / folder).absolute())
             for folder in (header["root"], header["flow"])
         )
-        manifest = cls(header["name"], classes, root, videos, flow)
+        packed = header["packed"] and _packed(path, header["packed"])
+        manifest = cls(header["name"], classes, root, videos, flow, packed)
         if manifest.hash != header["hash"]:
             raise UserError(f"{path}: the content does not match its hash: the file was changed; run prepare again")
         return manifest
@@ -157,14 +178,17 @@ def _relative(folder: str, parent: pathlib.Path) -> str:
 
 
 def _row(video: Video) -> str:
-    return json.dumps(dataclasses.asdict(video), ensure_ascii=False)
+    """What a video is, as JSON: without its index, and without `first` where that is 0."""
+    row = {key: getattr(video, key) for key in _ALWAYS}
+    if video.first:
+        row["first"] = video.first
+    return json.dumps(row, ensure_ascii=False)
 
 
-def _hash(name: str, classes: Iterable[str], rows: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for line in (json.dumps([_FORMAT, name, list(classes)], ensure_ascii=False), *rows):
-        digest.update(line.encode("utf-8", errors="surrogateescape") + b"\n")
-    return digest.hexdigest()
+def _line(video: Video) -> str:
+    """A line of the file."""
+    row = _row(video)
+    return row if video.index is None else f'{row[:-1]}, "index": {json.dumps(dataclasses.asdict(video.index))}}}'
 
 
 def _parse(path: pathlib.Path, number: int, line: str) -> dict:
@@ -179,21 +203,48 @@ def _parse(path: pathlib.Path, number: int, line: str) -> dict:
     return value
 
 
-def _check_types(path: pathlib.Path, number: int, row: dict, types: dict[str, type]) -> None:
+def _check_types(
+    path: pathlib.Path, number: int, row: dict, types: dict[str, type], optional: Collection[str] = ()
+) -> None:
     for key, kind in types.items():
         if key not in row:
+            if key in optional:
+                continue
             raise UserError(f"{path}:{number}: {key!r} is missing; run prepare again")
         if not isinstance(row[key], kind) or isinstance(row[key], bool):
             expected = getattr(kind, "__name__", kind)
             raise UserError(f"{path}:{number}: {key!r} is {row[key]!r}, expected {expected}; run prepare again")
+    if number > 1 and row.keys() - types.keys():  # A header may say more.
+        unknown = sorted(row.keys() - types.keys())
+        raise UserError(f"{path}:{number}: unknown keys {unknown}; expected {list(types)}")
+
+
+_ALWAYS = ("path", "label", "split", "frames", "fps", "width", "height", "error", "source")  # in a row
+_VIDEO_TYPES = {
+    "path": str,
+    "label": int | None,
+    "split": str,
+    "frames": int,
+    "fps": float,
+    "width": int,
+    "height": int,
+    "error": str | None,
+    "source": str,
+    "first": int,
+    "index": dict | None,
+}
+
+
+def _packed(path: pathlib.Path, row: dict) -> Packed:
+    _check_types(path, 1, row, Packed.__annotations__)
+    return Packed(**{key: row[key] for key in Packed._fields})
 
 
 def _video(path: pathlib.Path, number: int, row: dict, classes: int) -> Video:
-    types = {field.name: field.type for field in dataclasses.fields(Video)}
-    _check_types(path, number, row, types)
-    unknown = row.keys() - types.keys()
-    if unknown:
-        raise UserError(f"{path}:{number}: unknown keys {sorted(unknown)}; expected {list(types)}")
+    _check_types(path, number, row, _VIDEO_TYPES, optional=("first", "index"))
+    if row.get("index") is not None:
+        _check_types(path, number, row["index"], {"frames": int, "start": int, "step": int, "keyframes": list})
+        row["index"] = FrameIndex(**row["index"] | {"keyframes": tuple(row["index"]["keyframes"])})
     video = Video(**row)
     if video.split not in SPLITS:
         raise UserError(f"{path}:{number}: split is {video.split!r}, expected one of {', '.join(SPLITS)}")

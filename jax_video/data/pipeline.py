@@ -19,9 +19,9 @@ from typing import NamedTuple, TypedDict
 import grain
 import numpy as np
 
-from jax_video.data import clips, flow, transforms, video
+from jax_video.data import clips, flow, reader, transforms
 from jax_video.data.manifest import Manifest, Video
-from jax_video.errors import UserError
+from jax_video.errors import UserError, VideoError
 
 CHANNELS = {"rgb": 3, "flow": flow.CHANNELS}  # of each stream
 
@@ -239,7 +239,7 @@ def _train_sample(
         least, most = sampling.jitter or (sampling.short_side,) * 2
         try:
             streams = _load(manifest, entry, wanted, sampling, short_side=int(rng.integers(least, most + 1)))
-        except video.VideoError:
+        except VideoError:
             failed = failed or 1 + index
             continue
         height, width = next(iter(streams.values())).shape[1:3]
@@ -259,7 +259,7 @@ def _test_sample(manifest: Manifest, sampling: Sampling, views: list, rows: list
         return _row(blank, 0, 0, mask=0, failed=0)
     try:
         streams = _load(manifest, entry, view.frames, sampling, short_side=sampling.short_side)
-    except video.VideoError:
+    except VideoError:
         return _row(blank, entry.label, view.video, mask=0, failed=1 + view.video)
     height, width = next(iter(streams.values())).shape[1:3]
     box = transforms.draw_box(height, width, view.size, "center" if view.crop == "full" else view.crop)
@@ -288,8 +288,7 @@ def _load(
     """The wanted frames, and the flow about them, whole: uint8 [N T, H, W, C] of each stream; or VideoError."""
     streams = {}
     if "rgb" in sampling.streams:
-        path = os.path.join(manifest.root, entry.path)
-        streams["rgb"] = video.decode(path, wanted.ravel(), frames=entry.frames, short_side=short_side)
+        streams["rgb"] = reader.decode(manifest, entry, wanted.ravel(), short_side=short_side)
     if "flow" in sampling.streams:
         streams["flow"] = flow.stacks(
             manifest, entry, wanted.ravel(), short_side=short_side, method=sampling.flow_method

@@ -4,91 +4,158 @@ A frame's index is its place in the order in which the decoder hands frames out,
 never enter a result, so a variable frame rate needs no special case.
 """
 
+import bisect
 import contextlib
 import dataclasses
 import functools
+import itertools
+import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import av
 import numpy as np
 
-from jax_video.data import transforms
-from jax_video.errors import UserError
+from jax_video.data import frames, transforms
+from jax_video.errors import VideoError
 
 # Headers are trusted to this many frames: HMDB51's AVI files promise one that does not exist (packed B-frames).
 _TOLERATED_MISSING_FRAMES = 2
 
 
-class VideoError(UserError):
-    """A video file that cannot be used: `path`, and `reason` in plain words."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class FrameIndex:
+    """Where the frames of a file are: enough to decode from the keyframe before a wanted one, and no more."""
 
-    def __init__(self, path: str | os.PathLike, reason: str):
-        super().__init__(str(path), reason)  # Both in args, so that the exception survives pickling between processes.
-        self.path = str(path)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+    frames: int  # in the file, each in a packet of its own
+    start: int = 0  # timestamp of frame 0, in the stream's time base
+    step: int = 0  # timestamps from a frame to the next; 0: uneven, or not known, so that the file is asked
+    keyframes: tuple[int, ...] = ()  # ascending; known where `step` is
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """What `probe` found: frames that truly decode, frames per second (0 if unknown), upright size in pixels."""
+    """What `probe` found."""
 
-    frames: int
-    fps: float
-    width: int
+    frames: int  # that truly decode, of the part that was asked for
+    fps: float  # 0 if unknown
+    width: int  # upright, in pixels
     height: int
+    first: int = 0  # the frame of the file at which that part starts
+    index: FrameIndex | None = None  # None where a frame is found only by decoding all before it
 
 
-def probe(path: str | os.PathLike) -> VideoInfo:
+def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, full: bool = True) -> VideoInfo:
     """Decodes the whole file and counts, since headers lie.
 
+    Args:
+      path: a video file, or a folder of picture files (`frames.py`).
+      span: start and end, in seconds, of the part that counts; None: all of it. What comes after it need not decode.
+      full: False looks at the packets and the first frame only, and takes every packet for a frame.
+
     Raises:
-      VideoError: the file is missing, empty, truncated or damaged, has no video stream or no frame.
+      VideoError: the file is missing, empty, truncated or damaged, has no video stream, or no frame in that part.
     """
-    frames = packets = 0
-    end = 0.0  # Seconds.
+    if os.path.isdir(path):
+        return VideoInfo(*frames.probe(path, full=full))
+    end = span[1] if span else math.inf
+    rows = []  # of the packets
+    times, seconds = [], []  # of the frames that were decoded: timestamps, and what they mean
     with _opened(path) as (container, stream):
         for packet in container.demux(stream):
-            packets += packet.size > 0  # The last packet is empty: it flushes the decoder.
+            if packet.size > 0 and not packet.is_discard:  # The last packet is empty: it flushes the decoder.
+                rows.append(_packet_row(packet))
+            if times and (not full or seconds[-1] >= end):
+                continue
             try:
                 decoded = packet.decode()
             except av.FFmpegError as error:
-                raise VideoError(path, f"damaged: decoding fails after {frames} frames ({error.strerror})") from error
+                reason = f"damaged: undecodable from frame {len(times)} ({error.strerror})"
+                raise VideoError(path, reason) from error
             for frame in decoded:
-                if frames == 0:
+                if not times:
                     first = frame
                     height, width, _ = _rgb(frame, av.video.reformatter.VideoReformatter()).shape
-                _check_size(path, frame, first, frames)
-                frames += 1
-                end = max(end, frame.time or 0.0)
-        seconds = (container.duration or 0) / av.time_base
+                _check_size(path, frame, first, len(times))
+                times.append(_MISSING if frame.pts is None else frame.pts)
+                seconds.append(frame.time or 0.0)
+        duration = (container.duration or 0) / av.time_base
         promised = stream.frames  # 0 where the container does not say.
         rate = stream.average_rate or stream.guessed_rate
-    if promised - packets > _TOLERATED_MISSING_FRAMES:
-        raise VideoError(path, f"truncated: the header promises {promised} frames, the file holds {packets}")
-    if promised == 0 and end < 0.9 * seconds - 1:  # Matroska says how long it is; sound may last a little longer.
-        raise VideoError(path, f"truncated: the header promises {seconds:.1f} s, the frames end at {end:.1f} s")
-    if frames == 0:
+        packets = _sorted_packets(np.array(rows, _PACKET))
+        index = packets and _frame_index(container, stream, packets)
+        if not full and times:
+            times = np.sort([time for time, *_ in rows]) if packets is None else packets.times
+            seconds = (times * float(stream.time_base)).tolist()
+    if promised - len(rows) > _TOLERATED_MISSING_FRAMES:
+        raise VideoError(path, f"truncated: the header promises {promised} frames, the file holds {len(rows)}")
+    if not len(times):
         raise VideoError(path, "no frames: the video stream is empty")
-    return VideoInfo(frames=frames, fps=float(rate or 0), width=width, height=height)
+    latest = max(seconds)
+    if promised == 0 and latest < min(end, 0.9 * duration - 1):  # Matroska says how long; sound may last a little more.
+        raise VideoError(path, f"truncated: the header promises {duration:.1f} s, the frames end at {latest:.1f} s")
+    if index and not (np.array_equal(packets.times[: len(times)], times) and (span or len(times) == len(rows))):
+        index = None  # Not every packet gives one frame.
+    first, count = (0, len(times)) if span is None else _part(path, np.array(seconds), *span)
+    return VideoInfo(count, float(rate or 0), width, height, first, index)
+
+
+def _part(path: str | os.PathLike, seconds: np.ndarray, start: float, end: float) -> tuple[int, int]:
+    """(the first, how many) of the frames from `start` on and before `end`."""
+    inside = np.flatnonzero((seconds >= start) & (seconds < end))
+    if not len(inside):
+        raise VideoError(path, f"too short: no frame from {start:g} to {end:g} s, the last is at {seconds.max():.1f} s")
+    return int(inside[0]), len(inside)
+
+
+def _frame_index(container: av.container.InputContainer, stream: av.VideoStream, packets: "_Packets") -> FrameIndex:
+    """The index of packets that give one frame each, with keyframes where they can be sought without the packets."""
+    steps = np.diff(packets.times)
+    if not len(steps) or np.any(steps != steps[0]) or not _is_reached(container, stream, packets):
+        return FrameIndex(len(packets.times))
+    start, step = int(packets.times[0]), int(steps[0])
+    return FrameIndex(len(packets.times), start, step, tuple(packets.keyframes.tolist()))
+
+
+def _is_reached(container: av.container.InputContainer, stream: av.VideoStream, packets: "_Packets") -> bool:
+    """Whether a seek to each keyframe comes to it, and packets after a seek are those of a file read from its start.
+
+    An AVI file's timestamps come from its index, and after a seek from another part of it, which may disagree.
+    """
+    ends = [*packets.times[packets.keyframes[1:]].tolist(), None]
+    for time, end in zip(packets.times[packets.keyframes].tolist(), ends, strict=True):
+        container.seek(time, stream=stream)
+        arrived = False
+        for packet in container.demux(stream):
+            if packet.size == 0:
+                break
+            if not packets.holds(packet) or (not arrived and packet.pts != time):
+                return False
+            arrived = True
+            if packet.pts == end:
+                break
+        if not arrived:
+            return False
+    return len(packets.keyframes) > 0
 
 
 def decode(
-    path: str | os.PathLike, indices: Sequence[int], *, frames: int | None = None, short_side: int | None = None
+    path: str | os.PathLike,
+    indices: Sequence[int],
+    *,
+    index: FrameIndex | None = None,
+    short_side: int | None = None,
 ) -> np.ndarray:
     """Decodes the frames at `indices`, which may repeat and come in any order.
 
     Args:
-      path: a video file.
+      path: a video file, or a folder of picture files (`frames.py`).
       indices: places in presentation order, counted from 0.
-      frames: the number of frames as counted by `probe`. With it only what lies between a keyframe and a wanted frame
-        is decoded: that every packet gives one frame, so that places follow from timestamps, can be known only from
-        such a count. Without it everything before the last wanted frame is decoded. The result is the same to the bit
-        (but for what a decoder makes up for lost parts of a damaged stream).
+      index: what `probe` found. With it only what lies between a keyframe and a wanted frame is decoded, and of that
+        only what a wanted frame may refer to: that every packet gives one frame, so that places follow from timestamps,
+        can be known only from a probe. Without it everything before the last wanted frame is decoded. The result is the
+        same to the bit (but for what a decoder makes up for lost parts of a damaged stream).
       short_side: if given, each frame is resized to it as it is decoded, so that no large frame waits in memory.
 
     Returns:
@@ -97,32 +164,49 @@ def decode(
     Raises:
       VideoError: the file cannot be read, or has no frame at an index.
     """
-    wanted = sorted({int(index) for index in indices})
+    wanted = sorted({int(place) for place in indices})
     if not wanted or wanted[0] < 0:
         raise ValueError(f"frame indices must be at least one and not negative, got {list(indices)}")
 
+    if os.path.isdir(path):
+        return frames.decode(path, indices, short_side=short_side)
     image = _image_of(short_side)
-    images = _decode_by_seeking(path, wanted, frames, image) if frames is not None else None
+    images = None if index is None else _decode_by_seeking(path, wanted, index, image)
     if images is None:
         images = _decode_in_order(path, wanted, image)
-    return np.stack([images[int(index)] for index in indices])
+    return np.stack([images[int(place)] for place in indices])
 
 
-def frames_in_order(path: str | os.PathLike, *, short_side: int | None = None) -> Iterator[np.ndarray]:
-    """All frames of a video, uint8 [H, W, 3] each, upright RGB; one at a time, so that any length fits in memory.
+def frames_in_order(
+    path: str | os.PathLike, *, first: int = 0, index: FrameIndex | None = None, short_side: int | None = None
+) -> Iterator[np.ndarray]:
+    """The frames of a video from the `first` on, one at a time, so that any length fits in memory.
 
-    They are what `decode` gives, and so is the meaning of `short_side`.
+    Each is uint8 [H, W, 3], upright RGB: what `decode` gives, and so is the meaning of `index` and `short_side`.
 
     Raises:
       VideoError: the file cannot be read, or is damaged after the frames already given.
     """
+    if os.path.isdir(path):
+        yield from itertools.islice(frames.frames_in_order(path, short_side=short_side), first, None)
+        return
     image = _image_of(short_side)
+    skipped = first
     with _opened(path) as (container, stream):
-        for count, frame in enumerate(container.decode(stream)):
+        if first and index is not None and index.step and first >= index.keyframes[0]:
+            keyframe = index.keyframes[bisect.bisect_right(index.keyframes, first) - 1]
+            time = index.start + index.step * keyframe
+            decoded = _decode_from(container, stream, time, _packets_of(index), None)
+            decoded = (frame for frame in decoded if frame.pts >= time)  # Not those that need what stands before.
+            skipped = first - keyframe
+        else:
+            decoded = container.decode(stream)
+        for count, frame in enumerate(decoded):
             if count == 0:
-                first = frame
-            _check_size(path, frame, first, count)
-            yield image(frame)
+                start = frame
+            _check_size(path, frame, start, count)
+            if count >= skipped:
+                yield image(frame)
 
 
 def _image_of(short_side: int | None) -> Callable[[av.VideoFrame], np.ndarray]:
@@ -156,51 +240,71 @@ def _decode_in_order(
 
 
 def _decode_by_seeking(
-    path: str | os.PathLike, wanted: list[int], count: int, image: Callable[[av.VideoFrame], np.ndarray]
+    path: str | os.PathLike, wanted: list[int], index: FrameIndex, image: Callable[[av.VideoFrame], np.ndarray]
 ) -> dict[int, np.ndarray] | None:
     """Decodes from the keyframe before each wanted frame; None where that cannot be shown to give the same frames."""
+    if wanted[-1] >= index.frames:
+        return None
     images = {}
     try:
         # A decoder hides damage behind what it decoded before, so after a seek it would hide it differently: explode.
         with _opened(path, err_detect="explode") as (container, stream):
-            packets = _index_of(path).read(container, stream)
-            if packets is None or not len(packets.times) == count > wanted[-1]:
+            packets = _packets_of(index) if index.step else _known_packets_of(path).read(container, stream)
+            if packets is None or len(packets.times) != index.frames or wanted[0] < packets.keyframes[0]:
                 return None
-            position = None  # Index of the frame decoded last.
-            for index in wanted:
-                before = np.searchsorted(packets.keyframes, index, side="right") - 1
-                if before < 0:
+            for keyframe, places in _runs(wanted, packets.keyframes.tolist()):
+                missing = {int(packets.times[place]): place for place in places}
+                for frame in _decode_from(container, stream, int(packets.times[keyframe]), packets, missing.keys()):
+                    if (place := missing.pop(frame.pts, None)) is not None:
+                        images[place] = image(frame)
+                if missing:
                     return None
-                keyframe = int(packets.keyframes[before])
-                if position is None or keyframe > position + 1:
-                    position = keyframe - 1
-                    decoder = _decode_from(container, stream, int(packets.times[keyframe]), packets)
-                while position < index:
-                    position += 1
-                    frame = next(decoder, None)
-                    if frame is None or frame.pts != packets.times[position]:
-                        return None
-                images[index] = image(frame)
     except VideoError:
         return None  # Decoding in order meets the same fault, if it matters, and knows where.
     return images
 
 
-def _decode_from(
-    container: av.container.InputContainer, stream: av.VideoStream, time: int, packets: "_Packets"
-) -> Iterator[av.VideoFrame]:
-    """The frames from the keyframe at `time` on; ends early where packets are not at their places.
+def _runs(wanted: list[int], keyframes: list[int]) -> list[tuple[int, list[int]]]:
+    """Wanted frames, ascending, by the keyframe to seek; none is sought that decoding comes to anyway."""
+    runs = []
+    for place in wanted:
+        keyframe = keyframes[bisect.bisect_right(keyframes, place) - 1]
+        if runs and keyframe <= runs[-1][1][-1] + 1:
+            runs[-1][1].append(place)
+        else:
+            runs.append((keyframe, [place]))
+    return runs
 
-    An AVI file's timestamps come from its index, and after a seek from another part of it, which may disagree.
+
+# Decoders of FFmpeg that leave out, packet by packet, what no other frame refers to (B-frames, mostly).
+_SKIPPING = ("h264", "mpeg4")
+
+
+def _decode_from(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    time: int,
+    packets: "_Packets",
+    wanted: Collection[int] | None,
+) -> Iterator[av.VideoFrame]:
+    """Frames from the keyframe at `time` on, the `wanted` timestamps among them, until nothing is wanted any more.
+
+    Where `wanted` is None, all are. Ends early where the packets are not at their places.
     """
+    decoder = stream.codec_context
+    skips = wanted is not None and decoder.name in _SKIPPING
     container.seek(time, stream=stream)
+    arrived = False
     for packet in container.demux(stream):
-        if packet.size > 0 and not packets.holds(packet):
+        if packet.size > 0:
+            if packet.pts is None or not packets.holds(packet) or (not arrived and packet.pts > time):
+                return
+            arrived = True
+            if skips:
+                decoder.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+        yield from packet.decode()
+        if wanted is not None and not wanted:
             return
-        for frame in packet.decode():
-            # Frames shown before the keyframe belong to an open group of pictures whose first half was not decoded.
-            if frame.pts is None or frame.pts >= time:
-                yield frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,17 +312,23 @@ class _Packets:
     """The packets of a video stream in presentation order, one for each frame; without their data."""
 
     times: np.ndarray  # [P] int64, ascending
-    places: np.ndarray  # [P, 2] int64: position in the file, size
     keyframes: np.ndarray  # ascending indices into the P packets
+    places: np.ndarray | None = None  # [P, 2] int64: position in the file, size; None where `probe` has seen to them
 
     def holds(self, packet: av.Packet) -> bool:
+        if self.places is None:
+            return True
         if packet.pts is None:
             return False
         index = min(np.searchsorted(self.times, packet.pts), len(self.times) - 1)
         return (self.times[index], *self.places[index]) == (packet.pts, *_place(packet))
 
 
-class _Index:
+def _packets_of(index: FrameIndex) -> _Packets:
+    return _Packets(index.start + index.step * np.arange(index.frames), np.array(index.keyframes))
+
+
+class _KnownPackets:
     """The packets of one file, read once, when its first clip is: a clip of a long video costs only its own frames."""
 
     def __init__(self):
@@ -230,45 +340,50 @@ class _Index:
         """The packets; None where timestamps do not put them in order."""
         with self._lock:
             if not self._known:
-                self._packets = _read_packets(container, stream)
+                rows = (
+                    _packet_row(packet)
+                    for packet in container.demux(stream)
+                    if packet.size > 0 and not packet.is_discard
+                )
+                self._packets = _sorted_packets(np.fromiter(rows, _PACKET))
                 self._known = True
             return self._packets
 
 
-def _index_of(path: str | os.PathLike) -> _Index:
+def _known_packets_of(path: str | os.PathLike) -> _KnownPackets:
     status = os.stat(path)
-    with _INDICES:
-        return _known_index(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+    with _KNOWING:
+        return _known_packets(os.path.abspath(path), status.st_size, status.st_mtime_ns)
 
 
-_INDICES = threading.Lock()
+_KNOWING = threading.Lock()
 
 
-@functools.lru_cache(maxsize=4)  # Of the files read last: two hours of video have an index of 5 MB.
-def _known_index(path: str, size: int, modified: int) -> _Index:
-    return _Index()
+@functools.lru_cache(maxsize=4)  # Of the files read last: two hours of video have 5 MB of them.
+def _known_packets(path: str, size: int, modified: int) -> _KnownPackets:
+    return _KnownPackets()
 
 
 _MISSING = np.iinfo(np.int64).min  # For a timestamp or position that a packet does not have.
 _PACKET = np.dtype([("time", np.int64), ("place", np.int64, 2), ("keyframe", np.bool_)])
 
 
-def _read_packets(container: av.container.InputContainer, stream: av.VideoStream) -> _Packets | None:
-    rows = (
-        (_MISSING if packet.pts is None else packet.pts, _place(packet), packet.is_keyframe)
-        for packet in container.demux(stream)
-        if packet.size > 0 and not packet.is_discard
-    )
-    packets = np.fromiter(rows, _PACKET)
-    packets = packets[np.argsort(packets["time"])]
-    times = packets["time"].copy()  # Each in one piece of memory, for a search to be quick.
-    if _MISSING in times[:1] or not np.all(np.diff(times)):
-        return None
-    return _Packets(times, packets["place"].copy(), np.flatnonzero(packets["keyframe"]))
+def _packet_row(packet: av.Packet) -> tuple:
+    """A packet as _PACKET."""
+    return _MISSING if packet.pts is None else packet.pts, _place(packet), packet.is_keyframe
 
 
 def _place(packet: av.Packet) -> tuple[int, int]:
     return _MISSING if packet.pos is None else packet.pos, packet.size
+
+
+def _sorted_packets(rows: np.ndarray) -> _Packets | None:
+    """Rows of _PACKET in the order in which they are shown; None where timestamps do not say it."""
+    rows = rows[np.argsort(rows["time"])]
+    times = rows["time"].copy()  # In one piece of memory, for a search to be quick.
+    if not len(times) or times[0] == _MISSING or not np.all(np.diff(times)):
+        return None
+    return _Packets(times, np.flatnonzero(rows["keyframe"]), rows["place"].copy())
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from jax_video.data import flow, motions, pipeline, video
 from jax_video.data.manifest import Manifest, Video
-from jax_video.errors import UserError
+from jax_video.errors import UserError, VideoError
 
 HEIGHT, WIDTH = 48, 64
 SETTINGS = flow.Settings("dis", HEIGHT)
@@ -48,7 +48,7 @@ def stored(manifest: Manifest, folder: pathlib.Path, settings: flow.Settings = S
     """The same with the flow of its videos in a folder."""
     flow.open_folder(folder, settings)
     for entry in manifest.videos:
-        flow.store(pathlib.Path(manifest.root, entry.path), flow.stored_path(folder, entry), entry.frames, settings)
+        flow.store(pathlib.Path(manifest.root, entry.path), flow.stored_path(folder, entry), entry, settings)
     return dataclasses.replace(manifest, flow=str(folder))
 
 
@@ -161,8 +161,8 @@ def places(monkeypatch) -> Manifest:
     """Videos whose pixels tell frame, row and column, as RGB; as flow, column + 1 (x) and the field's number (y)."""
     column, row = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
 
-    def decode(path, indices, *, frames, short_side):
-        assert short_side == HEIGHT and max(indices) < frames
+    def decode(path, indices, *, index, short_side):
+        assert short_side == HEIGHT and max(indices) < index.frames
         return np.stack([np.stack([np.full_like(row, index), row, column], -1) for index in indices]).astype(np.uint8)
 
     def compute(images, method):
@@ -255,7 +255,7 @@ def test_half_written_flow_is_none_and_is_swept_away(moved, tmp_path, monkeypatc
     flow.open_folder(folder, SETTINGS)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(flow, "compute", stopped)
-        flow.store(pathlib.Path(moved.root, entry.path), flow.stored_path(folder, entry), 14, SETTINGS)
+        flow.store(pathlib.Path(moved.root, entry.path), flow.stored_path(folder, entry), entry, SETTINGS)
     assert os.listdir(folder) == ["flow.json"] and not flow.is_stored(folder, entry)
     (folder / "deep").mkdir()
     (folder / "deep" / ".abc.part").write_text("of a process that was killed")
@@ -266,13 +266,23 @@ def test_half_written_flow_is_none_and_is_swept_away(moved, tmp_path, monkeypatc
 
 def test_flow_of_another_number_of_frames_is_refused(moved, tmp_path):
     for frames, found in ((13, "more than 13 of 13"), (15, "only 14 of 15")):
-        with pytest.raises(video.VideoError, match=f"{found} frames decode: the file has changed"):
-            flow.store(pathlib.Path(moved.root, "a.mp4"), tmp_path / "a.flow", frames, SETTINGS)
+        with pytest.raises(VideoError, match=f"{found} frames decode: the file has changed"):
+            flow.store(pathlib.Path(moved.root, "a.mp4"), tmp_path / "a.flow", listed("a.mp4", frames), SETTINGS)
     assert os.listdir(tmp_path) == []
+
+    part = dataclasses.replace(listed("a.mp4", 6), first=5, index=video.FrameIndex(14))  # of the longer file
+    target = tmp_path / "part.flow"
+    flow.store(pathlib.Path(moved.root, "a.mp4"), target, part, SETTINGS)
+    stack = flow.stacks(moved, part, np.array([2]), short_side=HEIGHT, method=SETTINGS.method)
+    target.rename(tmp_path / "a.mp4.flow")
+    read = flow.stacks(dataclasses.replace(moved, flow=str(tmp_path)), part, np.array([2]), short_side=HEIGHT)
+    assert np.abs(stack.astype(int) - read).mean() < 2  # JPEG
+    (tmp_path / "a.mp4.flow").unlink()
+
     manifest = stored(moved, tmp_path / "flow")
     longer = dataclasses.replace(manifest.videos[0], frames=15)
     assert not flow.is_stored(manifest.flow, longer)
-    with pytest.raises(video.VideoError, match="the flow of 14 frames, but the video has 15"):
+    with pytest.raises(VideoError, match="the flow of 14 frames, but the video has 15"):
         flow.stacks(manifest, longer, np.array([6]), short_side=HEIGHT)
 
 

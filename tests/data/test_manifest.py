@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from jax_video.data.manifest import MISSING, Manifest, Video
+from jax_video.data.manifest import MISSING, Manifest, Packed, Video
+from jax_video.data.video import FrameIndex
 from jax_video.errors import UserError
 
 VIDEOS = (
@@ -14,6 +15,7 @@ VIDEOS = (
     Video("jump/\udcff.mp4", 1, "test", 0, 0.0, 0, 0, "empty file", "carla"),  # A name that is not Unicode.
     Video("jump/e.mp4", 1, "test", 2, 0.0, 64, 48, None, "carla"),
     Video("loose.mp4", None, "train", 9, 25.0, 64, 48, None, "loose"),
+    Video("part.mp4", 0, "val", 9, 25.0, 64, 48, None, "long", 30, FrameIndex(99, 512, 1024, (0, 12, 60))),
 )
 
 
@@ -38,6 +40,24 @@ def test_a_root_below_the_manifest_moves_with_it(manifest, tmp_path):
     moved = Manifest.read(tmp_path / "moved" / "manifest.jsonl")
     assert moved.root == str(tmp_path / "moved" / "videos")
     assert moved.hash == inside.hash
+
+
+def test_where_keyframes_are_does_not_change_what_the_data_is(manifest, tmp_path):
+    plain = dataclasses.replace(
+        manifest, videos=tuple(dataclasses.replace(video, index=None) for video in manifest.videos)
+    )
+    assert plain.hash == manifest.hash
+    shifted = dataclasses.replace(manifest.videos[-1], first=31)
+    assert dataclasses.replace(manifest, videos=(*manifest.videos[:-1], shifted)).hash != manifest.hash
+    plain.write(tmp_path / "manifest.jsonl")
+    assert "index" not in (tmp_path / "manifest.jsonl").read_text(errors="surrogateescape")
+    assert Manifest.read(tmp_path / "manifest.jsonl") == plain
+
+
+def test_a_packed_set_says_how_it_lies(manifest, tmp_path):
+    packed = dataclasses.replace(manifest, packed=Packed("frames", 8, 256, 90))
+    packed.write(tmp_path / "manifest.jsonl")
+    assert Manifest.read(tmp_path / "manifest.jsonl") == packed
 
 
 def test_flow_is_stored_like_the_root_and_may_be_left_out(manifest, tmp_path):
@@ -117,8 +137,8 @@ def edit(line: int, **changes):
         (edit(0, classes=["run", "run"]), ":1: class names must be different"),
         (edit(0, root=...), ":1: 'root' is missing"),
         (edit(0, flow=3), ":1: 'flow' is 3, expected str | None"),
-        (lambda lines: lines[:-1], "the header promises 6 videos, 5 follow"),
-        (lambda lines: [*lines[:-1], lines[-1][:30]], r":7: not JSON"),
+        (lambda lines: lines[:-1], "the header promises 7 videos, 6 follow"),
+        (lambda lines: [*lines[:-1], lines[-1][:30]], r":8: not JSON"),
         (edit(3, split="dev"), ":4: split is 'dev', expected one of train, val, test"),
         (edit(1, label=2), ":2: label is 2, but there are 2 classes"),
         (edit(1, label="run"), ":2: 'label' is 'run', expected int"),

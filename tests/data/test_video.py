@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jax_video.data import motions, transforms, video
+from jax_video.data.video import FrameIndex
+from jax_video.errors import VideoError
 
 FRAMES, HEIGHT, WIDTH = 40, 48, 64
 
@@ -90,11 +92,15 @@ def test_every_format_gives_every_frame_in_order_and_at_random(name, tmp_path, m
     if seekable:
         forbid_decoding_in_order(monkeypatch)
     elif seekable is False:
-        assert video._decode_by_seeking(path, [0], FRAMES, lambda frame: frame) is None
-    for index in range(FRAMES):
-        np.testing.assert_array_equal(video.decode(path, [index], frames=FRAMES)[0], in_order[index])
+        assert info.index is None
     shuffled = np.random.default_rng(0).integers(0, FRAMES, 30)
-    np.testing.assert_array_equal(video.decode(path, shuffled, frames=FRAMES), in_order[shuffled])
+    for known in (info.index, FrameIndex(FRAMES)):
+        for place in range(FRAMES):
+            np.testing.assert_array_equal(video.decode(path, [place], index=known)[0], in_order[place])
+        np.testing.assert_array_equal(video.decode(path, shuffled, index=known), in_order[shuffled])
+        for first in (0, 7, FRAMES - 1):
+            rest = np.stack(list(video.frames_in_order(path, first=first, index=known)))
+            np.testing.assert_array_equal(rest, in_order[first:])
 
 
 @pytest.mark.parametrize("pix_fmt", ["gray", "gray16le", "pal8", "monob"])
@@ -110,7 +116,7 @@ def test_formats_without_colour_or_with_a_palette(pix_fmt, tmp_path):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     assert video.probe(tmp_path / file).frames == 5
-    decoded = video.decode(tmp_path / file, [4, 0], frames=5)
+    decoded = video.decode(tmp_path / file, [4, 0], index=FrameIndex(5))
     assert decoded.shape == (2, HEIGHT, WIDTH, 3)
     if pix_fmt.startswith("gray"):
         assert np.abs(decoded.mean((1, 2, 3)) - [160, 0]).max() < 2
@@ -125,29 +131,31 @@ def real_files(folder: pathlib.Path) -> list[pathlib.Path]:
 def test_real_files_give_the_same_frames_by_seeking_as_in_order(test_data):
     rng = np.random.default_rng(0)
     for path in real_files(test_data):
-        frames = video.probe(path).frames
-        in_order = video.decode(path, range(frames))
-        for _ in range(6):
-            wanted = rng.integers(0, frames, 3)
-            np.testing.assert_array_equal(video.decode(path, wanted, frames=frames), in_order[wanted], str(path))
+        info = video.probe(path)
+        in_order = video.decode(path, range(info.frames))
+        for known in (info.index, FrameIndex(info.frames)):
+            for _ in range(3):
+                wanted = rng.integers(0, info.frames, 3)
+                np.testing.assert_array_equal(video.decode(path, wanted, index=known), in_order[wanted], str(path))
 
 
 @pytest.mark.slow
 def test_every_single_frame_of_every_real_file_by_seeking(test_data):
     for path in [path for path in sorted(test_data.rglob("*")) if path.suffix in (".mp4", ".avi")]:
-        frames = video.probe(path).frames
-        in_order = video.decode(path, range(frames))
-        for index in range(frames):
-            np.testing.assert_array_equal(video.decode(path, [index], frames=frames)[0], in_order[index], str(path))
+        info = video.probe(path)
+        in_order = video.decode(path, range(info.frames))
+        for place in range(info.frames):
+            np.testing.assert_array_equal(video.decode(path, [place], index=info.index)[0], in_order[place], str(path))
 
 
 def test_counts_of_real_files(test_data):
     hmdb = test_data / "hmdb51" / "videos" / "wave"
     with av.open(str(hmdb / "RATRACE_wave_f_nm_np1_fr_goo_37.avi")) as container:
         assert container.streams.video[0].frames == 73  # What the header says; see the next line.
-    assert video.probe(hmdb / "RATRACE_wave_f_nm_np1_fr_goo_37.avi") == video.VideoInfo(72, 30.0, 560, 240)
+    assert video.probe(hmdb / "RATRACE_wave_f_nm_np1_fr_goo_37.avi") == video.VideoInfo(72, 30.0, 560, 240)  # no index
     ucf = test_data / "ucf101" / "videos" / "Basketball" / "v_Basketball_g01_c01.avi"
-    assert video.probe(ucf) == video.VideoInfo(141, 30000 / 1001, 320, 240)
+    index = FrameIndex(141, start=0, step=1, keyframes=tuple(range(0, 141, 12)))
+    assert video.probe(ucf) == video.VideoInfo(141, 30000 / 1001, 320, 240, 0, index)
 
 
 def test_real_clips_are_cut_by_seeking_and_decode_little(test_data, monkeypatch):
@@ -156,7 +164,12 @@ def test_real_clips_are_cut_by_seeking_and_decode_little(test_data, monkeypatch)
     original = video._rgb
     monkeypatch.setattr(video, "_rgb", lambda *args: converted.append(1) or original(*args))
     path = test_data / "ucf101" / "videos" / "SoccerJuggling" / "v_SoccerJuggling_g24_c01.avi"
-    assert video.decode(path, range(200, 232, 2), frames=251, short_side=122).shape == (16, 122, 163, 3)
+    assert video.decode(path, range(200, 232, 2), index=FrameIndex(251), short_side=122).shape == (
+        16,
+        122,
+        163,
+        3,
+    )
     assert len(converted) == 16
 
 
@@ -175,7 +188,7 @@ def test_rotation_of_the_track_header_is_applied(quarters, matrix, tmp_path):
     turned = np.rot90(upright, quarters, axes=(1, 2))
     info = video.probe(path)
     assert (info.height, info.width) == turned.shape[1:3]
-    np.testing.assert_array_equal(video.decode(path, [2, 0], frames=3), turned[[2, 0]])
+    np.testing.assert_array_equal(video.decode(path, [2, 0], index=FrameIndex(3)), turned[[2, 0]])
 
 
 def test_variable_frame_rate_counts_frames_not_time(tmp_path, monkeypatch):
@@ -187,33 +200,33 @@ def test_variable_frame_rate_counts_frames_not_time(tmp_path, monkeypatch):
     assert np.abs(in_order.astype(int) - frames).mean() < 6
     forbid_decoding_in_order(monkeypatch)
     for index in range(FRAMES):
-        np.testing.assert_array_equal(video.decode(path, [index], frames=FRAMES)[0], in_order[index])
+        np.testing.assert_array_equal(video.decode(path, [index], index=FrameIndex(FRAMES))[0], in_order[index])
 
 
 def test_audio_track_is_ignored(tmp_path):
     path = write(tmp_path / "a.mp4", moving_bars(), options=GOP, audio=True)
     silent = write(tmp_path / "b.mp4", moving_bars(), options=GOP)
     assert video.probe(path) == video.probe(silent)
-    np.testing.assert_array_equal(video.decode(path, [33, 7], frames=FRAMES), video.decode(silent, [33, 7]))
+    np.testing.assert_array_equal(video.decode(path, [33, 7], index=FrameIndex(FRAMES)), video.decode(silent, [33, 7]))
 
 
 def test_a_count_that_does_not_fit_the_packets_still_gives_the_right_frames(tmp_path):
     path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
-    np.testing.assert_array_equal(video.decode(path, [30], frames=FRAMES - 1), video.decode(path, [30]))
+    np.testing.assert_array_equal(video.decode(path, [30], index=FrameIndex(FRAMES - 1)), video.decode(path, [30]))
 
 
 def test_packets_are_read_once_for_all_clips_of_a_file(tmp_path, monkeypatch):
     """And again where another file has taken its place."""
     forbid_decoding_in_order(monkeypatch)
     read = []
-    original = video._read_packets
-    monkeypatch.setattr(video, "_read_packets", lambda *args: read.append(1) or original(*args))
+    original = video._sorted_packets
+    monkeypatch.setattr(video, "_sorted_packets", lambda *args: read.append(1) or original(*args))
     path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
-    before = [video.decode(path, [index], frames=FRAMES) for index in (3, 30, 14, 3)]
+    before = [video.decode(path, [index], index=FrameIndex(FRAMES)) for index in (3, 30, 14, 3)]
     np.testing.assert_array_equal(before[0], before[3])
     assert len(read) == 1
     write(path, 255 - moving_bars(), options=GOP)
-    after = video.decode(path, [30], frames=FRAMES)
+    after = video.decode(path, [30], index=FrameIndex(FRAMES))
     assert len(read) == 2
     assert np.abs(after.astype(int) - 255 + before[1]).mean() < 6
 
@@ -231,7 +244,7 @@ def test_all_frames_come_one_by_one_as_by_their_indices(tmp_path):
         frames = np.stack(list(video.frames_in_order(path, short_side=short_side)))
         np.testing.assert_array_equal(frames, video.decode(path, range(FRAMES), short_side=short_side))
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(video.VideoError):
+    with pytest.raises(VideoError):
         next(video.frames_in_order(path))
 
 
@@ -245,8 +258,8 @@ def test_odd_path_names(tmp_path):
 @pytest.mark.parametrize("frames", [None, FRAMES, FRAMES + 60])
 def test_a_frame_past_the_end_is_named(frames, tmp_path):
     path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
-    with pytest.raises(video.VideoError, match=f"no frame 99: only {FRAMES} frames decode"):
-        video.decode(path, [3, 99], frames=frames)
+    with pytest.raises(VideoError, match=f"no frame 99: only {FRAMES} frames decode"):
+        video.decode(path, [3, 99], index=frames and FrameIndex(frames))
 
 
 @pytest.mark.parametrize("indices", [[], [3, -1]])
@@ -270,7 +283,7 @@ def broken_files(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, str]]:
     add("playlist", b"#EXTM3U\n#EXTINF:1,\nhttp://localhost/x.ts\n#EXT-X-ENDLIST\n", "not a readable video|no video")
     add("zeros", bytes(5000), "not a readable video")
     (folder / "folder.mp4").mkdir(exist_ok=True)
-    files["folder"] = (folder / "folder.mp4", "not a file")
+    files["folder"] = (folder / "folder.mp4", "no frames: the folder has no numbered pictures")
 
     with av.open(str(folder / "audio.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=16000)
@@ -307,13 +320,13 @@ def test_broken_files_say_what_is_wrong_and_leave_nothing_behind(tmp_path, capfd
     capfd.readouterr()
     handles = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
     for name, (path, reason) in files.items():
-        with pytest.raises(video.VideoError, match=reason) as caught:
+        with pytest.raises(VideoError, match=reason) as caught:
             video.probe(path)
         assert caught.value.path == str(path), name
         assert str(caught.value) == f"{path}: {caught.value.reason}", name
-        with pytest.raises(video.VideoError):
-            video.decode(path, [99], frames=100)
-        with pytest.raises(video.VideoError):
+        with pytest.raises(VideoError):
+            video.decode(path, [99], index=FrameIndex(100))
+        with pytest.raises(VideoError):
             video.decode(path, [99])
     if handles is not None:
         assert len(os.listdir("/proc/self/fd")) == handles
@@ -324,12 +337,12 @@ def test_frames_that_change_size_are_an_error(tmp_path):
     parts = [write(tmp_path / "1.h264", moving_bars(4)), write(tmp_path / "2.h264", moving_bars(4)[:, :32, :32])]
     path = tmp_path / "a.h264"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.raises(video.VideoError, match="change size from 64x48 to 32x32 at frame 4"):
+    with pytest.raises(VideoError, match="change size from 64x48 to 32x32 at frame 4"):
         video.probe(path)
 
 
 def test_the_exception_survives_pickling():
-    error = pickle.loads(pickle.dumps(video.VideoError("a/b.mp4", "empty file")))
+    error = pickle.loads(pickle.dumps(VideoError("a/b.mp4", "empty file")))
     assert (error.path, error.reason, str(error)) == ("a/b.mp4", "empty file", "a/b.mp4: empty file")
 
 
@@ -358,8 +371,8 @@ def test_damaged_bytes_give_frames_or_a_video_error(which, seed, flips, cut, ori
         warnings.simplefilter("error")
         try:
             info = video.probe(path)
-            decoded = video.decode(path, [info.frames - 1, 0], frames=info.frames)
-        except video.VideoError as error:
+            decoded = video.decode(path, [info.frames - 1, 0], index=FrameIndex(info.frames))
+        except VideoError as error:
             assert error.reason
         else:
             assert decoded.shape == (2, info.height, info.width, 3)

@@ -1,0 +1,143 @@
+"""Videos that are folders of numbered pictures: image_00001.jpg, img_00001.jpg, frame000001.png, ...
+
+A frame's index is its place in the numbering, which starts at 0 or 1 and has no gaps. What `decode` and
+`frames_in_order` give means what the same functions of `video` give.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from jax_video.data import transforms
+from jax_video.errors import VideoError
+
+EXTENSIONS = frozenset((".jpg", ".jpeg", ".png"))
+_PICTURE = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]+)\.(?:jpe?g|png)", re.IGNORECASE)
+_FLOW = re.compile(r"(?:flow_)?[xy]_", re.IGNORECASE)  # The prefixes of optical flow, which other tools store beside.
+_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}  # How a JPEG and a PNG begin and end.
+
+
+class Facts(NamedTuple):
+    """What `probe` found: how many frames there are, frames per second (0 if unknown), upright size in pixels."""
+
+    frames: int
+    fps: float
+    width: int
+    height: int
+
+
+def is_video(names: Iterable[str]) -> bool:
+    """Whether the files of a folder make it a video: at least two numbered pictures, all of one prefix."""
+    prefixes = [match["prefix"] for match in _numbered(names)]
+    return len(prefixes) > 1 and len(set(prefixes)) == 1
+
+
+def probe(path: str | os.PathLike, *, fps: float = 0.0, full: bool = True) -> Facts:
+    """Reads every picture, or without `full` only the first; pictures do not say how fast they follow, `fps` does.
+
+    Raises:
+      VideoError: no numbered pictures, a gap in their numbers, one that cannot be read or has another size.
+    """
+    names = _pictures(path)
+    height, width, _ = _read(path, names[0]).shape
+    if full:
+        for name in names[1:]:
+            _check_size(path, name, _read(path, name).shape, (height, width, 3))
+    return Facts(len(names), fps, width, height)
+
+
+def decode(path: str | os.PathLike, indices: Sequence[int], *, short_side: int | None = None) -> np.ndarray:
+    """The frames at `indices`, which may repeat and come in any order; no other picture is read.
+
+    Returns:
+      uint8 [len(indices), H, W, 3], RGB, upright; with `short_side` resized to it.
+
+    Raises:
+      VideoError: as `probe`, of what is read here; or there is no frame at an index.
+    """
+    wanted = sorted({int(index) for index in indices})
+    if not wanted or wanted[0] < 0:
+        raise ValueError(f"frame indices must be at least one and not negative, got {list(indices)}")
+    names = _pictures(path)
+    if wanted[-1] >= len(names):
+        missing = next(index for index in wanted if index >= len(names))
+        raise VideoError(path, f"no frame {missing}: there are only {len(names)} pictures")
+    images = dict(zip(wanted, _images(path, [names[index] for index in wanted], short_side), strict=True))
+    return np.stack([images[int(index)] for index in indices])
+
+
+def frames_in_order(path: str | os.PathLike, *, short_side: int | None = None) -> Iterator[np.ndarray]:
+    """All frames, uint8 [H, W, 3] each, upright RGB; one at a time. Raises as `decode` does."""
+    return _images(path, _pictures(path), short_side)
+
+
+def _numbered(names: Iterable[str]) -> list[re.Match]:
+    """The names that are a picture's with a number, hidden files and flow left out."""
+    matches = (_PICTURE.fullmatch(name) for name in names if not name.startswith("."))
+    return [match for match in matches if match and not _FLOW.fullmatch(match["prefix"])]
+
+
+def _pictures(path: str | os.PathLike) -> list[str]:
+    """The names of a video's pictures, in order."""
+    try:
+        matches = _numbered(os.listdir(path))
+    except FileNotFoundError as error:
+        raise VideoError(path, "no such file") from error
+    except OSError as error:
+        raise VideoError(path, f"cannot be read ({error.strerror})") from error
+    if not matches:
+        raise VideoError(path, "no frames: the folder has no numbered pictures, as image_00001.jpg")
+    prefixes = sorted({match["prefix"] for match in matches})
+    if len(prefixes) > 1:
+        raise VideoError(path, f"pictures of several videos: {prefixes[0]}* and {prefixes[1]}* are in one folder")
+    matches.sort(key=lambda match: int(match["number"]))
+    expected = min(int(matches[0]["number"]), 1)
+    for match in matches:
+        if int(match["number"]) < expected:
+            raise VideoError(path, f"pictures with the same number: {match[0]} is the second one")
+        if int(match["number"]) > expected:
+            width = len(match["number"]) if match["number"].startswith("0") else len(matches[0]["number"])
+            raise VideoError(path, f"gap in the numbering: picture {match['prefix']}{expected:0{width}d} is missing")
+        expected += 1
+    return [match[0] for match in matches]
+
+
+def _images(path: str | os.PathLike, names: list[str], short_side: int | None) -> Iterator[np.ndarray]:
+    shape = None
+    for name in names:
+        image = _read(path, name)
+        shape = shape or image.shape
+        _check_size(path, name, image.shape, shape)
+        yield image if short_side is None else transforms.resize_short(image[None], short_side)[0]
+
+
+def _read(path: str | os.PathLike, name: str) -> np.ndarray:
+    """One picture, uint8 [H, W, 3], RGB, turned as its EXIF says."""
+    try:
+        with open(os.path.join(path, name), "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise VideoError(path, f"unreadable picture: {name} ({error.strerror})") from error
+    end = _ENDS.get(data[:2])
+    if end is None:
+        raise VideoError(path, f"unreadable picture: {name} ({'not a JPEG or PNG' if data else 'empty file'})")
+    if end not in data[-1024:]:  # Some cameras append to their files; OpenCV makes up the rest of a truncated one.
+        raise VideoError(path, f"unreadable picture: {name} (truncated)")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except (cv2.error, MemoryError):
+        image = None
+    if image is None:
+        raise VideoError(path, f"unreadable picture: {name} (it does not decode)")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _check_size(path: str | os.PathLike, name: str, shape: tuple[int, ...], first: tuple[int, ...]) -> None:
+    if shape != first:
+        raise VideoError(
+            path, f"frames change size: from {first[1]}x{first[0]} to {shape[1]}x{shape[0]} at picture {name}"
+        )

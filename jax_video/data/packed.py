@@ -1,0 +1,383 @@
+"""The packed form of a data set: frames as JPEGs in ArrayRecord shards that TFDS knows, read without TensorFlow.
+
+The frames of a split's readable videos stand one video after the other, RECORD_FRAMES of one video in each record, so
+that a clip costs the reading of its own part and the decoding of its own frames. Where a video starts follows from the
+videos before it; the manifest of the packed set says so (`Video.first`). Shards hold the same number of records each,
+and are written independently: by processes here, or by the workers of an Apache Beam pipeline.
+
+A set that TFDS holds on disk otherwise, each video in a record of its own, is read the same way (`tfds_set`).
+"""
+
+import bisect
+import dataclasses
+import functools
+import itertools
+import os
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from google.protobuf import message
+from tensorflow_datasets.proto import tf_example_pb2
+
+from jax_video.data import transforms, video
+from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
+from jax_video.errors import UserError, VideoError
+
+RECORD_FRAMES = 8
+_SHARD_RECORDS = 2048  # Some 350 MB and half a minute of work, the most that is done again where packing was stopped.
+PART = ".part"  # Of a shard that is being written.
+
+
+class PackedVideos(tfds.core.GeneratorBasedBuilder):
+    """The TFDS builder of a packed set; `tfds.builder_from_directory` finds it again.
+
+    An example is a part of a video: its path, label, the place of its first frame in it, and the frames, as JPEGs.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, folder: str | os.PathLike, source: Manifest, settings: Packed):
+        self._source, self.settings = source, settings
+        super().__init__(data_dir=os.fspath(folder), file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        settings = self.settings._asdict() | {"manifest": self._source.hash, "set": self._source.name}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=features(self._source.classes),
+            description=f"The videos of {self._source.name}, packed by jax_video.",
+            metadata=tfds.core.MetadataDict(settings),
+        )
+
+    def _split_generators(self, dl_manager):
+        raise NotImplementedError("shards are written one by one, so that packing goes on where it was stopped")
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+
+def features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
+    """Of an example."""
+    label = tfds.features.ClassLabel(names=list(classes)) if classes else tfds.features.Scalar(np.int64)
+    return tfds.features.FeaturesDict(
+        {
+            "video": tfds.features.Text(),  # path in the set that was packed
+            "label": label,  # -1: none
+            "first": tfds.features.Scalar(np.int64),  # the first frame's place in the video
+            "frames": tfds.features.Sequence(tfds.features.Text()),  # JPEGs; Text takes any bytes, without TensorFlow
+        }
+    )
+
+
+class Part(NamedTuple):
+    """Frames of one video in a shard."""
+
+    entry: Video  # in the set that is packed
+    start: int  # the first of the frames, a multiple of RECORD_FRAMES
+    end: int  # behind the last
+
+
+class Shard(NamedTuple):
+    """One file to write."""
+
+    path: str
+    root: str  # of the videos
+    classes: tuple[str, ...]
+    settings: Packed
+    parts: tuple[Part, ...]
+
+    @property
+    def frames(self) -> int:
+        return sum(part.end - part.start for part in self.parts)
+
+
+def shards(source: Manifest, folder: str | os.PathLike, settings: Packed) -> list[Shard]:
+    """All files of the packed set."""
+    template = {split: _template(folder, split) for split in SPLITS}
+    return [
+        Shard(
+            os.fspath(template[split].sharded_filepath(shard_index=number, num_shards=count)),
+            source.root,
+            source.classes,
+            settings,
+            tuple(_parts(entries, starts, number * _SHARD_RECORDS, (number + 1) * _SHARD_RECORDS)),
+        )
+        for split, entries, starts, count in _layout(source)
+        for number in range(count)
+    ]
+
+
+def _layout(source: Manifest) -> Iterator[tuple[str, list[Video], np.ndarray, int]]:
+    """Of each split: its name, readable videos, the record in which each starts (and the last ends), and its shards."""
+    for split in SPLITS:
+        entries = [entry for _, entry in source.select(split)]
+        if entries:
+            records = [-(-entry.frames // RECORD_FRAMES) for entry in entries]
+            starts = np.concatenate([[0], np.cumsum(records)])
+            yield split, entries, starts, -(-int(starts[-1]) // _SHARD_RECORDS)
+
+
+def _parts(entries: list[Video], starts: np.ndarray, first: int, last: int) -> Iterator[Part]:
+    """What stands in the records from `first` to before `last`."""
+    number = int(np.searchsorted(starts, first, side="right")) - 1
+    for entry, start in zip(entries[number:], starts[number:].tolist(), strict=False):
+        if start >= last:
+            return
+        begin = max(0, first - start) * RECORD_FRAMES
+        yield Part(entry, begin, min(entry.frames, (last - start) * RECORD_FRAMES))
+
+
+def _template(folder: str | os.PathLike, split: str) -> tfds.core.ShardedFileTemplate:
+    return tfds.core.ShardedFileTemplate(
+        dataset_name=PackedVideos.name, data_dir=folder, split=split, filetype_suffix="array_record"
+    )
+
+
+def write_shard(shard: Shard) -> list[tuple[str, str]]:
+    """Decodes, resizes, encodes and writes the records of one shard, whole or not at all.
+
+    Returns:
+      (path, reason) of the videos that cannot be read to the end of their parts; records from there on have no frames.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    encode = features(shard.classes).serialize_example
+    failures = []
+    temporary = f"{shard.path}{PART}"
+    try:
+        writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,uncompressed")  # JPEGs are packed.
+        try:
+            for part in shard.parts:
+                jpegs = _jpegs(shard.root, part, shard.settings, failures)
+                for first in range(part.start, part.end, RECORD_FRAMES):
+                    example = {
+                        "video": _encoded(part.entry.path),
+                        "label": -1 if part.entry.label is None else part.entry.label,
+                        "first": first,
+                        "frames": list(itertools.islice(jpegs, RECORD_FRAMES)),
+                    }
+                    writer.write(encode(example))
+        finally:
+            if writer.is_open():
+                writer.close()
+    except BaseException as error:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, RuntimeError):  # ArrayRecord's; "write() failed: No space left on device; writing ..."
+            raise OSError(f"cannot write {shard.path}: {error}") from error
+        raise
+    os.replace(temporary, shard.path)
+    return failures
+
+
+def _jpegs(root: str, part: Part, settings: Packed, failures: list[tuple[str, str]]) -> Iterator[bytes]:
+    """The frames of a part; from where the video fails on none, and a note of it."""
+    entry, quality = part.entry, (cv2.IMWRITE_JPEG_QUALITY, settings.quality)
+    count = 0
+    try:
+        frames = video.frames_in_order(
+            os.path.join(root, entry.path),
+            first=entry.first + part.start,
+            index=entry.index,
+            short_side=min(settings.short_side, entry.width, entry.height),
+        )
+        for frame in itertools.islice(frames, part.end - part.start):
+            yield cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
+            count += 1
+        if count < part.end - part.start:
+            raise VideoError(entry.path, f"only {part.start + count} of {entry.frames} frames decode")
+    except VideoError as error:
+        failures.append((entry.path, error.reason))
+
+
+def estimate(source: Manifest, settings: Packed, budget: float = 3.0) -> tuple[float, float]:
+    """(bytes, seconds of one process) for each frame of the set, from a few frames of videos all over it.
+
+    Args:
+      source: what is packed.
+      settings: how.
+      budget: seconds after which it has seen enough.
+    """
+    entries = [entry for entry in source.videos if entry.error is None]
+    began = time.monotonic()
+    size = frames = 0
+    for entry in entries[:: max(1, len(entries) // 32)]:
+        part = Part(entry, 0, min(entry.frames, 2 * RECORD_FRAMES))
+        jpegs = list(_jpegs(source.root, part, settings, []))
+        size, frames = size + sum(map(len, jpegs)), frames + len(jpegs)
+        if time.monotonic() - began > budget:
+            break
+    return size / max(1, frames), (time.monotonic() - began) / max(1, frames)
+
+
+def finish(source: Manifest, builder: PackedVideos, failures: dict[str, str]) -> Manifest:
+    """Describes the written shards for TFDS; the manifest of the packed set, in the same order as the one it is of.
+
+    Args:
+      source: what was packed.
+      builder: whose folder holds all shards.
+      failures: {path: why} of the videos that could not be read to their ends.
+    """
+    first, infos = {}, []
+    for split, entries, starts, count in _layout(source):
+        first |= {entry.path: start * RECORD_FRAMES for entry, start in zip(entries, starts.tolist(), strict=False)}
+        template = _template(builder.data_dir, split)
+        files = [template.sharded_filepath(shard_index=i, num_shards=count) for i in range(count)]
+        lengths = [min(_SHARD_RECORDS, int(starts[-1]) - i * _SHARD_RECORDS) for i in range(count)]
+        size = sum(os.path.getsize(file) for file in files)
+        infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template))
+    builder.info.set_splits(tfds.core.SplitDict(infos))
+    builder.info.write_to_directory(builder.data_dir)
+    rows = [_packed_row(row, first, failures, builder.settings) for row in source.videos]
+    return dataclasses.replace(
+        source, root=os.path.abspath(builder.data_dir), videos=tuple(rows), packed=builder.settings
+    )
+
+
+def _packed_row(row: Video, first: dict[str, int], failures: dict[str, str], settings: Packed) -> Video:
+    if row.error is not None:
+        return row
+    if row.path in failures:
+        return dataclasses.replace(
+            row, frames=0, fps=0.0, width=0, height=0, first=0, index=None, error=failures[row.path]
+        )
+    side = min(settings.short_side, row.width, row.height)
+    height, width = transforms.resized(row.height, row.width, side)
+    return dataclasses.replace(row, width=width, height=height, first=first[row.path], index=None)
+
+
+def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int) -> np.ndarray:
+    """Frames of a packed video: int64 [N] -> uint8 [N, H, W, 3], RGB; only these are decoded.
+
+    Raises:
+      VideoError: its records cannot be read, or are another video's.
+    """
+    size = manifest.packed.record_frames
+    split = entry.split if size else entry.path.partition("/")[0]
+    images, read = {}, None
+    try:
+        for place in np.unique(indices).tolist():
+            number, within = divmod(entry.first + place, size) if size else (entry.first, place)
+            if number != read:
+                read, example = number, _read(manifest.root, split, number)
+                if size and example["video"].bytes_list.value[0] != _encoded(entry.path):
+                    raise ValueError(f"record {number} of {split} is another video's: pack the set again")
+                pictures = example[manifest.packed.feature].bytes_list.value
+            images[place] = _image(pictures[within], short_side)
+    except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:
+        raise VideoError(entry.path, f"its packed frames cannot be read ({error})") from error
+    return np.stack([images[place] for place in indices.tolist()])
+
+
+def _image(data: bytes, short_side: int | None) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise ValueError("a frame is no picture")
+    return image if short_side is None else transforms.resize_short(image[None], short_side)[0]
+
+
+def _read(folder: str, split: str, number: int):
+    """The features of an example by name, as messages: each picture is copied out only when it is asked for."""
+    files, ends = _files(folder, split)
+    which = bisect.bisect_right(ends, number)
+    if which == len(files):
+        raise IndexError(f"there is no record {number} of {split}")
+    reader = _reader(files[which])
+    (record,) = reader.read([number - (ends[which - 1] if which else 0)])
+    return tf_example_pb2.Example.FromString(record).features.feature
+
+
+@functools.lru_cache(maxsize=16)
+def _files(folder: str, split: str) -> tuple[list[str], list[int]]:
+    """The shards of a split, and the number of records up to the end of each."""
+    info = tfds.builder_from_directory(folder).info.splits[split]
+    return [os.fspath(path) for path in info.filepaths], list(itertools.accumulate(info.shard_lengths))
+
+
+@functools.lru_cache(maxsize=128)  # A process may not open all the shards of a large set.
+def _reader(path: str) -> array_record_module.ArrayRecordReader:
+    return array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
+
+
+def _encoded(path: str) -> bytes:
+    """A path may be any bytes; TFDS would take them for Unicode."""
+    return path.encode("utf-8", errors="surrogateescape")
+
+
+_SPLITS = {"train": "train", "validation": "val", "val": "val", "valid": "val", "test": "test"}  # TFDS's names and ours
+
+
+def tfds_set(name: str, data_dir: str | os.PathLike) -> Manifest:
+    """A set that TFDS has prepared in its folder, each video a sequence of encoded pictures in one record.
+
+    Args:
+      name: as TFDS calls it: set, set/config or set/config:version.
+      data_dir: TFDS's folder.
+
+    Raises:
+      UserError: there is no such set; it needs TensorFlow to be described, or read; it has no videos.
+    """
+    try:
+        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{name} in {data_dir} has a feature that TFDS describes with TensorFlow only, as its Video: pip install "
+            f"tensorflow, for this command alone ({error})"
+        ) from error
+    except tfds.core.DatasetNotFoundError as error:
+        there = sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob("*/*/dataset_info.json"))
+        raise UserError(
+            f"no set {name} in {data_dir}: TFDS finds {', '.join(there) or 'none'} there; --videos names its folder, "
+            "in which tfds build or download_and_prepare has put the set"
+        ) from error
+    info = builder.info
+    if info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise UserError(
+            f"{name} is stored as {info.file_format.value}, which only TensorFlow reads; this library reads "
+            f"array_record. Where TensorFlow is: python -m tensorflow_datasets.scripts.convert_format "
+            f"--dataset_dir={builder.data_dir} --out_file_format=array_record --out_path=DIR"
+        )
+    feature = _pictures(name, info.features)
+    labels = [key for key, value in info.features.items() if isinstance(value, tfds.features.ClassLabel)]
+    classes = tuple(info.features[labels[0]].names) if labels else ()
+    folder = os.path.abspath(builder.data_dir)
+    rows = []
+    for split, about in info.splits.items():
+        if split not in _SPLITS:
+            continue
+        for number in range(about.num_examples):
+            example = _read(folder, split, number)
+            label = example[labels[0]].int64_list.value[0] if labels else -1
+            rows.append(_tfds_row(split, number, example[feature].bytes_list.value, label))
+    if not rows:
+        raise UserError(f"{name} has the splits {', '.join(info.splits)}: expected train, validation or test")
+    return Manifest(name, classes, folder, tuple(rows), packed=Packed(feature))
+
+
+def _pictures(name: str, described: tfds.features.FeaturesDict) -> str:
+    """The feature that is a video."""
+    found = [
+        key
+        for key, value in described.items()
+        if isinstance(value, tfds.features.Sequence) and isinstance(value.feature, tfds.features.Image)
+    ]
+    if not found:
+        raise UserError(f"{name} has no feature that is a sequence of pictures; it has {', '.join(described)}")
+    return found[0]
+
+
+def _tfds_row(split: str, number: int, pictures: Sequence[bytes], label: int) -> Video:
+    path = f"{split}/{number}"
+    try:
+        height, width, _ = _image(pictures[0], None).shape
+    except (ValueError, IndexError):
+        return Video(path, None if label < 0 else label, _SPLITS[split], 0, 0.0, 0, 0, "no readable frame", path)
+    return Video(
+        path, None if label < 0 else label, _SPLITS[split], len(pictures), 0.0, width, height, None, path, first=number
+    )
