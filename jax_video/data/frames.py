@@ -18,7 +18,8 @@ from jax_video.errors import VideoError
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png"))
 _PICTURE = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]+)\.(?:jpe?g|png)", re.IGNORECASE)
 _FLOW = re.compile(r"(?:flow_)?[xy]_", re.IGNORECASE)  # The prefixes of optical flow, which other tools store beside.
-_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}  # How a JPEG and a PNG begin and end.
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # How they begin.
+_MOST_PIXELS = 2**25  # As many as 8K video has; a damaged header can claim any number.
 
 
 class Facts(NamedTuple):
@@ -122,11 +123,13 @@ def _read(path: str | os.PathLike, name: str) -> np.ndarray:
             data = file.read()
     except OSError as error:
         raise VideoError(path, f"unreadable picture: {name} ({error.strerror})") from error
-    end = _ENDS.get(data[:2])
-    if end is None:
+    if not data.startswith((_JPEG, _PNG)):
         raise VideoError(path, f"unreadable picture: {name} ({'not a JPEG or PNG' if data else 'empty file'})")
-    if end not in data[-1024:]:  # Some cameras append to their files; OpenCV makes up the rest of a truncated one.
+    if not _is_whole(data):  # OpenCV makes up the rest of a truncated one.
         raise VideoError(path, f"unreadable picture: {name} (truncated)")
+    height, width = _size(data)
+    if height * width > _MOST_PIXELS:
+        raise VideoError(path, f"unreadable picture: {name} (it claims to have {width}x{height} pixels)")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (cv2.error, MemoryError):
@@ -134,6 +137,34 @@ def _read(path: str | os.PathLike, name: str) -> np.ndarray:
     if image is None:
         raise VideoError(path, f"unreadable picture: {name} (it does not decode)")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a JPEG has its end, behind which some cameras put more, and a PNG all of its chunks."""
+    if data.startswith(_JPEG):
+        return b"\xff\xd9" in data[-1024:]
+    place = len(_PNG)
+    while place + 12 <= len(data) and data[place + 4 : place + 8] != b"IEND":
+        place += 12 + int.from_bytes(data[place : place + 4])  # OpenCV believes any length, and sets memory aside.
+    return place + 12 <= len(data)
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Height and width as the header of a JPEG or PNG has them; 0 where it has none."""
+    if data.startswith(_PNG):
+        return int.from_bytes(data[20:24]), int.from_bytes(data[16:20])
+    place = 2
+    while place + 9 <= len(data):
+        marker = data[place + 1]
+        if data[place] != 0xFF or marker in (0x00, 0xFF):  # Not at a segment: readers look for the next one.
+            place += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # A frame's header.
+            return int.from_bytes(data[place + 5 : place + 7]), int.from_bytes(data[place + 7 : place + 9])
+        elif 0xD0 <= marker <= 0xD9 or marker == 0x01:  # A segment of nothing else.
+            place += 2
+        else:
+            place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return 0, 0
 
 
 def _check_size(path: str | os.PathLike, name: str, shape: tuple[int, ...], first: tuple[int, ...]) -> None:

@@ -1,30 +1,40 @@
 """Data sets as they lie on disk: which videos there should be, their labels and their splits.
 
-A source is a function from a folder of videos (and, where a data set has them, its official lists) to a `Listing`; it
-opens no video. Its keyword arguments are the flags of `python -m jax_video.prepare` that apply to it.
+A source is a function from a folder of videos (and, where a data set has them, its lists) to a `Listing`; it opens no
+video. Its keyword arguments are the flags of `python -m jax_video.prepare` that apply to it.
+
+In this room are the sources that take videos as their owner has them (class folders, any folder, list files) and what
+all sources share: to find videos, to read lists, to hold some out. The data sets with official lists, and the table of
+all sources, are in `official`.
 """
 
 import collections
 import dataclasses
 import os
 import pathlib
+import posixpath
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from jax_video.data import frames
 from jax_video.data.manifest import MISSING, Video
 from jax_video.errors import UserError
 
 EXTENSIONS = frozenset(
     ".3gp .asf .avi .divx .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
 )
-_SPLIT_FOLDERS = {
+_LOOKED_FOR = f"{' '.join(sorted(EXTENSIONS))} and folders of numbered pictures"
+SPLIT_FOLDERS = {
     "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
+    "val": "val", "valid": "val", "validate": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
 _VALIDATION = 0.05  # Of the training videos, where a data set has no validation list.
+_MOST_CLASSES = 100_000  # A label above is no number of a class.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +46,13 @@ class Listing:
     root: pathlib.Path
     videos: tuple[Video, ...]
     notes: tuple[str, ...]  # What the user should know: what was ignored, how a split was made.
+    # path -> from and to in seconds, for a video that is still to be cut out of the longer file at its path.
+    spans: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+
+def unopened(path: str, label: int | None, split: str, source: str, error: str | None = None) -> Video:
+    """A row about a video of which only the name is known."""
+    return Video(path, label, split, 0, 0.0, 0, 0, error, source)
 
 
 def folder(
@@ -57,29 +74,32 @@ def folder(
     Where there is train/ without val/, the fraction of its videos is for validation.
 
     Raises:
-      UserError: no class folders with videos in them, or a rule that does not fit them.
+      UserError: no class folders with videos in them, or a rule that does not fit them; in val/ or test/ a class that
+        train/ does not have.
     """
     _check_folder(videos)
     _check_fraction(fraction)
     found, ignored = find_videos(videos)
     folders = sorted(path.name for path in videos.iterdir() if path.is_dir() and not path.name.startswith("."))
-    with_splits = bool(folders) and all(name.lower() in _SPLIT_FOLDERS for name in folders)
+    with_splits = bool(folders) and all(name.lower() in SPLIT_FOLDERS for name in folders)
     depth = 2 if with_splits else 1  # Of the files in a class folder.
-    inside = [path for path in found if len(path.parts) > depth]
+    inside = [path for path in found if path.count("/") >= depth]
     if not inside:
         raise UserError(
             f"no videos in class folders in {videos}: found {len(found)} video files elsewhere, folders "
-            f"{folders[:5]}; expected {videos}/<class>/<video>, or train/, val/ and test/ with such folders in them"
+            f"{folders[:5]}; expected {videos}/<class>/<video>, or train/, val/ and test/ with such folders in them; "
+            f"looked for {_LOOKED_FOR}"
         )
-    classes = tuple(sorted({path.parts[depth - 1] for path in inside}))
+    class_of = {path: compose(path.split("/")[depth - 1]) for path in inside}
+    classes = tuple(sorted(set(class_of.values())))
     label = {name: i for i, name in enumerate(classes)}
-    rows = [Video(p.as_posix(), label[p.parts[depth - 1]], "train", 0, 0.0, 0, 0, None, p.stem) for p in inside]
+    rows = [unopened(path, label[class_of[path]], "train", stem(path)) for path in inside]
 
-    notes = _ignored_note(ignored)
+    notes = ignored_note(ignored)
     if len(inside) < len(found):
         notes.append(f"ignored, as outside of class folders: {len(found) - len(inside)} videos")
     parents = [videos / name for name in folders] if with_splits else [videos]
-    known = {path.name for parent in parents for path in parent.iterdir() if path.is_dir()}
+    known = {compose(path.name) for parent in parents for path in parent.iterdir() if path.is_dir()}
     empty = sorted(name for name in known - set(classes) if not name.startswith("."))
     if empty:
         notes.append(f"warning: no videos in these class folders, which make no class: {', '.join(empty)}")
@@ -87,8 +107,9 @@ def folder(
     if with_splits and group is not None:
         raise UserError(f"{videos} is split by its folders {', '.join(folders)}: leave out --group")
     if with_splits:
-        rows = [dataclasses.replace(row, split=_SPLIT_FOLDERS[row.path.split("/")[0].lower()]) for row in rows]
+        rows = [dataclasses.replace(row, split=SPLIT_FOLDERS[row.path.split("/")[0].lower()]) for row in rows]
         present = {row.split for row in rows}
+        notes.extend(_compare_classes(videos, rows, classes))
         if present == {"train"} or present == {"train", "test"}:
             rows = _split_by_fraction(rows, fraction, seed, ("val",))
             notes.append(f"no val/: {fraction:.0%} of every class in train/ is for validation (seed {seed})")
@@ -115,113 +136,258 @@ def unlabelled(videos: pathlib.Path, *, fraction: float = 0.1, seed: int = 0) ->
     _check_fraction(fraction)
     found, ignored = find_videos(videos)
     if not found:
-        raise UserError(f"no videos in {videos}: looked for {' '.join(sorted(EXTENSIONS))} in it and below")
-    rows = [Video(path.as_posix(), None, "train", 0, 0.0, 0, 0, None, path.stem) for path in found]
+        raise UserError(f"no videos in {videos}: looked for {_LOOKED_FOR} in it and below")
+    rows = [unopened(path, None, "train", stem(path)) for path in found]
     rows = _split_by_fraction(rows, fraction, seed, ("test", "val"))
-    notes = [*_ignored_note(ignored), f"{fraction:.0%} is for test and as much for validation (seed {seed})"]
+    notes = [*ignored_note(ignored), f"{fraction:.0%} is for test and as much for validation (seed {seed})"]
     return Listing(videos.absolute().name, (), videos, tuple(rows), tuple(notes))
 
 
-def ucf101(videos: pathlib.Path, *, annotations: pathlib.Path | None = None, split: int = 1, seed: int = 0) -> Listing:
-    """UCF101 by its official lists (classInd.txt, trainlist0N.txt, testlist0N.txt in ucfTrainTestlist).
-
-    Validation videos are whole groups (gXX in the name: one original video) of the training list. The files may lie in
-    class folders or all together, and may have been converted to another format: their stems count.
-    """
-    lists = _find_lists(videos, annotations, "ucfTrainTestlist", "classInd.txt", split)
-    classes = tuple(line.split()[-1] for _, line in _lines(lists / "classInd.txt"))  # "37 HandstandPushups"
-    if len(set(classes)) != 101:
-        raise UserError(f"{lists / 'classInd.txt'} names {len(set(classes))} classes, expected 101")
-    label = {name: i for i, name in enumerate(classes)}
-
-    rows = []
-    for part in ("train", "test"):
-        path = lists / f"{part}list{split:02d}.txt"
-        for number, line in _lines(path):
-            name = line.split()[0]  # Class/v_Class_g08_c01.avi, and the class's number in a training list.
-            class_name, _, file = name.partition("/")
-            if class_name not in label or not file:
-                raise UserError(f"{path}:{number}: expected <class of classInd.txt>/<file>, got {line!r}")
-            group = re.sub(r"_c\d+$", "", pathlib.PurePosixPath(file).stem)
-            rows.append(Video(name, label[class_name], part, 0, 0.0, 0, 0, MISSING, group))
-    return _official("ucf101", split, classes, videos, rows, seed, [])
-
-
-def hmdb51(videos: pathlib.Path, *, annotations: pathlib.Path | None = None, split: int = 1, seed: int = 0) -> Listing:
-    """HMDB51 by its official lists (<class>_test_splitN.txt in testTrainMulti_7030_splits; 0 there means not used).
-
-    Validation videos are whole sources (what stands before the class in the name: a film or an Internet video) of the
-    training list. The files may lie in class folders or all together; their stems count.
-    """
-    lists = _find_lists(videos, annotations, "testTrainMulti_7030_splits", f"wave_test_split{split}.txt", split)
-    paths = sorted(lists.glob(f"*_test_split{split}.txt"))
-    classes = tuple(path.name.removesuffix(f"_test_split{split}.txt") for path in paths)
-    if len(classes) != 51:
-        raise UserError(f"{lists} has {len(classes)} lists *_test_split{split}.txt, expected 51, one for each class")
-
-    rows = []
-    unused = 0
-    for label, (class_name, path) in enumerate(zip(classes, paths, strict=True)):
-        for number, line in _lines(path):
-            file, _, use = line.rpartition(" ")
-            if use not in ("0", "1", "2"):
-                raise UserError(f"{path}:{number}: expected <file> and 0, 1 or 2, got {line!r}")
-            if use == "0":
-                unused += 1
-                continue
-            # <source>_<class>_<body part>_<camera motion>_np<people>_<view>_<quality>_<number>
-            source = re.sub(rf"_{class_name}_[a-z]_[a-z]+_np\d+_[a-z]+_[a-z]+_\d+$", "", pathlib.PurePath(file).stem)
-            part = "train" if use == "1" else "test"
-            rows.append(Video(f"{class_name}/{file.strip()}", label, part, 0, 0.0, 0, 0, MISSING, source))
-    return _official(
-        "hmdb51",
-        split,
-        classes,
-        videos,
-        rows,
-        seed,
-        [f"not used in split {split}: {unused} of the videos in the lists"],
-    )
-
-
-SOURCES = {"folder": folder, "unlabelled": unlabelled, "ucf101": ucf101, "hmdb51": hmdb51}
-
-
-def _official(
-    name: str,
-    split: int,
-    classes: tuple[str, ...],
-    root: pathlib.Path,
-    rows: list[Video],
-    seed: int,
-    notes: list[str],
+def listed(
+    videos: pathlib.Path,
+    *,
+    train_list: pathlib.Path | None = None,
+    val_list: pathlib.Path | None = None,
+    test_list: pathlib.Path | None = None,
+    class_names: pathlib.Path | None = None,
+    seed: int = 0,
 ) -> Listing:
-    """Finds the files of official lists and takes validation videos out of the training list."""
-    found, ignored = find_videos(root)
-    by_stem = collections.defaultdict(list)
-    for path in found:
-        by_stem[path.stem.casefold()].append(path)
+    """List files with `path label` in each line, as of mmaction2 and SlowFast.
 
-    placed = []
-    for row in rows:
-        listed = pathlib.PurePosixPath(row.path)
-        candidates = by_stem.pop(listed.stem.casefold(), [])
-        if candidates:
-            path = next((path for path in candidates if path.parent.name == listed.parent.name), candidates[0])
-            row = dataclasses.replace(row, path=path.as_posix(), error=None)
-        placed.append(row)
+    Between the two stand blanks, tabs or a comma; either may be quoted. mmaction2's `folder frames label` is understood
+    too. Paths are below `videos`, or end or begin as they do below it (lists made for another folder); they may lack
+    their extensions or have others. Labels are numbers or names: of `class_names` (see `read_classes`) where it is
+    given. Otherwise the classes are the numbers from 0 to the largest label, or the sorted names.
+
+    A video that is in several lists is taken for test rather than for validation, and for these rather than for
+    training. Without a list for validation 5 % of the training list are, drawn by `seed`.
+
+    Raises:
+      UserError: no list, no video of them; or, with the line's number, no label, one without a class, a path that
+        means several files.
+    """
+    lists = {"train": train_list, "val": val_list, "test": test_list}
+    lists = {split: path for split, path in lists.items() if path is not None}
+    if not lists:
+        raise UserError(
+            "expected --train_list=FILE, --val_list=FILE or --test_list=FILE, with `path label` in each line"
+        )
+    names = () if class_names is None else read_classes(class_names)
+    found, ignored = find_videos(videos)
+    places = _Places(videos, found)
+    entries = [entry for split, path in lists.items() for entry in _read_list(path, split, frozenset(names), places)]
+    if not entries:
+        raise UserError(f"no videos in {' or '.join(map(str, lists.values()))}: expected `path label` in each line")
+    classes, labels = _number_labels(entries, names, class_names)
+
+    rows = []
+    for entry, label in zip(entries, labels, strict=True):
+        place = places.find(entry)
+        path = places.relative(entry.path)
+        error = MISSING if place is None else None
+        rows.append(unopened(place or path, label, entry.split, _without_extension(path), error))
+    check_found("the lists", videos, rows, found)
+    rows, notes = once(rows)
+    if "val" not in lists and "train" in lists:
+        rows, note = hold_out(rows, seed)
+        notes.append(note)
+    notes.extend(f"no --{split}_list" for split in ("train", "test") if split not in lists)
+    unlisted = len(found) - sum(row.error is None for row in rows)
+    if unlisted:
+        notes.append(f"ignored, as in no list: {unlisted} of the videos in {videos}")
+    return Listing(videos.absolute().name, classes, videos, tuple(rows), (*notes, *ignored_note(ignored)))
+
+
+class _Entry(NamedTuple):
+    """A line of a list file."""
+
+    where: str  # file:line
+    split: str
+    path: str
+    label: str
+
+
+_EXTENSION = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(EXTENSIONS)))})(?=[\"'\s,]|$)", re.IGNORECASE)
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
+_WITH_NUMBER = re.compile(r"(.+?)[\s,]+[0-9]+")
+
+
+def _read_list(path: pathlib.Path, split: str, names: frozenset[str], places: "_Places") -> list[_Entry]:
+    entries = []
+    for number, line in read_lines(path):
+        parts = _split_line(line, names)
+        if parts is None or not all(parts):
+            raise UserError(f"{path}:{number}: expected a video's path, a blank or comma, and its label, got {line!r}")
+        entries.append(_Entry(f"{path}:{number}", split, *parts))
+    # A number at the end of every path is a part of it, or how many frames the folder has: what is there decides.
+    matches = [_WITH_NUMBER.fullmatch(entry.path) for entry in entries]
+    if all(matches):
+        folders = [entry._replace(path=match[1]) for entry, match in zip(entries, matches, strict=True)]
+
+        def plausible(reading: list[_Entry]) -> tuple[int, int]:
+            return sum(bool(places.candidates(entry.path)) for entry in reading), len({entry.path for entry in reading})
+
+        entries = max(folders, entries, key=plausible)
+    return entries
+
+
+def _split_line(line: str, names: frozenset[str]) -> tuple[str, str] | None:
+    """The path and the label of a line; what may be read in several ways is read by the surest sign in it."""
+    quoted = re.fullmatch(r"""(?P<path>"(?:[^"]|"")*"|'(?:[^']|'')*')[\s,]+(?P<label>.+)""", line)
+    if quoted and not _EXTENSION.search(quoted["label"]):
+        return _unquote(quoted["path"]), _unquote(quoted["label"])
+    ends = [match.end() for match in _EXTENSION.finditer(line)]
+    if ends:
+        return line[: ends[-1]], _unquote(line[ends[-1] :].lstrip("\"' \t,"))
+    if "\t" not in line:
+        for match in re.finditer(r"[\s,]+", line):
+            if _unquote(line[match.end() :]) in names:
+                return line[: match.start()], _unquote(line[match.end() :])
+    number = re.fullmatch(rf"(.+?)[\s,]+({_NUMBER.pattern})", line)
+    if number:
+        return number[1], number[2]
+    separator = next((separator for separator in "\t, " if separator in line), None)
+    if separator is None:
+        return None
+    before, _, after = line.rpartition(separator)
+    return before.strip(), _unquote(after)
+
+
+def _number_labels(
+    entries: list[_Entry], names: tuple[str, ...], file: pathlib.Path | None
+) -> tuple[tuple[str, ...], list[int]]:
+    """The classes, and each entry's index into them.
+
+    Where not all labels are `names`, those that look like numbers are: with names any, without names if most are.
+    """
+    labels = [entry.label for entry in entries]
+    numbers = [int(label) for label in labels if _NUMBER.fullmatch(label)]
+    if not set(labels) <= set(names) and (names or 2 * len(numbers) > len(labels)):
+        labels = [int(label) if _NUMBER.fullmatch(label) else label for label in labels]
+        if not names:
+            largest = max(numbers)
+            if largest >= _MOST_CLASSES:
+                where = entries[labels.index(largest)].where
+                raise UserError(
+                    f"{where}: the label is {largest}, expected the number of a class below {_MOST_CLASSES}"
+                )
+            names = tuple(map(str, range(max(largest, 0) + 1)))
+    elif not names:
+        names = tuple(sorted({label for label in labels if not _NUMBER.fullmatch(label)}))
+    index = {name: i for i, name in enumerate(names)} | {i: i for i in range(len(names))}
+    for entry, label in zip(entries, labels, strict=True):
+        if label not in index:
+            expected = f"0 to {len(names) - 1}" if isinstance(label, int) else _some(names)
+            raise UserError(
+                f"{entry.where}: the label {entry.label!r} is without a class; expected one of the {len(names)} of "
+                f"{file or 'the lists'}: {expected}"
+            )
+    return names, [index[label] for label in labels]
+
+
+class _Places:
+    """Where the videos that were found lie, for paths written by others: by all of a path, or as far as it goes."""
+
+    def __init__(self, root: pathlib.Path, found: Sequence[str]):
+        self._roots = tuple({os.path.abspath(root), os.path.realpath(root)})
+        self._whole = collections.defaultdict(list)
+        self._ends = collections.defaultdict(list)  # by the last part and by the last two
+        for path in found:
+            key = fold(_without_extension(path))
+            self._whole[key].append(path)
+            for count in {1, min(2, key.count("/") + 1)}:
+                self._ends["/".join(key.split("/")[-count:])].append(path)
+
+    def relative(self, path: str) -> str:
+        """A listed path without what leads to the folder of the videos, as far as that can be told."""
+        if "/" not in path:
+            path = path.replace("\\", "/")  # Written under Windows.
+        for root in self._roots:
+            if path.startswith(root + "/"):
+                path = path[len(root) :]
+        return "/".join(part for part in posixpath.normpath(path).split("/") if part not in ("", ".."))
+
+    def candidates(self, path: str) -> list[str]:
+        """The videos that a listed path may mean."""
+        key = fold(_without_extension(self.relative(path)))
+        if key in self._whole:
+            return self._whole[key]
+        ends = self._ends.get("/".join(key.split("/")[-2:]), []) + self._whole.get(key.split("/")[-1], [])
+        return [path for path in dict.fromkeys(ends) if _ends_alike(key, fold(_without_extension(path)))]
+
+    def find(self, entry: _Entry) -> str | None:
+        """The video that an entry means; None where there is none. Raises UserError where it may be one of several."""
+        candidates = self.candidates(entry.path)
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
+
+        listed = compose(self.relative(entry.path))
+
+        def likeness(path: str) -> tuple[bool, bool, bool]:
+            return (
+                compose(path) == listed,
+                SPLIT_FOLDERS.get(path.split("/")[0].lower()) == entry.split,
+                os.path.splitext(path)[1].lower() == os.path.splitext(listed)[1].lower(),
+            )
+
+        best = max(map(likeness, candidates))
+        candidates = [path for path in candidates if likeness(path) == best]
+        if len({fold(posixpath.dirname(path)) for path in candidates}) > 1:
+            raise UserError(
+                f"{entry.where}: {entry.path!r} may be any of {_some(candidates)}; "
+                "write its path as it is below --videos"
+            )
+        return candidates[0]
+
+
+def _ends_alike(one: str, other: str) -> bool:
+    """Whether one path is all of the end of the other."""
+    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
+
+
+def check_found(name: str, root: pathlib.Path, rows: Sequence[Video], found: Sequence[str]) -> None:
+    """Raises UserError where the folder has none of the videos that lists name."""
+    if all(row.error == MISSING for row in rows):
+        others = f"{len(found)} other videos, e.g. {found[0]}" if found else "no videos at all"
+        raise UserError(
+            f"no videos found: {root} has none of the {len(rows)} videos of {name}, e.g. {rows[0].path}, in it or "
+            f"below, whatever their extension; it has {others}. --videos names the folder that holds them"
+        )
+
+
+def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
+    """Rows without repetition of a path, and what to say of those left out.
+
+    Of several the first counts; but a video that is for test anywhere is for nothing else.
+    """
+    first, repeated, relabelled, moved = {}, 0, [], []
+    for row in sorted(rows, key=lambda row: ("test", "val", "train").index(row.split)):
+        kept = first.setdefault(compose(row.path), row)
+        if kept is not row:
+            repeated += 1
+            if kept.label != row.label:
+                relabelled.append(row.path)
+            elif kept.split != row.split:
+                moved.append(f"{row.path} ({row.split} and {kept.split})")
+    notes = []
+    if repeated:
+        notes.append(f"listed again, taken once: {repeated} videos")
+    if relabelled:
+        notes.append(f"listed with two labels, of which the first is taken: {len(relabelled)}, e.g. {relabelled[0]}")
+    if moved:
+        notes.append(f"listed for two splits, of which the second is taken: {len(moved)}, e.g. {moved[0]}")
+    return [row for row in rows if first[compose(row.path)] is row], notes
+
+
+def hold_out(rows: list[Video], seed: int) -> tuple[list[Video], str]:
+    """Moves whole sources of the training list to validation, 5 % of its videos; and what to say of it."""
     held_out = _hold_out_sources([row for row in rows if row.split == "train"], seed)
-    placed = [dataclasses.replace(r, split="val") if r.split == "train" and r.source in held_out else r for r in placed]
-
-    count = sum(row.split == "val" for row in placed)
-    notes = [
-        f"{count} of the training list's videos, whole sources, are for validation (seed {seed})",
-        *notes,
-        *_ignored_note(ignored),
+    rows = [
+        dataclasses.replace(row, split="val") if row.split == "train" and row.source in held_out else row
+        for row in rows
     ]
-    if by_stem:
-        notes.append(f"ignored, as in no list of split {split}: {len(by_stem)} of the videos in {root}")
-    return Listing(f"{name}-split{split}", classes, root, tuple(placed), tuple(notes))
+    count = sum(row.split == "val" for row in rows)
+    return rows, f"{count} of the training list's videos, whole sources, are for validation (seed {seed})"
 
 
 def _hold_out_sources(rows: list[Video], seed: int) -> set[str]:
@@ -248,6 +414,34 @@ def _hold_out_sources(rows: list[Video], seed: int) -> set[str]:
             held_out.add(name)
             room -= len(sources[name])
     return held_out
+
+
+def _compare_classes(videos: pathlib.Path, rows: list[Video], classes: tuple[str, ...]) -> list[str]:
+    """The classes that lie only in train/, as notes; those that are not in it are an error."""
+    names = collections.defaultdict(set)
+    for row in rows:
+        names[row.split].add(classes[row.label])
+    if "train" not in names:
+        return []
+    for split in names.keys() - {"train"}:
+        unknown = sorted(names[split] - names["train"])
+        if unknown:
+            only = sorted(names["train"] - names[split])
+            raise UserError(
+                f"{len(unknown)} class folders in {videos} have videos for {split} and none in train/: "
+                f"{_some(unknown)}; expected the folders of train/, of which these are not for {split}: "
+                f"{_some(only) or '(none)'}"
+            )
+    return [
+        f"classes in train/ that have no videos for {split}: {_some(sorted(names['train'] - names[split]))}"
+        for split in ("val", "test")
+        if split in names and names["train"] - names[split]
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    """At most ten of them."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _split_by_fraction(rows: list[Video], fraction: float, seed: int, splits: tuple[str, ...]) -> list[Video]:
@@ -292,53 +486,130 @@ def _split_by_group(rows: list[Video], pattern: str, test: tuple[str, ...], val:
     ]
 
 
-def find_videos(root: pathlib.Path) -> tuple[list[pathlib.Path], collections.Counter]:
-    """All video files below root, relative to it, in natural order; and how many others there are, by extension.
+def find_videos(root: pathlib.Path) -> tuple[list[str], collections.Counter]:
+    """All videos below root, relative to it, in natural order; and how many other files there are, by extension.
 
+    A video is a file with a video's extension, or a folder of numbered pictures without such files or other folders.
     Symbolic links are followed, each folder once. Hidden files and folders are not looked at.
     """
     _check_folder(root)
-    found, ignored, visited = [], collections.Counter(), set()
-    for where, folders, files in os.walk(root, followlinks=True):
-        if os.path.realpath(where) in visited:
-            folders.clear()
-            continue
-        visited.add(os.path.realpath(where))
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
-        for name in files:
-            extension = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                continue
-            if extension in EXTENSIONS:
-                found.append(pathlib.Path(where, name).relative_to(root))
-            else:
-                ignored[extension or "no extension"] += 1
-    return sorted(found, key=lambda path: [_natural(part) for part in path.parts]), ignored
+    ignored = collections.Counter()
+    return list(_walk(os.fspath(root), "", ignored, set())), ignored
 
 
-def _find_lists(
-    videos: pathlib.Path, annotations: pathlib.Path | None, folder_name: str, file: str, split: int
-) -> pathlib.Path:
-    if split not in (1, 2, 3):
-        raise UserError(f"there are official splits 1, 2 and 3, got --split={split}")
-    places = [videos, videos.absolute().parent] if annotations is None else [annotations]
-    for place in places:
-        for path in (place / folder_name, place):
-            if (path / file).is_file():
-                return path
-    raise UserError(
-        f"no official lists ({folder_name}/{file}) in {' or '.join(map(str, places))}; "
-        f"say where they are with --annotations=DIR/{folder_name}"
-    )
-
-
-def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
-    """The lines of a list that say something, with their numbers, without blanks and carriage returns at the ends."""
+def _walk(folder: str, inside: str, ignored: collections.Counter, visited: set[tuple]) -> Iterator[str]:
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        status = os.stat(folder)
+        with os.scandir(folder) as entries:
+            entries = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    except OSError:
+        ignored["unreadable folder"] += 1
+        return
+    if (status.st_dev, status.st_ino) in visited:
+        return
+    visited.add((status.st_dev, status.st_ino))
+
+    extensions = [None if is_folder else os.path.splitext(name)[1].lower() for name, is_folder in entries]
+    if inside and None not in extensions and EXTENSIONS.isdisjoint(extensions):
+        if frames.is_video(name for name, _ in entries):
+            yield inside
+            return
+    for (name, is_folder), extension in sorted(
+        zip(entries, extensions, strict=True), key=lambda entry: _natural(entry[0][0])
+    ):
+        path = f"{inside}/{name}" if inside else name
+        if is_folder:
+            yield from _walk(f"{folder}/{name}", path, ignored, visited)
+        elif extension in EXTENSIONS:
+            yield path
+        else:
+            ignored[extension or "no extension"] += 1
+
+
+def read_text(path: pathlib.Path) -> str:
+    """A text file as people have it: UTF-8 or UTF-16, with or without byte order mark, lines ended in any way."""
+    try:
+        data = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror})") from error
-    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        # Names of files need not be valid Unicode: surrogateescape carries any bytes through.
+        text = data.decode("utf-16") if wide else data.decode("utf-8-sig", errors="surrogateescape")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} begins as UTF-16 text and is none ({error.reason}); save it as UTF-8") from error
+    if "\0" in text:
+        raise UserError(f"{path} is no text: it has zero bytes; save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
+    """The lines that say something, with their numbers, without blanks at the ends."""
+    return [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
+
+
+def read_classes(path: pathlib.Path) -> tuple[str, ...]:
+    """Class names in the order of their labels: one a line, or with their indices as `name,index` or `index name`.
+
+    Raises:
+      UserError: the file cannot be read, names none or one twice, or its indices do not follow each other from 0 or 1.
+    """
+    lines = read_lines(path)
+    if not lines:
+        raise UserError(f"{path} names no class; expected one name a line")
+    names = [_unquote(line) for _, line in lines]
+    for pattern in (r"(?P<index>[0-9]+)[\s,]+(?P<name>.+)", r"(?P<name>.+?)[\s,]+(?P<index>[0-9]+)"):
+        matches = [re.fullmatch(pattern, line) for _, line in lines]
+        if not all(matches):
+            continue
+        indices = [int(match["index"]) for match in matches]
+        if sorted(indices) in ([*range(len(lines))], [*range(1, len(lines) + 1)]):
+            order = np.argsort(indices)
+            lines = [lines[i] for i in order]
+            names = [_unquote(matches[i]["name"]) for i in order]
+            break
+        if all("," in line for _, line in lines):
+            number, line = next(
+                line
+                for line, index in zip(lines, indices, strict=True)
+                if indices.count(index) > 1 or index >= len(lines)
+            )
+            raise UserError(f"{path}:{number}: expected indices from 0 to {len(lines) - 1}, each once, got {line!r}")
+    seen = set()
+    for (number, line), name in zip(lines, names, strict=True):
+        if name in seen:
+            raise UserError(f"{path}:{number}: the class {name!r} is named twice, got {line!r}")
+        seen.add(name)
+    return tuple(names)
+
+
+def _unquote(text: str) -> str:
+    """A name without the blanks and quotes around it, composed."""
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].replace(2 * text[0], text[0]).strip()
+    return compose(text)
+
+
+def compose(text: str) -> str:
+    """One spelling of letters with accents: a name as macOS stores it, decomposed, equals the one in a list."""
+    return unicodedata.normalize("NFC", text)
+
+
+def fold(text: str) -> str:
+    """A spelling that is equal for names that differ in case only."""
+    return compose(text).casefold()
+
+
+def _without_extension(path: str) -> str:
+    """A path without a video's extension; the name of a folder of pictures may have dots and is whole."""
+    base, extension = posixpath.splitext(path)
+    return base if extension.lower() in EXTENSIONS else path
+
+
+def stem(path: str) -> str:
+    """The last part of a path, without a video's extension."""
+    return posixpath.basename(_without_extension(path))
 
 
 def _check_fraction(fraction: float) -> None:
@@ -351,11 +622,12 @@ def _check_folder(path: pathlib.Path) -> None:
         raise UserError(f"{path} is not a folder; --videos names the folder with the videos")
 
 
-def _ignored_note(ignored: collections.Counter) -> list[str]:
+def ignored_note(ignored: collections.Counter) -> list[str]:
+    """What is said of files that are no videos: {extension: how many}."""
     if not ignored:
         return []
     kinds = ", ".join(f"{extension} {count}" for extension, count in ignored.most_common(5))
-    return [f"ignored, as without a video's extension: {ignored.total()} files ({kinds})"]
+    return [f"ignored, as no videos: {ignored.total()} files ({kinds})"]
 
 
 def _natural(name: str) -> tuple:

@@ -1,7 +1,11 @@
+import codecs
 import collections
 import pathlib
+import unicodedata
 
+import hypothesis
 import pytest
+from hypothesis import strategies
 
 from jax_video.data import sources
 from jax_video.data.manifest import MISSING
@@ -70,12 +74,63 @@ def test_folders_for_the_splits(val, tmp_path):
         tmp_path,
         *(f"{split}/{name}/{split}{i}.mp4" for split in ("train", val, "test") for name in "ab" for i in (1, 2)),
     )
-    touch(root, "test/c/x.mp4")
-    listing = sources.folder(root)
-    assert listing.classes == ("a", "b", "c")
+    listing = sources.folder(touch(root, "train/only here/x.mp4"))
+    assert listing.classes == ("a", "b", "only here")
     for split, paths in by_split(listing).items():
         assert all(path.startswith(val if split == "val" else split) for path in paths)
-        assert len(paths) == {"train": 4, "val": 4, "test": 5}[split]
+        assert len(paths) == {"train": 5, "val": 4, "test": 4}[split]
+    assert [note for note in listing.notes if "only here" in note] == [
+        f"classes in train/ that have no videos for {split}: only here" for split in ("val", "test")
+    ]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_class_that_training_does_not_have_is_an_error(split, tmp_path):
+    touch(tmp_path, *(f"{where}/{name}/1.mp4" for where in ("train", split) for name in ("a", "b")))
+    touch(tmp_path, f"{split}/Walk/1.mp4", f"{split}/c/1.mp4", "train/walk/1.mp4")
+    with pytest.raises(
+        UserError,
+        match=f"2 class folders in .* have videos for {split} and none in train/: Walk, c; .*not for .*: walk",
+    ):
+        sources.folder(tmp_path)
+    touch(tmp_path, "train/c/1.mp4", "train/Walk/1.mp4")
+    assert sources.folder(tmp_path).classes == ("Walk", "a", "b", "c", "walk")
+
+
+def test_accents_are_the_same_letter_however_they_are_stored(tmp_path):
+    touch(tmp_path, *(unicodedata.normalize("NFC", f"train/trää/{i}.mp4") for i in range(3)))
+    touch(tmp_path, unicodedata.normalize("NFD", "val/trää/1.mp4"))
+    listing = sources.folder(tmp_path)
+    assert listing.classes == (unicodedata.normalize("NFC", "trää"),)
+    assert all((tmp_path / video.path).exists() for video in listing.videos)
+
+
+def test_folders_of_pictures_are_videos(tmp_path):
+    root = touch(
+        tmp_path,
+        *(f"run/v_1.2/image_{i:05d}.jpg" for i in range(1, 4)),
+        *(f"run/v_1.2/flow_{axis}_{i:05d}.jpg" for i in range(1, 3) for axis in "xy"),
+        *(f"run/v_2/frame{i}.PNG" for i in range(12)),
+        *(f"run/not/with/img_{i}.jpg" for i in range(2)),
+        "run/not/img_1.jpg",
+        "run/not/img_2.jpg",
+        "run/one/img_1.jpg",
+        "run/photos/cat1.jpg",
+        "run/photos/dog1.jpg",
+        "run/previews/a1.jpg",
+        "run/previews/a2.jpg",
+        "run/previews/a.mp4",
+        "walk/v_3/1.jpeg",
+        "walk/v_3/2.jpeg",
+        "walk/v_3/.3.jpeg",
+        "walk/v_4.avi",
+    )
+    listing = sources.folder(root)
+    found = ["run/not/with", "run/previews/a.mp4", "run/v_1.2", "run/v_2", "walk/v_3", "walk/v_4.avi"]
+    assert [video.path for video in listing.videos] == found
+    assert [video.source for video in listing.videos] == ["with", "a", "v_1.2", "v_2", "v_3", "v_4"]
+    assert "7 files (.jpg 7)" in listing.notes[0]
+    assert sources.find_videos(root / "run" / "v_2")[0] == []  # A video is below the folder of the videos.
 
 
 def test_train_folder_without_val_holds_a_fraction_out(tmp_path):
@@ -158,81 +213,202 @@ def test_folders_without_videos_say_what_was_looked_for(tmp_path):
         sources.folder(tmp_path / "split", group="(.)", test_groups=("1",))
 
 
-@pytest.mark.parametrize("split", [1, 2, 3])
-@pytest.mark.parametrize("name, classes, listed", [("ucf101", 101, 13320), ("hmdb51", 51, 5100)])
-def test_official_lists(name, classes, listed, split, test_data):
-    listing = sources.SOURCES[name](test_data / name / "videos", split=split)
-    assert len(listing.classes) == classes
-    assert len(listing.videos) == listed == len({video.path for video in listing.videos})
-    groups = collections.defaultdict(set)
-    counts = collections.Counter()
-    for video in listing.videos:
-        groups[video.split].add(video.source)
-        counts[video.split] += 1
-        assert listing.classes[video.label] == video.path.split("/")[0]
-        assert (test_data / name / "videos" / video.path).exists() == (video.error is None)
-    assert not groups["train"] & groups["val"]
-    training = counts["train"] + counts["val"]
-    assert counts["val"] == pytest.approx(0.05 * training, abs=5)
-    assert len({video.label for video in listing.videos if video.split == "val"}) > 0.85 * classes
-    if name == "ucf101":
-        assert (training, counts["test"]) == {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}[split]
-        assert listing.classes[0] == "ApplyEyeMakeup" and listing.classes[100] == "YoYo"
-        assert not groups["test"] & (groups["train"] | groups["val"])
-    else:
-        assert (training, counts["test"]) == (3570, 1530)
-        assert listing.classes[0] == "brush_hair" and listing.classes[50] == "wave"
-        assert not any("_np" in group for names in groups.values() for group in names)
+def test_a_folder_that_cannot_be_read_is_noted(tmp_path, monkeypatch):
+    touch(tmp_path, "a/1.mp4", "locked/2.mp4")
+    scandir = sources.os.scandir
+
+    def guarded(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(sources.os, "scandir", guarded)
+    assert sources.find_videos(tmp_path) == (["a/1.mp4"], {"unreadable folder": 1})
 
 
-def test_validation_videos_depend_on_the_lists_and_the_seed_alone(test_data, tmp_path):
-    lists = test_data / "ucf101" / "ucfTrainTestlist"
-    here = sources.ucf101(test_data / "ucf101" / "videos")
-    nowhere = sources.ucf101(tmp_path, annotations=lists)
-    assert [v.split for v in here.videos] == [v.split for v in nowhere.videos]
-    assert [v.split for v in here.videos] != [
-        v.split for v in sources.ucf101(tmp_path, annotations=lists, seed=1).videos
-    ]
-    assert all(v.error == MISSING for v in nowhere.videos)
+def write(path: pathlib.Path, text: str | bytes) -> pathlib.Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
 
 
-def test_official_videos_are_found_flat_or_converted(test_data, tmp_path):
-    lists = test_data / "ucf101" / "ucfTrainTestlist"
-    root = touch(
-        tmp_path, "v_Archery_g01_c01.mp4", "other/v_Archery_g01_c02.AVI", "v_archery_g01_c03.webm", "extra.mp4"
+def labels(listing) -> dict[str, str]:
+    return {video.path: listing.classes[video.label] for video in listing.videos}
+
+
+def test_lists_of_numbers_with_names(tmp_path):
+    root = touch(tmp_path / "videos", "run/a b.mp4", "run/c, d.avi", "walk/é.webm", "walk/z.mp4", "extra.mp4")
+    train = write(
+        tmp_path / "train.txt", '\ufeffrun/a b.mp4 0\r\n\r\n"run/c, d",0\r\nwalk/none.mp4\t1  \r\nrun/a b.mp4 0'
     )
-    listing = sources.ucf101(root, annotations=lists.parent)
-    assert {v.path for v in listing.videos if v.error is None} == {
-        "v_Archery_g01_c01.mp4",
-        "other/v_Archery_g01_c02.AVI",
-        "v_archery_g01_c03.webm",
+    decomposed = unicodedata.normalize("NFD", "walk/é.mp4")
+    test = write(tmp_path / "test.txt", f"{decomposed} 1\nWALK/Z.mp4, 1\n".encode("utf-16"))
+    names = write(tmp_path / "names.txt", "run around\r\nwalk\r\n\r\n")
+    listing = sources.listed(root, train_list=train, test_list=test, class_names=names)
+    assert (listing.name, listing.classes) == ("videos", ("run around", "walk"))
+    assert by_split(listing) == {
+        "train": ["run/a b.mp4", "run/c, d.avi", "walk/none.mp4"],
+        "test": ["walk/é.webm", "walk/z.mp4"],
     }
-    assert any("in no list of split 1: 1 of the videos" in note for note in listing.notes)
+    assert [video.error for video in listing.videos] == [None, None, MISSING, None, None]
+    assert labels(listing)["walk/z.mp4"] == "walk"
+    assert [note for note in listing.notes if "list" in note] == [
+        "listed again, taken once: 1 videos",
+        "0 of the training list's videos, whole sources, are for validation (seed 0)",
+        f"ignored, as in no list: 1 of the videos in {root}",
+    ]
 
 
-def test_official_lists_that_are_not_there_or_damaged(test_data, tmp_path):
-    with pytest.raises(UserError, match="no official lists .*--annotations=DIR/ucfTrainTestlist"):
-        sources.ucf101(tmp_path)
-    with pytest.raises(UserError, match="splits 1, 2 and 3, got --split=4"):
-        sources.hmdb51(tmp_path, split=4)
-    lists = tmp_path / "testTrainMulti_7030_splits"
-    touch(lists, "wave_test_split1.txt")
-    with pytest.raises(UserError, match="has 1 lists .*expected 51"):
-        sources.hmdb51(tmp_path)
-    for path in (test_data / "hmdb51" / "testTrainMulti_7030_splits").glob("*_split1.txt"):
-        (lists / path.name).write_bytes(path.read_bytes())
-    (lists / "wave_test_split1.txt").write_text("a.avi 1 \r\n\r\nb.avi 3\r\n")
-    with pytest.raises(UserError, match="wave_test_split1.txt:3: expected <file> and 0, 1 or 2, got 'b.avi 3'"):
-        sources.hmdb51(tmp_path)
-    ucf = tmp_path / "ucfTrainTestlist"
-    ucf.mkdir()
-    for path in (test_data / "ucf101" / "ucfTrainTestlist").iterdir():
-        (ucf / path.name).write_bytes(path.read_bytes())
-    (ucf / "testlist01.txt").write_text("Archery/v_1.avi\nFlying/v_2.avi\n")
-    with pytest.raises(
-        UserError, match="testlist01.txt:2: expected <class of classInd.txt>/<file>, got 'Flying/v_2.avi'"
-    ):
-        sources.ucf101(tmp_path)
-    (ucf / "classInd.txt").write_text("1 Archery\n")
-    with pytest.raises(UserError, match="names 1 classes, expected 101"):
-        sources.ucf101(tmp_path)
+@pytest.mark.parametrize(
+    "text",
+    ["playing guitar,1\nrun,0\n", "1 playing guitar\n0 run\n", "run\nplaying guitar\n", "run,1\n'playing guitar',2"],
+)
+def test_lists_of_names(text, tmp_path):
+    root = touch(tmp_path / "videos", "1.mp4", "2.mp4", "frames 3/img_1.jpg", "frames 3/img_2.jpg")
+    names = write(tmp_path / "names.txt", text)
+    listed = write(tmp_path / "list.txt", "1.mp4 playing guitar\n2,run\nframes 3 playing guitar")
+    listing = sources.listed(root, val_list=listed, class_names=names)
+    assert listing.classes == ("run", "playing guitar")
+    assert labels(listing) == {"1.mp4": "playing guitar", "2.mp4": "run", "frames 3": "playing guitar"}
+    assert by_split(listing).keys() == {"val"}
+    without = sources.listed(root, test_list=write(tmp_path / "some.txt", "1.mp4 playing guitar\n2\trun\n"))
+    assert without.classes == ("playing guitar", "run")
+
+
+def test_lists_of_numbers_alone(tmp_path):
+    root = touch(tmp_path, *(f"{i}.mp4" for i in range(60)))
+    train = write(tmp_path / "train.txt", "".join(f"{i}.mp4 {i % 3 * 2}\n" for i in range(60)))
+    listing = sources.listed(root, train_list=train)
+    assert listing.classes == ("0", "1", "2", "3", "4")
+    assert {split: len(paths) for split, paths in by_split(listing).items()} == {"train": 57, "val": 3}
+    assert by_split(listing) == by_split(sources.listed(root, train_list=train))
+    assert by_split(listing) != by_split(sources.listed(root, train_list=train, seed=1))
+
+
+def test_lists_written_for_another_folder(tmp_path):
+    root = touch(tmp_path / "kinetics", "train/run/x.mp4", "val/run/x.mp4", "y.mp4", "val/walk/w.mp4")
+    train = write(tmp_path / "train.txt", f"run/x.mp4 0\n{root}/y.mp4 1\n")
+    val = write(tmp_path / "val.txt", "/other/machine/val/run/x.mp4 0\nrun\\..\\walk\\w.mp4 1\n")
+    listing = sources.listed(root, train_list=train, val_list=val)
+    assert by_split(listing) == {"train": ["train/run/x.mp4", "y.mp4"], "val": ["val/run/x.mp4", "val/walk/w.mp4"]}
+    assert all(video.error is None for video in listing.videos)
+    with pytest.raises(UserError, match="list.txt:2: 'x.mp4' may be any of train/run/x.mp4, val/run/x.mp4; write its"):
+        sources.listed(root, test_list=write(tmp_path / "list.txt", "y.mp4 0\nx.mp4 0\n"))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_lists_of_folders_with_their_numbers_of_frames(there, tmp_path):
+    (tmp_path / "videos").mkdir()
+    folders = ["v_1", "v 2"] if there else ["v_1"]
+    root = touch(tmp_path / "videos", *(f"{name}/img_{i}.jpg" for name in folders for i in range(2)))
+    listing = sources.listed(root, test_list=write(tmp_path / "list.txt", "v_1 120 3\nv 2 8 0\n"))
+    assert labels(listing) == {"v_1": "3", "v 2": "0"}
+    clips = touch(tmp_path / "clips", "clip 1.mp4", "clip 2.mp4")
+    listing = sources.listed(clips, test_list=write(tmp_path / "list.txt", "clip 1 3\nclip 2 0\n"))
+    assert labels(listing) == {"clip 1.mp4": "3", "clip 2.mp4": "0"}
+
+
+def test_what_is_listed_twice(tmp_path):
+    root = touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    train = write(tmp_path / "train.txt", "a.mp4 run\nb.mp4 run\n./a.mp4 walk\nc.mp4 walk\n")
+    test = write(tmp_path / "test.txt", "b.mp4 run\nb.mp4 run\n")
+    listing = sources.listed(root, train_list=train, test_list=test)
+    assert by_split(listing) == {"train": ["a.mp4", "c.mp4"], "test": ["b.mp4"]}
+    assert labels(listing)["a.mp4"] == "run"
+    assert listing.notes[:3] == (
+        "listed again, taken once: 3 videos",
+        "listed with two labels, of which the first is taken: 1, e.g. a.mp4",
+        "listed for two splits, of which the second is taken: 1, e.g. b.mp4 (train and test)",
+    )
+
+
+@pytest.mark.parametrize(
+    "lines, names, message",
+    [
+        ("a.mp4 0\nb.mp4 2\n", "run\nwalk", "list:2: the label '2' is without a class; .* of the 2 of .*names: 0 to 1"),
+        ("a.mp4 -1\nb.mp4 -1\n", None, "list:1: the label '-1' is without a class; .* of the lists: 0 to 0"),
+        ("a.mp4 0\nb.mp4 -1\n", None, "list:2: the label '-1' is without a class; .* of the lists: 0 to 0"),
+        ("a.mp4 run\n\nb.mp4 jump\n", "run\nwalk", "list:3: the label 'jump' is without a class; .*names: run, walk"),
+        (
+            "a.mp4 0\nb.mp4 1\na run\n",
+            None,
+            "list:3: the label 'run' is without a class; .* of the 2 of the lists: 0, 1",
+        ),
+        (
+            "a.mp4 run\nb.mp4 1\nc walk\n",
+            None,
+            "list:2: the label '1' is without a class; .* of the 2 of the lists: run, walk",
+        ),
+        ("a.mp4 0\nb.mp4\n", None, "list:2: expected a video's path, a blank or comma, and its label, got 'b.mp4'"),
+        ("alone\n", None, "list:1: expected a video's path"),
+        ("a.mp4 20240131\n", None, "list:1: the label is 20240131, expected the number of a class below 100000"),
+        ("\n\n", None, "no videos in .*list: expected `path label`"),
+        (
+            "x.mp4 0\ny.mp4 0\n",
+            None,
+            "no videos found: .* has none of the 2 videos .*x.mp4.* has 1 other videos, e.g. a",
+        ),
+        ("a.mp4 0\n", "run\nwalk\nrun", "names:3: the class 'run' is named twice"),
+        ("a.mp4 0\n", "run,0\nwalk,3", "names:2: expected indices from 0 to 1, each once, got 'walk,3'"),
+        ("a.mp4 0\n", "", "names names no class"),
+        (b"a.mp4 0\n\0\0", None, "list is no text"),
+        (codecs.BOM_UTF16_LE + b"a", None, "list begins as UTF-16 text and is none"),
+    ],
+)
+def test_lists_that_cannot_be_understood(lines, names, message, tmp_path):
+    root = touch(tmp_path / "videos", "a.mp4")
+    names = None if names is None else write(tmp_path / "names", names)
+    with pytest.raises(UserError, match=message):
+        sources.listed(root, train_list=write(tmp_path / "list", lines), class_names=names)
+
+
+def test_lists_that_are_not_there(tmp_path):
+    with pytest.raises(UserError, match="expected --train_list=FILE, --val_list=FILE or --test_list=FILE"):
+        sources.listed(tmp_path)
+    with pytest.raises(UserError, match="cannot read .*none.txt .No such file"):
+        sources.listed(tmp_path, test_list=tmp_path / "none.txt")
+
+
+CHARACTERS = strategies.characters(categories=("L", "M", "Nd", "P", "S", "Zs"), include_characters="\t ,'\"")
+NAMES = strategies.text(CHARACTERS.filter(lambda c: c not in "/\\\x00"), min_size=1, max_size=12)
+PATHS = strategies.lists(NAMES.filter(lambda name: name.strip().strip(".").strip()), min_size=1, max_size=3).map(
+    lambda parts: ("/".join(parts) + ".mp4").strip()
+)
+
+
+@hypothesis.given(
+    rows=strategies.lists(
+        strategies.tuples(
+            PATHS,
+            strategies.integers(0, 30),
+            strategies.sampled_from([" ", "\t", ",", ", ", "  ", " , "]),
+            strategies.sampled_from(["", '"', "'"]),
+            strategies.integers(0, 2),
+        ),
+        min_size=1,
+        max_size=8,
+        unique_by=lambda row: unicodedata.normalize("NFC", row[0]),
+    ),
+    named=strategies.booleans(),
+    mark=strategies.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    end=strategies.sampled_from(["\n", "\r\n", " \n", "\r"]),
+)
+@hypothesis.settings(deadline=None, max_examples=100, derandomize=True)
+def test_a_list_is_read_as_it_was_written(rows, named, mark, end, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("list")
+    names = [f"class, the {i}th" for i in range(31)]
+    text = ""
+    for path, label, separator, quote, blank_lines in rows:
+        written = f"{quote}{path.replace(quote, 2 * quote)}{quote}" if quote else path
+        text += f"{written}{separator}{names[label] if named else label}{end}{end * blank_lines}"
+    root = touch(folder / "videos", "found.mp4")
+    text += f"found.mp4 {names[0] if named else 0}{end}"
+    listing = sources.listed(
+        root,
+        test_list=write(folder / "list.txt", text.encode(mark)),
+        class_names=write(folder / "names.txt", "\n".join(names)),
+    )
+    expected = [*((path, label) for path, label, *_ in rows), ("found.mp4", 0)]
+    assert [(sources.compose(video.path), video.label) for video in listing.videos] == [
+        (sources.compose(path), label) for path, label in expected
+    ]
+    assert [video.error for video in listing.videos] == [MISSING] * len(rows) + [None]
