@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 
+import commands
+import cv2
 import numpy as np
 import pytest
 from absl.testing import flagsaver
 
 from jax_video import prepare
-from jax_video.data import flow, motions, video
+from jax_video.data import flow, motions
 from jax_video.data.manifest import MISSING, Manifest
 from jax_video.errors import UserError
 
@@ -35,9 +37,14 @@ def run(*arguments, expected=0) -> subprocess.CompletedProcess:
 
 
 def table(stdout: str) -> dict[str, list[int]]:
-    """The rows of the printed table: found, missing, broken."""
-    rows = re.findall(r"^(train|val|test|all) +([\d,]+) +([\d,]+) +([\d,]+)$", stdout, re.MULTILINE)
+    """The rows of the printed table: what becomes of how many videos for training, validation and test, and of all."""
+    rows = re.findall(r"^ *([a-z ]+?) +([\d,]+) +([\d,]+) +([\d,]+) +([\d,]+)$", stdout, re.MULTILINE)
     return {name: [int(number.replace(",", "")) for number in numbers] for name, *numbers in rows}
+
+
+def read_csv(path: pathlib.Path) -> list[list[str]]:
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +67,14 @@ def clips(tmp_path_factory) -> pathlib.Path:
 def test_folder_ends_with_a_table_the_broken_files_and_the_next_command(clips, tmp_path):
     out = tmp_path / "my data"
     done = run("folder", f"--videos={clips}", "--group=^([a-z]+)_", "--test_groups=boris", f"--out={out}")
-    assert table(done.stdout) == {"train": [8, 0, 3], "val": [0, 0, 0], "test": [2, 0, 0], "all": [10, 0, 3]}
+    assert table(done.stdout) == {
+        "readable": [8, 0, 2, 10],
+        "duplicate of a test video": [8, 0, 0, 8],  # The fixture copies one video everywhere.
+        "not a readable video": [2, 0, 0, 2],
+        "empty file": [1, 0, 0, 1],
+        "all": [11, 0, 2, 13],
+    }
     assert "2 classes" in done.stdout
-    assert "broken: 1 empty file" in done.stdout
     assert f"python -m jax_video.main '--config=configs/stc.py:data={out}'" in done.stdout
     assert "13/13" in done.stderr  # The progress bar; nothing else, no warning.
     assert not re.search("warn|error", done.stderr, re.IGNORECASE)
@@ -73,8 +85,10 @@ def test_folder_ends_with_a_table_the_broken_files_and_the_next_command(clips, t
     assert all((v.width, v.height, v.fps) == (48, 32, 25.0) for v in manifest.videos if v.error is None)
     broken = {v.path: v.error for v in manifest.videos if v.error is not None}
     assert broken.keys() == {"run/anna_text.mp4", "run/anna_empty.avi", "run/anna_cut.mp4"}
-    with open(out / "broken.csv", newline="") as file:
-        assert dict(list(csv.reader(file))[1:]) == broken
+    header, *rows = read_csv(out / "broken.csv")
+    assert header == ["split", "path", "reason"]
+    assert {path: reason for _, path, reason in rows if not reason.startswith("duplicate")} == broken
+    assert {split for split, *_ in rows} == {"train"} and len(rows) == 3 + 8
 
 
 def test_the_number_of_workers_changes_nothing(clips, tmp_path):
@@ -86,8 +100,8 @@ def test_the_number_of_workers_changes_nothing(clips, tmp_path):
 def test_ucf101_with_three_of_its_files(test_data, tmp_path):
     done = run("ucf101", f"--videos={test_data / 'ucf101' / 'videos'}", f"--out={tmp_path}")
     rows = table(done.stdout)
-    assert rows["all"] == [3, 13317, 0]
-    assert sum(rows["train"] + rows["val"]) == 9537 and sum(rows["test"]) == 3783
+    train, val, test, _ = rows["all"]
+    assert (train + val, test) == (9537, 3783) and rows["readable"][-1] == 3 and rows["missing"][-1] == 13317
     assert "101 classes" in done.stdout
     manifest = Manifest.read(tmp_path / "manifest.jsonl")
     assert len(manifest.videos) == 13320
@@ -103,7 +117,8 @@ def test_ucf101_with_three_of_its_files(test_data, tmp_path):
 def test_hmdb51_counts_the_frames_that_decode(test_data, tmp_path):
     videos, lists = test_data / "hmdb51" / "videos", test_data / "hmdb51" / "testTrainMulti_7030_splits"
     done = run("hmdb51", f"--videos={videos}", f"--annotations={lists}", "--split=3", f"--out={tmp_path}")
-    assert table(done.stdout)["all"] == [2, 5098, 0]
+    rows = table(done.stdout)
+    assert (rows["readable"][-1], rows["missing"][-1], rows["all"][-1]) == (2, 5098, 5100)
     manifest = Manifest.read(tmp_path / "manifest.jsonl")
     assert sorted(v.frames for v in manifest.videos if v.error is None) == [72, 74]
     assert len(manifest.classes) == 51
@@ -112,8 +127,8 @@ def test_hmdb51_counts_the_frames_that_decode(test_data, tmp_path):
 def test_weizmann_by_person(test_data, tmp_path):
     flags = ("--group=^([a-z]+)_", "--test_groups=ira,lena", "--val_groups=eli")
     done = run("folder", f"--videos={test_data / 'weizmann'}", *flags, f"--out={tmp_path}")
-    rows = table(done.stdout)
-    assert rows["all"] == [63, 0, 0] and rows["test"][0] > 20 and rows["val"][0] >= 10
+    _, val, test, everything = table(done.stdout)["readable"]
+    assert everything == 63 and test > 20 and val >= 10
     assert min(v.frames for v in Manifest.read(tmp_path / "manifest.jsonl").videos) == 28
 
 
@@ -136,8 +151,11 @@ def test_weizmann_by_person(test_data, tmp_path):
             "is the folder of the videos, among which flow",
         ),
         (["manifest", "--out={empty}", "--flow=dis"], "cannot read the manifest .*python -m jax_video.prepare"),
-        (["manifest", "--out={empty}"], "nothing to do for a set that is prepared: --flow=METHOD"),
+        (["manifest", "--out={empty}"], "nothing to do .*: --flow=METHOD .* --check=fast|full .* --videos=DIR"),
         (["motions", "--out={out}", "--videos={clips}"], "--videos: not for motions, whose videos are known"),
+        (["motions", "--out={out}", "--check=fast"], "--check: not for motions"),
+        (["manifest", "--out={out}", "--min_frames=9"], "--min_frames: manifest is looked at only with --check=fast"),
+        (["folder", "--videos={clips}", "--out={out}", "--check=half"], "value should be one of <fast|full>"),
         (["motions", "--out={out}", "--seed=3"], "--seed: not for motions"),
         (["motions", "--out={out}", "--flow=farneback"], "value should be one of <tvl1|dis>"),
     ],
@@ -170,8 +188,7 @@ def test_flow_is_stored_for_all_that_can_be_read_and_goes_on_where_it_was(with_f
     done = run(*arguments)
     assert "flow: 9 of 10 videos in " in done.stdout and "10/10" in done.stderr
     assert "no flow: run/boris_0.mp4: only 4 of 6 frames decode" in done.stdout
-    with open(with_flow / "broken_flow.csv", newline="") as file:
-        assert [row[0] for row in csv.reader(file)] == ["path", "run/boris_0.mp4"]
+    assert [path for _, path, _ in read_csv(with_flow / "broken_flow.csv")] == ["path", "run/boris_0.mp4"]
     manifest = Manifest.read(with_flow / "manifest.jsonl")
     assert manifest == dataclasses.replace(before, flow=str(with_flow / "flow"))
     with pytest.raises(UserError, match="1 of the 10 videos of 'videos' have no flow in .*, e.g. run/boris_0.mp4"):
@@ -230,40 +247,9 @@ def test_only_broken_videos_is_a_user_error_that_names_the_list(tmp_path):
     assert "not a readable video" in (tmp_path / "broken.csv").read_text()
 
 
-def test_help_is_short_and_has_examples():
-    done = run("--help")
-    assert "python -m jax_video.prepare folder --videos=clips" in done.stdout
-    assert len(done.stdout.splitlines()) < 60
-
-
 def test_it_starts_without_jax():
     code = "import sys, jax_video.prepare; assert not {'jax', 'flax', 'grain', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-
-
-def test_a_decoder_that_crashes_or_hangs_costs_one_file():
-    """Built-in functions stand for decoders: what they are given decides how they end."""
-    assert list(prepare.check([0.0, 60.0, 0.0], workers=1, timeout=2, probe=time.sleep)) == [
-        (0, None),
-        (1, "not done after 2 s"),
-        (2, None),
-    ]
-    crashes = dict(prepare.check([signal.SIGSEGV, signal.SIGABRT], workers=2, timeout=60, probe=signal.raise_signal))
-    assert crashes == {0: "the decoder crashes (SIGSEGV)", 1: "the decoder crashes (SIGABRT)"}
-    assert dict(prepare.check([3], workers=4, timeout=60, probe=os._exit)) == {0: "the decoder crashes (exit code 3)"}
-    assert list(prepare.check([], workers=4, timeout=60)) == []
-    slow = prepare.check([0.0, 60.0], workers=2, timeout=lambda seconds: 60 - seconds, probe=time.sleep)
-    assert sorted(slow) == [(0, None), (1, "not done after 0 s")]
-
-
-def test_what_is_no_fault_of_a_file_stops_it():
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        list(prepare.check(["/nowhere/at/all"], workers=1, timeout=60, probe=os.mkdir))
-
-
-def test_check_gives_what_probe_says(clips):
-    paths = [str(clips / "run" / "anna_0.mp4"), str(clips / "run" / "anna_empty.avi")]
-    assert dict(prepare.check(paths, workers=2, timeout=60)) == {0: video.VideoInfo(6, 25.0, 48, 32), 1: "empty file"}
 
 
 def running(group: int) -> list[str]:
@@ -273,34 +259,189 @@ def running(group: int) -> list[str]:
     return [args[0] for pgid, stat, *args in rows if int(pgid) == group and not stat.startswith("Z")]
 
 
-@pytest.mark.parametrize("killed", [False, True])
-def test_ctrl_c_ends_with_one_line_and_no_manifest_and_no_process_outlives_it(killed, test_data, tmp_path):
-    source = test_data / "kinetics400" / "val" / "R6llTwEh07w_000000_000010.mp4"
-    (tmp_path / "videos" / "a").mkdir(parents=True)
-    for i in range(300):
-        (tmp_path / "videos" / "a" / f"{i}.mp4").symlink_to(source)
-    arguments = ["folder", f"--videos={tmp_path / 'videos'}", f"--out={tmp_path / 'out'}", "--workers=2"]
+def interrupt(how: signal.Signals, when: str, *arguments) -> tuple[int, str, str]:
+    """Runs the command until it says what matches `when`, then ends it: exit code, stdout, stderr."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "jax_video.prepare", *arguments],
+        [sys.executable, "-m", "jax_video.prepare", *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    started = ""
-    while "| 1/300" not in started and "| 2/300" not in started:  # Until it is in the middle of its work.
-        started += process.stderr.read(1)
-    if killed:
-        process.kill()
+    said = ""
+    while not re.search(when, said[-200:]):  # Until it is in the middle of its work.
+        letter = process.stderr.read(1)
+        said += letter
+        if not letter:
+            process.communicate()
+            pytest.fail(f"it ended before {when}: {said}")
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # As from a terminal.
     else:
-        os.killpg(process.pid, signal.SIGINT)
+        process.send_signal(how)
     stdout, stderr = process.communicate(timeout=30)
-    assert process.returncode == (-signal.SIGKILL if killed else 130)
-    assert stdout == "" and "Traceback" not in stderr
-    assert killed or stderr.splitlines()[-1] == "stopped"
-    assert os.listdir(tmp_path / "out") == []
     deadline = time.monotonic() + 10
     while running(process.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not running(process.pid)
+    return process.returncode, stdout, stderr
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[pathlib.Path, tuple, dict[str, bytes]]:
+    """A set whose check and flow take a while: a folder, the arguments but for --out, and what they write.
+
+    12 videos come first, then as many files that are none.
+    """
+    root = tmp_path_factory.mktemp("undisturbed")
+    (root / "videos" / "a").mkdir(parents=True)
+    frames = np.random.default_rng(0).integers(0, 255, (200, 96, 128, 3), np.uint8)
+    motions.encode(root / "video.mp4", frames)
+    for i in range(12):
+        (root / "videos" / "a" / f"{i}.mp4").symlink_to(root / "video.mp4")
+        (root / "videos" / "a" / f"broken {i}.mp4").write_text("not a video\n" * i)
+    arguments = ("folder", f"--videos={root / 'videos'}", "--workers=2", "--flow=dis", "--flow_side=32")
+    run(*arguments, f"--out={root / 'out'}")
+    return root, arguments, contents(root / "out")
+
+
+@pytest.mark.parametrize(
+    "how, step", [(signal.SIGINT, "checking"), (signal.SIGKILL, "checking"), (signal.SIGKILL, "flow")]
+)
+def test_what_was_stopped_or_killed_goes_on_where_it_was(how, step, undisturbed, tmp_path):
+    _, arguments, expected = undisturbed
+    out = tmp_path / "out"
+    code, stdout, stderr = interrupt(how, rf"{step}: .*\| [2-9]/", *arguments, f"--out={out}")
+    if how == signal.SIGINT:
+        assert code == 130 and stderr.splitlines()[-1] == "stopped: the same command goes on where it was"
+        assert "Traceback" not in stderr and "error" not in stderr
+    else:
+        assert code == -signal.SIGKILL
+    assert (stdout == "") == (step == "checking") == (not (out / "manifest.jsonl").exists())
+    before = contents(out)
+    known = sum(name.endswith(".flow") for name in before) if step == "flow" else before["checked.jsonl"].count(b"\n")
+    assert known >= 2
+
+    done = run(*arguments, f"--out={out}")
+    assert re.search(rf"{step}: +\d+%\|[^|]*\| {known}/", done.stderr)  # So many are not done again.
+    assert contents(out) == expected
+
+
+@pytest.mark.slow
+def test_many_kills_change_nothing(undisturbed, tmp_path):
+    _, arguments, expected = undisturbed
+    out = tmp_path / "out"
+    for step, total, counts in (("checking", 24, (1, 3, 5, 7)), ("flow", 12, (1, 3, 5, 7))):
+        for count in counts:
+            reached = "|".join(map(str, range(count, 12)))  # What can be decoded comes first.
+            interrupt(signal.SIGKILL, rf"{step}: .*\| ({reached})/{total}", *arguments, f"--out={out}")
+    run(*arguments, f"--out={out}")
+    assert contents(out) == expected
+
+
+def test_a_set_is_checked_again(clips, tmp_path):
+    """Files that have appeared, gone or broken since."""
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    shutil.copytree(clips, videos)
+    away = videos / "run" / "anna_0.mp4"
+    whole = away.read_bytes()
+    options = ("--group=^([a-z]+)_", "--test_groups=boris")
+    run("folder", f"--videos={videos}", *options, f"--out={out}")
+    first = contents(out)
+
+    away.unlink()
+    (videos / "run" / "anna_1.mp4").write_bytes(b"")
+    done = run("manifest", f"--out={out}", "--check=fast")
+    rows = table(done.stdout)
+    assert (rows["readable"][-1], rows["missing"][-1], rows["empty file"][-1]) == (8, 1, 2)
+    assert "run/anna_0.mp4" not in {path for _, path, _ in read_csv(out / "broken.csv")}
+
+    away.write_bytes(whole)
+    (videos / "run" / "anna_1.mp4").write_bytes(whole)
+    for name in (".manifest.jsonl.abc", ".checked.jsonl.part"):  # As a kill leaves them.
+        (out / name).write_text("half")
+    run("manifest", f"--out={out}", "--check=full")
+    assert contents(out) | {"checked.jsonl": b""} == first | {"checked.jsonl": b""}  # But for the files' times.
+    done = run("folder", f"--videos={videos}", *options, f"--out={out}", "--min_frames=7", expected=2)
+    assert table(done.stdout)["too short"][-1] == 10 and "13/13" in done.stderr
+
+
+def test_a_set_whose_files_have_moved(clips, tmp_path):
+    shutil.copytree(clips, tmp_path / "before")
+    out = tmp_path / "out"
+    run("folder", f"--videos={tmp_path / 'before'}", f"--out={out}")
+    found = Manifest.read(out / "manifest.jsonl")
+    text = (out / "manifest.jsonl").read_bytes()
+    (tmp_path / "before").rename(tmp_path / "after")
+    hidden = tmp_path / "after" / "run" / "anna_2.mp4"
+    hidden.rename(tmp_path / "hidden.mp4")
+
+    done = run("manifest", f"--out={out}", f"--videos={tmp_path / 'after'}", expected=2)
+    assert f"9 of the 10 readable videos of before are below {tmp_path / 'after'}; run/anna_2.mp4 is not" in done.stderr
+    assert f"looked for {hidden}" in done.stderr
+    done = run("manifest", f"--out={out}", "--check=fast", expected=2)
+    assert f"no videos found: {tmp_path / 'before'} has none of the 13 videos" in done.stderr
+    assert "--videos names the folder" in done.stderr
+    assert (out / "manifest.jsonl").read_bytes() == text
+
+    (tmp_path / "hidden.mp4").rename(hidden)
+    done = run("manifest", f"--out={out}", f"--videos={tmp_path / 'after'}")
+    assert table(done.stdout)["readable"][-1] == 10 and "checking" not in done.stderr
+    assert Manifest.read(out / "manifest.jsonl") == dataclasses.replace(found, root=str(tmp_path / "after"))
+
+
+def test_a_full_disk_costs_nothing_that_was_there(clips, tmp_path):
+    shutil.copytree(clips, tmp_path / "videos")
+    out = tmp_path / "out"
+    arguments = ("jax_video.prepare", "folder", f"--videos={tmp_path / 'videos'}", f"--out={out}", "--workers=1")
+    assert commands.run(*arguments).code == 0
+    before = contents(out)
+    for path in (tmp_path / "videos").rglob("*.mp4"):
+        os.utime(path, ns=(10**18, 10**18))
+
+    full = len(before["checked.jsonl"]) + 1000
+    finished = commands.run(*arguments, largest_file=full)
+    commands.check_user_error(finished, f"cannot write to {out} (", "the same command goes on where it was")
+    after = contents(out)
+    assert after.keys() == before.keys() and after["manifest.jsonl"] == before["manifest.jsonl"]
+    assert after["checked.jsonl"].startswith(before["checked.jsonl"])
+    assert commands.run(*arguments).code == 0
+    assert contents(out) | {"checked.jsonl": b""} == before | {"checked.jsonl": b""}  # But for the files' times.
+
+
+def test_a_full_disk_at_the_manifest(test_data, tmp_path):
+    """It is longer than what is remembered of the few videos that are there."""
+    lists = test_data / "ucf101" / "videos"
+    finished = commands.run("jax_video.prepare", "ucf101", f"--videos={lists}", f"--out={tmp_path}", largest_file=9999)
+    commands.check_user_error(finished, f"cannot write to {tmp_path} (", "the same command goes on where it was")
+    assert sorted(os.listdir(tmp_path)) == ["broken.csv", "checked.jsonl"]
+
+
+def test_lists_of_folders_of_pictures(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (5, 32, 48, 3), np.uint8)
+    for number in range(4):
+        folder = tmp_path / "videos" / f"clip {number}"
+        folder.mkdir(parents=True)
+        for frame, image in enumerate(images, 1):
+            cv2.imwrite(str(folder / f"img_{frame:05d}.png"), image)
+    (tmp_path / "train.txt").write_text("clip 0 5 1\r\nclip 1 5 0\r\n")
+    (tmp_path / "val.txt").write_text('"clip 2" 1\n')
+    (tmp_path / "test.txt").write_text("clip 3,walk\nclip 4,run\n")
+    (tmp_path / "names.txt").write_text("run\nwalk\n")
+    lists = [f"--{split}_list={tmp_path / split}.txt" for split in ("train", "val", "test")]
+    names = f"--class_names={tmp_path / 'names.txt'}"
+    run("list", f"--videos={tmp_path / 'videos'}", *lists, names, f"--out={tmp_path / 'out'}")
+    manifest = Manifest.read(tmp_path / "out" / "manifest.jsonl")
+    assert manifest.classes == ("run", "walk")
+    assert [(v.path, v.label, v.split, v.frames, v.error) for v in manifest.videos] == [
+        ("clip 0", 1, "train", 5, None),
+        ("clip 1", 0, "train", 5, None),
+        ("clip 2", 1, "val", 5, None),
+        ("clip 3", 1, "test", 5, None),
+        ("clip 4", 0, "test", 0, MISSING),
+    ]
