@@ -234,22 +234,20 @@ def finish(source: Manifest, builder: PackedVideos, failures: dict[str, str]) ->
         infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template))
     builder.info.set_splits(tfds.core.SplitDict(infos))
     builder.info.write_to_directory(builder.data_dir)
-    rows = [_packed_row(row, first, failures, builder.settings) for row in source.videos]
+    rows = [_packed_row(row, first, failures) for row in source.videos]
     return dataclasses.replace(
         source, root=os.path.abspath(builder.data_dir), videos=tuple(rows), packed=builder.settings
     )
 
 
-def _packed_row(row: Video, first: dict[str, int], failures: dict[str, str], settings: Packed) -> Video:
+def _packed_row(row: Video, first: dict[str, int], failures: dict[str, str]) -> Video:
+    """Width and height stay the file's, so that clips come out in the same sizes."""
     if row.error is not None:
         return row
-    if row.path in failures:
-        return dataclasses.replace(
-            row, frames=0, fps=0.0, width=0, height=0, first=0, index=None, error=failures[row.path]
-        )
-    side = min(settings.short_side, row.width, row.height)
-    height, width = transforms.resized(row.height, row.width, side)
-    return dataclasses.replace(row, width=width, height=height, first=first[row.path], index=None)
+    row = dataclasses.replace(row, first=first[row.path], index=None)
+    if row.path not in failures:
+        return row
+    return dataclasses.replace(row, frames=0, fps=0.0, width=0, height=0, first=0, error=failures[row.path])
 
 
 def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int) -> np.ndarray:
@@ -260,6 +258,7 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
     """
     size = manifest.packed.record_frames
     split = entry.split if size else entry.path.partition("/")[0]
+    shape = transforms.resized(entry.height, entry.width, short_side)
     images, read = {}, None
     try:
         for place in np.unique(indices).tolist():
@@ -269,17 +268,17 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
                 if size and example["video"].bytes_list.value[0] != _encoded(entry.path):
                     raise ValueError(f"record {number} of {split} is another video's: pack the set again")
                 pictures = example[manifest.packed.feature].bytes_list.value
-            images[place] = _image(pictures[within], short_side)
+            images[place] = transforms.resize(_image(pictures[within])[None], shape)[0]
     except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:
         raise VideoError(entry.path, f"its packed frames cannot be read ({error})") from error
     return np.stack([images[place] for place in indices.tolist()])
 
 
-def _image(data: bytes, short_side: int | None) -> np.ndarray:
+def _image(data: bytes) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise ValueError("a frame is no picture")
-    return image if short_side is None else transforms.resize_short(image[None], short_side)[0]
+    return image
 
 
 def _read(folder: str, split: str, number: int):
@@ -375,7 +374,7 @@ def _pictures(name: str, described: tfds.features.FeaturesDict) -> str:
 def _tfds_row(split: str, number: int, pictures: Sequence[bytes], label: int) -> Video:
     path = f"{split}/{number}"
     try:
-        height, width, _ = _image(pictures[0], None).shape
+        height, width, _ = _image(pictures[0]).shape
     except (ValueError, IndexError):
         return Video(path, None if label < 0 else label, _SPLITS[split], 0, 0.0, 0, 0, "no readable frame", path)
     return Video(

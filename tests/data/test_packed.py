@@ -1,0 +1,247 @@
+"""The packed form: the same frames as the files give, but for JPEG; any shard can be written on its own."""
+
+import dataclasses
+import json
+import os
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from jax_video.data import motions, packed, pipeline, reader, video
+from jax_video.data.manifest import MISSING, Manifest, Packed, Video
+from jax_video.errors import UserError, VideoError
+
+SETTINGS = Packed("frames", packed.RECORD_FRAMES, short_side=32, quality=100)
+WIDTH, HEIGHT = 64, 48
+FRAMES = {"a.mp4": 20, "sub/é b.mp4": 8, "c.mp4": 1, "d.mp4": 33, "t.mp4": 9}
+
+
+def smooth(frames: int, seed: int) -> np.ndarray:
+    """Frames that JPEG hardly changes: uint8 [frames, HEIGHT, WIDTH, 3], each of its own brightness."""
+    noise = np.random.default_rng(seed).standard_normal((HEIGHT, WIDTH, 3))
+    texture = cv2.GaussianBlur(noise, (0, 0), 6)
+    images = 60 + 5 * np.arange(frames)[:, None, None, None] + 20 * texture / texture.std()
+    return np.clip(images, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Manifest:
+    root = tmp_path_factory.mktemp("videos")
+    (root / "sub").mkdir()
+    rows = []
+    for number, (path, frames) in enumerate(FRAMES.items()):
+        motions.encode(root / path, smooth(frames, number))
+        split = "test" if path == "t.mp4" else "train"
+        rows.append(Video(path, number % 2, split, error=None, source=path, **vars(video.probe(root / path))))
+    rows.insert(1, Video("missing.mp4", 1, "train", 0, 0.0, 0, 0, MISSING, "missing"))
+    return Manifest("small", ("even", "odd"), str(root), tuple(rows))
+
+
+@pytest.fixture
+def shards_of_two_records(monkeypatch):
+    monkeypatch.setattr(packed, "_SHARD_RECORDS", 2)
+
+
+def pack(source: Manifest, folder, settings: Packed = SETTINGS) -> Manifest:
+    builder = packed.PackedVideos(folder, source, settings)
+    os.makedirs(builder.data_dir)
+    failures = {}
+    for shard in packed.shards(source, builder.data_dir, settings):
+        failures |= dict(packed.write_shard(shard))
+    done = packed.finish(source, builder, failures)
+    done.write(folder / "manifest.jsonl")
+    return done
+
+
+def test_packed_frames_are_those_of_the_files(source, tmp_path, shards_of_two_records):
+    done = Manifest.read(pack(source, tmp_path).write(tmp_path / "manifest.jsonl") or tmp_path / "manifest.jsonl")
+    assert [row.path for row in done.videos] == [row.path for row in source.videos]
+    assert done.videos[1] == source.videos[1]
+    for entry, row in zip(source.videos, done.videos, strict=True):
+        if entry.error is not None:
+            continue
+        assert row == dataclasses.replace(entry, first=row.first, index=None)
+        indices = np.random.default_rng(0).integers(0, entry.frames, 12)
+        for side in (32, 16):
+            expected = reader.decode(source, entry, indices, short_side=side)
+            found = reader.decode(done, row, indices, short_side=side)
+            assert found.dtype == np.uint8 and found.shape == expected.shape
+            assert np.abs(found.astype(int) - expected).mean() < 1.5
+
+
+def test_the_pipeline_takes_the_same_clips_of_it(source, tmp_path):
+    done = pack(source, tmp_path)
+    sampling = pipeline.Sampling(frames=4, stride=2, short_side=32, size=24)
+    batches = [
+        next(pipeline.train_batches(manifest, sampling, batch=4, seed=3, workers=0)) for manifest in (source, done)
+    ]
+    np.testing.assert_array_equal(batches[0]["video"], batches[1]["video"])
+    assert np.abs(batches[0]["rgb"].astype(int) - batches[1]["rgb"]).mean() < 1.5
+    assert not batches[1]["failed"].any()
+
+
+def test_tfds_reads_it_by_itself(source, tmp_path, shards_of_two_records):
+    done = pack(source, tmp_path)
+    builder = tfds.builder_from_directory(done.root)
+    assert builder.info.metadata["manifest"] == source.hash and builder.info.metadata["short_side"] == 32
+    assert builder.info.features["label"].names == ["even", "odd"]
+    examples = list(builder.as_data_source("train"))
+    assert len(examples) == sum(
+        -(-frames // packed.RECORD_FRAMES) for name, frames in FRAMES.items() if name != "t.mp4"
+    )
+    assert len(builder.info.splits["train"].filepaths) == -(-len(examples) // 2)
+    assert [example["first"] for example in examples if example["video"] == b"d.mp4"] == [0, 8, 16, 24, 32]
+    assert sum(len(example["frames"]) for example in examples) == 20 + 8 + 1 + 33
+    image = cv2.imdecode(np.frombuffer(examples[0]["frames"][0], np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (32, 43, 3)
+
+
+def test_a_shard_written_again_is_the_same(source, tmp_path, shards_of_two_records):
+    done = pack(source, tmp_path)
+    shard = packed.shards(source, done.root, SETTINGS)[2]
+    with open(shard.path, "rb") as file:
+        before = file.read()
+    os.unlink(shard.path)
+    assert packed.write_shard(shard) == []
+    with open(shard.path, "rb") as file:
+        assert file.read() == before
+
+
+def test_a_video_that_fails_is_left_out_and_the_others_stay_where_they_are(source, tmp_path, shards_of_two_records):
+    longer = tuple(
+        dataclasses.replace(row, frames=24, index=None) if row.path == "a.mp4" else row for row in source.videos
+    )
+    claimed = dataclasses.replace(source, videos=longer)
+    done = pack(claimed, tmp_path)
+    assert done.videos[0].error == "only 20 of 24 frames decode" and done.videos[0].frames == 0
+    for entry, row in list(zip(claimed.videos, done.videos, strict=True))[2:]:
+        indices = np.arange(entry.frames)
+        expected = reader.decode(source, entry, indices, short_side=32)
+        assert np.abs(reader.decode(done, row, indices, short_side=32).astype(int) - expected).mean() < 1.5
+
+
+def test_a_part_of_a_longer_file(source, tmp_path):
+    part = dataclasses.replace(source.videos[4], first=13, frames=10)
+    cut = dataclasses.replace(source, videos=(part,))
+    done = pack(cut, tmp_path)
+    expected = reader.decode(source, source.videos[4], np.arange(13, 23), short_side=32)
+    found = reader.decode(done, done.videos[0], np.arange(10), short_side=32)
+    assert np.abs(found.astype(int) - expected).mean() < 1.5
+
+
+def test_frames_are_not_enlarged(source, tmp_path):
+    done = pack(source, tmp_path, SETTINGS._replace(short_side=500))
+    example = tfds.builder_from_directory(done.root).as_data_source("test")[0]
+    assert cv2.imdecode(np.frombuffer(example["frames"][0], np.uint8), cv2.IMREAD_COLOR).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_damage_is_an_unreadable_video(source, tmp_path):
+    done = pack(source, tmp_path)
+    moved = dataclasses.replace(done.videos[0], first=done.videos[0].first + 8 * packed.RECORD_FRAMES)
+    with pytest.raises(VideoError, match="another video's"):
+        reader.decode(done, moved, np.array([0]), short_side=32)
+    with pytest.raises(VideoError, match="there is no record 5000"):
+        reader.decode(done, dataclasses.replace(moved, first=5000 * packed.RECORD_FRAMES), np.array([0]), short_side=32)
+    (path,) = [
+        shard.path for shard in packed.shards(source, done.root, SETTINGS) if "test" in os.path.basename(shard.path)
+    ]
+    os.truncate(path, 100)
+    with pytest.raises(VideoError, match="its packed frames cannot be read"):
+        reader.decode(done, done.videos[-1], np.array([0]), short_side=32)
+    os.unlink(path)
+    packed._reader.cache_clear()
+    with pytest.raises(VideoError, match="its packed frames cannot be read"):
+        reader.decode(done, done.videos[-1], np.array([0]), short_side=32)
+
+
+def test_a_folder_that_cannot_be_written(source, tmp_path):
+    shard = packed.shards(source, tmp_path / "nowhere", SETTINGS)[0]
+    with pytest.raises(OSError, match="cannot write .*nowhere"):
+        packed.write_shard(shard)
+
+
+def test_an_estimate_is_near_what_comes_out(source, tmp_path):
+    size, seconds = packed.estimate(source, SETTINGS)
+    builder = tfds.builder_from_directory(pack(source, tmp_path).root)
+    examples = [example for split in ("train", "test") for example in builder.as_data_source(split)]
+    total = sum(len(frame) for example in examples for frame in example["frames"])
+    assert 0.8 * total < size * sum(FRAMES.values()) < 1.25 * total and seconds > 0
+
+
+class Clips(tfds.core.GeneratorBasedBuilder):
+    """A set as somebody else would store it with TFDS."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        clip = tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg"))
+        label = tfds.features.ClassLabel(names=["left", "right"])
+        described = tfds.features.FeaturesDict({"clip": clip, "label": label})
+        return tfds.core.DatasetInfo(builder=self, features=described)
+
+    def _split_generators(self, dl_manager):
+        raise NotImplementedError
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def tfds_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tensorflow_datasets")
+    builder = Clips(data_dir=folder, file_format="array_record")
+    os.makedirs(builder.data_dir)
+    splits = []
+    for name, count in {"train": 5, "validation": 2}.items():
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=builder.data_dir, dataset_name="clips", split=name, filetype_suffix="array_record"
+        )
+        writer = ArrayRecordWriter(os.fspath(template.sharded_filepath(shard_index=0, num_shards=1)), "group_size:1")
+        for i in range(count):
+            frames = [cv2.imencode(".jpg", image)[1].tobytes() for image in smooth(i + 2, i)]
+            writer.write(builder.info.features.serialize_example({"clip": frames, "label": i % 2}))
+        writer.close()
+        splits.append(tfds.core.SplitInfo(name=name, shard_lengths=[count], num_bytes=1, filename_template=template))
+    builder.info.set_splits(tfds.core.SplitDict(splits))
+    builder.info.write_to_directory(builder.data_dir)
+    return folder
+
+
+def test_a_set_that_tfds_holds(tfds_folder):
+    found = packed.tfds_set("clips", tfds_folder)
+    assert found.classes == ("left", "right")
+    assert sorted((row.frames, row.label) for row in found.videos if row.split == "train") == [
+        (2, 0), (3, 1), (4, 0), (5, 1), (6, 0)
+    ]  # fmt: skip
+    assert [row.split for row in found.videos].count("val") == 2
+    for row in found.videos:
+        images = reader.decode(found, row, np.arange(row.frames), short_side=24)
+        assert images.shape == (row.frames, 24, 32, 3)
+        brightness = images.mean((1, 2, 3))
+        np.testing.assert_allclose(np.diff(brightness), 5, atol=0.5)
+
+
+def test_tfds_sets_that_cannot_be_read_say_so(tfds_folder, tmp_path):
+    with pytest.raises(UserError, match=r"no set ucf101 in .*: TFDS finds clips there"):
+        packed.tfds_set("ucf101", tfds_folder)
+    (tmp_path / "clips" / "1.0.0").mkdir(parents=True)
+    for path in (tfds_folder / "clips" / "1.0.0").glob("*.*"):
+        (tmp_path / "clips" / "1.0.0" / path.name).write_bytes(path.read_bytes())
+    about = tmp_path / "clips" / "1.0.0" / "dataset_info.json"
+    text = about.read_text()
+    about.write_text(text.replace("array_record", "tfrecord"))
+    with pytest.raises(UserError, match="stored as tfrecord, which only TensorFlow reads"):
+        packed.tfds_set("clips", tmp_path)
+    about.write_text(text)
+    described = tmp_path / "clips" / "1.0.0" / "features.json"
+    content = json.loads(described.read_text())
+    content["featuresDict"]["features"]["clip"] = {
+        "pythonClassName": "tensorflow_datasets.core.features.video_feature.Video",
+        "video": {"shape": {"dimensions": ["-1", "48", "64", "3"]}, "dtype": "uint8", "encodingFormat": "jpeg"},
+    }
+    described.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="pip install tensorflow"):
+        packed.tfds_set("clips", tmp_path)
