@@ -40,7 +40,7 @@ def recipe(data: str) -> ConfigDict:
                 "skip": (),
             },
             "norm": {"group_size": config_dict.placeholder(int), "frozen": False},
-            "data": {"manifest": data, "workers": 8, "fraction": 1.0},
+            "data": {"manifest": data, "workers": -1, "fraction": 1.0},  # -1 worker processes: as the machine has cores
             "normalize": {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)},
             "train": {
                 "batch": 128,

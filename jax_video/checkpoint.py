@@ -7,8 +7,9 @@ run's folder can classify videos with it.
 
 import contextlib
 import json
-import pathlib
-import tempfile
+import os
+import sys
+import uuid
 import zlib
 from typing import Any
 
@@ -25,6 +26,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from jax_video import metrics, sharding
 from jax_video import state as state_lib
+from jax_video.data import remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
 
@@ -37,18 +39,35 @@ class _Corrupted(Exception):
     pass
 
 
+def run_folder(name: str | os.PathLike) -> remote.Path:
+    """The path of a run's folder: a local one, or in Google's store (gs://…), as Orbax writes to no other.
+
+    Raises:
+      UserError: it is elsewhere, or the package that reaches it is not installed.
+    """
+    if remote.is_remote(name) and not os.fspath(name).startswith("gs://"):
+        raise UserError(
+            f"{name}: a run can be in a local folder or in gs:// only. Mount the store (rclone mount, for example) and "
+            "give the folder where it is mounted."
+        )
+    path = remote.path(name)
+    with remote.reaching(path):
+        path.is_dir()  # Whoever may not, or has no network, learns it before anything else.
+    return path
+
+
 class Checkpoints:
     """The checkpoints of one run: the last `keep` and the best one by `metrics.headline`."""
 
     def __init__(
         self,
-        workdir: str | pathlib.Path,
+        workdir: str | remote.Path,
         mesh: Mesh,
         *,
         keep: int = 2,
         read_only: bool = False,
     ):
-        self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
+        self.folder = remote.absolute(run_folder(workdir)) / "checkpoints"
         self._sharding = sharding.replicated(mesh)  # arrays are read onto these devices, whichever they were saved on
         self._manager = ocp.CheckpointManager(
             self.folder,
@@ -81,7 +100,8 @@ class Checkpoints:
         Replaces a checkpoint of the same step. By its `validation`'s metrics the best one is kept.
         """
         step = int(state.step)
-        meta = meta | {"ema": state.ema is not None}
+        machines = {"processes": jax.process_count(), "devices": self._sharding.mesh.size}
+        meta = meta | {"ema": state.ema is not None, "machines": machines}
         items = _items(state)
         with self._writing():
             if step in self.steps:  # saved on a stop, before its validation: a kill just here costs this one checkpoint
@@ -222,7 +242,9 @@ class Checkpoints:
         logging.error("checkpoint %d is damaged (%s): moved to %s; using the one before", step, error, aside)
         if jax.process_index() == 0:
             aside.mkdir(exist_ok=True)
-            (self.folder / str(step)).replace(tempfile.mkdtemp(dir=aside, prefix=f"{step}-"))
+            if remote.is_remote(aside):
+                (aside / ".folder").write_bytes(b"")  # a store has no empty ones
+            (self.folder / str(step)).rename(aside / f"{step}-{uuid.uuid4().hex[:8]}")
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"checkpoint {step} is put aside")
         self._manager.reload()
@@ -239,7 +261,7 @@ class Checkpoints:
 
 
 def read_network(
-    workdir: str | pathlib.Path, mesh: Mesh, *, dtype: str | None = None
+    workdir: str | remote.Path, mesh: Mesh, *, dtype: str | None = None
 ) -> tuple[nnx.GraphDef, dict, dict]:
     """A run's network to test with: (definition, {"params", "batch_stats"}, meta) of its best sound checkpoint.
 
@@ -257,7 +279,7 @@ def read_network(
     return definition, network, meta | {"step": step}
 
 
-def check_network(meta: dict, config: dict, manifest: Manifest, workdir: pathlib.Path) -> None:
+def check_network(meta: dict, config: dict, manifest: Manifest, workdir: remote.Path) -> None:
     """Raises CheckpointError unless a checkpoint has this network and this manifest's classes, in the same order.
 
     Keywords of the network that a config leaves out are the checkpoint's.
@@ -273,8 +295,11 @@ def check_network(meta: dict, config: dict, manifest: Manifest, workdir: pathlib
     _check_classes(meta, manifest, workdir)
 
 
-def check_same_run(meta: dict, config: dict, manifest: Manifest, workdir: pathlib.Path) -> None:
-    """Raises CheckpointError when a run cannot go on with this config or data as it would have with its own."""
+def check_same_run(meta: dict, config: dict, manifest: Manifest, workdir: remote.Path, devices: int) -> None:
+    """Raises CheckpointError when a run cannot go on with this config or data as it would have with its own.
+
+    Says what it means where it goes on with another number of processes or devices, which it can.
+    """
     _check_classes(meta, manifest, workdir)
     if meta["manifest"] != manifest.hash:
         raise CheckpointError(
@@ -301,9 +326,17 @@ def check_same_run(meta: dict, config: dict, manifest: Manifest, workdir: pathli
             + "\n  ".join(changed)
             + "\nGive the old values, or another --workdir."
         )
+    machines = {"processes": jax.process_count(), "devices": devices}
+    before = meta.get("machines", machines)
+    if before != machines and jax.process_index() == 0:
+        accumulate, results = config["train"]["accumulate"], "results equal to rounding"
+        if accumulate > 1 and before["devices"] != devices:
+            results = f"with train.accumulate={accumulate} in other micro-batches, so that results differ"
+        changes = [f"{kind}: {before[kind]} before, {count} now" for kind, count in machines.items()]
+        print(f"{'; '.join(changes)}. The same clips in the same batches; {results}.", file=sys.stderr)
 
 
-def _check_classes(meta: dict, manifest: Manifest, workdir: pathlib.Path) -> None:
+def _check_classes(meta: dict, manifest: Manifest, workdir: remote.Path) -> None:
     if meta["classes"] != list(manifest.classes):
         raise CheckpointError(
             f"the run in {workdir} was trained on {len(meta['classes'])} classes ({', '.join(meta['classes'][:4])} …), "

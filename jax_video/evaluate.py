@@ -7,7 +7,6 @@ of the pairs. So any number of clips per video, any batch size and any number of
 import contextlib
 import dataclasses
 import json
-import pathlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from jax_video import checkpoint as checkpoint_lib
 from jax_video import metrics, models, objectives, sharding
 from jax_video.checkpoint import Checkpoints
-from jax_video.data import pipeline
+from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
 
@@ -201,7 +200,7 @@ def protocol_of(config: ConfigDict) -> pipeline.Protocol:
     return pipeline.Protocol(config.test.clips, config.test.number, config.test.crop, config.test.flip)
 
 
-def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Mesh) -> dict:
+def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> dict:
     """Tests a run's best checkpoint by the config's protocol, on the split "test".
 
     Writes test.json, predictions.jsonl, confusion.json and confusion.png.
@@ -259,7 +258,7 @@ def test(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Me
     return result
 
 
-def read_result(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Mesh) -> dict | None:
+def read_result(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> dict | None:
     """The result of an earlier test of the run's best checkpoint by the same protocol on all videos of the same set;
     None where there is none."""
     path = workdir / "test.json"
@@ -283,7 +282,7 @@ def _subject(config: ConfigDict, manifest: Manifest, step: int) -> dict:
     return json.loads(json.dumps(subject))
 
 
-def report(result: dict, manifest: Manifest, workdir: pathlib.Path) -> str:
+def report(result: dict, manifest: Manifest, workdir: remote.Path) -> str:
     """A result to be read, and how to use the network."""
     names = {
         "top1": "top-1",
@@ -315,17 +314,17 @@ def report(result: dict, manifest: Manifest, workdir: pathlib.Path) -> str:
     )
 
 
-def _write_classes(workdir: pathlib.Path, manifest: Manifest, scores: Scores, confusion: list) -> None:
-    with (workdir / "predictions.jsonl").open("w", encoding="utf-8", errors="surrogateescape") as file:
+def _write_classes(workdir: remote.Path, manifest: Manifest, scores: Scores, confusion: list) -> None:
+    with (workdir / "predictions.jsonl").open("wb") as file:
         for index, label, row in zip(scores.video, scores.label, scores.scores, strict=True):
             line = {"video": manifest.videos[index].path, "label": manifest.classes[label], "scores": row.tolist()}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(f"{json.dumps(line, ensure_ascii=False)}\n".encode(errors="surrogateescape"))
     table = {"classes": list(manifest.classes), "rows": "true class", "columns": "predicted", "videos": confusion}
     (workdir / "confusion.json").write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
     _plot_confusion(workdir / "confusion.png", manifest.classes, np.array(confusion))
 
 
-def _plot_confusion(path: pathlib.Path, classes: tuple[str, ...], confusion: np.ndarray) -> None:
+def _plot_confusion(path: remote.Path, classes: tuple[str, ...], confusion: np.ndarray) -> None:
     """Rows (true classes) sum to one; numbers of videos stand in the cells while they can be read."""
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.3 * len(classes) + 2, 4, 30))
@@ -342,4 +341,5 @@ def _plot_confusion(path: pathlib.Path, classes: tuple[str, ...], confusion: np.
             if videos:
                 shade = "white" if share[row, column] > 0.5 else "black"
                 axes.text(column, row, videos, ha="center", va="center", color=shade, fontsize=8)
-    figure.savefig(path, dpi=120)
+    with path.open("wb") as file:
+        figure.savefig(file, dpi=120)

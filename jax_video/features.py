@@ -1,7 +1,6 @@
 """Pooled features of videos, to search, cluster or classify with: what `--mode=features` of `jax_video.main` does."""
 
 import dataclasses
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +10,14 @@ from ml_collections import ConfigDict
 
 from jax_video import checkpoint, evaluate, sharding
 from jax_video import state as state_lib
-from jax_video.data import pipeline
+from jax_video.data import pipeline, remote
 from jax_video.data.manifest import SPLITS, Manifest
 from jax_video.errors import UserError
 from jax_video.models.correspondence import Correspondence
 from jax_video.models.t3d import SegmentConsensus
 
 
-def extract(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Mesh) -> dict[str, np.ndarray]:
+def extract(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> dict[str, np.ndarray]:
     """Features of every video that can be read, by a run's best checkpoint.
 
     They are the mean of `model.features` over frames and places, and over the clips and crops of the config's test. Of
@@ -74,11 +73,12 @@ def extract(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh:
         raise UserError(f"manifest {manifest.name!r} has no readable video: look at prepare's table.")
     result = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if jax.process_index() == 0:
-        np.savez(workdir / "features.npz", **result)
+        with (workdir / "features.npz").open("wb") as file:
+            np.savez(file, **result)
     return result
 
 
-def report(result: dict[str, np.ndarray], manifest: Manifest, workdir: pathlib.Path) -> str:
+def report(result: dict[str, np.ndarray], manifest: Manifest, workdir: remote.Path) -> str:
     """How many features there are, and where."""
     videos, width = result["features"].shape
     listed = len(manifest.videos)

@@ -14,13 +14,13 @@
 Started again, a run goes on from its last checkpoint; a finished one only shows its result.
 """
 
-import pathlib
-
 import jax
 from absl import flags
 from ml_collections import config_flags
 
 from jax_video import command, evaluate, features, sharding, views
+from jax_video.checkpoint import run_folder
+from jax_video.data import reader
 from jax_video.data.motions import read_manifest
 from jax_video.errors import UserError
 from jax_video.train import train
@@ -39,10 +39,11 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f"unexpected arguments {' '.join(arguments)!r}: everything is a --flag=value; see --help.")
     config, name = command.read_config()
-    workdir = pathlib.Path(WORKDIR.value or f"runs/{name}")
+    workdir = run_folder(WORKDIR.value or f"runs/{name}")
     sharding.start(DISTRIBUTED.value)
     mesh = sharding.make_mesh()
     manifest = read_manifest(config.data.manifest).keep(config.data.fraction)
+    reader.check(manifest)
     if MODE.value == "views":
         return show(views.report(views.analyse(config, manifest, workdir, mesh), workdir))
     if MODE.value == "features":

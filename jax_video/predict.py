@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jax_video import command, evaluate, objectives, sharding
 from jax_video.checkpoint import read_network
-from jax_video.data import pipeline, sources, video
+from jax_video.data import pipeline, remote, sources, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
@@ -29,7 +29,7 @@ TOP = flags.DEFINE_integer("top", 5, "How many classes to show for each video.",
 JSON = flags.DEFINE_boolean("json", False, "Print one JSON object per video instead of a table.")
 
 
-def classify(paths: list[str], workdir: str | pathlib.Path) -> tuple[tuple[str, ...], dict[str, np.ndarray], dict]:
+def classify(paths: list[str], workdir: str | remote.Path) -> tuple[tuple[str, ...], dict[str, np.ndarray], dict]:
     """Classifies video files with the best checkpoint of a run.
 
     Returns:

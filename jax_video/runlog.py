@@ -2,13 +2,18 @@
 
 import json
 import pathlib
+import shutil
 import sys
+import tempfile
 import time
 
 import tensorboardX
 from tqdm import tqdm
 
 from jax_video import metrics
+from jax_video.data import remote
+
+_SYNC_SECONDS = 30  # between copies into a store, which allows one a second of a file
 
 
 class RunLog:
@@ -16,9 +21,11 @@ class RunLog:
 
     Opened on a resumed run it drops the rows after the restored step, which the run will write again. Where there is
     no terminal for a bar, the rows are printed, one a line.
+
+    Nothing can be appended to a file in a store (gs://…): there the files are written beside it and copied by `sync`.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, step: int, validated: int, total: int, batch: int, write: bool = True):
+    def __init__(self, workdir: remote.Path, *, step: int, validated: int, total: int, batch: int, write: bool = True):
         """Opens the log of a run that is at `step` of `total` and was last validated after step `validated`.
 
         `batch`: examples per step, for the rate. `write`: False on all processes but the first.
@@ -26,14 +33,17 @@ class RunLog:
         self._batch, self._total, self._write = batch, total, write
         self._since, self._steps = time.perf_counter(), 0
         if write:
-            path = workdir / "metrics.jsonl"
             ends = {"train": step, "val": validated}
-            kept = [json.dumps(row) + "\n" for row in read(path) if row["step"] <= ends[row["split"]]]
+            rows = read(workdir / "metrics.jsonl")
+            kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= ends[row["split"]]]
+            self._workdir, self._synced = workdir, time.monotonic()
+            self._folder = pathlib.Path(tempfile.mkdtemp()) if remote.is_remote(workdir) else workdir
+            path = self._folder / "metrics.jsonl"
             temporary = path.with_suffix(".tmp")
             temporary.write_text("".join(kept))
             temporary.replace(path)
             self._file = path.open("a")
-            self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+            self._board = tensorboardX.SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
         self._bar = tqdm(initial=step, total=total, desc="train", unit="step", disable=None if write else True)
 
     def stepped(self) -> None:
@@ -53,6 +63,8 @@ class RunLog:
             self._file.flush()
             for name, value in values.items():
                 self._board.add_scalar(f"{split}/{name}", value, step)
+            if time.monotonic() > self._synced + _SYNC_SECONDS:
+                self.sync()
 
     def _show(self, step: int, split: str, values: dict[str, float]) -> None:
         name, accuracy = metrics.headline(values)
@@ -70,9 +82,21 @@ class RunLog:
         if self._write:
             self._file.close()
             self._board.close()
+            self.sync()
+            if self._folder != self._workdir:
+                shutil.rmtree(self._folder)
+
+    def sync(self) -> None:
+        """Brings all rows to where they will survive this machine: before a checkpoint, whose run has written them."""
+        if self._write and self._folder != self._workdir:
+            self._board.flush()
+            with remote.reaching(self._workdir):
+                for path in filter(pathlib.Path.is_file, self._folder.rglob("*")):
+                    (self._workdir / path.relative_to(self._folder)).write_bytes(path.read_bytes())
+            self._synced = time.monotonic()
 
 
-def read(path: pathlib.Path) -> list[dict]:
+def read(path: remote.Path) -> list[dict]:
     """The rows of a metrics.jsonl, without a last one that a kill left unfinished."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -6,7 +6,6 @@ import functools
 import json
 import math
 import os
-import pathlib
 import signal
 import sys
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from jax_video import evaluate, metrics, objectives, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints, check_same_run
-from jax_video.data import pipeline
+from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import Stopped, UserError
 from jax_video.runlog import RunLog
@@ -126,7 +125,7 @@ class Progress:
         return cls(metrics.Meter(saved["meter"]), optimizer.Plateau(**saved["plateau"]), saved["validated"])
 
 
-def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Mesh) -> bool:
+def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> bool:
     """Trains to the end of the schedule, going on from the run's newest checkpoint where there is one.
 
     Returns:
@@ -218,6 +217,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: M
             "stored_flow": manifest.flow is not None if "flow" in sampling.streams else None,
             "progress": progress.to_dict(),
         }
+        log.sync()
         checkpoints.save(state, meta, validation)
 
     running = None  # (number, metrics) of the step that the devices are at
@@ -294,7 +294,7 @@ def restore_or_create(
         state = merge.initial_state(config, len(manifest.classes), mesh, create) if named else jax.jit(create)()
         return sharding.place_state(state, mesh), progress
     state, meta = restored
-    check_same_run(meta, config.to_dict(), manifest, checkpoints.folder.parent)
+    check_same_run(meta, config.to_dict(), manifest, checkpoints.folder.parent, mesh.size)
     return state, Progress.from_dict(meta["progress"]) if meta["progress"] else progress
 
 

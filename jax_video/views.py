@@ -5,7 +5,6 @@ videos, then over the layers. H-W is what appearance counts, T-W and T-H togethe
 """
 
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 
 from jax_video import checkpoint, evaluate, sharding
 from jax_video import state as state_lib
-from jax_video.data import pipeline
+from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
 from jax_video.models.cost import C2D, CoSTBottleneck
@@ -28,7 +27,7 @@ COLORS = ("tab:gray", "tab:orange", "tab:blue")
 EXTREMES = 20  # classes with the most motion, and with the least, where a figure cannot show all
 
 
-def analyse(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, mesh: Mesh) -> dict:
+def analyse(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> dict:
     """Measures a run's best checkpoint on the validation videos, or on the test videos where there are none.
 
     Writes views.json, views_layers.png (Fig. 8) and views_classes.png (Fig. 7).
@@ -139,7 +138,7 @@ def _named(alpha: np.ndarray) -> dict[str, float]:
     return dict(zip(VIEWS, alpha.tolist(), strict=True))
 
 
-def report(result: dict, workdir: pathlib.Path) -> str:
+def report(result: dict, workdir: remote.Path) -> str:
     """The result as a table."""
     rows = {"overall": result["overall"]} | result["layers"]
     width = 2 + max(map(len, rows))
@@ -158,7 +157,7 @@ def report(result: dict, workdir: pathlib.Path) -> str:
     )
 
 
-def plot_layers(path: pathlib.Path, layers: dict[str, dict[str, float]]) -> None:
+def plot_layers(path: remote.Path, layers: dict[str, dict[str, float]]) -> None:
     """Every layer's three views, from the bottom of the network to its top (CoST Fig. 8)."""
     figure = matplotlib.figure.Figure((max(5, 0.5 * len(layers) + 2), 4), layout="constrained")
     axes = figure.subplots()
@@ -171,10 +170,11 @@ def plot_layers(path: pathlib.Path, layers: dict[str, dict[str, float]]) -> None
     axes.set(xlabel="CoST layer", ylabel="mean coefficient", ylim=(0, 1))
     axes.tick_params(axis="x", rotation=45)
     figure.legend(loc="outside upper center", ncols=3)
-    figure.savefig(path, dpi=120)
+    with remote.path(path).open("wb") as file:
+        figure.savefig(file, dpi=120)
 
 
-def plot_classes(path: pathlib.Path, classes: dict[str, dict[str, float]]) -> None:
+def plot_classes(path: remote.Path, classes: dict[str, dict[str, float]]) -> None:
     """Classes by what motion counts for them (CoST Fig. 7); of many only those with the most and with the least."""
     names = list(classes)
     parts = {"": names}
@@ -193,4 +193,5 @@ def plot_classes(path: pathlib.Path, classes: dict[str, dict[str, float]]) -> No
         axes.set_yticks(range(len(shown)), shown, parse_math=False)
         axes.invert_yaxis()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    figure.savefig(path, dpi=120)
+    with remote.path(path).open("wb") as file:
+        figure.savefig(file, dpi=120)

@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE} --x
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+import stores  # noqa: E402
 import torch  # noqa: E402
 from absl import flags  # noqa: E402
 
@@ -32,6 +33,13 @@ def one_torch_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def store(tmp_path) -> pathlib.Path:
+    """The folder that stands for gs:// in this test."""
+    stores.use(tmp_path / "store")
+    return tmp_path / "store"
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from jax_video import checkpoint, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import CheckpointError, Checkpoints
 from jax_video.data.manifest import Manifest
+from jax_video.errors import UserError
 from jax_video.models.layers import BatchNorm, Conv, Linear
 
 # Where one of Orbax's reads fails, it forgets those beside it, of which Python warns when they are collected.
@@ -89,7 +90,8 @@ def test_what_is_saved_comes_back(tmp_path, ema):
     with opened(tmp_path) as checkpoints:
         restored, meta = checkpoints.restore(target(ema=ema))
         assert_same(restored, state(3, ema=ema))
-        assert meta == META | {"step": 3, "ema": ema} == checkpoints.best_meta()
+        machines = {"processes": 1, "devices": 8}
+        assert meta == META | {"step": 3, "ema": ema, "machines": machines} == checkpoints.best_meta()
 
         weights, meta, step = checkpoints.read_best(network(target()))
         assert step == 3 and meta["classes"] == META["classes"]
@@ -277,11 +279,18 @@ def test_averages_that_were_not_saved_are_no_damage(tmp_path):
         assert checkpoints.steps == [1] and not (tmp_path / "corrupted").exists()
 
 
+def test_a_store_that_cannot_be_reached_or_written_to(store):
+    with pytest.raises(UserError, match="cannot reach gs://unreachable/run: RuntimeError: no route to the store"):
+        Checkpoints("gs://unreachable/run", sharding.make_mesh())
+    with pytest.raises(UserError, match="s3://bucket/run: a run can be in a local folder or in gs:// only. Mount"):
+        Checkpoints("s3://bucket/run", sharding.make_mesh())
+
+
 MANIFEST = Manifest("people", ("run", "walk"), "/videos", ())
 CONFIG = {
     "seed": 0,
     "model": {"name": "resnet3d18"},
-    "train": {"batch": 8, "log_steps": 1, "checkpoint_steps": 2},
+    "train": {"batch": 8, "accumulate": 1, "log_steps": 1, "checkpoint_steps": 2},
     "data": {"manifest": "a", "workers": 1},
     "test": {"clips": "uniform"},
     "schedule": {"drop_epochs": (3, 6)},
@@ -294,7 +303,7 @@ def changed(**sections) -> dict:
 
 
 def check(meta=SAVED, config=CONFIG, manifest=MANIFEST) -> None:
-    checkpoint.check_same_run(meta, config, manifest, pathlib.Path("runs/first"))
+    checkpoint.check_same_run(meta, config, manifest, pathlib.Path("runs/first"), devices=8)
 
 
 def test_the_same_run_goes_on():
@@ -303,6 +312,25 @@ def test_the_same_run_goes_on():
     check(config=changed(data={"workers": 4}, test={"clips": "nonoverlap"}, train={"log_steps": 5}))
     check(config=changed(train={"checkpoint_steps": 5}))
     check(manifest=dataclasses.replace(MANIFEST, root="/moved"))
+
+
+def test_it_goes_on_elsewhere_and_says_what_that_means(capsys):
+    accumulating = changed(train={"accumulate": 2})
+    here = {"processes": 1, "devices": 8}
+    check(SAVED | {"machines": here})
+    check(SAVED | {"machines": here, "config": accumulating}, accumulating)
+    assert capsys.readouterr().err == ""
+    check(SAVED | {"machines": {"processes": 2, "devices": 8}, "config": accumulating}, accumulating)
+    check(SAVED | {"machines": {"processes": 2, "devices": 4}})
+    check(SAVED | {"machines": {"processes": 1, "devices": 4}, "config": accumulating}, accumulating)
+    assert capsys.readouterr().err.splitlines() == [
+        "processes: 2 before, 1 now; devices: 8 before, 8 now. The same clips in the same batches; results equal to "
+        "rounding.",
+        "processes: 2 before, 1 now; devices: 4 before, 8 now. The same clips in the same batches; results equal to "
+        "rounding.",
+        "processes: 1 before, 1 now; devices: 4 before, 8 now. The same clips in the same batches; with "
+        "train.accumulate=2 in other micro-batches, so that results differ.",
+    ]
 
 
 def test_another_config_is_one_error_with_every_change():

@@ -63,10 +63,13 @@ def stop(both: list, workdir: pathlib.Path, step: int) -> int:
 SMOOTH = ("--config.clip.size=48", "--config.clip.short_side=48", "--config.schedule.learning_rate=0.001")
 
 
-def test_two_processes_are_one(tmp_path, manifest):
+def test_two_processes_are_one_and_one_goes_on(tmp_path, manifest):
     two = tmp_path / "two"
     stopped = stop(start_two(two, manifest, *SMOOTH), two, 12)
-    assert_same_run(two, processes.undisturbed(manifest, *SMOOTH), steps=stopped)
+    assert processes.finish([processes.start(two, manifest, *SMOOTH)]) == [0], processes.output(two)
+    said = "processes: 2 before, 1 now; devices: 8 before, 1 now. The same clips in the same batches; results equal"
+    assert said in processes.output(two) and f"Going on from step {stopped} of" in processes.output(two)
+    assert_same_run(two, processes.undisturbed(manifest, *SMOOTH), steps=24)
 
 
 @pytest.mark.slow

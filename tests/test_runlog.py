@@ -8,6 +8,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from jax_video import runlog
+from jax_video.data import remote
 from jax_video.runlog import RunLog
 
 
@@ -114,3 +115,23 @@ def test_other_processes_write_nothing(tmp_path, capsys):
 
 def test_read_of_a_run_that_has_not_begun(tmp_path):
     assert runlog.read(tmp_path / "metrics.jsonl") == []
+
+
+def test_rows_are_in_the_store_before_a_checkpoint_and_now_and_then(store, monkeypatch):
+    workdir = remote.path("gs://bucket/run")
+    log = open_log(workdir)
+    log.row(5, "train", loss=1.5, top1=0.25)
+    log.sync()
+    log.row(6, "train", loss=1.0, top1=0.5)
+    assert [row["step"] for row in runlog.read(workdir / "metrics.jsonl")] == [5]
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 60)
+    log.row(7, "train", loss=0.5, top1=0.75)
+    assert [row["step"] for row in runlog.read(workdir / "metrics.jsonl")] == [5, 6, 7]
+
+    resumed = open_log(workdir, step=5)  # the one before was killed
+    resumed.row(6, "train", loss=1.0, top1=0.5)
+    resumed.close()
+    assert [row["step"] for row in runlog.read(workdir / "metrics.jsonl")] == [5, 6]
+    assert {step for _, step, _ in scalars(store / "bucket" / "run" / "tensorboard")} >= {6}
+    log.close()

@@ -6,16 +6,18 @@ every other line is one video, readable or not.
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import json
+import operator
 import os
-import pathlib
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
+from jax_video.data import remote
 from jax_video.data.video import FrameIndex
 from jax_video.errors import UserError
 
@@ -56,18 +58,22 @@ class Manifest:
 
     name: str
     classes: tuple[str, ...]
-    root: str  # Absolute folder of the videos.
+    root: str  # Absolute folder of the videos; of a packed set also in a store (gs://…).
     videos: tuple[Video, ...]
     flow: str | None = None  # Absolute folder of the videos' stored optical flow; None: it is computed when needed.
     packed: Packed | None = None  # None: the videos are files below the root.
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """SHA-256 of all but `root`, `flow` and `index`: the same data in another folder is the same data."""
-        digest = hashlib.sha256()
-        for line in (json.dumps([_FORMAT, self.name, list(self.classes)], ensure_ascii=False), *map(_row, self.videos)):
-            digest.update(line.encode("utf-8", errors="surrogateescape") + b"\n")
-        return digest.hexdigest()
+        return _hash(self.name, self.classes, map(_row, self.videos))
+
+    def __reduce__(self):
+        """Pickles columns: every worker process gets the set, and 300,000 rows take seconds one by one."""
+        rows = map(operator.attrgetter(*_ALWAYS, "first", "index"), self.videos)
+        *columns, indices = zip(*rows, strict=True) if self.videos else ((),)
+        columns.append([index and _index_values(index) for index in indices])
+        return _from_columns, (self.name, self.classes, self.root, columns, self.flow, self.packed)
 
     def select(self, split: str) -> list[tuple[int, Video]]:
         """The readable videos of a split as (index in `videos`, video)."""
@@ -93,7 +99,7 @@ class Manifest:
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes the file whole or not at all; folders beside or below it are stored relative, so all can move."""
-        path = pathlib.Path(path).absolute()
+        path = remote.absolute(path)
         header = {
             "format": _FORMAT,
             "name": self.name,
@@ -105,13 +111,20 @@ class Manifest:
         }
         if self.packed is not None:
             header["packed"] = self.packed._asdict()
+        # Names of files need not be valid Unicode: surrogateescape carries any bytes through.
+        lines = (
+            f"{line}\n".encode(errors="surrogateescape")
+            for line in (json.dumps(header, ensure_ascii=False), *map(_line, self.videos))
+        )
+        if remote.is_remote(path):  # where a file appears when it is closed
+            with remote.reaching(path):
+                path.write_bytes(b"".join(lines))
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            # Names of files need not be valid Unicode: surrogateescape carries any bytes through.
-            with open(handle, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-                file.write(json.dumps(header, ensure_ascii=False) + "\n")
-                file.writelines(_line(video) + "\n" for video in self.videos)
+            with open(handle, "wb") as file:
+                file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)  # mkstemp gives 0600; a manifest is shared.
@@ -127,13 +140,14 @@ class Manifest:
         Raises:
           UserError: no such file, or not a whole and valid manifest; names the line.
         """
-        path = pathlib.Path(path)
+        path = remote.path(path)
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-                lines = file.read().removesuffix("\n").split("\n")
+            with remote.reaching(path):
+                lines = path.read_bytes().decode(errors="surrogateescape").removesuffix("\n").split("\n")
         except OSError as error:
             raise UserError(
-                f"cannot read the manifest {path} ({error.strerror}); make one with python -m jax_video.prepare"
+                f"cannot read the manifest {path} ({error.strerror or error}); make one with "
+                "python -m jax_video.prepare"
             ) from error
 
         header = {"flow": None, "packed": None} | _parse(path, 1, lines[0])
@@ -154,27 +168,46 @@ class Manifest:
                 "changed: run prepare again"
             )
 
+        # Lines that `write` wrote need no second look; where they are others, it is said which, and what is wrong.
+        texts = (line.partition(_INDEX)[0] + "}" if _INDEX in line else line for line in lines[1:])
+        written = _hash(header["name"], classes, texts) == header["hash"]
         videos = tuple(
-            _video(path, number, _parse(path, number, line), len(classes)) for number, line in enumerate(lines[1:], 2)
+            _video(path, number, _parse(path, number, line), len(classes), check=not written)
+            for number, line in enumerate(lines[1:], 2)
         )
         repeated = [name for name, count in collections.Counter(video.path for video in videos).items() if count > 1]
         if repeated:
             raise UserError(f"{path}: {len(repeated)} videos are listed more than once, e.g. {repeated[0]!r}")
         root, flow = (
-            None if folder is None else str((path.parent / folder).absolute())
-            for folder in (header["root"], header["flow"])
+            None if folder is None else _absolute(folder, path.parent) for folder in (header["root"], header["flow"])
         )
         packed = header["packed"] and _packed(path, header["packed"])
-        manifest = cls(header["name"], classes, root, videos, flow, packed)
-        if manifest.hash != header["hash"]:
+        if not written:
             raise UserError(f"{path}: the content does not match its hash: the file was changed; run prepare again")
-        return manifest
+        return cls(header["name"], classes, root, videos, flow, packed)
 
 
-def _relative(folder: str, parent: pathlib.Path) -> str:
+def _absolute(folder: str, parent: remote.Path) -> str:
+    """What `_relative` made relative."""
+    whole = remote.is_remote(folder) or os.path.isabs(folder)
+    return folder if whole else os.fspath(remote.absolute(parent / folder))
+
+
+def _relative(folder: str, parent: remote.Path) -> str:
     """A folder as the manifest in `parent` stores it."""
-    absolute = pathlib.Path(folder).absolute()
+    absolute = remote.absolute(folder)
     return os.fspath(absolute.relative_to(parent) if absolute.is_relative_to(parent) else absolute)
+
+
+def _hash(name: str, classes: Iterable[str], rows: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in (json.dumps([_FORMAT, name, list(classes)], ensure_ascii=False), *rows):
+        digest.update(line.encode("utf-8", errors="surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+_INDEX = ', "index": '  # Begins the end of a line; inside of a string the quotes would be escaped.
 
 
 def _row(video: Video) -> str:
@@ -182,16 +215,24 @@ def _row(video: Video) -> str:
     row = {key: getattr(video, key) for key in _ALWAYS}
     if video.first:
         row["first"] = video.first
-    return json.dumps(row, ensure_ascii=False)
+    return _encode(row)
 
 
 def _line(video: Video) -> str:
     """A line of the file."""
     row = _row(video)
-    return row if video.index is None else f'{row[:-1]}, "index": {json.dumps(dataclasses.asdict(video.index))}}}'
+    return row if video.index is None else f"{row[:-1]}{_INDEX}{_encode(dataclasses.asdict(video.index))}}}"
 
 
-def _parse(path: pathlib.Path, number: int, line: str) -> dict:
+def _from_columns(
+    name: str, classes: tuple[str, ...], root: str, columns: list[tuple], flow: str | None, packed: Packed | None
+) -> Manifest:
+    *values, indices = columns or [()]
+    indices = (None if index is None else FrameIndex(*index) for index in indices)
+    return Manifest(name, classes, root, tuple(map(Video, *values, indices)) if values else (), flow, packed)
+
+
+def _parse(path: remote.Path, number: int, line: str) -> dict:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
@@ -204,7 +245,7 @@ def _parse(path: pathlib.Path, number: int, line: str) -> dict:
 
 
 def _check_types(
-    path: pathlib.Path, number: int, row: dict, types: dict[str, type], optional: Collection[str] = ()
+    path: remote.Path, number: int, row: dict, types: dict[str, type], optional: Collection[str] = ()
 ) -> None:
     for key, kind in types.items():
         if key not in row:
@@ -231,20 +272,27 @@ _VIDEO_TYPES = {
     "error": str | None,
     "source": str,
     "first": int,
-    "index": dict | None,
+    "index": FrameIndex | None,
 }
+_INDEX_TYPES = {"frames": int, "start": int, "step": int, "keyframes": list}
+_index_values = operator.attrgetter(*_INDEX_TYPES)
 
 
-def _packed(path: pathlib.Path, row: dict) -> Packed:
+def _packed(path: remote.Path, row: dict) -> Packed:
     _check_types(path, 1, row, Packed.__annotations__)
     return Packed(**{key: row[key] for key in Packed._fields})
 
 
-def _video(path: pathlib.Path, number: int, row: dict, classes: int) -> Video:
+def _video(path: remote.Path, number: int, row: dict, classes: int, *, check: bool) -> Video:
+    index = row.get("index")
+    if index is not None:
+        if not isinstance(index, dict):
+            raise UserError(f"{path}:{number}: 'index' is {index!r}, expected dict or null; run prepare again")
+        _check_types(path, number, index, _INDEX_TYPES)
+        row["index"] = FrameIndex(index["frames"], index["start"], index["step"], tuple(index["keyframes"]))
+    if not check:
+        return Video(**row)
     _check_types(path, number, row, _VIDEO_TYPES, optional=("first", "index"))
-    if row.get("index") is not None:
-        _check_types(path, number, row["index"], {"frames": int, "start": int, "step": int, "keyframes": list})
-        row["index"] = FrameIndex(**row["index"] | {"keyframes": tuple(row["index"]["keyframes"])})
     video = Video(**row)
     if video.split not in SPLITS:
         raise UserError(f"{path}:{number}: split is {video.split!r}, expected one of {', '.join(SPLITS)}")

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import tqdm
 
+from jax_video.data import remote
 from jax_video.data.manifest import SPLITS, Manifest, Video
 from jax_video.errors import UserError
 
@@ -59,8 +60,7 @@ def make(
         raise UserError(f"motions: train, val and test must be multiples of {len(CLASSES)}, got {counts}")
     if not 1 <= frames <= 32 or min(width, height) < 2 or width % 2 or height % 2:
         raise UserError(f"motions: expected 1 to 32 frames of even size, got {frames} of {width}x{height}")
-    if folder is None:
-        folder = os.environ.get("JAX_VIDEO_CACHE") or pathlib.Path.home() / ".cache" / "jax_video"
+    folder = remote.cache_folder() if folder is None else folder
     recipe = f"{_VERSION} {train} {val} {test} {frames} {width} {height} {seed}"
     target = pathlib.Path(folder) / f"motions-v{_VERSION}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
     manifest = target / "manifest.jsonl"
@@ -91,11 +91,15 @@ def make(
 def read_manifest(name: str) -> Manifest:
     """What a config's `data.manifest` names: "motions", or a manifest or the folder that `prepare` wrote it into.
 
+    Both may also lie in a store (gs://…).
+
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    path = make() if name == "motions" else pathlib.Path(name)
-    return Manifest.read(path / "manifest.jsonl" if path.is_dir() else path)
+    path = make() if name == "motions" else remote.path(name)
+    with remote.reaching(path):
+        folder = path.is_dir()
+    return Manifest.read(path / "manifest.jsonl" if folder else path)
 
 
 def _make(root: pathlib.Path, counts: dict[str, int], frames: int, width: int, height: int, seed: int) -> None:

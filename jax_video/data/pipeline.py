@@ -19,7 +19,7 @@ from typing import NamedTuple, TypedDict
 import grain
 import numpy as np
 
-from jax_video.data import clips, flow, reader, transforms
+from jax_video.data import clips, flow, reader, remote, transforms
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
@@ -146,7 +146,7 @@ def train_batches(
     videos = manifest.select("train")
     if not videos:
         raise UserError(f"manifest {manifest.name!r} has no readable training video: look at prepare's table.")
-    load = functools.partial(_train_sample, manifest, videos, sampling)
+    load = functools.partial(_train_sample, manifest, np.array([index for index, _ in videos]), sampling)
     samples = grain.MapDataset.range(len(videos)).seed(seed).shuffle().repeat().random_map(load)
     batches = _HostRows(samples, batch, hosts).batch(batch // hosts.count)[first_step:]
     return _iterate(batches, workers)
@@ -215,6 +215,11 @@ def views(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol
 def check_flow(manifest: Manifest, sampling: Sampling) -> None:
     """Raises UserError where clips need flow, and what is stored of it is not all, or of other frames."""
     if "flow" in sampling.streams and manifest.flow is not None:
+        if remote.is_remote(manifest.flow):
+            raise UserError(
+                f"the flow of {manifest.name!r} is in {manifest.flow}, but it is read from local disks only: copy the "
+                "set, its flow included, and give --config.data.manifest the copy."
+            )
         flow.check_made(manifest, sampling.flow_method, sampling.short_side)
         flow.check_stored(manifest)
 
@@ -230,11 +235,12 @@ def _test_size(sampling: Sampling, crop: str, height: int, width: int) -> tuple[
 
 
 def _train_sample(
-    manifest: Manifest, videos: list, sampling: Sampling, position: int, rng: np.random.Generator
+    manifest: Manifest, indices: np.ndarray, sampling: Sampling, position: int, rng: np.random.Generator
 ) -> Batch:
     failed = 0
-    for attempt in range(len(videos)):
-        index, entry = videos[(position + attempt) % len(videos)]
+    for attempt in range(len(indices)):
+        index = int(indices[(position + attempt) % len(indices)])
+        entry = manifest.videos[index]
         wanted = _random_clips(entry, sampling, rng)
         least, most = sampling.jitter or (sampling.short_side,) * 2
         try:
@@ -247,7 +253,7 @@ def _train_sample(
         flip = sampling.flip and rng.random() < 0.5
         streams = _looked_at(streams, wanted, box, (sampling.size,) * 2, flip)
         return _row(streams, entry.label, index, mask=1, failed=failed)
-    raise UserError(f"none of the {len(videos)} training videos in {manifest.root} can be read: has the folder moved?")
+    raise UserError(f"none of the {len(indices)} training videos in {manifest.root} can be read: has the folder moved?")
 
 
 def _test_sample(manifest: Manifest, sampling: Sampling, views: list, rows: list, position: int) -> Batch:
@@ -327,6 +333,10 @@ class _HostRows(grain.MapDataset):
 
     def __init__(self, parent: grain.MapDataset, batch: int, hosts: Hosts):
         super().__init__(parent)
+        if batch % hosts.count:
+            raise UserError(
+                f"a batch of {batch} does not divide among {hosts.count} processes: use a multiple of that."
+            )
         self._batch, self._rows, self._hosts = batch, batch // hosts.count, hosts
 
     def __len__(self) -> int:
@@ -340,10 +350,19 @@ class _HostRows(grain.MapDataset):
         return self._parent[batch * self._batch + self._hosts.index * self._rows + row]
 
 
+def worker_processes() -> int:
+    """How many are best, as measured (RESULTS.md): on two cores threads are, else the training keeps two cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 0 if cores <= 2 else min(32, cores - 2)  # Each takes 300 MB.
+
+
 def _iterate(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
-    """Reads ahead: in threads of this process, or in `workers` processes with one reading thread each."""
-    if workers < 0:
-        raise UserError(f"{workers} workers: expected their number, or 0 to load in the process itself.")
+    """Reads ahead: in threads of this process, or in `workers` processes with one reading thread each; -1: the machine
+    decides."""
+    if workers < -1:
+        raise UserError(f"{workers} workers: expected their number, 0 to load in the process itself, or -1.")
+    if workers == -1:
+        workers = worker_processes()
     threads = 1 if workers else 2
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2)
     dataset = batches.to_iter_dataset(read)

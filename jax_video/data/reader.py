@@ -1,20 +1,45 @@
 """The frames of a data set's videos, wherever they lie: in video files, in folders of pictures, or packed."""
 
 import os
+import shutil
+import sys
 
 import numpy as np
 
-from jax_video.data import packed, video
+from jax_video.data import remote, video
 from jax_video.data.manifest import Manifest, Video
+from jax_video.errors import UserError
 
 
-def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int) -> np.ndarray:
+def check(manifest: Manifest) -> None:
+    """Raises UserError where the frames lie in a store but are not packed; says how much of it will be copied."""
+    if not remote.is_remote(manifest.root):
+        return
+    if manifest.packed is None:
+        raise UserError(
+            f"the videos of {manifest.name!r} are in {manifest.root}, but video files are read from local disks only: "
+            "copy them, or pack the set (python -m jax_video.prepare --pack) and copy the packed folder there."
+        )
+    cache = remote.local_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    print(
+        f"The packed set in {manifest.root} ({remote.size(manifest.root) / 1e9:.1f} GB) is copied to {cache} as it is "
+        f"read ({shutil.disk_usage(cache).free / 1e9:.1f} GB are free there).",
+        file=sys.stderr,
+    )
+
+
+def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int | None) -> np.ndarray:
     """Frames of a video, counted from its own first one: int64 [N], ascending or not -> uint8 [N, H, W, 3], RGB.
+
+    `short_side` None leaves them as large as they are stored.
 
     Raises:
       VideoError: the video cannot be read, or has no such frame.
     """
     if manifest.packed is not None:
+        from jax_video.data import packed  # TFDS, which it needs, takes half a second to import.
+
         return packed.decode(manifest, entry, indices, short_side=short_side)
     path = os.path.join(manifest.root, entry.path)
     index = entry.index or video.FrameIndex(entry.frames)

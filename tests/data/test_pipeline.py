@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import shutil
 
@@ -113,6 +114,49 @@ def test_hosts_hold_contiguous_rows_of_the_global_batch(manifest, count):
     views = two_views(manifest)[:13]  # 16 rows, the last three are padding
     parts = [take_test(manifest, views, batch=8, hosts=host) for host in hosts]
     assert_equal(joined(parts), take_test(manifest, views, batch=8))
+
+
+ONE_FRAME = pipeline.Sampling(frames=1, stride=1, short_side=8, size=8)
+
+
+def of_size(manifest: Manifest, videos: int) -> Manifest:
+    """So many of its training videos, and the others."""
+    train = [entry for _, entry in manifest.select("train")]
+    others = [entry for entry in manifest.videos if entry.split != "train"]
+    return dataclasses.replace(manifest, videos=(*train[:videos], *others))
+
+
+# Sets, batches, hosts: batches that do not divide the set, and one that is larger than it.
+@pytest.mark.parametrize(("size", "batch", "count"), [(1, 2, 2), (5, 4, 2), (7, 6, 3), (13, 4, 4), (16, 8, 2)])
+def test_hosts_share_every_epoch_and_go_on_at_any_step(manifest, size, batch, count):
+    few, hosts = of_size(manifest, size), [pipeline.Hosts(index, count) for index in range(count)]
+    steps = -(-3 * size // batch)  # three epochs
+    parts = [take(steps, few, ONE_FRAME, batch=batch, hosts=host) for host in hosts]
+    assert {len(batch["video"]) for part in parts for batch in part} == {batch // count}
+    rows = np.concatenate([batch["video"] for together in zip(*parts, strict=True) for batch in together])
+    for epoch in rows[: 3 * size].reshape(3, size):
+        assert sorted(epoch) == list(range(size))
+    for step in range(1, steps):
+        for part, host in zip(parts, hosts, strict=True):
+            assert_equal(take(steps - step, few, ONE_FRAME, batch=batch, first_step=step, hosts=host), part[step:])
+
+
+@pytest.mark.parametrize(("views", "batch", "count"), [(1, 4, 4), (7, 2, 2), (8, 4, 2), (16, 6, 3)])
+def test_hosts_share_every_view_in_as_many_batches(manifest, views, batch, count):
+    wanted = two_views(manifest, ONE_FRAME)[:views]
+    hosts = [pipeline.Hosts(index, count) for index in range(count)]
+    parts = [take_test(manifest, wanted, ONE_FRAME, batch=batch, hosts=host) for host in hosts]
+    assert {len(part) for part in parts} == {-(-views // batch)}
+    seen = [batch["video"][batch["mask"] == 1] for together in zip(*parts, strict=True) for batch in together]
+    assert np.concatenate(seen).tolist() == [view.video for view in wanted]
+
+
+def test_a_batch_that_hosts_cannot_share_is_an_error(manifest):
+    hosts = pipeline.Hosts(1, 4)
+    with pytest.raises(UserError, match="a batch of 6 does not divide among 4 processes"):
+        take(1, manifest, batch=6, hosts=hosts)
+    with pytest.raises(UserError, match="a batch of 6 does not divide among 4 processes"):
+        take_test(manifest, two_views(manifest), batch=6, hosts=hosts)
 
 
 def test_a_batch_may_be_one_row(manifest):
@@ -249,8 +293,16 @@ def test_a_manifest_without_training_videos_is_an_error(manifest):
 
 
 def test_a_negative_number_of_workers_is_an_error(manifest):
-    with pytest.raises(UserError, match="-1 workers"):
-        take(1, manifest, workers=-1)
+    with pytest.raises(UserError, match="-2 workers"):
+        take(1, manifest, workers=-2)
+
+
+def test_the_machine_decides_on_workers_where_asked(manifest, monkeypatch):
+    for cores, expected in ((1, 0), (2, 0), (4, 2), (96, 32)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        assert pipeline.worker_processes() == expected
+    monkeypatch.setattr(pipeline, "worker_processes", lambda: 1)
+    assert_equal(take(2, manifest, workers=-1), take(2, manifest))
 
 
 def test_test_rows_come_in_order_and_are_padded(manifest):

@@ -1,0 +1,111 @@
+"""Paths that may lie in an object store: gs://, s3://, az:// or hf://.
+
+Small files are read and written in place. What can only be read as a local file, a shard of a packed set, is copied
+into the cache folder when it is first needed.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+import fsspec
+from etils import epath
+
+from jax_video.errors import UserError
+
+Path = pathlib.Path | epath.Path  # of the second, only what a store can do: no open("a"), no rename at once
+_PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
+
+
+def is_remote(name: str | os.PathLike) -> bool:
+    """Whether it names something in a store."""
+    return "://" in os.fspath(name)
+
+
+def path(name: str | os.PathLike) -> Path:
+    """The path of this name, on a disk or in a store.
+
+    Raises:
+      UserError: there is no such kind of store, or the package that reaches it is not installed.
+    """
+    name = os.fspath(name)
+    if not is_remote(name):
+        return pathlib.Path(name)
+    scheme = name.partition("://")[0]
+    if scheme not in _PACKAGES:
+        raise UserError(f"{name}: expected a local path or one of {', '.join(f'{known}://' for known in _PACKAGES)}")
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        raise UserError(
+            f"{name}: what reaches {scheme}:// is not installed: pip install {_PACKAGES[scheme]}"
+        ) from error
+    return epath.Path(name)
+
+
+def absolute(name: str | os.PathLike) -> Path:
+    """The same from the root of its disk or store."""
+    return path(name) if is_remote(name) else pathlib.Path(name).absolute()
+
+
+@contextlib.contextmanager
+def reaching(name: str | os.PathLike) -> Iterator[None]:
+    """Turns what the packages raise of stores (no network, no rights) into UserError; a missing file stays OSError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(name)) from error
+    except (OSError, UserError):
+        raise
+    except Exception as error:
+        if not is_remote(name):
+            raise
+        raise UserError(f"cannot reach {name}: {type(error).__name__}: {error}") from error
+
+
+def cache_folder() -> pathlib.Path:
+    """Where what can be made again is kept: $JAX_VIDEO_CACHE or ~/.cache/jax_video."""
+    return pathlib.Path(os.environ.get("JAX_VIDEO_CACHE") or pathlib.Path.home() / ".cache" / "jax_video")
+
+
+def local_folder() -> pathlib.Path:
+    """Where `local` keeps its copies."""
+    return cache_folder() / "remote"
+
+
+def size(folder: str) -> int:
+    """Bytes of all that is in a folder of a store, and below it."""
+    with reaching(folder):
+        store, name = fsspec.core.url_to_fs(folder)
+        return store.du(name)
+
+
+def local(name: str) -> str:
+    """A local file of this content: the file itself, or of one in a store a copy, made when it is first asked for.
+
+    Whole or not at all; of several processes that ask at once, one copies and the others wait. A file that has changed
+    in its store is copied anew.
+
+    Raises:
+      OSError: it is not there, or the disk is full.
+      UserError: the store cannot be reached.
+    """
+    if not is_remote(name):
+        return name
+    with reaching(name):
+        store, inside = fsspec.core.url_to_fs(name)
+        version = hashlib.sha256(f"{name} {store.ukey(inside)}".encode()).hexdigest()[:16]
+        target = local_folder() / f"{version}-{os.path.basename(inside)}"
+        if target.exists():
+            return os.fspath(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{target}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it, however this process ends
+            if not target.exists():
+                store.get_file(inside, f"{target}.part")
+                os.replace(f"{target}.part", target)
+        return os.fspath(target)

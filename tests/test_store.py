@@ -1,0 +1,58 @@
+"""A run whose folder is in an object store: all that a run on disk has is there, and a kill at any moment is mended."""
+
+import contextlib
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from orbax.checkpoint._src.path import gcs_utils
+
+from jax_video import evaluate, optimizer, runlog
+from jax_video import train as train_lib
+from jax_video.checkpoint import Checkpoints, read_network, run_folder
+from jax_video.data import motions
+from jax_video.data.manifest import Manifest
+
+
+@pytest.fixture
+def orbax_too(store, monkeypatch):
+    """Orbax writes arrays by a library of its own, which would want a network."""
+
+    def in_folder(path):
+        return {"driver": "file", "path": f"{store}/{str(path).removeprefix('gs://')}"}
+
+    monkeypatch.setattr(gcs_utils, "get_kvstore_for_gcs", in_folder)
+    monkeypatch.setattr(gcs_utils, "is_hierarchical_namespace_enabled", lambda path: False)
+
+
+def test_a_run_in_a_store(tmp_path_factory, store, orbax_too):
+    folder = tmp_path_factory.getbasetemp()
+    manifest = Manifest.read(motions.make(folder, train=16, val=8, test=8, frames=8, width=40, height=32))
+    config = tiny.get_config()
+    config.train.update(epochs=2)
+    config.data.manifest = "motions"
+    mesh = jax.sharding.Mesh(jax.devices()[:1], ("batch",))
+    workdir, there = run_folder("gs://bucket/runs/first"), store / "bucket" / "runs" / "first"
+
+    assert train_lib.train(config, manifest, workdir, mesh)
+    result = evaluate.test(config, manifest, workdir, mesh)
+    assert not train_lib.train(config, manifest, workdir, mesh)
+    assert evaluate.read_result(config, manifest, workdir, mesh) == result
+    assert json.loads((there / "test.json").read_text()) == result
+    files = {"config.json", "metrics.jsonl", "tensorboard", "predictions.jsonl", "confusion.json", "confusion.png"}
+    assert {path.name for path in there.iterdir()} == files | {"checkpoints", "test.json"}
+    assert [(row["step"], row["split"]) for row in runlog.read(workdir / "metrics.jsonl")] == [
+        *((step, "train") for step in range(1, 5)),
+        (4, "val"),
+    ]
+    _, network, meta = read_network(workdir, mesh)
+    assert meta["step"] == 4 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(network))
+
+    (there / "checkpoints" / "4" / "meta" / "metadata").write_text("{}")
+    tx = optimizer.sgd(lambda step: 0.0, **config.optimizer, frozen_norm=False)
+    with contextlib.closing(Checkpoints(workdir, mesh)) as checkpoints:
+        state, _ = train_lib.restore_or_create(config, manifest, checkpoints, tx, mesh)
+    assert int(state.step) == 3
+    assert [path.name[0] for path in (there / "corrupted").iterdir() if path.is_dir()] == ["4"]
