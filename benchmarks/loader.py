@@ -121,11 +121,10 @@ def index(folder: pathlib.Path, least: int) -> Manifest:
 
 def pack(files: Manifest, folder: str, short_side: int) -> Manifest:
     settings = Packed("frames", packed.RECORD_FRAMES, short_side, QUALITY.value)
-    builder = packed.PackedVideos(folder, files, settings)
-    os.makedirs(builder.data_dir)
+    builder = packed.open_folder(folder, files, settings)
     for shard in packed.shards(files, builder.data_dir, settings):
-        assert packed.write_shard(shard) == []
-    return packed.finish(files, builder, {})
+        packed.write_shard(shard)
+    return packed.finish(files, builder, folder)
 
 
 def bare_jpegs(manifest: Manifest) -> Callable[[Video, np.ndarray], np.ndarray]:

@@ -10,35 +10,44 @@ that are new or have changed. SOURCE is one of these, with its own flags:
   list        `path label` in each line: --train_list=FILE --val_list=FILE --test_list=FILE --class_names=FILE
   ucf101, hmdb51, kinetics400, kinetics600, kinetics700, moments
               official lists: --annotations=DIR, and of the first two --split=1
+  tfds:NAME   a set that TFDS has prepared below --videos=DIR, in the format array_record
 
   python -m jax_video.prepare folder --videos=clips --fraction=.1 --out=data/mine
 
 With --flow it stores the optical flow for motion streams as well, below OUT/flow: tvl1 as in the papers, or dis, which
-is far quicker. Two sources need no --videos:
+is far quicker. With --pack it stores all frames as JPEGs, below OUT/packed, a set that loads many times as fast. Two
+sources need no --videos:
 
   # the set that OUT/manifest.jsonl describes: look at its files again, say where they are now, or add its flow
   python -m jax_video.prepare manifest --out=data/ucf101-1 --check=fast
   python -m jax_video.prepare manifest --out=data/ucf101-1 --videos=/elsewhere/UCF-101
   python -m jax_video.prepare manifest --out=data/ucf101-1 --flow=tvl1
+  python -m jax_video.prepare manifest --out=data/ucf101-1 --pack --pack_side=128
   # the embedded set
   python -m jax_video.prepare motions --out=data/motions --flow=dis --flow_side=62
+
+How fast a set loads, where the time goes, and what to change:
+
+  python -m jax_video.prepare --benchmark data/ucf101-1 --clip=16,2,122,112
 """
 
 import contextlib
 import dataclasses
+import datetime
 import inspect
 import os
 import pathlib
 import shlex
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tqdm
 from absl import flags
 
 from jax_video import command
-from jax_video.data import checks, flow, manifest, motions, official, sources, workers
+from jax_video.data import beam, checks, flow, manifest, motions, official, sources, workers
 from jax_video.errors import Stopped, UserError
 
 _VIDEOS = flags.DEFINE_string("videos", None, "Folder of the videos.")
@@ -68,21 +77,35 @@ _FLOW = flags.DEFINE_enum("flow", None, list(flow.METHODS), "Store optical flow,
 _FLOW_SIDE = flags.DEFINE_integer(
     "flow_side", 256, "Short side of the frames it is computed from.", lower_bound=flow.LEAST_SIDE
 )
+_PACK = flags.DEFINE_boolean("pack", False, "Store all frames as JPEGs, in a set of its own below OUT/packed.")
+_PACK_SIDE = flags.DEFINE_integer("pack_side", 256, "Their short side at most; none is enlarged.", lower_bound=1)
+_PACK_QUALITY = flags.DEFINE_integer("pack_quality", 90, "Of these JPEGs.", lower_bound=1, upper_bound=100)
+_BEAM = flags.DEFINE_string(
+    "beam", None, "Run --flow and --pack as an Apache Beam pipeline with these options; '' runs it on this machine."
+)
+_BENCHMARK = flags.DEFINE_string("benchmark", None, "A prepared set whose loading is timed.")
+_CLIP = flags.DEFINE_list("clip", ["16", "2", "122", "112"], "benchmark: frames, stride, short side, crop.")
+_BATCH = flags.DEFINE_integer("batch", 32, "benchmark: clips in a batch.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("benchmark_seconds", 6.0, "How long each of its measurements takes.", lower_bound=0.1)
 
 _PREPARED = ("manifest", "motions")  # Sources whose videos are indexed already.
+_TFDS = "tfds:"  # Before the name of a set of TFDS.
 # A set, the seconds of its videos that are cut out of longer files, and what the user should know.
 _Found = tuple[manifest.Manifest, Mapping[str, tuple[float, float]], Sequence[str]]
 
 
 def main(argv: list[str]) -> None:
+    if _BENCHMARK.value is not None:
+        _benchmark(argv)
+        return
     source, out, settings = _asked(argv)
-    prepared, spans, notes = _prepared(source, out) if source in _PREPARED else _listed(source)
+    prepared, spans, notes = _found(source, out)
     _check_found(prepared)
     _open_folder(out)
 
     doubles = {}
     with _resumable(out):
-        if source not in _PREPARED or _CHECK.value:
+        if _is_looked_at(source):
             prepared, doubles = _check(prepared, spans, out)
         folder = out / "flow"
         if settings:
@@ -96,17 +119,21 @@ def main(argv: list[str]) -> None:
     if all(row.error for row in prepared.videos):
         there = sum(row.error != manifest.MISSING for row in prepared.videos)
         raise UserError(f"none of the {there:,} videos can be read; the reasons are in {out / 'broken.csv'}")
-    if settings:
-        with _resumable(out):
+    with _resumable(out):
+        if settings:
             _store_flow(prepared, settings, out)
+        if _PACK.value:
+            prepared, out = _pack(prepared, out), out / "packed"
     _say_next(source, prepared, settings, out)
 
 
 def _asked(argv: list[str]) -> tuple[str, pathlib.Path, flow.Settings | None]:
     """The source, the folder to write into, and what flow to store; mistakes come to light before any work."""
     known = [*official.SOURCES, *_PREPARED]
-    if len(argv) != 1 or argv[0] not in known:
-        raise UserError(f"expected one source of {', '.join(known)}, got {' '.join(argv) or 'none'}; see --help")
+    if len(argv) != 1 or not (argv[0] in known or argv[0].startswith(_TFDS)):
+        raise UserError(
+            f"expected one source of {', '.join(known)}, {_TFDS}NAME, got {' '.join(argv) or 'none'}; see --help"
+        )
     source = argv[0]
     if _OUT.value is None or (_VIDEOS.value is None and source not in _PREPARED):
         raise UserError("expected --videos=DIR, where the videos are, and --out=DIR, where to write; see --help")
@@ -119,6 +146,34 @@ def _asked(argv: list[str]) -> tuple[str, pathlib.Path, flow.Settings | None]:
             raise UserError(f"--out={out} is the folder of the videos, among which flow has no place; choose another")
         flow.check_settings(out / "flow", settings)
     return source, out, settings
+
+
+def _found(source: str, out: pathlib.Path) -> _Found:
+    if source in _PREPARED:
+        return _prepared(source, out)
+    if source.startswith(_TFDS):
+        return _tfds_set(source.removeprefix(_TFDS))
+    return _listed(source)
+
+
+def _is_looked_at(source: str) -> bool:
+    """Whether the files of a source are checked."""
+    return _CHECK.value is not None or not (source in _PREPARED or source.startswith(_TFDS))
+
+
+def _tfds_set(name: str) -> _Found:
+    """A set whose frames lie in TFDS's records."""
+    _refuse(_source_flags() | {"check": _CHECK.value, "flow": _FLOW.value, "pack": _PACK.value or None}, f"tfds:{name}")
+    from jax_video.data import packed  # TFDS, which it needs, takes half a second to import.
+
+    return packed.tfds_set(name, _VIDEOS.value), {}, ()
+
+
+def _refuse(given: Mapping[str, Any], source: str) -> None:
+    """Flags, by name, that have a value but do not belong to the source, whose videos are known."""
+    strange = [f"--{name}" for name, value in given.items() if value is not None]
+    if strange:
+        raise UserError(f"{' '.join(strange)}: not for {source}, whose videos are known")
 
 
 def _listed(source: str) -> _Found:
@@ -135,17 +190,17 @@ def _prepared(source: str, out: pathlib.Path) -> _Found:
         strange |= {"videos": _VIDEOS.value, "check": _CHECK.value}
     elif _CHECK.value is None and (_RECHECK.value or _MIN_FRAMES.value):
         raise UserError(f"--recheck and --min_frames: {source} is looked at only with --check=fast|full")
-    given = [f"--{name}" for name, value in strange.items() if value is not None]
-    if given:
-        raise UserError(f"{' '.join(given)}: not for {source}, whose videos are known")
+    _refuse(strange, source)
     if source == "motions":
         return manifest.Manifest.read(motions.make()), {}, ()
-    if _FLOW.value is None and _CHECK.value is None and _VIDEOS.value is None:
+    if _FLOW.value is None and _CHECK.value is None and _VIDEOS.value is None and not _PACK.value:
         raise UserError(
-            "nothing to do for a set that is prepared: --flow=METHOD adds its optical flow, --check=fast|full looks at "
-            "its files again, --videos=DIR says where they are now"
+            "nothing to do for a set that is prepared: --flow=METHOD adds its optical flow, --pack its frames as "
+            "JPEGs, --check=fast|full looks at its files again, --videos=DIR says where they are now"
         )
     found = manifest.Manifest.read(out / "manifest.jsonl")
+    if found.packed is not None:
+        raise UserError(f"{out} is a packed set, whose videos are no files: name the set that it was made of")
     if _VIDEOS.value is not None:
         found = _moved(found, pathlib.Path(_VIDEOS.value))
     if _CHECK.value is None:
@@ -274,7 +329,7 @@ def _store_flow(prepared: manifest.Manifest, settings: flow.Settings, out: pathl
         entry = task[2]
         return _TIMEOUT.value * max(1, (entry.first + entry.frames) / 50)
 
-    results = workers.run(tasks, _store_one, workers=_WORKERS.value, timeout=seconds)
+    results = _run(tasks, _store_one, seconds, out)
     done = len(readable) - len(waiting)
     broken = {}
     with tqdm.tqdm(desc="flow", total=len(readable), initial=done, unit=" videos") as progress:
@@ -295,6 +350,84 @@ def _store_flow(prepared: manifest.Manifest, settings: flow.Settings, out: pathl
 
 def _store_one(task: tuple) -> None:
     flow.store(*task)
+
+
+def _pack(prepared: manifest.Manifest, out: pathlib.Path) -> manifest.Manifest:
+    """Writes the shards that are not there yet; the packed set."""
+    from jax_video.data import packed  # TFDS, which it needs, takes half a second to import.
+
+    folder = out / "packed"
+    settings = manifest.Packed("frames", packed.RECORD_FRAMES, _PACK_SIDE.value, _PACK_QUALITY.value)
+    builder = packed.open_folder(folder, prepared, settings)
+    shards = packed.shards(prepared, builder.data_dir, settings)
+    waiting = [shard for shard in shards if not os.path.exists(shard.path)]
+    total, frames = (sum(shard.frames for shard in each) for each in (shards, waiting))
+    if waiting:
+        size, seconds = packed.estimate(prepared, settings)
+        free = shutil.disk_usage(folder).free
+        hours = datetime.timedelta(seconds=round(seconds * frames / _WORKERS.value))
+        print(
+            f"packing {frames:,} frames into {folder}: about {size * frames / 1e9:,.1f} GB, of {free / 1e9:,.0f} GB "
+            f"that are free, in {hours} on this machine"
+        )
+        if size * frames > free:
+            raise UserError(f"{folder} has no room for it: take a smaller --pack_side or --pack_quality, or free some")
+
+    def seconds_for(shard: packed.Shard) -> float:
+        return _TIMEOUT.value * max(1, shard.frames / 1000)
+
+    with tqdm.tqdm(desc="packing", total=total, initial=total - frames, unit=" frames") as progress:
+        for which, reason in _run(waiting, packed.write_shard, seconds_for, folder):
+            if reason is not None:
+                raise UserError(
+                    f"{os.path.basename(waiting[which].path)}: {reason}. One of its videos cannot be decoded any more: "
+                    f"python -m jax_video.prepare manifest --out={out} --check=full --recheck"
+                )
+            progress.update(waiting[which].frames)
+    done = packed.finish(prepared, builder, folder)
+    size = sum(os.path.getsize(shard.path) for shard in shards)
+    print(f"packed: {size / 1e9:,.2f} GB in {len(shards):,} shards in {folder}")
+    lost = {
+        row.path: row.error for row, was in zip(done.videos, prepared.videos, strict=True) if row.error != was.error
+    }
+    for path, reason in list(lost.items())[:10]:
+        print(f"not packed: {path}: {reason}")
+    checks.write_reasons(folder / "broken.csv", done, lost)
+    print()
+    return done
+
+
+def _run(
+    tasks: Iterable, function: Callable[[Any], None], seconds: Callable[[Any], float], folder: pathlib.Path
+) -> Iterator[tuple[int, str | None]]:
+    """Calls a function of a module with each task, in processes here or wherever Apache Beam runs."""
+    if _BEAM.value is None:
+        return workers.run(tasks, function, workers=_WORKERS.value, timeout=seconds)
+    return beam.run(tasks, function, options=_BEAM.value, folder=folder)
+
+
+def _benchmark(argv: list[str]) -> None:
+    if argv:
+        raise UserError(f"--benchmark takes a prepared set, and no source besides: got {' '.join(argv)}")
+    path = pathlib.Path(_BENCHMARK.value)
+    found = manifest.Manifest.read(path / "manifest.jsonl" if path.is_dir() else path)
+    if len(_CLIP.value) != 4 or not all(number.isdecimal() for number in _CLIP.value):
+        raise UserError(f"--clip={','.join(_CLIP.value)}: expected frames, stride, short side and crop: 16,2,122,112")
+    import jax  # For the way to the device; all else here does without.
+
+    from jax_video.data import loading, pipeline
+
+    frames, stride, short_side, size = map(int, _CLIP.value)
+    sampling = pipeline.Sampling(frames=frames, stride=stride, short_side=short_side, size=size)
+    speed = loading.measure(
+        found,
+        sampling,
+        batch=_BATCH.value,
+        transfer=lambda batch: jax.block_until_ready(jax.device_put(batch)),
+        workers=tuple(sorted({0, 1, max(1, _WORKERS.value // 2), _WORKERS.value})),
+        seconds=_SECONDS.value,
+    )
+    print(loading.report(found, sampling, speed))
 
 
 def _say_next(source: str, prepared: manifest.Manifest, settings: flow.Settings | None, out: pathlib.Path) -> None:

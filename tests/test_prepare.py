@@ -7,13 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import commands
 import cv2
 import numpy as np
 import pytest
 from absl.testing import flagsaver
+from preparing import contents, interrupt, run
 
 from jax_video import prepare
 from jax_video.data import flow, motions
@@ -21,19 +21,6 @@ from jax_video.data.manifest import MISSING, Manifest
 from jax_video.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-def run(*arguments, expected=0) -> subprocess.CompletedProcess:
-    """Runs the command as a user does; from another folder, so that nothing rests on the current one."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "jax_video.prepare", *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == expected, done.stderr
-    return done
 
 
 def table(stdout: str) -> dict[str, list[int]]:
@@ -250,46 +237,6 @@ def test_only_broken_videos_is_a_user_error_that_names_the_list(tmp_path):
 def test_it_starts_without_jax():
     code = "import sys, jax_video.prepare; assert not {'jax', 'flax', 'grain', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-
-
-def running(group: int) -> list[str]:
-    """The processes of a group that have not ended."""
-    lines = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in lines.splitlines()]
-    return [args[0] for pgid, stat, *args in rows if int(pgid) == group and not stat.startswith("Z")]
-
-
-def interrupt(how: signal.Signals, when: str, *arguments) -> tuple[int, str, str]:
-    """Runs the command until it says what matches `when`, then ends it: exit code, stdout, stderr."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jax_video.prepare", *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    said = ""
-    while not re.search(when, said[-200:]):  # Until it is in the middle of its work.
-        letter = process.stderr.read(1)
-        said += letter
-        if not letter:
-            process.communicate()
-            pytest.fail(f"it ended before {when}: {said}")
-    if how == signal.SIGINT:
-        os.killpg(process.pid, how)  # As from a terminal.
-    else:
-        process.send_signal(how)
-    stdout, stderr = process.communicate(timeout=30)
-    deadline = time.monotonic() + 10
-    while running(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not running(process.pid)
-    return process.returncode, stdout, stderr
-
-
-def contents(folder: pathlib.Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,10 @@ A set that TFDS holds on disk otherwise, each video in a record of its own, is r
 
 import bisect
 import dataclasses
+import errno
 import functools
 import itertools
+import json
 import os
 import pathlib
 import time
@@ -25,13 +27,15 @@ from array_record.python import array_record_module
 from google.protobuf import message
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jax_video.data import transforms, video
+from jax_video.data import remote, transforms, video
 from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
 from jax_video.errors import UserError, VideoError
 
 RECORD_FRAMES = 8
 _SHARD_RECORDS = 2048  # Some 350 MB and half a minute of work, the most that is done again where packing was stopped.
-PART = ".part"  # Of a shard that is being written.
+_PART = ".part"  # of a shard that is being written
+_FAILED = ".failed"  # of a list beside a shard, while others are written: its videos that cannot be read
+_SETTINGS = "packed.json"
 
 
 class PackedVideos(tfds.core.GeneratorBasedBuilder):
@@ -139,18 +143,48 @@ def _template(folder: str | os.PathLike, split: str) -> tfds.core.ShardedFileTem
     )
 
 
-def write_shard(shard: Shard) -> list[tuple[str, str]]:
+def open_folder(folder: str | os.PathLike, source: Manifest, settings: Packed) -> PackedVideos:
+    """Begins a packed set, or goes on with one; removes what was left half written.
+
+    Raises:
+      UserError: the folder holds a set packed otherwise, or from another manifest.
+    """
+    builder = PackedVideos(folder, source, settings)
+    about = pathlib.Path(folder, _SETTINGS)
+    asked = settings._asdict() | {"manifest": source.hash}
+    if about.exists():
+        found = json.loads(about.read_text(encoding="utf-8"))
+        if found != asked:
+            kept = [
+                f"{key} {found.get(key)} (asked for: {value})"
+                for key, value in asked.items()
+                if found.get(key) != value
+            ]
+            raise UserError(
+                f"{folder} holds a packed set with {', '.join(kept)}: remove that folder to pack anew, or prepare "
+                "into another --out"
+            )
+    os.makedirs(builder.data_dir, exist_ok=True)
+    for left in pathlib.Path(builder.data_dir).glob(f"*{_PART}"):
+        left.unlink()
+    temporary = about.with_name(f".{_SETTINGS}")
+    temporary.write_text(json.dumps(asked) + "\n", encoding="utf-8")
+    temporary.replace(about)
+    return builder
+
+
+def write_shard(shard: Shard) -> None:
     """Decodes, resizes, encodes and writes the records of one shard, whole or not at all.
 
-    Returns:
-      (path, reason) of the videos that cannot be read to the end of their parts; records from there on have no frames.
+    A video that cannot be read to the end of its part has no frames from there on, and is noted for `finish`.
 
     Raises:
       OSError: the file cannot be written.
     """
-    encode = features(shard.classes).serialize_example
-    failures = []
-    temporary = f"{shard.path}{PART}"
+    described = features(shard.classes)
+    serializer = tfds.core.ExampleSerializer(described.get_serialized_info())
+    failures = {}
+    temporary = f"{shard.path}{_PART}"
     try:
         writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,uncompressed")  # JPEGs are packed.
         try:
@@ -163,20 +197,23 @@ def write_shard(shard: Shard) -> list[tuple[str, str]]:
                         "first": first,
                         "frames": list(itertools.islice(jpegs, RECORD_FRAMES)),
                     }
-                    writer.write(encode(example))
+                    found = serializer.get_tf_example(described.encode_example(example))
+                    writer.write(found.SerializeToString(deterministic=True))  # The same set is the same bytes.
         finally:
             if writer.is_open():
                 writer.close()
     except BaseException as error:
         pathlib.Path(temporary).unlink(missing_ok=True)
         if isinstance(error, RuntimeError):  # ArrayRecord's; "write() failed: No space left on device; writing ..."
-            raise OSError(f"cannot write {shard.path}: {error}") from error
+            raise OSError(errno.EIO, str(error), shard.path) from error
         raise
+    if failures:
+        with open(f"{shard.path}{_FAILED}", "w", encoding="utf-8") as file:
+            json.dump(failures, file)
     os.replace(temporary, shard.path)
-    return failures
 
 
-def _jpegs(root: str, part: Part, settings: Packed, failures: list[tuple[str, str]]) -> Iterator[bytes]:
+def _jpegs(root: str, part: Part, settings: Packed, failures: dict[str, str]) -> Iterator[bytes]:
     """The frames of a part; from where the video fails on none, and a note of it."""
     entry, quality = part.entry, (cv2.IMWRITE_JPEG_QUALITY, settings.quality)
     count = 0
@@ -193,7 +230,7 @@ def _jpegs(root: str, part: Part, settings: Packed, failures: list[tuple[str, st
         if count < part.end - part.start:
             raise VideoError(entry.path, f"only {part.start + count} of {entry.frames} frames decode")
     except VideoError as error:
-        failures.append((entry.path, error.reason))
+        failures[entry.path] = error.reason
 
 
 def estimate(source: Manifest, settings: Packed, budget: float = 3.0) -> tuple[float, float]:
@@ -209,35 +246,50 @@ def estimate(source: Manifest, settings: Packed, budget: float = 3.0) -> tuple[f
     size = frames = 0
     for entry in entries[:: max(1, len(entries) // 32)]:
         part = Part(entry, 0, min(entry.frames, 2 * RECORD_FRAMES))
-        jpegs = list(_jpegs(source.root, part, settings, []))
+        jpegs = list(_jpegs(source.root, part, settings, {}))
         size, frames = size + sum(map(len, jpegs)), frames + len(jpegs)
         if time.monotonic() - began > budget:
             break
     return size / max(1, frames), (time.monotonic() - began) / max(1, frames)
 
 
-def finish(source: Manifest, builder: PackedVideos, failures: dict[str, str]) -> Manifest:
-    """Describes the written shards for TFDS; the manifest of the packed set, in the same order as the one it is of.
+def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -> Manifest:
+    """Describes the written shards for TFDS, and writes and returns the manifest of the packed set.
 
-    Args:
-      source: what was packed.
-      builder: whose folder holds all shards.
-      failures: {path: why} of the videos that could not be read to their ends.
+    It has the videos of the one it is of, in the same order. Where it stands already, nothing is left to do.
     """
-    first, infos = {}, []
-    for split, entries, starts, count in _layout(source):
-        first |= {entry.path: start * RECORD_FRAMES for entry, start in zip(entries, starts.tolist(), strict=False)}
-        template = _template(builder.data_dir, split)
-        files = [template.sharded_filepath(shard_index=i, num_shards=count) for i in range(count)]
-        lengths = [min(_SHARD_RECORDS, int(starts[-1]) - i * _SHARD_RECORDS) for i in range(count)]
-        size = sum(os.path.getsize(file) for file in files)
-        infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template))
-    builder.info.set_splits(tfds.core.SplitDict(infos))
-    builder.info.write_to_directory(builder.data_dir)
-    rows = [_packed_row(row, first, failures) for row in source.videos]
-    return dataclasses.replace(
-        source, root=os.path.abspath(builder.data_dir), videos=tuple(rows), packed=builder.settings
-    )
+    path = pathlib.Path(folder, "manifest.jsonl")
+    notes = list(pathlib.Path(builder.data_dir).glob(f"*{_FAILED}"))
+    if path.exists():
+        done = Manifest.read(path)
+    else:
+        failures = {}
+        for note in notes:
+            failures |= json.loads(note.read_text(encoding="utf-8"))
+        infos = [
+            _split_info(builder.data_dir, split, int(starts[-1]), count) for split, _, starts, count in _layout(source)
+        ]
+        builder.info.set_splits(tfds.core.SplitDict(infos))
+        builder.info.write_to_directory(builder.data_dir)
+        first = {
+            entry.path: start * RECORD_FRAMES
+            for _, entries, starts, _ in _layout(source)
+            for entry, start in zip(entries, starts.tolist(), strict=False)
+        }
+        rows = tuple(_packed_row(row, first, failures) for row in source.videos)
+        root = os.path.abspath(builder.data_dir)
+        done = dataclasses.replace(source, root=root, videos=rows, packed=builder.settings)
+        done.write(path)
+    for note in notes:
+        note.unlink()
+    return done
+
+
+def _split_info(folder: str | os.PathLike, split: str, records: int, shards: int) -> tfds.core.SplitInfo:
+    template = _template(folder, split)
+    size = sum(os.path.getsize(file) for file in template.sharded_filepaths(shards))
+    lengths = [min(_SHARD_RECORDS, records - number * _SHARD_RECORDS) for number in range(shards)]
+    return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
 
 
 def _packed_row(row: Video, first: dict[str, int], failures: dict[str, str]) -> Video:
@@ -250,16 +302,29 @@ def _packed_row(row: Video, first: dict[str, int], failures: dict[str, str]) -> 
     return dataclasses.replace(row, frames=0, fps=0.0, width=0, height=0, first=0, error=failures[row.path])
 
 
-def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int) -> np.ndarray:
+def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int | None) -> np.ndarray:
     """Frames of a packed video: int64 [N] -> uint8 [N, H, W, 3], RGB; only these are decoded.
+
+    `short_side` None leaves them in the size in which they are packed.
 
     Raises:
       VideoError: its records cannot be read, or are another video's.
     """
+    shape = None if short_side is None else transforms.resized(entry.height, entry.width, short_side)
+    images = {}
+    for place, picture in pictures(manifest, entry, indices).items():
+        image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise VideoError(entry.path, f"its packed frame {place} is no picture")
+        images[place] = image if shape is None else transforms.resize(image[None], shape)[0]
+    return np.stack([images[place] for place in indices.tolist()])
+
+
+def pictures(manifest: Manifest, entry: Video, indices: np.ndarray) -> dict[int, bytes]:
+    """The encoded frames of a packed video at these places. Raises as `decode` does."""
     size = manifest.packed.record_frames
     split = entry.split if size else entry.path.partition("/")[0]
-    shape = transforms.resized(entry.height, entry.width, short_side)
-    images, read = {}, None
+    found, read = {}, None
     try:
         for place in np.unique(indices).tolist():
             number, within = divmod(entry.first + place, size) if size else (entry.first, place)
@@ -267,18 +332,10 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
                 read, example = number, _read(manifest.root, split, number)
                 if size and example["video"].bytes_list.value[0] != _encoded(entry.path):
                     raise ValueError(f"record {number} of {split} is another video's: pack the set again")
-                pictures = example[manifest.packed.feature].bytes_list.value
-            images[place] = transforms.resize(_image(pictures[within])[None], shape)[0]
+            found[place] = example[manifest.packed.feature].bytes_list.value[within]
     except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:
         raise VideoError(entry.path, f"its packed frames cannot be read ({error})") from error
-    return np.stack([images[place] for place in indices.tolist()])
-
-
-def _image(data: bytes) -> np.ndarray:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise ValueError("a frame is no picture")
-    return image
+    return found
 
 
 def _read(folder: str, split: str, number: int):
@@ -301,7 +358,7 @@ def _files(folder: str, split: str) -> tuple[list[str], list[int]]:
 
 @functools.lru_cache(maxsize=128)  # A process may not open all the shards of a large set.
 def _reader(path: str) -> array_record_module.ArrayRecordReader:
-    return array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
+    return array_record_module.ArrayRecordReader(remote.local(path), "readahead_buffer_size:0,max_parallelism:0")
 
 
 def _encoded(path: str) -> bytes:
@@ -342,7 +399,7 @@ def tfds_set(name: str, data_dir: str | os.PathLike) -> Manifest:
             f"array_record. Where TensorFlow is: python -m tensorflow_datasets.scripts.convert_format "
             f"--dataset_dir={builder.data_dir} --out_file_format=array_record --out_path=DIR"
         )
-    feature = _pictures(name, info.features)
+    feature = _video_feature(name, info.features)
     labels = [key for key, value in info.features.items() if isinstance(value, tfds.features.ClassLabel)]
     classes = tuple(info.features[labels[0]].names) if labels else ()
     folder = os.path.abspath(builder.data_dir)
@@ -359,7 +416,7 @@ def tfds_set(name: str, data_dir: str | os.PathLike) -> Manifest:
     return Manifest(name, classes, folder, tuple(rows), packed=Packed(feature))
 
 
-def _pictures(name: str, described: tfds.features.FeaturesDict) -> str:
+def _video_feature(name: str, described: tfds.features.FeaturesDict) -> str:
     """The feature that is a video."""
     found = [
         key
@@ -373,10 +430,10 @@ def _pictures(name: str, described: tfds.features.FeaturesDict) -> str:
 
 def _tfds_row(split: str, number: int, pictures: Sequence[bytes], label: int) -> Video:
     path = f"{split}/{number}"
-    try:
-        height, width, _ = _image(pictures[0]).shape
-    except (ValueError, IndexError):
+    image = cv2.imdecode(np.frombuffer(pictures[0], np.uint8), cv2.IMREAD_COLOR) if pictures else None
+    if image is None:
         return Video(path, None if label < 0 else label, _SPLITS[split], 0, 0.0, 0, 0, "no readable frame", path)
+    height, width, _ = image.shape
     return Video(
         path, None if label < 0 else label, _SPLITS[split], len(pictures), 0.0, width, height, None, path, first=number
     )

@@ -1,0 +1,70 @@
+"""Runs of `python -m jax_video.prepare` as processes of their own, which can be interrupted and killed."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+import pytest
+from conftest import ROOT
+
+PREPARE = ("-m", "jax_video.prepare")
+TFDS = "ignore:label() is deprecated:DeprecationWarning"  # Of TFDS 4.9 under protobuf 6.33, as in pyproject.toml.
+
+
+def run(*arguments, expected: int = 0, program: Sequence[str] = PREPARE) -> subprocess.CompletedProcess:
+    """Runs the command as a user does; from another folder, so that nothing rests on the current one."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-W", TFDS, *program, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == expected, done.stderr
+    return done
+
+
+def running(group: int) -> list[str]:
+    """The processes of a group that have not ended."""
+    lines = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in lines.splitlines()]
+    return [args[0] for pgid, stat, *args in rows if int(pgid) == group and not stat.startswith("Z")]
+
+
+def interrupt(how: signal.Signals, when: str, *arguments, program: Sequence[str] = PREPARE) -> tuple[int, str, str]:
+    """Runs the command until it says what matches `when`, then ends it: exit code, stdout, stderr."""
+    process = subprocess.Popen(
+        [sys.executable, *program, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    said = ""
+    while not re.search(when, said[-200:]):  # Until it is in the middle of its work.
+        letter = process.stderr.read(1)
+        said += letter
+        if not letter:
+            process.communicate()
+            pytest.fail(f"it ended before {when}: {said}")
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # As from a terminal.
+    else:
+        process.send_signal(how)
+    stdout, stderr = process.communicate(timeout=30)
+    deadline = time.monotonic() + 10
+    while running(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not running(process.pid)
+    return process.returncode, stdout, stderr
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    """All files of a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
