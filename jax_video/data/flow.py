@@ -14,13 +14,14 @@ import os
 import pathlib
 import shlex
 import tempfile
+import tokenize
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from jax_video.data import reader, transforms, video
+from jax_video.data import frames, reader, transforms, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
@@ -151,6 +152,8 @@ def _read_runs(path: str, runs: list[list[int]], frames: int, size: tuple[int, i
         with open(path, "rb") as file:
             for run in runs:
                 ends = places[run[0] : run[-1] + 2].tolist()
+                if ends != sorted(ends) or ends[0] < 0 or ends[-1] > os.path.getsize(path):
+                    raise ValueError("its index is damaged")
                 file.seek(ends[0])
                 data = file.read(ends[-1] - ends[0])
                 for start, end in itertools.pairwise(ends):
@@ -183,17 +186,24 @@ def _places(path: str) -> np.ndarray:
       OSError, ValueError: there is no such file, or it is another one.
     """
     try:
-        return np.load(path, mmap_mode="r")
+        places = np.load(path, mmap_mode="r")
     except EOFError as error:
         raise ValueError("empty") from error
+    except (SyntaxError, tokenize.TokenError) as error:  # NumPy takes the header for Python.
+        raise ValueError("its index is damaged") from error
+    if places.dtype != np.int64 or places.ndim != 1:
+        raise ValueError(f"its index is {places.dtype} {list(places.shape)}")
+    return places
 
 
 def _from_jpeg(path: str, jpeg: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """One field, uint8 [H, W, 2]."""
-    both = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE) if jpeg.size else None
     height = size[0] + -size[0] % _BLOCK
-    if both is None or both.shape != (2 * height, size[1]):
-        found = "no picture" if both is None else f"{both.shape[1]}x{both.shape[0] // 2}"
+    shape = (2 * height, size[1])
+    claimed = frames.picture_size(jpeg.tobytes())  # If it is damaged, of any size.
+    both = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE) if claimed == shape else None
+    if both is None:
+        found = "no picture" if claimed in (shape, (0, 0)) else f"{claimed[1]}x{claimed[0] // 2}"
         raise VideoError(path, f"its flow is damaged: {found} for a field of {size[1]}x{height}")
     return both.reshape(2, height, size[1])[:, : size[0]].transpose(1, 2, 0)
 

@@ -19,7 +19,8 @@ EXTENSIONS = frozenset((".jpg", ".jpeg", ".png"))
 _PICTURE = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]+)\.(?:jpe?g|png)", re.IGNORECASE)
 _FLOW = re.compile(r"(?:flow_)?[xy]_", re.IGNORECASE)  # The prefixes of optical flow, which other tools store beside.
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # How they begin.
-_MOST_PIXELS = 2**25  # As many as 8K video has; a damaged header can claim any number.
+MOST_PIXELS = 2**25  # As many as 8K video has; a damaged header can claim any number.
+_MOST_STRETCH = 32  # Longer ones would become very long when their short side becomes that of others.
 
 
 class Facts(NamedTuple):
@@ -29,6 +30,16 @@ class Facts(NamedTuple):
     fps: float
     width: int
     height: int
+
+
+def check_shape(path: str | os.PathLike, width: int, height: int) -> None:
+    """Raises VideoError for frames so large or so long that they take memory without measure; 0 is not known."""
+    if width * height > MOST_PIXELS or 0 < _MOST_STRETCH * min(width, height) < max(width, height):
+        raise VideoError(
+            path,
+            f"strange size: frames of {width}x{height}; expected at most {MOST_PIXELS:,} pixels, and no side more than "
+            f"{_MOST_STRETCH} times as long as the other",
+        )
 
 
 def is_video(names: Iterable[str]) -> bool:
@@ -127,9 +138,8 @@ def _read(path: str | os.PathLike, name: str) -> np.ndarray:
         raise VideoError(path, f"unreadable picture: {name} ({'not a JPEG or PNG' if data else 'empty file'})")
     if not _is_whole(data):  # OpenCV makes up the rest of a truncated one.
         raise VideoError(path, f"unreadable picture: {name} (truncated)")
-    height, width = _size(data)
-    if height * width > _MOST_PIXELS:
-        raise VideoError(path, f"unreadable picture: {name} (it claims to have {width}x{height} pixels)")
+    height, width = picture_size(data)
+    check_shape(path, width, height)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (cv2.error, MemoryError):
@@ -149,7 +159,7 @@ def _is_whole(data: bytes) -> bool:
     return place + 12 <= len(data)
 
 
-def _size(data: bytes) -> tuple[int, int]:
+def picture_size(data: bytes) -> tuple[int, int]:
     """Height and width as the header of a JPEG or PNG has them; 0 where it has none."""
     if data.startswith(_PNG):
         return int.from_bytes(data[20:24]), int.from_bytes(data[16:20])

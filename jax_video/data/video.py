@@ -60,11 +60,14 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
     if os.path.isdir(path):
         return VideoInfo(*frames.probe(path, full=full))
     end = span[1] if span else math.inf
-    rows = []  # of the packets
+    rows = []  # of the packets that are shown
+    hidden = 0  # packets before a cut, which only help to decode what comes after it
     times, seconds = [], []  # of the frames that were decoded: timestamps, and what they mean
     with _opened(path) as (container, stream):
-        for packet in container.demux(stream):
-            if packet.size > 0 and not packet.is_discard:  # The last packet is empty: it flushes the decoder.
+        for packet in _demux(container, stream):
+            if packet.is_discard:
+                hidden += 1
+            elif packet.size > 0:  # The last packet is empty: it flushes the decoder.
                 rows.append(_packet_row(packet))
             if times and (not full or seconds[-1] >= end):
                 continue
@@ -76,8 +79,9 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
             for frame in decoded:
                 if not times:
                     first = frame
-                    height, width, _ = _rgb(frame, av.video.reformatter.VideoReformatter()).shape
                 _check_size(path, frame, first, len(times))
+                if not times:
+                    height, width, _ = _rgb(frame, av.video.reformatter.VideoReformatter()).shape
                 times.append(_MISSING if frame.pts is None else frame.pts)
                 seconds.append(frame.time or 0.0)
         duration = (container.duration or 0) / av.time_base
@@ -87,13 +91,18 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
         index = packets and _frame_index(container, stream, packets)
         if not full and times:
             times = np.sort([time for time, *_ in rows]) if packets is None else packets.times
+            if stream.codec_context.name == "mpeg4" and stream.codec_context.has_b_frames:
+                times = times[:-1]  # DivX puts two frames into one packet, and an empty one at the end.
             seconds = (times * float(stream.time_base)).tolist()
+    promised -= hidden
     if promised - len(rows) > _TOLERATED_MISSING_FRAMES:
         raise VideoError(path, f"truncated: the header promises {promised} frames, the file holds {len(rows)}")
     if not len(times):
         raise VideoError(path, "no frames: the video stream is empty")
+    if full and span is None and promised - len(times) > _TOLERATED_MISSING_FRAMES:
+        raise VideoError(path, f"damaged: only {len(times)} frames decode of {promised} that the header promises")
     latest = max(seconds)
-    if promised == 0 and latest < min(end, 0.9 * duration - 1):  # Matroska says how long; sound may last a little more.
+    if promised <= 0 and latest < min(end, 0.9 * duration - 1):  # Matroska says how long; sound may last a little more.
         raise VideoError(path, f"truncated: the header promises {duration:.1f} s, the frames end at {latest:.1f} s")
     if index and not (np.array_equal(packets.times[: len(times)], times) and (span or len(times) == len(rows))):
         index = None  # Not every packet gives one frame.
@@ -123,11 +132,11 @@ def _is_reached(container: av.container.InputContainer, stream: av.VideoStream, 
 
     An AVI file's timestamps come from its index, and after a seek from another part of it, which may disagree.
     """
-    ends = [*packets.times[packets.keyframes[1:]].tolist(), None]
-    for time, end in zip(packets.times[packets.keyframes].tolist(), ends, strict=True):
+    times = packets.times[packets.keyframes].tolist()
+    for time, end in itertools.pairwise([*times, None]):
         container.seek(time, stream=stream)
         arrived = False
-        for packet in container.demux(stream):
+        for packet in _demux(container, stream):
             if packet.size == 0:
                 break
             if not packets.holds(packet) or (not arrived and packet.pts != time):
@@ -137,7 +146,7 @@ def _is_reached(container: av.container.InputContainer, stream: av.VideoStream, 
                 break
         if not arrived:
             return False
-    return len(packets.keyframes) > 0
+    return bool(times)
 
 
 def decode(
@@ -200,7 +209,7 @@ def frames_in_order(
             decoded = (frame for frame in decoded if frame.pts >= time)  # Not those that need what stands before.
             skipped = first - keyframe
         else:
-            decoded = container.decode(stream)
+            decoded = _decode_all(container, stream)
         for count, frame in enumerate(decoded):
             if count == 0:
                 start = frame
@@ -227,7 +236,7 @@ def _decode_in_order(
     images = {}
     count = 0
     with _opened(path) as (container, stream):
-        for frame in container.decode(stream):
+        for frame in _decode_all(container, stream):
             if count == 0:
                 first = frame
             _check_size(path, frame, first, count)
@@ -245,16 +254,20 @@ def _decode_by_seeking(
     """Decodes from the keyframe before each wanted frame; None where that cannot be shown to give the same frames."""
     if wanted[-1] >= index.frames:
         return None
-    images = {}
+    images, first = {}, None
     try:
         # A decoder hides damage behind what it decoded before, so after a seek it would hide it differently: explode.
         with _opened(path, err_detect="explode") as (container, stream):
             packets = _packets_of(index) if index.step else _known_packets_of(path).read(container, stream)
-            if packets is None or len(packets.times) != index.frames or wanted[0] < packets.keyframes[0]:
+            if packets is None or len(packets.times) != index.frames:
                 return None
+            if not len(packets.keyframes) or wanted[0] < packets.keyframes[0]:
+                return None  # As in a file that was cut between two keyframes.
             for keyframe, places in _runs(wanted, packets.keyframes.tolist()):
                 missing = {int(packets.times[place]): place for place in places}
                 for frame in _decode_from(container, stream, int(packets.times[keyframe]), packets, missing.keys()):
+                    first = first or frame
+                    _check_size(path, frame, first, 0)
                     if (place := missing.pop(frame.pts, None)) is not None:
                         images[place] = image(frame)
                 if missing:
@@ -295,7 +308,7 @@ def _decode_from(
     skips = wanted is not None and decoder.name in _SKIPPING
     container.seek(time, stream=stream)
     arrived = False
-    for packet in container.demux(stream):
+    for packet in _demux(container, stream):
         if packet.size > 0:
             if packet.pts is None or not packets.holds(packet) or (not arrived and packet.pts > time):
                 return
@@ -342,7 +355,7 @@ class _KnownPackets:
             if not self._known:
                 rows = (
                     _packet_row(packet)
-                    for packet in container.demux(stream)
+                    for packet in _demux(container, stream)
                     if packet.size > 0 and not packet.is_discard
                 )
                 self._packets = _sorted_packets(np.fromiter(rows, _PACKET))
@@ -386,6 +399,9 @@ def _sorted_packets(rows: np.ndarray) -> _Packets | None:
     return _Packets(times, np.flatnonzero(rows["keyframe"]), rows["place"].copy())
 
 
+_LIMITS = {"max_pixels": str(frames.MOST_PIXELS)}  # Of decoders, which may find another size than the header's.
+
+
 @contextlib.contextmanager
 def _opened(
     path: str | os.PathLike, **decoder_options: str
@@ -401,7 +417,7 @@ def _opened(
         # `file:` keeps a colon in a name from being read as a protocol; the whitelist keeps a playlist that calls
         # itself .mp4 from reaching into the network.
         with av.open(
-            f"file:{os.fspath(path)}", metadata_errors="ignore", options={"protocol_whitelist": "file"}
+            f"file:{os.fspath(path)}", metadata_errors="ignore", options={"protocol_whitelist": "file", **_LIMITS}
         ) as container:
             stream = container.streams.best("video")
             if stream is None:
@@ -410,12 +426,24 @@ def _opened(
             if stream.codec_context is None:
                 raise VideoError(path, "its video codec is unknown")
             stream.codec_context.thread_count = 1  # Parallel over videos: more threads here would fight over cores.
-            stream.codec_context.options = decoder_options
+            stream.codec_context.options = _LIMITS | decoder_options
             yield container, stream
     except av.FFmpegError as error:
         raise VideoError(path, f"not a readable video ({error.strerror})") from error
     except (OSError, MemoryError) as error:
         raise VideoError(path, f"cannot be read ({error})") from error
+
+
+def _demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The packets of a stream."""
+    # Where other streams begin in the middle of a file, PyAV may look for one that it does not have, after our last.
+    with contextlib.suppress(IndexError):
+        yield from container.demux(stream)
+
+
+def _decode_all(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    for packet in _demux(container, stream):
+        yield from packet.decode()
 
 
 def _rgb(frame: av.VideoFrame, reformatter: av.video.reformatter.VideoReformatter) -> np.ndarray:
@@ -425,8 +453,10 @@ def _rgb(frame: av.VideoFrame, reformatter: av.video.reformatter.VideoReformatte
 
 
 def _check_size(path: str | os.PathLike, frame: av.VideoFrame, first: av.VideoFrame, index: int) -> None:
+    if frame is first:
+        frames.check_shape(path, frame.width, frame.height)
     if (frame.width, frame.height) != (first.width, first.height):
         raise VideoError(
             path,
-            f"frames change size from {first.width}x{first.height} to {frame.width}x{frame.height} at frame {index}",
+            f"frames change size: from {first.width}x{first.height} to {frame.width}x{frame.height} at frame {index}",
         )

@@ -144,5 +144,5 @@ def test_a_picture_of_no_possible_size_is_not_decoded(extension, place, size, tm
     place = place or data.index(b"\xff\xc0") + 5
     data[place : place + 2 * size] = (60000).to_bytes(size) * 2
     (path / f"1{extension}").write_bytes(data)
-    with pytest.raises(VideoError, match=r"unreadable picture: 1.* \(it claims to have 60000x60000 pixels\)"):
+    with pytest.raises(VideoError, match="strange size: frames of 60000x60000; expected at most"):
         frames.probe(path, full=False)

@@ -337,8 +337,51 @@ def test_frames_that_change_size_are_an_error(tmp_path):
     parts = [write(tmp_path / "1.h264", moving_bars(4)), write(tmp_path / "2.h264", moving_bars(4)[:, :32, :32])]
     path = tmp_path / "a.h264"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.raises(VideoError, match="change size from 64x48 to 32x32 at frame 4"):
+    with pytest.raises(VideoError, match="change size: from 64x48 to 32x32 at frame 4"):
         video.probe(path)
+
+
+def test_frames_that_change_size_are_not_one_clip(tmp_path):
+    """Nor where a file was looked at fast, which does not come to the change."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for part, frames in enumerate((moving_bars(12), moving_bars(12)[:, :32, :32])):
+            encoder = av.CodecContext.create("libx264", "w")
+            encoder.height, encoder.width, encoder.pix_fmt = *frames.shape[1:3], "yuv420p"
+            encoder.time_base, encoder.options = fractions.Fraction(1, 25), {"bf": "0"}
+            pictures = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames]
+            for time, picture in enumerate(pictures, start=12 * part):
+                picture.pts, picture.time_base = time, fractions.Fraction(1, 25)
+            for packet in (packet for picture in [*pictures, None] for packet in encoder.encode(picture)):
+                packet.stream = stream
+                container.mux(packet)
+    with pytest.raises(VideoError, match="frames change size: from 64x48 to 32x32 at frame 12"):
+        video.probe(path)
+    index = video.probe(path, full=False).index
+    assert index.keyframes == (0, 12)
+    assert video.decode(path, [11, 3], index=index).shape == (2, 48, 64, 3)
+    with pytest.raises(VideoError, match="frames change size: from 64x48 to 32x32 at frame 12"):
+        video.decode(path, [11, 12], index=index, short_side=16)
+
+
+@pytest.mark.parametrize("width, height, reason", [(6000, 6000, "damaged|not a readable"), (16, 1024, "strange size")])
+def test_frames_that_would_take_memory_without_measure_are_an_error(width, height, reason, tmp_path):
+    path = write(tmp_path / "a.mkv", np.zeros((1, height, width, 3), np.uint8), codec="ffv1", pix_fmt="gray")
+    for call in (video.probe, lambda path: video.decode(path, [0], short_side=16)):
+        with pytest.raises(VideoError, match=reason):
+            call(path)
+
+
+def test_a_file_without_keyframes_is_decoded_in_order(tmp_path):
+    path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
+    expected = video.decode(path, [3, 30])
+    data = bytearray(path.read_bytes())
+    place = data.index(b"stss") + 8  # How many keyframes are listed.
+    data[place : place + 4] = bytes(4)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(video.decode(path, [3, 30], index=video.probe(path).index), expected)
 
 
 def test_the_exception_survives_pickling():
@@ -376,3 +419,49 @@ def test_damaged_bytes_give_frames_or_a_video_error(which, seed, flips, cut, ori
             assert error.reason
         else:
             assert decoded.shape == (2, info.height, info.width, 3)
+
+
+def test_a_fast_look_sees_what_decoding_finds(test_data):
+    for path in real_files(test_data):
+        assert video.probe(path, full=False) == video.probe(path), path
+
+
+def test_a_part_of_a_file_by_seconds(tmp_path):
+    path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
+    whole = video.probe(path)
+    for full in (True, False):
+        part = video.probe(path, span=(0.4, 1.0), full=full)  # at 25 frames a second
+        assert (part.first, part.frames, part.index) == (10, 15, whole.index)
+        rest = video.probe(path, span=(1.2, 99.0), full=full)
+        assert (rest.first, rest.frames) == (30, FRAMES - 30)
+        with pytest.raises(VideoError, match=r"too short: no frame from 10 to 20 s, the last is at 1\.\d s"):
+            video.probe(path, span=(10.0, 20.0), full=full)
+
+
+def test_what_comes_after_a_part_need_not_decode(tmp_path):
+    path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
+    part = video.probe(path, span=(0.0, 0.4))
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        last = [packet for packet in container.demux(video=0) if packet.size][-1]
+        data[last.pos : last.pos + last.size] = bytes(last.size)
+    path.write_bytes(data)
+    assert video.probe(path, span=(0.0, 0.4)) == part
+
+
+def test_packets_before_a_cut_are_no_frames(tmp_path):
+    """Cut without encoding it anew, an MP4 keeps what is needed from the keyframe on, and says that it is not shown."""
+    path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
+    with av.open(str(path)) as source, av.open(str(tmp_path / "cut.mp4"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.pts is not None:
+                shift = int(0.28 / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = stream
+                target.mux(packet)
+    info = video.probe(tmp_path / "cut.mp4")
+    assert info.frames == FRAMES - 7 and video.probe(tmp_path / "cut.mp4", full=False).frames == info.frames
+    expected = video.decode(path, range(7, FRAMES))
+    for place in (0, 3, 20, info.frames - 1):
+        np.testing.assert_array_equal(video.decode(tmp_path / "cut.mp4", [place], index=info.index)[0], expected[place])
