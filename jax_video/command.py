@@ -60,7 +60,7 @@ def read_config() -> tuple[ConfigDict, str]:
 def _parse_flags(argv: list[str]) -> list[str]:
     module = sys.modules["__main__"]
     if {"--help", "-h", "-help", "--helpshort"} & set(argv):
-        print(f"{module.__doc__.strip()}\n\n{flags.FLAGS.main_module_help().strip()}")
+        print(f"{module.__doc__.strip()}\n\n{_flags_help()}")
         sys.exit(0)
     try:
         return flags.FLAGS(argv)
@@ -76,6 +76,12 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _exit(message)
     except OSError:  # of a missing file; without any --config.key it comes to light when the config is read
         _exit(f"--config: there is no file {_config_file(argv)!r}: for example --config=configs/stc.py")
+
+
+def _flags_help() -> str:
+    """absl's help, without a line of its own for every type and default."""
+    text = re.sub(r"\n +\((?!default: '(?!None'))[^()]*\)(?=\n|$)", "", flags.FLAGS.main_module_help().strip())
+    return re.sub(r"\n +\(default: '(.*)'\)", r" [\1]", text)
 
 
 def _config_file(argv: list[str]) -> str:

@@ -182,7 +182,7 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
     if protocol.batch < 1:
         raise UserError(f"test.batch is {protocol.batch}: expected at least 1.")
     pipeline.views(manifest, "test", sampling, protocol_of(config))  # raises where unknown
-    pipeline.check_flow(manifest, sampling)
+    pipeline.check_stored(manifest, sampling)
     if bool(sampling.segments) != bool(config.model.get("consensus")) and not transfers:
         raise UserError(
             f"clip.segments is {sampling.segments} and model.consensus {config.model.get('consensus', False)}: several "
@@ -303,13 +303,13 @@ def report(result: dict, manifest: Manifest, workdir: remote.Path) -> str:
         recipes = "stc" if name.startswith(("stc_", "resnet3d", "resnext3d")) else "t3d"
         start = shlex.quote(f"--config=configs/{recipes}.py:model={name},frames={frames},data=DIR,start={workdir}")
         return "\n".join([*lines, "Train its 3D network on labels:", f"  python -m jax_video.main {start}"])
-    example = manifest.videos[manifest.select("test")[0][0]].path
+    first = manifest.videos[manifest.select("test")[0][0]].path
+    example = "VIDEO" if manifest.packed else shlex.quote(f"{manifest.root}/{first}")  # packed ones are no files
     return "\n".join(
         [
             *lines,
             f"Per class: {workdir}/test.json and confusion.png. Classify a video:",
-            f"  python -m jax_video.predict {shlex.quote(f'{manifest.root}/{example}')} "
-            f"--checkpoint={shlex.quote(str(workdir))}",
+            f"  python -m jax_video.predict {example} --checkpoint={shlex.quote(str(workdir))}",
         ]
     )
 

@@ -35,7 +35,7 @@ def extract(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: 
     its_own_classes = dataclasses.replace(manifest, classes=tuple(meta["classes"]))
     checkpoint.check_network(meta, config.to_dict(), its_own_classes, workdir)
     sampling = pipeline.Sampling(**config.clip)
-    pipeline.check_flow(manifest, sampling)
+    pipeline.check_stored(manifest, sampling)
     normalization = state_lib.Normalization(**meta["config"]["normalize"])
 
     def step(params, batch_stats, batch):

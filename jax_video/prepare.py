@@ -25,9 +25,7 @@ sources need no --videos:
   python -m jax_video.prepare manifest --out=data/ucf101-1 --pack --pack_side=128
   # the embedded set
   python -m jax_video.prepare motions --out=data/motions --flow=dis --flow_side=62
-
-How fast a set loads, where the time goes, and what to change:
-
+  # how fast it loads, where the time goes, and what to change
   python -m jax_video.prepare --benchmark data/ucf101-1 --clip=16,2,122,112
 """
 
@@ -40,6 +38,7 @@ import pathlib
 import shlex
 import shutil
 import tempfile
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +46,7 @@ import tqdm
 from absl import flags
 
 from jax_video import command
-from jax_video.data import beam, checks, flow, manifest, motions, official, sources, workers
+from jax_video.data import beam, checks, flow, manifest, motions, official, remote, sources, workers
 from jax_video.errors import Stopped, UserError
 
 _VIDEOS = flags.DEFINE_string("videos", None, "Folder of the videos.")
@@ -64,13 +63,12 @@ _TEST_GROUPS = flags.DEFINE_list("test_groups", None, "folder: groups whose vide
 _VAL_GROUPS = flags.DEFINE_list("val_groups", None, "folder: groups whose videos are for validation.")
 _SEED = flags.DEFINE_integer("seed", None, "Of the draw of test and validation videos (default 0).")
 _CHECK = flags.DEFINE_enum("check", None, list(checks.LEVELS), "Containers only, or (default) every frame.")
-_RECHECK = flags.DEFINE_boolean("recheck", None, "Look at files again that have not changed.")
 _MIN_FRAMES = flags.DEFINE_integer("min_frames", None, "A video of fewer frames is broken.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer("workers", os.cpu_count(), "Processes that decode.", lower_bound=1)
 _TIMEOUT = flags.DEFINE_float(
     "timeout",
     300.0,
-    "Seconds after which a file that still decodes counts as broken; with --flow, every 50 of its frames have as many.",
+    "Seconds after which a file that still decodes is broken; with --flow for every 50 frames, with --pack for 1000.",
     lower_bound=0,
 )
 _FLOW = flags.DEFINE_enum("flow", None, list(flow.METHODS), "Store optical flow, computed by this method.")
@@ -80,18 +78,16 @@ _FLOW_SIDE = flags.DEFINE_integer(
 _PACK = flags.DEFINE_boolean("pack", False, "Store all frames as JPEGs, in a set of its own below OUT/packed.")
 _PACK_SIDE = flags.DEFINE_integer("pack_side", 256, "Their short side at most; none is enlarged.", lower_bound=1)
 _PACK_QUALITY = flags.DEFINE_integer("pack_quality", 90, "Of these JPEGs.", lower_bound=1, upper_bound=100)
-_BEAM = flags.DEFINE_string(
-    "beam", None, "Run --flow and --pack as an Apache Beam pipeline with these options; '' runs it on this machine."
-)
+_BEAM = flags.DEFINE_string("beam", None, "Run --flow and --pack on Apache Beam, with these options.")
 _BENCHMARK = flags.DEFINE_string("benchmark", None, "A prepared set whose loading is timed.")
 _CLIP = flags.DEFINE_list("clip", ["16", "2", "122", "112"], "benchmark: frames, stride, short side, crop.")
 _BATCH = flags.DEFINE_integer("batch", 32, "benchmark: clips in a batch.", lower_bound=1)
 _SECONDS = flags.DEFINE_float("benchmark_seconds", 6.0, "How long each of its measurements takes.", lower_bound=0.1)
 
+_OF_STEPS = {"flow": ("flow_side",), "pack": ("pack_side", "pack_quality")}  # Flags that mean nothing without these.
 _PREPARED = ("manifest", "motions")  # Sources whose videos are indexed already.
 _TFDS = "tfds:"  # Before the name of a set of TFDS.
-# A set, the seconds of its videos that are cut out of longer files, and what the user should know.
-_Found = tuple[manifest.Manifest, Mapping[str, tuple[float, float]], Sequence[str]]
+_Found = tuple[manifest.Manifest, Sequence[str]]  # A set, and what the user should know of it.
 
 
 def main(argv: list[str]) -> None:
@@ -99,14 +95,14 @@ def main(argv: list[str]) -> None:
         _benchmark(argv)
         return
     source, out, settings = _asked(argv)
-    prepared, spans, notes = _found(source, out)
+    prepared, notes = _found(source, out)
     _check_found(prepared)
     _open_folder(out)
 
     doubles = {}
     with _resumable(out):
         if _is_looked_at(source):
-            prepared, doubles = _check(prepared, spans, out)
+            prepared, doubles = _check(prepared, out)
         folder = out / "flow"
         if settings:
             flow.open_folder(folder, settings)
@@ -139,12 +135,25 @@ def _asked(argv: list[str]) -> tuple[str, pathlib.Path, flow.Settings | None]:
         raise UserError("expected --videos=DIR, where the videos are, and --out=DIR, where to write; see --help")
     if "," in _OUT.value:
         raise UserError(f"--out={_OUT.value}: a comma cannot stand in a config's arguments; choose another name")
+    for name, value in (("out", _OUT.value), ("videos", _VIDEOS.value)):
+        if value is not None and remote.is_remote(value):
+            raise UserError(
+                f"--{name}={value}: prepare works on local folders; what it writes can be copied to a store"
+            )
+    for step, names in _OF_STEPS.items():
+        idle = [f"--{name}" for name in names if flags.FLAGS[name].present and not flags.FLAGS[step].value]
+        if idle:
+            raise UserError(f"{' '.join(idle)}: nothing to do without --{step}")
+    if _BEAM.value is not None and not (_FLOW.value or _PACK.value):
+        raise UserError("--beam: nothing to do without --flow or --pack")
     out = pathlib.Path(_OUT.value)
     settings = flow.Settings(_FLOW.value, _FLOW_SIDE.value) if _FLOW.value else None
     if settings:
         if _VIDEOS.value is not None and out.resolve() == pathlib.Path(_VIDEOS.value).resolve():
             raise UserError(f"--out={out} is the folder of the videos, among which flow has no place; choose another")
         flow.check_settings(out / "flow", settings)
+    if _PACK.value:
+        _packed().check_settings(out / "packed", _pack_settings())
     return source, out, settings
 
 
@@ -164,9 +173,7 @@ def _is_looked_at(source: str) -> bool:
 def _tfds_set(name: str) -> _Found:
     """A set whose frames lie in TFDS's records."""
     _refuse(_source_flags() | {"check": _CHECK.value, "flow": _FLOW.value, "pack": _PACK.value or None}, f"tfds:{name}")
-    from jax_video.data import packed  # TFDS, which it needs, takes half a second to import.
-
-    return packed.tfds_set(name, _VIDEOS.value), {}, ()
+    return _packed().tfds_set(name, _VIDEOS.value), ()
 
 
 def _refuse(given: Mapping[str, Any], source: str) -> None:
@@ -180,7 +187,7 @@ def _listed(source: str) -> _Found:
     """What a source says there is; not checked yet."""
     listing = _list(source)
     found = manifest.Manifest(listing.name, listing.classes, str(listing.root.absolute()), listing.videos)
-    return found, listing.spans, listing.notes
+    return found, listing.notes
 
 
 def _prepared(source: str, out: pathlib.Path) -> _Found:
@@ -188,11 +195,11 @@ def _prepared(source: str, out: pathlib.Path) -> _Found:
     strange = _source_flags()
     if source == "motions":
         strange |= {"videos": _VIDEOS.value, "check": _CHECK.value}
-    elif _CHECK.value is None and (_RECHECK.value or _MIN_FRAMES.value):
-        raise UserError(f"--recheck and --min_frames: {source} is looked at only with --check=fast|full")
+    elif _CHECK.value is None and _MIN_FRAMES.value:
+        raise UserError(f"--min_frames: {source} is looked at only with --check=fast|full")
     _refuse(strange, source)
     if source == "motions":
-        return manifest.Manifest.read(motions.make()), {}, ()
+        return manifest.Manifest.read(motions.make()), ()
     if _FLOW.value is None and _CHECK.value is None and _VIDEOS.value is None and not _PACK.value:
         raise UserError(
             "nothing to do for a set that is prepared: --flow=METHOD adds its optical flow, --pack its frames as "
@@ -204,27 +211,20 @@ def _prepared(source: str, out: pathlib.Path) -> _Found:
     if _VIDEOS.value is not None:
         found = _moved(found, pathlib.Path(_VIDEOS.value))
     if _CHECK.value is None:
-        return found, {}, ()
+        return found, ()
     there = (os.path.exists(os.path.join(found.root, row.path)) for row in found.videos)
     videos = (
         dataclasses.replace(row, error=None if exists else manifest.MISSING)
         for row, exists in zip(found.videos, there, strict=True)
     )
-    spans = checks.known_spans(out)
-    cut = [row.path for row in found.videos if row.first and row.path not in spans]
-    if cut:
-        raise UserError(
-            f"{len(cut)} videos are parts of longer files, e.g. {cut[0]}, and {out} does not remember their seconds: "
-            "prepare the set from its source again"
-        )
-    return dataclasses.replace(found, videos=tuple(videos)), spans, ()
+    return dataclasses.replace(found, videos=tuple(videos)), ()
 
 
 def _moved(found: manifest.Manifest, root: pathlib.Path) -> manifest.Manifest:
     """The set whose files are below another folder now."""
     readable = [row.path for row in found.videos if row.error is None]
     lost = [path for path in readable if not (root / path).exists()]
-    if lost:
+    if lost and (_CHECK.value is None or len(lost) == len(readable)):  # A check counts those that are missing.
         raise UserError(
             f"{len(readable) - len(lost):,} of the {len(readable):,} readable videos of {found.name} are below {root}; "
             f"{lost[0]} is not: looked for {root / lost[0]}. --videos names the folder below which all have the same "
@@ -242,16 +242,11 @@ def _check_found(prepared: manifest.Manifest) -> None:
         )
 
 
-def _check(
-    prepared: manifest.Manifest, spans: Mapping[str, tuple[float, float]], out: pathlib.Path
-) -> tuple[manifest.Manifest, dict[str, str]]:
+def _check(prepared: manifest.Manifest, out: pathlib.Path) -> tuple[manifest.Manifest, dict[str, str]]:
     """Looks at every file; the set as it is, and what is said of videos that are also in the test."""
-    if _RECHECK.value:
-        checks.forget(out)
     prepared, doubles = checks.check(
         prepared,
         out,
-        spans=spans,
         level=_CHECK.value or "full",
         min_frames=_MIN_FRAMES.value or 1,
         processes=_WORKERS.value,
@@ -354,20 +349,18 @@ def _store_one(task: tuple) -> None:
 
 def _pack(prepared: manifest.Manifest, out: pathlib.Path) -> manifest.Manifest:
     """Writes the shards that are not there yet; the packed set."""
-    from jax_video.data import packed  # TFDS, which it needs, takes half a second to import.
-
+    packed, settings = _packed(), _pack_settings()
     folder = out / "packed"
-    settings = manifest.Packed("frames", packed.RECORD_FRAMES, _PACK_SIDE.value, _PACK_QUALITY.value)
     builder = packed.open_folder(folder, prepared, settings)
     shards = packed.shards(prepared, builder.data_dir, settings)
     waiting = [shard for shard in shards if not os.path.exists(shard.path)]
     total, frames = (sum(shard.frames for shard in each) for each in (shards, waiting))
     if waiting:
-        size, seconds = packed.estimate(prepared, settings)
+        size, seconds = _measure_packing(prepared, settings)
         free = shutil.disk_usage(folder).free
         hours = datetime.timedelta(seconds=round(seconds * frames / _WORKERS.value))
         print(
-            f"packing {frames:,} frames into {folder}: about {size * frames / 1e9:,.1f} GB, of {free / 1e9:,.0f} GB "
+            f"packing {frames:,} frames into {folder}: about {size * frames / 1e9:,.2f} GB, of {free / 1e9:,.0f} GB "
             f"that are free, in {hours} on this machine"
         )
         if size * frames > free:
@@ -381,7 +374,7 @@ def _pack(prepared: manifest.Manifest, out: pathlib.Path) -> manifest.Manifest:
             if reason is not None:
                 raise UserError(
                     f"{os.path.basename(waiting[which].path)}: {reason}. One of its videos cannot be decoded any more: "
-                    f"python -m jax_video.prepare manifest --out={out} --check=full --recheck"
+                    f"python -m jax_video.prepare manifest --out={out} --check=full"
                 )
             progress.update(waiting[which].frames)
     done = packed.finish(prepared, builder, folder)
@@ -390,11 +383,35 @@ def _pack(prepared: manifest.Manifest, out: pathlib.Path) -> manifest.Manifest:
     lost = {
         row.path: row.error for row, was in zip(done.videos, prepared.videos, strict=True) if row.error != was.error
     }
+    checks.write_reasons(folder / "broken.csv", done, lost)
     for path, reason in list(lost.items())[:10]:
         print(f"not packed: {path}: {reason}")
-    checks.write_reasons(folder / "broken.csv", done, lost)
+    if lost:
+        print(f"not packed: {len(lost):,} in all, in {folder / 'broken.csv'}; remove {folder} to pack again")
     print()
     return done
+
+
+def _packed() -> types.ModuleType:
+    """The module, imported where it is needed: TFDS takes half a second."""
+    from jax_video.data import packed
+
+    return packed
+
+
+def _pack_settings() -> manifest.Packed:
+    return manifest.Packed("frames", _packed().RECORD_FRAMES, _PACK_SIDE.value, _PACK_QUALITY.value)
+
+
+def _measure_packing(prepared: manifest.Manifest, settings: manifest.Packed) -> tuple[float, float]:
+    """(bytes, seconds of one process) for each frame of the set, from a few."""
+    packed = _packed()
+    found = workers.run(packed.samples(prepared, settings), packed.measure, workers=_WORKERS.value, timeout=60)
+    measured = [result for _, result in found if not isinstance(result, str)]
+    if not any(frames for frames, *_ in measured):
+        raise UserError(f"none of {len(measured)} videos can be read: look at the set again with --check=full")
+    frames, size, seconds = map(sum, zip(*measured, strict=True))
+    return size / frames, seconds / frames
 
 
 def _run(
@@ -409,13 +426,14 @@ def _run(
 def _benchmark(argv: list[str]) -> None:
     if argv:
         raise UserError(f"--benchmark takes a prepared set, and no source besides: got {' '.join(argv)}")
-    path = pathlib.Path(_BENCHMARK.value)
-    found = manifest.Manifest.read(path / "manifest.jsonl" if path.is_dir() else path)
+    found = motions.read_manifest(_BENCHMARK.value)
     if len(_CLIP.value) != 4 or not all(number.isdecimal() for number in _CLIP.value):
         raise UserError(f"--clip={','.join(_CLIP.value)}: expected frames, stride, short side and crop: 16,2,122,112")
     import jax  # For the way to the device; all else here does without.
 
-    from jax_video.data import loading, pipeline
+    from jax_video.data import loading, pipeline, reader
+
+    reader.check(found)
 
     frames, stride, short_side, size = map(int, _CLIP.value)
     sampling = pipeline.Sampling(frames=frames, stride=stride, short_side=short_side, size=size)

@@ -122,8 +122,8 @@ def test_weizmann_by_person(test_data, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "expected one source of folder, .*ucf101, hmdb51, .*manifest, motions, got none"),
-        (["imagenet", "--videos=x", "--out=y"], "expected one source of folder, .*motions, got imagenet"),
+        ([], "expected one source of folder, .*ucf101, hmdb51, .*manifest, motions, tfds:NAME, got none"),
+        (["imagenet", "--videos=x", "--out=y"], "expected one source of folder, .*motions, tfds:NAME, got imagenet"),
         (["folder", "extra", "--videos=x", "--out=y"], "got folder extra"),
         (["folder", "--videos=x"], "expected --videos=DIR, .* and --out=DIR"),
         (["folder", "--videos={none}", "--out={out}"], "is not a folder; --videos names the folder"),

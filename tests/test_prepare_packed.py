@@ -47,7 +47,7 @@ def undisturbed(videos, tmp_path_factory):
 def test_a_set_is_packed_and_says_how_to_train_on_it(undisturbed):
     _, out, done, files = undisturbed
     assert re.search(
-        r"packing 480 frames into .*: about 0.0 GB, of [\d,]+ GB that are free, in 0:00:0\d on", done.stdout
+        r"packing 480 frames into .*: about 0.00 GB, of [\d,]+ GB that are free, in 0:00:0\d on", done.stdout
     )
     assert "in 9 shards" in done.stdout and f"data={out / 'packed'}" in done.stdout
     plain, small = Manifest.read(out / "manifest.jsonl"), Manifest.read(out / "packed" / "manifest.jsonl")
@@ -66,7 +66,7 @@ def test_packing_again_does_nothing_and_other_settings_are_refused(undisturbed, 
     assert "packing 480 frames" not in done.stdout and "in 9 shards" in done.stdout
     assert contents(tmp_path / "set" / "packed") == contents(out / "packed")
     done = run(*again, "--pack_quality=70", program=SMALL_SHARDS, expected=2)
-    assert "quality 80 (asked for: 70): remove that folder" in done.stderr
+    assert "packed with quality 80 (asked for: 70): remove that folder" in done.stderr
     done = run("manifest", f"--out={out / 'packed'}", "--check=fast", expected=2)
     assert "is a packed set, whose videos are no files" in done.stderr
 
@@ -109,10 +109,11 @@ def test_a_video_that_has_changed_since_is_named(videos, tmp_path):
     changed = tmp_path / "videos" / "b" / "2.mp4"
     changed.write_bytes(b"no video any more")
     done = run("manifest", f"--out={out}", "--pack")
-    assert "not packed: b/2.mp4: not a readable video" in done.stdout
+    assert "not packed: b/2.mp4: changed: 17 bytes, where prepare saw" in done.stdout
     row = next(row for row in Manifest.read(out / "packed" / "manifest.jsonl").videos if row.path == "b/2.mp4")
-    assert row.error.startswith("not a readable video")
+    assert row.error.startswith("changed: 17 bytes")
     assert "b/2.mp4" in (out / "packed" / "broken.csv").read_text()
+    assert f"not packed: 1 in all, in {out / 'packed' / 'broken.csv'}" in done.stdout
 
 
 def test_apache_beam_packs_the_same_and_stores_flow(undisturbed, tmp_path):
@@ -131,7 +132,11 @@ def test_apache_beam_packs_the_same_and_stores_flow(undisturbed, tmp_path):
                 packed.decode(packed_again, other, places, short_side=48),
             )
             assert os.path.exists(os.path.join(packed_again.flow, f"{entry.path}.flow"))
-    assert not list((tmp_path / "set").rglob(".beam*"))
+    assert not list((tmp_path / "set").rglob("*beam*"))
+    wrong = ("--flow=dis", "--flow_side=32", "--beam=--runner=No")
+    commands.check_user_error(
+        commands.run("jax_video.prepare", "manifest", f"--out={tmp_path / 'set'}", *wrong), "--beam="
+    )
 
 
 def test_beam_that_is_not_installed_says_how(undisturbed):
@@ -154,6 +159,8 @@ def test_a_set_of_tfds(undisturbed, tmp_path):
     assert "has no feature that is a sequence of pictures" in done.stderr
     done = run("tfds:packed_videos", f"--videos={folder}", f"--out={tmp_path}", "--flow=dis", expected=2)
     assert "--flow: not for tfds:packed_videos" in done.stderr
+    for name in ("tfds:", "tfds:a b"):
+        assert "error: no set" in run(name, f"--videos={folder}", f"--out={tmp_path}", expected=2).stderr
     assert tfds.builder_from_directory(Manifest.read(folder / "manifest.jsonl").root).info.splits["train"].num_examples
 
 
@@ -170,5 +177,8 @@ def test_benchmark_says_how_fast_and_what_to_change(undisturbed):
         (("--benchmark", out, "--clip=4,2"), "expected frames, stride, short side and crop"),
         (("--benchmark", out / "nowhere"), "cannot read the manifest"),
         (("folder", "--benchmark", out), "takes a prepared set, and no source"),
+        (("manifest", f"--out={out}", "--flow=dis", "--pack_side=9"), "--pack_side: nothing to do without --pack"),
+        (("manifest", f"--out={out}", "--check=fast", "--beam="), "--beam: nothing to do without --flow or --pack"),
+        (("folder", "--videos=gs://a/b", f"--out={out}"), "--videos=gs://a/b: prepare works on local folders"),
     ):
         assert message in run(*wrong, expected=2).stderr

@@ -7,6 +7,7 @@ import functools
 import json
 import pathlib
 import shlex
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -28,28 +29,34 @@ def run(
       (index in tasks, None or in plain words why the video is broken).
 
     Raises:
-      UserError: Apache Beam is not installed.
+      UserError: Apache Beam is not installed, or does not take the options.
     """
     try:
         import apache_beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
-        raise UserError(f"--beam needs Apache Beam: pip install 'apache-beam>=2.70' ({error})") from error
-    for left in folder.glob(".beam-*"):
-        left.unlink()
-    with apache_beam.Pipeline(options=PipelineOptions(shlex.split(options))) as pipeline:
+        raise UserError(
+            f"--beam needs Apache Beam: pip install 'apache-beam>=2.70' (the extra `beam`; {error})"
+        ) from error
+    results = folder / ".beam"
+    shutil.rmtree(results, ignore_errors=True)  # of a run that was killed
+    try:
+        pipeline = apache_beam.Pipeline(options=PipelineOptions(shlex.split(options)))
+    except ValueError as error:
+        raise UserError(f"--beam={options!r}: {error}") from error
+    with pipeline:
         (
             pipeline
             | apache_beam.Create(list(enumerate(tasks)))
             | apache_beam.Reshuffle()
             | apache_beam.Map(functools.partial(_attempt, function))
             | apache_beam.Map(json.dumps)
-            | apache_beam.io.WriteToText(str(folder / ".beam"))
+            | apache_beam.io.WriteToText(str(results / "result"))
         )
-    for path in sorted(folder.glob(".beam-*")):
+    for path in sorted(results.glob("result-*")):
         for line in path.read_text(encoding="utf-8").splitlines():
             yield tuple(json.loads(line))
-        path.unlink()
+    shutil.rmtree(results)
 
 
 def _attempt(function: Callable[[Any], None], task: tuple[int, Any]) -> tuple[int, str | None]:

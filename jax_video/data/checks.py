@@ -39,7 +39,6 @@ def check(
     prepared: Manifest,
     out: pathlib.Path,
     *,
-    spans: Mapping[str, tuple[float, float]],
     level: str = "full",
     min_frames: int = 1,
     processes: int = 1,
@@ -50,8 +49,7 @@ def check(
     Args:
       prepared: the set; what its rows say of frames, size and errors is found anew.
       out: the folder that remembers. Its files are known again by path, size and time of change; a folder of pictures
-        by its own, which changes when pictures come or go.
-      spans: path of a video -> seconds, for those that are cut out of a longer file.
+        by its own, which changes when pictures come or go. Without its checked.jsonl all are looked at again.
       level: one of LEVELS.
       min_frames: a video of fewer is broken.
       processes: how many look at files.
@@ -65,7 +63,7 @@ def check(
       OSError: checked.jsonl cannot be written, for example because the disk is full; what stands in it counts.
     """
     with contextlib.closing(_Records(out / _MEMORY, prepared.videos)) as records:
-        _look(prepared, records, spans, level, processes, timeout)
+        _look(prepared, records, level, processes, timeout)
         digests = np.zeros(len(prepared.videos), np.uint64)
         rows = []
         for index, row in enumerate(prepared.videos):
@@ -76,19 +74,6 @@ def check(
         records.sort()
     checked = dataclasses.replace(prepared, videos=tuple(rows))
     return checked, _doubles(checked, digests)
-
-
-def forget(out: pathlib.Path) -> None:
-    """Removes what earlier checks found."""
-    (out / _MEMORY).unlink(missing_ok=True)
-
-
-def known_spans(out: pathlib.Path) -> dict[str, tuple[float, float]]:
-    """Path of a video -> seconds, for those that an earlier check has cut out of a longer file."""
-    if not (out / _MEMORY).exists():
-        return {}
-    with open(out / _MEMORY, "rb") as file:
-        return {record["path"]: tuple(record["span"]) for _, _, record in _lines(file) if record and record["span"]}
 
 
 def table(prepared: Manifest, doubles: Mapping[str, str]) -> str:
@@ -123,7 +108,6 @@ def write_reasons(path: pathlib.Path, prepared: Manifest, reasons: Mapping[str, 
 def _look(
     prepared: Manifest,
     records: "_Records",
-    spans: Mapping[str, tuple[float, float]],
     level: str,
     processes: int,
     timeout: float,
@@ -139,7 +123,7 @@ def _look(
             present[index]
             and LEVELS.index(record["level"]) >= LEVELS.index(level)
             and not _was_late(record["reason"], timeout)
-            and stamp == (*_stamp(os.path.join(root, path)), spans.get(path))
+            and stamp == (*_stamp(os.path.join(root, path)), videos[index].span)
         )
     waiting = np.flatnonzero(present & ~known)
     stamps = {}  # Of the files that are looked at now, as they were before.
@@ -148,20 +132,20 @@ def _look(
         for which, index in enumerate(waiting):
             path = os.path.join(root, videos[index].path)
             stamps[which] = _stamp(path)
-            yield path, spans.get(videos[index].path), level == "full"
+            yield path, videos[index].span, level == "full"
 
     results = workers.run(tasks(), _examine, workers=processes, timeout=timeout)
     progress = tqdm.tqdm(desc="checking", total=int(present.sum()), initial=int(known.sum()), unit=" videos")
     with progress, contextlib.closing(results):
         for which, result in results:
-            path = videos[waiting[which]].path
+            row = videos[waiting[which]]
             size, modified = stamps.pop(which)
             digest, info, reason = (None, None, result) if isinstance(result, str) else (*result, None)
             record = {
-                "path": path,
+                "path": row.path,
                 "size": size,
                 "modified": modified,
-                "span": spans.get(path),
+                "span": row.span,
                 "level": level,
                 "digest": digest,
                 "reason": reason,

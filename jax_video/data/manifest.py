@@ -39,6 +39,7 @@ class Video:
     height: int
     error: str | None  # Why it cannot be used: MISSING or what is broken; None if it can.
     source: str  # What it was cut from, or who is seen: where a split is ours, a source is on one side of it.
+    span: tuple[float, float] | None = None  # Seconds of a longer file that it is; None: the whole file.
     first: int = 0  # The frame of the file at which it starts: not 0 for a part of a longer file.
     index: FrameIndex | None = None  # Of the file; None where it was not checked, or is decoded from its start.
 
@@ -70,7 +71,7 @@ class Manifest:
 
     def __reduce__(self):
         """Pickles columns: every worker process gets the set, and 300,000 rows take seconds one by one."""
-        rows = map(operator.attrgetter(*_ALWAYS, "first", "index"), self.videos)
+        rows = map(operator.attrgetter(*_ALWAYS, "span", "first", "index"), self.videos)
         *columns, indices = zip(*rows, strict=True) if self.videos else ((),)
         columns.append([index and _index_values(index) for index in indices])
         return _from_columns, (self.name, self.classes, self.root, columns, self.flow, self.packed)
@@ -105,7 +106,7 @@ class Manifest:
             "name": self.name,
             "classes": self.classes,
             "root": _relative(self.root, path.parent),
-            "flow": None if self.flow is None else _relative(self.flow, path.parent),
+            "flow": None if self.flow is None else _relative(self.flow, path.parent, beside=self.packed is not None),
             "videos": len(self.videos),
             "hash": self.hash,
         }
@@ -156,9 +157,7 @@ class Manifest:
                 f"{path}:1: not a manifest of format {_FORMAT} (found format {header.get('format')!r}); "
                 "make one with python -m jax_video.prepare"
             )
-        types = {"name": str, "classes": list, "root": str, "flow": str | None, "videos": int, "hash": str}
-        types["packed"] = dict | None
-        _check_types(path, 1, header, types)
+        _check_types(path, 1, header, _HEADER_TYPES)
         classes = tuple(header["classes"])
         if not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
             raise UserError(f"{path}:1: class names must be different strings, got {header['classes']}")
@@ -190,12 +189,16 @@ class Manifest:
 def _absolute(folder: str, parent: remote.Path) -> str:
     """What `_relative` made relative."""
     whole = remote.is_remote(folder) or os.path.isabs(folder)
+    if folder.startswith(".."):
+        return os.fspath(remote.absolute(parent).parent / os.path.basename(folder))
     return folder if whole else os.fspath(remote.absolute(parent / folder))
 
 
-def _relative(folder: str, parent: remote.Path) -> str:
-    """A folder as the manifest in `parent` stores it."""
+def _relative(folder: str, parent: remote.Path, beside: bool = False) -> str:
+    """A folder as the manifest in `parent` stores it; where `beside`, relative also if it lies beside it."""
     absolute = remote.absolute(folder)
+    if beside and not remote.is_remote(folder) and absolute.parent == parent.parent:
+        return os.path.join("..", absolute.name)
     return os.fspath(absolute.relative_to(parent) if absolute.is_relative_to(parent) else absolute)
 
 
@@ -211,8 +214,10 @@ _INDEX = ', "index": '  # Begins the end of a line; inside of a string the quote
 
 
 def _row(video: Video) -> str:
-    """What a video is, as JSON: without its index, and without `first` where that is 0."""
+    """What a video is, as JSON: without its index, and without `span` and `first` where there is nothing to say."""
     row = {key: getattr(video, key) for key in _ALWAYS}
+    if video.span is not None:
+        row["span"] = video.span
     if video.first:
         row["first"] = video.first
     return _encode(row)
@@ -260,6 +265,15 @@ def _check_types(
         raise UserError(f"{path}:{number}: unknown keys {unknown}; expected {list(types)}")
 
 
+_HEADER_TYPES = {
+    "name": str,
+    "classes": list,
+    "root": str,
+    "flow": str | None,
+    "packed": dict | None,
+    "videos": int,
+    "hash": str,
+}
 _ALWAYS = ("path", "label", "split", "frames", "fps", "width", "height", "error", "source")  # in a row
 _VIDEO_TYPES = {
     "path": str,
@@ -271,10 +285,11 @@ _VIDEO_TYPES = {
     "height": int,
     "error": str | None,
     "source": str,
+    "span": tuple | None,
     "first": int,
     "index": FrameIndex | None,
 }
-_INDEX_TYPES = {"frames": int, "start": int, "step": int, "keyframes": list}
+_INDEX_TYPES = {"frames": int, "start": int, "step": int, "keyframes": list, "size": int}
 _index_values = operator.attrgetter(*_INDEX_TYPES)
 
 
@@ -284,15 +299,17 @@ def _packed(path: remote.Path, row: dict) -> Packed:
 
 
 def _video(path: remote.Path, number: int, row: dict, classes: int, *, check: bool) -> Video:
+    if isinstance(row.get("span"), list) and len(row["span"]) == 2:
+        row["span"] = tuple(row["span"])
     index = row.get("index")
     if index is not None:
         if not isinstance(index, dict):
             raise UserError(f"{path}:{number}: 'index' is {index!r}, expected dict or null; run prepare again")
         _check_types(path, number, index, _INDEX_TYPES)
-        row["index"] = FrameIndex(index["frames"], index["start"], index["step"], tuple(index["keyframes"]))
+        row["index"] = FrameIndex(**index | {"keyframes": tuple(index["keyframes"])})
     if not check:
         return Video(**row)
-    _check_types(path, number, row, _VIDEO_TYPES, optional=("first", "index"))
+    _check_types(path, number, row, _VIDEO_TYPES, optional=("span", "first", "index"))
     video = Video(**row)
     if video.split not in SPLITS:
         raise UserError(f"{path}:{number}: split is {video.split!r}, expected one of {', '.join(SPLITS)}")

@@ -99,7 +99,7 @@ def kinetics(name: str, videos: pathlib.Path, *, annotations: pathlib.Path | Non
     The papers' results are on the validation list: it is for test here, and of the training list 5 % of the YouTube
     videos, drawn by `seed`, are for validation. The official test list counts only where there is no validation list.
 
-    Files are <id>_<start>_<end>, cut already, or <id>, whole, of which `Listing.spans` says what to cut. One row of the
+    Files are <id>_<start>_<end>, cut already, or <id>, whole, of which `Video.span` says what counts. One row of the
     lists has one file: where several rows share a whole video, the others must have been cut.
 
     Classes are in the order of label_map.txt where one lies with the lists, otherwise the sorted names in the lists.
@@ -283,10 +283,9 @@ def _place(
         notes.insert(0, note)
     found, ignored = sources.find_videos(root)
     files = _match(rows, [sources.stem(row.path) for row in rows], found, classes)
-    spans = {}
     if cuts:
         whole = _match(rows, [cuts[row.path][0] for row in rows], found, classes, files)
-        spans = {path: cuts[rows[i].path][1] for i, path in whole.items()}
+        rows = [replace(row, span=cuts[row.path][1]) if i in whole else row for i, row in enumerate(rows)]
         taken = {rows[i].source for i in whole}
         shared = sum(row.source in taken for i, row in enumerate(rows) if i not in files and i not in whole)
         if whole:
@@ -301,7 +300,7 @@ def _place(
         notes.append(
             f"ignored, as in no list of {name} or there twice: {len(found) - len(files)} of the videos in {root}"
         )
-    return Listing(name, classes, root, tuple(rows), tuple(notes), spans)
+    return Listing(name, classes, root, tuple(rows), tuple(notes))
 
 
 def _match(

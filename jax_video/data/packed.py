@@ -23,6 +23,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
+import tqdm
 from array_record.python import array_record_module
 from google.protobuf import message
 from tensorflow_datasets.proto import tf_example_pb2
@@ -32,7 +33,10 @@ from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
 from jax_video.errors import UserError, VideoError
 
 RECORD_FRAMES = 8
-_SHARD_RECORDS = 2048  # Some 350 MB and half a minute of work, the most that is done again where packing was stopped.
+_SHARD_RECORDS = (
+    2048  # At most. Some 350 MB and half a minute of work, the most that is done again where packing was stopped.
+)
+_PIXELS = 340 * 256  # of the frames of which that is true
 _PART = ".part"  # of a shard that is being written
 _FAILED = ".failed"  # of a list beside a shard, while others are written: its videos that cannot be read
 _SETTINGS = "packed.json"
@@ -104,13 +108,14 @@ class Shard(NamedTuple):
 def shards(source: Manifest, folder: str | os.PathLike, settings: Packed) -> list[Shard]:
     """All files of the packed set."""
     template = {split: _template(folder, split) for split in SPLITS}
+    records = _shard_records(source)
     return [
         Shard(
             os.fspath(template[split].sharded_filepath(shard_index=number, num_shards=count)),
             source.root,
             source.classes,
             settings,
-            tuple(_parts(entries, starts, number * _SHARD_RECORDS, (number + 1) * _SHARD_RECORDS)),
+            tuple(_parts(entries, starts, number * records, (number + 1) * records)),
         )
         for split, entries, starts, count in _layout(source)
         for number in range(count)
@@ -124,7 +129,13 @@ def _layout(source: Manifest) -> Iterator[tuple[str, list[Video], np.ndarray, in
         if entries:
             records = [-(-entry.frames // RECORD_FRAMES) for entry in entries]
             starts = np.concatenate([[0], np.cumsum(records)])
-            yield split, entries, starts, -(-int(starts[-1]) // _SHARD_RECORDS)
+            yield split, entries, starts, -(-int(starts[-1]) // _shard_records(source))
+
+
+def _shard_records(source: Manifest) -> int:
+    """Fewer where frames are large: what takes the time is their decoding."""
+    pixels = np.mean([entry.width * entry.height for entry in source.videos if entry.error is None])
+    return max(1, min(_SHARD_RECORDS, round(_SHARD_RECORDS * _PIXELS / pixels)))
 
 
 def _parts(entries: list[Video], starts: np.ndarray, first: int, last: int) -> Iterator[Part]:
@@ -143,27 +154,33 @@ def _template(folder: str | os.PathLike, split: str) -> tfds.core.ShardedFileTem
     )
 
 
+def check_settings(folder: str | os.PathLike, settings: Packed, source_hash: str | None = None) -> None:
+    """Raises UserError where the folder holds a set packed otherwise, or before its set has changed."""
+    about = pathlib.Path(folder, _SETTINGS)
+    if not about.exists():
+        return
+    found = json.loads(about.read_text(encoding="utf-8"))
+    other = [
+        f"{key} {found.get(key)} (asked for: {value})"
+        for key, value in settings._asdict().items()
+        if found.get(key) != value
+    ]
+    if other:
+        raise UserError(f"{folder} holds a set packed with {', '.join(other)}: remove that folder to pack anew")
+    if source_hash is not None and found["manifest"] != source_hash:
+        raise UserError(f"the set has changed since {folder} was packed from it: remove that folder to pack anew")
+
+
 def open_folder(folder: str | os.PathLike, source: Manifest, settings: Packed) -> PackedVideos:
     """Begins a packed set, or goes on with one; removes what was left half written.
 
     Raises:
       UserError: the folder holds a set packed otherwise, or from another manifest.
     """
+    check_settings(folder, settings, source.hash)
     builder = PackedVideos(folder, source, settings)
     about = pathlib.Path(folder, _SETTINGS)
     asked = settings._asdict() | {"manifest": source.hash}
-    if about.exists():
-        found = json.loads(about.read_text(encoding="utf-8"))
-        if found != asked:
-            kept = [
-                f"{key} {found.get(key)} (asked for: {value})"
-                for key, value in asked.items()
-                if found.get(key) != value
-            ]
-            raise UserError(
-                f"{folder} holds a packed set with {', '.join(kept)}: remove that folder to pack anew, or prepare "
-                "into another --out"
-            )
     os.makedirs(builder.data_dir, exist_ok=True)
     for left in pathlib.Path(builder.data_dir).glob(f"*{_PART}"):
         left.unlink()
@@ -233,24 +250,20 @@ def _jpegs(root: str, part: Part, settings: Packed, failures: dict[str, str]) ->
         failures[entry.path] = error.reason
 
 
-def estimate(source: Manifest, settings: Packed, budget: float = 3.0) -> tuple[float, float]:
-    """(bytes, seconds of one process) for each frame of the set, from a few frames of videos all over it.
-
-    Args:
-      source: what is packed.
-      settings: how.
-      budget: seconds after which it has seen enough.
-    """
+def samples(source: Manifest, settings: Packed) -> list[Shard]:
+    """A few frames of a few videos all over the set, for `measure`."""
     entries = [entry for entry in source.videos if entry.error is None]
-    began = time.monotonic()
-    size = frames = 0
-    for entry in entries[:: max(1, len(entries) // 32)]:
-        part = Part(entry, 0, min(entry.frames, 2 * RECORD_FRAMES))
-        jpegs = list(_jpegs(source.root, part, settings, {}))
-        size, frames = size + sum(map(len, jpegs)), frames + len(jpegs)
-        if time.monotonic() - began > budget:
-            break
-    return size / max(1, frames), (time.monotonic() - began) / max(1, frames)
+    return [
+        Shard("", source.root, source.classes, settings, (Part(entry, 0, min(entry.frames, 2 * RECORD_FRAMES)),))
+        for entry in entries[:: -(-len(entries) // 24)]
+    ]
+
+
+def measure(sample: Shard) -> tuple[int, int, float]:
+    """(frames, bytes, seconds) that it takes to pack a sample; it is not written."""
+    began = time.perf_counter()
+    sizes = [len(jpeg) for part in sample.parts for jpeg in _jpegs(sample.root, part, sample.settings, {})]
+    return len(sizes), sum(sizes), time.perf_counter() - began
 
 
 def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -> Manifest:
@@ -262,12 +275,16 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
     notes = list(pathlib.Path(builder.data_dir).glob(f"*{_FAILED}"))
     if path.exists():
         done = Manifest.read(path)
+        if done.flow != source.flow:  # It was stored since.
+            done = dataclasses.replace(done, flow=source.flow)
+            done.write(path)
     else:
         failures = {}
         for note in notes:
             failures |= json.loads(note.read_text(encoding="utf-8"))
         infos = [
-            _split_info(builder.data_dir, split, int(starts[-1]), count) for split, _, starts, count in _layout(source)
+            _split_info(builder.data_dir, split, int(starts[-1]), count, _shard_records(source))
+            for split, _, starts, count in _layout(source)
         ]
         builder.info.set_splits(tfds.core.SplitDict(infos))
         builder.info.write_to_directory(builder.data_dir)
@@ -285,10 +302,12 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
     return done
 
 
-def _split_info(folder: str | os.PathLike, split: str, records: int, shards: int) -> tfds.core.SplitInfo:
+def _split_info(
+    folder: str | os.PathLike, split: str, records: int, shards: int, records_each: int
+) -> tfds.core.SplitInfo:
     template = _template(folder, split)
     size = sum(os.path.getsize(file) for file in template.sharded_filepaths(shards))
-    lengths = [min(_SHARD_RECORDS, records - number * _SHARD_RECORDS) for number in range(shards)]
+    lengths = [min(records_each, records - number * records_each) for number in range(shards)]
     return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
 
 
@@ -386,7 +405,7 @@ def tfds_set(name: str, data_dir: str | os.PathLike) -> Manifest:
             f"{name} in {data_dir} has a feature that TFDS describes with TensorFlow only, as its Video: pip install "
             f"tensorflow, for this command alone ({error})"
         ) from error
-    except tfds.core.DatasetNotFoundError as error:
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # The second of a name that cannot be one.
         there = sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob("*/*/dataset_info.json"))
         raise UserError(
             f"no set {name} in {data_dir}: TFDS finds {', '.join(there) or 'none'} there; --videos names its folder, "
@@ -407,10 +426,13 @@ def tfds_set(name: str, data_dir: str | os.PathLike) -> Manifest:
     for split, about in info.splits.items():
         if split not in _SPLITS:
             continue
-        for number in range(about.num_examples):
-            example = _read(folder, split, number)
-            label = example[labels[0]].int64_list.value[0] if labels else -1
-            rows.append(_tfds_row(split, number, example[feature].bytes_list.value, label))
+        for number in tqdm.trange(about.num_examples, desc=f"reading {split}", unit=" videos"):
+            try:
+                example = _read(folder, split, number)
+                label = example[labels[0]].int64_list.value[0] if labels else -1
+                rows.append(_tfds_row(split, number, example[feature].bytes_list.value, label))
+            except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:
+                raise UserError(f"record {number} of {split} of {name} cannot be read ({error})") from error
     if not rows:
         raise UserError(f"{name} has the splits {', '.join(info.splits)}: expected train, validation or test")
     return Manifest(name, classes, folder, tuple(rows), packed=Packed(feature))

@@ -212,8 +212,15 @@ def views(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol
     return found
 
 
-def check_flow(manifest: Manifest, sampling: Sampling) -> None:
-    """Raises UserError where clips need flow, and what is stored of it is not all, or of other frames."""
+def check_stored(manifest: Manifest, sampling: Sampling) -> None:
+    """Raises UserError where clips need more than is stored: larger packed frames; flow, all of it, of their size."""
+    side = max(sampling.short_side, *sampling.jitter, 0)
+    least = manifest.packed.short_side if manifest.packed else 0
+    if 0 < least < side and any(min(entry.width, entry.height) > least for entry in manifest.videos):
+        raise UserError(
+            f"{manifest.name!r} is packed with a short side of {least} pixels, and the clips ask for {side}: "
+            f"they would be enlarged. Pack it again with --pack_side={side}, or set --config.clip.short_side={least}"
+        )
     if "flow" in sampling.streams and manifest.flow is not None:
         if remote.is_remote(manifest.flow):
             raise UserError(

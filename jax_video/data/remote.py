@@ -6,7 +6,6 @@ into the cache folder when it is first needed.
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import pathlib
@@ -96,6 +95,8 @@ def local(name: str) -> str:
     """
     if not is_remote(name):
         return name
+    import fcntl  # There is none on Windows, where all else works.
+
     with reaching(name):
         store, inside = fsspec.core.url_to_fs(name)
         version = hashlib.sha256(f"{name} {store.ukey(inside)}".encode()).hexdigest()[:16]

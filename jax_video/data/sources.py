@@ -15,7 +15,7 @@ import pathlib
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,8 +46,6 @@ class Listing:
     root: pathlib.Path
     videos: tuple[Video, ...]
     notes: tuple[str, ...]  # What the user should know: what was ignored, how a split was made.
-    # path -> from and to in seconds, for a video that is still to be cut out of the longer file at its path.
-    spans: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
 
 def unopened(path: str, label: int | None, split: str, source: str, error: str | None = None) -> Video:

@@ -22,16 +22,21 @@ from jax_video.errors import VideoError
 
 # Headers are trusted to this many frames: HMDB51's AVI files promise one that does not exist (packed B-frames).
 _TOLERATED_MISSING_FRAMES = 2
+_NO_FRAME = 8  # Bytes of a packet that only says that the frame before it stays.
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FrameIndex:
-    """Where the frames of a file are: enough to decode from the keyframe before a wanted one, and no more."""
+    """Where the frames of a file are: enough to decode from the keyframe before a wanted one, and no more.
+
+    It is trusted: only of a file of another size it is noticed that it is not the one that was probed.
+    """
 
     frames: int  # in the file, each in a packet of its own
     start: int = 0  # timestamp of frame 0, in the stream's time base
     step: int = 0  # timestamps from a frame to the next; 0: uneven, or not known, so that the file is asked
     keyframes: tuple[int, ...] = ()  # ascending; known where `step` is
+    size: int = 0  # of the file, in bytes; 0: not known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +93,11 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
         promised = stream.frames  # 0 where the container does not say.
         rate = stream.average_rate or stream.guessed_rate
         packets = _sorted_packets(np.array(rows, _PACKET))
-        index = packets and _frame_index(container, stream, packets)
+        index = packets and _frame_index(container, stream, packets, os.path.getsize(path))
         if not full and times:
             times = np.sort([time for time, *_ in rows]) if packets is None else packets.times
-            if stream.codec_context.name == "mpeg4" and stream.codec_context.has_b_frames:
-                times = times[:-1]  # DivX puts two frames into one packet, and an empty one at the end.
+            if stream.codec_context.name == "mpeg4" and min(size for _, (_, size), _ in rows) <= _NO_FRAME:
+                times = times[:-1]  # DivX puts two frames into one packet, and one packet without any at the end.
             seconds = (times * float(stream.time_base)).tolist()
     promised -= hidden
     if promised - len(rows) > _TOLERATED_MISSING_FRAMES:
@@ -118,13 +123,15 @@ def _part(path: str | os.PathLike, seconds: np.ndarray, start: float, end: float
     return int(inside[0]), len(inside)
 
 
-def _frame_index(container: av.container.InputContainer, stream: av.VideoStream, packets: "_Packets") -> FrameIndex:
+def _frame_index(
+    container: av.container.InputContainer, stream: av.VideoStream, packets: "_Packets", size: int
+) -> FrameIndex:
     """The index of packets that give one frame each, with keyframes where they can be sought without the packets."""
     steps = np.diff(packets.times)
     if not len(steps) or np.any(steps != steps[0]) or not _is_reached(container, stream, packets):
-        return FrameIndex(len(packets.times))
+        return FrameIndex(len(packets.times), size=size)
     start, step = int(packets.times[0]), int(steps[0])
-    return FrameIndex(len(packets.times), start, step, tuple(packets.keyframes.tolist()))
+    return FrameIndex(len(packets.times), start, step, tuple(packets.keyframes.tolist()), size)
 
 
 def _is_reached(container: av.container.InputContainer, stream: av.VideoStream, packets: "_Packets") -> bool:
@@ -162,9 +169,10 @@ def decode(
       path: a video file, or a folder of picture files (`frames.py`).
       indices: places in presentation order, counted from 0.
       index: what `probe` found. With it only what lies between a keyframe and a wanted frame is decoded, and of that
-        only what a wanted frame may refer to: that every packet gives one frame, so that places follow from timestamps,
-        can be known only from a probe. Without it everything before the last wanted frame is decoded. The result is the
-        same to the bit (but for what a decoder makes up for lost parts of a damaged stream).
+        only what a wanted frame may refer to: that every packet gives one frame, so that places follow from
+        timestamps, is what a full probe finds, and a fast one takes for granted. Without it everything before the last
+        wanted frame is decoded. The result is the same to the bit (but for what a decoder makes up for lost parts of a
+        damaged stream).
       short_side: if given, each frame is resized to it as it is decoded, so that no large frame waits in memory.
 
     Returns:
@@ -179,6 +187,7 @@ def decode(
 
     if os.path.isdir(path):
         return frames.decode(path, indices, short_side=short_side)
+    _check_same(path, index)
     image = _image_of(short_side)
     images = None if index is None else _decode_by_seeking(path, wanted, index, image)
     if images is None:
@@ -199,6 +208,7 @@ def frames_in_order(
     if os.path.isdir(path):
         yield from itertools.islice(frames.frames_in_order(path, short_side=short_side), first, None)
         return
+    _check_same(path, index)
     image = _image_of(short_side)
     skipped = first
     with _opened(path) as (container, stream):
@@ -216,6 +226,16 @@ def frames_in_order(
             _check_size(path, frame, start, count)
             if count >= skipped:
                 yield image(frame)
+
+
+def _check_same(path: str | os.PathLike, index: FrameIndex | None) -> None:
+    """Raises VideoError where a file has been replaced since it was probed: frames would be others, without a word."""
+    if index is None or not index.size:
+        return
+    with contextlib.suppress(FileNotFoundError):  # which opening it says better
+        size = os.path.getsize(path)
+        if size != index.size:
+            raise VideoError(path, f"changed: {size:,} bytes, where prepare saw {index.size:,}; run prepare again")
 
 
 def _image_of(short_side: int | None) -> Callable[[av.VideoFrame], np.ndarray]:

@@ -31,24 +31,24 @@ _OUT_OF_MEMORY = errno.ENOMEM  # Exit code of a process that had one: what is le
 
 
 def run(
-    tasks: Iterable, probe: Callable[[Any], Any], *, workers: int, timeout: float | Callable[[Any], float]
+    tasks: Iterable, function: Callable[[Any], Any], *, workers: int, timeout: float | Callable[[Any], float]
 ) -> Iterator[tuple[int, Any]]:
-    """Probes files in processes of their own, and yields what becomes of them as they finish.
+    """Calls a function with each task in processes of their own, and yields what becomes of them as they finish.
 
     A decoder that crashes, never ends or (on Linux) needs more than 1 GiB of memory costs its process, which is
     replaced, and its file, which is broken.
 
     Args:
-      tasks: what `probe` gets, for example paths; each is taken from here only when a process is free for it.
-      probe: a function of a module, that may raise VideoError.
+      tasks: what `function` gets, for example paths; each is taken from here only when a process is free for it.
+      function: a function of a module, that may raise VideoError.
       workers: number of processes.
       timeout: seconds that one may take; or a function from a task to them.
 
     Yields:
-      (index in tasks, what `probe` returns, or in plain words why the file is broken).
+      (index in tasks, what `function` returns, or in plain words why the file is broken).
 
     Raises:
-      OSError: what `probe` raised, for example of a full disk: it is not one file's fault.
+      OSError: what `function` raised, for example of a full disk: it is not one file's fault.
     """
     seconds = timeout if callable(timeout) else lambda _: timeout
     context = multiprocessing.get_context("spawn")  # Forking a process that has threads (the progress bar) can hang.
@@ -59,7 +59,7 @@ def run(
         while True:
             while len(busy) < workers and (following := next(waiting, None)) is not None:
                 index, task = following
-                process, connection = idle.pop() if idle else _start(context, probe)
+                process, connection = idle.pop() if idle else _start(context, function)
                 limit = seconds(task)
                 busy[connection] = process, index, limit, time.monotonic() + limit
                 connection.send(task)
@@ -95,9 +95,9 @@ def late(seconds: float) -> str:
     return f"{LATE} {seconds:g} s"
 
 
-def _start(context, probe: Callable) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+def _start(context, function: Callable) -> tuple[multiprocessing.process.BaseProcess, Connection]:
     connection, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, probe), daemon=True)
+    process = context.Process(target=_work, args=(theirs, function), daemon=True)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Inherited: Ctrl-C is for the parent.
     process.start()
     signal.signal(signal.SIGINT, handler)
@@ -105,8 +105,8 @@ def _start(context, probe: Callable) -> tuple[multiprocessing.process.BaseProces
     return process, connection
 
 
-def _work(connection: Connection, probe: Callable) -> None:
-    """A worker process: a task in, what `probe` says out, until the other end is closed."""
+def _work(connection: Connection, function: Callable) -> None:
+    """A worker process: a task in, what `function` says out, until the other end is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory()
     with contextlib.suppress(EOFError, ConnectionError):
@@ -114,7 +114,7 @@ def _work(connection: Connection, probe: Callable) -> None:
             task = connection.recv()
             _forget_peak()
             try:
-                result = probe(task)
+                result = function(task)
             except Exception as error:
                 if _lacks_memory(error):
                     os._exit(_OUT_OF_MEMORY)

@@ -22,9 +22,9 @@ def manifest(root: pathlib.Path, **splits: str) -> Manifest:
     return Manifest("mine", ("a",), str(root), tuple(rows))
 
 
-def check(prepared: Manifest, out: pathlib.Path, spans=(), **options) -> tuple[Manifest, dict[str, str]]:
+def check(prepared: Manifest, out: pathlib.Path, **options) -> tuple[Manifest, dict[str, str]]:
     out.mkdir(exist_ok=True)
-    return checks.check(prepared, out, spans=dict(spans), **options)
+    return checks.check(prepared, out, **options)
 
 
 def errors(prepared: Manifest) -> dict[str, str | None]:
@@ -73,7 +73,7 @@ def test_only_what_is_new_or_has_changed_is_looked_at_again(tmp_path):
     assert second.videos[2] == first.videos[2]
 
     swap(tmp_path / "c.mp4", b"text")
-    checks.forget(tmp_path / "out")
+    (tmp_path / "out" / "checked.jsonl").unlink()
     assert errors(check(asked, tmp_path / "out")[0])["c"].startswith("not a readable video")
 
 
@@ -136,15 +136,13 @@ def test_a_name_may_be_any_bytes(tmp_path):
 
 def test_a_part_of_a_file_is_known_by_its_seconds(tmp_path):
     encode(tmp_path / "a.mp4", 50)  # 2 s
-    asked = manifest(tmp_path, a="train")
-    found, _ = check(asked, tmp_path / "out", {"a.mp4": (0.4, 0.8)})
-    assert (found.videos[0].first, found.videos[0].frames) == (10, 10)
-    assert checks.known_spans(tmp_path / "out") == {"a.mp4": (0.4, 0.8)}
-    found, _ = check(asked, tmp_path / "out", {"a.mp4": (1.0, 1.2)})
-    assert (found.videos[0].first, found.videos[0].frames) == (25, 5)
-    found, _ = check(asked, tmp_path / "out")
-    assert (found.videos[0].first, found.videos[0].frames) == (0, 50)
-    assert checks.known_spans(tmp_path / "out") == {} == checks.known_spans(tmp_path)
+    whole = manifest(tmp_path, a="train")
+    for span, expected in (((0.4, 0.8), (10, 10)), ((1.0, 1.2), (25, 5)), ((0.0, 0.4), (0, 10)), (None, (0, 50))):
+        asked = dataclasses.replace(whole, videos=(dataclasses.replace(whole.videos[0], span=span),))
+        found, _ = check(asked, tmp_path / "out")
+        assert (found.videos[0].first, found.videos[0].frames, found.videos[0].span) == (*expected, span)
+        swap(tmp_path / "a.mp4", (tmp_path / "a.mp4").read_bytes())
+        assert check(found, tmp_path / "out")[0] == found
 
 
 def test_too_few_frames_and_another_timeout_are_judged_anew(tmp_path):

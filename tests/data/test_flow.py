@@ -316,17 +316,17 @@ def test_other_settings_in_a_folder_are_an_error(tmp_path):
 
 def test_flow_that_is_missing_or_of_other_frames_is_an_error(moved, tmp_path):
     manifest = stored(moved, tmp_path / "flow")
-    pipeline.check_flow(manifest, BOTH)
+    pipeline.check_stored(manifest, BOTH)
     with pytest.raises(UserError, match="is dis of frames with a short side of 48 pixels, the clips ask for dis of 64"):
-        pipeline.check_flow(manifest, dataclasses.replace(BOTH, short_side=64))
+        pipeline.check_stored(manifest, dataclasses.replace(BOTH, short_side=64))
     with pytest.raises(UserError, match="the clips ask for tvl1 of 48: set --config.clip.flow_method=dis --"):
-        pipeline.check_flow(manifest, dataclasses.replace(BOTH, flow_method="tvl1"))
+        pipeline.check_stored(manifest, dataclasses.replace(BOTH, flow_method="tvl1"))
     pathlib.Path(flow.stored_path(manifest.flow, manifest.videos[1])).unlink()
     with pytest.raises(UserError, match="1 of the 2 videos of 'moving' have no flow in .*, e.g. b.mp4") as caught:
-        pipeline.check_flow(manifest, BOTH)
+        pipeline.check_stored(manifest, BOTH)
     assert f"prepare manifest --out={tmp_path} --flow=dis --flow_side=48" in str(caught.value)
-    pipeline.check_flow(manifest, dataclasses.replace(BOTH, streams=("rgb",)))
-    pipeline.check_flow(moved, BOTH)  # computed when needed
+    pipeline.check_stored(manifest, dataclasses.replace(BOTH, streams=("rgb",)))
+    pipeline.check_stored(moved, BOTH)  # computed when needed
 
 
 @pytest.mark.parametrize(

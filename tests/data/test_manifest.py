@@ -15,7 +15,20 @@ VIDEOS = (
     Video("jump/\udcff.mp4", 1, "test", 0, 0.0, 0, 0, "empty file", "carla"),  # A name that is not Unicode.
     Video("jump/e.mp4", 1, "test", 2, 0.0, 64, 48, None, "carla"),
     Video("loose.mp4", None, "train", 9, 25.0, 64, 48, None, "loose"),
-    Video("part.mp4", 0, "val", 9, 25.0, 64, 48, None, "long", 30, FrameIndex(99, 512, 1024, (0, 12, 60))),
+    Video(
+        "part.mp4",
+        0,
+        "val",
+        9,
+        25.0,
+        64,
+        48,
+        None,
+        "long",
+        (1.2, 1.6),
+        30,
+        FrameIndex(99, 512, 1024, (0, 12, 60), 12345),
+    ),
 )
 
 

@@ -124,8 +124,41 @@ def test_another_packing_is_not_mixed_in(source, tmp_path):
     pack(source, tmp_path)
     with pytest.raises(UserError, match=r"quality 100 \(asked for: 90\): remove that folder"):
         packed.open_folder(tmp_path, source, SETTINGS._replace(quality=90))
-    with pytest.raises(UserError, match="holds a packed set with manifest"):
+    with pytest.raises(UserError, match="the set has changed since .* was packed from it"):
         packed.open_folder(tmp_path, dataclasses.replace(source, videos=source.videos[:3]), SETTINGS)
+
+
+def test_flow_that_was_stored_since_is_found(source, tmp_path):
+    """Beside the packed set, so that both can move together."""
+    pack(source, tmp_path / "set" / "packed")
+    with_flow = dataclasses.replace(source, flow=str(tmp_path / "set" / "flow"))
+    assert pack(with_flow, tmp_path / "set" / "packed").flow == str(tmp_path / "set" / "flow")
+    (tmp_path / "set").rename(tmp_path / "moved")
+    moved = Manifest.read(tmp_path / "moved" / "packed" / "manifest.jsonl")
+    assert moved.flow == str(tmp_path / "moved" / "flow")
+    assert reader.decode(moved, moved.videos[0], np.array([3]), short_side=32).shape == (1, 32, 43, 3)
+
+
+def test_shards_of_large_frames_hold_fewer(source):
+    def largest(width: int, height: int) -> int:
+        rows = tuple(
+            dataclasses.replace(row, frames=10**5, width=width, height=height) if row.error is None else row
+            for row in source.videos
+        )
+        return max(s.frames for s in packed.shards(dataclasses.replace(source, videos=rows), "somewhere", SETTINGS))
+
+    assert largest(320, 240) == largest(340, 256) == 2048 * packed.RECORD_FRAMES
+    assert largest(1920, 1080) < 2048 * packed.RECORD_FRAMES / 20
+
+
+def test_clips_larger_than_the_packed_frames_are_refused(source, tmp_path):
+    done = pack(source, tmp_path)
+    small, large = (pipeline.Sampling(frames=2, stride=1, short_side=side, size=24) for side in (32, 40))
+    pipeline.check_stored(done, small)
+    with pytest.raises(UserError, match="short side of 32 pixels, and the clips ask for 40: .* --pack_side=40"):
+        pipeline.check_stored(done, large)
+    as_they_are = pack(source, tmp_path / "large", SETTINGS._replace(short_side=48))
+    pipeline.check_stored(as_they_are, dataclasses.replace(large, short_side=99))  # No file is larger.
 
 
 def test_a_part_of_a_longer_file(source, tmp_path):
@@ -169,11 +202,13 @@ def test_a_folder_that_cannot_be_written(source, tmp_path):
 
 
 def test_an_estimate_is_near_what_comes_out(source, tmp_path):
-    size, seconds = packed.estimate(source, SETTINGS)
+    measured = [packed.measure(sample) for sample in packed.samples(source, SETTINGS)]
+    assert [frames for frames, *_ in measured] == [16, 8, 1, 16, 9] and all(seconds > 0 for *_, seconds in measured)
+    size = sum(size for _, size, _ in measured) / sum(frames for frames, *_ in measured)
     builder = tfds.builder_from_directory(pack(source, tmp_path).root)
     examples = [example for split in ("train", "test") for example in builder.as_data_source(split)]
     total = sum(len(frame) for example in examples for frame in example["frames"])
-    assert 0.8 * total < size * sum(FRAMES.values()) < 1.25 * total and seconds > 0
+    assert 0.8 * total < size * sum(FRAMES.values()) < 1.25 * total
 
 
 class Clips(tfds.core.GeneratorBasedBuilder):

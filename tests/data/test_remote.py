@@ -103,7 +103,7 @@ def test_video_files_and_flow_are_not_read_from_a_store(videos, store):
     with pytest.raises(UserError, match="'motions' are in gs://bucket/videos, .* copy them, or pack the set .*--pack"):
         reader.check(there)
     with pytest.raises(UserError, match="flow of 'motions' is in gs://bucket/flow, .* copy the set"):
-        pipeline.check_flow(there, pipeline.Sampling(4, 1, 32, 32, streams=("flow",)))
+        pipeline.check_stored(there, pipeline.Sampling(4, 1, 32, 32, streams=("flow",)))
 
 
 def test_what_cannot_be_reached_is_said(videos, store, monkeypatch):
