@@ -33,10 +33,9 @@ from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
 from jax_video.errors import UserError, VideoError
 
 RECORD_FRAMES = 8
-_SHARD_RECORDS = (
-    2048  # At most. Some 350 MB and half a minute of work, the most that is done again where packing was stopped.
-)
-_PIXELS = 340 * 256  # of the frames of which that is true
+# At most, of a shard. Of frames of 340x256 pixels they are 350 MB and half a minute of work, which is done again where
+# packing was stopped.
+_SHARD_RECORDS, _PIXELS = 2048, 340 * 256
 _PART = ".part"  # of a shard that is being written
 _FAILED = ".failed"  # of a list beside a shard, while others are written: its videos that cannot be read
 _SETTINGS = "packed.json"
@@ -140,12 +139,10 @@ def _shard_records(source: Manifest) -> int:
 
 def _parts(entries: list[Video], starts: np.ndarray, first: int, last: int) -> Iterator[Part]:
     """What stands in the records from `first` to before `last`."""
-    number = int(np.searchsorted(starts, first, side="right")) - 1
-    for entry, start in zip(entries[number:], starts[number:].tolist(), strict=False):
-        if start >= last:
-            return
-        begin = max(0, first - start) * RECORD_FRAMES
-        yield Part(entry, begin, min(entry.frames, (last - start) * RECORD_FRAMES))
+    begin = int(np.searchsorted(starts, first, side="right")) - 1
+    end = int(np.searchsorted(starts[:-1], last, side="left"))
+    for entry, start in zip(entries[begin:end], starts[begin:end].tolist(), strict=True):
+        yield Part(entry, max(0, first - start) * RECORD_FRAMES, min(entry.frames, (last - start) * RECORD_FRAMES))
 
 
 def _template(folder: str | os.PathLike, split: str) -> tfds.core.ShardedFileTemplate:
