@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jax_video import command, evaluate, objectives, sharding
 from jax_video.checkpoint import read_network
-from jax_video.data import pipeline, remote, sources, video
+from jax_video.data import frames, pipeline, remote, sources, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
@@ -93,14 +93,15 @@ def main(arguments: list[str]) -> None:
 
 
 def find(arguments: list[str]) -> list[str]:
-    """The video files that files, folders and globs name, without repetition."""
+    """The videos that files, folders and globs name, without repetition; a folder of numbered pictures is one."""
     paths = []
     for argument in arguments:
         found = []
         for path in [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True)):
+            is_folder = os.path.isdir(path) and not frames.is_video(os.listdir(path))
             found += (
                 [os.path.join(path, video) for video in sources.find_videos(pathlib.Path(path))[0]]
-                if os.path.isdir(path)
+                if is_folder
                 else [path]
             )
         if not found:

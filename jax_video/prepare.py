@@ -332,6 +332,7 @@ def _store_flow(prepared: manifest.Manifest, settings: flow.Settings, out: pathl
             if reason is not None:
                 broken[waiting[which].path] = reason
             progress.update()
+    flow.close_folder(prepared.flow)
     checks.write_reasons(out / "broken_flow.csv", prepared, broken)
     print(f"flow: {len(readable) - len(broken):,} of {len(readable):,} videos in {prepared.flow}")
     for path, reason in list(broken.items())[:10]:

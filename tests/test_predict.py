@@ -137,6 +137,15 @@ def test_find_keeps_the_order_and_takes_each_once(tmp_path, monkeypatch):
         predict.find(["c.mp4"])
 
 
+def test_a_folder_of_pictures_is_a_video(tmp_path):
+    for name in ("walk/image_00001.jpg", "walk/image_00002.jpg", "run/a.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    pictures, file = str(tmp_path / "walk"), str(tmp_path / "run" / "a.mp4")
+    assert predict.find([pictures]) == [pictures]
+    assert predict.find([str(tmp_path)]) == [file, pictures]
+
+
 def test_classify_is_the_same_from_python(elsewhere, tested):
     paths = [str(path) for path in sorted((elsewhere / "videos").rglob("*.mp4"))[:2]]
     classes, scores, broken = predict.classify([*paths, str(elsewhere / "nosuch.mp4")], elsewhere / "run")

@@ -7,16 +7,16 @@ It is kept as uint8, clipped to 20 pixels either way: the input of a motion stre
 of the places of its frames - 1 fields, then the fields, one JPEG each. Neighbours are read at once.
 """
 
-import contextlib
+import hashlib
 import itertools
 import json
 import os
 import pathlib
 import shlex
-import tempfile
+import time
 import tokenize
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -33,6 +33,7 @@ LEAST_SIDE = 16  # Pixels; the methods need some.
 _ZERO, _SCALE = 128, 127 / BOUND  # What stands for no motion, and steps per pixel.
 _SETTINGS = "flow.json"
 _PART = ".part"  # Of a file that is being written.
+_SYNC = 10.0  # Seconds of work that may be lost with a process.
 _BLOCK = 8  # Pixels of a JPEG that are coded together, along each side.
 
 
@@ -211,6 +212,8 @@ def _from_jpeg(path: str, jpeg: np.ndarray, size: tuple[int, int]) -> np.ndarray
 def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, settings: Settings) -> None:
     """Computes all fields of a video and writes them, whole or not at all; takes the memory of a few frames.
 
+    What a process that was killed had of them stands in a file beside the target, and is not computed again.
+
     Args:
       path: the file of a video.
       target: the file to write; its folder is made where there is none.
@@ -223,14 +226,17 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
     """
     target = pathlib.Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=_PART)
+    temporary = _temporary(path, target)
+    temporary.touch()
     try:
-        with open(handle, "wb") as file:
-            places = np.zeros(entry.frames, np.int64)
-            np.save(file, places)  # Its size is known, its content is not yet.
-            places[0] = file.tell()
-            images = _counted(path, entry, settings.short_side)
-            for index, field in enumerate(compute(images, settings.method)):
+        with open(temporary, "r+b") as file:
+            places = _begun(file, entry.frames)
+            done = np.count_nonzero(places) - 1
+            file.truncate(places[done])
+            file.seek(places[done])
+            synced = time.monotonic()
+            images = _counted(path, entry, done, settings.short_side)
+            for index, field in enumerate(compute(images, settings.method), start=done):
                 height, width, _ = field.shape
                 # x above y, and between them as many lines as end a block of the JPEG, so that none has both.
                 padded = np.pad(field, ((0, -height % _BLOCK), (0, 0), (0, 0)), "edge")
@@ -238,27 +244,65 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
                 _, jpeg = cv2.imencode(".jpg", both, (cv2.IMWRITE_JPEG_QUALITY, settings.quality))
                 file.write(jpeg)
                 places[index + 1] = file.tell()
-            file.seek(0)
-            np.save(file, places)
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600; a data set is shared.
+                if time.monotonic() - synced >= _SYNC:
+                    _write_places(file, places)
+                    synced = time.monotonic()
+            _write_places(file, places)
         os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    except (VideoError, OSError):
+        temporary.unlink(missing_ok=True)
         raise
 
 
-def _counted(path: str | os.PathLike, entry: Video, short_side: int) -> Iterator[np.ndarray]:
-    """All frames of a video, which must be as many as its entry says."""
+def _temporary(path: str | os.PathLike, target: pathlib.Path) -> pathlib.Path:
+    """Where a video's flow stands while it is not whole; elsewhere if the video has changed."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise VideoError(path, f"cannot be read ({error.strerror})") from error
+    version = f"{target.name} {status.st_size} {status.st_mtime_ns}"
+    name = hashlib.sha256(version.encode(errors="surrogateescape")).hexdigest()[:16]
+    return target.with_name(f".{name}{_PART}")
+
+
+def _begun(file: BinaryIO, frames: int) -> np.ndarray:
+    """Where the fields begin, int64 [frames], of a file that is new or was begun; 0 for those it does not hold yet."""
+    try:
+        places = np.load(file)
+        whole = np.count_nonzero(places)
+        if places.shape == (frames,) and places.dtype == np.int64 and places[0] == file.tell():
+            if np.all(np.diff(places[:whole]) > 0) and places[whole - 1] <= os.fstat(file.fileno()).st_size:
+                return places
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError):  # It is empty, or was torn.
+        pass
+    places = np.zeros(frames, np.int64)
+    file.seek(0)
+    file.truncate()
+    np.save(file, places)  # Its size is known, its content is not yet.
+    places[0] = file.tell()
+    return places
+
+
+def _write_places(file: BinaryIO, places: np.ndarray) -> None:
+    """Says at the beginning of the file what stands behind it already."""
+    position = file.tell()
+    file.flush()
+    file.seek(0)
+    np.save(file, places)
+    file.flush()
+    file.seek(position)
+
+
+def _counted(path: str | os.PathLike, entry: Video, skipped: int, short_side: int) -> Iterator[np.ndarray]:
+    """The frames of a video, but for some at its start; they must be as many as its entry says."""
     end = entry.first + entry.frames
     part_of_more = entry.index is not None and entry.index.frames > end
-    count = 0
-    for image in video.frames_in_order(path, short_side=short_side):
+    count = entry.first + skipped
+    for image in video.frames_in_order(path, first=count, index=entry.index, short_side=short_side):
         count += 1
         if count > end:
             break
-        if count > entry.first:
-            yield image
+        yield image
     if count < end or (count > end and not part_of_more):
         found = f"only {count}" if count < end else f"more than {end}"
         raise VideoError(path, f"{found} of {end} frames decode: the file has changed; run prepare again")
@@ -276,15 +320,19 @@ def check_settings(folder: str | os.PathLike, settings: Settings) -> None:
 
 
 def open_folder(folder: str | os.PathLike, settings: Settings) -> None:
-    """Makes a folder for flow, or goes on with one; removes what was left half written."""
+    """Makes a folder for flow, or goes on with one."""
     check_settings(folder, settings)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.rglob(f".*{_PART}"):
-        left.unlink(missing_ok=True)
     temporary = folder / f".{_SETTINGS}"
     temporary.write_text(json.dumps(settings._asdict()) + "\n", encoding="utf-8")
     temporary.replace(folder / _SETTINGS)
+
+
+def close_folder(folder: str | os.PathLike) -> None:
+    """Removes what was begun of videos that are no longer in the set; called when all the others are stored."""
+    for left in pathlib.Path(folder).rglob(f".*{_PART}"):
+        left.unlink(missing_ok=True)
 
 
 def read_settings(folder: str | os.PathLike) -> Settings:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -246,22 +247,59 @@ def test_a_spread_test_clip_is_of_frames_with_flow(places):
 # ---- what is stored
 
 
-def test_half_written_flow_is_none_and_is_swept_away(moved, tmp_path, monkeypatch):
-    def stopped(images, method):
-        yield np.zeros((HEIGHT, WIDTH, 2), np.uint8)
-        raise KeyboardInterrupt
-
+def test_flow_that_was_stopped_goes_on_where_it_was(moved, tmp_path, monkeypatch):
+    """With the field after the last whole one, to the same bytes."""
     entry, folder = moved.videos[0], tmp_path / "flow"
+    path, target = pathlib.Path(moved.root, entry.path), pathlib.Path(flow.stored_path(folder, entry))
     flow.open_folder(folder, SETTINGS)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(flow, "compute", stopped)
-        flow.store(pathlib.Path(moved.root, entry.path), flow.stored_path(folder, entry), entry, SETTINGS)
-    assert os.listdir(folder) == ["flow.json"] and not flow.is_stored(folder, entry)
-    (folder / "deep").mkdir()
-    (folder / "deep" / ".abc.part").write_text("of a process that was killed")
-    manifest = stored(moved, folder)
-    assert sorted(os.listdir(folder)) == ["a.mp4.flow", "b.mp4.flow", "deep", "flow.json"]
-    assert os.listdir(folder / "deep") == [] and all(flow.is_stored(folder, entry) for entry in manifest.videos)
+    compute = flow.compute
+    computed = []
+
+    def counted(images, method, most=99):
+        for field in compute(images, method):
+            if len(computed) == most:
+                raise KeyboardInterrupt
+            computed.append(1)
+            yield field
+
+    monkeypatch.setattr(flow, "_SYNC", 0.0)
+    for most in (3, 7):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(flow, "compute", functools.partial(counted, most=most))
+            flow.store(path, target, entry, SETTINGS)
+        (begun,) = folder.glob(".*.part")
+        assert not flow.is_stored(folder, entry)
+    with open(begun, "ab") as file:
+        file.write(b"half of a field")
+    monkeypatch.setattr(flow, "compute", counted)
+    flow.store(path, target, entry, SETTINGS)
+    assert len(computed) == entry.frames - 1
+    resumed = target.read_bytes()
+    target.unlink()
+    flow.store(path, target, entry, SETTINGS)
+    assert target.read_bytes() == resumed
+    assert sorted(os.listdir(folder)) == ["a.mp4.flow", "flow.json"]
+
+
+@pytest.mark.parametrize("torn", [b"", b"no flow", 100, 300])
+def test_what_was_torn_is_computed_anew(torn, moved, tmp_path):
+    entry, target = moved.videos[0], tmp_path / "a.mp4.flow"
+    path = pathlib.Path(moved.root, entry.path)
+    flow.store(path, target, entry, SETTINGS)
+    expected = target.read_bytes()
+    begun = flow._temporary(path, target)
+    begun.write_bytes(expected[:torn] if isinstance(torn, int) else torn)
+    flow.store(path, target, entry, SETTINGS)
+    assert target.read_bytes() == expected and os.listdir(tmp_path) == ["a.mp4.flow"]
+
+
+def test_what_was_begun_of_other_videos_is_swept_away(moved, tmp_path):
+    manifest = stored(moved, tmp_path / "flow")
+    (tmp_path / "flow" / "deep").mkdir()
+    (tmp_path / "flow" / "deep" / ".abc.part").write_text("of a video that has changed")
+    flow.close_folder(tmp_path / "flow")
+    assert os.listdir(tmp_path / "flow" / "deep") == []
+    assert all(flow.is_stored(tmp_path / "flow", entry) for entry in manifest.videos)
 
 
 def test_flow_of_another_number_of_frames_is_refused(moved, tmp_path):
