@@ -1,5 +1,6 @@
 """What every test shares: eight CPU devices, strict dtypes where numbers are checked, and the real material."""
 
+import gc
 import os
 import pathlib
 
@@ -16,6 +17,15 @@ from absl import flags  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[1]
 flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags, which pytest does not parse.
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_to_collect():
+    """What one file has compiled is of no use to the next; kept, it makes every later `gc.collect()` take seconds."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
