@@ -174,7 +174,7 @@ def test_flow_is_stored_for_all_that_can_be_read_and_goes_on_where_it_was(with_f
     before = Manifest.read(with_flow / "manifest.jsonl")
     done = run(*arguments)
     assert "flow: 9 of 10 videos in " in done.stdout and "10/10" in done.stderr
-    assert "no flow: run/boris_0.mp4: only 4 of 6 frames decode" in done.stdout
+    assert re.search("no flow: run/boris_0.mp4: changed: [0-9,]+ bytes, where prepare saw [0-9,]+; run", done.stdout)
     assert [path for _, path, _ in read_csv(with_flow / "broken_flow.csv")] == ["path", "run/boris_0.mp4"]
     manifest = Manifest.read(with_flow / "manifest.jsonl")
     assert manifest == dataclasses.replace(before, flow=str(with_flow / "flow"))
