@@ -68,7 +68,7 @@ def check(
         rows = []
         for index, row in enumerate(prepared.videos):
             record = None if row.error == MISSING else records.read(index)
-            rows.append(_broken(row, MISSING) if record is None else _judged(row, record, min_frames))
+            rows.append(row.broken(MISSING) if record is None else _judged(row, record, min_frames))
             if record is not None and record["digest"] is not None:
                 digests[index] = int(record["digest"], 16)
         records.sort()
@@ -195,17 +195,13 @@ def _was_late(reason: str | None, timeout: float) -> bool:
 def _judged(row: Video, record: dict[str, Any], min_frames: int) -> Video:
     """A row with what was found."""
     if record["reason"] is not None:
-        return _broken(row, record["reason"])
+        return row.broken(record["reason"])
     found = dict(record["video"])
     if found["frames"] < min_frames:
-        return _broken(row, f"too short: {found['frames']} frames, expected at least {min_frames}")
+        return row.broken(f"too short: {found['frames']} frames, expected at least {min_frames}")
     if found["index"] is not None:
         found["index"] = video.FrameIndex(**found["index"] | {"keyframes": tuple(found["index"]["keyframes"])})
     return dataclasses.replace(row, **found, error=None)
-
-
-def _broken(row: Video, reason: str) -> Video:
-    return Video(row.path, row.label, row.split, 0, 0.0, 0, 0, reason, row.source)
 
 
 def _doubles(checked: Manifest, digests: np.ndarray) -> dict[str, str]:

@@ -43,6 +43,10 @@ class Video:
     first: int = 0  # The frame of the file at which it starts: not 0 for a part of a longer file.
     index: FrameIndex | None = None  # Of the file; None where it was not checked, or is decoded from its start.
 
+    def broken(self, reason: str) -> "Video":
+        """The same video, which cannot be used."""
+        return dataclasses.replace(self, frames=0, fps=0.0, width=0, height=0, error=reason, first=0, index=None)
+
 
 class Packed(NamedTuple):
     """How the frames of a set that is not video files lie in the records of TFDS below the manifest's root."""

@@ -312,10 +312,9 @@ def _packed_row(row: Video, first: dict[str, int], failures: dict[str, str]) -> 
     """Width and height stay the file's, so that clips come out in the same sizes."""
     if row.error is not None:
         return row
-    row = dataclasses.replace(row, first=first[row.path], index=None)
-    if row.path not in failures:
-        return row
-    return dataclasses.replace(row, frames=0, fps=0.0, width=0, height=0, first=0, error=failures[row.path])
+    if row.path in failures:
+        return row.broken(failures[row.path])
+    return dataclasses.replace(row, first=first[row.path], index=None)
 
 
 def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int | None) -> np.ndarray:

@@ -145,6 +145,19 @@ def test_a_part_of_a_file_is_known_by_its_seconds(tmp_path):
         assert check(found, tmp_path / "out")[0] == found
 
 
+def test_a_part_that_is_broken_is_still_a_part_when_its_file_is_mended(tmp_path):
+    encode(tmp_path / "a.mp4", 50)
+    content = (tmp_path / "a.mp4").read_bytes()
+    whole = manifest(tmp_path, a="train")
+    asked = dataclasses.replace(whole, videos=(dataclasses.replace(whole.videos[0], span=(0.0, 0.4)),))
+    (tmp_path / "a.mp4").write_bytes(b"")
+    found, _ = check(asked, tmp_path / "out")
+    assert errors(found) == {"a": "empty file"}
+    (tmp_path / "a.mp4").write_bytes(content)
+    found, _ = check(found, tmp_path / "out")
+    assert (found.videos[0].frames, found.videos[0].error) == (10, None)
+
+
 def test_too_few_frames_and_another_timeout_are_judged_anew(tmp_path):
     encode(tmp_path / "a.mp4", 4)
     asked = manifest(tmp_path, a="train")
