@@ -187,7 +187,9 @@ class Manifest:
         packed = header["packed"] and _packed(path, header["packed"])
         if not written:
             raise UserError(f"{path}: the content does not match its hash: the file was changed; run prepare again")
-        return cls(header["name"], classes, root, videos, flow, packed)
+        manifest = cls(header["name"], classes, root, videos, flow, packed)
+        manifest.__dict__["hash"] = header["hash"]  # It was computed just now; with 300,000 videos that takes seconds.
+        return manifest
 
 
 def _absolute(folder: str, parent: remote.Path) -> str:

@@ -123,12 +123,13 @@ def shards(source: Manifest, folder: str | os.PathLike, settings: Packed) -> lis
 
 def _layout(source: Manifest) -> Iterator[tuple[str, list[Video], np.ndarray, int]]:
     """Of each split: its name, readable videos, the record in which each starts (and the last ends), and its shards."""
+    records_each = _shard_records(source)
     for split in SPLITS:
         entries = [entry for _, entry in source.select(split)]
         if entries:
             records = [-(-entry.frames // RECORD_FRAMES) for entry in entries]
             starts = np.concatenate([[0], np.cumsum(records)])
-            yield split, entries, starts, -(-int(starts[-1]) // _shard_records(source))
+            yield split, entries, starts, -(-int(starts[-1]) // records_each)
 
 
 def _shard_records(source: Manifest) -> int:
@@ -279,15 +280,16 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
         failures = {}
         for note in notes:
             failures |= json.loads(note.read_text(encoding="utf-8"))
+        layout, records_each = list(_layout(source)), _shard_records(source)
         infos = [
-            _split_info(builder.data_dir, split, int(starts[-1]), count, _shard_records(source))
-            for split, _, starts, count in _layout(source)
+            _split_info(builder.data_dir, split, int(starts[-1]), count, records_each)
+            for split, _, starts, count in layout
         ]
         builder.info.set_splits(tfds.core.SplitDict(infos))
         builder.info.write_to_directory(builder.data_dir)
         first = {
             entry.path: start * RECORD_FRAMES
-            for _, entries, starts, _ in _layout(source)
+            for _, entries, starts, _ in layout
             for entry, start in zip(entries, starts.tolist(), strict=False)
         }
         rows = tuple(_packed_row(row, first, failures) for row in source.videos)
