@@ -200,7 +200,7 @@ def _judged(row: Video, record: dict[str, Any], min_frames: int) -> Video:
     if found["frames"] < min_frames:
         return row.broken(f"too short: {found['frames']} frames, expected at least {min_frames}")
     if found["index"] is not None:
-        found["index"] = video.FrameIndex(**found["index"] | {"keyframes": tuple(found["index"]["keyframes"])})
+        found["index"] = video.FrameIndex.from_json(found["index"])
     return dataclasses.replace(row, **found, error=None)
 
 

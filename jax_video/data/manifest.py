@@ -312,7 +312,7 @@ def _video(path: remote.Path, number: int, row: dict, classes: int, *, check: bo
         if not isinstance(index, dict):
             raise UserError(f"{path}:{number}: 'index' is {index!r}, expected dict or null; run prepare again")
         _check_types(path, number, index, _INDEX_TYPES)
-        row["index"] = FrameIndex(**index | {"keyframes": tuple(index["keyframes"])})
+        row["index"] = FrameIndex.from_json(index)
     if not check:
         return Video(**row)
     _check_types(path, number, row, _VIDEO_TYPES, optional=("span", "first", "index"))

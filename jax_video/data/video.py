@@ -38,6 +38,11 @@ class FrameIndex:
     keyframes: tuple[int, ...] = ()  # ascending; known where `step` is
     size: int = 0  # of the file, in bytes; 0: not known
 
+    @classmethod
+    def from_json(cls, values: dict) -> "FrameIndex":
+        """The inverse of `dataclasses.asdict`, after JSON, which has no tuples."""
+        return cls(**values | {"keyframes": tuple(values["keyframes"])})
+
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
