@@ -101,6 +101,7 @@ def convert(
             config.normalize.update(usual)
     mesh = sharding.make_mesh()
     weights = merge.read(source, layout, config, mesh)
+    command.announce(sharding.describe(mesh), state_lib.describe(config, weights.num_classes))
     lines = [f"{source}, layout {layout}, is {config.model.name} of {weights.num_classes} classes:"]
     lines.append(weights.merged.table())
     if wanted:
@@ -145,7 +146,9 @@ def export(workdir: str | pathlib.Path, layout: str, path: str | pathlib.Path) -
     """
     names.layout(layout)
     files.check_suffix(path)
-    _, network, meta = checkpoint.read_network(workdir, sharding.make_mesh())
+    mesh = sharding.make_mesh()
+    _, network, meta = checkpoint.read_network(workdir, mesh)
+    command.announce(sharding.describe(mesh), state_lib.describe(ConfigDict(meta["config"]), len(meta["classes"])))
     model = ConfigDict(meta["config"]["model"])
     if names.keywords(layout, model.name) is None:
         raise UserError(f"layout {layout} ({names.layout(layout).source}) has no {model.name}")

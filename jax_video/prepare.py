@@ -97,6 +97,7 @@ def main(argv: list[str]) -> None:
     source, out, settings = _asked(argv)
     prepared, notes = _found(source, out)
     _check_found(prepared)
+    _announce(prepared)
     _open_folder(out)
 
     doubles = {}
@@ -256,6 +257,12 @@ def _check(prepared: manifest.Manifest, out: pathlib.Path) -> tuple[manifest.Man
     broken = {row.path: row.error for row in prepared.videos if row.error not in (None, manifest.MISSING)}
     checks.write_reasons(out / "broken.csv", prepared, broken | doubles)
     return prepared, doubles
+
+
+def _announce(prepared: manifest.Manifest) -> None:
+    there = sum(row.error != manifest.MISSING for row in prepared.videos)
+    processes = f"{_WORKERS.value} process{'es' * (_WORKERS.value != 1)}" if _BEAM.value is None else "Apache Beam"
+    command.announce(processes, f"{prepared.name}: {there:,} video{'s' * (there != 1)}")
 
 
 @contextlib.contextmanager
@@ -432,9 +439,11 @@ def _benchmark(argv: list[str]) -> None:
         raise UserError(f"--clip={','.join(_CLIP.value)}: expected frames, stride, short side and crop: 16,2,122,112")
     import jax  # For the way to the device; all else here does without.
 
+    from jax_video import sharding
     from jax_video.data import loading, pipeline, reader
 
     reader.check(found)
+    command.announce(sharding.describe(sharding.make_mesh()), found.describe())
 
     frames, stride, short_side, size = map(int, _CLIP.value)
     sampling = pipeline.Sampling(frames=frames, stride=stride, short_side=short_side, size=size)
