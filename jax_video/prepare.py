@@ -192,7 +192,7 @@ def _tfds_set(name: str) -> _Found:
 def _refuse(given: Mapping[str, Any], source: str) -> None:
     """Flags, by name, that have a value but do not belong to the source, whose videos are known."""
     strange = [f"--{name}" for name, value in given.items() if value is not None]
-    if strange and _is_looked_at(source):
+    if strange:
         raise UserError(f"{' '.join(strange)}: not for {source}, whose videos are known")
 
 
