@@ -23,5 +23,9 @@ class VideoError(UserError):
         return f"{self.path}: {self.reason}"
 
 
+class UnavailableError(VideoError):
+    """A video file that the system does not hand out now, as on a lost disk: nothing is said of what is in it."""
+
+
 class Stopped(Exception):
     """The user asked to stop; the message says what is saved and how to go on. Commands exit with code 130."""

@@ -2,7 +2,8 @@
 
 Looks at every video once, in parallel, and writes OUT/manifest.jsonl: labels, splits, frame counts, and what is missing
 or broken (OUT/broken.csv, with reasons). Stopped, the same command goes on where it was; later, it looks only at files
-that are new or have changed. SOURCE is one of these, with its own flags:
+that are new or have changed, or at all again with --recheck or another version of the decoder. SOURCE is one of these,
+with its own flags:
 
   folder      <class>/<video>, or train/, val/ and test/ with class folders in each: --fraction=.1, or by who is seen in
               anna_run.mp4, boris_run.mp4, ...: --group='^([a-z]+)_' --test_groups=anna,boris
@@ -63,6 +64,7 @@ _TEST_GROUPS = flags.DEFINE_list("test_groups", None, "folder: groups whose vide
 _VAL_GROUPS = flags.DEFINE_list("val_groups", None, "folder: groups whose videos are for validation.")
 _SEED = flags.DEFINE_integer("seed", None, "Of the draw of test and validation videos (default 0).")
 _CHECK = flags.DEFINE_enum("check", None, list(checks.LEVELS), "Containers only, or (default) every frame.")
+_RECHECK = flags.DEFINE_boolean("recheck", False, "Look at every file again, also at those that have not changed.")
 _MIN_FRAMES = flags.DEFINE_integer("min_frames", None, "A video of fewer frames is broken.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer("workers", os.cpu_count(), "Processes that decode.", lower_bound=1)
 _TIMEOUT = flags.DEFINE_float(
@@ -113,6 +115,12 @@ def main(argv: list[str]) -> None:
 
     print(f"\n{checks.table(prepared, doubles)}")
     print("".join(f"{note}\n" for note in notes))
+    strange = [row for row in prepared.videos if row.error and row.error.startswith(checks.NOT_LOOKED_AT)]
+    if strange and _is_looked_at(source):
+        raise UserError(
+            f"{len(strange):,} of the videos were {strange[0].error}. That is no fault of theirs, and it was not "
+            "stored: mend what the traceback above names, and the same command looks at them again"
+        )
     if all(row.error for row in prepared.videos):
         there = sum(row.error != manifest.MISSING for row in prepared.videos)
         raise UserError(f"none of the {there:,} videos can be read; the reasons are in {out / 'broken.csv'}")
@@ -168,12 +176,17 @@ def _found(source: str, out: pathlib.Path) -> _Found:
 
 def _is_looked_at(source: str) -> bool:
     """Whether the files of a source are checked."""
-    return _CHECK.value is not None or not (source in _PREPARED or source.startswith(_TFDS))
+    return _level() is not None or not (source in _PREPARED or source.startswith(_TFDS))
+
+
+def _level() -> str | None:
+    """How thoroughly files are to be looked at; None where nothing was said."""
+    return _CHECK.value or ("full" if _RECHECK.value else None)
 
 
 def _tfds_set(name: str) -> _Found:
     """A set whose frames lie in TFDS's records."""
-    _refuse(_source_flags() | {"check": _CHECK.value, "flow": _FLOW.value, "pack": _PACK.value or None}, f"tfds:{name}")
+    _refuse(_source_flags() | {"check": _level(), "flow": _FLOW.value, "pack": _PACK.value or None}, f"tfds:{name}")
     return _packed().tfds_set(name, _VIDEOS.value), ()
 
 
@@ -195,13 +208,13 @@ def _prepared(source: str, out: pathlib.Path) -> _Found:
     """The set that a manifest describes already, where it is now."""
     strange = _source_flags()
     if source == "motions":
-        strange |= {"videos": _VIDEOS.value, "check": _CHECK.value}
-    elif _CHECK.value is None and _MIN_FRAMES.value:
-        raise UserError(f"--min_frames: {source} is looked at only with --check=fast|full")
+        strange |= {"videos": _VIDEOS.value, "check": _level()}
+    elif _level() is None and _MIN_FRAMES.value:
+        raise UserError(f"--min_frames: {source} is looked at only with --check=fast|full or --recheck")
     _refuse(strange, source)
     if source == "motions":
         return manifest.Manifest.read(motions.make()), ()
-    if _FLOW.value is None and _CHECK.value is None and _VIDEOS.value is None and not _PACK.value:
+    if _FLOW.value is None and _level() is None and _VIDEOS.value is None and not _PACK.value:
         raise UserError(
             "nothing to do for a set that is prepared: --flow=METHOD adds its optical flow, --pack its frames as "
             "JPEGs, --check=fast|full looks at its files again, --videos=DIR says where they are now"
@@ -211,7 +224,7 @@ def _prepared(source: str, out: pathlib.Path) -> _Found:
         raise UserError(f"{out} is a packed set, whose videos are no files: name the set that it was made of")
     if _VIDEOS.value is not None:
         found = _moved(found, pathlib.Path(_VIDEOS.value))
-    if _CHECK.value is None:
+    if _level() is None:
         return found, ()
     there = (os.path.exists(os.path.join(found.root, row.path)) for row in found.videos)
     videos = (
@@ -225,7 +238,7 @@ def _moved(found: manifest.Manifest, root: pathlib.Path) -> manifest.Manifest:
     """The set whose files are below another folder now."""
     readable = [row.path for row in found.videos if row.error is None]
     lost = [path for path in readable if not (root / path).exists()]
-    if lost and (_CHECK.value is None or len(lost) == len(readable)):  # A check counts those that are missing.
+    if lost and (_level() is None or len(lost) == len(readable)):  # A check counts those that are missing.
         raise UserError(
             f"{len(readable) - len(lost):,} of the {len(readable):,} readable videos of {found.name} are below {root}; "
             f"{lost[0]} is not: looked for {root / lost[0]}. --videos names the folder below which all have the same "
@@ -248,10 +261,11 @@ def _check(prepared: manifest.Manifest, out: pathlib.Path) -> tuple[manifest.Man
     prepared, doubles = checks.check(
         prepared,
         out,
-        level=_CHECK.value or "full",
+        level=_level() or "full",
         min_frames=_MIN_FRAMES.value or 1,
         processes=_WORKERS.value,
         timeout=_TIMEOUT.value,
+        recheck=_RECHECK.value,
     )
     # Not the missing ones, which can be most of a data set.
     broken = {row.path: row.error for row in prepared.videos if row.error not in (None, manifest.MISSING)}

@@ -2,7 +2,7 @@
 
 What it finds is remembered in a folder's checked.jsonl, one line for each file, as it is found. A check that was
 stopped or killed goes on where it was, and a later one looks only at files that are new, have changed, or were looked
-at less thoroughly.
+at less thoroughly, or by another decoder. What stood in the way of looking at a file is shown, and not remembered.
 """
 
 import collections
@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
@@ -22,14 +23,16 @@ from typing import IO, Any
 import numpy as np
 import tqdm
 
-from jax_video.data import video, workers
+from jax_video.data import frames, packets, video, workers
 from jax_video.data.manifest import MISSING, SPLITS, Manifest, Video
-from jax_video.errors import VideoError
+from jax_video.errors import UnavailableError
 
 LEVELS = ("fast", "full")  # Only the container is looked at, or every frame is decoded.
 DOUBLE = "duplicate of a test video"  # What is said of such a video for training or validation, which stays.
+NOT_LOOKED_AT = "not looked at"  # What the reason of a video begins with, of which an error of ours is to blame.
 _MEMORY = "checked.jsonl"
-_RECORD = {"path", "size", "modified", "span", "level", "digest", "reason", "video"}  # Keys of a line, and of
+# Keys of a line, and of
+_RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video"}
 _VIDEO = {field.name for field in dataclasses.fields(video.VideoInfo)}  # its `video`.
 _BLOCK = 2**16  # Bytes at the beginning, in the middle and at the end of a file that tell it from most others.
 _SYNC = 1.0  # Seconds of work that may be lost with the whole machine.
@@ -43,17 +46,19 @@ def check(
     min_frames: int = 1,
     processes: int = 1,
     timeout: float = 300.0,
+    recheck: bool = False,
 ) -> tuple[Manifest, dict[str, str]]:
     """Looks at every video of a set that is not MISSING, and shows a progress bar.
 
     Args:
       prepared: the set; what its rows say of frames, size and errors is found anew.
       out: the folder that remembers. Its files are known again by path, size and time of change; a folder of pictures
-        by its own, which changes when pictures come or go. Without its checked.jsonl all are looked at again.
+        by its own, which changes when pictures come or go.
       level: one of LEVELS.
       min_frames: a video of fewer is broken.
       processes: how many look at files.
       timeout: seconds that one file may take.
+      recheck: whether all are looked at again.
 
     Returns:
       the set as it is, and what is said of videos for training and validation whose content is also for test:
@@ -63,12 +68,13 @@ def check(
       OSError: checked.jsonl cannot be written, for example because the disk is full; what stands in it counts.
     """
     with contextlib.closing(_Records(out / _MEMORY, prepared.videos)) as records:
-        _look(prepared, records, level, processes, timeout)
+        unknown = _look(prepared, records, level, processes, timeout, recheck)
         digests = np.zeros(len(prepared.videos), np.uint64)
         rows = []
         for index, row in enumerate(prepared.videos):
-            record = None if row.error == MISSING else records.read(index)
-            rows.append(row.broken(MISSING) if record is None else _judged(row, record, min_frames))
+            record = None if row.error == MISSING or index in unknown else records.read(index)
+            found = row.broken(unknown.get(index, MISSING)) if record is None else _judged(row, record, min_frames)
+            rows.append(found)
             if record is not None and record["digest"] is not None:
                 digests[index] = int(record["digest"], 16)
         records.sort()
@@ -111,8 +117,9 @@ def _look(
     level: str,
     processes: int,
     timeout: float,
-) -> None:
-    """Looks at the files that are not known yet."""
+    recheck: bool,
+) -> dict[int, str]:
+    """Looks at the files that are not known yet; {index of a video: why it could not be looked at}."""
     root, videos = prepared.root, prepared.videos
     present = np.array([row.error != MISSING for row in videos], bool)
     known = np.zeros(len(videos), bool)
@@ -120,7 +127,9 @@ def _look(
         path = videos[index].path
         stamp = (record["size"], record["modified"], record["span"] and tuple(record["span"]))
         known[index] = (
-            present[index]
+            not recheck
+            and present[index]
+            and record["decoder"] == _decoder(os.path.join(root, path))
             and LEVELS.index(record["level"]) >= LEVELS.index(level)
             and not _was_late(record["reason"], timeout)
             and stamp == (*_stamp(os.path.join(root, path)), videos[index].span)
@@ -135,11 +144,19 @@ def _look(
             yield path, videos[index].span, level == "full"
 
     results = workers.run(tasks(), _examine, workers=processes, timeout=timeout)
+    unknown, shown = {}, set()
     progress = tqdm.tqdm(desc="checking", total=int(present.sum()), initial=int(known.sum()), unit=" videos")
     with progress, contextlib.closing(results):
         for which, result in results:
             row = videos[waiting[which]]
             size, modified = stamps.pop(which)
+            progress.update()
+            if isinstance(result, workers.NoVerdict):
+                unknown[waiting[which]] = f"{NOT_LOOKED_AT}: {result}" if result.traceback else result
+                if result.traceback and result.traceback not in shown:
+                    shown.add(result.traceback)
+                    tqdm.tqdm.write(f"{row.path}: {result.traceback}", file=sys.stderr)
+                continue
             digest, info, reason = (None, None, result) if isinstance(result, str) else (*result, None)
             record = {
                 "path": row.path,
@@ -147,12 +164,13 @@ def _look(
                 "modified": modified,
                 "span": row.span,
                 "level": level,
+                "decoder": _decoder(os.path.join(root, row.path)),
                 "digest": digest,
                 "reason": reason,
                 "video": info and dataclasses.asdict(info),
             }
             records.add(waiting[which], record)
-            progress.update()
+    return unknown
 
 
 def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, video.VideoInfo]:
@@ -162,7 +180,12 @@ def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | 
     try:
         return _digest(path, span), info
     except OSError as error:
-        raise VideoError(path, f"cannot be read ({error.strerror})") from error
+        raise UnavailableError(path, f"cannot be read ({error.strerror})") from error
+
+
+def _decoder(path: str) -> str:
+    """What looks at a video; another version may find something else."""
+    return frames.DECODER if os.path.isdir(path) else video.DECODER
 
 
 def _digest(path: str, span: tuple[float, float] | None) -> str | None:
@@ -200,7 +223,7 @@ def _judged(row: Video, record: dict[str, Any], min_frames: int) -> Video:
     if found["frames"] < min_frames:
         return row.broken(f"too short: {found['frames']} frames, expected at least {min_frames}")
     if found["index"] is not None:
-        found["index"] = video.FrameIndex.from_json(found["index"])
+        found["index"] = packets.FrameIndex.from_json(found["index"])
     return dataclasses.replace(row, **found, error=None)
 
 

@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 import cv2
 import numpy as np
 
-from jax_video.data import frames, reader, transforms, video
+from jax_video.data import frames, reader, transforms, verified, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
@@ -296,9 +296,10 @@ def _write_places(file: BinaryIO, places: np.ndarray) -> None:
 def _counted(path: str | os.PathLike, entry: Video, skipped: int, short_side: int) -> Iterator[np.ndarray]:
     """The frames of a video, but for some at its start; they must be as many as its entry says."""
     end = entry.first + entry.frames
-    part_of_more = entry.index is not None and entry.index.frames > end
+    part_of_more = entry.span is not None or (entry.index is not None and entry.index.frames > end)
     count = entry.first + skipped
-    for image in video.frames_in_order(path, first=count, index=entry.index, short_side=short_side):
+    index = verified.index(path, entry)
+    for image in video.frames_in_order(path, first=count, index=index, short_side=short_side):
         count += 1
         if count > end:
             break

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 
 from jax_video.data import transforms
-from jax_video.errors import VideoError
+from jax_video.errors import UnavailableError, VideoError
 
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png"))
+DECODER = f"OpenCV {cv2.__version__}"  # As `video.DECODER`.
 _PICTURE = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]+)\.(?:jpe?g|png)", re.IGNORECASE)
 _FLOW = re.compile(r"(?:flow_)?[xy]_", re.IGNORECASE)  # The prefixes of optical flow, which other tools store beside.
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # How they begin.
@@ -100,7 +101,7 @@ def _pictures(path: str | os.PathLike) -> list[str]:
     except FileNotFoundError as error:
         raise VideoError(path, "no such file") from error
     except OSError as error:
-        raise VideoError(path, f"cannot be read ({error.strerror})") from error
+        raise UnavailableError(path, f"cannot be read ({error.strerror})") from error
     if not matches:
         raise VideoError(path, "no frames: the folder has no numbered pictures, as image_00001.jpg")
     prefixes = sorted({match["prefix"] for match in matches})
@@ -132,8 +133,10 @@ def _read(path: str | os.PathLike, name: str) -> np.ndarray:
     try:
         with open(os.path.join(path, name), "rb") as file:
             data = file.read()
-    except OSError as error:
+    except FileNotFoundError as error:
         raise VideoError(path, f"unreadable picture: {name} ({error.strerror})") from error
+    except OSError as error:
+        raise UnavailableError(path, f"unreadable picture: {name} ({error.strerror})") from error
     if not data.startswith((_JPEG, _PNG)):
         raise VideoError(path, f"unreadable picture: {name} ({'not a JPEG or PNG' if data else 'empty file'})")
     if not _is_whole(data):  # OpenCV makes up the rest of a truncated one.

@@ -75,7 +75,7 @@ def measure(
     stages |= {stage: stages[stage] / batch for stage in ("collate", "transfer")}
     rates = {number: _rate(manifest, sampling, batch, number, seconds) for number in workers}
     files = () if manifest.packed else (entry for entry in videos if os.path.splitext(entry.path)[1])
-    without = sum(entry.index is None for entry in files)
+    without = sum(entry.index is None or (entry.index.verified and not entry.index.keyframes) for entry in files)
     return Speed(stages, float(np.median(spent["jpegs"])), rates, tuple(unreadable), without)
 
 

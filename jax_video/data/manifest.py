@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_video.data import remote
-from jax_video.data.video import FrameIndex
+from jax_video.data.packets import FrameIndex
 from jax_video.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -41,7 +41,7 @@ class Video:
     source: str  # What it was cut from, or who is seen: where a split is ours, a source is on one side of it.
     span: tuple[float, float] | None = None  # Seconds of a longer file that it is; None: the whole file.
     first: int = 0  # The frame of the file at which it starts: not 0 for a part of a longer file.
-    index: FrameIndex | None = None  # Of the file; None where it was not checked, or is decoded from its start.
+    index: FrameIndex | None = None  # Of the file; None where it is no file, or is decoded from its start.
 
     def broken(self, reason: str) -> "Video":
         """The same video, which cannot be used."""
@@ -269,7 +269,7 @@ def _check_types(
             if key in optional:
                 continue
             raise UserError(f"{path}:{number}: {key!r} is missing; run prepare again")
-        if not isinstance(row[key], kind) or isinstance(row[key], bool):
+        if not isinstance(row[key], kind) or (isinstance(row[key], bool) and kind is not bool):
             expected = getattr(kind, "__name__", kind)
             raise UserError(f"{path}:{number}: {key!r} is {row[key]!r}, expected {expected}; run prepare again")
     if number > 1 and row.keys() - types.keys():  # A header may say more.
@@ -301,7 +301,7 @@ _VIDEO_TYPES = {
     "first": int,
     "index": FrameIndex | None,
 }
-_INDEX_TYPES = {"frames": int, "start": int, "step": int, "keyframes": list, "size": int}
+_INDEX_TYPES = {"frames": int, "start": int, "step": int, "keyframes": list, "size": int, "verified": bool}
 _index_values = operator.attrgetter(*_INDEX_TYPES)
 
 
@@ -317,7 +317,7 @@ def _video(path: remote.Path, number: int, row: dict, classes: int, *, check: bo
     if index is not None:
         if not isinstance(index, dict):
             raise UserError(f"{path}:{number}: 'index' is {index!r}, expected dict or null; run prepare again")
-        _check_types(path, number, index, _INDEX_TYPES)
+        _check_types(path, number, index, _INDEX_TYPES, optional=("verified",))  # before, none was
         row["index"] = FrameIndex.from_json(index)
     if not check:
         return Video(**row)

@@ -28,9 +28,9 @@ from array_record.python import array_record_module
 from google.protobuf import message
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jax_video.data import remote, transforms, video
+from jax_video.data import remote, transforms, verified, video
 from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
-from jax_video.errors import UserError, VideoError
+from jax_video.errors import UnavailableError, UserError, VideoError
 
 RECORD_FRAMES = 8
 # At most, of a shard. Of frames of 340x256 pixels they are 350 MB and half a minute of work, which is done again where
@@ -231,12 +231,13 @@ def write_shard(shard: Shard) -> None:
 def _jpegs(root: str, part: Part, settings: Packed, failures: dict[str, str]) -> Iterator[bytes]:
     """The frames of a part; from where the video fails on none, and a note of it."""
     entry, quality = part.entry, (cv2.IMWRITE_JPEG_QUALITY, settings.quality)
+    path = os.path.join(root, entry.path)
     count = 0
     try:
         frames = video.frames_in_order(
-            os.path.join(root, entry.path),
+            path,
             first=entry.first + part.start,
-            index=entry.index,
+            index=verified.index(path, entry),
             short_side=min(settings.short_side, entry.width, entry.height),
         )
         for frame in itertools.islice(frames, part.end - part.start):
@@ -244,6 +245,8 @@ def _jpegs(root: str, part: Part, settings: Packed, failures: dict[str, str]) ->
             count += 1
         if count < part.end - part.start:
             raise VideoError(entry.path, f"only {part.start + count} of {entry.frames} frames decode")
+    except UnavailableError:  # Nothing is known of the video: packing stops.
+        raise
     except VideoError as error:
         failures[entry.path] = error.reason
 

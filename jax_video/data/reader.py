@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from jax_video.data import remote, video
+from jax_video.data import remote, verified, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError
 
@@ -35,12 +35,11 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
     `short_side` None leaves them as large as they are stored.
 
     Raises:
-      VideoError: the video cannot be read, or has no such frame.
+      VideoError: the video cannot be read, has no such frame, or other frames than a fast check has counted.
     """
     if manifest.packed is not None:
         from jax_video.data import packed  # TFDS, which it needs, takes half a second to import.
 
         return packed.decode(manifest, entry, indices, short_side=short_side)
     path = os.path.join(manifest.root, entry.path)
-    index = entry.index or video.FrameIndex(entry.frames)
-    return video.decode(path, entry.first + indices, index=index, short_side=short_side)
+    return video.decode(path, entry.first + indices, index=verified.index(path, entry), short_side=short_side)

@@ -10,13 +10,14 @@ import re
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
 import cv2
 
-from jax_video.errors import VideoError
+from jax_video.errors import UnavailableError, VideoError
 
 try:
     import resource
@@ -28,6 +29,22 @@ _MEMORY = 2**30  # Bytes that one process may have.
 _LIMIT = f"{_MEMORY / 2**30:g} GiB of memory"
 _NO_MEMORY = {errno.ENOMEM, cv2.Error.StsNoMem}  # How failed allocations are called.
 _OUT_OF_MEMORY = errno.ENOMEM  # Exit code of a process that had one: what is left of its memory is in pieces.
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGBUS, signal.SIGTRAP)
+
+
+class NoVerdict(str):
+    """What stood in the way of looking at a file, and is not its fault: the system, or this library.
+
+    `traceback` is for what no one has foreseen, or else empty.
+    """
+
+    def __new__(cls, reason: str, traceback: str = ""):
+        self = super().__new__(cls, reason)
+        self.traceback = traceback
+        return self
+
+    def __reduce__(self):
+        return type(self), (str(self), self.traceback)
 
 
 def run(
@@ -45,7 +62,7 @@ def run(
       timeout: seconds that one may take; or a function from a task to them.
 
     Yields:
-      (index in tasks, what `function` returns, or in plain words why the file is broken).
+      (index in tasks, what `function` returns, or in plain words why the file is broken, or a NoVerdict).
 
     Raises:
       OSError: what `function` raised, for example of a full disk: it is not one file's fault.
@@ -118,10 +135,19 @@ def _work(connection: Connection, function: Callable) -> None:
             except Exception as error:
                 if _lacks_memory(error):
                     os._exit(_OUT_OF_MEMORY)
-                if not isinstance(error, VideoError | OSError):
-                    raise
-                result = error.reason + _doubt() if isinstance(error, VideoError) else error
+                result = _said(error)
             connection.send(result)
+
+
+def _said(error: Exception) -> str | OSError:
+    """What an error says of the file that was looked at."""
+    if isinstance(error, UnavailableError):
+        return NoVerdict(error.reason)
+    if isinstance(error, VideoError):
+        return error.reason + _doubt()
+    if isinstance(error, OSError):
+        return error
+    return NoVerdict(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
 def _limit_memory() -> None:
@@ -175,8 +201,11 @@ def _stop(process: multiprocessing.process.BaseProcess, connection: Connection) 
 
 
 def _ending(process: multiprocessing.process.BaseProcess) -> str:
-    """Why a process has ended by itself."""
+    """Why a process has ended by itself, or was ended."""
     code = process.exitcode
     if code == _OUT_OF_MEMORY:
         return f"needs more than {_LIMIT}"
-    return f"the decoder crashes ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code == 1 or (code < 0 and -code not in _CRASHES):  # Python's own, as it could not start; or a kill.
+        return NoVerdict(f"the process that looked at it was ended ({how})")
+    return f"the decoder crashes ({how})"

@@ -163,7 +163,7 @@ def places(monkeypatch) -> Manifest:
     column, row = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
 
     def decode(path, indices, *, index, short_side):
-        assert short_side == HEIGHT and max(indices) < index.frames
+        assert short_side == HEIGHT and max(indices) < FRAMES and index is None
         return np.stack([np.stack([np.full_like(row, index), row, column], -1) for index in indices]).astype(np.uint8)
 
     def compute(images, method):
