@@ -62,10 +62,11 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
     end = span[1] if span else math.inf
     rows = []  # of the packets that are shown
     hidden = 0  # packets before a cut, which only help to decode what comes after it
-    times, seconds = [], []  # of the frames that were decoded: timestamps, and what they mean
+    times, seconds = [], []  # of the frames that were decoded: timestamps, and seconds from the file's start
     past = 0  # how many of them from the first on that comes after the part
     prints = _Prints()
     with packets.opened(path) as (container, stream):
+        start = (container.start_time or 0) / av.time_base
         for packet in packets.demux(container, stream):
             if packets.is_shown(packet):
                 rows.append(packets.row(packet))
@@ -90,7 +91,7 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
                 if not times:
                     height, width, _ = _rgb(frame, av.video.reformatter.VideoReformatter()).shape
                 times.append(packets.MISSING if frame.pts is None else frame.pts)
-                seconds.append(math.nan if frame.time is None else frame.time)
+                seconds.append(math.nan if frame.time is None else frame.time - start)
                 past += past > 0 or seconds[-1] >= end
                 prints.take(frame)
         duration = (container.duration or 0) / av.time_base
@@ -100,9 +101,10 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
         table = np.array(rows, packets.ROW)
         listed = Packets.sorted(table)
         if not full and times:
-            if listed is None or not table["keyframe"][0] or table["place"][:, 1].min() <= _NO_FRAME:
+            packs = stream.codec_context.name == "mpeg4" and table["place"][:, 1].min() <= _NO_FRAME
+            if packs or listed is None or not table["keyframe"][0]:
                 return probe(path, span=span)
-            times, seconds = listed.times, (listed.times * float(stream.time_base)).tolist()
+            times, seconds = listed.times, (listed.times * float(stream.time_base) - start).tolist()
     promised -= hidden
     if promised - len(rows) > _TOLERATED_MISSING_FRAMES:
         raise VideoError(path, f"truncated: the header promises {promised} frames, the file holds {len(rows)}")
@@ -126,6 +128,7 @@ def _part(path: str | os.PathLike, seconds: np.ndarray, start: float, end: float
     """(the first, how many) of the frames from `start` on and before `end`."""
     if np.isnan(seconds).any():
         raise VideoError(path, f"has no timestamps: which frames are from {start:g} to {end:g} s cannot be told")
+    seconds = np.round(seconds, 6)  # differences of times that are no binary fractions
     inside = np.flatnonzero((seconds >= start) & (seconds < end))
     if not len(inside):
         raise VideoError(path, f"too short: no frame from {start:g} to {end:g} s, the last is at {seconds.max():.1f} s")
