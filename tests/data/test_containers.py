@@ -125,6 +125,7 @@ def pack_b_frames(source: pathlib.Path, target: pathlib.Path) -> None:
     with av.open(str(source)) as container, av.open(str(target), "w", format="avi") as out:
         stream = container.streams.video[0]
         copy = out.add_stream_from_template(stream)
+        copy.time_base = fractions.Fraction(1, 25)
         data = [bytes(packet) for packet in container.demux(stream) if packet.size]
         kinds = ["IPBS"[chunk[chunk.index(vop) + 4] >> 6] for chunk in data]
         packets = []

@@ -186,7 +186,7 @@ def filtered(frame: np.ndarray, filters: str) -> np.ndarray:
     """uint8 [H, W, 3] through filters of FFmpeg."""
     graph = av.filter.Graph()
     source = graph.add("buffer", f"video_size={frame.shape[1]}x{frame.shape[0]}:pix_fmt=rgb24:time_base=1/25")
-    steps = [graph.add(*step.split("=")) for step in filters.split(",")]
+    steps = [graph.add(*step.split("=")) for step in f"{filters},copy".split(",")]  # a copy's lines run downwards
     chain = [source, *steps, graph.add("buffersink")]
     for one, other in itertools.pairwise(chain):
         one.link_to(other)
