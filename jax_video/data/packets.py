@@ -89,8 +89,8 @@ _LIMITS = {"max_pixels": str(frames.MOST_PIXELS)}
 # They hide damage behind what they decoded before, so after a seek they would hide it differently.
 STRICT = {"err_detect": "explode"}
 PYAV = int(av.__version__.partition(".")[0])  # its version, of which 15 and later will do
-# `file:` keeps a colon in a name from being read as a protocol; the whitelist keeps a playlist that calls itself .mp4 from
-# reaching into the network.
+# `file:` keeps a colon in a name from being read as a protocol; the whitelist keeps a playlist that calls itself .mp4
+# from reaching into the network.
 _OPTIONS = {"container_options": {"protocol_whitelist": "file"}}
 if PYAV < 19:
     _OPTIONS["metadata_errors"] = "ignore"  # titles may be in any encoding

@@ -238,6 +238,28 @@ def test_flow_is_that_of_the_frames_in_order(name, files, tmp_path):
         assert target.read_bytes() == plain.read_bytes()
 
 
+def test_an_index_of_an_earlier_version_is_verified_once(files, tmp_path, monkeypatch):
+    """Before, a fast check wrote one as well, and nobody had tried its keyframes."""
+    names = [name for name in ("h264 avi, B-frames", "h264 mp4, intra-refresh", "h264 mp4, B-frames") if name in files]
+    whole = checked({name: files[name] for name in names}, tmp_path / "out", "full")
+    old = video.FrameIndex(FRAMES, 0, 512, keyframes=tuple(range(0, FRAMES, 10)))
+    whole = dataclasses.replace(whole, videos=tuple(dataclasses.replace(row, index=old) for row in whole.videos))
+    path = tmp_path / "manifest.jsonl"
+    whole.write(path)
+    text = path.read_text()
+    assert text.count(', "verified": false') == len(names)
+    path.write_text(text.replace(', "verified": false', ""))
+    found = manifest.Manifest.read(path)
+    assert found == whole and found.hash == whole.hash
+    probed = []
+    original = video.probe
+    monkeypatch.setattr(video, "probe", lambda *args, **options: probed.append(args) or original(*args, **options))
+    for wanted in (np.arange(3, 19), np.array([33, 12]), np.arange(20, 40, 2)):
+        for entry in found.videos:
+            assert numbers(reader.decode(found, entry, wanted, short_side=SIDE)) == wanted.tolist(), entry.source
+    assert len(probed) == len(names)
+
+
 def test_a_count_of_packets_that_are_no_frames_is_noted_and_not_trained_on(tmp_path):
     """As where a file ends in packets that the decoder makes nothing of."""
     path = write(tmp_path / "a.mp4", FORMATS["h264 mp4, short groups"], numbered())
