@@ -16,11 +16,13 @@ PREPARE = ("-m", "jax_video.prepare")
 TFDS = "ignore:label() is deprecated:DeprecationWarning"  # Of TFDS 4.9 under protobuf 6.33, as in pyproject.toml.
 
 
-def run(*arguments, expected: int = 0, program: Sequence[str] = PREPARE) -> subprocess.CompletedProcess:
-    """Runs the command as a user does; from another folder, so that nothing rests on the current one."""
+def run(
+    *arguments, expected: int = 0, program: Sequence[str] = PREPARE, modules: Sequence[pathlib.Path] = ()
+) -> subprocess.CompletedProcess:
+    """Runs the command as a user does; with these folders of modules before all others."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-W", TFDS, *program, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*modules, ROOT]))},
         capture_output=True,
         text=True,
         timeout=120,

@@ -318,6 +318,21 @@ def test_a_set_is_checked_again(clips, tmp_path):
     assert table(done.stdout)["too short"][-1] == 10 and "13/13" in done.stderr
 
 
+def test_a_broken_decoder_breaks_no_videos(clips, tmp_path):
+    """As PyAV 19 did, which does not take a keyword that those before took."""
+    (tmp_path / "modules").mkdir()
+    strange = "import av\nold = av.open\nav.open = lambda *args, **options: old(*args, no_such_keyword=1, **options)\n"
+    (tmp_path / "modules" / "sitecustomize.py").write_text(strange)
+    arguments = ("folder", f"--videos={clips}", f"--out={tmp_path / 'out'}")
+    done = run(*arguments, expected=2, modules=[tmp_path / "modules"])
+    assert "no_such_keyword" in done.stdout + done.stderr and "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: 12 of the videos were not looked at: TypeError: ")
+    mended = run(*arguments)
+    assert table(mended.stdout)["readable"] == [6, 2, 2, 10]
+    again = run("manifest", f"--out={tmp_path / 'out'}", "--recheck")
+    assert table(again.stdout) == table(mended.stdout)
+
+
 def test_a_set_whose_files_have_moved(clips, tmp_path):
     shutil.copytree(clips, tmp_path / "before")
     out = tmp_path / "out"

@@ -150,12 +150,12 @@ def _look(
         for which, result in results:
             row = videos[waiting[which]]
             size, modified = stamps.pop(which)
-            progress.update()
             if isinstance(result, workers.NoVerdict):
                 unknown[waiting[which]] = f"{NOT_LOOKED_AT}: {result}" if result.traceback else result
                 if result.traceback and result.traceback not in shown:
                     shown.add(result.traceback)
                     tqdm.tqdm.write(f"{row.path}: {result.traceback}", file=sys.stderr)
+                progress.update()
                 continue
             digest, info, reason = (None, None, result) if isinstance(result, str) else (*result, None)
             record = {
@@ -170,6 +170,7 @@ def _look(
                 "video": info and dataclasses.asdict(info),
             }
             records.add(waiting[which], record)
+            progress.update()
     return unknown
 
 

@@ -88,8 +88,14 @@ def _place(packet: av.Packet) -> tuple[int, int]:
 _LIMITS = {"max_pixels": str(frames.MOST_PIXELS)}
 # They hide damage behind what they decoded before, so after a seek they would hide it differently.
 STRICT = {"err_detect": "explode"}
-# Of containers: their titles may be in any encoding, which PyAV minds up to version 18.
-_TITLES = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+PYAV = int(av.__version__.partition(".")[0])  # its version, of which 15 and later will do
+# `file:` keeps a colon in a name from being read as a protocol; the whitelist keeps a playlist that calls itself .mp4
+# from reaching into the network.
+_OPTIONS = {"container_options": {"protocol_whitelist": "file"}}
+if PYAV < 19:
+    _OPTIONS["metadata_errors"] = "ignore"  # titles may be in any encoding
+if PYAV >= 18:
+    _OPTIONS["options"] = _LIMITS  # before, options of streams crash where a container finds streams late, as FLV
 
 
 @contextlib.contextmanager
@@ -108,11 +114,7 @@ def opened(
             raise VideoError(path, "not a file")
         if status.st_size == 0:
             raise VideoError(path, "empty file")
-        # `file:` keeps a colon in a name from being read as a protocol; the whitelist keeps a playlist that calls
-        # itself .mp4 from reaching into the network.
-        with av.open(
-            f"file:{os.fspath(path)}", options={"protocol_whitelist": "file", **_LIMITS}, **_TITLES
-        ) as container:
+        with av.open(f"file:{os.fspath(path)}", **_OPTIONS) as container:
             stream = container.streams.best("video")
             if stream is None:
                 kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"

@@ -62,10 +62,11 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
     end = span[1] if span else math.inf
     rows = []  # of the packets that are shown
     hidden = 0  # packets before a cut, which only help to decode what comes after it
-    times, seconds = [], []  # of the frames that were decoded: timestamps, and what they mean
+    times, seconds = [], []  # of the frames that were decoded: timestamps, and seconds from the file's start
     past = 0  # how many of them from the first on that comes after the part
     prints = _Prints()
     with packets.opened(path) as (container, stream):
+        start = (container.start_time or 0) / av.time_base
         for packet in packets.demux(container, stream):
             if packets.is_shown(packet):
                 rows.append(packets.row(packet))
@@ -90,7 +91,7 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
                 if not times:
                     height, width, _ = _rgb(frame, av.video.reformatter.VideoReformatter()).shape
                 times.append(packets.MISSING if frame.pts is None else frame.pts)
-                seconds.append(math.nan if frame.time is None else frame.time)
+                seconds.append(math.nan if frame.time is None else frame.time - start)
                 past += past > 0 or seconds[-1] >= end
                 prints.take(frame)
         duration = (container.duration or 0) / av.time_base
@@ -100,9 +101,10 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
         table = np.array(rows, packets.ROW)
         listed = Packets.sorted(table)
         if not full and times:
-            if listed is None or not table["keyframe"][0] or table["place"][:, 1].min() <= _NO_FRAME:
+            packs = stream.codec_context.name == "mpeg4" and table["place"][:, 1].min() <= _NO_FRAME
+            if packs or listed is None or not table["keyframe"][0]:
                 return probe(path, span=span)
-            times, seconds = listed.times, (listed.times * float(stream.time_base)).tolist()
+            times, seconds = listed.times, (listed.times * float(stream.time_base) - start).tolist()
     promised -= hidden
     if promised - len(rows) > _TOLERATED_MISSING_FRAMES:
         raise VideoError(path, f"truncated: the header promises {promised} frames, the file holds {len(rows)}")
@@ -126,6 +128,7 @@ def _part(path: str | os.PathLike, seconds: np.ndarray, start: float, end: float
     """(the first, how many) of the frames from `start` on and before `end`."""
     if np.isnan(seconds).any():
         raise VideoError(path, f"has no timestamps: which frames are from {start:g} to {end:g} s cannot be told")
+    seconds = np.round(seconds, 6)  # differences of times that are no binary fractions
     inside = np.flatnonzero((seconds >= start) & (seconds < end))
     if not len(inside):
         raise VideoError(path, f"too short: no frame from {start:g} to {end:g} s, the last is at {seconds.max():.1f} s")
@@ -163,7 +166,13 @@ class _Prints:
         return all(self._sums.get(frame.pts) == self._sum(frame) for frame in decoded)
 
     def _sum(self, frame: av.VideoFrame) -> int:
-        return zlib.crc32(np.ascontiguousarray(self._image(frame)))
+        if not frame.format.is_planar or frame.format.is_rgb:
+            return zlib.crc32(np.ascontiguousarray(self._image(frame)))
+        total = 0
+        for plane in frame.planes:  # of YCbCr, whose conversion takes longer than all else here
+            lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+            total = zlib.crc32(np.ascontiguousarray(lines[:, : plane.width]), total)
+        return total
 
 
 def _verified(path: str | os.PathLike, listed: Packets, decoded: int, prints: _Prints, *, every: bool) -> FrameIndex:
@@ -182,9 +191,10 @@ def _verified(path: str | os.PathLike, listed: Packets, decoded: int, prints: _P
             tried.append(place)
     with packets.opened(path, **packets.STRICT) as (container, stream):
         for place, following in itertools.pairwise([*tried, len(listed.times)]):
-            is_there = _is_reached(container, stream, listed, place, following)
-            if is_there and (every or _is_keyframe(container, stream, listed, place, decoded, prints)):
-                reached.append(place)
+            with contextlib.suppress(av.FFmpegError):  # Some files cannot be sought in at all.
+                is_there = _is_reached(container, stream, listed, place, following)
+                if is_there and (every or _is_keyframe(container, stream, listed, place, decoded, prints)):
+                    reached.append(place)
     steps = np.diff(listed.times)
     even = len(steps) > 0 and np.all(steps == steps[0]) and reached == tried
     start, step = (int(listed.times[0]), int(steps[0])) if even else (0, 0)
@@ -219,16 +229,13 @@ def _is_keyframe(
     time = int(listed.times[place])
     expected = listed.times[place : min(place + _COMPARED, decoded)].tolist()
     found = []
-    try:
-        for frame in packets.decode_from(container, stream, time, listed, None):
-            if frame.pts is None or frame.is_corrupt:
-                return False
-            if frame.pts >= time:
-                found.append(frame)
-            if len(found) == len(expected):
-                break
-    except av.FFmpegError:
-        return False
+    for frame in packets.decode_from(container, stream, time, listed, None):
+        if frame.pts is None or frame.is_corrupt:
+            return False
+        if frame.pts >= time:
+            found.append(frame)
+        if len(found) == len(expected):
+            break
     return [frame.pts for frame in found] == expected and prints.are_of(found)
 
 
@@ -397,9 +404,12 @@ def _runs(wanted: list[int], keyframes: Sequence[int]) -> list[tuple[int, list[i
     return runs
 
 
+_ONE_THREAD = {"threads": 1} if packets.PYAV >= 17 else {}  # before there was no choice
+
+
 def _rgb(frame: av.VideoFrame, reformatter: av.video.reformatter.VideoReformatter) -> np.ndarray:
     """Any pixel format to upright RGB, uint8 [H, W, 3]."""
-    image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    image = reformatter.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
     matrix = frame.side_data.get("DISPLAYMATRIX")
     return image if matrix is None else _displayed(image, np.frombuffer(matrix, np.int32).reshape(3, 3))
 

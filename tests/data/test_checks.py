@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from jax_video.data import checks, motions, video
 from jax_video.data.manifest import MISSING, Manifest, Video
+from jax_video.errors import UnavailableError
 
 
 def encode(path: pathlib.Path, frames: int = 4, seed: int = 0) -> None:
@@ -109,6 +111,61 @@ def test_a_line_that_is_not_whole_does_not_count(torn, tmp_path):
     assert check(asked, tmp_path / "out") == whole
     assert memory.read_bytes() == text
     assert os.listdir(tmp_path / "out") == ["checked.jsonl"]
+
+
+def test_all_is_looked_at_again_on_demand_or_by_another_decoder(tmp_path, monkeypatch):
+    encode(tmp_path / "a.mp4")
+    asked = manifest(tmp_path, a="train")
+    for change in ({"recheck": True}, {"decoder": "PyAV 99.0.0"}):
+        decoder = change.pop("decoder", None)
+        encode(tmp_path / "a.mp4")
+        assert errors(check(asked, tmp_path / "out", **change)[0]) == {"a": None}
+        swap(tmp_path / "a.mp4", b"text")
+        assert errors(check(asked, tmp_path / "out")[0]) == {"a": None}
+        if decoder:
+            monkeypatch.setattr(video, "DECODER", decoder)
+        assert errors(check(asked, tmp_path / "out", **change)[0])["a"].startswith("not a readable video")
+        (line,) = (tmp_path / "out" / "checked.jsonl").read_text().splitlines()
+        assert json.loads(line)["decoder"] == video.DECODER
+
+
+def _breaks(task: tuple) -> None:
+    """What PyAV says of a keyword that it does not know any more."""
+    raise TypeError("open() got an unexpected keyword argument")
+
+
+def _is_lost(task: tuple) -> None:
+    raise UnavailableError(task[0], "cannot be read (Stale file handle)")
+
+
+def _is_killed(task: tuple) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _cannot_start(task: tuple) -> None:
+    os._exit(1)
+
+
+@pytest.mark.parametrize(
+    "look, reason",
+    [
+        (_breaks, "not looked at: TypeError: open() got an unexpected keyword argument"),
+        (_is_lost, "cannot be read (Stale file handle)"),
+        (_is_killed, "the process that looked at it was ended (SIGKILL)"),
+        (_cannot_start, "the process that looked at it was ended (exit code 1)"),
+    ],
+)
+def test_what_is_no_verdict_on_a_file_is_shown_and_not_remembered(look, reason, tmp_path, monkeypatch, capfd):
+    for name in "ab":
+        encode(tmp_path / f"{name}.mp4")
+    asked = manifest(tmp_path, a="train", b="val")
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "_examine", look)
+        assert errors(check(asked, tmp_path / "out")[0]) == {"a": reason, "b": reason}
+    assert (tmp_path / "out" / "checked.jsonl").read_bytes() == b""
+    shown = capfd.readouterr().err
+    assert shown.count("Traceback") == (look is _breaks) and ("in _breaks" in shown) == (look is _breaks)
+    assert errors(check(asked, tmp_path / "out")[0]) == {"a": None, "b": None}
 
 
 def test_the_memory_is_of_the_present_set_in_its_order(tmp_path):

@@ -1,5 +1,6 @@
 import dataclasses
 import fractions
+import itertools
 import os
 import pathlib
 import pickle
@@ -168,22 +169,48 @@ def test_real_clips_are_cut_by_seeking_and_decode_little(test_data, monkeypatch)
     assert len(converted) == 16
 
 
-@pytest.mark.parametrize("quarters, matrix", [(-1, (0, 1, -1, 0)), (1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1))])
-def test_rotation_of_the_track_header_is_applied(quarters, matrix, tmp_path):
-    """QuickTime's matrix maps (x, y) to (a x + c y, b x + d y), y down: (0, 1, -1, 0) turns clockwise."""
-    frames = moving_bars(3)
-    path = write(tmp_path / "a.mp4", frames, options={"qp": "10"})
-    upright = video.decode(path, range(3))
+# QuickTime's matrix maps (x, y), y down, to (a x + c y, b x + d y); what `ffmpeg` inserts for (a, b, c, d).
+DISPLAYED = {
+    (0, 1, -1, 0): "transpose=clock",
+    (0, -1, 1, 0): "transpose=cclock",
+    (-1, 0, 0, -1): "hflip,vflip",
+    (-1, 0, 0, 1): "hflip",
+    (1, 0, 0, -1): "vflip",
+    (0, 1, 1, 0): "transpose=cclock_flip",
+    (0, -1, -1, 0): "transpose=clock_flip",
+    (1, 0, 0, 1): "null",
+}
+
+
+def filtered(frame: np.ndarray, filters: str) -> np.ndarray:
+    """uint8 [H, W, 3] through filters of FFmpeg."""
+    graph = av.filter.Graph()
+    source = graph.add("buffer", f"video_size={frame.shape[1]}x{frame.shape[0]}:pix_fmt=rgb24:time_base=1/25")
+    steps = [graph.add(*step.split("=")) for step in f"{filters},copy".split(",")]  # a copy's lines run downwards
+    chain = [source, *steps, graph.add("buffersink")]
+    for one, other in itertools.pairwise(chain):
+        one.link_to(other)
+    graph.configure()
+    picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+    picture.time_base = fractions.Fraction(1, 25)
+    graph.push(picture)
+    return graph.pull().to_ndarray()
+
+
+@pytest.mark.parametrize("matrix", DISPLAYED, ids=DISPLAYED.values())
+def test_frames_are_turned_and_mirrored_as_the_track_header_says(matrix, tmp_path):
+    path = write(tmp_path / "a.mp4", moving_bars(3), options={"qp": "10"})
+    stored = video.decode(path, range(3))
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 4 + 40  # After version, flags, times, ids and volume.
     a, b, c, d = ((value << 16).to_bytes(4, "big", signed=True) for value in matrix)
     data[start : start + 36] = a + b + bytes(4) + c + d + bytes(8) + bytes(4) + (1 << 30).to_bytes(4, "big")
     path.write_bytes(data)
 
-    turned = np.rot90(upright, quarters, axes=(1, 2))
+    expected = np.stack([filtered(frame, DISPLAYED[matrix]) for frame in stored])
     info = video.probe(path)
-    assert (info.height, info.width) == turned.shape[1:3]
-    np.testing.assert_array_equal(video.decode(path, [2, 0], index=FrameIndex(3)), turned[[2, 0]])
+    assert (info.height, info.width) == expected.shape[1:3]
+    np.testing.assert_array_equal(video.decode(path, [2, 0], index=info.index), expected[[2, 0]])
 
 
 def test_variable_frame_rate_counts_frames_not_time(tmp_path, monkeypatch):
