@@ -99,8 +99,8 @@ def main(argv: list[str]) -> None:
     source, out, settings = _asked(argv)
     prepared, notes = _found(source, out)
     _check_found(prepared)
-    _announce(prepared)
     _open_folder(out)
+    _announce(prepared)
 
     doubles = {}
     with _resumable(out):
