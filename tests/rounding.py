@@ -5,6 +5,8 @@ from the processor, the number of threads and devices, and the compiler. Else a 
 so many roundings can do.
 """
 
+import math
+
 import numpy as np
 
 
@@ -14,3 +16,10 @@ def roundings(count: int, dtype: np.typing.DTypeLike = np.float32) -> float:
     (eq. 4.4)."""
     unit = np.finfo(dtype).eps / 2
     return count * unit / (1 - count * unit)
+
+
+def of_a_sum(terms: int, dtype: np.typing.DTypeLike = np.float32) -> float:
+    """The same of a sum of so many terms, relative to the sum of their absolute values, where roundings are as good as
+    random: they add up to the square root of their number (Higham and Mary, A New Approach to Probabilistic Rounding
+    Error Analysis, 2019). Four times as much is out of reach."""
+    return roundings(math.ceil(4 * math.sqrt(terms)), dtype)
