@@ -6,11 +6,14 @@ run's folder can classify videos with it.
 """
 
 import contextlib
+import functools
+import inspect
 import json
 import os
 import sys
 import uuid
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -24,7 +27,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jax_video import metrics, sharding
+from jax_video import lock, metrics, sharding
 from jax_video import state as state_lib
 from jax_video.data import remote
 from jax_video.data.manifest import Manifest
@@ -54,6 +57,36 @@ def run_folder(name: str | os.PathLike) -> remote.Path:
     with remote.reaching(path):
         path.is_dir()  # Whoever may not, or has no network, learns it before anything else.
     return path
+
+
+@contextlib.contextmanager
+def hold(
+    workdir: str | os.PathLike, *, takeover: bool = False, lost: Callable[[lock.Lost], None] | None = None
+) -> Iterator[None]:
+    """Holds a run's folder, as `lock.hold` does, for all processes of the run: the first one does it.
+
+    Several processes end where it was lost, or the others would wait for the first.
+
+    Raises:
+      UserError: another run is in this folder. All processes raise it.
+    """
+    with contextlib.ExitStack() as stack:
+        lost = lost or (lock.end_process if jax.process_count() > 1 else None)
+        given = {"takeover": takeover, "lost": lost}
+        sharding.on_first(lambda: stack.enter_context(lock.hold(run_folder(workdir), **given)))
+        yield
+
+
+def writes_run(function: Callable) -> Callable:
+    """Decorates a function that writes into a run's folder, its argument `workdir`: it holds it meanwhile."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def holding(*args, **kwargs):
+        with hold(signature.bind(*args, **kwargs).arguments["workdir"]):
+            return function(*args, **kwargs)
+
+    return holding
 
 
 class Checkpoints:

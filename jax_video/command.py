@@ -15,6 +15,10 @@ from ml_collections import ConfigDict, config_flags
 
 from jax_video.errors import Stopped, UserError
 
+TAKEOVER = flags.DEFINE_boolean(
+    "takeover", False, "Take the folder over from whoever is entered in its in_use.json: another process that is gone."
+)
+
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags, calls `main(positional arguments)` and turns user errors into a message and an exit code."""

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jax_video import checkpoint as checkpoint_lib
-from jax_video import metrics, models, objectives, sharding
+from jax_video import lock, metrics, models, objectives, sharding
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
@@ -200,6 +200,7 @@ def protocol_of(config: ConfigDict) -> pipeline.Protocol:
     return pipeline.Protocol(config.test.clips, config.test.number, config.test.crop, config.test.flip)
 
 
+@checkpoint_lib.writes_run
 def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> dict:
     """Tests a run's best checkpoint by the config's protocol, on the split "test".
 
@@ -227,6 +228,7 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
         batch=protocol.batch,
         workers=config.data.workers,
     )
+    lock.check(workdir)
     listed = sum(video.split == "test" for video in manifest.videos)
     result = _subject(config, manifest, meta["step"]) | {"videos": len(scores.video), "of": listed}
     if isinstance(objective, objectives.Correspondence):

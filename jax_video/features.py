@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, evaluate, sharding
+from jax_video import checkpoint, evaluate, lock, sharding
 from jax_video import state as state_lib
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import SPLITS, Manifest
@@ -17,6 +17,7 @@ from jax_video.models.correspondence import Correspondence
 from jax_video.models.t3d import SegmentConsensus
 
 
+@checkpoint.writes_run
 def extract(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> dict[str, np.ndarray]:
     """Features of every video that can be read, by a run's best checkpoint.
 
@@ -72,6 +73,7 @@ def extract(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: 
     if not parts:
         raise UserError(f"manifest {manifest.name!r} has no readable video: look at prepare's table.")
     result = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    lock.check(workdir)
     if jax.process_index() == 0:
         with (workdir / "features.npz").open("wb") as file:
             np.savez(file, **result)

@@ -45,7 +45,7 @@ from typing import Any
 import tqdm
 from absl import flags
 
-from jax_video import command
+from jax_video import command, lock
 from jax_video.data import beam, checks, flow, manifest, motions, official, remote, sources, workers
 from jax_video.errors import Stopped, UserError
 
@@ -83,6 +83,7 @@ _BENCHMARK = flags.DEFINE_string("benchmark", None, "A prepared set whose loadin
 _CLIP = flags.DEFINE_list("clip", ["16", "2", "122", "112"], "benchmark: frames, stride, short side, crop.")
 _BATCH = flags.DEFINE_integer("batch", 32, "benchmark: clips in a batch.", lower_bound=1)
 _SECONDS = flags.DEFINE_float("benchmark_seconds", 6.0, "How long each of its measurements takes.", lower_bound=0.1)
+flags.declare_key_flag("takeover")
 
 _OF_STEPS = {"flow": ("flow_side",), "pack": ("pack_side", "pack_quality")}  # Flags that mean nothing without these.
 _PREPARED = ("manifest", "motions")  # Sources whose videos are indexed already.
@@ -95,6 +96,11 @@ def main(argv: list[str]) -> None:
         _benchmark(argv)
         return
     source, out, settings = _asked(argv)
+    with lock.hold(out, takeover=command.TAKEOVER.value, lost=lock.end_process):
+        _prepare(source, out, settings)
+
+
+def _prepare(source: str, out: pathlib.Path, settings: flow.Settings | None) -> None:
     prepared, notes = _found(source, out)
     _check_found(prepared)
     _open_folder(out)
@@ -108,6 +114,7 @@ def main(argv: list[str]) -> None:
             flow.open_folder(folder, settings)
         if folder.exists():
             prepared = dataclasses.replace(prepared, flow=str(folder.absolute()))
+        lock.check(out)
         prepared.write(out / "manifest.jsonl")
 
     print(f"\n{checks.table(prepared, doubles)}")
@@ -252,6 +259,7 @@ def _check(prepared: manifest.Manifest, out: pathlib.Path) -> tuple[manifest.Man
         processes=_WORKERS.value,
         timeout=_TIMEOUT.value,
     )
+    lock.check(out)
     # Not the missing ones, which can be most of a data set.
     broken = {row.path: row.error for row in prepared.videos if row.error not in (None, manifest.MISSING)}
     checks.write_reasons(out / "broken.csv", prepared, broken | doubles)

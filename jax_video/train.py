@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from jax_video import evaluate, metrics, objectives, optimizer, sharding
 from jax_video import state as state_lib
-from jax_video.checkpoint import Checkpoints, check_same_run
+from jax_video.checkpoint import Checkpoints, check_same_run, writes_run
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import Stopped, UserError
@@ -125,6 +125,7 @@ class Progress:
         return cls(metrics.Meter(saved["meter"]), optimizer.Plateau(**saved["plateau"]), saved["validated"])
 
 
+@writes_run
 def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> bool:
     """Trains to the end of the schedule, going on from the run's newest checkpoint where there is one.
 
@@ -184,14 +185,8 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
         workers=config.data.workers,
         hosts=pipeline.Hosts(jax.process_index(), jax.process_count()),
     )
-    log = RunLog(
-        workdir,
-        step=step,
-        validated=progress.validated,
-        total=total,
-        batch=options.batch,
-        write=first_process,
-    )
+    shown = {"total": total, "batch": options.batch, "write": first_process}
+    log = RunLog(workdir, step=step, validated=progress.validated, **shown)
 
     def take_in(number: int, sums: dict[str, jax.Array]) -> None:
         """Reads the metrics of a step that is done, while the next one runs."""
