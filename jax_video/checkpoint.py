@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jax_video import lock, metrics, sharding
+from jax_video import __version__, lock, metrics, models, saved, sharding
 from jax_video import state as state_lib
 from jax_video.data import remote
 from jax_video.data.manifest import Manifest
@@ -134,7 +134,7 @@ class Checkpoints:
         """
         step = int(state.step)
         machines = {"processes": jax.process_count(), "devices": self._sharding.mesh.size}
-        meta = meta | {"ema": state.ema is not None, "machines": machines}
+        meta = meta | {"ema": state.ema is not None, "machines": machines, "version": __version__}
         items = _items(state)
         with self._writing():
             if step in self.steps:  # saved on a stop, before its validation: a kill just here costs this one checkpoint
@@ -218,14 +218,20 @@ class Checkpoints:
         return best
 
     def read_meta(self, step: int) -> dict:
-        """Config, class names and progress of a checkpoint."""
+        """Config, class names and progress of a checkpoint, as this version would have written them.
+
+        Raises:
+          CheckpointError: its config has keys that this version does not know, where it has to know all.
+        """
         try:
             meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
             if meta["crc32"] != _crc(meta["content"]):
                 raise ValueError("its meta data does not have the checksum that was saved with it")
         except Exception as error:
             raise self._damage(step, error) from error
-        return meta["content"]
+        meta = meta["content"]
+        _check_known(meta, self.folder.parent)
+        return meta | {"config": saved.complete(meta["config"])}
 
     def _read(self, step: int, target: dict[str, Any]) -> tuple[dict[str, Any], dict]:
         meta = self.read_meta(step)
@@ -317,7 +323,7 @@ def check_network(meta: dict, config: dict, manifest: Manifest, workdir: remote.
 
     Keywords of the network that a config leaves out are the checkpoint's.
     """
-    found, given = meta["config"]["model"], json.loads(json.dumps(config["model"]))
+    found, given = _network(meta["config"]["model"]), json.loads(json.dumps(config["model"]))
     changed = [f"model.{key}: {found.get(key)} -> {value}" for key, value in given.items() if found.get(key) != value]
     if changed:
         raise CheckpointError(
@@ -346,7 +352,7 @@ def check_same_run(meta: dict, config: dict, manifest: Manifest, workdir: remote
             f"the run in {workdir} was begun with flow {kinds[not stored]}; now it is {kinds[stored]}, which is not "
             "quite the same: use another --workdir."
         )
-    found, expected = _flat(config), _flat(meta["config"])
+    found, expected = (_flat(saved.complete(_with_defaults(each))) for each in (config, meta["config"]))
     free = ("data/", "test/", "train/log_steps", "train/checkpoint_steps")  # what leaves the weights as they are
     changed = [
         f"{key.replace('/', '.')}: {expected.get(key)} -> {found.get(key)}"
@@ -376,6 +382,36 @@ def _check_classes(meta: dict, manifest: Manifest, workdir: remote.Path) -> None
             f"{manifest.name!r} has {len(manifest.classes)} ({', '.join(manifest.classes[:4])} …): "
             "use another --workdir."
         )
+
+
+_TAKEN_WHOLE = ("clip", "norm", "normalize", "optimizer", "schedule", "plateau")  # sections that a function is given
+
+
+def _check_known(meta: dict, workdir: remote.Path) -> None:
+    """Says which keys of a saved config no version up to this one has had."""
+    if not (strange := saved.unknown(meta["config"])):
+        return
+    by = f"version {meta['version']}" if "version" in meta else "another version"
+    said = f"the run in {workdir} was saved by {by} with {', '.join(strange)} in its config, not known to {__version__}"
+    if any(key.startswith(f"{section}.") for key in strange for section in _TAKEN_WHOLE):
+        raise CheckpointError(f"{said}: it would compute something else. Use the version that it was trained with.")
+    _say_once(f"{said}: left out of account.")
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr)
+
+
+def _network(section: dict) -> dict:
+    """What a network is built with, in full: keywords may have come since, with defaults that are what was before."""
+    known = section["name"] in models.MODELS
+    return json.loads(json.dumps(models.defaults(section["name"]) | dict(section) if known else section))
+
+
+def _with_defaults(config: dict) -> dict:
+    return config | {name: _network(config[name]) for name in saved.NETWORKS if config.get(name)}
 
 
 def _rank(validation: dict[str, float]) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from jax_video import saved
 from jax_video.errors import Stopped, UserError
 
 TAKEOVER = flags.DEFINE_boolean(
@@ -58,7 +59,7 @@ def read_config() -> tuple[ConfigDict, str]:
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config: there is no file {file!r}: for example --config=configs/stc.py")
     name = [pathlib.Path(file).stem, re.sub(r"[^\w=.,]+", "_", argument).strip("_")]
-    return config, "-".join(filter(None, name))
+    return saved.complete_recipe(config), "-".join(filter(None, name))
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jax_video import checkpoint as checkpoint_lib
-from jax_video import lock, metrics, models, objectives, sharding
+from jax_video import lock, metrics, models, objectives, saved, sharding
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
@@ -212,6 +212,7 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
     Raises:
       UserError: no checkpoint, one of another network or other classes, or videos that cannot be read.
     """
+    config = saved.complete_recipe(config)
     definition, network, meta = checkpoint_lib.read_network(workdir, mesh, dtype=config.dtype)
     checkpoint_lib.check_network(meta, config.to_dict(), manifest, workdir)
     protocol = config.test
@@ -267,20 +268,22 @@ def read_result(config: ConfigDict, manifest: Manifest, workdir: remote.Path, me
     if not path.exists():
         return None
     result = json.loads(path.read_text(encoding="utf-8"))
+    result |= {key: saved.complete_section(section, result.get(key, {})) for key, section in _SECTIONS.items()}
     with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
         expected = _subject(config, manifest, checkpoints.best_step())
+    result = json.loads(json.dumps(result))
     whole = result["videos"] == result["of"] or config.test.allow_partial
     return result if whole and {key: result.get(key) for key in expected} == expected else None
 
 
+_SECTIONS = {"protocol": "test", "clip": "clip"}  # of the config, which are in a result
+
+
 def _subject(config: ConfigDict, manifest: Manifest, step: int) -> dict:
     """What a result is of, and how it was got; as JSON has it, where tuples are lists."""
-    subject = {
-        "step": step,
-        "manifest": manifest.hash,
-        "protocol": config.test.to_dict(),
-        "clip": config.clip.to_dict(),
-    }
+    sections = config.to_dict()
+    subject = {"step": step, "manifest": manifest.hash}
+    subject |= {key: saved.complete_section(section, sections[section]) for key, section in _SECTIONS.items()}
     return json.loads(json.dumps(subject))
 
 

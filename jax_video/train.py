@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jax_video import evaluate, metrics, objectives, optimizer, sharding
+from jax_video import evaluate, metrics, objectives, optimizer, saved, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints, check_same_run, writes_run
 from jax_video.data import pipeline, remote
@@ -137,6 +137,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
         over the last good checkpoint).
       Stopped: SIGTERM or Ctrl-C; the state is saved.
     """
+    config = saved.complete_recipe(config)
     options = config.train
     for name in ("epochs", "validate_epochs", "checkpoint_steps", "log_steps"):
         if options[name] < 1:
