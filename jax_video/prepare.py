@@ -219,11 +219,7 @@ def _prepared(source: str, out: pathlib.Path) -> _Found:
         found = _moved(found, pathlib.Path(_VIDEOS.value))
     if _CHECK.value is None:
         return found, ()
-    there = (os.path.exists(os.path.join(found.root, row.path)) for row in found.videos)
-    videos = (
-        dataclasses.replace(row, error=None if exists else manifest.MISSING)
-        for row, exists in zip(found.videos, there, strict=True)
-    )
+    videos = (dataclasses.replace(row, error=sources.fault(os.path.join(found.root, row.path))) for row in found.videos)
     return dataclasses.replace(found, videos=tuple(videos)), ()
 
 
@@ -251,19 +247,28 @@ def _check_found(prepared: manifest.Manifest) -> None:
 
 def _check(prepared: manifest.Manifest, out: pathlib.Path) -> tuple[manifest.Manifest, dict[str, str]]:
     """Looks at every file; the set as it is, and what is said of videos that are also in the test."""
+    # What is no file is not opened: a pipe would never end.
+    faults = {row.path: row.error for row in prepared.videos if row.error not in (None, manifest.MISSING)}
     prepared, doubles = checks.check(
-        prepared,
+        _with_errors(prepared, dict.fromkeys(faults, manifest.MISSING)),
         out,
         level=_CHECK.value or "full",
         min_frames=_MIN_FRAMES.value or 1,
         processes=_WORKERS.value,
         timeout=_TIMEOUT.value,
     )
+    prepared = _with_errors(prepared, faults)
     lock.check(out)
     # Not the missing ones, which can be most of a data set.
     broken = {row.path: row.error for row in prepared.videos if row.error not in (None, manifest.MISSING)}
     checks.write_reasons(out / "broken.csv", prepared, broken | doubles)
     return prepared, doubles
+
+
+def _with_errors(prepared: manifest.Manifest, errors: Mapping[str, str]) -> manifest.Manifest:
+    """The set whose videos of these paths cannot be used, for these reasons."""
+    videos = (row.broken(errors[row.path]) if row.path in errors else row for row in prepared.videos)
+    return dataclasses.replace(prepared, videos=tuple(videos)) if errors else prepared
 
 
 @contextlib.contextmanager
