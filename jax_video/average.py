@@ -42,6 +42,8 @@ def main(arguments: list[str]) -> None:
     print(" " * width + "".join(f"{name:>16}" for name in METRICS.values()))
     for run, result in results.items():
         print(f"{run:<{width}}" + "".join(f"{f'{100 * result[key]:.2f} %':>16}" for key in METRICS))
+    for note in dict.fromkeys(result["note"] for result in results.values() if "note" in result):
+        print(note)
     for run, result in results.items():
         if result.get("videos") != result.get("of", result.get("videos")):
             print(f"{run} covers {result['videos']} of {result['of']} test videos only.")

@@ -23,7 +23,7 @@ from jax_video import checkpoint as checkpoint_lib
 from jax_video import lock, metrics, models, objectives, saved, sharding
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import pipeline, remote
-from jax_video.data.manifest import Manifest
+from jax_video.data.manifest import SPLITS, Manifest
 from jax_video.errors import UserError
 
 EvalStep = Callable[[dict, dict, dict], dict[str, jax.Array]]
@@ -158,12 +158,10 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
     test videos passes: it can be trained. Says where a teacher would have random weights.
     """
     transfers = isinstance(objectives.of(config), objectives.Correspondence)
-    unlabelled = [video.path for video in manifest.videos if video.label is None]
-    if unlabelled and not transfers:
-        raise UserError(
-            f"{len(unlabelled)} of the {len(manifest.videos)} videos of {manifest.name!r} have no label, "
-            f"{unlabelled[0]} first; training and test need one for each. Without labels: --config=configs/transfer.py"
-        )
+    if not transfers:
+        manifest.check_labels(*SPLITS)
+        if len(manifest.classes) == 1 and jax.process_index() == 0:
+            print(metrics.note(1), file=sys.stderr)
     if transfers and config.train.batch // config.train.accumulate < 2:
         raise UserError(
             f"train.batch={config.train.batch} and train.accumulate={config.train.accumulate} leave single videos, "
@@ -218,6 +216,8 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
     protocol = config.test
     config = ConfigDict(config.to_dict() | {"normalize": meta["config"]["normalize"]})  # what the weights have seen
     objective = objectives.of(config)
+    if isinstance(objective, objectives.Classification):
+        manifest.check_labels("test")
     scores = score_videos(
         make_eval_step(definition, mesh, objective),
         (network["params"], network["batch_stats"]),
@@ -245,6 +245,8 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
             "clip_top1": scores.clip_top1,
             "class_accuracy": dict(zip(manifest.classes, values["class_accuracy"], strict=True)),
         }
+        if note := metrics.note(len(manifest.classes)):
+            result["note"] = note
         if jax.process_index() == 0:
             _write_classes(workdir, manifest, scores, values["confusion"])
     if jax.process_index() == 0:
@@ -268,22 +270,28 @@ def read_result(config: ConfigDict, manifest: Manifest, workdir: remote.Path, me
     if not path.exists():
         return None
     result = json.loads(path.read_text(encoding="utf-8"))
-    result |= {key: saved.complete_section(section, result.get(key, {})) for key, section in _SECTIONS.items()}
     with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
         expected = _subject(config, manifest, checkpoints.best_step())
-    result = json.loads(json.dumps(result))
+    found = {key: result.get(key) for key in expected}
     whole = result["videos"] == result["of"] or config.test.allow_partial
-    return result if whole and {key: result.get(key) for key in expected} == expected else None
-
-
-_SECTIONS = {"protocol": "test", "clip": "clip"}  # of the config, which are in a result
+    return result if whole and _in_full(found) == _in_full(expected) else None
 
 
 def _subject(config: ConfigDict, manifest: Manifest, step: int) -> dict:
     """What a result is of, and how it was got; as JSON has it, where tuples are lists."""
-    sections = config.to_dict()
-    subject = {"step": step, "manifest": manifest.hash}
-    subject |= {key: saved.complete_section(section, sections[section]) for key, section in _SECTIONS.items()}
+    subject = {
+        "step": step,
+        "manifest": manifest.hash,
+        "protocol": config.test.to_dict(),
+        "clip": config.clip.to_dict(),
+    }
+    return json.loads(json.dumps(subject))
+
+
+def _in_full(subject: dict) -> dict:
+    """The same with what earlier versions, and recipes, leave out."""
+    sections = {"protocol": "test", "clip": "clip"}
+    subject |= {key: saved.complete_section(section, subject[key] or {}) for key, section in sections.items()}
     return json.loads(json.dumps(subject))
 
 
@@ -313,6 +321,7 @@ def report(result: dict, manifest: Manifest, workdir: remote.Path) -> str:
     return "\n".join(
         [
             *lines,
+            *filter(None, [metrics.note(len(manifest.classes))]),
             f"Per class: {workdir}/test.json and confusion.png. Classify a video:",
             f"  python -m jax_video.predict {example} --checkpoint={shlex.quote(str(workdir))}",
         ]

@@ -34,7 +34,7 @@ def extract(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: 
     """
     config = saved.complete_recipe(config)
     definition, network, meta = checkpoint.read_network(workdir, mesh, dtype=config.dtype)
-    its_own_classes = dataclasses.replace(manifest, classes=tuple(meta["classes"]))
+    its_own_classes = dataclasses.replace(manifest, classes=tuple(meta["classes"]), videos=())
     checkpoint.check_network(meta, config.to_dict(), its_own_classes, workdir)
     sampling = pipeline.Sampling(**config.clip)
     pipeline.check_stored(manifest, sampling)

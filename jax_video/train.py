@@ -156,8 +156,10 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
 
     schedule = optimizer.schedule(**config.schedule, steps=total, steps_per_epoch=steps_per_epoch)
     tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
-    definition, _, _ = state_lib.abstract(config, len(manifest.classes))
     objective = objectives.of(config)
+    if isinstance(objective, objectives.Classification):
+        manifest.check_labels("train", "val")
+    definition, _, _ = state_lib.abstract(config, len(manifest.classes))
     given = {"accumulate": options.accumulate, "ema": options.ema, "objective": objective}
     train_step = make_train_step(definition, tx, mesh, **given)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values

@@ -327,6 +327,16 @@ def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_video_without_label_is_refused_before_anything_is_written(tmp_path, config, manifest, split):
+    videos = list(manifest.videos)
+    index, video = manifest.select(split)[3]
+    videos[index] = dataclasses.replace(video, label=None)
+    with pytest.raises(UserError, match=f"1 of the 48 videos of 'motions' have no label, {video.path} first"):
+        train_lib.train(config, dataclasses.replace(manifest, videos=tuple(videos)), tmp_path / "run", first_devices(1))
+    assert not (tmp_path / "run").exists()
+
+
 def test_many_unreadable_videos_stop_the_run(capsys):
     videos = tuple(Video(f"{n}.mp4", 0, "train", 8, 25.0, 40, 32, None, str(n)) for n in range(250))
     failures = train_lib.Failures(Manifest("set", ("a",), "/videos", videos))
