@@ -48,6 +48,7 @@ KEYS = {
         "warmup_epochs": ALWAYS,
         "drop_epochs": ALWAYS,
         "drop_steps": (),
+        "drop_factor": 0.1,
     },
     "plateau": {"patience": ALWAYS, "threshold": ALWAYS, "drops": ALWAYS},
     "test": {
@@ -81,6 +82,7 @@ def _later(section: str) -> dict[str, Any]:
 
 
 _NEW = {name: {} for name, keys in KEYS.items() if ALWAYS not in keys.values()}  # sections that came later
+_LEFT_OUT = {"clip", "schedule.drop_factor"}  # by recipes of this version too
 VALUES = ("seed", "dtype")  # which are no sections
 NETWORKS = ("model", "teacher")  # sections whose keys are those of the network that they name
 
@@ -96,9 +98,16 @@ def complete_section(name: str, section: Any) -> Any:
 
 
 def complete_recipe(config: ConfigDict) -> ConfigDict:
-    """The same of a config that is given, as by a recipe that was copied from an earlier version."""
+    """The same of a config that is given, as by a recipe that was copied from an earlier version.
+
+    But for what recipes may leave out, as it is not asked for.
+    """
     lacking = {
-        name: {key: value for key, value in _later(name).items() if key not in config.get(name, {})}
+        name: {
+            key: value
+            for key, value in _later(name).items()
+            if key not in config.get(name, {}) and not {name, f"{name}.{key}"} & _LEFT_OUT
+        }
         for name in KEYS
         if name in config or name in _NEW
     }
