@@ -134,7 +134,7 @@ class Checkpoints:
         """
         step = int(state.step)
         machines = {"processes": jax.process_count(), "devices": self._sharding.mesh.size}
-        meta = meta | {"ema": state.ema is not None, "machines": machines, "version": __version__}
+        meta = meta | {"ema": state.ema is not None, "machines": machines}
         items = _items(state)
         with self._writing():
             if step in self.steps:  # saved on a stop, before its validation: a kill just here costs this one checkpoint
@@ -323,8 +323,9 @@ def check_network(meta: dict, config: dict, manifest: Manifest, workdir: remote.
 
     Keywords of the network that a config leaves out are the checkpoint's.
     """
-    found, given = _network(meta["config"]["model"]), json.loads(json.dumps(config["model"]))
-    changed = [f"model.{key}: {found.get(key)} -> {value}" for key, value in given.items() if found.get(key) != value]
+    found, given = meta["config"]["model"], json.loads(json.dumps(config["model"]))
+    full = _network(found)
+    changed = [f"model.{key}: {found.get(key)} -> {value}" for key, value in given.items() if full.get(key) != value]
     if changed:
         raise CheckpointError(
             f"the run in {workdir} is of another network than this config:\n  "
@@ -352,12 +353,14 @@ def check_same_run(meta: dict, config: dict, manifest: Manifest, workdir: remote
             f"the run in {workdir} was begun with flow {kinds[not stored]}; now it is {kinds[stored]}, which is not "
             "quite the same: use another --workdir."
         )
-    found, expected = (_flat(saved.complete(_with_defaults(each))) for each in (config, meta["config"]))
+    found, expected = _flat(config), _flat(meta["config"])
+    in_full = [_flat(saved.complete(_with_defaults(each))) for each in (config, meta["config"])]
+    same = {key for key in found | expected if in_full[0].get(key) == in_full[1].get(key)}
     free = ("data/", "test/", "train/log_steps", "train/checkpoint_steps")  # what leaves the weights as they are
     changed = [
         f"{key.replace('/', '.')}: {expected.get(key)} -> {found.get(key)}"
         for key in sorted(found | expected)
-        if found.get(key) != expected.get(key) and not key.startswith(free)
+        if key not in same and not key.startswith(free)
     ]
     if changed:
         raise CheckpointError(
@@ -391,8 +394,7 @@ def _check_known(meta: dict, workdir: remote.Path) -> None:
     """Says which keys of a saved config no version up to this one has had."""
     if not (strange := saved.unknown(meta["config"])):
         return
-    by = f"version {meta['version']}" if "version" in meta else "another version"
-    said = f"the run in {workdir} was saved by {by} with {', '.join(strange)} in its config, not known to {__version__}"
+    said = f"the run in {workdir} was saved with {', '.join(strange)} in its config, not known to version {__version__}"
     if any(key.startswith(f"{section}.") for key in strange for section in _TAKEN_WHOLE):
         raise CheckpointError(f"{said}: it would compute something else. Use the version that it was trained with.")
     _say_once(f"{said}: left out of account.")

@@ -16,9 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from jax_video import saved
 from jax_video.errors import Stopped, UserError
 
-TAKEOVER = flags.DEFINE_boolean(
-    "takeover", False, "Take the folder over from whoever is entered in its in_use.json: another process that is gone."
-)
+TAKEOVER = flags.DEFINE_boolean("takeover", False, "Take the folder over from another process, which is gone.")
 
 
 def run(main: Callable[[list[str]], None]) -> None:

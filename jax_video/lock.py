@@ -4,7 +4,7 @@ A folder in use has a file in_use.json, which says who writes there; the time of
 `BEAT` seconds, is the holder's sign of life. A second start is refused before it touches a file. It takes over
 
   * on one machine, at once, where the holder's process is gone: ended, killed, or from before a restart;
-  * from another machine, or another container, where the last sign of life is older than `LIMIT` seconds;
+  * from another machine, or where it cannot be told, where the last sign of life is older than `LIMIT` seconds;
   * at once, where it is the same SLURM job, requeued; and whatever the holder is, where it is told to (`takeover`).
 
 A holder that was taken over, because it had been suspended for example, finds its folder lost before it writes again.
@@ -63,6 +63,7 @@ class Holder:
     restart: int  # how often the job was requeued
     command: str
     heartbeat: float  # seconds since 1970 by the holder's clock, for stores that keep no time of a file
+    locked: bool = False  # whether the system locks the file as long as the process lives
 
     @classmethod
     def parse(cls, data: bytes) -> "Holder | None":
@@ -170,7 +171,9 @@ class _Lock:
         self._is_remote = remote.is_remote(folder)
         self._thread = threading.get_ident()
         self._ended, self._lost, self._losing = threading.Event(), lost, threading.Lock()
+        self._renewing = threading.Lock()  # while it is written it cannot be read
         self._made = []  # folders that were not there before, the innermost first
+        self._file = None  # open, and locked by the system, until it is released; not in a store
 
     def is_ours(self) -> bool:
         """Whether this very process and thread has it."""
@@ -223,14 +226,20 @@ class _Lock:
         try:
             if found is not None:
                 self._path.unlink(missing_ok=True)
-            with open(self._path, "xb", buffering=0) as file:
-                file.write(self.holder.write())
+            self._file = open(self._path, "xb", buffering=0)
+            self.holder = dataclasses.replace(self.holder, locked=_lock_open(self._file.fileno()))
+            data = self.holder.write()
+            while data:  # of a full disk the first write tells no more than that it was a part
+                data = data[self._file.write(data) :]
         except FileExistsError:
             return False
         except OSError as error:
-            if found is None and isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            if self._file is not None:
+                self._file.close()
+                self._path.unlink(missing_ok=True)
+            elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and not os.access(self._folder, os.W_OK):
                 return None
-            raise
+            raise UserError(f"cannot write to {self._folder} ({error.strerror})") from error
         return found or True
 
     def _read(self) -> _Found | None:
@@ -252,6 +261,8 @@ class _Lock:
         own, holder = self.holder, found.holder
         if not self._cannot_be_seen(holder):
             return not _is_alive(holder.pid, holder.started)
+        if holder is not None and holder.locked and holder.machine == own.machine:  # of another container
+            return _can_lock(self._path)
         if holder is not None and holder.job and holder.job == own.job and holder.restart < own.restart:
             return True
         # Of another boot of this machine, not of a second one of the same name, which would have renewed it since.
@@ -289,15 +300,20 @@ class _Lock:
     def _beat(self) -> None:
         """Renews the sign of life, until the folder is released or lost."""
         while not self._ended.wait(BEAT):
-            with contextlib.suppress(Exception):  # a disk or network that is away for a while
+            with contextlib.suppress(Exception), self._renewing:  # a disk or network may be away for a while
                 if self._taken() is not None:
                     break
-                if self._is_remote:
-                    self._path.write_bytes(dataclasses.replace(self.holder, heartbeat=time.time()).write())
-                else:
-                    os.utime(self._path)
+                self._renew()
         if not self._ended.is_set() and self._lost is not None:
             self.check()
+
+    def _renew(self) -> None:
+        if not self._is_remote:
+            before = self._path.stat().st_mtime_ns
+            os.utime(self._path)
+            if self._path.stat().st_mtime_ns != before:
+                return  # Some file systems that are mounted from elsewhere keep the time as it was.
+        self._path.write_bytes(dataclasses.replace(self.holder, heartbeat=time.time()).write())
 
     def _taken(self) -> str | None:
         """Who has taken the folder; None where this process still has it, or it cannot be told."""
@@ -313,7 +329,8 @@ class _Lock:
 
     def check(self) -> None:
         """Raises Lost, or calls `lost`, where another one has the folder."""
-        taken = self._taken()
+        with self._renewing:
+            taken = self._taken()
         if taken is None or self._ended.is_set():
             return
         error = Lost(
@@ -331,6 +348,8 @@ class _Lock:
         with contextlib.suppress(OSError, UserError), _one_at_a_time(self._folder, self._is_remote):
             if self._taken() is None:
                 self._path.unlink()
+        if self._file is not None:
+            self._file.close()
         with contextlib.suppress(OSError):
             for folder in self._made:
                 folder.rmdir()
@@ -367,6 +386,26 @@ def _lock_soon(flock: Callable[[int, int], None], descriptor: int, operation: in
         except BlockingIOError:
             time.sleep(0.05)
     return False
+
+
+def _lock_open(descriptor: int) -> bool:
+    """Has the system lock an open file until the process ends, however it does; returns whether it can."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _can_lock(path: pathlib.Path) -> bool:
+    """Whether no process of this machine, in whichever container, has a file locked."""
+    try:
+        with open(path, "rb") as file:
+            return _lock_open(file.fileno())
+    except OSError:
+        return False
 
 
 def _is_alive(pid: int, started: int) -> bool:

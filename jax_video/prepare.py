@@ -1,8 +1,7 @@
 """Indexes videos for training: python -m jax_video.prepare SOURCE --videos=DIR --out=DIR
 
-Looks at every video once, in parallel, and writes OUT/manifest.jsonl: labels, splits, frame counts, and what is missing
-or broken (OUT/broken.csv, with reasons). Stopped, the same command goes on where it was; later, it looks only at files
-that are new or have changed. SOURCE is one of these, with its own flags:
+Looks at every video once and writes OUT/manifest.jsonl: labels, splits, frame counts, and what is missing or broken
+(OUT/broken.csv). Stopped, it goes on where it was; later, it looks only at files that are new or have changed. SOURCE:
 
   folder      <class>/<video>, or train/, val/ and test/ with class folders in each: --fraction=.1, or by who is seen in
               anna_run.mp4, boris_run.mp4, ...: --group='^([a-z]+)_' --test_groups=anna,boris

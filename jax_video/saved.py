@@ -89,6 +89,8 @@ NETWORKS = ("model", "teacher")  # sections whose keys are those of the network 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """A saved config, with what its version meant under the keys that came later."""
+    if not KEYS.keys() & config.keys():  # of no run
+        return dict(config)
     return {name: complete_section(name, value) for name, value in (_NEW | dict(config)).items()}
 
 

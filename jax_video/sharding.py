@@ -112,12 +112,12 @@ def stop_requested(local: bool, step: int) -> bool:
 
 
 def on_first(action: Callable[[], None]) -> None:
-    """Calls it on the first process only; a UserError that it raises there is raised on all of them."""
+    """Calls it on the first process only; where it fails there all of them raise UserError."""
     message = ""
     if jax.process_index() == 0:
         try:
             action()
-        except UserError as error:
+        except (UserError, OSError) as error:
             if jax.process_count() == 1:
                 raise
             message = str(error)
