@@ -13,9 +13,8 @@ Looks at every video once and writes OUT/manifest.jsonl: labels, splits, frame c
 
   python -m jax_video.prepare folder --videos=clips --fraction=.1 --out=data/mine
 
-With --flow it stores the optical flow for motion streams as well, below OUT/flow: tvl1 as in the papers, or dis, which
-is far quicker. With --pack it stores all frames as JPEGs, below OUT/packed, a set that loads many times as fast. Two
-sources need no --videos:
+--flow stores optical flow for motion streams too, below OUT/flow: tvl1 as in the papers, or dis, which is far quicker.
+--pack stores all frames as JPEGs, below OUT/packed, a set that loads many times as fast. Two sources need no --videos:
 
   # the set that OUT/manifest.jsonl describes: look at its files again, say where they are now, or add its flow
   python -m jax_video.prepare manifest --out=data/ucf101-1 --check=fast
