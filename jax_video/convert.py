@@ -23,7 +23,7 @@ from absl import flags
 from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
-from jax_video import checkpoint, command, models, optimizer, sharding
+from jax_video import checkpoint, command, lock, models, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.data import motions
 from jax_video.errors import UserError
@@ -39,6 +39,7 @@ def define_flags() -> None:
     flags.DEFINE_string("out", None, "In: the folder to write.")
     flags.DEFINE_string("classes", None, "In: a file with the name of a class in each line, in order.")
     flags.DEFINE_string("check", None, "In: an .npz with `input` and `logits`; nothing is written if they differ.")
+    flags.declare_key_flag("takeover")
     flags.DEFINE_string("export", None, "Out: the file to write: .pth, .pt, .safetensors or .npz.")
 
 
@@ -56,7 +57,8 @@ def main(arguments: list[str]) -> None:
     if given.layout is None or given.out is None:
         raise UserError("expected --layout=NAME, whose weights they are, and --out=DIR, where to write; see --help")
     config, _ = command.read_config()
-    report = convert(source, given.layout, config, given.out, classes=given.classes, check=given.check)
+    with lock.hold(given.out, takeover=command.TAKEOVER.value, lost=lock.end_process):
+        report = convert(source, given.layout, config, given.out, classes=given.classes, check=given.check)
     print(f"{report}\nTry it on a video:\n  python -m jax_video.predict VIDEO --checkpoint={shlex.quote(given.out)}")
 
 
@@ -129,7 +131,7 @@ def convert(
         exact.dtype = "float32"
         definition, _, _ = state_lib.abstract(exact, num_classes)
         lines.append(f"  {compare(definition, state, check)}")
-    with contextlib.closing(checkpoint.Checkpoints(out, mesh)) as checkpoints:
+    with lock.hold(out), contextlib.closing(checkpoint.Checkpoints(out, mesh)) as checkpoints:
         checkpoints.save(sharding.place_state(state, mesh), meta)
     return "\n".join([*lines, f"Wrote {out}."])
 

@@ -11,16 +11,17 @@
   python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=features --config.data.manifest=DIR
       features of videos, which need no labels, by the network of a run: features.npz
 
-Started again, a run goes on from its last checkpoint; a finished one only shows its result.
+Started again, a run goes on from its last checkpoint; a finished one only shows its result. A second process in a
+run's folder is refused.
 """
 
 import jax
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from jax_video import command, evaluate, features, sharding, views
-from jax_video.checkpoint import run_folder
-from jax_video.data import reader
+from jax_video import command, evaluate, features, lock, sharding, views
+from jax_video.checkpoint import hold, run_folder
+from jax_video.data import reader, remote
 from jax_video.data.motions import read_manifest
 from jax_video.errors import UserError
 from jax_video.train import train
@@ -33,6 +34,7 @@ MODE = flags.DEFINE_enum(
 DISTRIBUTED = flags.DEFINE_string(
     "distributed", None, "Several processes: auto (TPU pod, SLURM) or HOST:PORT,ID,COUNT of the first, this one, all."
 )
+flags.declare_key_flag("takeover")
 
 
 def main(arguments: list[str]) -> None:
@@ -41,6 +43,12 @@ def main(arguments: list[str]) -> None:
     config, name = command.read_config()
     workdir = run_folder(WORKDIR.value or f"runs/{name}")
     sharding.start(DISTRIBUTED.value)
+    with hold(workdir, takeover=command.TAKEOVER.value, lost=lock.end_process):
+        run(config, workdir)
+
+
+def run(config: ConfigDict, workdir: remote.Path) -> None:
+    """What the mode asks for."""
     mesh = sharding.make_mesh()
     manifest = read_manifest(config.data.manifest).keep(config.data.fraction)
     reader.check(manifest)

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from jax_video import command, evaluate, objectives, sharding
 from jax_video.checkpoint import read_network
 from jax_video.data import frames, pipeline, remote, sources, video
-from jax_video.data.manifest import Manifest, Video
+from jax_video.data.manifest import MISSING, Manifest, Video
 from jax_video.errors import UserError, VideoError
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The folder of a run of jax_video.main.")
@@ -51,6 +51,8 @@ def classify(paths: list[str], workdir: str | remote.Path) -> tuple[tuple[str, .
     videos, broken = [], {}
     for path in paths:
         try:
+            if (reason := sources.fault(path)) not in (None, MISSING):
+                raise VideoError(path, reason)
             info = video.probe(path)
         except VideoError as error:
             broken[path] = error.reason
