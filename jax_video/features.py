@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, evaluate, sharding
+from jax_video import checkpoint, evaluate, objectives, sharding
 from jax_video import state as state_lib
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import SPLITS, Manifest
@@ -61,6 +61,7 @@ def extract(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: 
             batch=config.test.batch,
             workers=config.data.workers,
         )
+        objectives.check_finite(found.scores, [manifest.videos[index].path for index in found.video])
         parts.append(
             {
                 "video": np.array([manifest.videos[index].path for index in found.video]),
