@@ -55,7 +55,7 @@ def main(_):
         torch.zeros(1), jax.numpy.zeros(1).block_until_ready()
 
         config = stc.get_config("model=resnet3d101,recipe=paper")
-        config.init_from.update(path=str(path), layout="3d-resnets")
+        config.init_from.update(path=str(path), layout="3d-resnets", keep_head=True)
         tx, mesh = optimizer.sgd(0.1), sharding.make_mesh()
         before = memory("VmRSS")
         reset_peak()
@@ -69,7 +69,8 @@ def main(_):
         before = memory("VmRSS")
         reset_peak()
         start = time.perf_counter()
-        begun = merge.initial_state(config, 400, mesh, lambda: state.create(state.network(config, 400), tx))
+        classes = [str(index) for index in range(400)]
+        begun = merge.initial_state(config, classes, mesh, lambda: state.create(state.network(config, 400), tx))
         begun = jax.block_until_ready(sharding.place_state(begun, mesh))
         seconds, peak = time.perf_counter() - start, memory("VmHWM") - before
         assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(begun))
