@@ -129,6 +129,7 @@ def test_predict_and_main_take_it(converted, data, tmp_path):
     arguments = (CONFIG, f"--config.data.manifest={data}", f"--workdir={tmp_path / 'run'}", "--mode=test")
     finished = run("jax_video.main", *arguments)  # which normalises as the checkpoint says, not as the config
     assert finished.code == 0, finished.stderr
+    assert "Other clips" not in finished.stderr
     for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines():
         row = json.loads(line)
         scores = {entry["name"]: entry["score"] for entry in predicted[pathlib.Path(row["video"]).name]}

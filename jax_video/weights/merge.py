@@ -341,7 +341,7 @@ def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str,
         if source.headless or source.classes == classes:
             continue
         if source.classes is None:
-            what = f"does not name the {source.num_classes} classes of its classifier"
+            what = "does not name the classes of its classifier"
         elif sorted(source.classes) == sorted(classes):
             what = "has the classes of this run in another order"
         else:

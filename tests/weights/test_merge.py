@@ -410,8 +410,8 @@ def begin(path, classes, layout="", **options):
             "has a classifier of other classes, 'e' among them; those of this run are 'a', 'b', 'c'",
         ),
         ("abcde", "", "edcba", "has the classes of this run in another order"),
-        ("01234", "", "abcde", "does not name the 5 classes of its classifier"),
-        ("01234", "", "01234", "does not name the 5 classes of its classifier"),  # numbered by convert
+        ("01234", "", "abcde", "does not name the classes of its classifier"),
+        ("01234", "", "01234", "does not name the classes of its classifier"),  # numbered by convert
         ("01234", "of a set", "01234", None),  # so called in the data set
         ("abcde", "", "abcdef", "the classifier is of other classes, fc has 5, here 6: init_from.new_head starts it"),
     ],
@@ -438,7 +438,7 @@ def test_the_ways_out(random_state, tmp_path):
 def test_a_file_does_not_name_its_classes(file):
     names_of_ours = ["walk", "run", "jump", "sit", "lie"]
     with pytest.raises(
-        UserError, match="r3d.pth does not name the 5 classes of its classifier; those of this run are 'wa"
+        UserError, match="r3d.pth does not name the classes of its classifier; those of this run are 'wa"
     ):
         begin(file, names_of_ours, "3d-resnets")
     kept = begin(file, names_of_ours, "3d-resnets", keep_head=True)
@@ -451,7 +451,7 @@ def test_a_file_does_not_name_its_classes(file):
 def test_a_config_from_before_there_was_keep_head(file):
     config = config_of(file, "3d-resnets")
     del config.init_from.keep_head
-    with pytest.raises(UserError, match="does not name the 5 classes"):
+    with pytest.raises(UserError, match="does not name the classes"):
         initial_state(config)
 
 
