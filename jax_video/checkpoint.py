@@ -31,7 +31,7 @@ from jax_video import __version__, lock, metrics, models, saved, sharding
 from jax_video import state as state_lib
 from jax_video.data import remote
 from jax_video.data.manifest import Manifest
-from jax_video.errors import UserError
+from jax_video.errors import UserError, listed
 
 
 class CheckpointError(UserError):
@@ -308,13 +308,19 @@ def read_network(
       dtype: of the activations; by default the run's own.
 
     Raises:
-      CheckpointError: there is none in this folder.
+      CheckpointError: there is none in this folder, or its weights are none that a network computes with.
     """
     with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
         meta = checkpoints.best_meta()
         config = ConfigDict(meta["config"] | ({"dtype": dtype} if dtype else {}))
         definition, params, batch_stats = state_lib.abstract(config, len(meta["classes"]))
         network, meta, step = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
+    leaves = state_lib.named_leaves(network)
+    if broken := [line for name, leaf in leaves.items() if (line := state_lib.defect(name, leaf))]:
+        raise CheckpointError(
+            f"checkpoint {step} of {workdir} is not what a network computes with, in {len(broken)} of {len(leaves)} "
+            "arrays; has its training diverged? Take an earlier run.\n" + listed(broken)
+        )
     return definition, network, meta | {"step": step}
 
 
@@ -466,8 +472,8 @@ def _check_shapes(owner: str, found: Any, expected: Any) -> None:
     ]
     if problems:
         raise CheckpointError(
-            f"{owner} is of another network: {len(problems)} arrays do not match.\n  "
-            + "\n  ".join(problems)
+            f"{owner} is of another network: {len(problems)} arrays do not match.\n"
+            + listed(problems)
             + "\nUse the config that it was trained with, or another --workdir."
         )
 

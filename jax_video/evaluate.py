@@ -213,6 +213,7 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
     config = saved.complete_recipe(config)
     definition, network, meta = checkpoint_lib.read_network(workdir, mesh, dtype=config.dtype)
     checkpoint_lib.check_network(meta, config.to_dict(), manifest, workdir)
+    _print_other_clips(meta["config"]["clip"], config.clip.to_dict(), workdir)
     protocol = config.test
     config = ConfigDict(config.to_dict() | {"normalize": meta["config"]["normalize"]})  # what the weights have seen
     objective = objectives.of(config)
@@ -236,6 +237,7 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
         student = {"name": config.model.name, "frames": config.clip.frames}
         result |= objective.metrics(scores.scores, scores.label) | {"student": student}
     else:
+        objectives.check_finite(scores.scores, [manifest.videos[index].path for index in scores.video])
         values = metrics.video_metrics(scores.scores, scores.label, len(manifest.classes))
         result |= {
             "top1": values["top1"],
@@ -251,7 +253,7 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
             _write_classes(workdir, manifest, scores, values["confusion"])
     if jax.process_index() == 0:
         temporary = workdir / "test.json.tmp"  # last, and at once: its presence says that the test is complete
-        temporary.write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(result, ensure_ascii=False, allow_nan=False, indent=1), encoding="utf-8")
         temporary.replace(workdir / "test.json")
     if scores.failed and not protocol.allow_partial:
         names = ", ".join(manifest.videos[index].path for index in scores.failed[:5])
@@ -261,6 +263,13 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
             "--config.test.allow_partial=True."
         )
     return result
+
+
+def _print_other_clips(theirs: dict, ours: dict, workdir: remote.Path) -> None:
+    """Says so where a run tells of other clips than the config of its test."""
+    changed = [f"{key} {theirs[key]}" for key in ("frames", "stride", "short_side", "size") if theirs[key] != ours[key]]
+    if changed and jax.process_index() == 0:
+        print(f"Other clips than those of the run in {workdir}, which has {', '.join(changed)}.", file=sys.stderr)
 
 
 def read_result(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> dict | None:
@@ -332,7 +341,7 @@ def _write_classes(workdir: remote.Path, manifest: Manifest, scores: Scores, con
     with (workdir / "predictions.jsonl").open("wb") as file:
         for index, label, row in zip(scores.video, scores.label, scores.scores, strict=True):
             line = {"video": manifest.videos[index].path, "label": manifest.classes[label], "scores": row.tolist()}
-            file.write(f"{json.dumps(line, ensure_ascii=False)}\n".encode(errors="surrogateescape"))
+            file.write(f"{json.dumps(line, ensure_ascii=False, allow_nan=False)}\n".encode(errors="surrogateescape"))
     table = {"classes": list(manifest.classes), "rows": "true class", "columns": "predicted", "videos": confusion}
     (workdir / "confusion.json").write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
     _plot_confusion(workdir / "confusion.png", manifest.classes, np.array(confusion))

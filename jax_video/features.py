@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, evaluate, lock, saved, sharding
+from jax_video import checkpoint, evaluate, lock, objectives, saved, sharding
 from jax_video import state as state_lib
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import SPLITS, Manifest
@@ -63,6 +63,7 @@ def extract(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: 
             batch=config.test.batch,
             workers=config.data.workers,
         )
+        objectives.check_finite(found.scores, [manifest.videos[index].path for index in found.video])
         parts.append(
             {
                 "video": np.array([manifest.videos[index].path for index in found.video]),

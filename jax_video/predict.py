@@ -37,7 +37,7 @@ def classify(paths: list[str], workdir: str | remote.Path) -> tuple[tuple[str, .
       {path: why it cannot be read}.
 
     Raises:
-      UserError: the folder holds no sound checkpoint.
+      UserError: the folder holds no sound checkpoint, or its network gives scores that are no numbers.
     """
     mesh = sharding.make_mesh()
     definition, network, meta = read_network(workdir, mesh)
@@ -73,6 +73,7 @@ def classify(paths: list[str], workdir: str | remote.Path) -> tuple[tuple[str, .
         protocol=evaluate.protocol_of(config),
         batch=config.test.batch,
     )
+    objectives.check_finite(scores.scores, [manifest.videos[index].path for index in scores.video])
     rows = scores.scores if config.test.average == "probability" else np.asarray(jax.nn.softmax(scores.scores))
     readable = [path for path in paths if path not in broken]
     broken |= {readable[index]: "unreadable when its clips were decoded" for index in scores.failed}
@@ -117,7 +118,7 @@ def find(arguments: list[str]) -> list[str]:
 def show(path: str, best: list[tuple[str, float]]) -> None:
     if JSON.value:
         line = {"video": path, "classes": [{"name": name, "score": score} for name, score in best]}
-        print(json.dumps(line, ensure_ascii=False))
+        print(json.dumps(line, ensure_ascii=False, allow_nan=False))
     else:
         print(path)
         for name, score in best:

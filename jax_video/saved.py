@@ -18,6 +18,7 @@ KEYS = {
         "expects": "",
         "inflate": "",
         "new_head": False,
+        "keep_head": False,
         "skip": (),
     },
     "norm": {"group_size": ALWAYS, "frozen": ALWAYS},

@@ -289,7 +289,7 @@ def restore_or_create(
     if restored is None:
         # In one compilation: the networks' initial values alone would take one for every shape.
         named = config.init_from.path or config.init_from.layout
-        state = merge.initial_state(config, len(manifest.classes), mesh, create) if named else jax.jit(create)()
+        state = merge.initial_state(config, manifest.classes, mesh, create) if named else jax.jit(create)()
         return sharding.place_state(state, mesh), progress
     state, meta = restored
     check_same_run(meta, config.to_dict(), manifest, checkpoints.folder.parent, mesh.size)

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, evaluate, lock, saved, sharding
+from jax_video import checkpoint, evaluate, lock, objectives, saved, sharding
 from jax_video import state as state_lib
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
@@ -111,6 +111,7 @@ def measure(
         batch=batch,
         workers=workers,
     )
+    objectives.check_finite(found.scores, [manifest.videos[index].path for index in found.video])
     alpha = found.scores.reshape(len(found.video), len(layers), 3)
     classes = {
         manifest.classes[label]: alpha[found.label == label].mean(axis=(0, 1))

@@ -476,3 +476,14 @@ class TestCheck:
         config.test.update(clips="uniform", batch=0)
         with pytest.raises(UserError, match="test.batch is 0: expected at least 1"):
             evaluate.check(config, manifest)
+
+
+def test_other_clips_than_those_of_the_run(capsys):
+    """A run that was converted has those of its weights' own test; a config may have others, and that is said."""
+    clip = {"frames": 16, "stride": 1, "short_side": 112, "size": 112, "crop": "corners"}
+    evaluate._print_other_clips(clip, clip | {"crop": "random"}, "runs/x")
+    assert capsys.readouterr().err == ""
+    evaluate._print_other_clips(clip, clip | {"stride": 2, "short_side": 122}, "runs/x")
+    assert (
+        capsys.readouterr().err == "Other clips than those of the run in runs/x, which has stride 1, short_side 112.\n"
+    )
