@@ -299,6 +299,16 @@ class Checkpoints:
             self._manager.close()
 
 
+def read_meta(workdir: str | remote.Path, mesh: Mesh) -> dict:
+    """Config, class names and progress of a run's best checkpoint.
+
+    Raises:
+      CheckpointError: there is none in this folder.
+    """
+    with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
+        return checkpoints.best_meta()
+
+
 def read_network(
     workdir: str | remote.Path, mesh: Mesh, *, dtype: str | None = None
 ) -> tuple[nnx.GraphDef, dict, dict]:

@@ -4,13 +4,15 @@ Exit codes: 0 done, 2 a user error, 130 stopped by Ctrl-C or SIGTERM (what was d
 """
 
 import itertools
+import logging
 import os
 import pathlib
 import re
 import sys
 from collections.abc import Callable
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from jax_video import saved
@@ -23,7 +25,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags, calls `main(positional arguments)` and turns user errors into a message and an exit code."""
 
     def guarded(argv: list[str]) -> None:
-        logging.set_verbosity(logging.ERROR)  # Orbax and Grain tell their life stories at INFO and WARNING
+        _quieten()
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
         sys.unraisablehook = _report_unraisable
         try:
@@ -44,6 +46,11 @@ def run(main: Callable[[list[str]], None]) -> None:
     app.run(guarded, flags_parser=_parse_flags)
 
 
+def announce(*parts: str) -> None:
+    """Says in one line on stderr what a command is about to do: on what, with what network, with how many videos."""
+    print("; ".join(parts), file=sys.stderr)
+
+
 def read_config() -> tuple[ConfigDict, str]:
     """The config of the flag `--config=FILE.py[:key=value,...]`, and a name for its run.
 
@@ -58,6 +65,15 @@ def read_config() -> tuple[ConfigDict, str]:
         raise UserError(f"--config: there is no file {file!r}: for example --config=configs/stc.py")
     name = [pathlib.Path(file).stem, re.sub(r"[^\w=.,]+", "_", argument).strip("_")]
     return saved.complete_recipe(config), "-".join(filter(None, name))
+
+
+def _quieten() -> None:
+    """Orbax and Grain tell their life stories at INFO and WARNING. What JAX warns of concerns the user: a GPU that is
+    there and not used, for example."""
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    for name in ("jax", "jaxlib"):
+        if (logger := logging.getLogger(name)).level == logging.NOTSET:  # or else as JAX_LOGGING_LEVEL has it
+            logger.setLevel(logging.WARNING)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -125,6 +125,7 @@ def convert(
         num_classes = weights.num_classes
         told += settings.set_normalization(config, found, normalize, given)
         told += settings.set_sampling(config, found, num_classes, given)
+    command.announce(sharding.describe(mesh), state_lib.describe(config, num_classes))
     lines = [f"{source}, layout {layout}, is {config.model.name} of {num_classes} classes:", weights.merged.table()]
     lines += [f"  {line}" for line in told]
     class_names, manifest, note = _classes(classes, config, num_classes)
@@ -161,7 +162,9 @@ def export(workdir: str | pathlib.Path, layout: str, path: str | pathlib.Path) -
     """
     names.layout(layout)
     files.check_suffix(path)
-    _, network, meta = checkpoint.read_network(workdir, sharding.make_mesh())
+    mesh = sharding.make_mesh()
+    _, network, meta = checkpoint.read_network(workdir, mesh)
+    command.announce(sharding.describe(mesh), state_lib.describe(ConfigDict(meta["config"]), len(meta["classes"])))
     model = ConfigDict(meta["config"]["model"])
     if names.keywords(layout, model.name) is None:
         raise UserError(f"layout {layout} ({names.layout(layout).source}) has no {model.name}")

@@ -19,8 +19,8 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jax_video import command, evaluate, features, lock, sharding, views
-from jax_video.checkpoint import hold, run_folder
+from jax_video import command, evaluate, features, lock, sharding, state, views
+from jax_video.checkpoint import hold, read_meta, run_folder
 from jax_video.data import reader, remote
 from jax_video.data.motions import read_manifest
 from jax_video.errors import UserError
@@ -52,11 +52,15 @@ def run(config: ConfigDict, workdir: remote.Path) -> None:
     mesh = sharding.make_mesh()
     manifest = read_manifest(config.data.manifest).keep(config.data.fraction)
     reader.check(manifest)
+    if MODE.value in ("train", "test"):
+        evaluate.check(config, manifest)
+    classes = read_meta(workdir, mesh)["classes"] if MODE.value == "features" else manifest.classes  # maybe others
+    if jax.process_index() == 0:
+        command.announce(sharding.describe(mesh), state.describe(config, len(classes)), manifest.describe())
     if MODE.value == "views":
         return show(views.report(views.analyse(config, manifest, workdir, mesh), workdir))
     if MODE.value == "features":
         return show(features.report(features.extract(config, manifest, workdir, mesh), manifest, workdir))
-    evaluate.check(config, manifest)
 
     new = train(config, manifest, workdir, mesh) if MODE.value == "train" else False
     if MODE.value == "train" and not manifest.select("test"):

@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jax_video import command, evaluate, objectives, sharding
+from jax_video import command, evaluate, objectives, sharding, state
 from jax_video.checkpoint import read_network
 from jax_video.data import frames, pipeline, remote, sources, video
 from jax_video.data.manifest import MISSING, Manifest, Video
@@ -63,6 +63,11 @@ def classify(paths: list[str], workdir: str | remote.Path) -> tuple[tuple[str, .
         return classes, {}, broken
 
     manifest = Manifest("files", classes, "", tuple(videos))  # absolute paths under no root
+    command.announce(
+        sharding.describe(mesh),
+        state.describe(config, len(classes)),
+        f"{len(videos):,} video{'s' * (len(videos) != 1)}",
+    )
     scores = evaluate.score_videos(
         evaluate.make_eval_step(definition, mesh, objective),
         (network["params"], network["batch_stats"]),

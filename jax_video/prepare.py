@@ -104,6 +104,7 @@ def _prepare(source: str, out: pathlib.Path, settings: flow.Settings | None) -> 
     prepared, notes = _found(source, out)
     _check_found(prepared)
     _open_folder(out)
+    _announce(prepared)
 
     doubles = {}
     with _resumable(out):
@@ -283,6 +284,12 @@ def _with_errors(prepared: manifest.Manifest, errors: Mapping[str, str]) -> mani
     return dataclasses.replace(prepared, videos=tuple(videos)) if errors else prepared
 
 
+def _announce(prepared: manifest.Manifest) -> None:
+    there = sum(row.error != manifest.MISSING for row in prepared.videos)
+    processes = f"{_WORKERS.value} process{'es' * (_WORKERS.value != 1)}" if _BEAM.value is None else "Apache Beam"
+    command.announce(processes, f"{prepared.name}: {there:,} video{'s' * (there != 1)}")
+
+
 @contextlib.contextmanager
 def _resumable(out: pathlib.Path) -> Iterator[None]:
     """Work whose every step counts."""
@@ -457,9 +464,11 @@ def _benchmark(argv: list[str]) -> None:
         raise UserError(f"--clip={','.join(_CLIP.value)}: expected frames, stride, short side and crop: 16,2,122,112")
     import jax  # For the way to the device; all else here does without.
 
+    from jax_video import sharding
     from jax_video.data import loading, pipeline, reader
 
     reader.check(found)
+    command.announce(sharding.describe(sharding.make_mesh()), found.describe())
 
     frames, stride, short_side, size = map(int, _CLIP.value)
     sampling = pipeline.Sampling(frames=frames, stride=stride, short_side=short_side, size=size)

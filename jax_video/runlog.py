@@ -7,11 +7,18 @@ import sys
 import tempfile
 import time
 
-import tensorboardX
 from tqdm import tqdm
 
 from jax_video import lock, metrics
 from jax_video.data import remote
+
+# tensorboardX imports PyTorch where it is installed, for the type of an argument: seconds, and a broken one's errors.
+_hidden = sys.modules.setdefault("torch", None) is None  # `import torch` fails as where it is not installed
+try:
+    import tensorboardX
+finally:
+    if _hidden:
+        del sys.modules["torch"]
 
 _SYNC_SECONDS = 30  # between copies into a store, which allows one a second of a file
 

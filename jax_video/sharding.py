@@ -1,5 +1,7 @@
 """Devices: the mesh, where arrays live, and the start of several processes."""
 
+import collections
+import os
 from collections.abc import Callable
 
 import jax
@@ -53,6 +55,20 @@ def make_mesh() -> Mesh:
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,))
+
+
+def describe(mesh: Mesh) -> str:
+    """What a mesh is made of, in words: "8 × TPU v5 lite", "CPU, 2 cores"."""
+    kinds = collections.Counter(device.device_kind for device in mesh.devices.flat)
+    processes = len({device.process_index for device in mesh.devices.flat})
+    if mesh.devices.flat[0].platform == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        parts = [f"CPU, {cores} core{'s' * (cores != 1)}"]
+        parts += [f"as {mesh.size} devices"] if mesh.size > processes else []
+    else:
+        parts = [", ".join(f"{number} × {kind}" for kind, number in kinds.items())]
+    parts += [f"in {processes} processes"] if processes > 1 else []
+    return " ".join(parts)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,22 +1,40 @@
 """What every test shares: eight CPU devices, strict dtypes where numbers are checked, and the real material."""
 
 import gc
+import importlib.metadata
 import os
 import pathlib
 
 # Networks of a few channels run for milliseconds but compile for seconds: a third of them without these two.
-FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+FAST_COMPILE = "--xla_backend_optimization_level=0"
+if importlib.metadata.version("jaxlib") < "0.11":  # later ones may not know it, and end a process that gives it
+    FAST_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 # Before jax starts: one process shows eight devices, so that sharding is tested on any machine.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE} --xla_force_host_platform_device_count=8"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 import stores  # noqa: E402
-import torch  # noqa: E402
 from absl import flags  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[1]
 flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags, which pytest does not parse.
+
+
+class Module(pytest.Module):
+    """A file of tests; one that compares with PyTorch is skipped where PyTorch is not installed."""
+
+    def collect(self):
+        try:
+            return super().collect()
+        except self.CollectError as error:
+            if getattr(error.__cause__, "name", None) == "torch":
+                pytest.skip("needs PyTorch: pip install -r requirements-dev.txt", allow_module_level=True)
+            raise
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return Module.from_parent(parent, path=module_path)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,6 +56,8 @@ def strict_dtypes():
 @pytest.fixture
 def one_torch_thread():
     """PyTorch draws the same weights in every run, on one thread: more stand in the way of ours on small arrays."""
+    import torch
+
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -244,7 +244,7 @@ def test_what_the_command_line_says_of_clips_stays(theirs, tmp_path):
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_what_came_in_goes_out_to_the_bit(theirs, converted, tmp_path, suffix):
     finished = run(CONVERT, converted, LAYOUT, f"--export={tmp_path / 'out'}{suffix}")
-    assert (finished.code, finished.stderr) == (0, "")
+    assert finished.code == 0, finished.stderr
     path = tmp_path / f"out{suffix}"
     assert finished.stdout == f"Wrote {path}: the weights of {converted} after 0 steps, in layout 3d-resnets.\n"
     weights = torch.load(path, weights_only=True) if suffix == ".pth" else safetensors.torch.load_file(path)

@@ -274,7 +274,7 @@ def test_videos_that_can_no_longer_be_read_are_never_skipped_silently(copied, tm
 def test_a_full_disk(trained, tmp_path):
     """And with room again, the same command."""
     workdir = tmp_path / "run"
-    finished = run(MAIN, *trained.arguments, f"--workdir={workdir}", largest_file=100)
+    finished = run(MAIN, *trained.arguments, f"--workdir={workdir}", largest_file=500)
     check_user_error(finished, "File too large")
     again = run(MAIN, *trained.arguments, f"--workdir={workdir}")
     assert again.code == 0, again.stderr

@@ -117,6 +117,7 @@ def test_a_video_that_has_changed_since_is_named(videos, tmp_path):
 
 
 def test_apache_beam_packs_the_same_and_stores_flow(undisturbed, tmp_path):
+    pytest.importorskip("apache_beam")
     arguments, out, _, expected = undisturbed
     shutil.copytree(out, tmp_path / "set", ignore=shutil.ignore_patterns("packed"))
     again = ("--pack", "--pack_side=48", "--pack_quality=80", "--flow=dis", "--flow_side=32", "--beam=")

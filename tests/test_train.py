@@ -85,21 +85,25 @@ def batches(size: int, steps: int = STEPS, rows: int = BATCH) -> list[dict[str, 
 
 @functools.cache
 def ten_steps(build, devices: int, group_size: int | None, accumulate: int):
-    """(losses [STEPS], the state after them, compiled code) of one and the same run on so many devices."""
+    """(losses [STEPS], the state after them, compiled code) of one and the same run on so many devices.
+
+    In float64: these are different programs, whose roundings in float32 every step of training magnifies.
+    """
     mesh = first_devices(devices)
     tx = optimizer.sgd(1e-2)
     sharding.check_batch(BATCH, devices=devices, accumulate=accumulate, group_size=group_size)
-    network = build(norm=functools.partial(BatchNorm, group_size=group_size))
-    step = train_lib.make_train_step(state_lib.split(network)[0], tx, mesh, accumulate=accumulate)
-    state = sharding.place_state(state_lib.create(network, tx), mesh)
-    placed = [sharding.place_batch(rows, mesh) for rows in batches(SIZES[build])]
-    compiled = step.lower(state, placed[0], KEY).compile()
-    losses = []
-    for rows in placed:
-        state, sums = compiled(state, rows, KEY)
-        assert float(sums["count"]) == BATCH
-        losses.append(float(sums["loss"]) / BATCH)
-    return np.array(losses), jax.device_get(state), compiled.as_text()
+    with jax.enable_x64(True):
+        network = build(norm=functools.partial(BatchNorm, group_size=group_size), dtype=jnp.float64)
+        step = train_lib.make_train_step(state_lib.split(network)[0], tx, mesh, accumulate=accumulate)
+        state = sharding.place_state(state_lib.create(network, tx), mesh)
+        placed = [sharding.place_batch(rows, mesh) for rows in batches(SIZES[build])]
+        compiled = step.lower(state, placed[0], KEY).compile()
+        losses = []
+        for rows in placed:
+            state, sums = compiled(state, rows, KEY)
+            assert float(sums["count"]) == BATCH
+            losses.append(float(sums["loss"]) / BATCH)
+        return np.array(losses), jax.device_get(state), compiled.as_text()
 
 
 slow = pytest.mark.slow
@@ -112,9 +116,9 @@ GROUPS = [None, BATCH // 8, BATCH // 16]  # the global batch, one group per devi
 )
 def test_one_device_is_eight(build, group_size):
     one, eight = (ten_steps(build, devices, group_size, 1) for devices in (1, 8))
-    np.testing.assert_allclose(eight[0], one[0], rtol=1e-5)
+    np.testing.assert_allclose(eight[0], one[0], rtol=1e-10)
     assert one[0].std() > 1e-3, "a run that stands still proves nothing"
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), eight[1], one[1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), eight[1], one[1])
 
 
 def test_norm_groups_make_a_difference():
@@ -127,9 +131,9 @@ def test_norm_groups_make_a_difference():
 def test_micro_batches_are_the_whole_batch(devices, accumulate, group_size):
     whole = ten_steps(small, devices, group_size, 1)
     accumulated = ten_steps(small, devices, group_size, accumulate)
-    np.testing.assert_allclose(accumulated[0], whole[0], rtol=1e-5)
+    np.testing.assert_allclose(accumulated[0], whole[0], rtol=1e-10)
     # The running moments too: they move once a step, by the mean over the micro-batches.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), accumulated[1], whole[1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), accumulated[1], whole[1])
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,12 @@ class Manifest:
             raise UserError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
         return [(i, video) for i, video in enumerate(self.videos) if video.split == split and video.error is None]
 
+    def describe(self) -> str:
+        """Name and readable videos in words: "motions: 320 train, 80 val, 160 test videos"."""
+        numbers = {split: len(self.select(split)) for split in SPLITS}
+        parts = [f"{number:,} {split}" for split, number in numbers.items() if number] or ["no"]
+        return f"{self.name}: {', '.join(parts)} video{'s' * (sum(numbers.values()) != 1)}"
+
     def keep(self, fraction: float) -> "Manifest":
         """The set with this part of its training videos: of every class alike, at least one, always the same ones."""
         if not 0 < fraction <= 1:
