@@ -4,15 +4,13 @@
       a small STC-ResNet on the embedded data set, in a few minutes on two cores
   python -m jax_video.main --config=configs/stc.py:model=stc_resnet101,data=DIR --config.train.batch=64
       another network on the set that `python -m jax_video.prepare` wrote into DIR, with one value changed
-  python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=test
-      tests the best checkpoint of a run again
+  python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=test    # tests the best checkpoint again
   python -m jax_video.main --config=configs/cost.py:data=DIR --workdir=runs/cost --mode=views
       what appearance and motion count in a run of CoST: views.json and two figures (CoST §4.5)
   python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=features --config.data.manifest=DIR
       features of videos, which need no labels, by the network of a run: features.npz
 
-Started again, a run goes on from its last checkpoint; a finished one only shows its result. A second process in a
-run's folder is refused.
+Started again, a run goes on from its last checkpoint, or shows its result. Two at once in one folder are refused.
 """
 
 import jax
@@ -61,7 +59,6 @@ def run(config: ConfigDict, workdir: remote.Path) -> None:
         return show(views.report(views.analyse(config, manifest, workdir, mesh), workdir))
     if MODE.value == "features":
         return show(features.report(features.extract(config, manifest, workdir, mesh), manifest, workdir))
-
     new = train(config, manifest, workdir, mesh) if MODE.value == "train" else False
     if MODE.value == "train" and not manifest.select("test"):
         print(f"Trained; {manifest.name!r} has no test videos. The checkpoints are in {workdir}.")
@@ -75,7 +72,6 @@ def run(config: ConfigDict, workdir: remote.Path) -> None:
 
 
 def show(report: str) -> None:
-    """Prints it, once."""
     if jax.process_index() == 0:
         print(report)
 
