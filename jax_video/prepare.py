@@ -1,8 +1,7 @@
 """Indexes videos for training: python -m jax_video.prepare SOURCE --videos=DIR --out=DIR
 
 Looks at every video once and writes OUT/manifest.jsonl: labels, splits, frame counts, and what is missing or broken
-(OUT/broken.csv). Stopped, it goes on where it was; later, it looks only at files that are new or have changed, or that
-another version of the decoder has seen, or with --recheck at all. SOURCE:
+(OUT/broken.csv). Stopped, it goes on where it was; later, it looks only at files that are new or have changed. SOURCE:
 
   folder      <class>/<video>, or train/, val/ and test/ with class folders in each: --fraction=.1, or by who is seen in
               anna_run.mp4, boris_run.mp4, ...: --group='^([a-z]+)_' --test_groups=anna,boris
@@ -62,7 +61,7 @@ _TEST_GROUPS = flags.DEFINE_list("test_groups", None, "folder: groups whose vide
 _VAL_GROUPS = flags.DEFINE_list("val_groups", None, "folder: groups whose videos are for validation.")
 _SEED = flags.DEFINE_integer("seed", None, "Of the draw of test and validation videos (default 0).")
 _CHECK = flags.DEFINE_enum("check", None, list(checks.LEVELS), "Containers only, or (default) every frame.")
-_RECHECK = flags.DEFINE_boolean("recheck", False, "Look at every file again, also at those that have not changed.")
+_RECHECK = flags.DEFINE_boolean("recheck", False, "Look at every file again; so does another decoder.")
 _MIN_FRAMES = flags.DEFINE_integer("min_frames", None, "A video of fewer frames is broken.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer("workers", os.cpu_count(), "Processes that decode.", lower_bound=1)
 _TIMEOUT = flags.DEFINE_float(
