@@ -1,4 +1,4 @@
-"""How long PyTorch weights take to load into 3D-ResNet-101, and how much memory.
+"""How long PyTorch weights take to load into 3D-ResNet-101 and to be checked there, and how much memory.
 
     python benchmarks/load_weights.py
     python benchmarks/load_weights.py --suffix=.safetensors
@@ -26,7 +26,7 @@ from reference import resnet  # noqa: E402
 
 from configs import stc  # noqa: E402
 from jax_video import optimizer, sharding, state  # noqa: E402
-from jax_video.weights import files, merge  # noqa: E402
+from jax_video.weights import files, merge, names, proof  # noqa: E402
 
 SUFFIX = flags.DEFINE_enum("suffix", ".pth", files.SUFFIXES, "Format of the file.")
 
@@ -42,8 +42,14 @@ def reset_peak() -> None:
 
 def make(path: pathlib.Path) -> None:
     """Writes the file, in a process of its own, which takes what it used with it."""
-    network = resnet.build("resnet3d101", 400)
+    torch.manual_seed(0)
+    network = resnet.build("resnet3d101", 400).eval()
     files.write(path, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
+    video = np.random.default_rng(0).integers(0, 256, (1, 3, 16, 112, 112), np.uint8)
+    mean, deviation = (torch.tensor(values)[:, None, None, None] for values in names.KINETICS.values())
+    with torch.inference_mode():
+        logits = network((torch.from_numpy(video) - mean) / deviation).numpy()
+    np.savez(path.with_name("outputs.npz"), video=video, logits=logits)
 
 
 def main(_):
@@ -55,7 +61,7 @@ def main(_):
         torch.zeros(1), jax.numpy.zeros(1).block_until_ready()
 
         config = stc.get_config("model=resnet3d101,recipe=paper")
-        config.init_from.update(path=str(path), layout="3d-resnets")
+        config.init_from.update(path=str(path), layout="3d-resnets", keep_head=True)
         tx, mesh = optimizer.sgd(0.1), sharding.make_mesh()
         before = memory("VmRSS")
         reset_peak()
@@ -69,7 +75,8 @@ def main(_):
         before = memory("VmRSS")
         reset_peak()
         start = time.perf_counter()
-        begun = merge.initial_state(config, 400, mesh, lambda: state.create(state.network(config, 400), tx))
+        classes = [str(index) for index in range(400)]
+        begun = merge.initial_state(config, classes, mesh, lambda: state.create(state.network(config, 400), tx))
         begun = jax.block_until_ready(sharding.place_state(begun, mesh))
         seconds, peak = time.perf_counter() - start, memory("VmHWM") - before
         assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(begun))
@@ -78,6 +85,15 @@ def main(_):
             f"a run's first state, on the device: {seconds:.1f} s, peak {(peak - optimizer_state) / size:.2f} copies "
             f"beside the optimizer's {optimizer_state / size:.2f}"
         )
+
+        config.normalize.update(names.KINETICS)
+        before = memory("VmRSS")
+        reset_peak()
+        start = time.perf_counter()
+        lines = proof.compare(config, 400, begun, path.with_name("outputs.npz"))
+        seconds, peak = time.perf_counter() - start, memory("VmHWM") - before
+        print(f"checked, in float32 and in {config.dtype}: {seconds:.1f} s, peak {peak / size:.2f} copies")
+        print("\n".join(f"  {line}" for line in lines))
 
 
 if __name__ == "__main__":

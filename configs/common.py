@@ -36,7 +36,8 @@ def recipe(data: str) -> ConfigDict:
                 "into": "",  # the part of the network that they are of; several with commas, and as many paths
                 "expects": "",  # the network that the run must be of
                 "inflate": "",
-                "new_head": False,
+                "new_head": False,  # a classifier that starts afresh
+                "keep_head": False,  # the weights' own, although its classes may be others
                 "skip": (),
             },
             "norm": {"group_size": config_dict.placeholder(int), "frozen": False},

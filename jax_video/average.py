@@ -13,7 +13,7 @@ import statistics
 
 from absl import flags
 
-from jax_video import command
+from jax_video import command, saved
 from jax_video.errors import UserError
 
 METRICS = {
@@ -22,7 +22,7 @@ METRICS = {
     "mean_top1_top5": "mean of both",
     "mean_class_accuracy": "mean class",
 }
-COMPARED = ("protocol", "clip")  # sections of a test's result in which runs must agree, but for
+COMPARED = {"protocol": "test", "clip": "clip"}  # of a test's result and of a config: runs must agree there, but for
 FREE = ("batch", "allow_partial")  # on which scores do not depend
 
 
@@ -42,6 +42,8 @@ def main(arguments: list[str]) -> None:
     print(" " * width + "".join(f"{name:>16}" for name in METRICS.values()))
     for run, result in results.items():
         print(f"{run:<{width}}" + "".join(f"{f'{100 * result[key]:.2f} %':>16}" for key in METRICS))
+    for note in dict.fromkeys(result["note"] for result in results.values() if "note" in result):
+        print(note)
     for run, result in results.items():
         if result.get("videos") != result.get("of", result.get("videos")):
             print(f"{run} covers {result['videos']} of {result['of']} test videos only.")
@@ -90,7 +92,9 @@ def summarise(results: dict[str, dict]) -> dict:
     for run, result in told[1:]:
         first, expected = told[0]
         if changed := [
-            line for section in COMPARED for line in _differences(section, expected[section], result[section])
+            line
+            for key, section in COMPARED.items()
+            for line in _differences(key, *(_complete(section, each[key]) for each in (expected, result)))
         ]:
             raise UserError(
                 f"{first} and {run} were not tested alike:\n  "
@@ -104,6 +108,11 @@ def summarise(results: dict[str, dict]) -> dict:
         "same_manifest": None if None in manifests else len(manifests) == 1,
         **{key: {"mean": statistics.mean(row), "deviation": statistics.stdev(row)} for key, row in values.items()},
     }
+
+
+def _complete(section: str, values: dict) -> dict:
+    """As JSON has it, where tuples are lists."""
+    return json.loads(json.dumps(saved.complete_section(section, values)))
 
 
 def _differences(section: str, one: dict, other: dict) -> list[str]:

@@ -6,11 +6,14 @@ run's folder can classify videos with it.
 """
 
 import contextlib
+import functools
+import inspect
 import json
 import os
 import sys
 import uuid
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -24,11 +27,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jax_video import metrics, sharding
+from jax_video import __version__, lock, metrics, models, saved, sharding
 from jax_video import state as state_lib
 from jax_video.data import remote
 from jax_video.data.manifest import Manifest
-from jax_video.errors import UserError
+from jax_video.errors import UserError, listed
 
 
 class CheckpointError(UserError):
@@ -54,6 +57,36 @@ def run_folder(name: str | os.PathLike) -> remote.Path:
     with remote.reaching(path):
         path.is_dir()  # Whoever may not, or has no network, learns it before anything else.
     return path
+
+
+@contextlib.contextmanager
+def hold(
+    workdir: str | os.PathLike, *, takeover: bool = False, lost: Callable[[lock.Lost], None] | None = None
+) -> Iterator[None]:
+    """Holds a run's folder, as `lock.hold` does, for all processes of the run: the first one does it.
+
+    Several processes end where it was lost, or the others would wait for the first.
+
+    Raises:
+      UserError: another run is in this folder. All processes raise it.
+    """
+    with contextlib.ExitStack() as stack:
+        lost = lost or (lock.end_process if jax.process_count() > 1 else None)
+        given = {"takeover": takeover, "lost": lost}
+        sharding.on_first(lambda: stack.enter_context(lock.hold(run_folder(workdir), **given)))
+        yield
+
+
+def writes_run(function: Callable) -> Callable:
+    """Decorates a function that writes into a run's folder, its argument `workdir`: it holds it meanwhile."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def holding(*args, **kwargs):
+        with hold(signature.bind(*args, **kwargs).arguments["workdir"]):
+            return function(*args, **kwargs)
+
+    return holding
 
 
 class Checkpoints:
@@ -185,14 +218,20 @@ class Checkpoints:
         return best
 
     def read_meta(self, step: int) -> dict:
-        """Config, class names and progress of a checkpoint."""
+        """Config, class names and progress of a checkpoint, as this version would have written them.
+
+        Raises:
+          CheckpointError: its config has keys that this version does not know, where it has to know all.
+        """
         try:
             meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
             if meta["crc32"] != _crc(meta["content"]):
                 raise ValueError("its meta data does not have the checksum that was saved with it")
         except Exception as error:
             raise self._damage(step, error) from error
-        return meta["content"]
+        meta = meta["content"]
+        _check_known(meta, self.folder.parent)
+        return meta | {"config": saved.complete(meta["config"])}
 
     def _read(self, step: int, target: dict[str, Any]) -> tuple[dict[str, Any], dict]:
         meta = self.read_meta(step)
@@ -279,13 +318,19 @@ def read_network(
       dtype: of the activations; by default the run's own.
 
     Raises:
-      CheckpointError: there is none in this folder.
+      CheckpointError: there is none in this folder, or its weights are none that a network computes with.
     """
     with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
         meta = checkpoints.best_meta()
         config = ConfigDict(meta["config"] | ({"dtype": dtype} if dtype else {}))
         definition, params, batch_stats = state_lib.abstract(config, len(meta["classes"]))
         network, meta, step = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
+    leaves = state_lib.named_leaves(network)
+    if broken := [line for name, leaf in leaves.items() if (line := state_lib.defect(name, leaf))]:
+        raise CheckpointError(
+            f"checkpoint {step} of {workdir} is not what a network computes with, in {len(broken)} of {len(leaves)} "
+            "arrays; has its training diverged? Take an earlier run.\n" + listed(broken)
+        )
     return definition, network, meta | {"step": step}
 
 
@@ -295,7 +340,8 @@ def check_network(meta: dict, config: dict, manifest: Manifest, workdir: remote.
     Keywords of the network that a config leaves out are the checkpoint's.
     """
     found, given = meta["config"]["model"], json.loads(json.dumps(config["model"]))
-    changed = [f"model.{key}: {found.get(key)} -> {value}" for key, value in given.items() if found.get(key) != value]
+    full = _network(found)
+    changed = [f"model.{key}: {found.get(key)} -> {value}" for key, value in given.items() if full.get(key) != value]
     if changed:
         raise CheckpointError(
             f"the run in {workdir} is of another network than this config:\n  "
@@ -324,11 +370,13 @@ def check_same_run(meta: dict, config: dict, manifest: Manifest, workdir: remote
             "quite the same: use another --workdir."
         )
     found, expected = _flat(config), _flat(meta["config"])
+    in_full = [_flat(saved.complete(_with_defaults(each))) for each in (config, meta["config"])]
+    same = {key for key in found | expected if in_full[0].get(key) == in_full[1].get(key)}
     free = ("data/", "test/", "train/log_steps", "train/checkpoint_steps")  # what leaves the weights as they are
     changed = [
         f"{key.replace('/', '.')}: {expected.get(key)} -> {found.get(key)}"
         for key in sorted(found | expected)
-        if found.get(key) != expected.get(key) and not key.startswith(free)
+        if key not in same and not key.startswith(free)
     ]
     if changed:
         raise CheckpointError(
@@ -353,6 +401,35 @@ def _check_classes(meta: dict, manifest: Manifest, workdir: remote.Path) -> None
             f"{manifest.name!r} has {len(manifest.classes)} ({', '.join(manifest.classes[:4])} …): "
             "use another --workdir."
         )
+
+
+_TAKEN_WHOLE = ("clip", "norm", "normalize", "optimizer", "schedule", "plateau")  # sections that a function is given
+
+
+def _check_known(meta: dict, workdir: remote.Path) -> None:
+    """Says which keys of a saved config no version up to this one has had."""
+    if not (strange := saved.unknown(meta["config"])):
+        return
+    said = f"the run in {workdir} was saved with {', '.join(strange)} in its config, not known to version {__version__}"
+    if any(key.startswith(f"{section}.") for key in strange for section in _TAKEN_WHOLE):
+        raise CheckpointError(f"{said}: it would compute something else. Use the version that it was trained with.")
+    _say_once(f"{said}: left out of account.")
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr)
+
+
+def _network(section: dict) -> dict:
+    """What a network is built with, in full: keywords may have come since, with defaults that are what was before."""
+    known = section["name"] in models.MODELS
+    return json.loads(json.dumps(models.defaults(section["name"]) | dict(section) if known else section))
+
+
+def _with_defaults(config: dict) -> dict:
+    return config | {name: _network(config[name]) for name in saved.NETWORKS if config.get(name)}
 
 
 def _rank(validation: dict[str, float]) -> float:
@@ -405,8 +482,8 @@ def _check_shapes(owner: str, found: Any, expected: Any) -> None:
     ]
     if problems:
         raise CheckpointError(
-            f"{owner} is of another network: {len(problems)} arrays do not match.\n  "
-            + "\n  ".join(problems)
+            f"{owner} is of another network: {len(problems)} arrays do not match.\n"
+            + listed(problems)
             + "\nUse the config that it was trained with, or another --workdir."
         )
 

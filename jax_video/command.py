@@ -15,7 +15,10 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
+from jax_video import saved
 from jax_video.errors import Stopped, UserError
+
+TAKEOVER = flags.DEFINE_boolean("takeover", False, "Take the folder over from another process, which is gone.")
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -61,7 +64,7 @@ def read_config() -> tuple[ConfigDict, str]:
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config: there is no file {file!r}: for example --config=configs/stc.py")
     name = [pathlib.Path(file).stem, re.sub(r"[^\w=.,]+", "_", argument).strip("_")]
-    return config, "-".join(filter(None, name))
+    return saved.complete_recipe(config), "-".join(filter(None, name))
 
 
 def _quieten() -> None:

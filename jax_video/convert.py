@@ -3,33 +3,32 @@ r"""Converts weights: PyTorch's into a run's folder, and a run's into a file for
   # in: a folder that main (--mode=test), predict and init_from take like any run's
   python -m jax_video.convert r3d50.pth --layout=3d-resnets --out=runs/r3d50 \
       --config=configs/stc.py:model=resnet3d50,recipe=paper
-  # the same, if it computes what PyTorch does: an input [B, 3, T, H, W] and the logits that it gave there
+  # the same, if it computes what PyTorch does: raw RGB [B, 3, T, H, W] as `video`, the normalised `input` that it gave,
+  # or one of both, and the `logits` that it gave there
   python -m jax_video.convert r3d50.pth --layout=3d-resnets ... --check=outputs.npz --out=runs/r3d50
   # out: a state dict that load_state_dict(..., strict=True) takes
   python -m jax_video.convert runs/r3d50 --export=back.pth --layout=3d-resnets
 
---layout names whose weights they are, and sets the keywords of the network with which it computes what theirs does.
-The names of the classes are those of the config's data set, or of --classes; else they are numbers.
+--layout names whose weights they are. From it and from the file follow the keywords with which the network computes
+what theirs does, the normalisation of RGB, and the clips and crops of their own test; what a flag sets, as in
+--config.clip.frames=64, stays. The names of the classes are those of the config's data set, or of --classes; else they
+are numbers.
 """
 
 import contextlib
 import pathlib
 import shlex
+from collections.abc import Collection
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
-from jax_video import checkpoint, command, models, optimizer, sharding
+from jax_video import checkpoint, command, lock, models, optimizer, sharding
 from jax_video import state as state_lib
-from jax_video.data import motions
+from jax_video.data import motions, sources
 from jax_video.errors import UserError
-from jax_video.weights import files, merge, names
-
-TOLERANCE = 1e-4  # of the logits, relative to the largest
+from jax_video.weights import files, merge, names, proof, settings
 
 
 def define_flags() -> None:
@@ -37,8 +36,14 @@ def define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "In: the network's config: FILE.py[:key=value,...].")
     flags.DEFINE_string("layout", None, f"Whose weights they are: {', '.join(names.LAYOUTS)}.")
     flags.DEFINE_string("out", None, "In: the folder to write.")
-    flags.DEFINE_string("classes", None, "In: a file with the name of a class in each line, in order.")
-    flags.DEFINE_string("check", None, "In: an .npz with `input` and `logits`; nothing is written if they differ.")
+    flags.DEFINE_string(
+        "normalize", None, "In: the version of the layout's code, 2018 or 2020, if the file has lost it."
+    )
+    flags.DEFINE_string("classes", None, "In: a file of class names, as prepare takes: one a line, or with indices.")
+    flags.DEFINE_string(
+        "check", None, "In: an .npz with `video`, `input` or both, and `logits`; nothing is written if they differ."
+    )
+    flags.declare_key_flag("takeover")
     flags.DEFINE_string("export", None, "Out: the file to write: .pth, .pt, .safetensors or .npz.")
 
 
@@ -56,7 +61,17 @@ def main(arguments: list[str]) -> None:
     if given.layout is None or given.out is None:
         raise UserError("expected --layout=NAME, whose weights they are, and --out=DIR, where to write; see --help")
     config, _ = command.read_config()
-    report = convert(source, given.layout, config, given.out, classes=given.classes, check=given.check)
+    with lock.hold(given.out, takeover=command.TAKEOVER.value, lost=lock.end_process):
+        report = convert(
+            source,
+            given.layout,
+            config,
+            given.out,
+            normalize=given.normalize or "",
+            classes=given.classes,
+            check=given.check,
+            given=_given(config),
+        )
     print(f"{report}\nTry it on a video:\n  python -m jax_video.predict VIDEO --checkpoint={shlex.quote(given.out)}")
 
 
@@ -66,22 +81,30 @@ def convert(
     config: ConfigDict,
     out: str | pathlib.Path,
     *,
+    normalize: str = "",
     classes: str | pathlib.Path | None = None,
     check: str | pathlib.Path | None = None,
+    given: Collection[str] = (),
 ) -> str:
     """Writes the weights of a file as the first checkpoint of a run.
 
-    The run's config is `config` with the keywords of the network and the normalisation of RGB that the layout sets.
+    The run's config is `config` with the keywords of the network, the normalisation of RGB, the clips and the test that
+    follow from the layout and the file.
 
     Args:
+      normalize: the version of the layout's code, where it has several and the file does not tell.
       classes: file of the classes' names; by default those of the config's data set, if it has as many.
-      check: see `compare`.
+      check: see `proof.compare`.
+      given: what of the config the user has chosen, by key ("clip.frames", "clip"): sections clip, test and normalize
+        keep it, and a keyword of the network that contradicts the weights is an error. So are, without being named
+        here, keywords that are not the network's defaults.
 
     Returns:
       What was done, in some lines.
 
     Raises:
-      UserError: the weights cannot be read, do not fit, or do not compute what `check` says; nothing is written then.
+      UserError: the weights cannot be read, do not fit, leave open what RGB they expect, contradict what was given, or
+        do not compute what `check` says; nothing is written then.
     """
     out = pathlib.Path(out)
     if any(step.name.isdigit() for step in (out / "checkpoints").glob("*")):  # not of a conversion that was stopped
@@ -94,21 +117,17 @@ def convert(
             "another network from such weights, train it with --config.init_from.path, .layout, .inflate and .skip."
         )
     config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.model.update(wanted)
-        usual = names.layout(layout).normalize
-        if usual and state_lib.Normalization(**config.normalize) == state_lib.IMAGENET:  # not of the user's choice
-            config.normalize.update(usual)
     mesh = sharding.make_mesh()
-    weights = merge.read(source, layout, config, mesh)
-    command.announce(sharding.describe(mesh), state_lib.describe(config, weights.num_classes))
-    lines = [f"{source}, layout {layout}, is {config.model.name} of {weights.num_classes} classes:"]
-    lines.append(weights.merged.table())
-    if wanted:
-        lines.append("  the layout sets " + ", ".join(f"{key}={value}" for key, value in wanted.items()))
-    mean, deviation = (", ".join(map(str, config.normalize[key])) for key in ("mean", "deviation"))
-    lines.append(f"  RGB is normalised by mean {mean} and deviation {deviation}")
-    num_classes = weights.num_classes
+    found = merge.read_source(source, "", layout, config, mesh)
+    with config.unlocked():
+        told = settings.set_keywords(config, found, given)
+        weights = merge.fit([found], config)
+        num_classes = weights.num_classes
+        told += settings.set_normalization(config, found, normalize, given)
+        told += settings.set_sampling(config, found, num_classes, given)
+    command.announce(sharding.describe(mesh), state_lib.describe(config, num_classes))
+    lines = [f"{source}, layout {layout}, is {config.model.name} of {num_classes} classes:", weights.merged.table()]
+    lines += [f"  {line}" for line in told]
     class_names, manifest, note = _classes(classes, config, num_classes)
     lines.append(f"  classes: {note}")
     meta = {
@@ -116,7 +135,7 @@ def convert(
         "classes": class_names,
         "manifest": manifest,
         "progress": None,  # of a run that has not begun
-        "origin": weights.origin,
+        "origin": found.origin,
     }
 
     def create() -> state_lib.TrainState:
@@ -126,11 +145,8 @@ def convert(
 
     state = merge.fill(weights, create)
     if check is not None:
-        exact = config.copy_and_resolve_references()
-        exact.dtype = "float32"
-        definition, _, _ = state_lib.abstract(exact, num_classes)
-        lines.append(f"  {compare(definition, state, check)}")
-    with contextlib.closing(checkpoint.Checkpoints(out, mesh)) as checkpoints:
+        lines += [f"  {line}" for line in proof.compare(config, num_classes, state, check)]
+    with lock.hold(out), contextlib.closing(checkpoint.Checkpoints(out, mesh)) as checkpoints:
         checkpoints.save(sharding.place_state(state, mesh), meta)
     return "\n".join([*lines, f"Wrote {out}."])
 
@@ -158,48 +174,20 @@ def export(workdir: str | pathlib.Path, layout: str, path: str | pathlib.Path) -
     return meta["step"]
 
 
-def compare(definition: nnx.GraphDef, state: state_lib.TrainState, path: str | pathlib.Path) -> str:
-    """Runs the network on the input of an .npz and compares its logits with those there.
-
-    The file has `input`, normalised, as PyTorch takes it ([B, C, T, H, W], or [B, C, H, W] of a 2D network) or as we do
-    ([B, T, H, W, C]), and `logits` [B, K]; further axes, as I3D's of time, are averaged.
-
-    Raises:
-      UserError: the file is none of that, or the logits differ by more than `TOLERANCE` of the largest.
-    """
-    arrays = files.read(path)
-    if missing := {"input", "logits"} - set(arrays):
-        raise UserError(f"{path}: expected the arrays input and logits; {', '.join(sorted(missing))} is missing")
-    video, expected = arrays["input"].astype(np.float32), arrays["logits"].astype(np.float64)
-    if video.ndim == 4:
-        video = video[:, :, None]
-    if video.ndim == 5 and video.shape[-1] != 3:
-        video = np.moveaxis(video, 1, -1)
-    expected = expected.mean(axis=tuple(range(2, expected.ndim)))
-    model = state_lib.join(definition, state.params, state.batch_stats, train=False)
-    with jax.default_matmul_precision("highest"):  # float32 is less by default on TPUs and some GPUs
-        logits = np.asarray(jax.jit(lambda video: model(video))(jnp.asarray(video)), np.float64)
-    logits = logits.reshape(logits.shape[0], -1, logits.shape[-1]).mean(axis=1)  # a stream has them for every frame
-    if logits.shape != expected.shape or not expected.size:
-        raise UserError(f"{path}: has logits of shape {expected.shape}; ours, for its input, are of {logits.shape}")
-    error = np.abs(logits - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)
-    if not error <= TOLERANCE:
-        raise UserError(
-            f"{path}: the logits differ by {error:.1e} of the largest, more than {TOLERANCE:.0e}: this network "
-            "computes something else with these weights. Was the input normalised, and the network in test mode "
-            "(eval())? Weights of a scale that no training gives can differ so much by rounding alone."
-        )
-    return f"the largest difference from the logits in {path} is {error:.1e} of the largest logit"
+def _given(config: ConfigDict) -> set[str]:
+    """Keys of the config that the command line sets: by a flag of their own, or as an argument of the config's file."""
+    flag = flags.FLAGS["config"]
+    _, _, argument = config_flags.get_config_filename(flag).partition(":")
+    arguments = {item.partition("=")[0] for item in argument.split(",")}
+    return set(config_flags.get_override_values(flag)) | {
+        f"{section}.{key}" for section in ("model", "clip") for key in config[section] if key in arguments
+    }
 
 
 def _classes(path: str | pathlib.Path | None, config: ConfigDict, number: int) -> tuple[list[str], str, str]:
     """Names of the classes, the hash of the manifest that they are of or "", and where they are from, in words."""
     if path is not None:
-        try:
-            lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: expected the name of a class in each line, as UTF-8 text; {error}") from error
-        found = [line.strip() for line in lines if line.strip()]
+        found = list(sources.read_classes(pathlib.Path(path)))
         if len(found) != number:
             raise UserError(f"{path}: names {len(found)} classes, the network has {number}")
         return found, "", f"those of {path}"

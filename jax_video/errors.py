@@ -1,6 +1,7 @@
 """The exceptions that a user is meant to read."""
 
 import os
+from collections.abc import Sequence
 
 
 class UserError(ValueError):
@@ -29,3 +30,9 @@ class UnavailableError(VideoError):
 
 class Stopped(Exception):
     """The user asked to stop; the message says what is saved and how to go on. Commands exit with code 130."""
+
+
+def listed(lines: Sequence[str], most: int = 10) -> str:
+    """Lines of a message, indented; of many only the first, and how many more there are."""
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n".join(f"  {line}" for line in [*lines[:most], *more])

@@ -20,10 +20,10 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jax_video import checkpoint as checkpoint_lib
-from jax_video import metrics, models, objectives, sharding
+from jax_video import lock, metrics, models, objectives, saved, sharding
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import pipeline, remote
-from jax_video.data.manifest import Manifest
+from jax_video.data.manifest import SPLITS, Manifest
 from jax_video.errors import UserError
 
 EvalStep = Callable[[dict, dict, dict], dict[str, jax.Array]]
@@ -158,12 +158,10 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
     test videos passes: it can be trained. Says where a teacher would have random weights.
     """
     transfers = isinstance(objectives.of(config), objectives.Correspondence)
-    unlabelled = [video.path for video in manifest.videos if video.label is None]
-    if unlabelled and not transfers:
-        raise UserError(
-            f"{len(unlabelled)} of the {len(manifest.videos)} videos of {manifest.name!r} have no label, "
-            f"{unlabelled[0]} first; training and test need one for each. Without labels: --config=configs/transfer.py"
-        )
+    if not transfers:
+        manifest.check_labels(*SPLITS)
+        if len(manifest.classes) == 1 and jax.process_index() == 0:
+            print(metrics.note(1), file=sys.stderr)
     if transfers and config.train.batch // config.train.accumulate < 2:
         raise UserError(
             f"train.batch={config.train.batch} and train.accumulate={config.train.accumulate} leave single videos, "
@@ -200,6 +198,7 @@ def protocol_of(config: ConfigDict) -> pipeline.Protocol:
     return pipeline.Protocol(config.test.clips, config.test.number, config.test.crop, config.test.flip)
 
 
+@checkpoint_lib.writes_run
 def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> dict:
     """Tests a run's best checkpoint by the config's protocol, on the split "test".
 
@@ -211,11 +210,15 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
     Raises:
       UserError: no checkpoint, one of another network or other classes, or videos that cannot be read.
     """
+    config = saved.complete_recipe(config)
     definition, network, meta = checkpoint_lib.read_network(workdir, mesh, dtype=config.dtype)
     checkpoint_lib.check_network(meta, config.to_dict(), manifest, workdir)
+    _print_other_clips(meta["config"]["clip"], config.clip.to_dict(), workdir)
     protocol = config.test
     config = ConfigDict(config.to_dict() | {"normalize": meta["config"]["normalize"]})  # what the weights have seen
     objective = objectives.of(config)
+    if isinstance(objective, objectives.Classification):
+        manifest.check_labels("test")
     scores = score_videos(
         make_eval_step(definition, mesh, objective),
         (network["params"], network["batch_stats"]),
@@ -227,12 +230,14 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
         batch=protocol.batch,
         workers=config.data.workers,
     )
+    lock.check(workdir)
     listed = sum(video.split == "test" for video in manifest.videos)
     result = _subject(config, manifest, meta["step"]) | {"videos": len(scores.video), "of": listed}
     if isinstance(objective, objectives.Correspondence):
         student = {"name": config.model.name, "frames": config.clip.frames}
         result |= objective.metrics(scores.scores, scores.label) | {"student": student}
     else:
+        objectives.check_finite(scores.scores, [manifest.videos[index].path for index in scores.video])
         values = metrics.video_metrics(scores.scores, scores.label, len(manifest.classes))
         result |= {
             "top1": values["top1"],
@@ -242,11 +247,13 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
             "clip_top1": scores.clip_top1,
             "class_accuracy": dict(zip(manifest.classes, values["class_accuracy"], strict=True)),
         }
+        if note := metrics.note(len(manifest.classes)):
+            result["note"] = note
         if jax.process_index() == 0:
             _write_classes(workdir, manifest, scores, values["confusion"])
     if jax.process_index() == 0:
         temporary = workdir / "test.json.tmp"  # last, and at once: its presence says that the test is complete
-        temporary.write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(result, ensure_ascii=False, allow_nan=False, indent=1), encoding="utf-8")
         temporary.replace(workdir / "test.json")
     if scores.failed and not protocol.allow_partial:
         names = ", ".join(manifest.videos[index].path for index in scores.failed[:5])
@@ -258,6 +265,13 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
     return result
 
 
+def _print_other_clips(theirs: dict, ours: dict, workdir: remote.Path) -> None:
+    """Says so where a run tells of other clips than the config of its test."""
+    changed = [f"{key} {theirs[key]}" for key in ("frames", "stride", "short_side", "size") if theirs[key] != ours[key]]
+    if changed and jax.process_index() == 0:
+        print(f"Other clips than those of the run in {workdir}, which has {', '.join(changed)}.", file=sys.stderr)
+
+
 def read_result(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> dict | None:
     """The result of an earlier test of the run's best checkpoint by the same protocol on all videos of the same set;
     None where there is none."""
@@ -267,8 +281,9 @@ def read_result(config: ConfigDict, manifest: Manifest, workdir: remote.Path, me
     result = json.loads(path.read_text(encoding="utf-8"))
     with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
         expected = _subject(config, manifest, checkpoints.best_step())
+    found = {key: result.get(key) for key in expected}
     whole = result["videos"] == result["of"] or config.test.allow_partial
-    return result if whole and {key: result.get(key) for key in expected} == expected else None
+    return result if whole and _in_full(found) == _in_full(expected) else None
 
 
 def _subject(config: ConfigDict, manifest: Manifest, step: int) -> dict:
@@ -279,6 +294,13 @@ def _subject(config: ConfigDict, manifest: Manifest, step: int) -> dict:
         "protocol": config.test.to_dict(),
         "clip": config.clip.to_dict(),
     }
+    return json.loads(json.dumps(subject))
+
+
+def _in_full(subject: dict) -> dict:
+    """The same with what earlier versions, and recipes, leave out."""
+    sections = {"protocol": "test", "clip": "clip"}
+    subject |= {key: saved.complete_section(section, subject[key] or {}) for key, section in sections.items()}
     return json.loads(json.dumps(subject))
 
 
@@ -308,6 +330,7 @@ def report(result: dict, manifest: Manifest, workdir: remote.Path) -> str:
     return "\n".join(
         [
             *lines,
+            *filter(None, [metrics.note(len(manifest.classes))]),
             f"Per class: {workdir}/test.json and confusion.png. Classify a video:",
             f"  python -m jax_video.predict {example} --checkpoint={shlex.quote(str(workdir))}",
         ]
@@ -318,7 +341,7 @@ def _write_classes(workdir: remote.Path, manifest: Manifest, scores: Scores, con
     with (workdir / "predictions.jsonl").open("wb") as file:
         for index, label, row in zip(scores.video, scores.label, scores.scores, strict=True):
             line = {"video": manifest.videos[index].path, "label": manifest.classes[label], "scores": row.tolist()}
-            file.write(f"{json.dumps(line, ensure_ascii=False)}\n".encode(errors="surrogateescape"))
+            file.write(f"{json.dumps(line, ensure_ascii=False, allow_nan=False)}\n".encode(errors="surrogateescape"))
     table = {"classes": list(manifest.classes), "rows": "true class", "columns": "predicted", "videos": confusion}
     (workdir / "confusion.json").write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
     _plot_confusion(workdir / "confusion.png", manifest.classes, np.array(confusion))

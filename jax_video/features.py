@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, evaluate, sharding
+from jax_video import checkpoint, evaluate, lock, objectives, saved, sharding
 from jax_video import state as state_lib
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import SPLITS, Manifest
@@ -17,6 +17,7 @@ from jax_video.models.correspondence import Correspondence
 from jax_video.models.t3d import SegmentConsensus
 
 
+@checkpoint.writes_run
 def extract(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> dict[str, np.ndarray]:
     """Features of every video that can be read, by a run's best checkpoint.
 
@@ -31,8 +32,9 @@ def extract(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: 
     Raises:
       UserError: no checkpoint, one of another network, or no video that can be read.
     """
+    config = saved.complete_recipe(config)
     definition, network, meta = checkpoint.read_network(workdir, mesh, dtype=config.dtype)
-    its_own_classes = dataclasses.replace(manifest, classes=tuple(meta["classes"]))
+    its_own_classes = dataclasses.replace(manifest, classes=tuple(meta["classes"]), videos=())
     checkpoint.check_network(meta, config.to_dict(), its_own_classes, workdir)
     sampling = pipeline.Sampling(**config.clip)
     pipeline.check_stored(manifest, sampling)
@@ -61,6 +63,7 @@ def extract(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: 
             batch=config.test.batch,
             workers=config.data.workers,
         )
+        objectives.check_finite(found.scores, [manifest.videos[index].path for index in found.video])
         parts.append(
             {
                 "video": np.array([manifest.videos[index].path for index in found.video]),
@@ -72,6 +75,7 @@ def extract(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: 
     if not parts:
         raise UserError(f"manifest {manifest.name!r} has no readable video: look at prepare's table.")
     result = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    lock.check(workdir)
     if jax.process_index() == 0:
         with (workdir / "features.npz").open("wb") as file:
             np.savez(file, **result)

@@ -17,6 +17,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import sys
 
 import numpy as np
 from absl import flags
@@ -62,6 +63,8 @@ def main(arguments: list[str]) -> None:
         values = measure(fuse([first, source], [0.0, 1.0]))
         shown = (values["top1"], values["top5"], values["mean_class_accuracy"])
         print(f"{name[-29:]:30}" + "".join(f"{100 * value:6.2f} %" for value in shown))
+    if note := metrics.note(len(first.classes)):
+        print(note, file=sys.stderr)
     if given.out is not None:
         write(pathlib.Path(given.out), fused, arguments, weights, l2=given.l2)
 

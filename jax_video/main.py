@@ -4,23 +4,22 @@
       a small STC-ResNet on the embedded data set, in a few minutes on two cores
   python -m jax_video.main --config=configs/stc.py:model=stc_resnet101,data=DIR --config.train.batch=64
       another network on the set that `python -m jax_video.prepare` wrote into DIR, with one value changed
-  python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=test
-      tests the best checkpoint of a run again
+  python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=test    # tests the best checkpoint again
   python -m jax_video.main --config=configs/cost.py:data=DIR --workdir=runs/cost --mode=views
       what appearance and motion count in a run of CoST: views.json and two figures (CoST §4.5)
   python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=features --config.data.manifest=DIR
       features of videos, which need no labels, by the network of a run: features.npz
 
-Started again, a run goes on from its last checkpoint; a finished one only shows its result.
+Started again, a run goes on from its last checkpoint, or shows its result. Two at once in one folder are refused.
 """
 
 import jax
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from jax_video import command, evaluate, features, sharding, state, views
-from jax_video.checkpoint import read_meta, run_folder
-from jax_video.data import reader
+from jax_video import command, evaluate, features, lock, sharding, state, views
+from jax_video.checkpoint import hold, read_meta, run_folder
+from jax_video.data import reader, remote
 from jax_video.data.motions import read_manifest
 from jax_video.errors import UserError
 from jax_video.train import train
@@ -33,6 +32,7 @@ MODE = flags.DEFINE_enum(
 DISTRIBUTED = flags.DEFINE_string(
     "distributed", None, "Several processes: auto (TPU pod, SLURM) or HOST:PORT,ID,COUNT of the first, this one, all."
 )
+flags.declare_key_flag("takeover")
 
 
 def main(arguments: list[str]) -> None:
@@ -41,6 +41,12 @@ def main(arguments: list[str]) -> None:
     config, name = command.read_config()
     workdir = run_folder(WORKDIR.value or f"runs/{name}")
     sharding.start(DISTRIBUTED.value)
+    with hold(workdir, takeover=command.TAKEOVER.value, lost=lock.end_process):
+        run(config, workdir)
+
+
+def run(config: ConfigDict, workdir: remote.Path) -> None:
+    """What the mode asks for."""
     mesh = sharding.make_mesh()
     manifest = read_manifest(config.data.manifest).keep(config.data.fraction)
     reader.check(manifest)
@@ -53,7 +59,6 @@ def main(arguments: list[str]) -> None:
         return show(views.report(views.analyse(config, manifest, workdir, mesh), workdir))
     if MODE.value == "features":
         return show(features.report(features.extract(config, manifest, workdir, mesh), manifest, workdir))
-
     new = train(config, manifest, workdir, mesh) if MODE.value == "train" else False
     if MODE.value == "train" and not manifest.select("test"):
         print(f"Trained; {manifest.name!r} has no test videos. The checkpoints are in {workdir}.")
@@ -67,7 +72,6 @@ def main(arguments: list[str]) -> None:
 
 
 def show(report: str) -> None:
-    """Prints it, once."""
     if jax.process_index() == 0:
         print(report)
 

@@ -33,6 +33,13 @@ def headline(values: dict[str, float]) -> tuple[str, float]:
     return name, values[name]
 
 
+def note(classes: int) -> str:
+    """What to know of accuracies where there are so few classes; empty where there is nothing."""
+    if classes == 1:
+        return "There is one class only: every answer is right, so 100 % says nothing of the network."
+    return f"Top-5 of {classes} classes is always 100 %." if classes <= 5 else ""
+
+
 class Meter:
     """Adds up the sums of the steps since the last row of metrics.jsonl. Its state is part of a checkpoint."""
 

@@ -1,6 +1,7 @@
 """What a network is trained for: the loss and the sums of a training step, the scores of a test, and their metrics."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,21 @@ from jax_video import losses, metrics
 from jax_video import state as state_lib
 from jax_video.errors import UserError
 from jax_video.state import IMAGENET, Normalization
+
+
+def check_finite(scores: np.ndarray, videos: Sequence[str] = ()) -> None:
+    """Raises UserError where videos' scores [N, K] are NaN or infinite, of which no class is the best.
+
+    Args:
+      videos: their names [N], for the message.
+    """
+    broken = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if broken.size:
+        first = f" ({videos[broken[0]]} first)" if len(videos) else ""
+        raise UserError(
+            f"the scores of {broken.size} of {len(scores)} videos{first} are NaN or infinite, although the weights are "
+            "finite: what the network computes grows too large. Is normalize that of these weights?"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +64,12 @@ class Classification:
         return jax.nn.softmax(logits) if self.average == "probability" else logits
 
     def metrics(self, scores: np.ndarray, label: np.ndarray) -> dict[str, float]:
-        """Of videos, from their scores [N, K]: loss (of the mean scores), top1, top5, mean class accuracy."""
+        """Of videos, from their scores [N, K]: loss (of the mean scores), top1, top5, mean class accuracy.
+
+        Raises:
+          UserError: scores that are not finite.
+        """
+        check_finite(scores)
         # A probability that float32 has rounded to 0 counts as its smallest normal number: a loss of 87.
         tiny = np.finfo(np.float32).tiny
         logits = np.log(np.maximum(scores, tiny)) if self.average == "probability" else scores
@@ -98,9 +119,11 @@ class Correspondence:
         """Of videos, from what `test` gives, [N, 4]: loss, and accuracy of all pairs, of positive and of negative ones.
 
         Raises:
-          UserError: of too few videos no negative pair could be made.
+          UserError: of too few videos no negative pair could be made, or the losses are not finite.
         """
         del label
+        check_finite(np.where(np.isnan(scores[:, [1, 3]]), 0, scores[:, [1, 3]]))
+        check_finite(scores[:, [0, 2]])  # which every video has
         if np.isnan(scores).all(axis=0).any():
             raise UserError(
                 f"no negative pair can be made of {len(scores)} held-out videos: knowledge transfer needs at least "

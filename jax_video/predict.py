@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from jax_video import command, evaluate, objectives, sharding, state
 from jax_video.checkpoint import read_network
 from jax_video.data import frames, pipeline, remote, sources, video
-from jax_video.data.manifest import Manifest, Video
+from jax_video.data.manifest import MISSING, Manifest, Video
 from jax_video.errors import UserError, VideoError
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The folder of a run of jax_video.main.")
@@ -37,7 +37,7 @@ def classify(paths: list[str], workdir: str | remote.Path) -> tuple[tuple[str, .
       {path: why it cannot be read}.
 
     Raises:
-      UserError: the folder holds no sound checkpoint.
+      UserError: the folder holds no sound checkpoint, or its network gives scores that are no numbers.
     """
     mesh = sharding.make_mesh()
     definition, network, meta = read_network(workdir, mesh)
@@ -51,6 +51,8 @@ def classify(paths: list[str], workdir: str | remote.Path) -> tuple[tuple[str, .
     videos, broken = [], {}
     for path in paths:
         try:
+            if (reason := sources.fault(path)) not in (None, MISSING):
+                raise VideoError(path, reason)
             info = video.probe(path)
         except VideoError as error:
             broken[path] = error.reason
@@ -76,6 +78,7 @@ def classify(paths: list[str], workdir: str | remote.Path) -> tuple[tuple[str, .
         protocol=evaluate.protocol_of(config),
         batch=config.test.batch,
     )
+    objectives.check_finite(scores.scores, [manifest.videos[index].path for index in scores.video])
     rows = scores.scores if config.test.average == "probability" else np.asarray(jax.nn.softmax(scores.scores))
     readable = [path for path in paths if path not in broken]
     broken |= {readable[index]: "unreadable when its clips were decoded" for index in scores.failed}
@@ -120,7 +123,7 @@ def find(arguments: list[str]) -> list[str]:
 def show(path: str, best: list[tuple[str, float]]) -> None:
     if JSON.value:
         line = {"video": path, "classes": [{"name": name, "score": score} for name, score in best]}
-        print(json.dumps(line, ensure_ascii=False))
+        print(json.dumps(line, ensure_ascii=False, allow_nan=False))
     else:
         print(path)
         for name, score in best:

@@ -1,9 +1,7 @@
 """Indexes videos for training: python -m jax_video.prepare SOURCE --videos=DIR --out=DIR
 
-Looks at every video once, in parallel, and writes OUT/manifest.jsonl: labels, splits, frame counts, and what is missing
-or broken (OUT/broken.csv, with reasons). Stopped, the same command goes on where it was; later, it looks only at files
-that are new or have changed, or at all again with --recheck or another version of the decoder. SOURCE is one of these,
-with its own flags:
+Looks at every video once and writes OUT/manifest.jsonl: labels, splits, frame counts, and what is missing or broken
+(OUT/broken.csv). Stopped, it goes on where it was; later, it looks only at files that are new or have changed. SOURCE:
 
   folder      <class>/<video>, or train/, val/ and test/ with class folders in each: --fraction=.1, or by who is seen in
               anna_run.mp4, boris_run.mp4, ...: --group='^([a-z]+)_' --test_groups=anna,boris
@@ -15,9 +13,8 @@ with its own flags:
 
   python -m jax_video.prepare folder --videos=clips --fraction=.1 --out=data/mine
 
-With --flow it stores the optical flow for motion streams as well, below OUT/flow: tvl1 as in the papers, or dis, which
-is far quicker. With --pack it stores all frames as JPEGs, below OUT/packed, a set that loads many times as fast. Two
-sources need no --videos:
+--flow stores optical flow for motion streams too, below OUT/flow: tvl1 as in the papers, or dis, which is far quicker.
+--pack stores all frames as JPEGs, below OUT/packed, a set that loads many times as fast. Two sources need no --videos:
 
   # the set that OUT/manifest.jsonl describes: look at its files again, say where they are now, or add its flow
   python -m jax_video.prepare manifest --out=data/ucf101-1 --check=fast
@@ -46,7 +43,7 @@ from typing import Any
 import tqdm
 from absl import flags
 
-from jax_video import command
+from jax_video import command, lock
 from jax_video.data import beam, checks, flow, manifest, motions, official, remote, sources, workers
 from jax_video.errors import Stopped, UserError
 
@@ -64,7 +61,7 @@ _TEST_GROUPS = flags.DEFINE_list("test_groups", None, "folder: groups whose vide
 _VAL_GROUPS = flags.DEFINE_list("val_groups", None, "folder: groups whose videos are for validation.")
 _SEED = flags.DEFINE_integer("seed", None, "Of the draw of test and validation videos (default 0).")
 _CHECK = flags.DEFINE_enum("check", None, list(checks.LEVELS), "Containers only, or (default) every frame.")
-_RECHECK = flags.DEFINE_boolean("recheck", False, "Look at every file again, also at those that have not changed.")
+_RECHECK = flags.DEFINE_boolean("recheck", False, "Look at every file again; so does another decoder.")
 _MIN_FRAMES = flags.DEFINE_integer("min_frames", None, "A video of fewer frames is broken.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer("workers", os.cpu_count(), "Processes that decode.", lower_bound=1)
 _TIMEOUT = flags.DEFINE_float(
@@ -85,6 +82,7 @@ _BENCHMARK = flags.DEFINE_string("benchmark", None, "A prepared set whose loadin
 _CLIP = flags.DEFINE_list("clip", ["16", "2", "122", "112"], "benchmark: frames, stride, short side, crop.")
 _BATCH = flags.DEFINE_integer("batch", 32, "benchmark: clips in a batch.", lower_bound=1)
 _SECONDS = flags.DEFINE_float("benchmark_seconds", 6.0, "How long each of its measurements takes.", lower_bound=0.1)
+flags.declare_key_flag("takeover")
 
 _OF_STEPS = {"flow": ("flow_side",), "pack": ("pack_side", "pack_quality")}  # Flags that mean nothing without these.
 _PREPARED = ("manifest", "motions")  # Sources whose videos are indexed already.
@@ -97,6 +95,11 @@ def main(argv: list[str]) -> None:
         _benchmark(argv)
         return
     source, out, settings = _asked(argv)
+    with lock.hold(out, takeover=command.TAKEOVER.value, lost=lock.end_process):
+        _prepare(source, out, settings)
+
+
+def _prepare(source: str, out: pathlib.Path, settings: flow.Settings | None) -> None:
     prepared, notes = _found(source, out)
     _check_found(prepared)
     _open_folder(out)
@@ -111,6 +114,7 @@ def main(argv: list[str]) -> None:
             flow.open_folder(folder, settings)
         if folder.exists():
             prepared = dataclasses.replace(prepared, flow=str(folder.absolute()))
+        lock.check(out)
         prepared.write(out / "manifest.jsonl")
 
     print(f"\n{checks.table(prepared, doubles)}")
@@ -226,11 +230,7 @@ def _prepared(source: str, out: pathlib.Path) -> _Found:
         found = _moved(found, pathlib.Path(_VIDEOS.value))
     if _level() is None:
         return found, ()
-    there = (os.path.exists(os.path.join(found.root, row.path)) for row in found.videos)
-    videos = (
-        dataclasses.replace(row, error=None if exists else manifest.MISSING)
-        for row, exists in zip(found.videos, there, strict=True)
-    )
+    videos = (dataclasses.replace(row, error=sources.fault(os.path.join(found.root, row.path))) for row in found.videos)
     return dataclasses.replace(found, videos=tuple(videos)), ()
 
 
@@ -258,8 +258,10 @@ def _check_found(prepared: manifest.Manifest) -> None:
 
 def _check(prepared: manifest.Manifest, out: pathlib.Path) -> tuple[manifest.Manifest, dict[str, str]]:
     """Looks at every file; the set as it is, and what is said of videos that are also in the test."""
+    # What is no file is not opened: a pipe would never end.
+    faults = {row.path: row.error for row in prepared.videos if row.error not in (None, manifest.MISSING)}
     prepared, doubles = checks.check(
-        prepared,
+        _with_errors(prepared, dict.fromkeys(faults, manifest.MISSING)),
         out,
         level=_level() or "full",
         min_frames=_MIN_FRAMES.value or 1,
@@ -267,10 +269,18 @@ def _check(prepared: manifest.Manifest, out: pathlib.Path) -> tuple[manifest.Man
         timeout=_TIMEOUT.value,
         recheck=_RECHECK.value,
     )
+    prepared = _with_errors(prepared, faults)
+    lock.check(out)
     # Not the missing ones, which can be most of a data set.
     broken = {row.path: row.error for row in prepared.videos if row.error not in (None, manifest.MISSING)}
     checks.write_reasons(out / "broken.csv", prepared, broken | doubles)
     return prepared, doubles
+
+
+def _with_errors(prepared: manifest.Manifest, errors: Mapping[str, str]) -> manifest.Manifest:
+    """The set whose videos of these paths cannot be used, for these reasons."""
+    videos = (row.broken(errors[row.path]) if row.path in errors else row for row in prepared.videos)
+    return dataclasses.replace(prepared, videos=tuple(videos)) if errors else prepared
 
 
 def _announce(prepared: manifest.Manifest) -> None:

@@ -9,7 +9,7 @@ import time
 
 from tqdm import tqdm
 
-from jax_video import metrics
+from jax_video import lock, metrics
 from jax_video.data import remote
 
 # tensorboardX imports PyTorch where it is installed, for the type of an argument: seconds, and a broken one's errors.
@@ -65,6 +65,8 @@ class RunLog:
             values["examples_per_second"] = round(self._steps * self._batch / max(seconds, 1e-9), 2)
         self._since, self._steps = time.perf_counter(), 0
         if self._write:
+            if self._folder == self._workdir:
+                lock.check(self._workdir)
             self._show(step, split, values)
             self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
             self._file.flush()
@@ -89,12 +91,19 @@ class RunLog:
         if self._write:
             self._file.close()
             self._board.close()
-            self.sync()
-            if self._folder != self._workdir:
-                shutil.rmtree(self._folder)
+            try:
+                self.sync()
+            finally:
+                if self._folder != self._workdir:
+                    shutil.rmtree(self._folder)
 
     def sync(self) -> None:
-        """Brings all rows to where they will survive this machine: before a checkpoint, whose run has written them."""
+        """Brings all rows to where they will survive this machine: before a checkpoint, whose run has written them.
+
+        Raises lock.Lost where another run has taken the folder over.
+        """
+        if self._write:
+            lock.check(self._workdir)
         if self._write and self._folder != self._workdir:
             self._board.flush()
             with remote.reaching(self._workdir):

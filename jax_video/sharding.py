@@ -2,6 +2,7 @@
 
 import collections
 import os
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -9,6 +10,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jax_video.errors import UserError
+
+_MESSAGE = 4096  # bytes of an error that one process tells the others
 
 
 def start(distributed: str | None) -> None:
@@ -122,3 +125,21 @@ def check_batch(
 def stop_requested(local: bool, step: int) -> bool:
     """Whether to stop after `step`: all processes answer alike, once SIGTERM has reached one of them."""
     return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else local
+
+
+def on_first(action: Callable[[], None]) -> None:
+    """Calls it on the first process only; where it fails there all of them raise UserError."""
+    message = ""
+    if jax.process_index() == 0:
+        try:
+            action()
+        except (UserError, OSError) as error:
+            if jax.process_count() == 1:
+                raise
+            message = str(error)
+    if jax.process_count() > 1:
+        told = np.frombuffer(message.encode()[:_MESSAGE].ljust(_MESSAGE, b"\0"), np.uint8)
+        told = np.asarray(multihost_utils.broadcast_one_to_all(told), np.uint8)
+        message = told.tobytes().rstrip(b"\0").decode(errors="replace")
+        if message:
+            raise UserError(message)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from ml_collections import ConfigDict
@@ -143,6 +144,17 @@ def create(model: nnx.Module, optimizer: optax.GradientTransformation, *, ema: b
         lr_scale=jnp.ones((), jnp.float32),
         ema=averages,
     )
+
+
+def defect(name: str, leaf: Any) -> str:
+    """What makes an array, by its name in `named_leaves`, none that a network computes with, in words, or ""."""
+    if not np.isfinite(leaf).all():
+        return (
+            f"{name}: {np.count_nonzero(~np.isfinite(leaf))} of {leaf.size} values are NaN or infinite ({leaf.dtype})"
+        )
+    if name.startswith("batch_stats/") and name.endswith("/var") and leaf.size and leaf.min() < 0:
+        return f"{name}: a variance of {leaf.min():.3g}"
+    return ""
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jax_video import evaluate, metrics, objectives, optimizer, sharding
+from jax_video import evaluate, metrics, objectives, optimizer, saved, sharding
 from jax_video import state as state_lib
-from jax_video.checkpoint import Checkpoints, check_same_run
+from jax_video.checkpoint import Checkpoints, check_same_run, writes_run
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import Stopped, UserError
@@ -125,6 +125,7 @@ class Progress:
         return cls(metrics.Meter(saved["meter"]), optimizer.Plateau(**saved["plateau"]), saved["validated"])
 
 
+@writes_run
 def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> bool:
     """Trains to the end of the schedule, going on from the run's newest checkpoint where there is one.
 
@@ -136,6 +137,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
         over the last good checkpoint).
       Stopped: SIGTERM or Ctrl-C; the state is saved.
     """
+    config = saved.complete_recipe(config)
     options = config.train
     for name in ("epochs", "validate_epochs", "checkpoint_steps", "log_steps"):
         if options[name] < 1:
@@ -154,8 +156,10 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
 
     schedule = optimizer.schedule(**config.schedule, steps=total, steps_per_epoch=steps_per_epoch)
     tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
-    definition, _, _ = state_lib.abstract(config, len(manifest.classes))
     objective = objectives.of(config)
+    if isinstance(objective, objectives.Classification):
+        manifest.check_labels("train", "val")
+    definition, _, _ = state_lib.abstract(config, len(manifest.classes))
     given = {"accumulate": options.accumulate, "ema": options.ema, "objective": objective}
     train_step = make_train_step(definition, tx, mesh, **given)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values
@@ -184,14 +188,8 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
         workers=config.data.workers,
         hosts=pipeline.Hosts(jax.process_index(), jax.process_count()),
     )
-    log = RunLog(
-        workdir,
-        step=step,
-        validated=progress.validated,
-        total=total,
-        batch=options.batch,
-        write=first_process,
-    )
+    shown = {"total": total, "batch": options.batch, "write": first_process}
+    log = RunLog(workdir, step=step, validated=progress.validated, **shown)
 
     def take_in(number: int, sums: dict[str, jax.Array]) -> None:
         """Reads the metrics of a step that is done, while the next one runs."""
@@ -291,7 +289,7 @@ def restore_or_create(
     if restored is None:
         # In one compilation: the networks' initial values alone would take one for every shape.
         named = config.init_from.path or config.init_from.layout
-        state = merge.initial_state(config, len(manifest.classes), mesh, create) if named else jax.jit(create)()
+        state = merge.initial_state(config, manifest.classes, mesh, create) if named else jax.jit(create)()
         return sharding.place_state(state, mesh), progress
     state, meta = restored
     check_same_run(meta, config.to_dict(), manifest, checkpoints.folder.parent, mesh.size)

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, evaluate, sharding
+from jax_video import checkpoint, evaluate, lock, objectives, saved, sharding
 from jax_video import state as state_lib
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
@@ -27,6 +27,7 @@ COLORS = ("tab:gray", "tab:orange", "tab:blue")
 EXTREMES = 20  # classes with the most motion, and with the least, where a figure cannot show all
 
 
+@checkpoint.writes_run
 def analyse(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> dict:
     """Measures a run's best checkpoint on the validation videos, or on the test videos where there are none.
 
@@ -38,6 +39,7 @@ def analyse(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: 
     Raises:
       UserError: no checkpoint, one of another network or other classes, or a network without views.
     """
+    config = saved.complete_recipe(config)
     definition, network, meta = checkpoint.read_network(workdir, mesh, dtype=config.dtype)
     checkpoint.check_network(meta, config.to_dict(), manifest, workdir)
     split = "val" if manifest.select("val") else "test"
@@ -52,6 +54,7 @@ def analyse(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: 
         batch=config.test.batch,
         workers=config.data.workers,
     )
+    lock.check(workdir)
     if jax.process_index() == 0:
         (workdir / "views.json").write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
         plot_layers(workdir / "views_layers.png", result["layers"])
@@ -108,6 +111,7 @@ def measure(
         batch=batch,
         workers=workers,
     )
+    objectives.check_finite(found.scores, [manifest.videos[index].path for index in found.video])
     alpha = found.scores.reshape(len(found.video), len(layers), 3)
     classes = {
         manifest.classes[label]: alpha[found.label == label].mean(axis=(0, 1))

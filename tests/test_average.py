@@ -43,6 +43,11 @@ def test_the_command(splits, tmp_path):
     assert result["top1"] == {"mean": statistics.mean(TOP1), "deviation": statistics.stdev(TOP1)}
 
 
+def test_what_is_always_right_is_said_once(tmp_path):
+    runs = [write_test(tmp_path / name, 0.5, note="Top-5 of 3 classes is always 100 %.") for name in ("a", "b")]
+    assert run(AVERAGE, *runs).stdout.count("Top-5 of 3 classes is always 100 %.") == 1
+
+
 @pytest.mark.parametrize(("manifest", "same"), [("x", True), (None, None)])
 def test_whether_the_videos_are_the_same(tmp_path, manifest, same):
     runs = [write_test(tmp_path / name, 0.5, manifest=manifest) for name in ("a", "b")]

@@ -23,6 +23,7 @@ CONVERT = "jax_video.convert"
 CONFIG = f"--config={ROOT}/tests/tiny.py"  # a 3D-ResNet-18 of four channels
 LAYOUT = "--layout=3d-resnets"
 SIZES = {"width": 1 / 16, "layers": (1, 1, 1, 1)}
+CLIPS = ("--config.clip.frames=4", "--config.clip.short_side=32", "--config.clip.size=32")  # the config's own
 
 
 class Payload:
@@ -47,7 +48,9 @@ class Theirs:
     weights: dict[str, torch.Tensor]
 
     def save(self, path, weights, **beside):
-        torch.save({"epoch": 200, "arch": "resnet-18", "state_dict": weights} | beside, path)
+        """As 3D-ResNets-PyTorch does since 2018-11."""
+        file = {"epoch": 200, "arch": "resnet", "state_dict": weights, "optimizer": {}, "scheduler": {}}
+        torch.save(file | beside, path)
         return path
 
 
@@ -65,7 +68,8 @@ def theirs(tmp_path_factory) -> Theirs:
             tensor.normal_(0, 0.2)
     user = Theirs(folder, network.state_dict())
     torch.nn.init.normal_(network.fc.weight)
-    user.save(folder / "r3d.pth", {f"module.{name}": tensor for name, tensor in user.weights.items()})
+    user.save(folder / "r3d.pth", user.weights)
+    torch.save({f"module.{name}": tensor for name, tensor in user.weights.items()}, folder / "parallel.pth")
     video = torch.randn(2, 3, 4, 32, 32)
     with torch.no_grad():
         logits = network.eval()(video).numpy()
@@ -90,14 +94,16 @@ def converted(theirs, data) -> pathlib.Path:
     """A folder that the command has written."""
     out = theirs.folder / "run"
     arguments = (theirs.folder / "r3d.pth", LAYOUT, CONFIG, f"--config.data.manifest={data}", f"--out={out}")
-    finished = run(CONVERT, *arguments, f"--check={theirs.folder / 'outputs.npz'}")
+    finished = run(CONVERT, *arguments, *CLIPS, f"--check={theirs.folder / 'outputs.npz'}")
     assert finished.code == 0, finished.stderr
     assert "Warning" not in finished.stderr
     lines = finished.stdout.splitlines()
     assert lines[0] == f"{theirs.folder / 'r3d.pth'}, layout 3d-resnets, is resnet3d18 of 8 classes:"
     arrays = sum(not name.endswith("num_batches_tracked") for name in theirs.weights)
     assert lines[1].startswith(f"  loaded   {arrays:5} arrays ")
-    assert "  the layout sets stem=hara, preactivation=False" in lines
+    assert "  the layout sets stem=hara" in lines and "  the file sets shortcut=B, preactivation=False" in lines
+    assert "  clip: stride=1 as there; frames=4, short_side=32, size=32 as given" in lines
+    assert any("code of 2020, by " in line for line in lines)
     assert any(line.startswith("  classes: left, right, up, … of motions") for line in lines)
     assert any("the largest difference from the logits in" in line for line in lines)
     assert lines[-3:] == [
@@ -123,6 +129,7 @@ def test_predict_and_main_take_it(converted, data, tmp_path):
     arguments = (CONFIG, f"--config.data.manifest={data}", f"--workdir={tmp_path / 'run'}", "--mode=test")
     finished = run("jax_video.main", *arguments)  # which normalises as the checkpoint says, not as the config
     assert finished.code == 0, finished.stderr
+    assert "Other clips" not in finished.stderr
     for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines():
         row = json.loads(line)
         scores = {entry["name"]: entry["score"] for entry in predicted[pathlib.Path(row["video"]).name]}
@@ -189,6 +196,46 @@ def test_a_2d_network_is_checked_on_images(tmp_path):
     assert "is resnet18 of 5 classes" in (report := convert_with(logits))
     assert "classes: 0 to 4; --classes=FILE gives them names" in report
     assert (tmp_path / "run" / "checkpoints" / "0").is_dir()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "jump\nrun\nwalk\n",
+        "\ufeffjump\r\nrun\r\n\r\nwalk",
+        "1 jump\n2 run\n3 walk\n",
+        "walk,2\njump,0\nrun,1\n",
+        "jump\nrun\nwalk\n".encode("utf-16"),
+    ],
+)
+def test_classes_as_prepare_reads_them(tmp_path, data):
+    path = tmp_path / "classes.txt"
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    found, manifest, told = convert._classes(path, tiny.get_config(), 3)
+    assert (found, manifest, told) == (["jump", "run", "walk"], "", f"those of {path}")
+    with pytest.raises(UserError, match="classes.txt: names 3 classes, the network has 4"):
+        convert._classes(path, tiny.get_config(), 4)
+
+
+def test_a_class_that_is_named_twice(tmp_path):
+    (tmp_path / "classes.txt").write_text("jump\njump\nwalk\n")
+    with pytest.raises(UserError, match="classes.txt:2: the class 'jump' is named twice"):
+        convert._classes(tmp_path / "classes.txt", tiny.get_config(), 3)
+
+
+def test_what_the_command_line_says_of_clips_stays(theirs, tmp_path):
+    """As an argument of the config, or as a flag; the rest is their own test's."""
+    config = f"--config={ROOT}/configs/stc.py:model=resnet3d10,recipe=paper,data=none,frames=8"
+    flags = ("--config.model.width=0.0625", "--config.clip.stride=4", "--config.test.crop=three")
+    finished = run(CONVERT, theirs.folder / "r3d.pth", LAYOUT, config, *flags, f"--out={tmp_path / 'run'}")
+    assert finished.code == 0, finished.stderr
+    assert "  clip: short_side=112, size=112 as there; frames=8, stride=4 as given\n" in finished.stdout
+    assert (
+        "  test: clips=nonoverlap, flip=False, average=probability as there; crop=three as given\n" in finished.stdout
+    )
+    shortcut = (*flags, "--config.model.shortcut=A", f"--out={tmp_path / 'other'}")
+    finished = run(CONVERT, theirs.folder / "r3d.pth", LAYOUT, config, *shortcut)
+    check_user_error(finished, "model.shortcut is 'A', but", "r3d.pth has 'B'")
 
 
 # Out.
@@ -294,6 +341,16 @@ def test_files_that_are_not_converted(theirs, tmp_path, how, expected):
         (["r3d.pth", LAYOUT, "--out=out"], ["--config is missing"]),
         (["r3d.pth", "--layout=hara", CONFIG, "--out=out"], ["there is no layout 'hara'", "torchvision: ResNet"]),
         (["r3d.pth", LAYOUT, CONFIG, "--out=run"], ["run already holds a run; choose another --out"]),
+        (
+            ["parallel.pth", LAYOUT, CONFIG, "--out=out"],
+            ["parallel.pth does not tell which RGB its network expects", "--normalize=2018: mean 114.7748, "],
+        ),
+        (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--normalize=2018"], ["--normalize=2018, but r3d.pth is of 2020"]),
+        (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--normalize=x"], ["--normalize=x: choose 2018 or 2020"]),
+        (
+            ["r3d.pth", LAYOUT, CONFIG, "--out=out", "--config.model.stem=table1"],
+            ["model.stem is 'table1', but layout 3d-resnets has 'hara'"],
+        ),
         (["nosuch.pth", LAYOUT, CONFIG, "--out=out"], ["nosuch.pth: there is no such weight file or run's folder"]),
         (["run", LAYOUT, CONFIG, "--out=out"], ["run is a folder, so a run's"]),
         (
@@ -314,11 +371,11 @@ def test_files_that_are_not_converted(theirs, tmp_path, how, expected):
         ),
         (
             ["r3d.pth", LAYOUT, CONFIG, "--out=out", "--check=nothing.npz"],
-            ["nothing.npz: expected the arrays input and logits; logits is missing"],
+            ["nothing.npz: expected the arrays logits and video or input; it has input"],
         ),
         (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--check=nosuch.npz"], ["nosuch.npz: there is no such file"]),
-        (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--classes=nosuch"], ["No such file or directory: 'nosuch'"]),
-        (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--classes=r3d.pth"], ["r3d.pth", "UTF-8"]),
+        (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--classes=nosuch"], ["cannot read nosuch (No such file"]),
+        (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--classes=r3d.pth"], ["r3d.pth is no text"]),
         (["run", "--export=out.pth"], ["--layout is missing: one of torchvision, 3d-resnets"]),
         (["run", LAYOUT, "--export=out.h5"], ["out.h5: expected a name that ends in one of .pth"]),
         (["run", "--layout=hara", "--export=out.pth"], ["there is no layout 'hara'"]),

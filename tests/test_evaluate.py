@@ -324,12 +324,40 @@ def make_run(workdir: pathlib.Path, config: ConfigDict, classes: tuple[str, ...]
     return workdir
 
 
+@pytest.mark.parametrize(
+    ("classes", "note"),
+    [
+        (1, "There is one class only: every answer is right, so 100 % says nothing of the network."),
+        (2, "Top-5 of 2 classes is always 100 %."),
+        (5, "Top-5 of 5 classes is always 100 %."),
+        (6, None),
+    ],
+)
+def test_a_report_says_what_is_always_right(config, manifest, tmp_path, classes, note):
+    names = tuple(map(str, range(classes)))
+    videos = tuple(dataclasses.replace(video, label=index % classes) for index, video in enumerate(manifest.videos))
+    few = dataclasses.replace(manifest, classes=names, videos=videos)
+    workdir = make_run(tmp_path / "run", config, names)
+    result = evaluate.test(config, few, workdir, mesh_of(1))
+    lines = evaluate.report(result, few, workdir).splitlines()
+    assert result.get("note") == note and (lines[6] == note if note else lines[6].startswith("Per class"))
+    assert (result["top5"] == 1) or classes > 5
+    assert lines[2].split() == ["top-5", f"{100 * result['top5']:.2f}", "%"]
+
+
 class TestRun:
     """`evaluate.test` on the folder of a run."""
 
     @pytest.fixture
     def workdir(self, config, manifest, tmp_path):
         return make_run(tmp_path / "run", config, manifest.classes)
+
+    def test_needs_labels(self, config, workdir, manifest):
+        index, video = manifest.select("test")[2]
+        videos = list(manifest.videos)
+        videos[index] = dataclasses.replace(video, label=None)
+        with pytest.raises(UserError, match=f"have no label, {video.path} first"):
+            evaluate.test(config, dataclasses.replace(manifest, videos=tuple(videos)), workdir, mesh_of(1))
 
     def test_writes_what_it_returns(self, config, workdir, manifest):
         result = evaluate.test(config, manifest, workdir, mesh_of(8))
@@ -450,6 +478,13 @@ class TestCheck:
         with pytest.raises(UserError, match="1 of the 32 videos of 'motions' have no label, train/left/left_000.mp4"):
             evaluate.check(config, dataclasses.replace(manifest, videos=videos))
 
+    def test_one_class_is_said(self, config, manifest, capsys):
+        evaluate.check(config, manifest)
+        assert capsys.readouterr().err == ""
+        videos = tuple(dataclasses.replace(video, label=0) for video in manifest.videos)
+        evaluate.check(config, dataclasses.replace(manifest, classes=("all",), videos=videos))
+        assert "There is one class only: every answer is right" in capsys.readouterr().err
+
     def test_unknown_protocol(self, config, manifest):
         config.test.clips = "all"
         with pytest.raises(UserError, match="unknown test clips 'all'"):
@@ -457,3 +492,14 @@ class TestCheck:
         config.test.update(clips="uniform", batch=0)
         with pytest.raises(UserError, match="test.batch is 0: expected at least 1"):
             evaluate.check(config, manifest)
+
+
+def test_other_clips_than_those_of_the_run(capsys):
+    """A run that was converted has those of its weights' own test; a config may have others, and that is said."""
+    clip = {"frames": 16, "stride": 1, "short_side": 112, "size": 112, "crop": "corners"}
+    evaluate._print_other_clips(clip, clip | {"crop": "random"}, "runs/x")
+    assert capsys.readouterr().err == ""
+    evaluate._print_other_clips(clip, clip | {"stride": 2, "short_side": 122}, "runs/x")
+    assert (
+        capsys.readouterr().err == "Other clips than those of the run in runs/x, which has stride 1, short_side 112.\n"
+    )

@@ -12,6 +12,7 @@ import processes
 import pytest
 from rounding import roundings
 
+from jax_video import lock
 from jax_video.data import motions
 
 
@@ -63,6 +64,7 @@ def stop(both: list, workdir: pathlib.Path, step: int) -> int:
 
 
 # 48 pixels and small steps: see tests/test_train.py on the last stage.
+LONG = ("--config.train.epochs=200",)
 SMOOTH = ("clip.size=48", "clip.short_side=48", "schedule.learning_rate=0.001", "dtype=float64")
 SMOOTH = tuple(f"--config.{flag}" for flag in SMOOTH)
 
@@ -79,6 +81,27 @@ def test_two_processes_are_one_and_one_goes_on(tmp_path, manifest):
     said = "processes: 2 before, 1 now; devices: 8 before, 1 now. The same clips in the same batches; results equal"
     assert said in processes.output(two) and f"Going on from step {stopped} of" in processes.output(two)
     assert_same_run(two, processes.undisturbed(manifest, *SMOOTH), steps=24)
+
+
+def test_both_are_refused_where_another_run_is(tmp_path, manifest):
+    """The second one does not wait for the first."""
+    with lock.hold(tmp_path / "two"):
+        assert processes.finish(start_two(tmp_path / "two", manifest), timeout=100) == [2, 2], outputs(tmp_path / "two")
+    for log in ("log0", "log1"):
+        assert f"in use by process {os.getpid()} on" in processes.output(tmp_path / "two", log)
+
+
+@pytest.mark.slow
+def test_both_end_where_another_run_has_taken_over(tmp_path, manifest):
+    two = tmp_path / "two"
+    both = start_two(two, manifest, *LONG)
+    processes.wait_until(lambda: len(losses(two, "train")) > 5, *both)
+    with lock.hold(two, takeover=True):
+        steps = len(losses(two, "train"))
+        codes = processes.finish(both, timeout=100)
+        assert codes[0] == 2 and codes[1] != 0, outputs(two)
+        assert len(losses(two, "train")) <= steps + 1
+    assert "was taken over from this process" in outputs(two)
 
 
 @pytest.mark.slow

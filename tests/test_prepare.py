@@ -15,7 +15,7 @@ import pytest
 from absl.testing import flagsaver
 from preparing import contents, interrupt, run
 
-from jax_video import prepare
+from jax_video import lock, prepare
 from jax_video.data import flow, motions
 from jax_video.data.manifest import MISSING, Manifest
 from jax_video.errors import UserError
@@ -76,6 +76,42 @@ def test_folder_ends_with_a_table_the_broken_files_and_the_next_command(clips, t
     assert header == ["split", "path", "reason"]
     assert {path: reason for _, path, reason in rows if not reason.startswith("duplicate")} == broken
     assert {split for split, *_ in rows} == {"train"} and len(rows) == 3 + 8
+
+
+def test_an_entry_that_is_no_file_is_one_fault_and_is_never_opened(clips, tmp_path):
+    """To open a pipe would take until the timeout."""
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    shutil.copytree(clips, videos)
+    (videos / "run" / "circle.mp4").symlink_to("circle.mp4")
+    (videos / "run" / "gone.mp4").symlink_to("nothing")
+    os.mkfifo(videos / "run" / "pipe.mp4")
+    expected = {
+        "run/circle.mp4": "not a file: a symbolic link that leads in a circle",
+        "run/gone.mp4": "not a file: a symbolic link to nothing",
+        "run/pipe.mp4": "not a file: a pipe, a socket or a device",
+    }
+    done = run("folder", f"--videos={videos}", f"--out={out}", "--check=fast", "--timeout=1000")
+    assert table(done.stdout)["not a file"][3] == 3 and table(done.stdout)["readable"][3] >= 10
+    broken = {path: reason for _, path, reason in read_csv(out / "broken.csv")[1:]}
+    assert {path: broken[path] for path in expected} == expected
+    found = {row.path: row.error for row in Manifest.read(out / "manifest.jsonl").videos}
+    assert {path: found[path] for path in expected} == expected
+    run("manifest", f"--out={out}", "--check=fast", "--timeout=1000")
+    found = {row.path: row.error for row in Manifest.read(out / "manifest.jsonl").videos}
+    assert {path: found[path] for path in expected} == expected | {"run/gone.mp4": MISSING}
+
+
+def test_two_at_once_into_one_folder(clips, tmp_path):
+    """The second one is refused before it removes what it would take for the first one's leftovers."""
+    out = tmp_path / "out"
+    with lock.hold(out):
+        (out / ".manifest.jsonl.being written").write_text("{}")
+        before = contents(out)
+        done = run("folder", f"--videos={clips}", f"--out={out}", expected=2)
+        assert f"error: {out} is in use by process {os.getpid()} on" in done.stderr
+        assert contents(out) == before
+    assert run("folder", f"--videos={clips}", f"--out={out}", "--check=fast").returncode == 0
+    assert {path.name for path in out.iterdir()} == {"manifest.jsonl", "broken.csv", "checked.jsonl"}
 
 
 def test_the_number_of_workers_changes_nothing(clips, tmp_path):

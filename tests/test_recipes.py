@@ -56,11 +56,11 @@ def weights(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     return state_lib.named_leaves(network)
 
 
-def start(config: ConfigDict, classes: int = len(motions.CLASSES)) -> dict[str, np.ndarray]:
+def start(config: ConfigDict, classes: tuple[str, ...] = motions.CLASSES) -> dict[str, np.ndarray]:
     """The weights that a run of this config begins with."""
 
     def create():
-        return state_lib.create(state_lib.network(config, classes), optimizer.sgd(0.1), ema=config.train.ema > 0)
+        return state_lib.create(state_lib.network(config, len(classes)), optimizer.sgd(0.1), ema=config.train.ema > 0)
 
     state = merge.initial_state(config, classes, mesh(), create)
     return state_lib.named_leaves({"params": state.params, "batch_stats": state.batch_stats})

@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from jax_video import evaluate, models, optimizer, runlog, sharding
+from jax_video import evaluate, lock, models, optimizer, runlog, sharding
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints
@@ -329,6 +329,34 @@ def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(UserError, match="a batch of 12 does not divide into 8 devices"):
         train_lib.train(config, manifest, tmp_path / "run", sharding.make_mesh())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_video_without_label_is_refused_before_anything_is_written(tmp_path, config, manifest, split):
+    videos = list(manifest.videos)
+    index, video = manifest.select(split)[3]
+    videos[index] = dataclasses.replace(video, label=None)
+    with pytest.raises(UserError, match=f"1 of the 48 videos of 'motions' have no label, {video.path} first"):
+        train_lib.train(config, dataclasses.replace(manifest, videos=tuple(videos)), tmp_path / "run", first_devices(1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_was_taken_over_writes_nothing_more(tmp_path, config, manifest, monkeypatch):
+    """Called from Python it raises; a command ends."""
+    stepped, done = runlog.RunLog.stepped, []
+
+    def take_over(log):
+        stepped(log)
+        done.append(log)
+        if len(done) == 6:
+            (tmp_path / lock.NAME).write_text("another's")
+
+    monkeypatch.setattr(runlog.RunLog, "stepped", take_over)
+    with pytest.raises(lock.Lost, match="was taken over from this process"):
+        train_lib.train(config, manifest, tmp_path, first_devices(1))
+    assert list(rows(tmp_path, "train")) == [4]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    assert (tmp_path / lock.NAME).read_text() == "another's"
 
 
 def test_many_unreadable_videos_stop_the_run(capsys):

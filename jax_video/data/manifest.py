@@ -68,6 +68,32 @@ class Manifest:
     flow: str | None = None  # Absolute folder of the videos' stored optical flow; None: it is computed when needed.
     packed: Packed | None = None  # None: the videos are files below the root.
 
+    def __post_init__(self):
+        self.check_labels()
+
+    def check_labels(self, *needed: str) -> None:
+        """Raises UserError, which names the video, for a label that is none of the classes: it would count as another.
+
+        Args:
+          needed: splits whose videos all need a label.
+        """
+        labels = [video.label for video in self.videos]
+        kinds = set(map(type, labels))  # first of all, for 300,000 videos have few
+        if not kinds <= {int, type(None)} or not (set(labels) - {None}) <= set(range(len(self.classes))):
+            for video in self.videos:
+                if video.label is not None and not (type(video.label) is int and 0 <= video.label < len(self.classes)):
+                    raise UserError(
+                        f"the label of {video.path} of {self.name!r} is {video.label!r}: expected "
+                        + (f"a number from 0 to {len(self.classes) - 1}" if self.classes else "None, without classes")
+                        + f", as int: there are {len(self.classes)} classes"
+                    )
+        lacking = [video.path for video in self.videos if video.label is None and video.split in needed]
+        if lacking:
+            raise UserError(
+                f"{len(lacking)} of the {len(self.videos)} videos of {self.name!r} have no label, {lacking[0]} first; "
+                "training and test need one for each. Without labels: --config=configs/transfer.py"
+            )
+
     @functools.cached_property
     def hash(self) -> str:
         """SHA-256 of all but `root`, `flow` and `index`: the same data in another folder is the same data."""
@@ -246,7 +272,10 @@ def _from_columns(
 ) -> Manifest:
     *values, indices = columns or [()]
     indices = (None if index is None else FrameIndex(*index) for index in indices)
-    return Manifest(name, classes, root, tuple(map(Video, *values, indices)) if values else (), flow, packed)
+    videos = tuple(map(Video, *values, indices)) if values else ()
+    manifest = object.__new__(Manifest)  # whose labels were looked at when it was made
+    manifest.__dict__.update(name=name, classes=classes, root=root, videos=videos, flow=flow, packed=packed)
+    return manifest
 
 
 def _parse(path: remote.Path, number: int, line: str) -> dict:

@@ -281,7 +281,7 @@ def _place(
         # The list decides, not which files are there: with a part of a data set the split is the same.
         rows, note = sources.hold_out(rows, seed)
         notes.insert(0, note)
-    found, ignored = sources.find_videos(root)
+    found, ignored, faults = sources.find_videos(root)
     files = _match(rows, [sources.stem(row.path) for row in rows], found, classes)
     if cuts:
         whole = _match(rows, [cuts[row.path][0] for row in rows], found, classes, files)
@@ -293,7 +293,9 @@ def _place(
         if shared:
             notes.append(f"missing, as their whole video is another's: {shared}; cut them into <id>_<start>_<end>.mp4")
         files |= whole
-    rows = [replace(row, path=files[i], error=None) if i in files else row for i, row in enumerate(rows)]
+    rows = [
+        replace(row, path=files[i], error=faults.get(files[i])) if i in files else row for i, row in enumerate(rows)
+    ]
     sources.check_found(name, root, rows, found)
     notes.extend(sources.ignored_note(ignored))
     if len(files) < len(found):

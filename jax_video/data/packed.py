@@ -453,10 +453,9 @@ def _video_feature(name: str, described: tfds.features.FeaturesDict) -> str:
 
 def _tfds_row(split: str, number: int, pictures: Sequence[bytes], label: int) -> Video:
     path = f"{split}/{number}"
+    label = None if label == -1 else label  # as TFDS has it
     image = cv2.imdecode(np.frombuffer(pictures[0], np.uint8), cv2.IMREAD_COLOR) if pictures else None
     if image is None:
-        return Video(path, None if label < 0 else label, _SPLITS[split], 0, 0.0, 0, 0, "no readable frame", path)
+        return Video(path, label, _SPLITS[split], 0, 0.0, 0, 0, "no readable frame", path)
     height, width, _ = image.shape
-    return Video(
-        path, None if label < 0 else label, _SPLITS[split], len(pictures), 0.0, width, height, None, path, first=number
-    )
+    return Video(path, label, _SPLITS[split], len(pictures), 0.0, width, height, None, path, first=number)

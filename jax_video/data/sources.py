@@ -10,12 +10,14 @@ all sources, are in `official`.
 
 import collections
 import dataclasses
+import errno
 import os
 import pathlib
 import posixpath
 import re
+import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +35,7 @@ SPLIT_FOLDERS = {
     "val": "val", "valid": "val", "validate": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+_SYSTEM = frozenset(("lost+found", "System Volume Information", "$RECYCLE.BIN"))  # Of a disk, which one may not read.
 _VALIDATION = 0.05  # Of the training videos, where a data set has no validation list.
 _MOST_CLASSES = 100_000  # A label above is no number of a class.
 
@@ -77,8 +80,8 @@ def folder(
     """
     _check_folder(videos)
     _check_fraction(fraction)
-    found, ignored = find_videos(videos)
-    folders = sorted(path.name for path in videos.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found, ignored, faults = find_videos(videos)
+    folders = _folders(videos)
     with_splits = bool(folders) and all(name.lower() in SPLIT_FOLDERS for name in folders)
     depth = 2 if with_splits else 1  # Of the files in a class folder.
     inside = [path for path in found if path.count("/") >= depth]
@@ -91,14 +94,14 @@ def folder(
     class_of = {path: compose(path.split("/")[depth - 1]) for path in inside}
     classes = tuple(sorted(set(class_of.values())))
     label = {name: i for i, name in enumerate(classes)}
-    rows = [unopened(path, label[class_of[path]], "train", stem(path)) for path in inside]
+    rows = [unopened(path, label[class_of[path]], "train", stem(path), faults.get(path)) for path in inside]
 
     notes = ignored_note(ignored)
     if len(inside) < len(found):
         notes.append(f"ignored, as outside of class folders: {len(found) - len(inside)} videos")
     parents = [videos / name for name in folders] if with_splits else [videos]
-    known = {compose(path.name) for parent in parents for path in parent.iterdir() if path.is_dir()}
-    empty = sorted(name for name in known - set(classes) if not name.startswith("."))
+    known = {compose(name) for parent in parents for name in _folders(parent)}
+    empty = sorted(known - set(classes))
     if empty:
         notes.append(f"warning: no videos in these class folders, which make no class: {', '.join(empty)}")
 
@@ -132,10 +135,10 @@ def unlabelled(videos: pathlib.Path, *, fraction: float = 0.1, seed: int = 0) ->
       UserError: no videos, or a fraction that cannot be.
     """
     _check_fraction(fraction)
-    found, ignored = find_videos(videos)
+    found, ignored, faults = find_videos(videos)
     if not found:
         raise UserError(f"no videos in {videos}: looked for {_LOOKED_FOR} in it and below")
-    rows = [unopened(path, None, "train", stem(path)) for path in found]
+    rows = [unopened(path, None, "train", stem(path), faults.get(path)) for path in found]
     rows = _split_by_fraction(rows, fraction, seed, ("test", "val"))
     notes = [*ignored_note(ignored), f"{fraction:.0%} is for test and as much for validation (seed {seed})"]
     return Listing(videos.absolute().name, (), videos, tuple(rows), tuple(notes))
@@ -171,7 +174,7 @@ def listed(
             "expected --train_list=FILE, --val_list=FILE or --test_list=FILE, with `path label` in each line"
         )
     names = () if class_names is None else read_classes(class_names)
-    found, ignored = find_videos(videos)
+    found, ignored, faults = find_videos(videos)
     places = _Places(videos, found)
     entries = [entry for split, path in lists.items() for entry in _read_list(path, split, frozenset(names), places)]
     if not entries:
@@ -182,7 +185,7 @@ def listed(
     for entry, label in zip(entries, labels, strict=True):
         place = places.find(entry)
         path = places.relative(entry.path)
-        error = MISSING if place is None else None
+        error = MISSING if place is None else faults.get(place)
         rows.append(unopened(place or path, label, entry.split, _without_extension(path), error))
     check_found("the lists", videos, rows, found)
     rows, notes = once(rows)
@@ -190,7 +193,7 @@ def listed(
         rows, note = hold_out(rows, seed)
         notes.append(note)
     notes.extend(f"no --{split}_list" for split in ("train", "test") if split not in lists)
-    unlisted = len(found) - sum(row.error is None for row in rows)
+    unlisted = len(found) - sum(row.error != MISSING for row in rows)
     if unlisted:
         notes.append(f"ignored, as in no list: {unlisted} of the videos in {videos}")
     return Listing(videos.absolute().name, classes, videos, tuple(rows), (*notes, *ignored_note(ignored)))
@@ -484,44 +487,118 @@ def _split_by_group(rows: list[Video], pattern: str, test: tuple[str, ...], val:
     ]
 
 
-def find_videos(root: pathlib.Path) -> tuple[list[str], collections.Counter]:
-    """All videos below root, relative to it, in natural order; and how many other files there are, by extension.
+class Found(NamedTuple):
+    """What is below a folder."""
+
+    videos: list[str]  # Relative to it, in natural order.
+    ignored: collections.Counter  # How many other files there are, by extension.
+    faults: dict[str, str]  # Of the videos that are no file: why not.
+
+
+def find_videos(root: pathlib.Path) -> Found:
+    """All videos below root.
 
     A video is a file with a video's extension, or a folder of numbered pictures without such files or other folders.
     Symbolic links are followed, each folder once. Hidden files and folders are not looked at.
+
+    Raises:
+      UserError: a folder cannot be listed, so that its videos would be missed.
     """
     _check_folder(root)
-    ignored = collections.Counter()
-    return list(_walk(os.fspath(root), "", ignored, set())), ignored
+    found = Found([], collections.Counter(), {})
+    _walk(os.fspath(root), "", found, set())
+    return found
 
 
-def _walk(folder: str, inside: str, ignored: collections.Counter, visited: set[tuple]) -> Iterator[str]:
+def fault(path: str | os.PathLike) -> str | None:
+    """Why what a path names is neither a file nor a folder, such as MISSING; None where it is one."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return MISSING if isinstance(error, FileNotFoundError) else _reason(error)
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else _NO_FILE
+
+
+_FILE, _FOLDER = "file", "folder"
+_NO_FILE = "not a file: a pipe, a socket or a device"
+
+
+def _reason(error: OSError) -> str:
+    """Why an entry of a folder cannot be used."""
+    if error.errno == errno.ELOOP:
+        return "not a file: a symbolic link that leads in a circle"
+    return f"cannot be read ({error.strerror or error})"
+
+
+def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
     try:
         status = os.stat(folder)
-        with os.scandir(folder) as entries:
-            entries = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
-    except OSError:
-        ignored["unreadable folder"] += 1
+        if (status.st_dev, status.st_ino) in visited:
+            return
+        visited.add((status.st_dev, status.st_ino))
+        entries = sorted(_entries(folder), key=lambda entry: _natural(entry[0]))
+    except FileNotFoundError as error:
+        if not inside:
+            raise _cannot_list(folder, error) from error
+        found.ignored["removed meanwhile"] += 1
         return
-    if (status.st_dev, status.st_ino) in visited:
-        return
-    visited.add((status.st_dev, status.st_ino))
+    except OSError as error:
+        raise _cannot_list(folder, error) from error
 
-    extensions = [None if is_folder else os.path.splitext(name)[1].lower() for name, is_folder in entries]
+    extensions = [None if kind == _FOLDER else os.path.splitext(name)[1].lower() for name, kind in entries]
     if inside and None not in extensions and EXTENSIONS.isdisjoint(extensions):
         if frames.is_video(name for name, _ in entries):
-            yield inside
+            found.videos.append(inside)
             return
-    for (name, is_folder), extension in sorted(
-        zip(entries, extensions, strict=True), key=lambda entry: _natural(entry[0][0])
-    ):
+    for (name, kind), extension in zip(entries, extensions, strict=True):
         path = f"{inside}/{name}" if inside else name
-        if is_folder:
-            yield from _walk(f"{folder}/{name}", path, ignored, visited)
+        if kind == _FOLDER:
+            _walk(f"{folder}/{name}", path, found, visited)
         elif extension in EXTENSIONS:
-            yield path
+            found.videos.append(path)
+            if kind != _FILE:
+                found.faults[path] = kind
         else:
-            ignored[extension or "no extension"] += 1
+            found.ignored[(extension or "no extension") if kind == _FILE else kind.split(":")[0]] += 1
+
+
+def _entries(folder: str) -> list[tuple[str, str]]:
+    """(name, _FILE, _FOLDER or why it is neither) of what is in a folder, without what is hidden or the system's."""
+    with os.scandir(folder) as entries:
+        return [
+            (entry.name, _kind(folder, entry))
+            for entry in entries
+            if not entry.name.startswith(".") and entry.name not in _SYSTEM
+        ]
+
+
+def _kind(folder: str, entry: os.DirEntry) -> str:
+    """One bad entry is one fault: what else is in the folder counts."""
+    try:
+        if entry.is_dir():
+            return _FOLDER
+        if entry.is_file():
+            return _FILE
+        return "not a file: a symbolic link to nothing" if entry.is_symlink() else _NO_FILE
+    except OSError as error:
+        if error.errno != errno.ELOOP and not os.path.splitext(entry.name)[1]:  # A folder, as far as can be told.
+            raise _cannot_list(f"{folder}/{entry.name}", error) from error
+        return _reason(error)
+
+
+def _cannot_list(folder: str, error: OSError) -> UserError:
+    return UserError(
+        f"cannot list the folder {folder} ({error.strerror or error}), so that its videos would be missed: make it "
+        "readable, mount it again or move it elsewhere, and run the same command again"
+    )
+
+
+def _folders(path: pathlib.Path) -> list[str]:
+    """The sorted names of the folders in one."""
+    try:
+        return sorted(name for name, kind in _entries(os.fspath(path)) if kind == _FOLDER)
+    except OSError as error:
+        raise _cannot_list(os.fspath(path), error) from error
 
 
 def read_text(path: pathlib.Path) -> str:

@@ -93,6 +93,16 @@ def build(name, *, num_classes, rngs, dtype=jnp.float32, norm=BatchNorm, consens
     return SegmentConsensus(network) if consensus else network
 
 
+def defaults(name):
+    """{keyword: value} of what a network is built with where it is not said."""
+    make = _find(name)
+    parameters = inspect.signature(make.func.__init__).parameters.values()
+    given = {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    given = given | {"consensus": False} | make.keywords
+    shared = ("num_classes", "rngs", "dtype", "norm")
+    return {key: value for key, value in given.items() if key not in shared and value is not inspect.Parameter.empty}
+
+
 def _find(name):
     if name not in MODELS:
         raise UserError(f"there is no network {name!r}; choose one of {', '.join(MODELS)}")

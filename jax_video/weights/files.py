@@ -3,6 +3,7 @@
 import argparse
 import collections
 import contextlib
+import dataclasses
 import os
 import pathlib
 import pickle
@@ -33,8 +34,22 @@ class WeightFileError(UserError):
     """A file that cannot be read as weights, or written; the message says why."""
 
 
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+    """What a weight file holds."""
+
+    weights: dict[str, np.ndarray]  # by their names, without what all of them begin with
+    prefixes: tuple[str, ...]  # what that was, outermost first: ("module.",), for example
+    beside: tuple[str, ...]  # names of what lies beside the weights: ("epoch", "optimizer"), for example
+
+
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of a weight file by the names that the file gives them.
+    """The arrays of a weight file: `read_file(path).weights`."""
+    return read_file(path).weights
+
+
+def read_file(path: str | os.PathLike) -> WeightFile:
+    """The arrays of a weight file by the names that the file gives them, and what else it tells.
 
     PyTorch's files (`.pth`, `.pt`, `.th`, `.pth.tar`) are read in both of its formats, also where the weights are an
     entry of a larger dict (`WRAPPERS`) and where every name has a prefix (`PREFIXES`). What a file is, it says itself:
@@ -46,10 +61,12 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     path = pathlib.Path(path)
     if not path.is_file():
         raise WeightFileError(f"{path}: there is no such file")
-    weights = _state_dict(path, _reader(path)(path))
+    weights, beside = _state_dict(path, _reader(path)(path))
+    prefixes = []
     while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in weights)), None):
         weights = {name.removeprefix(prefix): array for name, array in weights.items()}
-    return weights
+        prefixes.append(prefix)
+    return WeightFile(weights, tuple(prefixes), beside)
 
 
 def write(path: str | os.PathLike, weights: dict[str, np.ndarray]) -> None:
@@ -158,12 +175,14 @@ def _read_torch(path: pathlib.Path):
         raise _damaged(path, error) from error
 
 
-def _state_dict(path: pathlib.Path, loaded) -> dict[str, np.ndarray]:
-    """The dict of arrays in what a file holds."""
-    weights = loaded
+def _state_dict(path: pathlib.Path, loaded) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The dict of arrays in what a file holds, and the names of what lies beside it."""
+    weights, beside = loaded, []
     for _ in WRAPPERS:  # before anything else: the best accuracy, beside the weights, may be an array too
-        if isinstance(weights, dict):
-            weights = next((weights[key] for key in WRAPPERS if isinstance(weights.get(key), dict)), weights)
+        key = next((key for key in WRAPPERS if isinstance(weights, dict) and isinstance(weights.get(key), dict)), None)
+        if key is not None:
+            beside += [str(other) for other in weights if other != key]
+            weights = weights[key]
     if not isinstance(weights, dict) or not any(map(_is_array, weights.values())):
         found = f"a dict of {', '.join(map(repr, list(weights)[:8]))}" if isinstance(weights, dict) else type(weights)
         raise WeightFileError(
@@ -172,7 +191,7 @@ def _state_dict(path: pathlib.Path, loaded) -> dict[str, np.ndarray]:
         )
     if other := [name for name, value in weights.items() if not (_is_array(value) and isinstance(name, str))]:
         raise WeightFileError(f"{path}: {', '.join(map(repr, other[:8]))} among its weights are not named arrays")
-    return {name: _array(path, name, value) for name, value in weights.items()}
+    return {name: _array(path, name, value) for name, value in weights.items()}, tuple(beside)
 
 
 def _is_array(value) -> bool:

@@ -17,10 +17,10 @@ from ml_collections import ConfigDict
 
 from jax_video import checkpoint, models
 from jax_video import state as state_lib
-from jax_video.errors import UserError
+from jax_video.errors import UserError, listed
 from jax_video.models.cost import CoST
 from jax_video.models.layers import check_choice
-from jax_video.weights import files, names
+from jax_video.weights import files, mismatch, names, provenance
 from jax_video.weights.inflate import METHODS, inflate
 from jax_video.weights.names import shape_text
 
@@ -60,6 +60,7 @@ def merge(
     problems: Sequence[str] = (),
     source: str = "the weights",
     their_name: Callable[[str], str] = str,
+    network: str = "",
 ) -> Merged:
     """Matches weights with the arrays of a network.
 
@@ -74,9 +75,11 @@ def merge(
       problems: lines of what has gone wrong before, for the same message.
       source: where the weights are from, for the message.
       their_name: what the source calls an array of ours, for the message.
+      network: its name, for the message.
 
     Raises:
-      UserError: arrays missing, left over or of another shape, or patterns that match nothing: all in one message.
+      UserError: arrays missing, left over or of another shape, or patterns that match nothing: in one message, which
+        names the likely causes first; or values that no network computes with.
     """
     if method:
         check_choice("inflate", method, METHODS)
@@ -92,6 +95,7 @@ def merge(
     merged.fresh = [name for name in target if skips(name)]
     for name in merged.skipped:
         del arrays[name]
+    found = {name: array.shape for name, array in arrays.items()}
     for name, wanted in target.items():
         if name in merged.fresh:
             continue
@@ -108,14 +112,24 @@ def merge(
         else:
             problems.append(f"shape    {name}: found {shape_text(array.shape)}, expected {shape_text(wanted.shape)}")
             continue
-        merged.arrays[name] = np.asarray(fitting, wanted.dtype)
+        with np.errstate(over="ignore"):  # told below
+            merged.arrays[name] = np.asarray(fitting, wanted.dtype)
     problems += [f"extra    {name} {shape_text(array.shape)}" for name, array in arrays.items()]
     if problems:
+        expected = {name: leaf.shape for name, leaf in target.items() if name not in merged.fresh}
+        likely = mismatch.causes(found, expected, network=network, inflates=bool(method))
+        causes = "\n".join(f"Likely: {cause}." for cause in likely) or (
+            "Is the config, with its width and depth, of their network? What shall start afresh in a training run is "
+            "left out, by name in init_from.skip."
+        )
         raise UserError(
-            f"{source} do not fit the network: {len(problems)} problem{'s' * (len(problems) > 1)}. Is the config, with "
-            "its width and depth, of their network? What shall start afresh in a training run, as a classifier of "
-            "other classes, is left out (init_from.new_head, or by name in init_from.skip), and 2D kernels are "
-            "inflated (init_from.inflate).\n  " + "\n  ".join(problems)
+            f"{source} do not fit the network: {len(problems)} problem{'s' * (len(problems) > 1)}. {causes}\n"
+            + listed(problems)
+        )
+    if broken := [line for name, array in merged.arrays.items() if (line := state_lib.defect(name, array))]:
+        raise UserError(
+            f"{source} are no values that a network computes with, in {len(broken)} of {len(merged.arrays)} arrays; "
+            "has their training diverged, or is the file damaged?\n" + listed(broken)
         )
     return merged
 
@@ -131,7 +145,7 @@ class Weights:
 
     merged: Merged
     shapes: dict  # {"params", "batch_stats"}, nested, of the network
-    origin: dict | None  # of a file's weights: `names.Translation.origin`
+    sources: list["Source"]  # where from, without their arrays
     num_classes: int
 
 
@@ -168,7 +182,38 @@ def read(
     networks = expects.split(",") if expects else [""] * len(parts)
     if not len(parts) == len(paths) == len(networks):
         raise UserError(f"init_from.path={path}: expected {len(parts)} paths, for {into}, with commas between them")
-    sources = [_read_source(*given, layout, config, mesh) for given in zip(paths, networks, strict=True)]
+    sources = [read_source(*given, layout, config, mesh) for given in zip(paths, networks, strict=True)]
+    return fit(sources, config, parts=parts, num_classes=num_classes, new_head=new_head, skip=skip, method=method)
+
+
+@dataclasses.dataclass
+class Source:
+    """Weights by our names, before they have found their places."""
+
+    path: str
+    layout: str  # "" of a run
+    arrays: dict[str, np.ndarray]
+    origin: dict | None  # of a file's weights: `names.Translation.origin`
+    problems: list[str]
+    num_classes: int | None  # None: there is no classifier
+    classes: tuple[str, ...] | None = None  # their names; None: not known
+    headless: bool = False  # whether no classifier was trained
+    version: str = ""  # of the layout's code, and what says so: `provenance.version`
+    signs: str = ""
+
+
+def fit(
+    sources: Sequence[Source],
+    config: ConfigDict,
+    *,
+    parts: Sequence[str] = ("",),
+    num_classes: int | None = None,
+    new_head: bool = False,
+    skip: Sequence[str] = (),
+    method: str = "",
+) -> Weights:
+    """Sources that have been read as the weights of a config's network; see `read`. Takes the sources' arrays."""
+    path, layout = ",".join(source.path for source in sources), sources[0].layout
     num_classes = num_classes or sources[0].num_classes
     if num_classes is None:
         raise UserError(f"{path}: has no classifier ({', '.join(models.HEADS)}), so the number of classes is unknown")
@@ -197,31 +242,37 @@ def read(
         problems=[problem for source in sources for problem in source.problems],
         source=f"the weights in {path}",
         their_name=lambda name: (names.their_name(layout or "jax_video", _without(name, parts)) or (name,))[0],
+        network=(config.teacher if config.get("teacher") and "teacher" in parts else config.model).name,
     )
     merged.fresh += [name for name in leaves if name not in target]
-    return Weights(merged, shapes, sources[0].origin, num_classes)
+    return Weights(merged, shapes, list(sources), num_classes)
 
 
-@dataclasses.dataclass
-class _Source:
-    """Weights by our names, before they have found their places."""
+def read_source(path: str | pathlib.Path, expected: str, layout: str, config: ConfigDict, mesh: Mesh) -> Source:
+    """The weights in a run's folder, which must be of the network `expected` if that is not empty, or in a file.
 
-    arrays: dict[str, np.ndarray]
-    origin: dict | None
-    problems: list[str]
-    num_classes: int | None  # None: there is no classifier
-    headless: bool = False  # whether no classifier was trained
-
-
-def _read_source(path: str | pathlib.Path, expected: str, layout: str, config: ConfigDict, mesh: Mesh) -> _Source:
+    Raises:
+      UserError: as of `read`.
+    """
     path = pathlib.Path(path)
     if not path.exists():
         raise UserError(f"{path}: there is no such weight file or run's folder")
     if not path.is_dir():
         if not layout:
             raise UserError(f"{path}: a weight file needs a layout: one of {', '.join(names.LAYOUTS)}")
-        found = names.to_ours(layout, files.read(path))
-        return _Source(found.arrays, found.origin, found.problems, _num_classes(found.arrays))
+        file = files.read_file(path)
+        version, signs = provenance.version(layout, file)
+        found = names.to_ours(layout, file.weights)
+        return Source(
+            str(path),
+            layout,
+            found.arrays,
+            found.origin,
+            found.problems,
+            _num_classes(found.arrays),
+            version=version,
+            signs=signs,
+        )
     if layout:
         raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
     _, network, meta = checkpoint.read_network(path, mesh)
@@ -233,21 +284,26 @@ def _read_source(path: str | pathlib.Path, expected: str, layout: str, config: C
         arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] not in models.HEADS}
     if not config.get("teacher"):
         _print_differences(path, meta["config"], config)
-    return _Source(arrays, None, [], len(meta["classes"]), transferred)
+    # A conversion that was given no names has numbered the classes.
+    named = meta.get("manifest") or meta["classes"] != [str(index) for index in range(len(meta["classes"]))]
+    classes = tuple(meta["classes"]) if named else None
+    return Source(str(path), "", arrays, None, [], len(meta["classes"]), classes, transferred)
 
 
 def initial_state(
-    config: ConfigDict, num_classes: int, mesh: Mesh, create: Callable[[], state_lib.TrainState]
+    config: ConfigDict, classes: Sequence[str], mesh: Mesh, create: Callable[[], state_lib.TrainState]
 ) -> state_lib.TrainState:
     """The state that a run begins with, with the weights that section `init_from` of its config names.
 
     Prints a table of what was loaded, inflated, left fresh and skipped.
 
     Args:
+      classes: names of the run's classes.
       create: makes the state with random values.
 
     Raises:
-      UserError: the weights cannot be read, do not fit, or are of a network that computes otherwise.
+      UserError: the weights cannot be read, do not fit, are of a network that computes otherwise, or have a classifier
+        that may be of other classes.
     """
     options = config.init_from
     if not options.path:
@@ -259,19 +315,54 @@ def initial_state(
         options.layout,
         config,
         mesh,
-        num_classes=num_classes,
+        num_classes=len(classes),
         into=options.into,
         expects=options.expects,
         new_head=options.new_head,
         skip=options.skip,
         method=options.inflate,
     )
+    _check_classifier(options, weights, tuple(classes))
     if jax.process_index() == 0:
         print(f"Weights from {options.path}:\n{weights.merged.table()}", file=sys.stderr)
-        usual = names.layout(options.layout).normalize if options.layout else None
-        if usual and usual != config.normalize.to_dict():
-            print(f"  These weights have seen RGB of {usual}; normalize in the config is another.", file=sys.stderr)
+        if options.layout:
+            _print_normalization(weights.sources[0], state_lib.Normalization(**config.normalize))
     return fill(weights, create)
+
+
+def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str, ...]) -> None:
+    """Raises UserError where a classifier was loaded that may be of other classes, and the user has not said so."""
+    keeps = options.get("keep_head", False)
+    if keeps and options.new_head:
+        raise UserError("init_from.keep_head and init_from.new_head are both True: choose one")
+    if keeps or not any(name.split("/")[-2] in models.HEADS for name in weights.merged.loaded):
+        return
+    for source in weights.sources:
+        if source.headless or source.classes == classes:
+            continue
+        if source.classes is None:
+            what = "does not name the classes of its classifier"
+        elif sorted(source.classes) == sorted(classes):
+            what = "has the classes of this run in another order"
+        else:
+            unknown = [name for name in source.classes if name not in classes]
+            what = f"has a classifier of other classes, {', '.join(map(repr, unknown[:3]))} among them"
+        raise UserError(
+            f"{source.path} {what}; those of this run are {', '.join(map(repr, classes[:3]))}, …. Say which it is: "
+            "--config.init_from.new_head=True starts a classifier afresh, --config.init_from.keep_head=True keeps this "
+            "one, class for class in its order"
+        )
+
+
+def _print_normalization(source: Source, given: state_lib.Normalization) -> None:
+    """Says so where weights have seen RGB that was normalised otherwise than in this run."""
+    found = names.layout(source.layout)
+    usual = {source.version: found.versions[source.version]} if source.version else found.versions
+    usual = usual or {"": found.normalize}
+    if found.normalize is None or given in [state_lib.Normalization(**values) for values in usual.values()]:
+        return
+    seen = " or, by the version of the code, ".join(map(str, usual.values()))
+    print(f"  These weights have seen RGB of {seen}; normalize in the config is another.", file=sys.stderr)
 
 
 def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_lib.TrainState:

@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from jax_video import state as state_lib
-from jax_video.errors import UserError
+from jax_video.errors import UserError, listed
 
 # Axes: O and I are channels out and in, t h w time and space, v views; 1 is an axis of one that the other side lacks.
 CONV_3D = {"weight": ("kernel", "OIthw", "thwIO"), "alpha": ("alpha", "vO", "vO")}  # alpha: of CoST(a)
@@ -72,6 +72,8 @@ I3D = {
     "{block}.{branch}.bn": ("{block}/{branch}/bn", BATCH_NORM),
 }
 IMAGENET = state_lib.IMAGENET._asdict()
+KINETICS = {"mean": (110.7975, 103.3005, 96.2625), "deviation": (70.584, 69.1815, 69.7935)}
+ACTIVITYNET = {"mean": (114.7748, 107.7354, 99.475), "deviation": (1.0, 1.0, 1.0)}
 # Before torch 0.4 a dense layer's modules were called norm.1 and so on.
 _OLD_DENSE_LAYER = (r"(denselayer\d+)\.(conv|norm)\.(\d)", r"\1.\2\3")
 
@@ -86,6 +88,9 @@ class Layout:
       keywords: {pattern of our networks' names: keywords with which they compute the same function}.
       normalize: what their networks expect of RGB in 0 to 255, section `normalize` of a config; None: not known.
       renamed: (pattern, replacement): names of older files as they are called now.
+      versions: {version of their code: its `normalize`}, where that has changed; the last is `normalize`.
+      clip, test: how their own test sees a video, what is known of it, of the sections `clip` and `test` of a config.
+      rate: frames a second of the videos that they have seen, where that is one.
     """
 
     source: str
@@ -93,6 +98,10 @@ class Layout:
     keywords: dict[str, dict]
     normalize: dict | None
     renamed: tuple = ()
+    versions: dict[str, dict] = dataclasses.field(default_factory=dict)
+    clip: dict = dataclasses.field(default_factory=dict)
+    test: dict = dataclasses.field(default_factory=dict)
+    rate: int | None = None
 
 
 LAYOUTS = {
@@ -102,13 +111,18 @@ LAYOUTS = {
         {r"resne(t|xt)\d+|appearance_stream": {"stride_on": "3x3"}, r"densenet\d+": {}},
         IMAGENET,
         (_OLD_DENSE_LAYER,),
+        clip={"short_side": 256, "size": 224},
+        test={"crop": "center"},
     ),
     "3d-resnets": Layout(
         "3D-ResNets-PyTorch (Hara et al.): 3D ResNet, ResNeXt and DenseNet",
         _resnet(CONV_3D) | _densenet(CONV_3D, 1),
-        {r"resne(t|xt)3d\d+": {"stem": "hara", "preactivation": False}, r"densenet3d\d+": {"stem": "hara"}},
-        {"mean": (110.7975, 103.3005, 96.2625), "deviation": (70.584, 69.1815, 69.7935)},
+        {r"(resne(t|xt)3d|densenet3d)\d+": {"stem": "hara"}},
+        KINETICS,
         (_OLD_DENSE_LAYER, (r"features\.(conv|norm)0", r"features.\g<1>1")),
+        versions={"2018": ACTIVITYNET, "2020": KINETICS},
+        clip={"frames": 16, "stride": 1, "short_side": 112, "size": 112},
+        test={"clips": "nonoverlap", "crop": "center", "flip": False, "average": "probability"},
     ),
     "cost": Layout(
         "CoST's authors' PyTorch code: C2D, C3D and CoST",
@@ -122,12 +136,17 @@ LAYOUTS = {
             }
         },
         IMAGENET,
+        clip={"frames": 8, "stride": 8, "short_side": 256, "size": 224},
+        test={"clips": "uniform", "number": 10, "crop": "three", "flip": False, "average": "probability"},
     ),
     "i3d": Layout(
         "pytorch-i3d: Inception3D (its epsilon and padding are ours)",
         I3D,
         {r"inception3d": {}},
         {"mean": (127.5,) * 3, "deviation": (127.5,) * 3},
+        clip={"frames": 64, "stride": 1, "short_side": 256, "size": 224},
+        test={"crop": "center"},
+        rate=25,
     ),
     "jax_video": Layout("this library: any of its networks, arrays as they are", {}, {r".*": {}}, None),
 }
@@ -218,8 +237,8 @@ def to_theirs(name: str, arrays: dict[str, np.ndarray], *, origin: dict | None, 
             weights[counter] = np.array(origin["counters"].get(counter, 0) + steps, np.int64)
     if problems:
         raise UserError(
-            f"layout {name} ({layout(name).source}) has no place for {len(problems)} arrays of this network:\n  "
-            + "\n  ".join(problems)
+            f"layout {name} ({layout(name).source}) has no place for {len(problems)} arrays of this network:\n"
+            + listed(problems)
         )
     return {origin["renamed"].get(theirs, theirs): array for theirs, array in weights.items()}
 

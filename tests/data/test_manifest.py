@@ -1,7 +1,10 @@
 import dataclasses
 import json
 import os
+import pickle
+import re
 
+import numpy as np
 import pytest
 
 from jax_video.data.manifest import MISSING, Manifest, Packed, Video
@@ -110,6 +113,40 @@ def test_the_hash_is_of_the_content_but_not_of_the_place(manifest):
         ),
     ]
     assert len({manifest.hash, *(other.hash for other in others)}) == len(others) + 1
+
+
+WRONG_LABELS = [-1, 2, 400, True, 1.0, float("nan"), "run", np.int64(1), (0,)]
+
+
+@pytest.mark.parametrize("label", WRONG_LABELS)
+@pytest.mark.parametrize("error", [None, MISSING])
+def test_a_label_that_is_of_no_class_is_refused_however_the_set_is_made(label, error, manifest):
+    wrong = dataclasses.replace(VIDEOS[1], label=label, error=error)
+    videos = (*VIDEOS[2:], wrong, *VIDEOS[:1])
+    expected = re.escape(f"the label of {wrong.path} of 'people' is {label!r}: expected a number from 0 to 1")
+    with pytest.raises(UserError, match=expected):
+        Manifest("people", ("run", "jump"), "/videos", videos)
+    with pytest.raises(UserError, match=expected):
+        dataclasses.replace(manifest, videos=videos)
+
+
+def test_classes_that_are_too_few_are_refused(manifest):
+    with pytest.raises(UserError, match="the label of jump/c.mp4 of 'people' is 1: expected a number from 0 to 0"):
+        dataclasses.replace(manifest, classes=("run",))
+    with pytest.raises(UserError, match="the label of run/a 1.mp4 of 'people' is 0: expected None, without classes"):
+        dataclasses.replace(manifest, classes=())
+
+
+def test_splits_may_need_labels(manifest):
+    manifest.check_labels("val", "test")
+    with pytest.raises(UserError, match="1 of the 7 videos of 'people' have no label, loose.mp4 first"):
+        manifest.check_labels("train")
+
+
+def test_a_worker_does_not_look_at_labels_again(manifest, monkeypatch):
+    data = pickle.dumps(manifest)
+    monkeypatch.setattr(Manifest, "check_labels", None)
+    assert pickle.loads(data) == manifest
 
 
 def test_select_gives_the_readable_videos_of_a_split_and_their_indices(manifest):

@@ -1,6 +1,10 @@
 import codecs
 import collections
+import contextlib
+import errno
+import os
 import pathlib
+import socket
 import unicodedata
 
 import hypothesis
@@ -213,17 +217,113 @@ def test_folders_without_videos_say_what_was_looked_for(tmp_path):
         sources.folder(tmp_path / "split", group="(.)", test_groups=("1",))
 
 
-def test_a_folder_that_cannot_be_read_is_noted(tmp_path, monkeypatch):
-    touch(tmp_path, "a/1.mp4", "locked/2.mp4")
-    scandir = sources.os.scandir
+class Entry:
+    """One of a folder that raises when it is looked at, as on a disk or a network's file system that is at fault."""
 
-    def guarded(path):
-        if str(path).endswith("locked"):
-            raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
+    def __init__(self, entry: os.DirEntry, number: int):
+        self._entry, self.name, self.path = entry, entry.name, entry.path
+        self._error = OSError(number, os.strerror(number), entry.path)
 
-    monkeypatch.setattr(sources.os, "scandir", guarded)
-    assert sources.find_videos(tmp_path) == (["a/1.mp4"], {"unreadable folder": 1})
+    def is_dir(self):
+        raise self._error
+
+    is_file = stat = is_dir
+
+
+@pytest.fixture
+def at_fault(monkeypatch):
+    """A function that makes names raise: entries when they are looked at, folders when they are listed."""
+    entries, folders, scandir = {}, {}, os.scandir
+
+    @contextlib.contextmanager
+    def listing(path):
+        if (name := os.path.basename(path)) in folders:
+            raise OSError(folders[name], os.strerror(folders[name]), path)
+        with scandir(path) as found:
+            yield (Entry(entry, entries[entry.name]) if entry.name in entries else entry for entry in found)
+
+    monkeypatch.setattr(sources.os, "scandir", listing)
+    return lambda *, entry=None, folder=None, number: (folders if folder else entries).update({entry or folder: number})
+
+
+def make_bad(path: pathlib.Path, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as server:  # its path must be short
+            server.bind(path.name)
+    else:
+        path.symlink_to({"circle": path.name, "nothing": "gone.mp4"}[kind])
+
+
+BAD = {
+    "circle": "not a file: a symbolic link that leads in a circle",
+    "nothing": "not a file: a symbolic link to nothing",
+    "pipe": "not a file: a pipe, a socket or a device",
+    "socket": "not a file: a pipe, a socket or a device",
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("name", ["bad.mp4", "bad"])
+def test_one_bad_entry_is_one_fault_and_the_rest_stays(tmp_path, kind, name):
+    root = touch(tmp_path, *(f"{label}/{i}.mp4" for label in "ab" for i in range(1, 5)), "a/pictures/1.jpg")
+    make_bad(root / "a" / name, kind)
+    make_bad(root / "a" / "pictures" / "2.jpg", kind)
+    make_bad(root / name, kind)
+    listing = sources.folder(root)
+    assert listing.classes == ("a", "b")
+    errors = {video.path: video.error for video in listing.videos}
+    assert all(errors[f"{label}/{i}.mp4"] is None for label in "ab" for i in range(1, 5))
+    if name == "bad.mp4":
+        assert errors["a/bad.mp4"] == BAD[kind]
+    else:
+        assert "a/bad" not in errors and any("not a file 2" in note for note in listing.notes), listing.notes
+    assert sources.fault(root / "a" / name) == (MISSING if kind == "nothing" else BAD[kind])
+    assert sources.fault(root / "a") is sources.fault(root / "a" / "1.mp4") is None
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ELOOP, errno.ETIMEDOUT])
+def test_an_entry_that_cannot_be_looked_at_is_one_fault(tmp_path, number, at_fault):
+    root = touch(tmp_path, *(f"{label}/{i}.mp4" for label in "ab" for i in range(1, 5)), "a/notes.txt")
+    at_fault(entry="2.mp4", number=number)
+    at_fault(entry="notes.txt", number=number)
+    listing = sources.folder(root)
+    reason = BAD["circle"] if number == errno.ELOOP else f"cannot be read ({os.strerror(number)})"
+    assert {video.path: video.error for video in listing.videos} == {
+        f"{label}/{i}.mp4": reason if i == 2 else None for label in "ab" for i in range(1, 5)
+    }
+    assert "1 files" in listing.notes[0]
+
+    unlabelled = sources.unlabelled(root)
+    assert sorted(video.path for video in unlabelled.videos if video.error == reason) == ["a/2.mp4", "b/2.mp4"]
+    listed = sources.listed(root, train_list=write(tmp_path / "list.txt", "a/1.mp4 0\na/2.mp4 0\nb/9.mp4 1\n"))
+    assert [video.error for video in listed.videos] == [None, reason, MISSING]
+    assert any("in no list: 6 of" in note for note in listed.notes)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ETIMEDOUT])
+@pytest.mark.parametrize("what", ["entry", "folder"])
+@pytest.mark.parametrize("source", [sources.folder, sources.unlabelled, sources.find_videos])
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, number, what, source, at_fault):
+    """What may be a folder too: with it a whole class would go."""
+    root = touch(tmp_path, *(f"{label}/{i}.mp4" for label in "ab" for i in range(1, 5)), "b/deep/9.mp4")
+    for name in ("b", "deep"):
+        at_fault(**{what: name}, number=number)
+        with pytest.raises(UserError, match=rf"cannot list the folder .*/{name} \({os.strerror(number)}\).*again"):
+            source(root)
+        at_fault(**{what: name}, number=0)
+        os.rename(root / name, root / "other") if name == "b" else None
+    at_fault(folder=tmp_path.name, number=number)
+    with pytest.raises(UserError, match="cannot list the folder"):
+        source(root)
+
+
+def test_what_goes_while_it_is_listed_is_counted(tmp_path, at_fault):
+    root = touch(tmp_path, "a/1.mp4", "b/2.mp4", "lost+found/3.mp4")
+    at_fault(folder="b", number=errno.ENOENT)
+    at_fault(folder="lost+found", number=errno.EACCES)  # a disk's own
+    assert sources.find_videos(root) == (["a/1.mp4"], {"removed meanwhile": 1}, {})
 
 
 def write(path: pathlib.Path, text: str | bytes) -> pathlib.Path:

@@ -289,7 +289,7 @@ def test_networks_that_a_layout_does_not_have():
         f"3d-resnets (3D-ResNets-PyTorch (Hara et al.): 3D ResNet, ResNeXt and DenseNet) has no place for {len(stc)}"
         in message
     )
-    assert all(name in message for name in stc) and len(message.splitlines()) == 1 + len(stc)
+    assert all(name in message for name in stc[:10]) and message.splitlines()[11:] == [f"  and {len(stc) - 10} more"]
     # A kernel over time is none of a 2D network's.
     arrays = {name: array for name, array in arrays.items() if name not in stc}
     with pytest.raises(UserError, match=r"no place for (\d+) arrays of this network:\n  params/conv1/kernel 7×7×7×3×4"):

@@ -1,0 +1,453 @@
+"""One writer to a folder: a run's --workdir, or prepare's --out, is held by one process at a time.
+
+A folder in use has a file in_use.json, which says who writes there; the time of the file, which is renewed every
+`BEAT` seconds, is the holder's sign of life. A second start is refused before it touches a file. It takes over
+
+  * on one machine, at once, where the holder's process is gone: ended, killed, or from before a restart;
+  * from another machine, or where it cannot be told, where the last sign of life is older than `LIMIT` seconds;
+  * at once, where it is the same SLURM job, requeued; and whatever the holder is, where it is told to (`takeover`).
+
+A holder that was taken over, because it had been suspended for example, finds its folder lost before it writes again.
+
+On a disk exactly one of several starts at the same moment wins. An object store promises nothing of the kind, nor does
+a network's file system where a folder is taken over: there a start writes, waits `SETTLE` seconds and reads back what
+it wrote, and the last one wins.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import errno
+import json
+import os
+import pathlib
+import shlex
+import socket
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from jax_video.data import remote
+from jax_video.errors import UserError
+
+NAME = "in_use.json"
+BEAT = 20.0  # seconds between two signs of life
+LIMIT = 300.0  # seconds without one, after which a holder that cannot be looked at counts as gone
+SETTLE = 2.0  # seconds between writing and reading back
+
+
+class InUse(UserError):
+    """A folder that another process writes into; the message says which, and what to do."""
+
+
+class Lost(UserError):
+    """A folder that was taken over by another process while this one wrote into it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """What in_use.json says of the process that writes into a folder."""
+
+    token: str  # of this one hold
+    host: str
+    machine: str  # the kernel's boot: processes are known by their numbers within one, and
+    namespace: str  # within a container
+    pid: int
+    started: int  # when the process began, in ticks since the boot; 0: not known. Tells a number that is used again
+    since: str
+    job: str  # of SLURM or another scheduler; empty: none
+    restart: int  # how often the job was requeued
+    command: str
+    heartbeat: float  # seconds since 1970 by the holder's clock, for stores that keep no time of a file
+    locked: bool = False  # whether the system locks the file as long as the process lives
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Holder | None":
+        """None where it is torn, or of another version."""
+        try:
+            values = json.loads(data)
+            holder = cls(**values)
+        except (ValueError, TypeError):
+            return None
+        kinds = (type(getattr(holder, field.name)) is field.type for field in dataclasses.fields(cls))
+        return holder if all(kinds) and holder.pid > 0 else None
+
+    def write(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self), indent=1).encode()
+
+    def __str__(self) -> str:
+        job = f", job {self.job}" if self.job else ""
+        return f"process {self.pid} on {self.host}{job}, since {self.since} ({self.command})"
+
+
+def this_process() -> Holder:
+    """This process, as it enters itself."""
+    job = next((os.environ[name] for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID") if os.environ.get(name)), "")
+    restart = os.environ.get("SLURM_RESTART_COUNT", "0")
+    _, started = _process(os.getpid())
+    return Holder(
+        token=uuid.uuid4().hex,
+        host=socket.gethostname(),
+        machine=_boot(),
+        namespace=_namespace(),
+        pid=os.getpid(),
+        started=started,
+        since=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+        job=job,
+        restart=int(restart) if restart.isdecimal() else 0,
+        command=shlex.join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:]])[:200],
+        heartbeat=time.time(),
+    )
+
+
+_held: dict[str, "_Lock"] = {}  # by folder: what this process holds
+
+
+@contextlib.contextmanager
+def hold(
+    folder: str | os.PathLike, *, takeover: bool = False, lost: Callable[[Lost], None] | None = None
+) -> Iterator[None]:
+    """Holds a folder, which is made where there is none and goes again if it stays empty.
+
+    What holds a folder may call what holds it too. Where the folder cannot be written nothing is held: there is nothing
+    to protect, and whoever writes will be told.
+
+    Args:
+      takeover: takes the folder whoever holds it.
+      lost: called, in any thread, when the folder was lost; it should end the process. By default `check` raises.
+
+    Raises:
+      InUse: another process, or another thread of this one, holds it. No file was touched.
+    """
+    key = _key(folder)
+    if key in _held and _held[key].is_ours():
+        yield
+        return
+    lock = _Lock(remote.path(folder), lost)
+    if not lock.take(takeover):
+        yield
+        return
+    _held[key] = lock
+    try:
+        yield
+    finally:
+        if lock.is_ours():  # not in a process that was forked from this one
+            del _held[key]
+            lock.release()
+
+
+def check(folder: str | os.PathLike) -> None:
+    """Before a write: raises Lost if this process has held the folder and another one has taken it over."""
+    lock = _held.get(_key(folder))
+    if lock is not None and lock.holder.pid == os.getpid():
+        lock.check()
+
+
+def _key(folder: str | os.PathLike) -> str:
+    return os.fspath(folder) if remote.is_remote(folder) else os.path.realpath(folder)
+
+
+def end_process(error: Lost) -> None:
+    """For `lost`: ends the process with the message, from any thread of it, as a kill does."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+class _Found(NamedTuple):
+    holder: Holder | None  # None: it cannot be read
+    time: float  # of the last sign of life
+
+
+class _Lock:
+    """A folder's in_use.json, written by this process or to be."""
+
+    def __init__(self, folder: remote.Path, lost: Callable[[Lost], None] | None):
+        self.holder = this_process()
+        self._folder, self._path = folder, folder / NAME
+        self._is_remote = remote.is_remote(folder)
+        self._thread = threading.get_ident()
+        self._ended, self._lost, self._losing = threading.Event(), lost, threading.Lock()
+        self._renewing = threading.Lock()  # while it is written it cannot be read
+        self._made = []  # folders that were not there before, the innermost first
+        self._file = None  # open, and locked by the system, until it is released; not in a store
+
+    def is_ours(self) -> bool:
+        """Whether this very process and thread has it."""
+        return self.holder.pid == os.getpid() and self._thread == threading.get_ident()
+
+    def take(self, takeover: bool) -> bool:
+        """Takes the folder; False where it cannot be written. Raises InUse."""
+        if not self._make_folder():
+            return False
+        with remote.reaching(self._path), _one_at_a_time(self._folder, self._is_remote) as alone:
+            attempts = (self._write(takeover) for _ in range(10))
+            before = next((found for found in attempts if found is not False), False)
+        if before is None:
+            return False
+        if before is False:
+            raise UserError(f"cannot write {self._path}, nor read it: remove it if nothing runs in {self._folder}")
+        doubtful = before is not True and (not alone or self._cannot_be_seen(before.holder) or takeover)
+        if self._is_remote or doubtful:
+            time.sleep(SETTLE)
+            found = self._read()
+            if found is None or found.holder is None or found.holder.token != self.holder.token:
+                raise InUse(self._refusal(found or _Found(None, time.time())))
+        threading.Thread(target=self._beat, name=f"holds {self._path}", daemon=True).start()
+        return True
+
+    def _make_folder(self) -> bool:
+        if self._is_remote:
+            return True
+        try:
+            self._made = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return False
+        return True
+
+    def _write(self, takeover: bool) -> "_Found | bool | None":
+        """Writes the file; returns what was there before, or True where nothing was.
+
+        False: another one has ended, or has begun, just now, so look again. None: the folder cannot be written.
+        """
+        found = self._read()
+        if found is not None:
+            if not takeover and not self._is_gone(found):
+                raise InUse(self._refusal(found))
+            if takeover or self._cannot_be_seen(found.holder):
+                print(f"Taking over {self._folder} from {found.holder or 'one unknown'}.", file=sys.stderr)
+        if self._is_remote:
+            self._path.write_bytes(self.holder.write())
+            return found or True
+        try:
+            if found is not None:
+                self._path.unlink(missing_ok=True)
+            self._file = open(self._path, "xb", buffering=0)
+            self.holder = dataclasses.replace(self.holder, locked=_lock_open(self._file.fileno()))
+            data = self.holder.write()
+            while data:  # of a full disk the first write tells no more than that it was a part
+                data = data[self._file.write(data) :]
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if self._file is not None:
+                self._file.close()
+                self._path.unlink(missing_ok=True)
+            elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and not os.access(self._folder, os.W_OK):
+                return None
+            raise UserError(f"cannot write to {self._folder} ({error.strerror})") from error
+        return found or True
+
+    def _read(self) -> _Found | None:
+        """None where there is no such file."""
+        try:
+            data = self._path.read_bytes()
+            modified = self._path.stat().mtime if self._is_remote else self._path.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        holder = Holder.parse(data)
+        return _Found(holder, modified or (holder.heartbeat if holder else 0.0))
+
+    def _cannot_be_seen(self, holder: Holder | None) -> bool:
+        """Whether it is a process of another machine, or container."""
+        own = self.holder
+        return holder is None or (holder.machine, holder.namespace) != (own.machine, own.namespace)
+
+    def _is_gone(self, found: _Found) -> bool:
+        own, holder = self.holder, found.holder
+        if not self._cannot_be_seen(holder):
+            return not _is_alive(holder.pid, holder.started)
+        if holder is not None and holder.locked and holder.machine == own.machine:  # of another container
+            return _can_lock(self._path)
+        if holder is not None and holder.job and holder.job == own.job and holder.restart < own.restart:
+            return True
+        # Of another boot of this machine, not of a second one of the same name, which would have renewed it since.
+        restarted = holder is None or (holder.host == own.host and holder.machine != own.machine)
+        if restarted and not self._is_remote and found.time < _booted():
+            return True
+        return self._age(found) > LIMIT
+
+    def _age(self, found: _Found) -> float:
+        """Seconds since the last sign of life, both times by the clock of whoever keeps the files."""
+        try:
+            if not self._is_remote:
+                with tempfile.TemporaryFile(dir=self._folder) as probe:
+                    return os.fstat(probe.fileno()).st_mtime - found.time
+            probe = self._folder / f".{NAME}.{self.holder.token}"
+            probe.write_bytes(b"now")
+            now = probe.stat().mtime
+            probe.unlink()
+            return (now or time.time()) - found.time
+        except OSError:
+            return time.time() - found.time
+
+    def _refusal(self, found: _Found) -> str:
+        said = f"{self._folder} is in use by {found.holder or f'one that its {NAME} does not tell yet'}: "
+        if not self._cannot_be_seen(found.holder):
+            advice = f"wait until it has ended, or end it (kill {found.holder.pid})"
+        else:
+            age = max(0.0, self._age(found))
+            advice = (
+                f"its last sign of life is {age:.0f} s old. Wait until it has ended; if it is gone already, the same "
+                f"command goes on {LIMIT / 60:.0f} minutes after that sign, or at once with --takeover"
+            )
+        return f"{said}{advice}. Or name another folder: two would destroy each other's files. Nothing was touched."
+
+    def _beat(self) -> None:
+        """Renews the sign of life, until the folder is released or lost."""
+        while not self._ended.wait(BEAT):
+            with contextlib.suppress(Exception), self._renewing:  # a disk or network may be away for a while
+                if self._taken() is not None:
+                    break
+                self._renew()
+        if not self._ended.is_set() and self._lost is not None:
+            self.check()
+
+    def _renew(self) -> None:
+        if not self._is_remote:
+            before = self._path.stat().st_mtime_ns
+            os.utime(self._path)
+            if self._path.stat().st_mtime_ns != before:
+                return  # Some file systems that are mounted from elsewhere keep the time as it was.
+        self._path.write_bytes(dataclasses.replace(self.holder, heartbeat=time.time()).write())
+
+    def _taken(self) -> str | None:
+        """Who has taken the folder; None where this process still has it, or it cannot be told."""
+        try:
+            found = self._read()
+        except OSError:
+            return None
+        if found is None:
+            return f"one that has ended again, or its {NAME} was removed"
+        if found.holder is not None and found.holder.token == self.holder.token:
+            return None
+        return str(found.holder or "one that cannot be read")
+
+    def check(self) -> None:
+        """Raises Lost, or calls `lost`, where another one has the folder."""
+        with self._renewing:
+            taken = self._taken()
+        if taken is None or self._ended.is_set():
+            return
+        error = Lost(
+            f"{self._folder} was taken over from this process by {taken}. Nothing more is written into it; what was "
+            "saved before is there, and the same command goes on from it when the other one has ended."
+        )
+        if self._lost is not None:
+            with self._losing:  # which says it once
+                self._lost(error)
+        raise error
+
+    def release(self) -> None:
+        """Removes the file, if it is still ours, and folders that were made for nothing."""
+        self._ended.set()
+        with contextlib.suppress(OSError, UserError), _one_at_a_time(self._folder, self._is_remote):
+            if self._taken() is None:
+                self._path.unlink()
+        if self._file is not None:
+            self._file.close()
+        with contextlib.suppress(OSError):
+            for folder in self._made:
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: remote.Path, is_remote: bool) -> Iterator[bool]:
+    """Lets one process of a machine in at a time; yields whether it could.
+
+    It is the system's lock of the open folder, which no kill leaves behind.
+    """
+    descriptor = None
+    try:
+        if not is_remote:
+            import fcntl  # There is none on Windows.
+
+            descriptor = os.open(folder, os.O_RDONLY)
+        alone = descriptor is not None and _lock_soon(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        alone = False
+    try:
+        yield alone
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock_soon(flock: Callable[[int, int], None], descriptor: int, operation: int) -> bool:
+    """Tries for some seconds: others need it for a moment, but one may be suspended just then."""
+    for _ in range(100):
+        try:
+            flock(descriptor, operation)
+            return True
+        except BlockingIOError:
+            time.sleep(0.05)
+    return False
+
+
+def _lock_open(descriptor: int) -> bool:
+    """Has the system lock an open file until the process ends, however it does; returns whether it can."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _can_lock(path: pathlib.Path) -> bool:
+    """Whether no process of this machine, in whichever container, has a file locked."""
+    try:
+        with open(path, "rb") as file:
+            return _lock_open(file.fileno())
+    except OSError:
+        return False
+
+
+def _is_alive(pid: int, started: int) -> bool:
+    """Whether a process of this machine is there, and the one that began then."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # another user's
+    state, began = _process(pid)
+    return state not in ("Z", "X") and (not began or not started or began == started)
+
+
+def _process(pid: int) -> tuple[str, int]:
+    """State of a process, and when it began, in ticks since the boot; "" and 0 where the system does not say."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return fields[0], int(fields[19])
+    except (OSError, IndexError, ValueError):
+        return "", 0
+
+
+def _boot() -> str:
+    """What tells this machine, since its last start, from any other; its name where the system does not say."""
+    try:
+        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _booted() -> float:
+    """When this machine was started; 0 where the system does not say."""
+    try:
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    except (AttributeError, OSError):
+        return 0.0
+
+
+def _namespace() -> str:
+    """Within which processes' numbers are unique: a container's; on Windows none can be looked at."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return "" if os.name == "posix" else uuid.uuid4().hex

@@ -1,0 +1,106 @@
+"""What a weight file tells of the code that it is from: the version of it, and how its network is built."""
+
+import re
+
+import numpy as np
+
+from jax_video.errors import UserError
+from jax_video.weights import names
+from jax_video.weights.files import WeightFile
+
+_OLD_NAMES = r"features\.(conv|norm)0\.|\.denselayer\d+\.(conv|norm)\.\d\."  # of 3D-ResNets-PyTorch's first DenseNets
+_NEW_NAMES = r"features\.(conv|norm)1\."
+
+
+def version(layout: str, file: WeightFile) -> tuple[str, str]:
+    """Which version of a layout's code has saved a file, and what says so.
+
+    Before 2018-11 3D-ResNets-PyTorch saved a network inside DataParallel, with a PyTorch that did not count the batches
+    of BatchNorm, and its DenseNet was torchvision's; since then the network itself, with counters, and beside the
+    optimizer a scheduler. What loads an older file into a newer PyTorch and saves it again adds counters that are zero.
+
+    Returns:
+      (one of the layout's versions, what says so), or ("", what there is to go by) where the file does not tell.
+    """
+    if not names.layout(layout).versions:
+        return "", ""
+    counters = [array for name, array in file.weights.items() if name.endswith(names.COUNTER)]
+    trained = any(array.any() for name, array in file.weights.items() if name.endswith(".running_mean"))
+    counted = any(map(np.any, counters)) or bool(counters) and not trained
+    old_names = any(re.search(_OLD_NAMES, name) for name in file.weights)
+    new_names = any(re.match(_NEW_NAMES, name) for name in file.weights) and not old_names
+    prefixed, scheduler = "module." in file.prefixes, "scheduler" in file.beside
+    optimizer = "optimizer" in file.beside and not scheduler
+    signs = {
+        'names with "module."': prefixed,
+        'names without "module."': not prefixed,
+        f"{names.COUNTER}": counted,
+        f"{names.COUNTER} of 0 everywhere": bool(counters) and not counted,
+        f"no {names.COUNTER}": not counters,
+        "a scheduler": scheduler,
+        "an optimizer, but no scheduler": optimizer,
+        "features.conv0": old_names,
+        "features.conv1": new_names,
+    }
+    found = ", ".join(sign for sign, there in signs.items() if there)
+    older = not scheduler and not new_names and (old_names or not counters and (prefixed or optimizer))
+    newer = not prefixed and not old_names and (counted or scheduler or new_names)
+    first, *_, last = names.layout(layout).versions
+    return first if older else last if newer else "", found
+
+
+def check_version(layout: str, given: str, found: str, source: str) -> str:
+    """The version that the user gives, else the one that a file tells; "" where there is neither.
+
+    Raises:
+      UserError: the layout has no such version, or the file tells another.
+    """
+    known = names.layout(layout).versions
+    if given and given not in known:
+        expected = f"choose {' or '.join(known)}" if known else f"layout {layout} has only one, leave it out"
+        raise UserError(f"--normalize={given}: {expected}")
+    if given and found and given != found:
+        raise UserError(
+            f"--normalize={given}, but {source} is of {found}, when its code expected other RGB. Leave it out, or "
+            "give the numbers: --config.normalize.mean=(…) --config.normalize.deviation=(…)"
+        )
+    return given or found
+
+
+def keywords(layout: str, network: str, arrays: dict[str, np.ndarray]) -> dict:
+    """Keywords of our network that follow from the arrays of a file, by our names, in a layout where they vary."""
+    if layout == "cost" and (kernel := arrays.get("params/conv1/kernel")) is not None:
+        return {"frames": 32 if kernel.shape[0] == 5 else 8}
+    if layout != "3d-resnets" or not re.match("resne(t|xt)3d", network):
+        return {}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    found = {"shortcut": shortcut(shapes), "preactivation": preactivation(shapes)}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def shortcut(shapes: dict[str, tuple[int, ...]]) -> str | None:
+    """ "B" where units project, "A" where none of several stages does, which has no arrays; None of no ResNet."""
+    if any("/downsample/" in name for name in shapes):
+        return "B"
+    return "A" if any("/layer2/" in name for name in shapes) else None
+
+
+def preactivation(shapes: dict[str, tuple[int, ...]]) -> bool | None:
+    """Whether the first BatchNorm of the units is of their input; None where input and output are of one width."""
+    votes = 0
+    for name, shape in shapes.items():
+        if re.search(r"/layer\d/\d+/conv1/kernel$", name) and len(shape) == 5 and shape[-2] != shape[-1]:
+            norm = shapes.get(name.replace("conv1/kernel", "bn1/scale"))
+            votes += 0 if norm is None else 1 if norm[0] == shape[-2] else -1
+    return votes > 0 if votes else None
+
+
+def clip(layout: str, frames: int, num_classes: int) -> dict:
+    """How the source's own test cuts clips out of a video, what is known of section `clip`.
+
+    CoST's 32 frames are of 64 on Moments in Time, with 339 classes, and of 128 on Kinetics-400.
+    """
+    found = dict(names.layout(layout).clip)
+    if layout == "cost" and frames == 32:
+        found = {**found, "frames": 32, "stride": {339: 2, 400: 4}.get(num_classes)}
+    return {key: value for key, value in found.items() if value is not None}

@@ -1,0 +1,110 @@
+"""What of a run's config follows from weights that others have trained: keywords of the network, RGB, clips and test.
+
+What the user has given stays. It is told by its keys, as in ("clip.frames", "test").
+"""
+
+import inspect
+from collections.abc import Collection
+
+from ml_collections import ConfigDict
+
+from jax_video import models
+from jax_video.data import pipeline
+from jax_video.errors import UserError
+from jax_video.state import IMAGENET, Normalization
+from jax_video.weights import names, provenance
+from jax_video.weights.merge import Source
+
+
+def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> list[str]:
+    """Sets the keywords with which the network computes what the source's does; lines for a report.
+
+    A keyword at the network's default counts as not given, unless its key is in `given`: recipes have them all.
+
+    Raises:
+      UserError: some were given otherwise.
+    """
+    model = config.model
+    if model.name not in models.MODELS:
+        return []  # what builds the network says so
+    fixed = names.keywords(source.layout, model.name)
+    told = provenance.keywords(source.layout, model.name, source.arrays)
+    parameters = inspect.signature(models.MODELS[model.name].func.__init__).parameters
+    wrong = [
+        f"model.{key} is {model[key]!r}, but {whose} has {value!r}"
+        for whose, values in ((f"layout {source.layout}", fixed), (source.path, told))
+        for key, value in values.items()
+        if model.get(key, value) != value
+        and (model[key] != parameters[key].default or _is_given(f"model.{key}", given))
+    ]
+    if wrong:
+        raise UserError(f"{'; '.join(wrong)}. Leave it out of the config, or take the weights of such a network")
+    model.update(fixed | told)
+    return [f"{who} sets {_options(values)}" for who, values in (("the layout", fixed), ("the file", told)) if values]
+
+
+def set_normalization(config: ConfigDict, source: Source, version: str, given: Collection[str]) -> list[str]:
+    """Sets what the weights expect of RGB; a line for a report. Another than ImageNet's counts as given.
+
+    Args:
+      version: of the layout's code, or "" to go by what the file tells.
+
+    Raises:
+      UserError: the layout has had several, and neither the file nor the user says which.
+    """
+    layout, here = names.layout(source.layout), Normalization(**config.normalize)
+    chosen = here != IMAGENET or any(_is_given(f"normalize.{key}", given) for key in config.normalize)
+    found = provenance.check_version(source.layout, version, source.version, source.path)
+    if layout.versions and not found and not chosen:
+        choices = [f"  --normalize={name}: {normalization_text(values)}" for name, values in layout.versions.items()]
+        raise UserError(
+            f"{source.path} does not tell which RGB its network expects; it has {source.signs}. The code has had\n"
+            + "\n".join(choices)
+            + "\nSay which. --check, with `video` in its file, proves it."
+        )
+    usual = layout.versions.get(found, layout.normalize)
+    if chosen or not usual:
+        other = usual and here != Normalization(**usual)
+        note = f", as given; the layout's is {normalization_text(usual)}" if other else ""
+        return [f"RGB is normalised by {normalization_text(config.normalize)}{note}"]
+    config.normalize.update(usual)
+    why = f": code of {found}, by --normalize" if version else f": code of {found}, by {source.signs}" if found else ""
+    return [f"RGB is normalised by {normalization_text(usual)}{why}"]
+
+
+def set_sampling(config: ConfigDict, source: Source, num_classes: int, given: Collection[str]) -> list[str]:
+    """Sets clips and test to those of the source's own test, as far as they are known; lines for a report.
+
+    Raises:
+      UserError: what was given does not fit the rest.
+    """
+    layout, lines = names.layout(source.layout), []
+    clip = provenance.clip(source.layout, config.model.get("frames", 0), num_classes)
+    for section, values in (("clip", clip), ("test", layout.test)):
+        wanted = {key: value for key, value in values.items() if not _is_given(f"{section}.{key}", given)}
+        config[section].update(wanted)
+        kept = {key: config[section][key] for key in values if key not in wanted}
+        told = [
+            f"{_options(options)} {whose}" for options, whose in ((wanted, "as there"), (kept, "as given")) if options
+        ]
+        lines += [f"{section}: {'; '.join(told)}"] if told else []
+    if config.clip.jitter and min(config.clip.jitter) < config.clip.size:  # of training, which may follow
+        config.clip.jitter = ()
+    pipeline.Sampling(**config.clip)
+    if layout.rate:
+        lines.append(f"their videos have {layout.rate} frames a second; others have to be brought to that first")
+    return lines
+
+
+def normalization_text(normalize: ConfigDict | dict) -> str:
+    """Section `normalize` of a config, in words."""
+    mean, deviation = (", ".join(map(str, normalize[key])) for key in ("mean", "deviation"))
+    return f"mean {mean} and deviation {deviation}"
+
+
+def _options(values: dict) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _is_given(key: str, given: Collection[str]) -> bool:
+    return any(key == chosen or key.startswith(f"{chosen}.") for chosen in given)

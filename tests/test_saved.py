@@ -1,0 +1,175 @@
+"""Runs whose config an earlier version has saved can be used and gone on with, as can recipes of that time."""
+
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import json
+import pathlib
+import shutil
+import zlib
+
+import jax
+import pytest
+import tiny
+from commands import TinyRun, check_user_error, run, tiny_run
+from conftest import ROOT
+from ml_collections import ConfigDict
+
+from jax_video import average, checkpoint, evaluate, models, saved
+from jax_video import train as train_lib
+from jax_video.data.manifest import Manifest
+
+RECIPES = [
+    *(f"{path.stem}:" for path in sorted((ROOT / "configs").glob("*.py")) if path.stem != "common"),
+    "cost:imagenet=w.pth",
+    "st_resnet:phase=joint,appearance=a,motion=m",
+    "t3d:consensus=true",
+    "transfer:clips=4",
+]
+LATER = [(section, key) for section, keys in saved.KEYS.items() for key in keys if keys[key] is not saved.ALWAYS]
+
+
+def recipe(text: str) -> ConfigDict:
+    name, _, argument = text.partition(":")
+    return importlib.import_module(f"configs.{name}").get_config(argument)
+
+
+def without(config: dict, keys: list[tuple[str, str]]) -> dict:
+    """As a version wrote it that did not have these keys; nor sections of which none is left."""
+    sections = {
+        name: {key: entry for key, entry in value.items() if (name, key) not in keys} if name in saved.KEYS else value
+        for name, value in config.items()
+    }
+    return {name: value for name, value in sections.items() if value != {}}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> TinyRun:
+    return tiny_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def old(trained, tmp_path) -> TinyRun:
+    """The run as the first version would have saved it."""
+    shutil.copytree(trained.workdir, tmp_path / "run")
+    rewrite(tmp_path / "run", lambda config: without(config, LATER))
+    path = tmp_path / "run" / "test.json"
+    result = json.loads(path.read_text())
+    sections = without({"test": result["protocol"], "clip": result["clip"]}, LATER)
+    path.write_text(json.dumps(result | {"protocol": sections["test"], "clip": sections["clip"]}))
+    return dataclasses.replace(trained, workdir=tmp_path / "run")
+
+
+def rewrite(workdir: pathlib.Path, change) -> None:
+    """Changes the config in every checkpoint."""
+    for path in workdir.glob("checkpoints/*/meta/metadata"):
+        content = json.loads(path.read_text())["content"]
+        content["config"] = change(content["config"])
+        crc = zlib.crc32(json.dumps(content, sort_keys=True).encode())
+        path.write_text(json.dumps({"content": content, "crc32": crc}))
+
+
+def main(tiny: TinyRun, *arguments: str):
+    return run("jax_video.main", *tiny.arguments, f"--workdir={tiny.workdir}", *arguments)
+
+
+@pytest.mark.parametrize("text", RECIPES)
+def test_every_key_says_what_versions_before_it_did(text):
+    """Who adds a key to a recipe enters it, with that value, in saved.KEYS."""
+    assert saved.unknown(recipe(text).to_dict()) == []
+
+
+@pytest.mark.parametrize("text", RECIPES)
+def test_what_is_lacking_is_filled_in_and_nothing_else(text):
+    config = recipe(text)
+    full = saved.complete(config.to_dict())
+    assert saved.complete(full) == full
+    for section, key in LATER:
+        value = full[section].get(key) if section in full else None
+        filled = saved.complete(without(full, [(section, key)]))
+        assert filled == full | {section: full[section] | {key: saved.KEYS[section][key]}}, (section, key, value)
+    assert saved.complete_recipe(config) is config
+    bare = ConfigDict(without(config.to_dict(), LATER))
+    given = saved.complete_recipe(bare)
+    assert saved.complete(given.to_dict()) == saved.complete(bare.to_dict()) and given.clip == bare.clip
+    assert "init_from" not in bare and given.init_from.path == "" and saved.complete_recipe(given) is given
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_networks_are_built_with_their_defaults(name):
+    """So a keyword that came later may be left out of a saved config, or be there."""
+    given = models.defaults(name)
+    assert given["consensus"] is False and "num_classes" not in given and json.dumps(given)
+    if name.startswith("resnext3d"):
+        assert given["cardinality"] == 32
+    assert set(given) - {"consensus"} <= set(inspect.signature(models.MODELS[name].func.__init__).parameters)
+
+
+@pytest.mark.parametrize("keys", [LATER, *([each] for each in LATER)])
+def test_it_is_the_same_run_whatever_its_version_lacked(keys):
+    config = tiny.get_config().to_dict()
+    meta = {"config": saved.complete(without(json.loads(json.dumps(config)), keys)), "classes": ["a"], "manifest": "m"}
+    data = Manifest("x", ("a",), "/", ())
+    data.__dict__["hash"] = "m"
+    checkpoint.check_same_run(meta, config, data, pathlib.Path("run"), 1)
+    meta["config"]["model"].pop("preactivation")  # of False, as is the network's own default
+    checkpoint.check_same_run(meta, config, data, pathlib.Path("run"), 1)
+    checkpoint.check_network(meta, config, data, pathlib.Path("run"))
+    with pytest.raises(checkpoint.CheckpointError, match="optimizer.clip_norm: 0.0 -> 4.0"):
+        config["optimizer"]["clip_norm"] = 4.0
+        checkpoint.check_same_run(meta, config, data, pathlib.Path("run"), 1)
+
+
+def test_it_predicts_is_tested_and_goes_on(trained, old):
+    again = main(old)
+    assert again.code == 0 and "is finished." in again.stdout, again.stderr
+    assert again.stdout.splitlines()[1:5] == trained.finished.stdout.splitlines()[:4]
+    tested = json.loads((trained.workdir / "test.json").read_text())
+    average.summarise({"old": json.loads((old.workdir / "test.json").read_text()), "new": tested})
+    assert main(old, "--mode=test").code == 0
+    assert json.loads((old.workdir / "test.json").read_text()) == tested
+
+    video = next((old.data / "test").rglob("*.mp4"))
+    said = [
+        run("jax_video.predict", video, f"--checkpoint={workdir}").stdout for workdir in (old.workdir, trained.workdir)
+    ]
+    assert said[0] == said[1] != ""
+
+    shutil.rmtree(old.workdir / "checkpoints" / "4")
+    (old.workdir / "test.json").unlink()
+    on = main(old)
+    assert on.code == 0 and "Going on from step 3" in on.stderr, on.stderr
+    assert json.loads((old.workdir / "test.json").read_text()) == tested
+
+
+def test_a_config_of_the_first_version_can_be_given(old):
+    """As config.json holds it, or a recipe that was copied then."""
+    config = ConfigDict(without(tiny.get_config().to_dict(), LATER))
+    config.train.epochs = 2
+    manifest, mesh = Manifest.read(old.data / "manifest.jsonl"), jax.sharding.Mesh(jax.devices()[:1], ("batch",))
+    result = evaluate.test(config, manifest, old.workdir, mesh)
+    assert result["protocol"]["crop"] == "center"
+    assert evaluate.read_result(config, manifest, old.workdir, mesh) == result
+    assert not train_lib.train(config, manifest, old.workdir, mesh), "it is finished"
+
+
+def test_a_key_that_no_version_knows_is_said(old, capsys):
+    mesh = jax.sharding.Mesh(jax.devices()[:1], ("batch",))
+
+    def read():
+        with contextlib.closing(checkpoint.Checkpoints(old.workdir, mesh, read_only=True)) as checkpoints:
+            return checkpoints.best_meta()
+
+    rewrite(old.workdir, lambda config: config | {"lab": {"note": 1}, "train": config["train"] | {"smoothing": 0.1}})
+    read(), read()
+    assert capsys.readouterr().err.count("was saved with train.smoothing, lab in its config, not known to version") == 1
+    rewrite(old.workdir, lambda config: config | {"clip": config["clip"] | {"reverse": True}})
+    with pytest.raises(checkpoint.CheckpointError, match="clip.reverse.*compute something else"):
+        read()
+    check_user_error(run("jax_video.predict", __file__, f"--checkpoint={old.workdir}"), "clip.reverse")
+    rewrite(
+        old.workdir,
+        lambda config: without(config, [("clip", "reverse")]) | {"model": config["model"] | {"turns": 3}},
+    )
+    check_user_error(run("jax_video.predict", __file__, f"--checkpoint={old.workdir}"), "no keyword turns")
