@@ -4,6 +4,7 @@ As a script it tests one file in a process of its own: `python tests/test_evalua
 number of clips, seconds from the second batch on, the largest memory and the scores as JSON.
 """
 
+import dataclasses
 import fractions
 import json
 import os
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 
 from jax_video import evaluate, sharding
-from jax_video.data import pipeline, video
+from jax_video.data import packets, pipeline, video
 from jax_video.data.manifest import Manifest, Video
 
 FPS, LOOP = 25, 32  # frames of the file that is repeated
@@ -56,7 +57,8 @@ def write_loop(path: pathlib.Path, loops: int) -> pathlib.Path:
 
 def score(path: pathlib.Path, frames: int) -> tuple[np.ndarray, list[float]]:
     """Scores of a video, from pixels at random, and the time at every batch."""
-    entry = Video(path.name, 0, "test", frames, FPS, WIDTH, HEIGHT, None, path.name)
+    index = dataclasses.replace(video.probe(path).index, step=0)  # as of a variable frame rate: the packets are read
+    entry = Video(path.name, 0, "test", frames, FPS, WIDTH, HEIGHT, None, path.name, index=index)
     kernel = 0.01 * jax.random.normal(jax.random.key(0), (16 * 32 * 32 * 3, 8))
     times = []
 
@@ -86,17 +88,16 @@ def score(path: pathlib.Path, frames: int) -> tuple[np.ndarray, list[float]]:
 def test_packets_are_read_once_for_all_clips(tmp_path, monkeypatch):
     """A minute and more: every clip is the same, so a video scores as each of them."""
     read, decoded = [], []
-    sorted_packets, rgb = video._sorted_packets, video._rgb
-    monkeypatch.setattr(video, "_sorted_packets", lambda *given: read.append(1) or sorted_packets(*given))
+    listed, rgb = packets.Packets.sorted, video._rgb
+    monkeypatch.setattr(packets.Packets, "sorted", lambda *given: read.append(1) or listed(*given))
     monkeypatch.setattr(video, "_rgb", lambda *given: decoded.append(1) or rgb(*given))
     expected, _ = score(write_loop(tmp_path / "short.mp4", 1), LOOP)
-    assert (len(read), len(decoded)) == (1, 16)
-    read.clear(), decoded.clear()
+    assert (len(read), len(decoded)) == (2, 1 + 16)  # one of each by the probe
     path = write_loop(tmp_path / "long.mp4", 63)
     assert video.probe(path).frames == 63 * LOOP
     read.clear(), decoded.clear()
     scores, times = score(path, 63 * LOOP)
-    assert (len(read), len(decoded), len(times)) == (1, 63 * 16, 8)
+    assert (len(read), len(decoded), len(times)) == (2, 1 + 63 * 16, 8)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 

@@ -73,7 +73,10 @@ def test_scores_of_nothing_stay_nothing(tmp_path):
 def test_the_command(sources, scores, tmp_path):
     """Shows each source and the sum, and writes what can be fused again."""
     finished = run(FUSE, *sources, "--weights=1,2,1", f"--out={tmp_path / 'out'}")
-    assert (finished.code, finished.stderr) == (0, "CPU; scores of 3 sources; 4 videos\n")
+    assert (finished.code, finished.stderr) == (
+        0,
+        "CPU; scores of 3 sources; 4 videos\nTop-5 of 3 classes is always 100 %.\n",
+    )
     lines = finished.stdout.splitlines()
     assert lines[0] == "4 videos, 3 classes" and len(lines) == 6
     assert finished.stderr == "Top-5 of 3 classes is always 100 %.\n"
