@@ -16,6 +16,7 @@ are numbers.
 """
 
 import contextlib
+import json
 import pathlib
 import shlex
 from collections.abc import Collection
@@ -170,7 +171,8 @@ def export(workdir: str | pathlib.Path, layout: str, path: str | pathlib.Path) -
         raise UserError(f"layout {layout} ({names.layout(layout).source}) has no {model.name}")
     merge.check_keywords(layout, model)
     arrays = {name: np.asarray(leaf) for name, leaf in state_lib.named_leaves(network).items()}
-    files.write(path, names.to_theirs(layout, arrays, origin=meta.get("origin"), steps=meta["step"]))
+    notes = {"normalize": json.dumps(meta["config"]["normalize"])}  # without which it would count as its layout's
+    files.write(path, names.to_theirs(layout, arrays, origin=meta.get("origin"), steps=meta["step"]), notes)
     return meta["step"]
 
 

@@ -35,6 +35,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ from absl import flags
 
 from jax_video import command, lock
 from jax_video.data import beam, checks, flow, manifest, motions, official, remote, sources, workers
-from jax_video.errors import Stopped, UserError
+from jax_video.errors import Stopped, UserError, listed
 
 _VIDEOS = flags.DEFINE_string("videos", None, "Folder of the videos.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write manifest.jsonl and broken.csv into.")
@@ -119,12 +120,6 @@ def _prepare(source: str, out: pathlib.Path, settings: flow.Settings | None) -> 
 
     print(f"\n{checks.table(prepared, doubles)}")
     print("".join(f"{note}\n" for note in notes))
-    strange = [row for row in prepared.videos if row.error and row.error.startswith(checks.NOT_LOOKED_AT)]
-    if strange and _is_looked_at(source):
-        raise UserError(
-            f"{len(strange):,} of the videos were {strange[0].error}. That is no fault of theirs, and it was not "
-            "stored: mend what the traceback above names, and the same command looks at them again"
-        )
     if all(row.error for row in prepared.videos):
         there = sum(row.error != manifest.MISSING for row in prepared.videos)
         raise UserError(f"none of the {there:,} videos can be read; the reasons are in {out / 'broken.csv'}")
@@ -271,6 +266,8 @@ def _check(prepared: manifest.Manifest, out: pathlib.Path) -> tuple[manifest.Man
     )
     prepared = _with_errors(prepared, faults)
     lock.check(out)
+    strange = {row.path: row.error for row in prepared.videos if (row.error or "").startswith(checks.NOT_LOOKED_AT)}
+    _stop_where_nothing_is_known(strange)
     # Not the missing ones, which can be most of a data set.
     broken = {row.path: row.error for row in prepared.videos if row.error not in (None, manifest.MISSING)}
     checks.write_reasons(out / "broken.csv", prepared, broken | doubles)
@@ -281,6 +278,18 @@ def _with_errors(prepared: manifest.Manifest, errors: Mapping[str, str]) -> mani
     """The set whose videos of these paths cannot be used, for these reasons."""
     videos = (row.broken(errors[row.path]) if row.path in errors else row for row in prepared.videos)
     return dataclasses.replace(prepared, videos=tuple(videos)) if errors else prepared
+
+
+def _stop_where_nothing_is_known(strange: Mapping[str, str]) -> None:
+    """Raises UserError where something else than files or videos is to blame, by reason, before that is stored."""
+    for traceback in filter(None, {getattr(reason, "traceback", ""): None for reason in strange.values()}):
+        print(traceback, file=sys.stderr)
+    if strange:
+        raise UserError(
+            f"stopped at {len(strange):,} of the files, by no fault of theirs:\n"
+            + listed([f"{path}: {reason}" for path, reason in strange.items()])
+            + "\nNothing was stored of it. Mend it, or move these files away; the same command goes on where it was"
+        )
 
 
 def _announce(prepared: manifest.Manifest) -> None:
@@ -357,12 +366,13 @@ def _store_flow(prepared: manifest.Manifest, settings: flow.Settings, out: pathl
 
     results = _run(tasks, _store_one, seconds, out)
     done = len(readable) - len(waiting)
-    broken = {}
+    broken, strange = {}, {}
     with tqdm.tqdm(desc="flow", total=len(readable), initial=done, unit=" videos") as progress:
         for which, reason in results:
             if reason is not None:
-                broken[waiting[which].path] = reason
+                (strange if isinstance(reason, workers.NoVerdict) else broken)[waiting[which].path] = reason
             progress.update()
+    _stop_where_nothing_is_known(strange)
     flow.close_folder(prepared.flow)
     checks.write_reasons(out / "broken_flow.csv", prepared, broken)
     print(f"flow: {len(readable) - len(broken):,} of {len(readable):,} videos in {prepared.flow}")
@@ -403,6 +413,8 @@ def _pack(prepared: manifest.Manifest, out: pathlib.Path) -> manifest.Manifest:
 
     with tqdm.tqdm(desc="packing", total=total, initial=total - frames, unit=" frames") as progress:
         for which, reason in _run(waiting, packed.write_shard, seconds_for, folder):
+            if isinstance(reason, workers.NoVerdict):
+                _stop_where_nothing_is_known({os.path.basename(waiting[which].path): reason})
             if reason is not None:
                 raise UserError(
                     f"{os.path.basename(waiting[which].path)}: {reason}. One of its videos cannot be decoded any more: "
@@ -438,8 +450,11 @@ def _pack_settings() -> manifest.Packed:
 def _measure_packing(prepared: manifest.Manifest, settings: manifest.Packed) -> tuple[float, float]:
     """(bytes, seconds of one process) for each frame of the set, from a few."""
     packed = _packed()
-    found = workers.run(packed.samples(prepared, settings), packed.measure, workers=_WORKERS.value, timeout=60)
-    measured = [result for _, result in found if not isinstance(result, str)]
+    samples = packed.samples(prepared, settings)
+    found = dict(workers.run(samples, packed.measure, workers=_WORKERS.value, timeout=60))
+    strange = {which: result for which, result in found.items() if isinstance(result, workers.NoVerdict)}
+    _stop_where_nothing_is_known({samples[which].parts[0].entry.path: result for which, result in strange.items()})
+    measured = [result for result in found.values() if not isinstance(result, str)]
     if not any(frames for frames, *_ in measured):
         raise UserError(f"none of {len(measured)} videos can be read: look at the set again with --check=full")
     frames, size, seconds = map(sum, zip(*measured, strict=True))

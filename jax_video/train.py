@@ -22,7 +22,7 @@ from tqdm import tqdm
 from jax_video import evaluate, metrics, objectives, optimizer, saved, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints, check_same_run, writes_run
-from jax_video.data import pipeline, remote
+from jax_video.data import pipeline, reader, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import Stopped, UserError
 from jax_video.runlog import RunLog
@@ -311,8 +311,9 @@ class Failures:
         """Takes a batch's `failed`, [B]: 1 + the index of an unreadable video, or 0."""
         for index in {int(number) - 1 for number in failed if number} - self._failed:
             self._failed.add(index)
-            path = self._manifest.videos[index].path
-            tqdm.write(f"cannot read {path} any more", file=sys.stderr)
+            entry = self._manifest.videos[index]
+            reason = reader.fault(self._manifest, entry)
+            tqdm.write(f"cannot read {entry.path} any more: {reason}", file=sys.stderr)
         if len(self._failed) > self._limit:
             paths = "\n  ".join(self._manifest.videos[index].path for index in sorted(self._failed))
             raise UserError(

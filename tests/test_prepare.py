@@ -362,7 +362,9 @@ def test_a_broken_decoder_breaks_no_videos(clips, tmp_path):
     arguments = ("folder", f"--videos={clips}", f"--out={tmp_path / 'out'}")
     done = run(*arguments, expected=2, modules=[tmp_path / "modules"])
     assert "no_such_keyword" in done.stdout + done.stderr and "Traceback" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: 12 of the videos were not looked at: TypeError: ")
+    assert "error: stopped at 12 of the files, by no fault of theirs:\n  " in done.stderr
+    assert done.stderr.count(": not looked at: TypeError: ") == 10 and "and 2 more" in done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"checked.jsonl"}
     mended = run(*arguments)
     assert table(mended.stdout)["readable"] == [6, 2, 2, 10]
     again = run("manifest", f"--out={tmp_path / 'out'}", "--recheck")

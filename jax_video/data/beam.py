@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from jax_video.errors import UserError, VideoError
+from jax_video.errors import UnavailableError, UserError, VideoError
 
 
 def run(
@@ -63,6 +63,8 @@ def _attempt(function: Callable[[Any], None], task: tuple[int, Any]) -> tuple[in
     index, given = task
     try:
         function(given)
+    except UnavailableError:  # The pipeline tries again, or ends with it.
+        raise
     except VideoError as error:
         return index, error.reason
     return index, None

@@ -25,11 +25,11 @@ import tqdm
 
 from jax_video.data import frames, packets, video, workers
 from jax_video.data.manifest import MISSING, SPLITS, Manifest, Video
-from jax_video.errors import UnavailableError
+from jax_video.errors import UnavailableError, VideoError
 
 LEVELS = ("fast", "full")  # Only the container is looked at, or every frame is decoded.
 DOUBLE = "duplicate of a test video"  # What is said of such a video for training or validation, which stays.
-NOT_LOOKED_AT = "not looked at"  # What the reason of a video begins with, of which an error of ours is to blame.
+NOT_LOOKED_AT = "not looked at"  # What the reason of a video begins with, of which something else is to blame.
 _MEMORY = "checked.jsonl"
 # Keys of a line, and of
 _RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video"}
@@ -151,7 +151,7 @@ def _look(
             row = videos[waiting[which]]
             size, modified = stamps.pop(which)
             if isinstance(result, workers.NoVerdict):
-                unknown[waiting[which]] = f"{NOT_LOOKED_AT}: {result}" if result.traceback else result
+                unknown[waiting[which]] = f"{NOT_LOOKED_AT}: {result}"
                 if result.traceback and result.traceback not in shown:
                     shown.add(result.traceback)
                     tqdm.tqdm.write(f"{row.path}: {result.traceback}", file=sys.stderr)
@@ -180,6 +180,8 @@ def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | 
     info = video.probe(path, span=span, full=full)
     try:
         return _digest(path, span), info
+    except PermissionError as error:
+        raise VideoError(path, f"cannot be read ({error.strerror})") from error
     except OSError as error:
         raise UnavailableError(path, f"cannot be read ({error.strerror})") from error
 

@@ -100,6 +100,8 @@ def _pictures(path: str | os.PathLike) -> list[str]:
         matches = _numbered(os.listdir(path))
     except FileNotFoundError as error:
         raise VideoError(path, "no such file") from error
+    except PermissionError as error:
+        raise VideoError(path, f"cannot be read ({error.strerror})") from error
     except OSError as error:
         raise UnavailableError(path, f"cannot be read ({error.strerror})") from error
     if not matches:
@@ -133,7 +135,7 @@ def _read(path: str | os.PathLike, name: str) -> np.ndarray:
     try:
         with open(os.path.join(path, name), "rb") as file:
             data = file.read()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:
         raise VideoError(path, f"unreadable picture: {name} ({error.strerror})") from error
     except OSError as error:
         raise UnavailableError(path, f"unreadable picture: {name} ({error.strerror})") from error

@@ -62,6 +62,12 @@ class Packets:
         """What an index with a `step` says of them."""
         return cls(index.start + index.step * np.arange(index.frames), np.array(index.keyframes))
 
+    @functools.cached_property
+    def is_whole(self) -> bool:
+        """Whether there is no gap between them, as a frame that was lost leaves."""
+        steps = np.diff(self.times)
+        return not len(steps) or bool(steps.max() < 2 * steps.min())
+
     def holds(self, packet: av.Packet) -> bool:
         """Whether a packet, met after a seek, is one of these at the same place of the file."""
         if packet.pts is None or self.places is None:
@@ -130,6 +136,8 @@ def opened(
         raise VideoError(path, f"not a readable video ({error.strerror})") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise VideoError(path, "no such file") from error
+    except PermissionError as error:  # which is the file's own
+        raise VideoError(path, f"cannot be read ({error.strerror})") from error
     except OSError as error:
         raise UnavailableError(path, f"cannot be read ({error.strerror})") from error
     except MemoryError as error:
@@ -137,7 +145,7 @@ def opened(
 
 
 # What FFmpeg's errors never say of a file itself. Of a damaged one it does say EIO.
-_OF_THE_SYSTEM = {errno.EACCES, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ENODEV, errno.ENXIO, errno.ESTALE}
+_OF_THE_SYSTEM = {errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT}
 
 
 def _is_readable(path: str | os.PathLike) -> bool:
@@ -179,7 +187,8 @@ def decode_from(
     Where `wanted` is None, all are. Ends early where the packets are not at their places.
     """
     decoder = stream.codec_context
-    skips = wanted is not None and decoder.name in _SKIPPING
+    # Where a frame is lost, the decoder makes it up from any other.
+    skips = wanted is not None and decoder.name in _SKIPPING and listed.is_whole
     container.seek(time, stream=stream)
     arrived = False
     for packet in demux(container, stream):

@@ -8,7 +8,7 @@ import numpy as np
 
 from jax_video.data import remote, verified, video
 from jax_video.data.manifest import Manifest, Video
-from jax_video.errors import UserError
+from jax_video.errors import UserError, VideoError
 
 
 def check(manifest: Manifest) -> None:
@@ -27,6 +27,15 @@ def check(manifest: Manifest) -> None:
         f"read ({shutil.disk_usage(cache).free / 1e9:.1f} GB are free there).",
         file=sys.stderr,
     )
+
+
+def fault(manifest: Manifest, entry: Video) -> str:
+    """Why a video cannot be read to its end; empty where it can."""
+    try:
+        decode(manifest, entry, np.array([entry.frames - 1]), short_side=None)
+    except VideoError as error:
+        return error.reason
+    return ""
 
 
 def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int | None) -> np.ndarray:

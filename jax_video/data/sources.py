@@ -559,7 +559,7 @@ def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
             if kind != _FILE:
                 found.faults[path] = kind
         else:
-            found.ignored[(extension or "no extension") if kind == _FILE else kind.split(":")[0]] += 1
+            found.ignored[(extension or "no extension") if kind == _FILE else f"{path}: {kind}"] += 1
 
 
 def _entries(folder: str) -> list[tuple[str, str]]:
@@ -643,7 +643,7 @@ def read_classes(path: pathlib.Path) -> tuple[str, ...]:
             lines = [lines[i] for i in order]
             names = [_unquote(matches[i]["name"]) for i in order]
             break
-        if all("," in line for _, line in lines):
+        if pattern.startswith("(?P<index>") or all("," in line for _, line in lines):
             number, line = next(
                 line
                 for line, index in zip(lines, indices, strict=True)
@@ -698,11 +698,14 @@ def _check_folder(path: pathlib.Path) -> None:
 
 
 def ignored_note(ignored: collections.Counter) -> list[str]:
-    """What is said of files that are no videos: {extension: how many}."""
-    if not ignored:
-        return []
-    kinds = ", ".join(f"{extension} {count}" for extension, count in ignored.most_common(5))
-    return [f"ignored, as no videos: {ignored.total()} files ({kinds})"]
+    """What is said of files that are no videos, {extension: how many}, and of each entry that is neither."""
+    strange = [key for key in ignored if ": " in key]
+    files = collections.Counter({key: count for key, count in ignored.items() if ": " not in key})
+    kinds = ", ".join(f"{extension} {count}" for extension, count in files.most_common(5))
+    notes = [f"ignored, as no videos: {files.total()} files ({kinds})"] if files else []
+    if strange:
+        notes.append(f"warning: what should be in these, as in folders, is not in the set: {_some(strange)}")
+    return notes
 
 
 def _natural(name: str) -> tuple:

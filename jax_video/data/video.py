@@ -63,6 +63,7 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
     rows = []  # of the packets that are shown
     hidden = 0  # packets before a cut, which only help to decode what comes after it
     times, seconds = [], []  # of the frames that were decoded: timestamps, and seconds from the file's start
+    corrupt = False  # whether the decoder made up a part of one, as it does otherwise after a seek
     past = 0  # how many of them from the first on that comes after the part
     prints = _Prints()
     with packets.opened(path) as (container, stream):
@@ -93,6 +94,7 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
                 times.append(packets.MISSING if frame.pts is None else frame.pts)
                 seconds.append(math.nan if frame.time is None else frame.time - start)
                 past += past > 0 or seconds[-1] >= end
+                corrupt |= frame.is_corrupt
                 prints.take(frame)
         duration = (container.duration or 0) / av.time_base
         promised = stream.frames  # 0 where the container does not say
@@ -119,7 +121,8 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
     first, count = (0, len(times)) if span is None else _part(path, np.sort(seconds), *span)
     index = FrameIndex(len(rows), size=os.path.getsize(path))
     if full:
-        one_each = listed and np.array_equal(listed.times[: len(times)], times) and (span or len(times) == len(rows))
+        in_order = listed and np.array_equal(listed.times[: len(times)], times)
+        one_each = in_order and (span or len(times) == len(rows)) and not corrupt
         index = _verified(path, listed, len(times), prints, every=intra_only) if one_each else None
     return VideoInfo(count, float(rate or 0), width, height, first, index)
 

@@ -27,7 +27,6 @@ except ImportError:  # Windows
 LATE = "not done after"  # So many seconds, it is said of a file that takes longer.
 _MEMORY = 2**30  # Bytes that one process may have.
 _LIMIT = f"{_MEMORY / 2**30:g} GiB of memory"
-_NO_MEMORY = {errno.ENOMEM, cv2.Error.StsNoMem}  # How failed allocations are called.
 _OUT_OF_MEMORY = errno.ENOMEM  # Exit code of a process that had one: what is left of its memory is in pieces.
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGBUS, signal.SIGTRAP)
 
@@ -180,9 +179,10 @@ def _doubt() -> str:
 
 
 def _lacks_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, is a failed allocation."""
+    """Whether an error, or one that it came from, is a failed allocation; of the system's own, which are no fault of a
+    file, it says OSError."""
     while error is not None:
-        if isinstance(error, MemoryError) or {getattr(error, "errno", 0), getattr(error, "code", 0)} & _NO_MEMORY:
+        if isinstance(error, MemoryError) or getattr(error, "code", 0) == cv2.Error.StsNoMem:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -24,6 +24,7 @@ from jax_video.errors import UserError
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net")
 PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 SUFFIXES = (".pth", ".pt", ".safetensors", ".npz")
+_NOTES = "jax_video"
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what PyTorch's files began with until 1.6
 # Training code keeps these beside the weights; making them runs nothing.
 HARMLESS = (dict, list, set, int, float, argparse.Namespace, np.dtype)
@@ -41,6 +42,7 @@ class WeightFile:
     weights: dict[str, np.ndarray]  # by their names, without what all of them begin with
     prefixes: tuple[str, ...]  # what that was, outermost first: ("module.",), for example
     beside: tuple[str, ...]  # names of what lies beside the weights: ("epoch", "optimizer"), for example
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)  # what `write` was given to say of them
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -61,16 +63,20 @@ def read_file(path: str | os.PathLike) -> WeightFile:
     path = pathlib.Path(path)
     if not path.is_file():
         raise WeightFileError(f"{path}: there is no such file")
-    weights, beside = _state_dict(path, _reader(path)(path))
+    loaded = _reader(path)(path)
+    weights, beside = _state_dict(path, loaded)
+    notes = getattr(loaded, "_metadata", {}).get(_NOTES, {})
     prefixes = []
     while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in weights)), None):
         weights = {name.removeprefix(prefix): array for name, array in weights.items()}
         prefixes.append(prefix)
-    return WeightFile(weights, tuple(prefixes), beside)
+    return WeightFile(weights, tuple(prefixes), beside, notes)
 
 
-def write(path: str | os.PathLike, weights: dict[str, np.ndarray]) -> None:
+def write(path: str | os.PathLike, weights: dict[str, np.ndarray], notes: dict[str, str] | None = None) -> None:
     """Writes arrays as `.pth` or `.pt` (a state dict), `.safetensors` or `.npz`. The file appears as a whole or not.
+
+    Notes go where formats keep what is no array, and PyTorch reads past them; an `.npz` has no such place.
 
     Raises:
       WeightFileError: another suffix, a type that the format does not have, or a place that cannot be written to.
@@ -83,11 +89,13 @@ def write(path: str | os.PathLike, weights: dict[str, np.ndarray]) -> None:
         with open(part, "wb") as file:
             if path.suffix == ".safetensors":
                 ordered = {name: np.asarray(array, order="C") for name, array in weights.items()}
-                file.write(safetensors.numpy.save(ordered, metadata={"format": "pt"}))
+                file.write(safetensors.numpy.save(ordered, metadata={"format": "pt"} | (notes or {})))
             elif path.suffix == ".npz":
                 np.savez(file, **weights)
             else:
-                _torch().save(collections.OrderedDict((name, _tensor(weights[name])) for name in weights), file)
+                tensors = collections.OrderedDict((name, _tensor(weights[name])) for name in weights)
+                tensors._metadata = {_NOTES: notes or {}}  # as PyTorch has it, by the names of modules
+                _torch().save(tensors, file)
         part.replace(path)
     except WeightFileError:
         raise
@@ -152,7 +160,10 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        return safetensors.numpy.load_file(path)
+        weights = collections.OrderedDict(safetensors.numpy.load_file(path))
+        with safetensors.safe_open(path, "numpy") as file:
+            weights._metadata = {_NOTES: file.metadata() or {}}
+        return weights
     except Exception as error:
         raise _damaged(path, error) from error
 

@@ -200,6 +200,7 @@ class Source:
     headless: bool = False  # whether no classifier was trained
     version: str = ""  # of the layout's code, and what says so: `provenance.version`
     signs: str = ""
+    normalize: dict | None = None  # section `normalize` of the run that a file was exported from; None: not known
 
 
 def fit(
@@ -272,6 +273,7 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
             _num_classes(found.arrays),
             version=version,
             signs=signs,
+            normalize=json.loads(file.notes["normalize"]) if "normalize" in file.notes else None,
         )
     if layout:
         raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
@@ -358,8 +360,8 @@ def _print_normalization(source: Source, given: state_lib.Normalization) -> None
     """Says so where weights have seen RGB that was normalised otherwise than in this run."""
     found = names.layout(source.layout)
     usual = {source.version: found.versions[source.version]} if source.version else found.versions
-    usual = usual or {"": found.normalize}
-    if found.normalize is None or given in [state_lib.Normalization(**values) for values in usual.values()]:
+    usual = {"": source.normalize} if source.normalize else usual or {"": found.normalize}
+    if None in usual.values() or given in [state_lib.Normalization(**values) for values in usual.values()]:
         return
     seen = " or, by the version of the code, ".join(map(str, usual.values()))
     print(f"  These weights have seen RGB of {seen}; normalize in the config is another.", file=sys.stderr)

@@ -54,6 +54,9 @@ def set_normalization(config: ConfigDict, source: Source, version: str, given: C
     """
     layout, here = names.layout(source.layout), Normalization(**config.normalize)
     chosen = here != IMAGENET or any(_is_given(f"normalize.{key}", given) for key in config.normalize)
+    if source.normalize and not version and not chosen:
+        config.normalize.update({key: tuple(values) for key, values in source.normalize.items()})
+        return [f"RGB is normalised by {normalization_text(config.normalize)}, as in the run that it was exported from"]
     found = provenance.check_version(source.layout, version, source.version, source.path)
     if layout.versions and not found and not chosen:
         choices = [f"  --normalize={name}: {normalization_text(values)}" for name, values in layout.versions.items()]

@@ -150,9 +150,9 @@ def _cannot_start(task: tuple) -> None:
     "look, reason",
     [
         (_breaks, "not looked at: TypeError: open() got an unexpected keyword argument"),
-        (_is_lost, "cannot be read (Stale file handle)"),
-        (_is_killed, "the process that looked at it was ended (SIGKILL)"),
-        (_cannot_start, "the process that looked at it was ended (exit code 1)"),
+        (_is_lost, "not looked at: cannot be read (Stale file handle)"),
+        (_is_killed, "not looked at: the process that looked at it was ended (SIGKILL)"),
+        (_cannot_start, "not looked at: the process that looked at it was ended (exit code 1)"),
     ],
 )
 def test_what_is_no_verdict_on_a_file_is_shown_and_not_remembered(look, reason, tmp_path, monkeypatch, capfd):

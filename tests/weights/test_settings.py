@@ -135,6 +135,22 @@ def test_numbers_that_are_given_answer_as_well(tmp_path):
     assert tuple(converted(tmp_path / "run").normalize.mean) == (1.0, 2.0, 3.0)
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_what_a_run_has_seen_goes_out_and_in_with_its_weights(suffix, tmp_path):
+    """Counters and bare names look like those of the layout's code of 2020, which normalises otherwise."""
+    config = config_of()
+    config.normalize.update({"mean": (1.0, 2.0, 3.0), "deviation": (4.0, 5.0, 6.0)})
+    path = save_2020(network_of(), tmp_path / "theirs.pth")
+    convert.convert(path, "3d-resnets", config, tmp_path / "run")
+    exported = tmp_path / f"back{suffix}"
+    convert.export(tmp_path / "run", "3d-resnets", exported)
+    report = convert.convert(exported, "3d-resnets", config_of(), tmp_path / "again")
+    assert "deviation 4.0, 5.0, 6.0, as in the run that it was exported from" in report
+    assert converted(tmp_path / "again").normalize == converted(tmp_path / "run").normalize
+    if suffix == ".pth":
+        network_of().load_state_dict(torch.load(exported, weights_only=True), strict=True)
+
+
 def test_preactivation_of_2018(tmp_path):
     """preresnet-200, in small: loaded where the config says so, and where it says nothing; an error where it is not."""
     file = save_2018(network_of("resnet3d50", preactivation=True), tmp_path / "pre.pth")
