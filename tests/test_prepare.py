@@ -371,6 +371,20 @@ def test_a_broken_decoder_breaks_no_videos(clips, tmp_path):
     assert table(again.stdout) == table(mended.stdout)
 
 
+def test_a_library_that_lacks_a_part_breaks_no_flow(clips, tmp_path):
+    """As OpenCV without its contributed modules, which has no TV-L1."""
+    out = tmp_path / "out"
+    run("folder", f"--videos={clips}", f"--out={out}", "--check=fast")
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "sitecustomize.py").write_text("import cv2\ndel cv2.optflow\n")
+    done = run("manifest", f"--out={out}", "--flow=tvl1", "--flow_side=32", expected=2, modules=[tmp_path / "modules"])
+    assert "Traceback" in done.stderr and "by no fault of theirs" in done.stderr and "'optflow'" in done.stderr
+    assert not (out / "broken_flow.csv").exists()
+    mended = run("manifest", f"--out={out}", "--flow=dis", "--flow_side=32", expected=2)
+    assert "holds flow of method tvl1" in mended.stderr
+    assert "flow: 10 of 10 videos" in run("manifest", f"--out={out}", "--flow=tvl1", "--flow_side=32").stdout
+
+
 def test_a_set_whose_files_have_moved(clips, tmp_path):
     shutil.copytree(clips, tmp_path / "before")
     out = tmp_path / "out"

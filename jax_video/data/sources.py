@@ -491,7 +491,7 @@ class Found(NamedTuple):
     """What is below a folder."""
 
     videos: list[str]  # Relative to it, in natural order.
-    ignored: collections.Counter  # How many other files there are, by extension.
+    ignored: collections.Counter  # How many other files there are, by extension; of what is no file, by path\0reason.
     faults: dict[str, str]  # Of the videos that are no file: why not.
 
 
@@ -559,7 +559,7 @@ def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
             if kind != _FILE:
                 found.faults[path] = kind
         else:
-            found.ignored[(extension or "no extension") if kind == _FILE else f"{path}: {kind}"] += 1
+            found.ignored[(extension or "no extension") if kind == _FILE else f"{path}\0{kind}"] += 1
 
 
 def _entries(folder: str) -> list[tuple[str, str]]:
@@ -698,13 +698,18 @@ def _check_folder(path: pathlib.Path) -> None:
 
 
 def ignored_note(ignored: collections.Counter) -> list[str]:
-    """What is said of files that are no videos, {extension: how many}, and of each entry that is neither."""
-    strange = [key for key in ignored if ": " in key]
-    files = collections.Counter({key: count for key, count in ignored.items() if ": " not in key})
-    kinds = ", ".join(f"{extension} {count}" for extension, count in files.most_common(5))
-    notes = [f"ignored, as no videos: {files.total()} files ({kinds})"] if files else []
+    """What is said of what is no video: how many files there are of each extension, and which entries are no files."""
+    if not ignored:
+        return []
+    counts, strange = collections.Counter(), []
+    for key, count in ignored.items():
+        path, _, kind = key.rpartition("\0")
+        counts[kind.split(":")[0]] += count
+        strange += [f"{path} ({kind})"] if path else []
+    kinds = ", ".join(f"{kind} {count}" for kind, count in counts.most_common(5))
+    notes = [f"ignored, as no videos: {ignored.total()} files ({kinds})"]
     if strange:
-        notes.append(f"warning: what should be in these, as in folders, is not in the set: {_some(strange)}")
+        notes.append(f"warning: were these folders, their videos are missed: {_some(strange)}")
     return notes
 
 

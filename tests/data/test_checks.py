@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -138,6 +139,11 @@ def _is_lost(task: tuple) -> None:
     raise UnavailableError(task[0], "cannot be read (Stale file handle)")
 
 
+def _has_no_memory(task: tuple) -> None:
+    """The system's own, where the process has hardly any."""
+    raise UnavailableError(task[0], "cannot be read (Cannot allocate memory)") from OSError(errno.ENOMEM, "")
+
+
 def _is_killed(task: tuple) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -151,6 +157,7 @@ def _cannot_start(task: tuple) -> None:
     [
         (_breaks, "not looked at: TypeError: open() got an unexpected keyword argument"),
         (_is_lost, "not looked at: cannot be read (Stale file handle)"),
+        (_has_no_memory, "not looked at: cannot be read (Cannot allocate memory)"),
         (_is_killed, "not looked at: the process that looked at it was ended (SIGKILL)"),
         (_cannot_start, "not looked at: the process that looked at it was ended (exit code 1)"),
     ],

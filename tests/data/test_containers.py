@@ -276,3 +276,25 @@ def test_a_count_of_packets_that_are_no_frames_is_noted_and_not_trained_on(tmp_p
     right = dataclasses.replace(entry, frames=FRAMES)
     assert numbers(reader.decode(found, right, np.array([3]), short_side=SIDE)) == [3]
     assert whole.frames == FRAMES
+
+
+@pytest.mark.parametrize("lost", [10, 13, 21])
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".flv", ".ts"])
+def test_what_a_decoder_makes_up_for_a_lost_packet_is_the_same_after_a_seek(suffix, lost, tmp_path):
+    """It takes what it has decoded before; so nothing may be left out on the way there."""
+    whole = write(tmp_path / f"whole{suffix}", Format("", "libx264", {"bf": "3", "g": "10", "refs": "4"}), numbered())
+    path = tmp_path / f"lost{suffix}"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for place, packet in enumerate(source.demux(video=0)):
+            if packet.size and place != lost:
+                packet.stream = stream
+                target.mux(packet)
+    try:
+        info = video.probe(path)
+    except VideoError as error:
+        assert error.reason.startswith("damaged: only ")
+        return
+    in_order = video.decode(path, range(info.frames))
+    for place in range(info.frames):
+        np.testing.assert_array_equal(video.decode(path, [place], index=info.index)[0], in_order[place])

@@ -512,3 +512,15 @@ def test_a_list_is_read_as_it_was_written(rows, named, mark, end, tmp_path_facto
         (sources.compose(path), label) for path, label in expected
     ]
     assert [video.error for video in listing.videos] == [MISSING] * len(rows) + [None]
+
+
+def test_links_that_may_have_been_class_folders_are_named(tmp_path):
+    """A link to nothing may be a disk that is not mounted: without it the set has a class less."""
+    root = touch(tmp_path, *(f"{label}/{i}.mp4" for label in "ab" for i in range(1, 5)))
+    (root / "c").symlink_to("c")
+    (root / "d.e").symlink_to("/nowhere/disk2/d")
+    listing = sources.folder(root)
+    assert listing.classes == ("a", "b")
+    (note,) = [note for note in listing.notes if note.startswith("warning: ")]
+    assert "c (not a file: a symbolic link that leads in a circle)" in note
+    assert "d.e (not a file: a symbolic link to nothing)" in note
