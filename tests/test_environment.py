@@ -79,7 +79,7 @@ def test_the_library_loads_neither_pytorch_nor_tensorflow(tmp_path):
     assert done.stdout.splitlines() == ["set()", "<class 'torch.Tensor'>"], "and who wants it gets it"
 
 
-@pytest.mark.parametrize("error", ["ImportError", "OSError"])
+@pytest.mark.parametrize("error", [pytest.param("ImportError", marks=pytest.mark.slow), "OSError"])
 def test_help_beside_frameworks_that_are_broken(tmp_path, error):
     packages = frameworks(tmp_path, f"raise {error}('libcudart.so.13: cannot open shared object file')")
     code = (
@@ -171,7 +171,7 @@ def test_a_teacher_is_named_and_counted():
     assert state.describe(config, 8) == f"resnet3d18 taught by resnet18, {parameters(config)}"
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("suffix", [pytest.param(".npz", marks=pytest.mark.slow), ".safetensors"])
 def test_weights_go_out_and_come_in_without_pytorch(trained, tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     said(run("jax_video.convert", trained.workdir, LAYOUT, f"--export={path}"), HARDWARE_AND_NETWORK)

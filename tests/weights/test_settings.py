@@ -135,7 +135,7 @@ def test_numbers_that_are_given_answer_as_well(tmp_path):
     assert tuple(converted(tmp_path / "run").normalize.mean) == (1.0, 2.0, 3.0)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pth", pytest.param(".safetensors", marks=pytest.mark.slow)])
 def test_what_a_run_has_seen_goes_out_and_in_with_its_weights(suffix, tmp_path):
     """Counters and bare names look like those of the layout's code of 2020, which normalises otherwise."""
     config = config_of()
