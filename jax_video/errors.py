@@ -28,6 +28,12 @@ class UnavailableError(VideoError):
     """A video file that the system does not hand out now, as on a lost disk: nothing is said of what is in it."""
 
 
+def unreadable(path: str | os.PathLike, error: OSError, what: str = "cannot be read") -> VideoError:
+    """What to raise where the system does not let a file be read: its rights are its own, all else is the system's."""
+    kind = VideoError if isinstance(error, PermissionError) else UnavailableError
+    return kind(path, f"{what} ({error.strerror})")
+
+
 class Stopped(Exception):
     """The user asked to stop; the message says what is saved and how to go on. Commands exit with code 130."""
 

@@ -25,7 +25,7 @@ import tqdm
 
 from jax_video.data import frames, packets, video, workers
 from jax_video.data.manifest import MISSING, SPLITS, Manifest, Video
-from jax_video.errors import UnavailableError, VideoError
+from jax_video.errors import unreadable
 
 LEVELS = ("fast", "full")  # Only the container is looked at, or every frame is decoded.
 DOUBLE = "duplicate of a test video"  # What is said of such a video for training or validation, which stays.
@@ -180,10 +180,8 @@ def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | 
     info = video.probe(path, span=span, full=full)
     try:
         return _digest(path, span), info
-    except PermissionError as error:
-        raise VideoError(path, f"cannot be read ({error.strerror})") from error
     except OSError as error:
-        raise UnavailableError(path, f"cannot be read ({error.strerror})") from error
+        raise unreadable(path, error) from error
 
 
 def _decoder(path: str) -> str:

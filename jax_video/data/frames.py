@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from jax_video.data import transforms
-from jax_video.errors import UnavailableError, VideoError
+from jax_video.errors import VideoError, unreadable
 
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png"))
 DECODER = f"OpenCV {cv2.__version__}"  # As `video.DECODER`.
@@ -100,10 +100,8 @@ def _pictures(path: str | os.PathLike) -> list[str]:
         matches = _numbered(os.listdir(path))
     except FileNotFoundError as error:
         raise VideoError(path, "no such file") from error
-    except PermissionError as error:
-        raise VideoError(path, f"cannot be read ({error.strerror})") from error
     except OSError as error:
-        raise UnavailableError(path, f"cannot be read ({error.strerror})") from error
+        raise unreadable(path, error) from error
     if not matches:
         raise VideoError(path, "no frames: the folder has no numbered pictures, as image_00001.jpg")
     prefixes = sorted({match["prefix"] for match in matches})
@@ -135,10 +133,10 @@ def _read(path: str | os.PathLike, name: str) -> np.ndarray:
     try:
         with open(os.path.join(path, name), "rb") as file:
             data = file.read()
-    except (FileNotFoundError, PermissionError) as error:
+    except FileNotFoundError as error:
         raise VideoError(path, f"unreadable picture: {name} ({error.strerror})") from error
     except OSError as error:
-        raise UnavailableError(path, f"unreadable picture: {name} ({error.strerror})") from error
+        raise unreadable(path, error, f"unreadable picture: {name}") from error
     if not data.startswith((_JPEG, _PNG)):
         raise VideoError(path, f"unreadable picture: {name} ({'not a JPEG or PNG' if data else 'empty file'})")
     if not _is_whole(data):  # OpenCV makes up the rest of a truncated one.

@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from jax_video.data import frames
-from jax_video.errors import UnavailableError, VideoError
+from jax_video.errors import UnavailableError, VideoError, unreadable
 
 MISSING = np.iinfo(np.int64).min  # for a timestamp or position that a packet does not have
 ROW = np.dtype([("time", np.int64), ("place", np.int64, 2), ("keyframe", np.bool_)])
@@ -136,10 +136,8 @@ def opened(
         raise VideoError(path, f"not a readable video ({error.strerror})") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise VideoError(path, "no such file") from error
-    except PermissionError as error:  # which is the file's own
-        raise VideoError(path, f"cannot be read ({error.strerror})") from error
     except OSError as error:
-        raise UnavailableError(path, f"cannot be read ({error.strerror})") from error
+        raise unreadable(path, error) from error
     except MemoryError as error:
         raise VideoError(path, f"cannot be read ({error})") from error
 
