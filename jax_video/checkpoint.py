@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jax_video import __version__, lock, metrics, models, saved, sharding
+from jax_video import __version__, lock, metrics, models, networks, saved, sharding
 from jax_video import state as state_lib
 from jax_video.data import remote
 from jax_video.data.manifest import Manifest
@@ -424,7 +424,7 @@ def _say_once(text: str) -> None:
 
 def _network(section: dict) -> dict:
     """What a network is built with, in full: keywords may have come since, with defaults that are what was before."""
-    known = section["name"] in models.MODELS
+    known = section["name"] in networks.NETWORKS
     return json.loads(json.dumps(models.defaults(section["name"]) | dict(section) if known else section))
 
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jax_video import checkpoint as checkpoint_lib
-from jax_video import lock, metrics, models, objectives, saved, sharding
+from jax_video import lock, metrics, networks, objectives, saved, sharding
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import SPLITS, Manifest
@@ -186,7 +186,7 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
             f"clip.segments is {sampling.segments} and model.consensus {config.model.get('consensus', False)}: several "
             "clips of a video are for a network with consensus, and it for them."
         )
-    streams = models.streams(config.model.name)
+    streams = networks.find(config.model.name).streams
     if tuple(sampling.streams) != streams:
         raise UserError(
             f"clip.streams is {tuple(sampling.streams)}, but {config.model.name} takes {streams}: give it that."
@@ -322,7 +322,7 @@ def report(result: dict, manifest: Manifest, workdir: remote.Path) -> str:
     ]
     if "pair_accuracy" in result:
         name, frames = result["student"]["name"], result["student"]["frames"]
-        recipes = "stc" if name.startswith(("stc_", "resnet3d", "resnext3d")) else "t3d"
+        recipes = "stc" if networks.find(name).recipe == "stc" else "t3d"  # whose start=RUN takes any other network
         start = shlex.quote(f"--config=configs/{recipes}.py:model={name},frames={frames},data=DIR,start={workdir}")
         return "\n".join([*lines, "Train its 3D network on labels:", f"  python -m jax_video.main {start}"])
     first = manifest.videos[manifest.select("test")[0][0]].path

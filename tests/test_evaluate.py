@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 from rounding import roundings
 
-from jax_video import evaluate, models, objectives, optimizer, sharding
+from jax_video import evaluate, networks, objectives, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import CheckpointError, Checkpoints
 from jax_video.data import clips, motions, pipeline, video
@@ -74,7 +74,7 @@ class Affine(nnx.Module):
 @pytest.fixture(scope="module", autouse=True)
 def affine_is_a_network():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.MODELS, "affine", functools.partial(Affine))
+        patch.setitem(networks.NETWORKS, "affine", networks.Network(f"{__name__}:Affine"))
         yield
 
 
