@@ -6,8 +6,9 @@ Mean and centre make a network whose output on a video of one repeated frame is 
 
 import numpy as np
 
+from jax_video.networks import CHANNELS
+
 METHODS = ("mean", "centre")
-FLOW_CHANNELS = 20
 
 
 def inflate(kernel: np.ndarray, shape: tuple[int, ...], method: str, *, views: bool = False) -> np.ndarray | None:
@@ -20,12 +21,11 @@ def inflate(kernel: np.ndarray, shape: tuple[int, ...], method: str, *, views: b
       views: t counts CoST's views, all of which look with the kernel as it is.
 
     The first layer of a motion stream, I = 20 where I₀ = 3, sees the kernel's mean over RGB in all of its channels.
-
     """
     if kernel.ndim != 5 or len(shape) != 5:
         return None
-    if kernel.shape[3] == 3 and shape[3] == FLOW_CHANNELS:
-        kernel = np.repeat(kernel.mean(axis=3, keepdims=True), FLOW_CHANNELS, axis=3)
+    if kernel.shape[3] == 3 and shape[3] == CHANNELS["flow"]:
+        kernel = np.repeat(kernel.mean(axis=3, keepdims=True), CHANNELS["flow"], axis=3)
     if kernel.shape[0] == 1 < shape[0]:
         taps = shape[0]
         if views:

@@ -29,8 +29,8 @@ def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool =
     theirs, ours = _title(found), _title(wanted)
     lines = []
     if theirs and ours and theirs != ours:
-        here = f"{network} is" if network else "the network is"
-        lines.append(f"these are weights of {theirs}; {here} {ours}: give the config of their network")
+        subject = network or "the network"
+        lines.append(f"these are weights of {theirs}; {subject} is {ours}: give the config of their network")
         if re.split("[ -]", theirs)[0] != re.split("[ -]", ours)[0]:
             return lines
     elif theirs and (different := _different(_widths(found), _widths(wanted))):
@@ -43,9 +43,9 @@ def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool =
     if _taps(found) > 1 and _taps(wanted) == 1:
         lines.append("these are weights of a 3D network; this one is 2D")
     for key, rule in (("shortcut", provenance.shortcut), ("preactivation", provenance.preactivation)):
-        there, here = rule(found), rule(wanted)
-        if theirs == ours and there != here and None not in (there, here):
-            lines.append(f"these are weights with {key}={there}, the network has {key}={here}: model.{key}")
+        values = rule(found), rule(wanted)
+        if theirs == ours and values[0] != values[1] and None not in values:
+            lines.append(f"these are weights with {key}={values[0]}, the network has {key}={values[1]}: model.{key}")
     for pattern, what in PARTS.items():
         there, here = _of(pattern, found), _of(pattern, wanted)
         if here and not there:
@@ -83,8 +83,8 @@ def _title(shapes: Shapes) -> str:
     bottlenecks = 2 * sum(bool(re.search(r"/layer[1-4]/\d+/conv3/kernel", name)) for name in shapes) > sum(units)
     groups = _groups(shapes) if bottlenecks else 1
     kind = "ResNeXt" if groups > 1 else "ResNet"
-    known = (depth for depth, layers in resnet.LAYERS.items() if layers == units and (depth >= 50) == bottlenecks)
-    depth = next(known, None)
+    depths = (depth for depth, layers in resnet.LAYERS.items() if layers == units and (depth >= 50) == bottlenecks)
+    depth = next(depths, None)
     return f"{kind}-{depth}" if depth else f"{kind} of {_and(units)} {'bottlenecks' if bottlenecks else 'basic units'}"
 
 

@@ -3,7 +3,8 @@
 What the user has given stays. It is told by its keys, as in ("clip.frames", "test").
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -26,7 +27,7 @@ def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> 
     model = config.model
     if model.name not in networks.NETWORKS:
         return []  # what builds the network says so
-    fixed = names.keywords(source.layout, model.name)
+    fixed = names.keywords(source.layout, model.name) or {}
     told = provenance.keywords(source.layout, model.name, source.arrays)
     defaults = networks.find(model.name).keywords
     wrong = [
@@ -37,7 +38,7 @@ def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> 
     ]
     if wrong:
         raise UserError(f"{'; '.join(wrong)}. Leave it out of the config, or take the weights of such a network")
-    model.update(fixed | told)
+    model.update({**fixed, **told})
     return [f"{who} sets {_options(values)}" for who, values in (("the layout", fixed), ("the file", told)) if values]
 
 
@@ -103,7 +104,7 @@ def normalization_text(normalize: ConfigDict | dict) -> str:
     return f"mean {mean} and deviation {deviation}"
 
 
-def _options(values: dict) -> str:
+def _options(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
