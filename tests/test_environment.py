@@ -84,7 +84,7 @@ def test_help_beside_frameworks_that_are_broken(tmp_path, error):
     packages = frameworks(tmp_path, f"raise {error}('libcudart.so.13: cannot open shared object file')")
     code = (
         "import os, runpy, sys\n"
-        "import jax_video.evaluate, jax_video.train, jax_video.weights.merge  # once for all commands\n"
+        "import jax_video.scoring, jax_video.train, jax_video.weights.merge  # once for all commands\n"
         "for name in sys.argv[1:]:\n"
         "    if os.fork() == 0:\n"
         "        sys.argv = [name, '--help']\n"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from commands import TinyRun, check_user_error, run, tiny_run
 
+import jax_video
 from jax_video import predict
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
@@ -148,8 +149,9 @@ def test_a_folder_of_pictures_is_a_video(tmp_path):
 
 def test_classify_is_the_same_from_python(elsewhere, tested):
     paths = [str(path) for path in sorted((elsewhere / "videos").rglob("*.mp4"))[:2]]
-    classes, scores, broken = predict.classify([*paths, str(elsewhere / "nosuch.mp4")], elsewhere / "run")
-    assert len(classes) == 8 and list(scores) == paths
-    assert broken == {str(elsewhere / "nosuch.mp4"): "no such file"}
-    for path in paths:
-        np.testing.assert_allclose(scores[path], tested[pathlib.Path(path).name], atol=1e-6)
+    trained = jax_video.load(elsewhere / "run")
+    scores, faults = trained.scores([*paths, str(elsewhere / "nosuch.mp4")])
+    assert len(trained.classes) == 8 and list(scores) == [0, 1]
+    assert faults == {2: "no such file"}
+    for place, path in enumerate(paths):
+        np.testing.assert_allclose(scores[place], tested[pathlib.Path(path).name], atol=1e-6)

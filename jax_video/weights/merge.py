@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, models
+from jax_video import models, run
 from jax_video import state as state_lib
 from jax_video.errors import UserError, listed
 from jax_video.models.cost import CoST
@@ -277,19 +277,19 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
         )
     if layout:
         raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
-    _, network, meta = checkpoint.read_network(path, mesh)
-    if expected and meta["config"]["model"]["name"] != expected:
-        raise UserError(f"{path} is a run of {meta['config']['model']['name']}, where one of {expected} is expected")
-    arrays, transferred = state_lib.named_leaves(network), bool(meta["config"].get("teacher"))
+    trained = run.load(path, mesh=mesh)
+    if expected and trained.config.model.name != expected:
+        raise UserError(f"{path} is a run of {trained.config.model.name}, where one of {expected} is expected")
+    arrays, transferred = state_lib.named_leaves(trained.weights), bool(trained.config.get("teacher"))
     if transferred:
         arrays = {name.replace("/student/", "/", 1): leaf for name, leaf in arrays.items() if "/student/" in name}
         arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] not in models.HEADS}
     if not config.get("teacher"):
-        _print_differences(path, meta["config"], config)
+        _print_differences(path, trained.meta.config, config)
     # A conversion that was given no names has numbered the classes.
-    named = meta.get("manifest") or meta["classes"] != [str(index) for index in range(len(meta["classes"]))]
-    classes = tuple(meta["classes"]) if named else None
-    return Source(str(path), "", arrays, None, [], len(meta["classes"]), classes, transferred)
+    number = len(trained.classes)
+    named = trained.meta.manifest or trained.classes != tuple(map(str, range(number)))
+    return Source(str(path), "", arrays, None, [], number, trained.classes if named else None, transferred)
 
 
 def initial_state(

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_video import evaluate, sharding
+from jax_video import scoring, sharding
 from jax_video.data import packets, pipeline, video
 from jax_video.data.manifest import Manifest, Video
 
@@ -71,7 +71,7 @@ def score(path: pathlib.Path, frames: int) -> tuple[np.ndarray, list[float]]:
         times.append(time.monotonic())
         return step(*arguments)
 
-    found = evaluate.score_videos(
+    found = scoring.mean_over_clips(
         timed_step,
         (kernel, {}),
         Manifest("long", tuple("abcdefgh"), str(path.parent), (entry,)),
