@@ -15,24 +15,17 @@ Started again, a run goes on from its last checkpoint, or shows its result. Two 
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from jax_video import command, lock, sharding, state, task
-from jax_video import run as run_lib
+from jax_video import command, lock, sharding, workflow
 from jax_video.checkpoint import hold, run_folder
-from jax_video.data import reader, remote
-from jax_video.data.manifest import Manifest
-from jax_video.data.motions import read_manifest
 from jax_video.errors import UserError
-from jax_video.testing import coefficients, features, results
-from jax_video.workflow import train_and_test
 
 
 def define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "What to train and how: FILE.py[:key=value,...].")
     flags.DEFINE_string("workdir", None, "The run's folder; by default runs/ and the config's name.")
-    modes = ["train", "test", "views", "features"]
-    flags.DEFINE_enum("mode", "train", modes, "Train and then test; or only test, or one of the others.")
+    flags.DEFINE_enum("mode", "train", workflow.MODES, "Train and then test; or only test, or one of the others.")
     flags.DEFINE_string(
         "distributed",
         None,
@@ -49,38 +42,9 @@ def main(arguments: list[str]) -> None:
     workdir = run_folder(given.workdir or f"runs/{name}")
     sharding.start(given.distributed)
     with hold(workdir, takeover=given.takeover, lost=lock.end_process):
-        report = run(given.mode, config, workdir)
+        report = workflow.perform(given.mode, config, workdir)
     if jax.process_index() == 0:
         print(report)
-
-
-def run(mode: str, config: ConfigDict, workdir: remote.Path) -> str:
-    """Does what the mode asks for, and says what came of it."""
-    manifest = read_manifest(config.data.manifest).keep(config.data.fraction)
-    reader.check(manifest)
-    if mode == "train":
-        announce(config, len(manifest.classes), manifest)
-        result, new = train_and_test(config, manifest, workdir)
-        if result is None:
-            return f"Trained; {manifest.name!r} has no test videos. The checkpoints are in {workdir}."
-        report = results.report(result, manifest, workdir)
-        return report if new else f"The run in {workdir} is finished.\n{report}"
-    if mode == "test":
-        task.check(config, manifest)
-    trained = run_lib.load(workdir, config=config)
-    announce(config, len(trained.classes), manifest)
-    if mode == "views":
-        return coefficients.report(coefficients.analyse(trained, manifest), workdir)
-    if mode == "features":
-        return features.report(features.extract(trained, manifest), manifest, workdir)
-    return results.report(results.test(trained, manifest), manifest, workdir)
-
-
-def announce(config: ConfigDict, classes: int, manifest: Manifest) -> None:
-    """Says on what, with which network and on how many videos."""
-    if jax.process_index() == 0:
-        mesh = sharding.make_mesh()
-        command.announce(sharding.describe(mesh), state.describe(config, classes), manifest.describe())
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     paths = find(arguments)
     trained = run.load(given.checkpoint)
     videos = f"{len(paths):,} video{'s' * (len(paths) != 1)}"
-    command.announce(sharding.describe(trained.mesh), state.describe(trained.config, len(trained.classes)), videos)
+    sharding.announce(trained.mesh, state.describe(trained.config, len(trained.classes)), videos)
     scores, faults = trained.scores(paths)
     for place, row in scores.items():
         best = np.argsort(-row, kind="stable")[: given.top]

@@ -2,6 +2,7 @@
 
 import collections
 import os
+import sys
 from collections.abc import Callable
 
 import jax
@@ -84,6 +85,12 @@ def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     """This process's contiguous rows of the global batch, spread over its devices along the first axis."""
     rows = NamedSharding(mesh, PartitionSpec("batch"))
     return {name: jax.make_array_from_process_local_data(rows, array) for name, array in batch.items()}
+
+
+def announce(mesh: Mesh, *parts: str) -> None:
+    """Says in one line on stderr what is about to be done: on what, with what network, with how many videos."""
+    if jax.process_index() == 0:
+        print("; ".join([describe(mesh), *parts]), file=sys.stderr)
 
 
 def multiple_of_devices(batch: int, mesh: Mesh) -> int:

@@ -161,8 +161,8 @@ def test_scores_are_means_over_clips(affine, manifest, clips, number, average):
         found = score(affine, manifest, mesh_of(devices), clips=clips, number=number, batch=batch, average=average)
         assert found.video.tolist() == videos
         assert found.label.tolist() == [manifest.videos[index].label for index in videos]
-        np.testing.assert_allclose(found.scores, expected, rtol=0, atol=tolerance)
-        assert found.clip_top1 == pytest.approx(clip_top1, abs=1e-12)
+        np.testing.assert_allclose(found.values, expected, rtol=0, atol=tolerance)
+        assert found.clips["top1"] == pytest.approx(clip_top1, abs=1e-12)
         assert found.failed == ()
 
 
@@ -239,7 +239,7 @@ def test_every_crop_and_its_mirror_image(local, shapes, crop, flip):
         asked = {"clips": "uniform", "number": 2, "crop": crop, "flip": flip, "average": "logit", "batch": batch}
         found = score(network, manifest, mesh_of(devices), **asked)
         assert found.video.tolist() == list(range(8)) and found.failed == ()
-        np.testing.assert_allclose(found.scores, expected, rtol=0, atol=SCORE * np.abs(expected).max())
+        np.testing.assert_allclose(found.values, expected, rtol=0, atol=SCORE * np.abs(expected).max())
 
 
 def test_whole_frames_are_the_mean_over_all_places(local, shapes):
@@ -253,7 +253,7 @@ def test_whole_frames_are_the_mean_over_all_places(local, shapes):
         (height, width), (high, wide) = frames.shape[1:3], whole[index]
         frames = frames[:, (height - high) // 2 :, (width - wide) // 2 :]
         rows = [logits(frames[:, y : y + 7, x : x + 7]) for y in range(0, high - 6, 3) for x in range(0, wide - 6, 3)]
-        np.testing.assert_allclose(found.scores[index], np.mean(rows, axis=0), rtol=0, atol=SCORE * np.abs(rows).max())
+        np.testing.assert_allclose(found.values[index], np.mean(rows, axis=0), rtol=0, atol=SCORE * np.abs(rows).max())
 
 
 def test_a_spread_clip_is_the_whole_video(local, shapes):
@@ -261,7 +261,7 @@ def test_a_spread_clip_is_the_whole_video(local, shapes):
     manifest, _ = shapes
     found = score(network, manifest, mesh_of(1), clips="spread", number=5, crop="full", average="logit", batch=3)
     frames = video.decode(pathlib.Path(manifest.root, manifest.videos[1].path), [0, 2, 4, 6, 8], short_side=24)
-    np.testing.assert_allclose(found.scores[1], logits(frames), rtol=SCORE)
+    np.testing.assert_allclose(found.values[1], logits(frames), rtol=SCORE)
 
 
 def test_an_unknown_crop():
@@ -272,7 +272,7 @@ def test_an_unknown_crop():
 def test_more_devices_than_clips(affine, manifest):
     one = dataclasses.replace(manifest, videos=manifest.videos[:17])  # of the last split there is one video
     found = score(affine, one, mesh_of(8), clips="uniform", number=1, batch=64)
-    assert found.video.tolist() == [16] and found.scores.shape == (1, 8)
+    assert found.video.tolist() == [16] and found.values.shape == (1, 8)
 
 
 def test_an_unreadable_video_is_left_out_and_named(affine, copied):
@@ -289,7 +289,7 @@ def test_an_unreadable_video_is_left_out_and_named(affine, copied):
     assert found.failed == tuple(sorted((gone, cut)))
     kept = ~np.isin(whole.video, found.failed)
     assert found.video.tolist() == whole.video[kept].tolist()
-    np.testing.assert_allclose(found.scores, whole.scores[kept], rtol=0, atol=SCORE)
+    np.testing.assert_allclose(found.values, whole.values[kept], rtol=0, atol=SCORE)
 
 
 def test_no_readable_video_is_an_error(affine, copied):
@@ -304,16 +304,10 @@ def test_no_readable_video_is_an_error(affine, copied):
 
 def test_a_test_can_be_interrupted(affine, manifest):
     asked = []
-    found = score(
-        affine,
-        manifest,
-        mesh_of(1),
-        clips="uniform",
-        number=1,
-        batch=4,
-        interrupted=lambda: asked.append(None) or len(asked) == 3,
-    )
-    assert found is None and len(asked) == 3
+    given = {"clips": "uniform", "number": 1, "batch": 4, "interrupted": lambda: asked.append(None) or len(asked) == 3}
+    with pytest.raises(scoring.Interrupted):
+        score(affine, manifest, mesh_of(1), **given)
+    assert len(asked) == 3
 
 
 def make_run(workdir: pathlib.Path, config: ConfigDict, classes: tuple[str, ...], step: int = 0) -> pathlib.Path:

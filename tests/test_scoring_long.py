@@ -65,7 +65,7 @@ def score(path: pathlib.Path, frames: int) -> tuple[np.ndarray, list[float]]:
     @jax.jit
     def step(kernel, batch_stats, batch):
         rgb = batch["rgb"].astype(jnp.float32) / 255 - 0.5
-        return {"scores": rgb.reshape(len(rgb), -1) @ kernel, "failed": batch["failed"]}
+        return {"values": rgb.reshape(len(rgb), -1) @ kernel, "failed": batch["failed"]}
 
     def timed_step(*arguments):
         times.append(time.monotonic())
@@ -82,7 +82,7 @@ def score(path: pathlib.Path, frames: int) -> tuple[np.ndarray, list[float]]:
         batch=8,
     )
     assert not found.failed
-    return found.scores[0], times
+    return found.values[0], times
 
 
 def test_packets_are_read_once_for_all_clips(tmp_path, monkeypatch):

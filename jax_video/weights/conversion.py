@@ -3,7 +3,6 @@
 import contextlib
 import json
 import pathlib
-import sys
 from collections.abc import Collection
 
 import numpy as np
@@ -68,7 +67,7 @@ def convert(
         num_classes = weights.num_classes
         told += settings.set_normalization(config, found, normalize, given)
         told += settings.set_sampling(config, found, num_classes, given)
-    print(f"{sharding.describe(mesh)}; {state_lib.describe(config, num_classes)}", file=sys.stderr)
+    sharding.announce(mesh, state_lib.describe(config, num_classes))
     lines = [f"{source}, layout {layout}, is {config.model.name} of {num_classes} classes:", weights.merged.table()]
     lines += [f"  {line}" for line in told]
     class_names, manifest, note = _classes(classes, config, num_classes)
