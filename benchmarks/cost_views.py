@@ -19,8 +19,10 @@ sys.path[:0] = [str(ROOT)]
 
 from configs import common, cost  # noqa: E402
 from jax_video import sharding, state, views  # noqa: E402
-from jax_video.data import motions, pipeline, video  # noqa: E402
+from jax_video.data import pipeline  # noqa: E402
+from jax_video.data.decoding import video  # noqa: E402
 from jax_video.data.manifest import Manifest  # noqa: E402
+from jax_video.data.sources import motions  # noqa: E402
 from jax_video.train import train  # noqa: E402
 
 OUT = flags.DEFINE_string("out", None, "Folder of the runs.", required=True)

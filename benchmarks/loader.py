@@ -26,7 +26,8 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from jax_video.data import packed, reader, sources, transforms, video  # noqa: E402
+from jax_video.data import reader, sources, transforms  # noqa: E402
+from jax_video.data.decoding import packed, video  # noqa: E402
 from jax_video.data.manifest import Manifest, Packed, Video  # noqa: E402
 from jax_video.errors import VideoError  # noqa: E402
 

@@ -22,8 +22,8 @@ sys.path[:0] = [str(ROOT)]
 
 from configs import stc  # noqa: E402
 from jax_video import evaluate, sharding, state  # noqa: E402
-from jax_video.data import motions  # noqa: E402
 from jax_video.data.manifest import Manifest  # noqa: E402
+from jax_video.data.sources import motions  # noqa: E402
 from jax_video.train import train  # noqa: E402
 
 UNITS = {"width": 0.25, "layers": (1, 1, 1, 1)}

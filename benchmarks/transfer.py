@@ -20,8 +20,8 @@ sys.path[:0] = [str(ROOT)]
 
 from configs import stc, transfer  # noqa: E402
 from jax_video import evaluate, sharding  # noqa: E402
-from jax_video.data import motions  # noqa: E402
 from jax_video.data.manifest import Manifest  # noqa: E402
+from jax_video.data.sources import motions  # noqa: E402
 from jax_video.train import train  # noqa: E402
 
 OUT = flags.DEFINE_string("out", None, "Folder of the runs.", required=True)

@@ -27,7 +27,8 @@ from ml_collections import ConfigDict, config_flags
 
 from jax_video import checkpoint, command, lock, models, optimizer, sharding
 from jax_video import state as state_lib
-from jax_video.data import motions, sources
+from jax_video.data import sources
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.weights import files, merge, names, proof, settings
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from jax_video import command, evaluate, features, lock, sharding, state, views
 from jax_video.checkpoint import hold, read_meta, run_folder
 from jax_video.data import reader, remote
-from jax_video.data.motions import read_manifest
+from jax_video.data.sources.motions import read_manifest
 from jax_video.errors import UserError
 from jax_video.train import train
 

@@ -20,7 +20,8 @@ from ml_collections import ConfigDict
 
 from jax_video import command, evaluate, objectives, sharding, state
 from jax_video.checkpoint import read_network
-from jax_video.data import frames, pipeline, remote, sources, video
+from jax_video.data import pipeline, remote, sources
+from jax_video.data.decoding import pictures, video
 from jax_video.data.manifest import MISSING, Manifest, Video
 from jax_video.errors import UserError, VideoError
 
@@ -106,7 +107,7 @@ def find(arguments: list[str]) -> list[str]:
     for argument in arguments:
         found = []
         for path in [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True)):
-            is_folder = os.path.isdir(path) and not frames.is_video(os.listdir(path))
+            is_folder = os.path.isdir(path) and not pictures.is_video(os.listdir(path))
             found += (
                 [os.path.join(path, video) for video in sources.find_videos(pathlib.Path(path))[0]]
                 if is_folder

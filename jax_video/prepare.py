@@ -45,7 +45,10 @@ import tqdm
 from absl import flags
 
 from jax_video import command, lock
-from jax_video.data import beam, checks, flow, manifest, motions, official, remote, sources, workers
+from jax_video.data import manifest, remote, sources
+from jax_video.data.decoding import flow
+from jax_video.data.preparing import beam, checks, workers
+from jax_video.data.sources import motions, official
 from jax_video.errors import Stopped, UserError, listed
 
 _VIDEOS = flags.DEFINE_string("videos", None, "Folder of the videos.")
@@ -438,7 +441,7 @@ def _pack(prepared: manifest.Manifest, out: pathlib.Path) -> manifest.Manifest:
 
 def _packed() -> types.ModuleType:
     """The module, imported where it is needed: TFDS takes half a second."""
-    from jax_video.data import packed
+    from jax_video.data.decoding import packed
 
     return packed
 
@@ -479,14 +482,15 @@ def _benchmark(argv: list[str]) -> None:
     import jax  # For the way to the device; all else here does without.
 
     from jax_video import sharding
-    from jax_video.data import loading, pipeline, reader
+    from jax_video.data import pipeline, reader
+    from jax_video.data.preparing import speed
 
     reader.check(found)
     command.announce(sharding.describe(sharding.make_mesh()), found.describe())
 
     frames, stride, short_side, size = map(int, _CLIP.value)
     sampling = pipeline.Sampling(frames=frames, stride=stride, short_side=short_side, size=size)
-    speed = loading.measure(
+    measured = speed.measure(
         found,
         sampling,
         batch=_BATCH.value,
@@ -494,7 +498,7 @@ def _benchmark(argv: list[str]) -> None:
         workers=tuple(sorted({0, 1, max(1, _WORKERS.value // 2), _WORKERS.value})),
         seconds=_SECONDS.value,
     )
-    print(loading.report(found, sampling, speed))
+    print(speed.report(found, sampling, measured))
 
 
 def _say_next(source: str, prepared: manifest.Manifest, settings: flow.Settings | None, out: pathlib.Path) -> None:

@@ -15,7 +15,7 @@ from conftest import ROOT
 from reference import cost, resnet
 
 from jax_video import convert
-from jax_video.data import motions
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.weights import names
 

@@ -20,8 +20,10 @@ from rounding import roundings
 from jax_video import evaluate, models, objectives, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import CheckpointError, Checkpoints
-from jax_video.data import clips, motions, pipeline, video
+from jax_video.data import clips, pipeline
+from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.models.layers import BatchNorm, Conv, Linear
 

@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from jax_video import checkpoint, convert, evaluate, objectives, optimizer, predict, sharding
 from jax_video import state as state_lib
-from jax_video.data import motions
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 
 CONFIG = f"--config={ROOT}/tests/tiny.py"

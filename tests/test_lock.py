@@ -19,7 +19,7 @@ from conftest import ROOT
 
 from jax_video import evaluate, features, lock, views
 from jax_video import train as train_lib
-from jax_video.data import motions
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 
 HOLDER = """

@@ -11,8 +11,10 @@ import pytest
 import tensorflow_datasets as tfds
 from preparing import contents, interrupt, run
 
-from jax_video.data import motions, packed, reader
+from jax_video.data import reader
+from jax_video.data.decoding import packed
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 
 # Shards of 8 records, so that a small set has many.
 SMALL_SHARDS = (

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from configs import cost, t3d
 from jax_video import checkpoint, evaluate, optimizer, predict, sharding
 from jax_video import state as state_lib
-from jax_video.data import motions
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.train import train
 from jax_video.weights import merge

@@ -12,8 +12,8 @@ from orbax.checkpoint._src.path import gcs_utils
 from jax_video import evaluate, optimizer, runlog
 from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints, read_network, run_folder
-from jax_video.data import motions
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 
 
 @pytest.fixture

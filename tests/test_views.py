@@ -16,8 +16,10 @@ from configs import cost
 from jax_video import optimizer, sharding, views
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
-from jax_video.data import motions, pipeline, video
+from jax_video.data import pipeline
+from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 
 LAYERS = ("layer1/1", "layer3/0")  # of units (2, 1, 1, 1): every second one, counted through

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_video.data import remote
-from jax_video.data.packets import FrameIndex
+from jax_video.data.decoding.packets import FrameIndex
 from jax_video.errors import UserError
 
 SPLITS = ("train", "val", "test")

@@ -6,7 +6,8 @@ import sys
 
 import numpy as np
 
-from jax_video.data import remote, verified, video
+from jax_video.data import remote
+from jax_video.data.decoding import verified, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
@@ -47,7 +48,7 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
       VideoError: the video cannot be read, has no such frame, or other frames than a fast check has counted.
     """
     if manifest.packed is not None:
-        from jax_video.data import packed  # TFDS, which it needs, takes half a second to import.
+        from jax_video.data.decoding import packed  # TFDS, which it needs, takes half a second to import.
 
         return packed.decode(manifest, entry, indices, short_side=short_side)
     path = os.path.join(manifest.root, entry.path)

@@ -11,7 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from jax_video.data import checks, flow, manifest, packed, reader, video
+from jax_video.data import manifest, reader
+from jax_video.data.decoding import flow, packed, video
+from jax_video.data.preparing import checks
 from jax_video.errors import VideoError
 
 FRAMES, SIDE, BITS = 40, 64, 6

@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from jax_video.data import flow, motions, pipeline, video
+from jax_video.data import pipeline
+from jax_video.data.decoding import flow, video
 from jax_video.data.manifest import Manifest, Video
+from jax_video.data.sources import motions
 from jax_video.errors import UserError, VideoError
 
 HEIGHT, WIDTH = 48, 64

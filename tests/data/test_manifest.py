@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
+from jax_video.data.decoding.video import FrameIndex
 from jax_video.data.manifest import MISSING, Manifest, Packed, Video
-from jax_video.data.video import FrameIndex
 from jax_video.errors import UserError
 
 VIDEOS = (

@@ -6,8 +6,8 @@ import unicodedata
 
 import pytest
 
-from jax_video.data import official
 from jax_video.data.manifest import MISSING
+from jax_video.data.sources import official
 from jax_video.errors import UserError
 
 

@@ -10,8 +10,10 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from jax_video.data import motions, packed, pipeline, reader, video
+from jax_video.data import pipeline, reader
+from jax_video.data.decoding import packed, video
 from jax_video.data.manifest import MISSING, Manifest, Packed, Video
+from jax_video.data.sources import motions
 from jax_video.errors import UserError, VideoError
 
 SETTINGS = Packed("frames", packed.RECORD_FRAMES, short_side=32, quality=100)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from stores import FolderStore
 
-from jax_video.data import motions, packed, pipeline, reader, remote
+from jax_video.data import pipeline, reader, remote
+from jax_video.data.decoding import packed
 from jax_video.data.manifest import Manifest, Packed
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 
 SAMPLING = pipeline.Sampling(frames=4, stride=1, short_side=16, size=16)

@@ -21,7 +21,8 @@ from typing import BinaryIO, NamedTuple
 import cv2
 import numpy as np
 
-from jax_video.data import frames, reader, transforms, verified, video
+from jax_video.data import reader, transforms
+from jax_video.data.decoding import pictures, verified, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
@@ -201,7 +202,7 @@ def _from_jpeg(path: str, jpeg: np.ndarray, size: tuple[int, int]) -> np.ndarray
     """One field, uint8 [H, W, 2]."""
     height = size[0] + -size[0] % _BLOCK
     shape = (2 * height, size[1])
-    claimed = frames.picture_size(jpeg.tobytes())  # If it is damaged, of any size.
+    claimed = pictures.picture_size(jpeg.tobytes())  # If it is damaged, of any size.
     both = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE) if claimed == shape else None
     if both is None:
         found = "no picture" if claimed in (shape, (0, 0)) else f"{claimed[1]}x{claimed[0] // 2}"

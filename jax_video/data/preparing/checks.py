@@ -23,8 +23,9 @@ from typing import IO, Any
 import numpy as np
 import tqdm
 
-from jax_video.data import frames, packets, video, workers
+from jax_video.data.decoding import packets, pictures, video
 from jax_video.data.manifest import MISSING, SPLITS, Manifest, Video
+from jax_video.data.preparing import workers
 from jax_video.errors import unreadable
 
 LEVELS = ("fast", "full")  # Only the container is looked at, or every frame is decoded.
@@ -186,7 +187,7 @@ def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | 
 
 def _decoder(path: str) -> str:
     """What looks at a video; another version may find something else."""
-    return frames.DECODER if os.path.isdir(path) else video.DECODER
+    return pictures.DECODER if os.path.isdir(path) else video.DECODER
 
 
 def _digest(path: str, span: tuple[float, float] | None) -> str | None:

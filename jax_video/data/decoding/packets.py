@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 import av
 import numpy as np
 
-from jax_video.data import frames
+from jax_video.data.decoding import pictures
 from jax_video.errors import UnavailableError, VideoError, unreadable
 
 MISSING = np.iinfo(np.int64).min  # for a timestamp or position that a packet does not have
@@ -91,7 +91,7 @@ def _place(packet: av.Packet) -> tuple[int, int]:
 
 
 # Options of decoders, which may find another size than the header's.
-_LIMITS = {"max_pixels": str(frames.MOST_PIXELS)}
+_LIMITS = {"max_pixels": str(pictures.MOST_PIXELS)}
 # They hide damage behind what they decoded before, so after a seek they would hide it differently.
 STRICT = {"err_detect": "explode"}
 PYAV = int(av.__version__.partition(".")[0])  # its version, of which 15 and later will do

@@ -28,7 +28,8 @@ from array_record.python import array_record_module
 from google.protobuf import message
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jax_video.data import remote, transforms, verified, video
+from jax_video.data import remote, transforms
+from jax_video.data.decoding import verified, video
 from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
 from jax_video.errors import UnavailableError, UserError, VideoError
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jax_video.data import frames
+from jax_video.data.decoding import pictures
 from jax_video.data.manifest import MISSING, Video
 from jax_video.errors import UserError
 
@@ -547,7 +547,7 @@ def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
 
     extensions = [None if kind == _FOLDER else os.path.splitext(name)[1].lower() for name, kind in entries]
     if inside and None not in extensions and EXTENSIONS.isdisjoint(extensions):
-        if frames.is_video(name for name, _ in entries):
+        if pictures.is_video(name for name, _ in entries):
             found.videos.append(inside)
             return
     for (name, kind), extension in zip(entries, extensions, strict=True):
