@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from jax_video import command, evaluate, features, lock, sharding, state, views
 from jax_video.checkpoint import hold, read_meta, run_folder
 from jax_video.data import reader, remote
-from jax_video.data.sources.motions import read_manifest
+from jax_video.data.sources import prepared
 from jax_video.errors import UserError
 from jax_video.train import train
 
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
 def run(config: ConfigDict, workdir: remote.Path) -> None:
     """What the mode asks for."""
     mesh = sharding.make_mesh()
-    manifest = read_manifest(config.data.manifest).keep(config.data.fraction)
+    manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
     reader.check(manifest)
     if MODE.value in ("train", "test"):
         evaluate.check(config, manifest)

@@ -20,9 +20,10 @@ from ml_collections import ConfigDict
 
 from jax_video import command, evaluate, objectives, sharding, state
 from jax_video.checkpoint import read_network
-from jax_video.data import pipeline, remote, sources
+from jax_video.data import pipeline, remote
 from jax_video.data.decoding import pictures, video
 from jax_video.data.manifest import MISSING, Manifest, Video
+from jax_video.data.sources import finding
 from jax_video.errors import UserError, VideoError
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The folder of a run of jax_video.main.")
@@ -52,7 +53,7 @@ def classify(paths: list[str], workdir: str | remote.Path) -> tuple[tuple[str, .
     videos, broken = [], {}
     for path in paths:
         try:
-            if (reason := sources.fault(path)) not in (None, MISSING):
+            if (reason := finding.fault(path)) not in (None, MISSING):
                 raise VideoError(path, reason)
             info = video.probe(path)
         except VideoError as error:
@@ -109,7 +110,7 @@ def find(arguments: list[str]) -> list[str]:
         for path in [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True)):
             is_folder = os.path.isdir(path) and not pictures.is_video(os.listdir(path))
             found += (
-                [os.path.join(path, video) for video in sources.find_videos(pathlib.Path(path))[0]]
+                [os.path.join(path, video) for video in finding.find_videos(pathlib.Path(path))[0]]
                 if is_folder
                 else [path]
             )

@@ -19,7 +19,7 @@ from jax_video.data.sources import motions
 # Shards of 8 records, so that a small set has many.
 SMALL_SHARDS = (
     "-c",
-    "import runpy; from jax_video.data import packed; packed._SHARD_RECORDS = 8; "
+    "import runpy; from jax_video.data.preparing import packing; packing._SHARD_RECORDS = 8; "
     "runpy.run_module('jax_video.prepare', run_name='__main__', alter_sys=True)",
 )
 

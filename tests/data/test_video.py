@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jax_video.data import transforms
 from jax_video.data.decoding import packets, video
-from jax_video.data.decoding.packets import FrameIndex
+from jax_video.data.manifest import FrameIndex
 from jax_video.data.sources import motions
 from jax_video.errors import VideoError
 

@@ -1,326 +1,27 @@
-"""The packed form of a data set: frames as JPEGs in ArrayRecord shards that TFDS knows, read without TensorFlow.
+"""The frames of a packed set, and of a set of TFDS: ArrayRecord files, read without TensorFlow.
 
-The frames of a split's readable videos stand one video after the other, RECORD_FRAMES of one video in each record, so
-that a clip costs the reading of its own part and the decoding of its own frames. Where a video starts follows from the
-videos before it; the manifest of the packed set says so (`Video.first`). Shards hold the same number of records each,
-and are written independently: by processes here, or by the workers of an Apache Beam pipeline.
-
-A set that TFDS holds on disk otherwise, each video in a record of its own, is read the same way (`tfds_set`).
+A packed set (`preparing/packing.py`) has `RECORD_FRAMES` frames of one video in each record, as JPEGs; a set that TFDS
+has prepared itself (`sources/tfds.py`) has each video in one record.
 """
 
 import bisect
-import dataclasses
-import errno
 import functools
 import itertools
-import json
 import os
-import pathlib
-import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import tensorflow_datasets as tfds
-import tqdm
-from array_record.python import array_record_module
 from google.protobuf import message
-from tensorflow_datasets.proto import tf_example_pb2
 
 from jax_video.data import remote, transforms
-from jax_video.data.decoding import verified, video
-from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
-from jax_video.errors import UnavailableError, UserError, VideoError
+from jax_video.data.manifest import Manifest, Video
+from jax_video.errors import VideoError
 
-RECORD_FRAMES = 8
-# At most, of a shard. Of frames of 340x256 pixels they are 350 MB and half a minute of work, which is done again where
-# packing was stopped.
-_SHARD_RECORDS, _PIXELS = 2048, 340 * 256
-_PART = ".part"  # of a shard that is being written
-_FAILED = ".failed"  # of a list beside a shard, while others are written: its videos that cannot be read
-_SETTINGS = "packed.json"
+if TYPE_CHECKING:  # importing it takes a while, and most sets are video files
+    from array_record.python.array_record_module import ArrayRecordReader
 
-
-class PackedVideos(tfds.core.GeneratorBasedBuilder):
-    """The TFDS builder of a packed set; `tfds.builder_from_directory` finds it again.
-
-    An example is a part of a video: its path, label, the place of its first frame in it, and the frames, as JPEGs.
-    """
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def __init__(self, folder: str | os.PathLike, source: Manifest, settings: Packed):
-        self._source, self.settings = source, settings
-        super().__init__(data_dir=os.fspath(folder), file_format="array_record")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        settings = self.settings._asdict() | {"manifest": self._source.hash, "set": self._source.name}
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=features(self._source.classes),
-            description=f"The videos of {self._source.name}, packed by jax_video.",
-            metadata=tfds.core.MetadataDict(settings),
-        )
-
-    def _split_generators(self, dl_manager):
-        raise NotImplementedError("shards are written one by one, so that packing goes on where it was stopped")
-
-    def _generate_examples(self):
-        raise NotImplementedError
-
-
-def features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
-    """Of an example."""
-    label = tfds.features.ClassLabel(names=list(classes)) if classes else tfds.features.Scalar(np.int64)
-    return tfds.features.FeaturesDict(
-        {
-            "video": tfds.features.Text(),  # path in the set that was packed
-            "label": label,  # -1: none
-            "first": tfds.features.Scalar(np.int64),  # the first frame's place in the video
-            "frames": tfds.features.Sequence(tfds.features.Text()),  # JPEGs; Text takes any bytes, without TensorFlow
-        }
-    )
-
-
-class Part(NamedTuple):
-    """Frames of one video in a shard."""
-
-    entry: Video  # in the set that is packed
-    start: int  # the first of the frames, a multiple of RECORD_FRAMES
-    end: int  # behind the last
-
-
-class Shard(NamedTuple):
-    """One file to write."""
-
-    path: str
-    root: str  # of the videos
-    classes: tuple[str, ...]
-    settings: Packed
-    parts: tuple[Part, ...]
-
-    @property
-    def frames(self) -> int:
-        return sum(part.end - part.start for part in self.parts)
-
-
-def shards(source: Manifest, folder: str | os.PathLike, settings: Packed) -> list[Shard]:
-    """All files of the packed set."""
-    template = {split: _template(folder, split) for split in SPLITS}
-    records = _shard_records(source)
-    return [
-        Shard(
-            os.fspath(template[split].sharded_filepath(shard_index=number, num_shards=count)),
-            source.root,
-            source.classes,
-            settings,
-            tuple(_parts(entries, starts, number * records, (number + 1) * records)),
-        )
-        for split, entries, starts, count in _layout(source)
-        for number in range(count)
-    ]
-
-
-def _layout(source: Manifest) -> Iterator[tuple[str, list[Video], np.ndarray, int]]:
-    """Of each split: its name, readable videos, the record in which each starts (and the last ends), and its shards."""
-    records_each = _shard_records(source)
-    for split in SPLITS:
-        entries = [entry for _, entry in source.select(split)]
-        if entries:
-            records = [-(-entry.frames // RECORD_FRAMES) for entry in entries]
-            starts = np.concatenate([[0], np.cumsum(records)])
-            yield split, entries, starts, -(-int(starts[-1]) // records_each)
-
-
-def _shard_records(source: Manifest) -> int:
-    """Fewer where frames are large: what takes the time is their decoding."""
-    pixels = np.mean([entry.width * entry.height for entry in source.videos if entry.error is None])
-    return max(1, min(_SHARD_RECORDS, round(_SHARD_RECORDS * _PIXELS / pixels)))
-
-
-def _parts(entries: list[Video], starts: np.ndarray, first: int, last: int) -> Iterator[Part]:
-    """What stands in the records from `first` to before `last`."""
-    begin = int(np.searchsorted(starts, first, side="right")) - 1
-    end = int(np.searchsorted(starts[:-1], last, side="left"))
-    for entry, start in zip(entries[begin:end], starts[begin:end].tolist(), strict=True):
-        yield Part(entry, max(0, first - start) * RECORD_FRAMES, min(entry.frames, (last - start) * RECORD_FRAMES))
-
-
-def _template(folder: str | os.PathLike, split: str) -> tfds.core.ShardedFileTemplate:
-    return tfds.core.ShardedFileTemplate(
-        dataset_name=PackedVideos.name, data_dir=folder, split=split, filetype_suffix="array_record"
-    )
-
-
-def check_settings(folder: str | os.PathLike, settings: Packed, source_hash: str | None = None) -> None:
-    """Raises UserError where the folder holds a set packed otherwise, or before its set has changed."""
-    about = pathlib.Path(folder, _SETTINGS)
-    if not about.exists():
-        return
-    found = json.loads(about.read_text(encoding="utf-8"))
-    other = [
-        f"{key} {found.get(key)} (asked for: {value})"
-        for key, value in settings._asdict().items()
-        if found.get(key) != value
-    ]
-    if other:
-        raise UserError(f"{folder} holds a set packed with {', '.join(other)}: remove that folder to pack anew")
-    if source_hash is not None and found["manifest"] != source_hash:
-        raise UserError(f"the set has changed since {folder} was packed from it: remove that folder to pack anew")
-
-
-def open_folder(folder: str | os.PathLike, source: Manifest, settings: Packed) -> PackedVideos:
-    """Begins a packed set, or goes on with one; removes what was left half written.
-
-    Raises:
-      UserError: the folder holds a set packed otherwise, or from another manifest.
-    """
-    check_settings(folder, settings, source.hash)
-    builder = PackedVideos(folder, source, settings)
-    about = pathlib.Path(folder, _SETTINGS)
-    asked = settings._asdict() | {"manifest": source.hash}
-    os.makedirs(builder.data_dir, exist_ok=True)
-    for left in pathlib.Path(builder.data_dir).glob(f"*{_PART}"):
-        left.unlink()
-    temporary = about.with_name(f".{_SETTINGS}")
-    temporary.write_text(json.dumps(asked) + "\n", encoding="utf-8")
-    temporary.replace(about)
-    return builder
-
-
-def write_shard(shard: Shard) -> None:
-    """Decodes, resizes, encodes and writes the records of one shard, whole or not at all.
-
-    A video that cannot be read to the end of its part has no frames from there on, and is noted for `finish`.
-
-    Raises:
-      OSError: the file cannot be written.
-    """
-    described = features(shard.classes)
-    serializer = tfds.core.ExampleSerializer(described.get_serialized_info())
-    failures = {}
-    temporary = f"{shard.path}{_PART}"
-    try:
-        writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,uncompressed")  # JPEGs are packed.
-        try:
-            for part in shard.parts:
-                jpegs = _jpegs(shard.root, part, shard.settings, failures)
-                for first in range(part.start, part.end, RECORD_FRAMES):
-                    example = {
-                        "video": _encoded(part.entry.path),
-                        "label": -1 if part.entry.label is None else part.entry.label,
-                        "first": first,
-                        "frames": list(itertools.islice(jpegs, RECORD_FRAMES)),
-                    }
-                    found = serializer.get_tf_example(described.encode_example(example))
-                    writer.write(found.SerializeToString(deterministic=True))  # The same set is the same bytes.
-        finally:
-            if writer.is_open():
-                writer.close()
-    except BaseException as error:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, RuntimeError):  # ArrayRecord's; "write() failed: No space left on device; writing ..."
-            raise OSError(errno.EIO, str(error), shard.path) from error
-        raise
-    if failures:
-        with open(f"{shard.path}{_FAILED}", "w", encoding="utf-8") as file:
-            json.dump(failures, file)
-    os.replace(temporary, shard.path)
-
-
-def _jpegs(root: str, part: Part, settings: Packed, failures: dict[str, str]) -> Iterator[bytes]:
-    """The frames of a part; from where the video fails on none, and a note of it."""
-    entry, quality = part.entry, (cv2.IMWRITE_JPEG_QUALITY, settings.quality)
-    path = os.path.join(root, entry.path)
-    count = 0
-    try:
-        frames = video.frames_in_order(
-            path,
-            first=entry.first + part.start,
-            index=verified.index(path, entry),
-            short_side=min(settings.short_side, entry.width, entry.height),
-        )
-        for frame in itertools.islice(frames, part.end - part.start):
-            yield cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
-            count += 1
-        if count < part.end - part.start:
-            raise VideoError(entry.path, f"only {part.start + count} of {entry.frames} frames decode")
-    except UnavailableError:  # Nothing is known of the video: packing stops.
-        raise
-    except VideoError as error:
-        failures[entry.path] = error.reason
-
-
-def samples(source: Manifest, settings: Packed) -> list[Shard]:
-    """A few frames of a few videos all over the set, for `measure`."""
-    entries = [entry for entry in source.videos if entry.error is None]
-    return [
-        Shard("", source.root, source.classes, settings, (Part(entry, 0, min(entry.frames, 2 * RECORD_FRAMES)),))
-        for entry in entries[:: -(-len(entries) // 24)]
-    ]
-
-
-def measure(sample: Shard) -> tuple[int, int, float]:
-    """(frames, bytes, seconds) that it takes to pack a sample; it is not written."""
-    began = time.perf_counter()
-    sizes = [len(jpeg) for part in sample.parts for jpeg in _jpegs(sample.root, part, sample.settings, {})]
-    return len(sizes), sum(sizes), time.perf_counter() - began
-
-
-def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -> Manifest:
-    """Describes the written shards for TFDS, and writes and returns the manifest of the packed set.
-
-    It has the videos of the one it is of, in the same order. Where it stands already, nothing is left to do.
-    """
-    path = pathlib.Path(folder, "manifest.jsonl")
-    notes = list(pathlib.Path(builder.data_dir).glob(f"*{_FAILED}"))
-    if path.exists():
-        done = Manifest.read(path)
-        if done.flow != source.flow:  # It was stored since.
-            done = dataclasses.replace(done, flow=source.flow)
-            done.write(path)
-    else:
-        failures = {}
-        for note in notes:
-            failures |= json.loads(note.read_text(encoding="utf-8"))
-        layout, records_each = list(_layout(source)), _shard_records(source)
-        infos = [
-            _split_info(builder.data_dir, split, int(starts[-1]), count, records_each)
-            for split, _, starts, count in layout
-        ]
-        builder.info.set_splits(tfds.core.SplitDict(infos))
-        builder.info.write_to_directory(builder.data_dir)
-        first = {
-            entry.path: start * RECORD_FRAMES
-            for _, entries, starts, _ in layout
-            for entry, start in zip(entries, starts.tolist(), strict=False)
-        }
-        rows = tuple(_packed_row(row, first, failures) for row in source.videos)
-        root = os.path.abspath(builder.data_dir)
-        done = dataclasses.replace(source, root=root, videos=rows, packed=builder.settings)
-        done.write(path)
-    for note in notes:
-        note.unlink()
-    return done
-
-
-def _split_info(
-    folder: str | os.PathLike, split: str, records: int, shards: int, records_each: int
-) -> tfds.core.SplitInfo:
-    template = _template(folder, split)
-    size = sum(os.path.getsize(file) for file in template.sharded_filepaths(shards))
-    lengths = [min(records_each, records - number * records_each) for number in range(shards)]
-    return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
-
-
-def _packed_row(row: Video, first: dict[str, int], failures: dict[str, str]) -> Video:
-    """Width and height stay the file's, so that clips come out in the same sizes."""
-    if row.error is not None:
-        return row
-    if row.path in failures:
-        return row.broken(failures[row.path])
-    return dataclasses.replace(row, first=first[row.path], index=None)
+RECORD_FRAMES = 8  # of one video, at most
 
 
 def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int | None) -> np.ndarray:
@@ -350,8 +51,8 @@ def pictures(manifest: Manifest, entry: Video, indices: np.ndarray) -> dict[int,
         for place in np.unique(indices).tolist():
             number, within = divmod(entry.first + place, size) if size else (entry.first, place)
             if number != read:
-                read, example = number, _read(manifest.root, split, number)
-                if size and example["video"].bytes_list.value[0] != _encoded(entry.path):
+                read, example = number, read_record(manifest.root, split, number)
+                if size and example["video"].bytes_list.value[0] != encoded(entry.path):
                     raise ValueError(f"record {number} of {split} is another video's: pack the set again")
             found[place] = example[manifest.packed.feature].bytes_list.value[within]
     except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:
@@ -359,8 +60,15 @@ def pictures(manifest: Manifest, entry: Video, indices: np.ndarray) -> dict[int,
     return found
 
 
-def _read(folder: str, split: str, number: int):
-    """The features of an example by name, as messages: each picture is copied out only when it is asked for."""
+def read_record(folder: str, split: str, number: int) -> Any:
+    """The features of an example by name, as messages: each picture is copied out only when it is asked for.
+
+    Raises:
+      IndexError: the split has no such record.
+      OSError, ValueError, RuntimeError, DecodeError: it cannot be read.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2
+
     files, ends = _files(folder, split)
     which = bisect.bisect_right(ends, number)
     if which == len(files):
@@ -373,90 +81,19 @@ def _read(folder: str, split: str, number: int):
 @functools.lru_cache(maxsize=16)
 def _files(folder: str, split: str) -> tuple[list[str], list[int]]:
     """The shards of a split, and the number of records up to the end of each."""
+    import tensorflow_datasets as tfds
+
     info = tfds.builder_from_directory(folder).info.splits[split]
     return [os.fspath(path) for path in info.filepaths], list(itertools.accumulate(info.shard_lengths))
 
 
 @functools.lru_cache(maxsize=128)  # A process may not open all the shards of a large set.
-def _reader(path: str) -> array_record_module.ArrayRecordReader:
+def _reader(path: str) -> "ArrayRecordReader":
+    from array_record.python import array_record_module
+
     return array_record_module.ArrayRecordReader(remote.local(path), "readahead_buffer_size:0,max_parallelism:0")
 
 
-def _encoded(path: str) -> bytes:
-    """A path may be any bytes; TFDS would take them for Unicode."""
+def encoded(path: str) -> bytes:
+    """A path as its records have it: it may be any bytes, and TFDS would take them for Unicode."""
     return path.encode("utf-8", errors="surrogateescape")
-
-
-_SPLITS = {"train": "train", "validation": "val", "val": "val", "valid": "val", "test": "test"}  # TFDS's names and ours
-
-
-def tfds_set(name: str, data_dir: str | os.PathLike) -> Manifest:
-    """A set that TFDS has prepared in its folder, each video a sequence of encoded pictures in one record.
-
-    Args:
-      name: as TFDS calls it: set, set/config or set/config:version.
-      data_dir: TFDS's folder.
-
-    Raises:
-      UserError: there is no such set; it needs TensorFlow to be described, or read; it has no videos.
-    """
-    try:
-        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{name} in {data_dir} has a feature that TFDS describes with TensorFlow only, as its Video: pip install "
-            f"tensorflow, for this command alone ({error})"
-        ) from error
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # The second of a name that cannot be one.
-        there = sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob("*/*/dataset_info.json"))
-        raise UserError(
-            f"no set {name} in {data_dir}: TFDS finds {', '.join(there) or 'none'} there; --videos names its folder, "
-            "in which tfds build or download_and_prepare has put the set"
-        ) from error
-    info = builder.info
-    if info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
-        raise UserError(
-            f"{name} is stored as {info.file_format.value}, which only TensorFlow reads; this library reads "
-            f"array_record. Where TensorFlow is: python -m tensorflow_datasets.scripts.convert_format "
-            f"--dataset_dir={builder.data_dir} --out_file_format=array_record --out_path=DIR"
-        )
-    feature = _video_feature(name, info.features)
-    labels = [key for key, value in info.features.items() if isinstance(value, tfds.features.ClassLabel)]
-    classes = tuple(info.features[labels[0]].names) if labels else ()
-    folder = os.path.abspath(builder.data_dir)
-    rows = []
-    for split, about in info.splits.items():
-        if split not in _SPLITS:
-            continue
-        for number in tqdm.trange(about.num_examples, desc=f"reading {split}", unit=" videos"):
-            try:
-                example = _read(folder, split, number)
-                label = example[labels[0]].int64_list.value[0] if labels else -1
-                rows.append(_tfds_row(split, number, example[feature].bytes_list.value, label))
-            except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:
-                raise UserError(f"record {number} of {split} of {name} cannot be read ({error})") from error
-    if not rows:
-        raise UserError(f"{name} has the splits {', '.join(info.splits)}: expected train, validation or test")
-    return Manifest(name, classes, folder, tuple(rows), packed=Packed(feature))
-
-
-def _video_feature(name: str, described: tfds.features.FeaturesDict) -> str:
-    """The feature that is a video."""
-    found = [
-        key
-        for key, value in described.items()
-        if isinstance(value, tfds.features.Sequence) and isinstance(value.feature, tfds.features.Image)
-    ]
-    if not found:
-        raise UserError(f"{name} has no feature that is a sequence of pictures; it has {', '.join(described)}")
-    return found[0]
-
-
-def _tfds_row(split: str, number: int, pictures: Sequence[bytes], label: int) -> Video:
-    path = f"{split}/{number}"
-    label = None if label == -1 else label  # as TFDS has it
-    image = cv2.imdecode(np.frombuffer(pictures[0], np.uint8), cv2.IMREAD_COLOR) if pictures else None
-    if image is None:
-        return Video(path, label, _SPLITS[split], 0, 0.0, 0, 0, "no readable frame", path)
-    height, width, _ = image.shape
-    return Video(path, label, _SPLITS[split], len(pictures), 0.0, width, height, None, path, first=number)

@@ -18,7 +18,8 @@ import numpy as np
 
 from jax_video.data import transforms
 from jax_video.data.decoding import packets, pictures
-from jax_video.data.decoding.packets import FrameIndex, Packets
+from jax_video.data.decoding.packets import Packets
+from jax_video.data.manifest import FrameIndex
 from jax_video.errors import VideoError
 
 # What may give other frames, or other verdicts, where it changes.
