@@ -19,10 +19,17 @@ from jax_video import saved
 from jax_video.errors import Stopped, UserError
 
 TAKEOVER = flags.DEFINE_boolean("takeover", False, "Take the folder over from another process, which is gone.")
+flags.disclaim_key_flags()  # a flag defined here is one of the command that asks for it, and stands in its --help
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags, calls `main(positional arguments)` and turns user errors into a message and an exit code."""
+def run(main: Callable[[list[str]], None], define_flags: Callable[[], None] | None = None) -> None:
+    """Runs a command; its module's docstring is its help.
+
+    Defines its flags, parses the command line, calls `main(positional arguments)`, and turns user errors into a message
+    and an exit code.
+    """
+    if define_flags is not None:
+        define_flags()
 
     def guarded(argv: list[str]) -> None:
         _quieten()
@@ -44,6 +51,11 @@ def run(main: Callable[[list[str]], None]) -> None:
             sys.exit(130)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def define_takeover() -> None:
+    """Defines --takeover, for a command that holds a folder: `flags.FLAGS.takeover`."""
+    flags.declare_key_flag("takeover")
 
 
 def announce(*parts: str) -> None:
