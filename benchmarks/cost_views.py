@@ -19,8 +19,9 @@ sys.path[:0] = [str(ROOT)]
 
 from configs import common, cost  # noqa: E402
 from jax_video import sharding, state  # noqa: E402
-from jax_video.data import motions, video  # noqa: E402
+from jax_video.data.decoding import video  # noqa: E402
 from jax_video.data.manifest import Manifest  # noqa: E402
+from jax_video.data.sources import motions  # noqa: E402
 from jax_video.meta import Meta  # noqa: E402
 from jax_video.run import Run, load  # noqa: E402
 from jax_video.testing import coefficients  # noqa: E402

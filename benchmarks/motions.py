@@ -22,8 +22,8 @@ sys.path[:0] = [str(ROOT)]
 
 from configs import stc  # noqa: E402
 from jax_video import state  # noqa: E402
-from jax_video.data import motions  # noqa: E402
 from jax_video.data.manifest import Manifest  # noqa: E402
+from jax_video.data.sources import motions  # noqa: E402
 from jax_video.workflow import train_and_test  # noqa: E402
 
 UNITS = {"width": 0.25, "layers": (1, 1, 1, 1)}

@@ -19,8 +19,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from configs import stc, transfer  # noqa: E402
-from jax_video.data import motions  # noqa: E402
 from jax_video.data.manifest import Manifest  # noqa: E402
+from jax_video.data.sources import motions  # noqa: E402
 from jax_video.workflow import train_and_test  # noqa: E402
 
 OUT = flags.DEFINE_string("out", None, "Folder of the runs.", required=True)

@@ -68,8 +68,7 @@ def hold(
     """
     with contextlib.ExitStack() as stack:
         lost = lost or (lock.end_process if jax.process_count() > 1 else None)
-        given = {"takeover": takeover, "lost": lost}
-        sharding.on_first(lambda: stack.enter_context(lock.hold(run_folder(workdir), **given)))
+        sharding.on_first(lambda: stack.enter_context(lock.hold(run_folder(workdir), takeover=takeover, lost=lost)))
         yield
 
 

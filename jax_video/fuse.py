@@ -44,12 +44,12 @@ def main(arguments: list[str]) -> None:
     fused = fusion.fuse(sources, weights, l2=given.l2)
     command.announce("CPU", f"scores of {len(sources)} sources", f"{len(first.scores):,} videos")
     rows = {source.name: source for source in sources} | {"fused": fused}
-    print(f"{len(first.scores)} videos, {len(first.classes)} classes\n{'':30} top-1   top-5   mean class")
+    print(f"{len(first.scores)} videos, {len(first.class_names)} classes\n{'':30} top-1   top-5   mean class")
     for name, source in rows.items():
         values = fusion.measure(fusion.fuse([first, source], [0.0, 1.0]))
         shown = (values["top1"], values["top5"], values["mean_class_accuracy"])
         print(f"{name[-29:]:30}" + "".join(f"{100 * value:6.2f} %" for value in shown))
-    if note := metrics.note(len(first.classes)):
+    if note := metrics.note(len(first.class_names)):
         print(note, file=sys.stderr)
     if given.out is not None:
         fusion.write(pathlib.Path(given.out), fused, arguments, weights, l2=given.l2)

@@ -7,17 +7,14 @@
 Clips, crops and the average over clips are those of the run's own test.
 """
 
-import glob
 import json
-import os
-import pathlib
 import sys
 
 import numpy as np
 from absl import flags
 
 from jax_video import command, run, sharding, state
-from jax_video.data import frames, sources
+from jax_video.data.sources import files
 from jax_video.errors import UserError
 
 
@@ -31,7 +28,7 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if given.checkpoint is None:
         raise UserError("--checkpoint is missing: the folder of a run, for example --checkpoint=runs/stc")
-    paths = find(arguments)
+    paths = files.named(arguments)
     trained = run.load(given.checkpoint)
     videos = f"{len(paths):,} video{'s' * (len(paths) != 1)}"
     sharding.announce(trained.mesh, state.describe(trained.config, len(trained.classes)), videos)
@@ -43,26 +40,6 @@ def main(arguments: list[str]) -> None:
         print(f"{paths[place]}: {reason}", file=sys.stderr)
     if faults:
         raise UserError(f"{len(faults)} of {len(paths)} files could not be classified.")
-
-
-def find(arguments: list[str]) -> list[str]:
-    """The videos that files, folders and globs name, without repetition; a folder of numbered pictures is one."""
-    paths = []
-    for argument in arguments:
-        found = []
-        for path in [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True)):
-            is_folder = os.path.isdir(path) and not frames.is_video(os.listdir(path))
-            found += (
-                [os.path.join(path, video) for video in sources.find_videos(pathlib.Path(path))[0]]
-                if is_folder
-                else [path]
-            )
-        if not found:
-            raise UserError(f"{argument}: no such file, or no video in that folder or glob.")
-        paths.extend(found)
-    if not paths:
-        raise UserError("no video given: name files, folders or globs; see --help.")
-    return list(dict.fromkeys(paths))
 
 
 def show(path: str, best: list[tuple[str, float]]) -> None:

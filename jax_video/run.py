@@ -21,8 +21,10 @@ from jax_video import meta as meta_lib
 from jax_video import objectives, saved, scoring, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints, run_folder
+from jax_video.data import manifest as manifest_lib
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import files
 from jax_video.errors import CheckpointError, UserError, listed
 from jax_video.meta import Meta
 from jax_video.models.correspondence import Correspondence
@@ -198,18 +200,26 @@ class Run:
     def _means(
         self, step: scoring.ClipStep, videos: Sequence[Video], fps: float
     ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-        """({place: mean over its clips [D]}, {place: why it cannot be read}) of videos."""
-        manifest, places, faults = _found(videos, self.classes)
-        if not places:
-            return {}, faults
-        clips = len(pipeline.views(manifest, "test", self.sampling, self.protocol))
-        if clips > _PATIENCE * self._batch:  # so does the first call, and else what is compiled serves again
-            self._batch = min(self.config.test.batch, clips)
-        found = self.mean_over_clips(step, manifest, "test", batch=self._batch, whole_batches=True, workers=0)
-        found.check_finite(manifest)
-        faults |= {places[index]: "unreadable when its clips were decoded" for index in found.failed}
-        rows = {places[index]: row for index, row in zip(found.video, found.values, strict=True)}
-        return rows, dict(sorted(faults.items()))
+        """({place: mean over its clips [D]}, {place: why it cannot be read}) of videos, in their order."""
+        in_memory = {place: video for place, video in enumerate(videos) if isinstance(video, np.ndarray)}
+        paths = {place: os.fspath(video) for place, video in enumerate(videos) if not isinstance(video, np.ndarray)}
+        on_disk, broken = files.find(list(paths.values()), self.classes)
+        faults = {place: broken[path] for place, path in paths.items() if path in broken}
+        rows: dict[int, np.ndarray] = {}
+        sets = [(on_disk, [place for place in paths if place not in faults])]
+        if in_memory:
+            sets.append((manifest_lib.in_memory(list(in_memory.values()), fps=fps), list(in_memory)))
+        for manifest, places in sets:
+            if not places:
+                continue
+            clips = len(pipeline.views(manifest, "test", self.sampling, self.protocol))
+            if clips > _PATIENCE * self._batch:  # as for the first call; what is compiled serves the next ones
+                self._batch = min(self.config.test.batch, clips)
+            means = self.mean_over_clips(step, manifest, "test", batch=self._batch, whole_batches=True, workers=0)
+            means.check_finite(manifest)
+            faults |= {places[index]: "unreadable when its clips were decoded" for index in means.failed}
+            rows |= {places[index]: row for index, row in zip(means.video, means.values, strict=True)}
+        return dict(sorted(rows.items())), dict(sorted(faults.items()))
 
 
 def load(
@@ -263,25 +273,3 @@ def _refuse(faults: Mapping[int, str], videos: Sequence[Video]) -> None:
         names = {place: "frames" if isinstance(videos[place], np.ndarray) else videos[place] for place in faults}
         lines = [f"{names[place]}: {reason}" for place, reason in faults.items()]
         raise UserError(f"{len(faults)} of {len(videos)} videos cannot be read:\n{listed(lines)}")
-
-
-def _found(videos, classes):
-    import os
-
-    from jax_video.data import sources, video
-    from jax_video.data.manifest import MISSING, Video
-    from jax_video.errors import VideoError
-
-    rows, places, faults = [], [], {}
-    for place, path in enumerate(videos):
-        try:
-            if (reason := sources.fault(path)) not in (None, MISSING):
-                raise VideoError(path, reason)
-            info = video.probe(path)
-        except VideoError as error:
-            faults[place] = error.reason
-            continue
-        absolute = os.path.abspath(path)
-        places.append(place)
-        rows.append(Video(absolute, None, "test", error=None, source=absolute, **vars(info)))
-    return Manifest("files", classes, "", tuple(rows)), places, faults

@@ -1,4 +1,4 @@
-"""Clips in, means over a video's clips out: what tests, features and the analysis of views have in common.
+"""Clips in, means over a video's clips out: what tests, features and the analysis of clips have in common.
 
 A test is a stream of (video, clip) pairs in batches of one size; what a network says of the clips is summed per video
 on the host, in the order of the pairs. So any number of clips per video, any batch size and any number of devices give
@@ -83,15 +83,15 @@ def mean_over_clips(
       Interrupted: `interrupted` says so on the way.
       UserError: no video can be read.
     """
-    views = pipeline.views(manifest, split, sampling, protocol)
-    if not views:
+    clips = pipeline.views(manifest, split, sampling, protocol)
+    if not clips:
         raise UserError(f"manifest {manifest.name!r} has no readable video in its split {split!r}.")
     # Scores do not depend on it, but for knowledge transfer, where a batch's videos make pairs with one another.
-    batch = sharding.multiple_of_devices(batch if whole_batches else min(batch, len(views)), mesh)
+    batch = sharding.multiple_of_devices(batch if whole_batches else min(batch, len(clips)), mesh)
     hosts = pipeline.Hosts(jax.process_index(), jax.process_count())
-    batches = pipeline.test_batches(manifest, sampling, views, batch=batch, workers=workers, hosts=hosts)
-    sums = _Sums(manifest, views, batch)
-    progress = tqdm(total=len(views), desc=f"{split}", unit="clip", leave=False, disable=None)
+    batches = pipeline.test_batches(manifest, sampling, clips, batch=batch, workers=workers, hosts=hosts)
+    sums = _Sums(manifest, clips, batch)
+    progress = tqdm(total=len(clips), desc=f"{split}", unit="clip", leave=False, disable=None)
     pending = None  # what a step gives is read while the next one runs
     with contextlib.closing(batches), contextlib.closing(progress):
         for rows in _until(interrupted, batches):
@@ -124,9 +124,9 @@ class _Sums:
     Clips are added in the order of `pipeline.test_rows`, which is the same for every batch size; so are the sums.
     """
 
-    def __init__(self, manifest: Manifest, views: list[pipeline.View], batch: int):
-        self._rows = [views[place].video if wanted else None for place, wanted in pipeline.test_rows(views, batch)]
-        self._video = np.unique([view.video for view in views])
+    def __init__(self, manifest: Manifest, clips: list[pipeline.View], batch: int):
+        self._rows = [clips[place].video if wanted else None for place, wanted in pipeline.test_rows(clips, batch)]
+        self._video = np.unique([clip.video for clip in clips])
         labels = (manifest.videos[index].label for index in self._video)
         self._label = np.array([-1 if label is None else label for label in labels])
         self._place = {int(index): place for place, index in enumerate(self._video)}

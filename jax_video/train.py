@@ -205,7 +205,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
                 f"the loss or the gradient of step {number} is not finite: {values}. Nothing was saved after the last "
                 "good checkpoint. Lower --config.schedule.learning_rate or raise --config.schedule.warmup_epochs."
             )
-        progress.meter.add(values | {"failed": np.count_nonzero(failed)})
+        progress.meter.add(values | {"failed": float(np.count_nonzero(failed))})
         log.stepped()
         if number % options.log_steps == 0:
             rate = float(schedule(number - 1)) * progress.plateau.lr_scale

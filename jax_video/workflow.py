@@ -9,7 +9,7 @@ from jax_video import run as run_lib
 from jax_video import sharding, state, task
 from jax_video.data import reader, remote
 from jax_video.data.manifest import Manifest
-from jax_video.data.motions import read_manifest
+from jax_video.data.sources import prepared
 from jax_video.testing import coefficients, features, results
 from jax_video.train import train
 
@@ -23,7 +23,7 @@ def perform(mode: str, config: ConfigDict, workdir: remote.Path) -> str:
       UserError: of whatever does not fit.
     """
     mesh = sharding.make_mesh()
-    manifest = read_manifest(config.data.manifest).keep(config.data.fraction)
+    manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
     reader.check(manifest)
 
     def announce(classes: int) -> None:

@@ -16,8 +16,9 @@ from configs import cost
 from jax_video import optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
-from jax_video.data import motions, video
+from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.meta import Meta
 from jax_video.models.cost import VIEWS

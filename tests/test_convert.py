@@ -14,7 +14,7 @@ from commands import check_user_error, run
 from conftest import ROOT
 from reference import cost, resnet
 
-from jax_video.data import motions
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.weights import conversion, names
 

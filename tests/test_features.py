@@ -17,8 +17,10 @@ from ml_collections import ConfigDict
 from jax_video import models, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
-from jax_video.data import clips, motions, video
+from jax_video.data import clips
+from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import CheckpointError, UserError
 from jax_video.meta import Meta
 from jax_video.run import load

@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from jax_video import checkpoint, objectives, optimizer, sharding
 from jax_video import state as state_lib
-from jax_video.data import motions
+from jax_video.data.sources import motions, prepared
 from jax_video.errors import UserError
 from jax_video.meta import Meta
 from jax_video.run import load
@@ -65,7 +65,7 @@ def make_run(folder: pathlib.Path, state: state_lib.TrainState, **changed) -> pa
 )
 def test_weights_of_a_run(tmp_path, data, random_state, name, value, line):
     folder = make_run(tmp_path / "run", random_state, **{name: value})
-    config, manifest, mesh = tiny.get_config(), motions.read_manifest(data), sharding.make_mesh()
+    config, manifest, mesh = tiny.get_config(), prepared.read(data), sharding.make_mesh()
     video = str(next((data / "test").rglob("*.mp4")))
     for use in (
         lambda: load(folder).classify(video),
@@ -88,7 +88,7 @@ def test_a_run_that_starts_from_such_a_run(tmp_path, data, random_state):
 def test_scores_that_grow_too_large(tmp_path, data, random_state):
     """Of finite weights: no prediction, no test.json, and the video is named."""
     folder = make_run(tmp_path / "run", random_state, params_fc_kernel=3e38, params_bn1_scale=3e38)
-    config, manifest, mesh = tiny.get_config(), motions.read_manifest(data), sharding.make_mesh()
+    config, manifest, mesh = tiny.get_config(), prepared.read(data), sharding.make_mesh()
     videos = sorted(map(str, (data / "test").rglob("*.mp4")))
     with pytest.raises(UserError, match=r"the scores of 8 of 8 videos \(.*mp4 first\) are NaN or infinite, although"):
         load(folder).classify(videos)
@@ -103,7 +103,7 @@ def test_scores_that_grow_too_large(tmp_path, data, random_state):
 def test_what_sound_weights_give_is_json(tmp_path, data, random_state):
     """Strictly: Python would also read NaN."""
     folder = make_run(tmp_path / "run", random_state)
-    results.test(load(folder), motions.read_manifest(data))
+    results.test(load(folder), prepared.read(data))
     for path in (folder / "test.json", folder / "confusion.json"):
         json.loads(path.read_text(), parse_constant=pytest.fail)
     for line in (folder / "predictions.jsonl").read_text().splitlines():

@@ -20,7 +20,7 @@ from conftest import ROOT
 
 from jax_video import lock
 from jax_video import train as train_lib
-from jax_video.data import motions
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.testing import coefficients, features, results
 

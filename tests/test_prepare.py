@@ -16,8 +16,9 @@ from absl.testing import flagsaver
 from preparing import contents, interrupt, run
 
 from jax_video import lock, prepare
-from jax_video.data import flow, motions
+from jax_video.data.decoding import flow
 from jax_video.data.manifest import MISSING, Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -16,8 +16,8 @@ from configs import cost, t3d
 from jax_video import optimizer, sharding, task
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
-from jax_video.data import motions
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.meta import Meta
 from jax_video.run import load

@@ -12,8 +12,9 @@ import time
 import processes
 import pytest
 
-from jax_video.data import motions, pipeline
+from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 
 VALIDATED = 8  # steps: tests/tiny.py validates after every eighth
 LONG = ("--config.train.epochs=20", "--config.train.log_steps=4")

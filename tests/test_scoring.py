@@ -20,8 +20,10 @@ from rounding import roundings
 from jax_video import models, objectives, optimizer, scoring, sharding, task
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
-from jax_video.data import clips, motions, pipeline, video
+from jax_video.data import clips, pipeline
+from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import CheckpointError, UserError
 from jax_video.meta import Meta
 from jax_video.models.layers import BatchNorm, Conv, Linear

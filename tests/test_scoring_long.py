@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 
 from jax_video import scoring, sharding
-from jax_video.data import packets, pipeline, video
+from jax_video.data import pipeline
+from jax_video.data.decoding import packets, video
 from jax_video.data.manifest import Manifest, Video
 
 FPS, LOOP = 25, 32  # frames of the file that is repeated

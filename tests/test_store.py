@@ -12,8 +12,8 @@ from orbax.checkpoint._src.path import gcs_utils
 from jax_video import optimizer, runlog
 from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints, run_folder
-from jax_video.data import motions
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.run import load
 from jax_video.testing import results
 

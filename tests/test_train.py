@@ -22,8 +22,8 @@ from jax_video import lock, models, optimizer, runlog, sharding, task
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints
-from jax_video.data import motions
 from jax_video.data.manifest import Manifest, Video
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.models.convolution import max_pool
 from jax_video.models.layers import BatchNorm, Conv, Dropout, Linear

@@ -19,7 +19,8 @@ from typing import NamedTuple, TypedDict
 import grain
 import numpy as np
 
-from jax_video.data import clips, flow, reader, remote, transforms
+from jax_video.data import clips, reader, remote, transforms
+from jax_video.data.decoding import flow
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 

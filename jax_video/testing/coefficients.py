@@ -40,7 +40,7 @@ def analyse(run: Run, manifest: Manifest) -> dict[str, Any]:
     """
     run.check_classes(manifest)
     split = "val" if manifest.select("val") else "test"
-    result = {"step": run.step, "split": split} | measure(run, manifest, split)
+    result: dict[str, Any] = {"step": run.step, "split": split, **measure(run, manifest, split)}
     lock.check(run.folder)
     if jax.process_index() == 0:
         (run.folder / "views.json").write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -95,7 +95,7 @@ def measure(run: Run, manifest: Manifest, split: str) -> dict[str, Any]:
 def _cost(model: nnx.Module) -> C2D:
     """The network itself, or the one that a consensus of several clips has."""
     model = getattr(model, "network", model)
-    if getattr(model, "kind", None) not in ("cost_a", "cost_b"):
+    if not isinstance(model, C2D) or model.kind not in ("cost_a", "cost_b"):
         raise UserError(
             "only the networks of CoST weigh views (cost_a_resnet50, cost_a_resnet101, cost_b_resnet50, "
             f"cost_b_resnet101); this one is a {type(model).__name__}."

@@ -1,5 +1,7 @@
 """Pooled features of a set's videos, to search, cluster or classify with: `--mode=features` of `jax_video.main`."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -38,7 +40,7 @@ def extract(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
         )
     if not parts:
         raise UserError(f"manifest {manifest.name!r} has no readable video: look at prepare's table.")
-    result = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    result: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     lock.check(run.folder)
     if jax.process_index() == 0:
         with (run.folder / "features.npz").open("wb") as file:

@@ -22,6 +22,13 @@ class Predictions:
     scores: dict[str, np.ndarray]  # by video: [K]
     labels: dict[str, str]  # by video: the name of its class; empty where the source does not tell
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes. Raises UserError where the source does not tell them."""
+        if self.classes is None:
+            raise UserError(f"{self.name} does not name its classes; the first source must be a run that was tested")
+        return self.classes
+
 
 def read(source: Run | str | os.PathLike) -> Predictions:
     """The scores of a tested run, of its folder, or in a predictions.jsonl, a CSV or an .npz.
@@ -60,7 +67,7 @@ def fuse(sources: list[Predictions], weights: list[float], *, l2: bool = False) 
         raise UserError(f"{len(weights)} weights for {len(sources)} sources; expected one for each")
     if not first.labels:
         raise UserError(f"{first.name} has no labels; the first source must be a run that was tested")
-    total = {video: np.zeros(len(first.classes)) for video in first.scores}
+    total = {video: np.zeros(len(first.class_names)) for video in first.scores}
     for source, weight in zip(sources, weights, strict=True):
         order = _order(source, first)
         for video, row in _matched(source, first).items():
@@ -73,8 +80,8 @@ def fuse(sources: list[Predictions], weights: list[float], *, l2: bool = False) 
 def measure(predictions: Predictions) -> dict:
     """Video-level metrics (`metrics.video_metrics`)."""
     scores = np.stack(list(predictions.scores.values()))
-    labels = np.array([predictions.classes.index(predictions.labels[video]) for video in predictions.scores])
-    return metrics.video_metrics(scores, labels, len(predictions.classes))
+    labels = np.array([predictions.class_names.index(predictions.labels[video]) for video in predictions.scores])
+    return metrics.video_metrics(scores, labels, len(predictions.class_names))
 
 
 def write(
@@ -87,11 +94,11 @@ def write(
             line = {"video": video, "label": predictions.labels[video], "scores": row.tolist()}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     values = measure(predictions)
-    table = {"classes": list(predictions.classes), "rows": "true class", "columns": "predicted"}
-    table["videos"] = values.pop("confusion")
+    table = {"classes": list(predictions.class_names), "rows": "true class", "columns": "predicted"}
+    table |= {"videos": values.pop("confusion")}
     (out / "confusion.json").write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
     result = {"fused": sources, "weights": weights, "l2": l2, "videos": len(predictions.scores)} | values
-    result["class_accuracy"] = dict(zip(predictions.classes, values["class_accuracy"], strict=True))
+    result["class_accuracy"] = dict(zip(predictions.class_names, values["class_accuracy"], strict=True))
     (out / "test.json").write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
@@ -122,35 +129,30 @@ def _read_npz(file: pathlib.Path) -> Predictions:
 
 def _order(source: Predictions, first: Predictions) -> list[int]:
     """Where the first source's classes are among a source's."""
-    if source.classes is None or source.classes == first.classes:
-        wrong = [video for video, row in source.scores.items() if len(row) != len(first.classes)]
+    wanted = first.class_names
+    if source.classes is None or source.classes == wanted:
+        wrong = [video for video, row in source.scores.items() if len(row) != len(wanted)]
         if wrong:
             raise UserError(
                 f"{source.name}: {wrong[0]} has {len(source.scores[wrong[0]])} scores; {first.name} has "
-                f"{len(first.classes)} classes"
+                f"{len(wanted)} classes"
             )
-        return list(range(len(first.classes)))
-    if missing := [name for name in first.classes if name not in source.classes]:
+        return list(range(len(wanted)))
+    if missing := [name for name in wanted if name not in source.classes]:
         raise UserError(f"{source.name} has no scores for {len(missing)} classes of {first.name}, {missing[0]!r} first")
-    return [source.classes.index(name) for name in first.classes]
+    return [source.classes.index(name) for name in wanted]
 
 
 def _matched(source: Predictions, first: Predictions) -> dict[str, np.ndarray]:
     """A source's scores by the names that the first one gives to its videos."""
-    by_stem = {}
+    by_stem: dict[str, np.ndarray | None] = {}
     for video, row in source.scores.items():
         stem = pathlib.PurePosixPath(video).stem
         by_stem[stem] = None if stem in by_stem else row  # None: two videos have this name
-    found, missing = {}, []
-    for video in first.scores:
-        row = source.scores.get(video)
-        row = by_stem.get(pathlib.PurePosixPath(video).stem) if row is None else row
-        if row is None:
-            missing.append(video)
-        found[video] = row
-    if missing:
+    found = {video: source.scores.get(video, by_stem.get(pathlib.PurePosixPath(video).stem)) for video in first.scores}
+    if missing := [video for video, row in found.items() if row is None]:
         raise UserError(
             f"{source.name} has no scores, or those of two videos of one name, for {len(missing)} of the "
             f"{len(first.scores)} videos of {first.name}: {', '.join(missing[:3])}, …"
         )
-    return found
+    return {video: row for video, row in found.items() if row is not None}

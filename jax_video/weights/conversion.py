@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jax_video import checkpoint, lock, models, optimizer, sharding
 from jax_video import state as state_lib
-from jax_video.data import motions, sources
+from jax_video.data.sources import motions, prepared, text
 from jax_video.errors import UserError
 from jax_video.meta import Meta
 from jax_video.run import Run
@@ -112,13 +112,13 @@ def check_export(layout: str, path: str | pathlib.Path) -> None:
 def _classes(path: str | pathlib.Path | None, config: ConfigDict, number: int) -> tuple[list[str], str, str]:
     """Names of the classes, the hash of the manifest that they are of or "", and where they are from, in words."""
     if path is not None:
-        found = list(sources.read_classes(pathlib.Path(path)))
+        found = list(text.read_classes(pathlib.Path(path)))
         if len(found) != number:
             raise UserError(f"{path}: names {len(found)} classes, the network has {number}")
         return found, "", f"those of {path}"
     embedded = config.data.manifest == "motions"
     if number == len(motions.CLASSES) if embedded else pathlib.Path(config.data.manifest).exists():
-        manifest = motions.read_manifest(config.data.manifest)
+        manifest = prepared.read(config.data.manifest)
         if len(manifest.classes) == number:
             return list(manifest.classes), manifest.hash, f"{', '.join(manifest.classes[:3])}, … of {manifest.name}"
     return [str(index) for index in range(number)], "", f"0 to {number - 1}; --classes=FILE gives them names"

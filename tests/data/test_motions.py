@@ -5,8 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from jax_video.data import motions, video
+from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 
 PAIRS = list(zip(motions.CLASSES[::2], motions.CLASSES[1::2], strict=True))

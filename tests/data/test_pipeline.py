@@ -9,8 +9,10 @@ import shutil
 import numpy as np
 import pytest
 
-from jax_video.data import clips, motions, pipeline, transforms, video
+from jax_video.data import clips, pipeline, transforms
+from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 
 FRAMES = 12  # of every video

@@ -8,7 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from jax_video.data import motions, video, workers
+from jax_video.data.decoding import video
+from jax_video.data.preparing import workers
+from jax_video.data.sources import motions
 from jax_video.errors import VideoError
 
 

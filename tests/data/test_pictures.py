@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from jax_video.data import frames, transforms
+from jax_video.data import transforms
+from jax_video.data.decoding import pictures
 from jax_video.errors import VideoError
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (12, 40, 60, 3), np.uint8)
@@ -24,18 +25,18 @@ def store(folder: pathlib.Path, pattern: str = "image_{:05d}.png", first: int = 
 @pytest.mark.parametrize("pattern", ["image_{:05d}.png", "img_{:05d}.PNG", "frame{:06d}.png", "{}.png", "v_2 é_{}.png"])
 def test_frames_are_in_the_order_of_their_numbers(pattern, first, tmp_path):
     path = store(tmp_path / "video", pattern, first)
-    assert frames.is_video(os.listdir(path))
-    assert frames.probe(path, fps=25.0) == frames.probe(path, fps=25.0, full=False) == (12, 25.0, 60, 40)
+    assert pictures.is_video(os.listdir(path))
+    assert pictures.probe(path, fps=25.0) == pictures.probe(path, fps=25.0, full=False) == (12, 25.0, 60, 40)
     indices = [11, 0, 5, 5, 9]
-    np.testing.assert_array_equal(frames.decode(path, indices), IMAGES[indices])
-    np.testing.assert_array_equal(list(frames.frames_in_order(path)), IMAGES)
+    np.testing.assert_array_equal(pictures.decode(path, indices), IMAGES[indices])
+    np.testing.assert_array_equal(list(pictures.frames_in_order(path)), IMAGES)
 
 
 def test_frames_are_resized_as_they_are_read(tmp_path):
     path = store(tmp_path)
     small = transforms.resize_short(IMAGES, 16)
-    np.testing.assert_array_equal(frames.decode(path, range(12), short_side=16), small)
-    np.testing.assert_array_equal(list(frames.frames_in_order(path, short_side=16)), small)
+    np.testing.assert_array_equal(pictures.decode(path, range(12), short_side=16), small)
+    np.testing.assert_array_equal(list(pictures.frames_in_order(path, short_side=16)), small)
 
 
 def test_jpegs_are_decoded_as_opencv_does_and_flow_is_left_out(tmp_path):
@@ -45,15 +46,15 @@ def test_jpegs_are_decoded_as_opencv_does_and_flow_is_left_out(tmp_path):
         store(path, f"flow_{axis}_{{:05d}}.jpg", images=smooth[:2, :8])
     (path / ".hidden_1.jpg").touch()
     (path / "cover.jpg").touch()
-    assert frames.is_video(os.listdir(path))
-    assert frames.probe(path) == (3, 0.0, 60, 40)
-    assert np.abs(frames.decode(path, range(3)).astype(int) - smooth).mean() < 3
+    assert pictures.is_video(os.listdir(path))
+    assert pictures.probe(path) == (3, 0.0, 60, 40)
+    assert np.abs(pictures.decode(path, range(3)).astype(int) - smooth).mean() < 3
 
 
 def test_gray_and_deep_pictures_become_rgb(tmp_path):
     cv2.imwrite(str(tmp_path / "a1.png"), np.full((4, 6), 7, np.uint8))
     cv2.imwrite(str(tmp_path / "a2.png"), np.full((4, 6, 4), 9 * 257, np.uint16))
-    np.testing.assert_array_equal(frames.decode(tmp_path, [0, 1])[:, 0, 0], [[7, 7, 7], [9, 9, 9]])
+    np.testing.assert_array_equal(pictures.decode(tmp_path, [0, 1])[:, 0, 0], [[7, 7, 7], [9, 9, 9]])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_gray_and_deep_pictures_become_rgb(tmp_path):
     ],
 )
 def test_which_folders_are_videos(names, expected):
-    assert frames.is_video(names) == expected
+    assert pictures.is_video(names) == expected
 
 
 def truncate(path: pathlib.Path) -> None:
@@ -111,9 +112,9 @@ def test_what_is_wrong_with_a_folder(change, reason, tmp_path):
     path = store(tmp_path / "video", images=IMAGES[:6])
     change(path)
     for read in (
-        frames.probe,
-        lambda path: frames.decode(path, [0, 2]),
-        lambda path: list(frames.frames_in_order(path)),
+        pictures.probe,
+        lambda path: pictures.decode(path, [0, 2]),
+        lambda path: list(pictures.frames_in_order(path)),
     ):
         with pytest.raises(VideoError, match=reason) as error:
             read(path)
@@ -123,18 +124,18 @@ def test_what_is_wrong_with_a_folder(change, reason, tmp_path):
 def test_frames_that_are_not_there(tmp_path):
     path = store(tmp_path, images=IMAGES[:4])
     with pytest.raises(VideoError, match="no frame 4: there are only 4 pictures"):
-        frames.decode(path, [1, 7, 4])
+        pictures.decode(path, [1, 7, 4])
     for indices in ([], [-1]):
         with pytest.raises(ValueError, match="at least one and not negative"):
-            frames.decode(path, indices)
+            pictures.decode(path, indices)
 
 
 def test_a_truncated_jpeg_is_not_made_up(tmp_path):
     path = store(tmp_path, "{}.jpg", images=IMAGES[:2])
     truncate(path / "2.jpg")
     with pytest.raises(VideoError, match=r"unreadable picture: 2.jpg \(truncated\)"):
-        frames.probe(path)
-    assert frames.decode(path, [0]).shape == (1, 40, 60, 3)
+        pictures.probe(path)
+    assert pictures.decode(path, [0]).shape == (1, 40, 60, 3)
 
 
 @pytest.mark.parametrize("extension, place, size", [(".png", 16, 4), (".jpg", None, 2)])
@@ -145,4 +146,4 @@ def test_a_picture_of_no_possible_size_is_not_decoded(extension, place, size, tm
     data[place : place + 2 * size] = (60000).to_bytes(size) * 2
     (path / f"1{extension}").write_bytes(data)
     with pytest.raises(VideoError, match="strange size: frames of 60000x60000; expected at most"):
-        frames.probe(path, full=False)
+        pictures.probe(path, full=False)

@@ -1,4 +1,4 @@
-"""A video file's packets: where they are, what a manifest remembers of them, and the frames decoded from them."""
+"""A video file's packets: where they are, and the frames decoded from them."""
 
 import contextlib
 import dataclasses
@@ -12,32 +12,12 @@ from collections.abc import Collection, Iterable, Iterator
 import av
 import numpy as np
 
-from jax_video.data import frames
+from jax_video.data.decoding import pictures
+from jax_video.data.manifest import FrameIndex
 from jax_video.errors import UnavailableError, VideoError, unreadable
 
 MISSING = np.iinfo(np.int64).min  # for a timestamp or position that a packet does not have
 ROW = np.dtype([("time", np.int64), ("place", np.int64, 2), ("keyframe", np.bool_)])
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class FrameIndex:
-    """Where the frames of a file are: enough to decode from a keyframe before a wanted frame, and no more.
-
-    Nothing is sought by one that is not `verified`. One that is, is trusted: only of a file of another size it is
-    noticed that it is not the one that was probed.
-    """
-
-    frames: int  # in the file, each in a packet of its own; not verified: packets, whatever they hold
-    start: int = 0  # timestamp of frame 0, in the stream's time base
-    step: int = 0  # timestamps from a frame to the next; 0: uneven, or differs after a seek, so that the file is asked
-    keyframes: tuple[int, ...] = ()  # ascending; decoding from each gave the frames that decoding in order gave
-    size: int = 0  # of the file, in bytes; 0: not known
-    verified: bool = False  # whether the whole file was decoded, and gave these frames
-
-    @classmethod
-    def from_json(cls, values: dict) -> "FrameIndex":
-        """The inverse of `dataclasses.asdict`, after JSON, which has no tuples."""
-        return cls(**values | {"keyframes": tuple(values["keyframes"])})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +71,7 @@ def _place(packet: av.Packet) -> tuple[int, int]:
 
 
 # Options of decoders, which may find another size than the header's.
-_LIMITS = {"max_pixels": str(frames.MOST_PIXELS)}
+_LIMITS = {"max_pixels": str(pictures.MOST_PIXELS)}
 # They hide damage behind what they decoded before, so after a seek they would hide it differently.
 STRICT = {"err_detect": "explode"}
 PYAV = int(av.__version__.partition(".")[0])  # its version, of which 15 and later will do

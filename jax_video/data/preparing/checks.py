@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import filecmp
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -23,8 +24,10 @@ from typing import IO, Any
 import numpy as np
 import tqdm
 
-from jax_video.data import frames, packets, video, workers
-from jax_video.data.manifest import MISSING, SPLITS, Manifest, Video
+from jax_video.data import remote
+from jax_video.data.decoding import pictures, video
+from jax_video.data.manifest import MISSING, SPLITS, FrameIndex, Manifest, Video
+from jax_video.data.preparing import workers
 from jax_video.errors import unreadable
 
 LEVELS = ("fast", "full")  # Only the container is looked at, or every frame is decoded.
@@ -105,10 +108,17 @@ def table(prepared: Manifest, doubles: Mapping[str, str]) -> str:
 
 def write_reasons(path: pathlib.Path, prepared: Manifest, reasons: Mapping[str, str]) -> None:
     """Writes a CSV of the videos that have a reason, in the set's order: split, path, reason."""
-    with _replaced(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("split", "path", "reason"))
-        writer.writerows((row.split, row.path, reasons[row.path]) for row in prepared.videos if row.path in reasons)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(("split", "path", "reason"))
+    writer.writerows((row.split, row.path, reasons[row.path]) for row in prepared.videos if row.path in reasons)
+    remote.write_whole(path, [table.getvalue().encode("utf-8", errors="surrogateescape")])
+
+
+def first_reasons(what: str, reasons: Mapping[str, str], path: pathlib.Path) -> list[str]:
+    """Lines that name the first ten of them, and the CSV at `path` that names all."""
+    lines = [f"{what}: {name}: {reason}" for name, reason in list(reasons.items())[:10]]
+    return lines + [f"{what}: {len(reasons) - 10:,} more, in {path}"] * (len(reasons) > 10)
 
 
 def _look(
@@ -186,7 +196,7 @@ def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | 
 
 def _decoder(path: str) -> str:
     """What looks at a video; another version may find something else."""
-    return frames.DECODER if os.path.isdir(path) else video.DECODER
+    return pictures.DECODER if os.path.isdir(path) else video.DECODER
 
 
 def _digest(path: str, span: tuple[float, float] | None) -> str | None:
@@ -224,7 +234,7 @@ def _judged(row: Video, record: dict[str, Any], min_frames: int) -> Video:
     if found["frames"] < min_frames:
         return row.broken(f"too short: {found['frames']} frames, expected at least {min_frames}")
     if found["index"] is not None:
-        found["index"] = packets.FrameIndex.from_json(found["index"])
+        found["index"] = FrameIndex.from_json(found["index"])
     return dataclasses.replace(row, **found, error=None)
 
 
@@ -298,8 +308,7 @@ class _Records:
 
     def sort(self) -> None:
         """Writes the file anew, in the order of the set, without lines of other videos."""
-        with _replaced(self._path, "wb") as file:
-            file.writelines(map(self._line, self._places))
+        remote.write_whole(self._path, map(self._line, self._places))
 
     def close(self) -> None:
         """Closes the file."""
@@ -333,18 +342,3 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     if not isinstance(record, dict) or record.keys() != _RECORD or record["level"] not in LEVELS:
         return None
     return record if record["video"] is None or record["video"].keys() == _VIDEO else None
-
-
-@contextlib.contextmanager
-def _replaced(path: pathlib.Path, mode: str, **options: str) -> Iterator[IO]:
-    """A file that takes the place of another when it is whole, or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with open(temporary, mode, **options) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

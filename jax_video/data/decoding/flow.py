@@ -1,27 +1,26 @@
-"""Optical flow (ST-ResNet §4): computed from a video, stored with it, and read back as the ten fields about a frame.
+"""Optical flow (ST-ResNet §4): the ten fields about a frame, computed from the video, or read where they are stored.
 
 Field i leads from frame i to frame i + 1 and holds, in pixels, how far to the right (x) and down (y) each point moves.
 It is kept as uint8, clipped to 20 pixels either way: the input of a motion stream.
 
-`python -m jax_video.prepare --flow` stores a video's fields in one file below the manifest's folder `flow`: an index
-of the places of its frames - 1 fields, then the fields, one JPEG each. Neighbours are read at once.
+A video's stored fields (`preparing/storing.py`) are one file below the manifest's folder `flow`: an index of the places
+of its frames - 1 fields, then the fields, one JPEG each. Neighbours are read at once.
 """
 
-import hashlib
 import itertools
 import json
 import os
 import pathlib
 import shlex
-import time
 import tokenize
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from jax_video.data import frames, reader, transforms, verified, video
+from jax_video.data import reader, transforms
+from jax_video.data.decoding import pictures
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
@@ -31,10 +30,8 @@ OFFSETS = np.arange(-FIELDS // 2, FIELDS // 2)  # -5 to 4, from the frame
 CHANNELS = 2 * FIELDS  # x and y of each field in turn
 LEAST_SIDE = 16  # Pixels; the methods need some.
 _ZERO, _SCALE = 128, 127 / BOUND  # What stands for no motion, and steps per pixel.
-_SETTINGS = "flow.json"
-_PART = ".part"  # Of a file that is being written.
-_SYNC = 10.0  # Seconds of work that may be lost with a process.
-_BLOCK = 8  # Pixels of a JPEG that are coded together, along each side.
+SETTINGS_FILE = "flow.json"  # Says how the flow in its folder was made.
+BLOCK = 8  # Pixels of a JPEG that are coded together, along each side.
 
 
 class Settings(NamedTuple):
@@ -147,7 +144,7 @@ def _read_runs(path: str, runs: list[list[int]], frames: int, size: tuple[int, i
     """Fields [number of fields, H, W, 2] from a file that `store` wrote, each run at once."""
     fields = []
     try:
-        places = _places(path)
+        places = read_places(path)
         if len(places) != frames:
             raise VideoError(path, f"the flow of {len(places)} frames, but the video has {frames}")
         with open(path, "rb") as file:
@@ -170,17 +167,7 @@ def stored_path(folder: str | os.PathLike, entry: Video) -> str:
     return os.path.join(folder, f"{entry.path}.flow")
 
 
-def is_stored(folder: str | os.PathLike, entry: Video) -> bool:
-    """Whether the folder has the whole flow of a video with so many frames."""
-    path = stored_path(folder, entry)
-    try:
-        places = _places(path)
-        return len(places) == entry.frames and os.path.getsize(path) == places[-1]
-    except (OSError, ValueError):
-        return False
-
-
-def _places(path: str) -> np.ndarray:
+def read_places(path: str) -> np.ndarray:
     """Where the fields begin, and the last one ends, int64 [frames]; only what is looked at is read.
 
     Raises:
@@ -199,141 +186,14 @@ def _places(path: str) -> np.ndarray:
 
 def _from_jpeg(path: str, jpeg: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """One field, uint8 [H, W, 2]."""
-    height = size[0] + -size[0] % _BLOCK
+    height = size[0] + -size[0] % BLOCK
     shape = (2 * height, size[1])
-    claimed = frames.picture_size(jpeg.tobytes())  # If it is damaged, of any size.
+    claimed = pictures.picture_size(jpeg.tobytes())  # If it is damaged, of any size.
     both = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE) if claimed == shape else None
     if both is None:
         found = "no picture" if claimed in (shape, (0, 0)) else f"{claimed[1]}x{claimed[0] // 2}"
         raise VideoError(path, f"its flow is damaged: {found} for a field of {size[1]}x{height}")
     return both.reshape(2, height, size[1])[:, : size[0]].transpose(1, 2, 0)
-
-
-def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, settings: Settings) -> None:
-    """Computes all fields of a video and writes them, whole or not at all; takes the memory of a few frames.
-
-    What a process that was killed had of them stands in a file beside the target, and is not computed again.
-
-    Args:
-      path: the file of a video.
-      target: the file to write; its folder is made where there is none.
-      entry: what the file is known to hold; of a longer file, the part that counts.
-      settings: what the folder's flow is.
-
-    Raises:
-      VideoError: the video cannot be read, or has more or fewer frames.
-      OSError: the file cannot be written.
-    """
-    target = pathlib.Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path, target)
-    temporary.touch()
-    try:
-        with open(temporary, "r+b") as file:
-            places = _begun(file, entry.frames)
-            done = np.count_nonzero(places) - 1
-            file.truncate(places[done])
-            file.seek(places[done])
-            synced = time.monotonic()
-            images = _counted(path, entry, done, settings.short_side)
-            for index, field in enumerate(compute(images, settings.method), start=done):
-                height, width, _ = field.shape
-                # x above y, and between them as many lines as end a block of the JPEG, so that none has both.
-                padded = np.pad(field, ((0, -height % _BLOCK), (0, 0), (0, 0)), "edge")
-                both = padded.transpose(2, 0, 1).reshape(-1, width)
-                _, jpeg = cv2.imencode(".jpg", both, (cv2.IMWRITE_JPEG_QUALITY, settings.quality))
-                file.write(jpeg)
-                places[index + 1] = file.tell()
-                if time.monotonic() - synced >= _SYNC:
-                    _write_places(file, places)
-                    synced = time.monotonic()
-            _write_places(file, places)
-        os.replace(temporary, target)
-    except (VideoError, OSError):
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _temporary(path: str | os.PathLike, target: pathlib.Path) -> pathlib.Path:
-    """Where a video's flow stands while it is not whole; elsewhere if the video has changed."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise VideoError(path, f"cannot be read ({error.strerror})") from error
-    version = f"{target.name} {status.st_size} {status.st_mtime_ns}"
-    name = hashlib.sha256(version.encode(errors="surrogateescape")).hexdigest()[:16]
-    return target.with_name(f".{name}{_PART}")
-
-
-def _begun(file: BinaryIO, frames: int) -> np.ndarray:
-    """Where the fields begin, int64 [frames], of a file that is new or was begun; 0 for those it does not hold yet."""
-    try:
-        places = np.load(file)
-        whole = np.count_nonzero(places)
-        if places.shape == (frames,) and places.dtype == np.int64 and places[0] == file.tell():
-            if np.all(np.diff(places[:whole]) > 0) and places[whole - 1] <= os.fstat(file.fileno()).st_size:
-                return places
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError):  # It is empty, or was torn.
-        pass
-    places = np.zeros(frames, np.int64)
-    file.seek(0)
-    file.truncate()
-    np.save(file, places)  # Its size is known, its content is not yet.
-    places[0] = file.tell()
-    return places
-
-
-def _write_places(file: BinaryIO, places: np.ndarray) -> None:
-    """Says at the beginning of the file what stands behind it already."""
-    position = file.tell()
-    file.flush()
-    file.seek(0)
-    np.save(file, places)
-    file.flush()
-    file.seek(position)
-
-
-def _counted(path: str | os.PathLike, entry: Video, skipped: int, short_side: int) -> Iterator[np.ndarray]:
-    """The frames of a video, but for some at its start; they must be as many as its entry says."""
-    end = entry.first + entry.frames
-    part_of_more = entry.span is not None or (entry.index is not None and entry.index.frames > end)
-    count = entry.first + skipped
-    index = verified.index(path, entry)
-    for image in video.frames_in_order(path, first=count, index=index, short_side=short_side):
-        count += 1
-        if count > end:
-            break
-        yield image
-    if count < end or (count > end and not part_of_more):
-        found = f"only {count}" if count < end else f"more than {end}"
-        raise VideoError(path, f"{found} of {end} frames decode: the file has changed; run prepare again")
-
-
-def check_settings(folder: str | os.PathLike, settings: Settings) -> None:
-    """Raises UserError where the folder holds flow of other settings."""
-    if pathlib.Path(folder, _SETTINGS).exists():
-        found = read_settings(folder)
-        if found != settings:
-            raise UserError(
-                f"{folder} holds flow of {_in_words(found)}; asked for was {_in_words(settings)}: "
-                f"remove {folder}, or choose another --out"
-            )
-
-
-def open_folder(folder: str | os.PathLike, settings: Settings) -> None:
-    """Makes a folder for flow, or goes on with one."""
-    check_settings(folder, settings)
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{_SETTINGS}"
-    temporary.write_text(json.dumps(settings._asdict()) + "\n", encoding="utf-8")
-    temporary.replace(folder / _SETTINGS)
-
-
-def close_folder(folder: str | os.PathLike) -> None:
-    """Removes what was begun of videos that are no longer in the set; called when all the others are stored."""
-    for left in pathlib.Path(folder).rglob(f".*{_PART}"):
-        left.unlink(missing_ok=True)
 
 
 def read_settings(folder: str | os.PathLike) -> Settings:
@@ -342,7 +202,7 @@ def read_settings(folder: str | os.PathLike) -> Settings:
     Raises:
       UserError: it does not say.
     """
-    path = pathlib.Path(folder, _SETTINGS)
+    path = pathlib.Path(folder, SETTINGS_FILE)
     try:
         return Settings(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
@@ -350,10 +210,6 @@ def read_settings(folder: str | os.PathLike) -> Settings:
             f"{path} does not say how the flow in its folder was made ({error}): remove {path.parent}, and run "
             "prepare with --flow again"
         ) from error
-
-
-def _in_words(settings: Settings) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings._asdict().items())
 
 
 def check_stored(manifest: Manifest) -> None:

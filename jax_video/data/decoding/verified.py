@@ -3,9 +3,8 @@
 import functools
 import os
 
-from jax_video.data import video
-from jax_video.data.manifest import Video
-from jax_video.data.packets import FrameIndex
+from jax_video.data.decoding import video
+from jax_video.data.manifest import FrameIndex, Video
 from jax_video.errors import UnavailableError, VideoError
 
 

@@ -8,16 +8,17 @@ import os
 import pathlib
 import re
 import signal
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
 import cv2
 
-from jax_video.errors import UnavailableError, VideoError
+from jax_video.errors import UnavailableError, UserError, VideoError, listed
 
 try:
     import resource
@@ -44,6 +45,22 @@ class NoVerdict(str):
 
     def __reduce__(self):
         return type(self), (str(self), self.traceback)
+
+
+def stop_at(strange: Mapping[str, str]) -> None:
+    """Raises UserError where something else than files or videos is to blame, so that nothing is stored of it.
+
+    Args:
+      strange: path -> what stood in the way; the traceback of a NoVerdict is printed on stderr.
+    """
+    for trace in filter(None, {getattr(reason, "traceback", ""): None for reason in strange.values()}):
+        print(trace, file=sys.stderr)
+    if strange:
+        raise UserError(
+            f"stopped at {len(strange):,} of the files, by no fault of theirs:\n"
+            + listed([f"{path}: {reason}" for path, reason in strange.items()])
+            + "\nNothing was stored of it. Mend it, or move these files away; the same command goes on where it was"
+        )
 
 
 def run(

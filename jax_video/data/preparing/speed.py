@@ -10,7 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from jax_video.data import packed, pipeline, reader, transforms
+from jax_video.data import pipeline, reader, transforms
+from jax_video.data.decoding import packed
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 

@@ -1,23 +1,24 @@
 """The packed form of a data set: frames as JPEGs in ArrayRecord shards that TFDS knows, read without TensorFlow.
 
 The frames of a split's readable videos stand one video after the other, RECORD_FRAMES of one video in each record, so
-that a clip costs the reading of its own part and the decoding of its own frames. Where a video starts follows from the
-videos before it; the manifest of the packed set says so (`Video.first`). Shards hold the same number of records each,
-and are written independently: by processes here, or by the workers of an Apache Beam pipeline.
+that to read a clip (`decoding/packed.py`) costs the reading of its own part and the decoding of its own frames. Where a
+video starts follows from the videos before it; the manifest of the packed set says so (`Video.first`). Shards hold the
+same number of records each, and are written independently: by processes here, or by the workers of an Apache Beam
+pipeline.
 
-A set that TFDS holds on disk otherwise, each video in a record of its own, is read the same way (`tfds_set`).
+TFDS takes half a second to import, so this module is imported where a set is packed, and nowhere else.
 """
 
-import bisect
 import dataclasses
+import datetime
 import errno
-import functools
 import itertools
 import json
 import os
 import pathlib
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -25,14 +26,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 from array_record.python import array_record_module
-from google.protobuf import message
-from tensorflow_datasets.proto import tf_example_pb2
 
-from jax_video.data import remote, transforms, verified, video
+from jax_video.data import remote
+from jax_video.data.decoding import verified, video
+from jax_video.data.decoding.packed import RECORD_FRAMES, encoded
 from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
+from jax_video.data.preparing import checks, workers
+from jax_video.data.preparing.machines import Machines
 from jax_video.errors import UnavailableError, UserError, VideoError
 
-RECORD_FRAMES = 8
 # At most, of a shard. Of frames of 340x256 pixels they are 350 MB and half a minute of work, which is done again where
 # packing was stopped.
 _SHARD_RECORDS, _PIXELS = 2048, 340 * 256
@@ -177,14 +179,11 @@ def open_folder(folder: str | os.PathLike, source: Manifest, settings: Packed) -
     """
     check_settings(folder, settings, source.hash)
     builder = PackedVideos(folder, source, settings)
-    about = pathlib.Path(folder, _SETTINGS)
     asked = settings._asdict() | {"manifest": source.hash}
     os.makedirs(builder.data_dir, exist_ok=True)
     for left in pathlib.Path(builder.data_dir).glob(f"*{_PART}"):
         left.unlink()
-    temporary = about.with_name(f".{_SETTINGS}")
-    temporary.write_text(json.dumps(asked) + "\n", encoding="utf-8")
-    temporary.replace(about)
+    remote.write_whole(pathlib.Path(folder, _SETTINGS), [f"{json.dumps(asked)}\n".encode()])
     return builder
 
 
@@ -207,7 +206,7 @@ def write_shard(shard: Shard) -> None:
                 jpegs = _jpegs(shard.root, part, shard.settings, failures)
                 for first in range(part.start, part.end, RECORD_FRAMES):
                     example = {
-                        "video": _encoded(part.entry.path),
+                        "video": encoded(part.entry.path),
                         "label": -1 if part.entry.label is None else part.entry.label,
                         "first": first,
                         "frames": list(itertools.islice(jpegs, RECORD_FRAMES)),
@@ -322,140 +321,78 @@ def _packed_row(row: Video, first: dict[str, int], failures: dict[str, str]) -> 
     return dataclasses.replace(row, first=first[row.path], index=None)
 
 
-def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int | None) -> np.ndarray:
-    """Frames of a packed video: int64 [N] -> uint8 [N, H, W, 3], RGB; only these are decoded.
-
-    `short_side` None leaves them in the size in which they are packed.
-
-    Raises:
-      VideoError: its records cannot be read, or are another video's.
-    """
-    shape = None if short_side is None else transforms.resized(entry.height, entry.width, short_side)
-    images = {}
-    for place, picture in pictures(manifest, entry, indices).items():
-        image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise VideoError(entry.path, f"its packed frame {place} is no picture")
-        images[place] = image if shape is None else transforms.resize(image[None], shape)[0]
-    return np.stack([images[place] for place in indices.tolist()])
-
-
-def pictures(manifest: Manifest, entry: Video, indices: np.ndarray) -> dict[int, bytes]:
-    """The encoded frames of a packed video at these places. Raises as `decode` does."""
-    size = manifest.packed.record_frames
-    split = entry.split if size else entry.path.partition("/")[0]
-    found, read = {}, None
-    try:
-        for place in np.unique(indices).tolist():
-            number, within = divmod(entry.first + place, size) if size else (entry.first, place)
-            if number != read:
-                read, example = number, _read(manifest.root, split, number)
-                if size and example["video"].bytes_list.value[0] != _encoded(entry.path):
-                    raise ValueError(f"record {number} of {split} is another video's: pack the set again")
-            found[place] = example[manifest.packed.feature].bytes_list.value[within]
-    except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:
-        raise VideoError(entry.path, f"its packed frames cannot be read ({error})") from error
-    return found
-
-
-def _read(folder: str, split: str, number: int):
-    """The features of an example by name, as messages: each picture is copied out only when it is asked for."""
-    files, ends = _files(folder, split)
-    which = bisect.bisect_right(ends, number)
-    if which == len(files):
-        raise IndexError(f"there is no record {number} of {split}")
-    reader = _reader(files[which])
-    (record,) = reader.read([number - (ends[which - 1] if which else 0)])
-    return tf_example_pb2.Example.FromString(record).features.feature
-
-
-@functools.lru_cache(maxsize=16)
-def _files(folder: str, split: str) -> tuple[list[str], list[int]]:
-    """The shards of a split, and the number of records up to the end of each."""
-    info = tfds.builder_from_directory(folder).info.splits[split]
-    return [os.fspath(path) for path in info.filepaths], list(itertools.accumulate(info.shard_lengths))
-
-
-@functools.lru_cache(maxsize=128)  # A process may not open all the shards of a large set.
-def _reader(path: str) -> array_record_module.ArrayRecordReader:
-    return array_record_module.ArrayRecordReader(remote.local(path), "readahead_buffer_size:0,max_parallelism:0")
-
-
-def _encoded(path: str) -> bytes:
-    """A path may be any bytes; TFDS would take them for Unicode."""
-    return path.encode("utf-8", errors="surrogateescape")
-
-
-_SPLITS = {"train": "train", "validation": "val", "val": "val", "valid": "val", "test": "test"}  # TFDS's names and ours
-
-
-def tfds_set(name: str, data_dir: str | os.PathLike) -> Manifest:
-    """A set that TFDS has prepared in its folder, each video a sequence of encoded pictures in one record.
+def pack(
+    prepared: Manifest, settings: Packed, out: pathlib.Path, machines: Machines, say: Callable[[str], None]
+) -> Manifest:
+    """Writes the shards of a set that are not there yet, and the manifest of the packed set, which it returns.
 
     Args:
-      name: as TFDS calls it: set, set/config or set/config:version.
-      data_dir: TFDS's folder.
+      prepared: the set.
+      settings: what the frames become.
+      out: the set's folder; the packed one is `packed` in it.
+      machines: where it is packed.
+      say: called with how much it will take, and with what became of it.
 
     Raises:
-      UserError: there is no such set; it needs TensorFlow to be described, or read; it has no videos.
+      UserError: the folder holds another set or has no room, or something else than the videos is to blame.
     """
-    try:
-        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{name} in {data_dir} has a feature that TFDS describes with TensorFlow only, as its Video: pip install "
-            f"tensorflow, for this command alone ({error})"
-        ) from error
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # The second of a name that cannot be one.
-        there = sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob("*/*/dataset_info.json"))
-        raise UserError(
-            f"no set {name} in {data_dir}: TFDS finds {', '.join(there) or 'none'} there; --videos names its folder, "
-            "in which tfds build or download_and_prepare has put the set"
-        ) from error
-    info = builder.info
-    if info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
-        raise UserError(
-            f"{name} is stored as {info.file_format.value}, which only TensorFlow reads; this library reads "
-            f"array_record. Where TensorFlow is: python -m tensorflow_datasets.scripts.convert_format "
-            f"--dataset_dir={builder.data_dir} --out_file_format=array_record --out_path=DIR"
+    folder = out / "packed"
+    builder = open_folder(folder, prepared, settings)
+    everything = shards(prepared, builder.data_dir, settings)
+    waiting = [shard for shard in everything if not os.path.exists(shard.path)]
+    total, frames = (sum(shard.frames for shard in each) for each in (everything, waiting))
+    if waiting:
+        size, seconds = _measure_frame(prepared, settings, machines.workers)
+        free = shutil.disk_usage(folder).free
+        hours = datetime.timedelta(seconds=round(seconds * frames / machines.workers))
+        say(
+            f"packing {frames:,} frames into {folder}: about {size * frames / 1e9:,.2f} GB, of {free / 1e9:,.0f} GB "
+            f"that are free, in {hours} on this machine"
         )
-    feature = _video_feature(name, info.features)
-    labels = [key for key, value in info.features.items() if isinstance(value, tfds.features.ClassLabel)]
-    classes = tuple(info.features[labels[0]].names) if labels else ()
-    folder = os.path.abspath(builder.data_dir)
-    rows = []
-    for split, about in info.splits.items():
-        if split not in _SPLITS:
-            continue
-        for number in tqdm.trange(about.num_examples, desc=f"reading {split}", unit=" videos"):
-            try:
-                example = _read(folder, split, number)
-                label = example[labels[0]].int64_list.value[0] if labels else -1
-                rows.append(_tfds_row(split, number, example[feature].bytes_list.value, label))
-            except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:
-                raise UserError(f"record {number} of {split} of {name} cannot be read ({error})") from error
-    if not rows:
-        raise UserError(f"{name} has the splits {', '.join(info.splits)}: expected train, validation or test")
-    return Manifest(name, classes, folder, tuple(rows), packed=Packed(feature))
+        if size * frames > free:
+            raise UserError(f"{folder} has no room for it: take a smaller --pack_side or --pack_quality, or free some")
+
+    with tqdm.tqdm(desc="packing", total=total, initial=total - frames, unit=" frames") as progress:
+        for which, reason in machines.run(waiting, write_shard, _share, folder):
+            name = os.path.basename(waiting[which].path)
+            if isinstance(reason, workers.NoVerdict):
+                workers.stop_at({name: reason})
+            if reason is not None:
+                raise UserError(
+                    f"{name}: {reason}. One of its videos cannot be decoded any more: "
+                    f"python -m jax_video.prepare manifest --out={out} --check=full"
+                )
+            progress.update(waiting[which].frames)
+    done = finish(prepared, builder, folder)
+    size = sum(os.path.getsize(shard.path) for shard in everything)
+    say(f"packed: {size / 1e9:,.2f} GB in {len(everything):,} shards in {folder}")
+    lost = {
+        row.path: row.error
+        for row, was in zip(done.videos, prepared.videos, strict=True)
+        if row.error is not None and row.error != was.error
+    }
+    checks.write_reasons(folder / "broken.csv", done, lost)
+    for path, reason in list(lost.items())[:10]:
+        say(f"not packed: {path}: {reason}")
+    if lost:
+        say(f"not packed: {len(lost):,} in all, in {folder / 'broken.csv'}; remove {folder} to pack again")
+    say("")
+    return done
 
 
-def _video_feature(name: str, described: tfds.features.FeaturesDict) -> str:
-    """The feature that is a video."""
-    found = [
-        key
-        for key, value in described.items()
-        if isinstance(value, tfds.features.Sequence) and isinstance(value.feature, tfds.features.Image)
-    ]
-    if not found:
-        raise UserError(f"{name} has no feature that is a sequence of pictures; it has {', '.join(described)}")
-    return found[0]
+def _share(shard: Shard) -> float:
+    """A usual piece of work is a thousand frames."""
+    return shard.frames / 1000
 
 
-def _tfds_row(split: str, number: int, pictures: Sequence[bytes], label: int) -> Video:
-    path = f"{split}/{number}"
-    label = None if label == -1 else label  # as TFDS has it
-    image = cv2.imdecode(np.frombuffer(pictures[0], np.uint8), cv2.IMREAD_COLOR) if pictures else None
-    if image is None:
-        return Video(path, label, _SPLITS[split], 0, 0.0, 0, 0, "no readable frame", path)
-    height, width, _ = image.shape
-    return Video(path, label, _SPLITS[split], len(pictures), 0.0, width, height, None, path, first=number)
+def _measure_frame(prepared: Manifest, settings: Packed, processes: int) -> tuple[float, float]:
+    """(bytes, seconds of one process) for each frame of the set, from a few."""
+    some = samples(prepared, settings)
+    found = dict(workers.run(some, measure, workers=processes, timeout=60))
+    strange = {which: result for which, result in found.items() if isinstance(result, workers.NoVerdict)}
+    workers.stop_at({some[which].parts[0].entry.path: result for which, result in strange.items()})
+    measured = [result for result in found.values() if not isinstance(result, str)]
+    if not any(frames for frames, *_ in measured):
+        raise UserError(f"none of {len(measured)} videos can be read: look at the set again with --check=full")
+    frames, size, seconds = map(sum, zip(*measured, strict=True))
+    return size / frames, seconds / frames

@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import av
 import numpy as np
 
-from jax_video.data import frames, packets, transforms
-from jax_video.data.packets import FrameIndex, Packets
+from jax_video.data import transforms
+from jax_video.data.decoding import packets, pictures
+from jax_video.data.decoding.packets import Packets
+from jax_video.data.manifest import FrameIndex
 from jax_video.errors import VideoError
 
 # What may give other frames, or other verdicts, where it changes.
@@ -49,7 +51,7 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
     """Decodes the whole file and counts, since headers lie.
 
     Args:
-      path: a video file, or a folder of picture files (`frames.py`).
+      path: a video file, or a folder of picture files (`pictures.py`).
       span: start and end, in seconds, of the part that counts; None: all of it. What comes after it need not decode.
       full: False looks at the packets and the first frame only, and takes every packet for a frame; but for files whose
         packets show that they are none.
@@ -58,7 +60,7 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
       VideoError: the file is missing, empty, truncated or damaged, has no video stream, or no frame in that part.
     """
     if os.path.isdir(path):
-        return VideoInfo(*frames.probe(path, full=full))
+        return VideoInfo(*pictures.probe(path, full=full))
     end = span[1] if span else math.inf
     rows = []  # of the packets that are shown
     hidden = 0  # packets before a cut, which only help to decode what comes after it
@@ -252,7 +254,7 @@ def decode(
     """Decodes the frames at `indices`, which may repeat and come in any order.
 
     Args:
-      path: a video file, or a folder of picture files (`frames.py`).
+      path: a video file, or a folder of picture files (`pictures.py`).
       indices: places in presentation order, counted from 0.
       index: what `probe` found. With a verified one only what lies between a keyframe and a wanted frame is decoded,
         and of that only what a wanted frame may refer to. Without one everything before the last wanted frame is
@@ -270,7 +272,7 @@ def decode(
         raise ValueError(f"frame indices must be at least one and not negative, got {list(indices)}")
 
     if os.path.isdir(path):
-        return frames.decode(path, indices, short_side=short_side)
+        return pictures.decode(path, indices, short_side=short_side)
     _check_same(path, index)
     image = _image_of(short_side)
     images = _decode_by_seeking(path, wanted, index, image) if index and index.verified else None
@@ -290,7 +292,7 @@ def frames_in_order(
       VideoError: the file cannot be read, or is damaged after the frames already given.
     """
     if os.path.isdir(path):
-        yield from itertools.islice(frames.frames_in_order(path, short_side=short_side), first, None)
+        yield from itertools.islice(pictures.frames_in_order(path, short_side=short_side), first, None)
         return
     _check_same(path, index)
     image = _image_of(short_side)
@@ -430,7 +432,7 @@ def _displayed(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 def _check_size(path: str | os.PathLike, frame: av.VideoFrame, first: av.VideoFrame, index: int) -> None:
     if frame is first:
-        frames.check_shape(path, frame.width, frame.height)
+        pictures.check_shape(path, frame.width, frame.height)
     if (frame.width, frame.height) != (first.width, first.height):
         raise VideoError(
             path,

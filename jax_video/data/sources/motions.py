@@ -88,18 +88,10 @@ def make(
     return manifest
 
 
-def read_manifest(name: str) -> Manifest:
-    """What a config's `data.manifest` names: "motions", or a manifest or the folder that `prepare` wrote it into.
-
-    Both may also lie in a store (gs://…).
-
-    Raises:
-      UserError: there is none, or it cannot be read.
-    """
-    path = make() if name == "motions" else remote.path(name)
-    with remote.reaching(path):
-        folder = path.is_dir()
-    return Manifest.read(path / "manifest.jsonl" if folder else path)
+def read(folder: str | os.PathLike | None = None, **numbers: int) -> Manifest:
+    """The manifest of the data set, which is rendered where it is not there yet; arguments and errors as of `make`."""
+    # A set that an older version rendered does not say so.
+    return dataclasses.replace(Manifest.read(make(folder, **numbers)), flip=False)
 
 
 def _make(root: pathlib.Path, counts: dict[str, int], frames: int, width: int, height: int, seed: int) -> None:
@@ -118,7 +110,7 @@ def _make(root: pathlib.Path, counts: dict[str, int], frames: int, width: int, h
                     encode(root / path, twin)
                     videos.append(Video(path, label, split, frames, float(FPS), width, height, None, source))
                     progress.update()
-    Manifest("motions", CLASSES, str(root), tuple(videos)).write(root / "manifest.jsonl")
+    Manifest("motions", CLASSES, str(root), tuple(videos), flip=False).write(root / "manifest.jsonl")
 
 
 def encode(path: str | os.PathLike, video: np.ndarray) -> None:
