@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jax_video import __version__, models, saved
+from jax_video import __version__, models, networks, saved
 from jax_video import state as state_lib
 from jax_video.data import remote
 from jax_video.data.manifest import Manifest
@@ -175,7 +175,7 @@ def _say_once(text: str) -> None:
 
 def _network(section: Mapping[str, Any]) -> dict[str, Any]:
     """What a network is built with, in full: keywords may have come since, with defaults that are what was before."""
-    known = section["name"] in models.MODELS
+    known = section["name"] in networks.NETWORKS
     return json.loads(json.dumps(models.defaults(section["name"]) | dict(section) if known else dict(section)))
 
 

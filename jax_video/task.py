@@ -6,7 +6,7 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
-from jax_video import metrics, models, objectives
+from jax_video import metrics, networks, objectives
 from jax_video.data import pipeline
 from jax_video.data.manifest import SPLITS, Manifest
 from jax_video.errors import UserError
@@ -70,7 +70,7 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
             f"clip.segments is {sampling.segments} and model.consensus {config.model.get('consensus', False)}: several "
             "clips of a video are for a network with consensus, and it for them."
         )
-    streams = models.streams(config.model.name)
+    streams = networks.find(config.model.name).streams
     if tuple(sampling.streams) != streams:
         raise UserError(
             f"clip.streams is {tuple(sampling.streams)}, but {config.model.name} takes {streams}: give it that."

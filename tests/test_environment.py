@@ -9,8 +9,8 @@ import subprocess
 import sys
 import types
 
-import networks
 import numpy as np
+import outlines
 import processes
 import pytest
 import tiny
@@ -36,7 +36,7 @@ def trained(tmp_path_factory) -> TinyRun:
 
 
 def parameters(config: ConfigDict) -> str:
-    return f"{networks.parameters(nnx.eval_shape(lambda: state.network(config, 8))):,} parameters"
+    return f"{outlines.parameters(nnx.eval_shape(lambda: state.network(config, 8))):,} parameters"
 
 
 HARDWARE_AND_NETWORK = rf"CPU, \d+ cores?; resnet3d18, {parameters(tiny.get_config())}"

@@ -1,7 +1,6 @@
 """Pooled features of every video against means taken by NumPy: of one stream, of two, and of several clips."""
 
 import dataclasses
-import functools
 import pathlib
 
 import jax
@@ -14,7 +13,7 @@ from conftest import ROOT
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jax_video import models, optimizer, sharding
+from jax_video import networks, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import clips
@@ -61,7 +60,7 @@ class Squares(nnx.Module):
 @pytest.fixture(scope="module", autouse=True)
 def squares_is_a_network():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.MODELS, "squares", functools.partial(Squares))
+        patch.setitem(networks.NETWORKS, "squares", networks.Network(f"{__name__}:Squares", {"streams": 1}))
         yield
 
 

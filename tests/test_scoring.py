@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 from rounding import roundings
 
-from jax_video import models, objectives, optimizer, scoring, sharding, task
+from jax_video import networks, objectives, optimizer, scoring, sharding, task
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import clips, pipeline
@@ -79,7 +79,7 @@ class Affine(nnx.Module):
 @pytest.fixture(scope="module", autouse=True)
 def affine_is_a_network():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.MODELS, "affine", functools.partial(Affine))
+        patch.setitem(networks.NETWORKS, "affine", networks.Network(f"{__name__}:Affine"))
         yield
 
 

@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from jax_video import lock, models, optimizer, runlog, sharding, task
+from jax_video import lock, models, networks, optimizer, runlog, sharding, task
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints
@@ -217,7 +217,7 @@ class Classifier(nnx.Module):
 @pytest.fixture
 def config(monkeypatch):
     """A run of 6 epochs of 4 steps."""
-    monkeypatch.setitem(models.MODELS, "classifier", functools.partial(Classifier))
+    monkeypatch.setitem(networks.NETWORKS, "classifier", networks.Network(f"{__name__}:Classifier"))
     config = tiny.get_config()
     config.model = ConfigDict({"name": "classifier"})
     config.clip.update(short_side=16, size=16)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jax_video import checkpoint, lock, scoring, sharding
+from jax_video import checkpoint, lock, networks, scoring, sharding
 from jax_video import state as state_lib
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
@@ -96,9 +96,9 @@ def _cost(model: nnx.Module) -> C2D:
     """The network itself, or the one that a consensus of several clips has."""
     model = getattr(model, "network", model)
     if not isinstance(model, C2D) or model.kind not in ("cost_a", "cost_b"):
+        known = [name for name, network in networks.NETWORKS.items() if network.weighs_views]
         raise UserError(
-            "only the networks of CoST weigh views (cost_a_resnet50, cost_a_resnet101, cost_b_resnet50, "
-            f"cost_b_resnet101); this one is a {type(model).__name__}."
+            f"only the networks of CoST weigh views ({', '.join(known)}); this one is a {type(model).__name__}."
         )
     return model
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_video import checkpoint, lock, metrics, objectives, saved
+from jax_video import checkpoint, lock, metrics, networks, objectives, saved
 from jax_video.data import remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
@@ -126,7 +126,7 @@ def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path) -> s
     ]
     if "pair_accuracy" in result:
         name, frames = result["student"]["name"], result["student"]["frames"]
-        recipes = "stc" if name.startswith(("stc_", "resnet3d", "resnext3d")) else "t3d"
+        recipes = "stc" if networks.find(name).recipe == "stc" else "t3d"  # whose start=RUN takes any other network
         start = shlex.quote(f"--config=configs/{recipes}.py:model={name},frames={frames},data=DIR,start={folder}")
         return "\n".join([*lines, "Train its 3D network on labels:", f"  python -m jax_video.main {start}"])
     first = manifest.videos[manifest.select("test")[0][0]].path

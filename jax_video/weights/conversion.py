@@ -8,7 +8,7 @@ from collections.abc import Collection
 import numpy as np
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, lock, models, optimizer, sharding
+from jax_video import checkpoint, lock, networks, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.data.sources import motions, prepared, text
 from jax_video.errors import UserError
@@ -51,9 +51,9 @@ def convert(
     out = pathlib.Path(out)
     if any(step.name.isdigit() for step in (out / "checkpoints").glob("*")):  # not of a conversion that was stopped
         raise UserError(f"{out} already holds a run; choose another --out")
-    wanted = names.keywords(layout, config.model.name) if config.model.name in models.MODELS else {}
+    wanted = names.keywords(layout, config.model.name) if config.model.name in networks.NETWORKS else {}
     if wanted is None:
-        fitting = [name for name in models.MODELS if names.keywords(layout, name) is not None]
+        fitting = [name for name in networks.NETWORKS if names.keywords(layout, name) is not None]
         raise UserError(
             f"{config.model.name} is not a network of layout {layout}, which has {', '.join(fitting)}. To start "
             "another network from such weights, train it with --config.init_from.path, .layout, .inflate and .skip."

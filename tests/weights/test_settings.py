@@ -12,7 +12,7 @@ from reference import resnet
 
 from configs import cost as cost_config
 from configs import stc, t3d
-from jax_video import models
+from jax_video import networks
 from jax_video.errors import UserError
 from jax_video.run import load
 from jax_video.weights import conversion, names, settings
@@ -271,4 +271,4 @@ def test_every_layout_fits_the_sections_of_a_config():
     for layout in names.LAYOUTS.values():
         assert set(layout.clip) <= set(config.clip) and set(layout.test) <= set(config.test)
         assert not layout.versions or list(layout.versions.values())[-1] == layout.normalize
-    assert {name for name in models.MODELS if names.keywords("3d-resnets", name)} >= {"resnet3d200", "resnext3d101"}
+    assert {name for name in networks.NETWORKS if names.keywords("3d-resnets", name)} >= {"resnet3d200", "resnext3d101"}
