@@ -12,12 +12,12 @@ import commands
 import cv2
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 from preparing import contents, interrupt, run
 
-from jax_video import lock, prepare
+from jax_video import lock
 from jax_video.data.decoding import flow
 from jax_video.data.manifest import MISSING, Manifest
+from jax_video.data.preparing.preparation import Preparation, prepare
 from jax_video.data.sources import motions
 from jax_video.errors import UserError
 
@@ -236,10 +236,10 @@ def test_flow_is_stored_for_all_that_can_be_read_and_goes_on_where_it_was(with_f
 
 def test_the_embedded_set_can_be_written(tmp_path, monkeypatch):
     made = motions.make(tmp_path / "cache", train=8, val=0, test=0, frames=2, width=16, height=16)
-    monkeypatch.setattr(motions, "make", lambda: made)
-    with flagsaver.flagsaver(out=str(tmp_path / "out")):
-        prepare.main(["motions"])
-    assert Manifest.read(tmp_path / "out" / "manifest.jsonl") == Manifest.read(made)
+    monkeypatch.setattr(motions, "make", lambda *_: made)
+    result = prepare(Preparation("motions", tmp_path / "out"))
+    assert result.manifest == Manifest.read(tmp_path / "out" / "manifest.jsonl") == Manifest.read(made)
+    assert not result.manifest.flip
 
 
 def test_videos_without_labels_are_for_knowledge_transfer(clips, tmp_path):
