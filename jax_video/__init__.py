@@ -25,7 +25,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jax_video.data.manifest import Manifest, read_manifest
+    from jax_video.data.manifest import Manifest
+    from jax_video.data.sources.prepared import read as read_manifest
     from jax_video.errors import UserError, VideoError
     from jax_video.models import build
     from jax_video.networks import NETWORKS
@@ -34,22 +35,23 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["NETWORKS", "Manifest", "Run", "UserError", "VideoError", "__version__", "build", "load", "read_manifest"]
 
-_MODULES = {  # by name: where it is
-    "NETWORKS": "jax_video.networks",
-    "Manifest": "jax_video.data.manifest",
-    "Run": "jax_video.run",
-    "UserError": "jax_video.errors",
-    "VideoError": "jax_video.errors",
-    "build": "jax_video.models",
-    "load": "jax_video.run",
-    "read_manifest": "jax_video.data.manifest",
+_PLACES = {  # by name: module:name
+    "NETWORKS": "jax_video.networks:NETWORKS",
+    "Manifest": "jax_video.data.manifest:Manifest",
+    "Run": "jax_video.run:Run",
+    "UserError": "jax_video.errors:UserError",
+    "VideoError": "jax_video.errors:VideoError",
+    "build": "jax_video.models:build",
+    "load": "jax_video.run:load",
+    "read_manifest": "jax_video.data.sources.prepared:read",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    module, _, attribute = _PLACES[name].partition(":")
+    value = globals()[name] = getattr(importlib.import_module(module), attribute)
     return value
 
 
