@@ -167,7 +167,7 @@ def test_imports_run_one_way():
         "jax_video.models.__main__",
         "jax_video.__main__",
     ):
-        assert not importers(command)
+        assert importers(command) <= {"jax_video"}, "the package asks __main__ whether a module is a command"
     assert importers("jax_video.train") == {"jax_video.workflow"}
 
 
