@@ -9,7 +9,7 @@ import optax
 from jax_video import networks
 from jax_video.errors import UserError
 
-Schedule = Callable[[jax.Array], jax.Array]
+Schedule = Callable[[jax.Array | int], jax.Array]
 
 
 def schedule(

@@ -114,10 +114,10 @@ class Run:
         normalization, segments = self.normalization, self.sampling.segments
 
         def pool(params, batch_stats, batch):
-            model = state_lib.join(self.definition, params, batch_stats, train=False)
+            model: Any = state_lib.join(self.definition, params, batch_stats, train=False)
             if isinstance(model, Correspondence):
                 model = SegmentConsensus(model.student) if segments else model.student
-            features = model.features(*state_lib.inputs(batch, normalization))
+            features: Any = model.features(*state_lib.inputs(batch, normalization))
             streams = features if isinstance(features, tuple) else (features,)
             pooled = [stream.mean(axis=(1, 2, 3), dtype=jnp.float32) for stream in streams]
             return {"values": jnp.concatenate(pooled, axis=-1), "failed": batch["failed"]}

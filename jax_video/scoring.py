@@ -92,14 +92,15 @@ def mean_over_clips(
     batches = pipeline.test_batches(manifest, sampling, clips, batch=batch, workers=workers, hosts=hosts)
     sums = _Sums(manifest, clips, batch)
     progress = tqdm(total=len(clips), desc=f"{split}", unit="clip", leave=False, disable=None)
-    pending = None  # what a step gives is read while the next one runs
+    pending: dict[str, jax.Array] | None = None  # what a step gives is read while the next one runs
     with contextlib.closing(batches), contextlib.closing(progress):
         for rows in _until(interrupted, batches):
             running = step(*weights, sharding.place_batch(rows, mesh))
             if pending is not None:
                 progress.update(sums.add(pending))
             pending = running
-        progress.update(sums.add(pending))
+        if pending is not None:
+            progress.update(sums.add(pending))
     return sums.means()
 
 
