@@ -67,7 +67,7 @@ def score_videos(
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Scores | None:
     """Scores every view of every readable video of a split; None when `interrupted` says so on the way."""
-    views = pipeline.views(manifest, split, sampling, protocol)
+    views = pipeline.cropped_clips(manifest, split, sampling, protocol)
     if not views:
         raise UserError(f"manifest {manifest.name!r} has no readable video in its split {split!r}.")
     # Scores do not depend on it, but for knowledge transfer, where a batch's videos make pairs with one another.
@@ -110,7 +110,7 @@ class _Sums:
     Views are added in the order of `pipeline.test_rows`, which is the same for every batch size; so are the sums.
     """
 
-    def __init__(self, manifest: Manifest, views: list[pipeline.View], batch: int):
+    def __init__(self, manifest: Manifest, views: list[pipeline.CroppedClip], batch: int):
         self._rows = [views[place].video if wanted else None for place, wanted in pipeline.test_rows(views, batch)]
         self._video = np.unique([view.video for view in views])
         labels = (manifest.videos[index].label for index in self._video)
@@ -179,7 +179,7 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
     sampling, protocol = pipeline.Sampling(**config.clip), config.test
     if protocol.batch < 1:
         raise UserError(f"test.batch is {protocol.batch}: expected at least 1.")
-    pipeline.views(manifest, "test", sampling, protocol_of(config))  # raises where unknown
+    pipeline.cropped_clips(manifest, "test", sampling, protocol_of(config))  # raises where unknown
     pipeline.check_stored(manifest, sampling)
     if bool(sampling.segments) != bool(config.model.get("consensus")) and not transfers:
         raise UserError(
