@@ -9,8 +9,8 @@ import subprocess
 import sys
 import types
 
-import networks
 import numpy as np
+import outlines
 import processes
 import pytest
 import tiny
@@ -36,7 +36,7 @@ def trained(tmp_path_factory) -> TinyRun:
 
 
 def parameters(config: ConfigDict) -> str:
-    return f"{networks.parameters(nnx.eval_shape(lambda: state.network(config, 8))):,} parameters"
+    return f"{outlines.parameters(nnx.eval_shape(lambda: state.network(config, 8))):,} parameters"
 
 
 HARDWARE_AND_NETWORK = rf"CPU, \d+ cores?; resnet3d18, {parameters(tiny.get_config())}"
@@ -54,9 +54,13 @@ def python(code: str, *arguments: str, packages: pathlib.Path | None = None) -> 
     )
 
 
-def frameworks(folder: pathlib.Path, body: str) -> pathlib.Path:
-    """A folder with a torch and a tensorflow that note their import in the file `imported`, and do `body` then."""
-    for name in ("torch", "tensorflow"):
+FRAMEWORKS = ("torch", "tensorflow")
+OF_SOME_COMMANDS = ("tensorflow_datasets", "apache_beam")  # of prepare, and of sets that it has packed
+
+
+def frameworks(folder: pathlib.Path, body: str, names: tuple[str, ...] = FRAMEWORKS) -> pathlib.Path:
+    """A folder with packages of these names that note their import in the file `imported`, and do `body` then."""
+    for name in names:
         (folder / name).mkdir(parents=True)
         note = f"open({str(folder / 'imported')!r}, 'a').write({name!r})"
         (folder / name / "__init__.py").write_text(f"{note}\n{body}\n")
@@ -81,10 +85,11 @@ def test_the_library_loads_neither_pytorch_nor_tensorflow(tmp_path):
 
 @pytest.mark.parametrize("error", [pytest.param("ImportError", marks=pytest.mark.slow), "OSError"])
 def test_help_beside_frameworks_that_are_broken(tmp_path, error):
-    packages = frameworks(tmp_path, f"raise {error}('libcudart.so.13: cannot open shared object file')")
+    broken = f"raise {error}('libcudart.so.13: cannot open shared object file')"
+    packages = frameworks(tmp_path, broken, FRAMEWORKS + OF_SOME_COMMANDS)
     code = (
         "import os, runpy, sys\n"
-        "import jax_video.evaluate, jax_video.train, jax_video.weights.merge  # once for all commands\n"
+        "import jax_video.scoring, jax_video.train, jax_video.weights.merge  # once for all commands\n"
         "for name in sys.argv[1:]:\n"
         "    if os.fork() == 0:\n"
         "        sys.argv = [name, '--help']\n"
@@ -97,7 +102,8 @@ def test_help_beside_frameworks_that_are_broken(tmp_path, error):
 
 
 def test_a_run_beside_frameworks_that_are_broken(tmp_path, trained, monkeypatch):
-    packages = frameworks(tmp_path / "packages", "raise OSError('libcudart.so.13: cannot open shared object file')")
+    broken = "raise OSError('libcudart.so.13: cannot open shared object file')"
+    packages = frameworks(tmp_path / "packages", broken, FRAMEWORKS + OF_SOME_COMMANDS)
     monkeypatch.setenv("PYTHONPATH", str(packages))
     workdir = tmp_path / "run"
     process = processes.start(workdir, trained.data / "manifest.jsonl", "--config.train.epochs=1")

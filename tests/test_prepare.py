@@ -175,13 +175,13 @@ def test_weizmann_by_person(test_data, tmp_path):
             "is the folder of the videos, among which flow",
         ),
         (["manifest", "--out={empty}", "--flow=dis"], "cannot read the manifest .*python -m jax_video.prepare"),
-        (["manifest", "--out={empty}"], "nothing to do .*: --flow=METHOD .* --check=fast|full .* --videos=DIR"),
+        (["manifest", "--out={empty}"], r"nothing to do .*: --flow=METHOD .* --check=fast\|full .* --videos=DIR"),
         (["motions", "--out={out}", "--videos={clips}"], "--videos: not for motions, whose videos are known"),
         (["motions", "--out={out}", "--check=fast"], "--check: not for motions"),
         (["manifest", "--out={out}", "--min_frames=9"], "--min_frames: manifest is looked at only with --check=fast"),
-        (["folder", "--videos={clips}", "--out={out}", "--check=half"], "value should be one of <fast|full>"),
+        (["folder", "--videos={clips}", "--out={out}", "--check=half"], r"value should be one of <fast\|full>"),
         (["motions", "--out={out}", "--seed=3"], "--seed: not for motions"),
-        (["motions", "--out={out}", "--flow=farneback"], "value should be one of <tvl1|dis>"),
+        (["motions", "--out={out}", "--flow=farneback"], r"value should be one of <tvl1\|dis>"),
     ],
 )
 def test_a_user_error_is_one_message_and_exit_code_2(arguments, message, clips, tmp_path):

@@ -17,15 +17,18 @@ from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 from rounding import roundings
 
-from jax_video import evaluate, models, objectives, optimizer, sharding
+from jax_video import networks, objectives, optimizer, scoring, sharding, task
 from jax_video import state as state_lib
-from jax_video.checkpoint import CheckpointError, Checkpoints
+from jax_video.checkpoint import Checkpoints
 from jax_video.data import clips, pipeline
 from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions
-from jax_video.errors import UserError
+from jax_video.errors import CheckpointError, UserError
+from jax_video.meta import Meta
 from jax_video.models.layers import BatchNorm, Conv, Linear
+from jax_video.run import load
+from jax_video.testing import results
 
 SAMPLING = pipeline.Sampling(frames=4, stride=1, short_side=24, size=16)
 PROTOCOLS = [("nonoverlap", 1), ("uniform", 3)]  # 3 and 2 clips for the two lengths of video below; 3 clips
@@ -76,7 +79,7 @@ class Affine(nnx.Module):
 @pytest.fixture(scope="module", autouse=True)
 def affine_is_a_network():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.MODELS, "affine", functools.partial(Affine))
+        patch.setitem(networks.NETWORKS, "affine", networks.Network(f"{__name__}:Affine"))
         yield
 
 
@@ -109,11 +112,11 @@ def affine(config):
 
 def score(
     network, manifest, mesh, *, clips, number, batch, crop="center", flip=False, average="probability", **kwargs
-) -> evaluate.Scores:
+) -> scoring.VideoMeans:
     definition, params, batch_stats = network
     with jax.enable_x64(True):
-        return evaluate.score_videos(
-            evaluate.make_eval_step(definition, mesh, objectives.Classification(average)),
+        return scoring.mean_over_clips(
+            scoring.make_eval_step(definition, mesh, objectives.Classification(average)),
             sharding.place_state((params, batch_stats), mesh),
             manifest,
             "test",
@@ -160,8 +163,8 @@ def test_scores_are_means_over_clips(affine, manifest, clips, number, average):
         found = score(affine, manifest, mesh_of(devices), clips=clips, number=number, batch=batch, average=average)
         assert found.video.tolist() == videos
         assert found.label.tolist() == [manifest.videos[index].label for index in videos]
-        np.testing.assert_allclose(found.scores, expected, rtol=0, atol=tolerance)
-        assert found.clip_top1 == pytest.approx(clip_top1, abs=1e-12)
+        np.testing.assert_allclose(found.values, expected, rtol=0, atol=tolerance)
+        assert found.clips["top1"] == pytest.approx(clip_top1, abs=1e-12)
         assert found.failed == ()
 
 
@@ -238,7 +241,7 @@ def test_every_crop_and_its_mirror_image(local, shapes, crop, flip):
         asked = {"clips": "uniform", "number": 2, "crop": crop, "flip": flip, "average": "logit", "batch": batch}
         found = score(network, manifest, mesh_of(devices), **asked)
         assert found.video.tolist() == list(range(8)) and found.failed == ()
-        np.testing.assert_allclose(found.scores, expected, rtol=0, atol=SCORE * np.abs(expected).max())
+        np.testing.assert_allclose(found.values, expected, rtol=0, atol=SCORE * np.abs(expected).max())
 
 
 def test_whole_frames_are_the_mean_over_all_places(local, shapes):
@@ -252,7 +255,7 @@ def test_whole_frames_are_the_mean_over_all_places(local, shapes):
         (height, width), (high, wide) = frames.shape[1:3], whole[index]
         frames = frames[:, (height - high) // 2 :, (width - wide) // 2 :]
         rows = [logits(frames[:, y : y + 7, x : x + 7]) for y in range(0, high - 6, 3) for x in range(0, wide - 6, 3)]
-        np.testing.assert_allclose(found.scores[index], np.mean(rows, axis=0), rtol=0, atol=SCORE * np.abs(rows).max())
+        np.testing.assert_allclose(found.values[index], np.mean(rows, axis=0), rtol=0, atol=SCORE * np.abs(rows).max())
 
 
 def test_a_spread_clip_is_the_whole_video(local, shapes):
@@ -260,7 +263,7 @@ def test_a_spread_clip_is_the_whole_video(local, shapes):
     manifest, _ = shapes
     found = score(network, manifest, mesh_of(1), clips="spread", number=5, crop="full", average="logit", batch=3)
     frames = video.decode(pathlib.Path(manifest.root, manifest.videos[1].path), [0, 2, 4, 6, 8], short_side=24)
-    np.testing.assert_allclose(found.scores[1], logits(frames), rtol=SCORE)
+    np.testing.assert_allclose(found.values[1], logits(frames), rtol=SCORE)
 
 
 def test_an_unknown_crop():
@@ -271,7 +274,7 @@ def test_an_unknown_crop():
 def test_more_devices_than_clips(affine, manifest):
     one = dataclasses.replace(manifest, videos=manifest.videos[:17])  # of the last split there is one video
     found = score(affine, one, mesh_of(8), clips="uniform", number=1, batch=64)
-    assert found.video.tolist() == [16] and found.scores.shape == (1, 8)
+    assert found.video.tolist() == [16] and found.values.shape == (1, 8)
 
 
 def test_an_unreadable_video_is_left_out_and_named(affine, copied):
@@ -288,7 +291,7 @@ def test_an_unreadable_video_is_left_out_and_named(affine, copied):
     assert found.failed == tuple(sorted((gone, cut)))
     kept = ~np.isin(whole.video, found.failed)
     assert found.video.tolist() == whole.video[kept].tolist()
-    np.testing.assert_allclose(found.scores, whole.scores[kept], rtol=0, atol=SCORE)
+    np.testing.assert_allclose(found.values, whole.values[kept], rtol=0, atol=SCORE)
 
 
 def test_no_readable_video_is_an_error(affine, copied):
@@ -303,16 +306,10 @@ def test_no_readable_video_is_an_error(affine, copied):
 
 def test_a_test_can_be_interrupted(affine, manifest):
     asked = []
-    found = score(
-        affine,
-        manifest,
-        mesh_of(1),
-        clips="uniform",
-        number=1,
-        batch=4,
-        interrupted=lambda: asked.append(None) or len(asked) == 3,
-    )
-    assert found is None and len(asked) == 3
+    given = {"clips": "uniform", "number": 1, "batch": 4, "interrupted": lambda: asked.append(None) or len(asked) == 3}
+    with pytest.raises(scoring.Interrupted):
+        score(affine, manifest, mesh_of(1), **given)
+    assert len(asked) == 3
 
 
 def make_run(workdir: pathlib.Path, config: ConfigDict, classes: tuple[str, ...], step: int = 0) -> pathlib.Path:
@@ -320,7 +317,7 @@ def make_run(workdir: pathlib.Path, config: ConfigDict, classes: tuple[str, ...]
     state = state_lib.create(state_lib.network(config, len(classes)), optimizer.sgd(0.1))
     state = dataclasses.replace(state, step=jnp.int32(step))
     checkpoints = Checkpoints(workdir, mesh_of(1))
-    checkpoints.save(state, {"config": config.to_dict(), "classes": list(classes)}, {"top1": 0.5 + 0.1 * step})
+    checkpoints.save(state, Meta(config.to_dict(), tuple(classes)), {"top1": 0.5 + 0.1 * step})
     checkpoints.wait()
     checkpoints.close()
     return workdir
@@ -340,8 +337,8 @@ def test_a_report_says_what_is_always_right(config, manifest, tmp_path, classes,
     videos = tuple(dataclasses.replace(video, label=index % classes) for index, video in enumerate(manifest.videos))
     few = dataclasses.replace(manifest, classes=names, videos=videos)
     workdir = make_run(tmp_path / "run", config, names)
-    result = evaluate.test(config, few, workdir, mesh_of(1))
-    lines = evaluate.report(result, few, workdir).splitlines()
+    result = results.test(load(workdir, config=config, mesh=mesh_of(1)), few)
+    lines = results.report(result, few, workdir).splitlines()
     assert result.get("note") == note and (lines[6] == note if note else lines[6].startswith("Per class"))
     assert (result["top5"] == 1) or classes > 5
     assert lines[2].split() == ["top-5", f"{100 * result['top5']:.2f}", "%"]
@@ -359,10 +356,12 @@ class TestRun:
         videos = list(manifest.videos)
         videos[index] = dataclasses.replace(video, label=None)
         with pytest.raises(UserError, match=f"have no label, {video.path} first"):
-            evaluate.test(config, dataclasses.replace(manifest, videos=tuple(videos)), workdir, mesh_of(1))
+            results.test(
+                load(workdir, config=config, mesh=mesh_of(1)), dataclasses.replace(manifest, videos=tuple(videos))
+            )
 
     def test_writes_what_it_returns(self, config, workdir, manifest):
-        result = evaluate.test(config, manifest, workdir, mesh_of(8))
+        result = results.test(load(workdir, config=config, mesh=mesh_of(8)), manifest)
 
         names = {path.name for path in workdir.iterdir()} - {"checkpoints"}
         assert names == {"test.json", "predictions.jsonl", "confusion.json", "confusion.png"}
@@ -399,42 +398,42 @@ class TestRun:
         assert table["videos"] == confusion.tolist()
         assert min(cv2.imread(str(workdir / "confusion.png")).shape[:2]) > 300
 
-        report = evaluate.report(result, manifest, pathlib.Path("my run"))
+        report = results.report(result, manifest, pathlib.Path("my run"))
         assert "motions: 16 of 16 test videos, checkpoint of step 0" in report
         assert f"{100 * top1:.2f} %" in report
         assert f"python -m jax_video.predict {manifest.root}/{rows[0]['video']} --checkpoint='my run'" in report
 
     def test_an_earlier_result_counts_only_for_the_same_test(self, config, workdir, manifest):
-        assert evaluate.read_result(config, manifest, workdir, mesh_of(8)) is None
-        result = evaluate.test(config, manifest, workdir, mesh_of(8))
-        assert evaluate.read_result(config, manifest, workdir, mesh_of(8)) == result
+        assert results.read_result(load(workdir, config=config, mesh=mesh_of(8)), manifest) is None
+        result = results.test(load(workdir, config=config, mesh=mesh_of(8)), manifest)
+        assert results.read_result(load(workdir, config=config, mesh=mesh_of(8)), manifest) == result
         for section, change in (("test", {"average": "logit"}), ("test", {"number": 3}), ("clip", {"stride": 2})):
             other = config.copy_and_resolve_references()
             other[section].update(change)
-            assert evaluate.read_result(other, manifest, workdir, mesh_of(8)) is None
+            assert results.read_result(load(workdir, config=other, mesh=mesh_of(8)), manifest) is None
         fewer = dataclasses.replace(manifest, videos=manifest.videos[1:])
-        assert evaluate.read_result(config, fewer, workdir, mesh_of(8)) is None
+        assert results.read_result(load(workdir, config=config, mesh=mesh_of(8)), fewer) is None
         make_run(workdir, config, manifest.classes, step=1)
-        assert evaluate.read_result(config, manifest, workdir, mesh_of(8)) is None
+        assert results.read_result(load(workdir, config=config, mesh=mesh_of(8)), manifest) is None
 
     def test_a_part_is_an_error_unless_allowed(self, config, workdir, copied):
         """A file that goes away after `prepare`."""
         gone = copied.select("test")[3][1].path
         pathlib.Path(copied.root, gone).unlink()
         with pytest.raises(UserError, match=f"1 videos could not be read .*{gone}.* 15 of 16.*allow_partial=True"):
-            evaluate.test(config, copied, workdir, mesh_of(8))
+            results.test(load(workdir, config=config, mesh=mesh_of(8)), copied)
         result = json.loads((workdir / "test.json").read_text())
         assert (result["videos"], result["of"]) == (15, 16)
         assert f'"{gone}"' not in (workdir / "predictions.jsonl").read_text()
-        assert evaluate.read_result(config, copied, workdir, mesh_of(8)) is None, (
+        assert results.read_result(load(workdir, config=config, mesh=mesh_of(8)), copied) is None, (
             "a part is no result that a second start may show"
         )
 
         config.test.allow_partial = True
-        result = evaluate.test(config, copied, workdir, mesh_of(8))
+        result = results.test(load(workdir, config=config, mesh=mesh_of(8)), copied)
         assert (result["videos"], result["of"]) == (15, 16)
-        assert evaluate.read_result(config, copied, workdir, mesh_of(8)) == result
-        assert "15 of 16 test videos" in evaluate.report(result, copied, workdir)
+        assert results.read_result(load(workdir, config=config, mesh=mesh_of(8)), copied) == result
+        assert "15 of 16 test videos" in results.report(result, copied, workdir)
 
     def test_names_of_files_and_classes_may_be_anything(self, config, workdir, copied):
         index, entry = copied.select("test")[0]
@@ -446,10 +445,10 @@ class TestRun:
         classes = ("$x_{$ <a> é", *copied.classes[1:])
         renamed = dataclasses.replace(copied, classes=classes, videos=tuple(videos))
         with pytest.raises(CheckpointError, match="was trained on 8 classes .left.* 'motions' has 8 "):
-            evaluate.test(config, renamed, workdir, mesh_of(8))
+            results.test(load(workdir, config=config, mesh=mesh_of(8)), renamed)
 
         with_classes = make_run(workdir.with_name("other"), config, classes)
-        result = evaluate.test(config, renamed, with_classes, mesh_of(8))
+        result = results.test(load(with_classes, config=config, mesh=mesh_of(8)), renamed)
         assert list(result["class_accuracy"]) == list(classes)
         first = (with_classes / "predictions.jsonl").read_bytes().splitlines()[0]
         assert json.loads(first.decode(errors="surrogateescape"))["video"] == name
@@ -459,7 +458,7 @@ class TestCheck:
     """What is refused before anything is trained."""
 
     def test_accepts_a_whole_test(self, config, manifest):
-        evaluate.check(config, manifest)
+        task.check(config, manifest)
 
     def test_missing_and_broken_videos(self, config, manifest):
         videos = [
@@ -468,40 +467,40 @@ class TestCheck:
         ]
         partial = dataclasses.replace(manifest, videos=tuple(videos))
         with pytest.raises(UserError, match="only 14 of the 16 videos of the split 'test' of 'motions'.*allow_partial"):
-            evaluate.check(config, partial)
+            task.check(config, partial)
         config.test.allow_partial = True
-        evaluate.check(config, partial)
+        task.check(config, partial)
 
     def test_a_set_without_test_videos_can_be_trained(self, config, manifest):
-        evaluate.check(config, dataclasses.replace(manifest, videos=manifest.videos[:16]))
+        task.check(config, dataclasses.replace(manifest, videos=manifest.videos[:16]))
 
     def test_videos_without_labels(self, config, manifest):
         videos = (dataclasses.replace(manifest.videos[0], label=None), *manifest.videos[1:])
         with pytest.raises(UserError, match="1 of the 32 videos of 'motions' have no label, train/left/left_000.mp4"):
-            evaluate.check(config, dataclasses.replace(manifest, videos=videos))
+            task.check(config, dataclasses.replace(manifest, videos=videos))
 
     def test_one_class_is_said(self, config, manifest, capsys):
-        evaluate.check(config, manifest)
+        task.check(config, manifest)
         assert capsys.readouterr().err == ""
         videos = tuple(dataclasses.replace(video, label=0) for video in manifest.videos)
-        evaluate.check(config, dataclasses.replace(manifest, classes=("all",), videos=videos))
+        task.check(config, dataclasses.replace(manifest, classes=("all",), videos=videos))
         assert "There is one class only: every answer is right" in capsys.readouterr().err
 
     def test_unknown_protocol(self, config, manifest):
         config.test.clips = "all"
         with pytest.raises(UserError, match="unknown test clips 'all'"):
-            evaluate.check(config, manifest)
+            task.check(config, manifest)
         config.test.update(clips="uniform", batch=0)
         with pytest.raises(UserError, match="test.batch is 0: expected at least 1"):
-            evaluate.check(config, manifest)
+            task.check(config, manifest)
 
 
 def test_other_clips_than_those_of_the_run(capsys):
     """A run that was converted has those of its weights' own test; a config may have others, and that is said."""
     clip = {"frames": 16, "stride": 1, "short_side": 112, "size": 112, "crop": "corners"}
-    evaluate._print_other_clips(clip, clip | {"crop": "random"}, "runs/x")
+    results._print_other_clips(clip, clip | {"crop": "random"}, "runs/x")
     assert capsys.readouterr().err == ""
-    evaluate._print_other_clips(clip, clip | {"stride": 2, "short_side": 122}, "runs/x")
+    results._print_other_clips(clip, clip | {"stride": 2, "short_side": 122}, "runs/x")
     assert (
         capsys.readouterr().err == "Other clips than those of the run in runs/x, which has stride 1, short_side 112.\n"
     )

@@ -4,23 +4,26 @@ import dataclasses
 import json
 import pathlib
 
+import commands
 import jax
 import matplotlib.pyplot
 import numpy as np
 import pytest
-from commands import run
 from conftest import ROOT
 from ml_collections import ConfigDict
 
 from configs import cost
-from jax_video import optimizer, sharding, views
+from jax_video import optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
-from jax_video.data import pipeline
 from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions
 from jax_video.errors import UserError
+from jax_video.meta import Meta
+from jax_video.models.cost import VIEWS
+from jax_video.run import Run
+from jax_video.testing import coefficients, pictures
 
 LAYERS = ("layer1/1", "layer3/0")  # of units (2, 1, 1, 1): every second one, counted through
 SIZE, STRIDE = 32, 2
@@ -59,14 +62,15 @@ def network_of(config: ConfigDict, classes: int = 8):
 
 def measure(config, network, manifest, split="val"):
     config = ConfigDict(config.to_dict())
-    sampling = pipeline.Sampling(**config.clip)
-    return views.measure(*network, manifest, split, sampling, sharding.make_mesh(), batch=8)
+    config.test.batch = 8
+    run = Run(pathlib.Path("run"), config, Meta(config.to_dict(), manifest.classes), 0, *network, sharding.make_mesh())
+    return coefficients.measure(run, manifest, split)
 
 
 def one_by_one(network, manifest, split) -> np.ndarray:
     """Mean over the channels of α of every video's middle clip, [videos, layers, 3]."""
     definition, weights = network
-    coefficients = jax.jit(lambda clip: state_lib.join(definition, **weights, train=False).coefficients(clip))
+    alpha = jax.jit(lambda clip: state_lib.join(definition, **weights, train=False).coefficients(clip))
     rows = []
     for _, entry in manifest.select(split):
         start = (entry.frames - 7 * STRIDE - 1) // 2
@@ -74,7 +78,7 @@ def one_by_one(network, manifest, split) -> np.ndarray:
         frames = video.decode(path, start + STRIDE * np.arange(8), short_side=SIZE)
         left = (frames.shape[2] - SIZE + 1) // 2
         clip = state_lib.normalize(frames[None, :, :, left : left + SIZE])
-        alphas = coefficients(clip)
+        alphas = alpha(clip)
         rows.append([np.asarray(alphas[layer], np.float64)[0].mean(axis=1) for layer in LAYERS])
     return np.array(rows)
 
@@ -115,7 +119,7 @@ def test_learnt_coefficients_are_those_of_every_video(manifest):
     np.testing.assert_allclose([values(row) for row in found["layers"].values()], expected, atol=1e-6)
     for row in [found["overall"], *found["classes"].values()]:
         np.testing.assert_allclose(values(row), np.mean(expected, axis=0), atol=1e-6)
-    assert "Motion counts most" not in views.report({"step": 0, "split": "test"} | found, pathlib.Path("run"))
+    assert "Motion counts most" not in coefficients.report({"step": 0, "split": "test"} | found, pathlib.Path("run"))
 
     several = config_of("cost_a_resnet50", consensus=True)
     definition, params, batch_stats = state_lib.split(state_lib.network(several, 8))
@@ -150,7 +154,7 @@ def test_the_mode_of_the_command(manifest, tmp_path):
     state = state_lib.create(state_lib.network(config, 8), optimizer.sgd(0.1))
     state = dataclasses.replace(state, params=network_of(config)[1]["params"])
     checkpoints = Checkpoints(tmp_path / "run", sharding.make_mesh())
-    checkpoints.save(state, {"config": config.to_dict(), "classes": list(manifest.classes)}, {"top1": 0.5})
+    checkpoints.save(state, Meta(config.to_dict(), manifest.classes), {"top1": 0.5})
     checkpoints.close()
     arguments = [
         f"--config={ROOT}/configs/cost.py:model=cost_b_resnet50,data={manifest.root}",
@@ -158,7 +162,7 @@ def test_the_mode_of_the_command(manifest, tmp_path):
         *(f"--config.clip.{key}={SIZE}" for key in ("short_side", "size")),
         *(f"--config.clip.jitter=({SIZE},{SIZE})", "--config.data.workers=0", f"--workdir={tmp_path / 'run'}"),
     ]
-    finished = run("jax_video.main", *arguments, "--mode=views")
+    finished = commands.run("jax_video.main", *arguments, "--mode=views")
     assert finished.code == 0, finished.stderr
     result = json.loads((tmp_path / "run" / "views.json").read_text())
     assert list(result) == ["step", "split", "videos", "of", "overall", "layers", "classes"]
@@ -171,7 +175,7 @@ def test_the_mode_of_the_command(manifest, tmp_path):
 
     only_test = [entry for entry in manifest.videos if entry.split == "test"]
     dataclasses.replace(manifest, videos=tuple(only_test)).write(tmp_path / "manifest.jsonl")
-    finished = run("jax_video.main", *arguments, "--mode=views", f"--config.data.manifest={tmp_path}")
+    finished = commands.run("jax_video.main", *arguments, "--mode=views", f"--config.data.manifest={tmp_path}")
     assert "8 of 8 videos of the split 'test'" in finished.stdout, finished.stderr
 
 
@@ -179,10 +183,10 @@ def test_the_mode_of_the_command(manifest, tmp_path):
 def test_figures_stay_readable(count, tmp_path):
     """Rows of classes never come closer than a line of text; of many classes the extremes are shown."""
     alpha = np.random.default_rng(0).dirichlet((7, 2, 2), count)
-    classes = {f"class $\\x$ {index}": dict(zip(views.VIEWS, row, strict=True)) for index, row in enumerate(alpha)}
-    views.plot_classes(tmp_path / "classes.png", classes)
+    classes = {f"class $\\x$ {index}": dict(zip(VIEWS, row, strict=True)) for index, row in enumerate(alpha)}
+    pictures.plot_classes(tmp_path / "classes.png", classes)
     height, width = matplotlib.pyplot.imread(tmp_path / "classes.png").shape[:2]
     assert height <= 1400 and width <= 1500 and height / min(count, 20) > 30
     layers = {f"layer3/{index}": row for index, row in enumerate(list(classes.values())[:16])}
-    views.plot_layers(tmp_path / "layers.png", layers)
+    pictures.plot_layers(tmp_path / "layers.png", layers)
     assert matplotlib.pyplot.imread(tmp_path / "layers.png").shape[1] <= 1300

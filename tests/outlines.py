@@ -1,4 +1,4 @@
-"""Networks without values, for what does not depend on them: parameters and sizes at full size, at no cost."""
+"""Networks without values: parameters and sizes at full size, at no cost. Keywords with which a network is small."""
 
 import functools
 import math
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_video import models, state
+from jax_video import models, networks, state
 
 T3D_TABLE_1 = {  # of a clip of 32 frames of 224×224
     "conv0": (16, 112, 112),
@@ -21,6 +21,35 @@ T3D_TABLE_1 = {  # of a clip of 32 frames of 224×224
     "denseblock4": (2, 7, 7),
     "norm5": (2, 7, 7),
 }
+CLIPS = {  # [T, H, W] that a constructor's networks still take
+    "DenseNet": (15, 32, 32),
+    "T3D": (15, 32, 32),
+    "TwoStreams": (5, 16, 16),
+    "Inception3D": (9, 32, 32),
+    "C3D": (16, 32, 32),
+}
+
+
+def small_clip(name):
+    """A clip [T, H, W] that is small, and that the network still takes."""
+    network = networks.find(name)
+    frames, height, width = CLIPS.get(network.constructor.partition(":")[2], (4, 16, 16))
+    return (2 if network.frames == 1 else frames), height, width
+
+
+def small(name):
+    """Keywords with which a network has a unit in every stage, four groups where it has any, and takes `small_clip`."""
+    network = networks.find(name)
+    kwargs = network.clip_keywords(*small_clip(name)[:2])
+    if network.stages:
+        kwargs["layers"] = (1,) * network.stages
+    if "connections" in network.keywords:
+        kwargs["layers"] = (2, 1, 1, 1)  # they are at the second unit
+    if "reduction" in network.keywords:
+        kwargs["reduction"] = 1  # a hidden layer too wide to be dead by chance
+    if network.keywords.get("cardinality", 1) > 1:
+        kwargs["cardinality"] = 4
+    return kwargs
 
 
 @functools.cache

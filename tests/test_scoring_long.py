@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_video import evaluate, sharding
+from jax_video import scoring, sharding
 from jax_video.data import pipeline
 from jax_video.data.decoding import packets, video
 from jax_video.data.manifest import Manifest, Video
@@ -66,13 +66,13 @@ def score(path: pathlib.Path, frames: int) -> tuple[np.ndarray, list[float]]:
     @jax.jit
     def step(kernel, batch_stats, batch):
         rgb = batch["rgb"].astype(jnp.float32) / 255 - 0.5
-        return {"scores": rgb.reshape(len(rgb), -1) @ kernel, "failed": batch["failed"]}
+        return {"values": rgb.reshape(len(rgb), -1) @ kernel, "failed": batch["failed"]}
 
     def timed_step(*arguments):
         times.append(time.monotonic())
         return step(*arguments)
 
-    found = evaluate.score_videos(
+    found = scoring.mean_over_clips(
         timed_step,
         (kernel, {}),
         Manifest("long", tuple("abcdefgh"), str(path.parent), (entry,)),
@@ -83,7 +83,7 @@ def score(path: pathlib.Path, frames: int) -> tuple[np.ndarray, list[float]]:
         batch=8,
     )
     assert not found.failed
-    return found.scores[0], times
+    return found.values[0], times
 
 
 def test_packets_are_read_once_for_all_clips(tmp_path, monkeypatch):
