@@ -212,7 +212,7 @@ class Run:
         for manifest, places in sets:
             if not places:
                 continue
-            clips = len(pipeline.views(manifest, "test", self.sampling, self.protocol))
+            clips = len(pipeline.cropped_clips(manifest, "test", self.sampling, self.protocol))
             if clips > _PATIENCE * self._batch:  # as for the first call; what is compiled serves the next ones
                 self._batch = min(self.config.test.batch, clips)
             means = self.mean_over_clips(step, manifest, "test", batch=self._batch, whole_batches=True, workers=0)

@@ -83,7 +83,7 @@ def mean_over_clips(
       Interrupted: `interrupted` says so on the way.
       UserError: no video can be read.
     """
-    clips = pipeline.views(manifest, split, sampling, protocol)
+    clips = pipeline.cropped_clips(manifest, split, sampling, protocol)
     if not clips:
         raise UserError(f"manifest {manifest.name!r} has no readable video in its split {split!r}.")
     # Scores do not depend on it, but for knowledge transfer, where a batch's videos make pairs with one another.
@@ -125,7 +125,7 @@ class _Sums:
     Clips are added in the order of `pipeline.test_rows`, which is the same for every batch size; so are the sums.
     """
 
-    def __init__(self, manifest: Manifest, clips: list[pipeline.View], batch: int):
+    def __init__(self, manifest: Manifest, clips: list[pipeline.CroppedClip], batch: int):
         self._rows = [clips[place].video if wanted else None for place, wanted in pipeline.test_rows(clips, batch)]
         self._video = np.unique([clip.video for clip in clips])
         labels = (manifest.videos[index].label for index in self._video)

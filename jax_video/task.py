@@ -63,7 +63,7 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
     if config.test.batch < 1:
         raise UserError(f"test.batch is {config.test.batch}: expected at least 1.")
     sampling = task.sampling
-    pipeline.views(manifest, "test", sampling, task.protocol)  # raises where unknown
+    pipeline.cropped_clips(manifest, "test", sampling, task.protocol)  # raises where unknown
     pipeline.check_stored(manifest, sampling)
     if bool(sampling.segments) != bool(config.model.get("consensus")) and not transfers:
         raise UserError(

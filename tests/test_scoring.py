@@ -132,7 +132,7 @@ def reference(params, manifest, *, clips, number, average) -> tuple[list[int], n
     """Videos, mean scores and single clips' accuracy, by float64 NumPy, clip after clip."""
     kernel = np.asarray(params["kernel"], np.float64)
     by_video = collections.defaultdict(list)
-    for index, wanted, *_ in pipeline.views(manifest, "test", SAMPLING, pipeline.Protocol(clips, number)):
+    for index, wanted, *_ in pipeline.cropped_clips(manifest, "test", SAMPLING, pipeline.Protocol(clips, number)):
         path = pathlib.Path(manifest.root, manifest.videos[index].path)
         pixels = video.decode(path, wanted)[:, 4:20, 4:20].astype(np.float64)
         normalised = (pixels - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
@@ -207,7 +207,7 @@ def shapes(tmp_path_factory) -> tuple[Manifest, list[tuple[int, int]]]:
         for number in range(2)
         for one in read
     ]
-    return dataclasses.replace(read[0], videos=tuple(videos)), [(24, 56), (24, 24), (56, 24), (24, 56)]
+    return dataclasses.replace(read[0], videos=tuple(videos), flip=True), [(24, 56), (24, 24), (56, 24), (24, 56)]
 
 
 @pytest.mark.parametrize(

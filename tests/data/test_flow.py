@@ -234,16 +234,16 @@ def test_a_short_video_has_the_largest_stride_that_fits_then_runs_forth_and_back
 def test_a_spread_test_clip_is_of_frames_with_flow(places):
     sampling = dataclasses.replace(BOTH, frames=5)
     protocol = pipeline.Protocol("spread", 7, "full", flip=True)
-    views = pipeline.views(places, "test", sampling, protocol)
-    assert len(views) == 8 and views[0].frames.tolist() == [5, 10, 15, 20, 24, 29, 34]
-    with contextlib.closing(pipeline.test_batches(places, sampling, views, batch=3)) as batches:
+    cropped = pipeline.cropped_clips(places, "test", sampling, protocol)
+    assert len(cropped) == 8 and cropped[0].frames.tolist() == [5, 10, 15, 20, 24, 29, 34]
+    with contextlib.closing(pipeline.test_batches(places, sampling, cropped, batch=3)) as batches:
         batches = list(batches)
     assert batches[0]["flow"].shape == (3, 7, HEIGHT, HEIGHT, 20)  # long sides are rounded down to multiples of 32
     plain, mirrored = ({name: batches[0][name][row].astype(int) for name in ("rgb", "flow")} for row in range(2))
     np.testing.assert_array_equal(mirrored["rgb"], plain["rgb"][:, :, ::-1])
     np.testing.assert_array_equal(mirrored["flow"][..., ::2], 256 - plain["flow"][:, :, ::-1, ::2])
     assert batches[-1]["mask"].tolist() == [1, 1, 0] and not batches[-1]["flow"][2].any()
-    rgb_only = pipeline.views(places, "test", dataclasses.replace(sampling, streams=("rgb",)), protocol)
+    rgb_only = pipeline.cropped_clips(places, "test", dataclasses.replace(sampling, streams=("rgb",)), protocol)
     assert rgb_only[0].frames[[0, -1]].tolist() == [0, FRAMES - 1]
 
 
@@ -337,8 +337,8 @@ def test_damaged_flow_is_an_unreadable_video(damage, moved, tmp_path):
         if damage is None:
             path.unlink()
     sampling = dataclasses.replace(BOTH, strides=(), stride=1)
-    views = pipeline.views(manifest, "test", sampling, pipeline.Protocol("uniform", 1))
-    with contextlib.closing(pipeline.test_batches(manifest, sampling, views, batch=1)) as batches:
+    cropped = pipeline.cropped_clips(manifest, "test", sampling, pipeline.Protocol("uniform", 1))
+    with contextlib.closing(pipeline.test_batches(manifest, sampling, cropped, batch=1)) as batches:
         (batch,) = batches
     assert batch["mask"].tolist() == [0] and batch["failed"].tolist() == [2]
     with pytest.raises(UserError, match="none of the 1 training videos"):
