@@ -20,6 +20,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from jax_video import sharding, state
+from jax_video.__main__ import COMMANDS
 from jax_video.weights import files
 
 SOURCES = {
@@ -27,7 +28,6 @@ SOURCES = {
     for path in sorted((ROOT / "jax_video").rglob("*.py"))
 }
 LAYOUT = "--layout=jax_video"
-COMMANDS = [name for name, source in SOURCES.items() if 'if __name__ == "__main__"' in source]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_help_beside_frameworks_that_are_broken(tmp_path, error):
         "        runpy.run_module(name, run_name='__main__', alter_sys=True)\n"
         "    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0, name\n"
     )
-    done = python(code, *COMMANDS, packages=packages)
+    done = python(code, *(f"jax_video.{name}" for name in COMMANDS), packages=packages)
     assert done.returncode == 0, done.stderr
     assert len(re.findall("^  python -m jax_video", done.stdout, re.MULTILINE)) >= len(COMMANDS)
 
