@@ -1,4 +1,4 @@
-"""A run as an object: what it says of files, folders and arrays, that it compiles once, and records of other versions."""
+"""A run as an object: what it says of files and arrays, that it compiles once, and records of other versions."""
 
 import dataclasses
 import json

@@ -13,11 +13,12 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple, TypedDict
 
 import grain
 import numpy as np
+from absl import flags
 
 from jax_video.data import clips, reader, remote, transforms
 from jax_video.data.decoding import flow
@@ -135,7 +136,7 @@ def train_batches(
     first_step: int = 0,
     workers: int = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Endless shuffled batches of random clips of the training videos, this host's rows of each global batch.
 
     Batches run on over the ends of epochs, so none is smaller. Starting at `first_step` gives the same batches as
@@ -161,7 +162,7 @@ def test_batches(
     batch: int,
     workers: int = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Batches of cropped clips, in the order of `test_rows`; rows that only fill a batch up have mask 0."""
     rows = test_rows(cropped, batch)
     load = functools.partial(_test_sample, manifest, sampling, list(cropped), rows)
@@ -366,7 +367,7 @@ def worker_processes() -> int:
     return 0 if cores <= 2 else min(32, cores - 2)  # Each takes 300 MB.
 
 
-def _iterate(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
+def _iterate(batches: grain.MapDataset, workers: int) -> Generator[Batch]:
     """Reads ahead: in threads of this process, or in `workers` processes with one reading thread each; -1: the machine
     decides."""
     if workers < -1:
@@ -377,12 +378,14 @@ def _iterate(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2)
     dataset = batches.to_iter_dataset(read)
     if workers:
+        if not flags.FLAGS.is_parsed():  # outside of a command: Grain's processes read its own, of which none is given
+            flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
     return _closed_at_once(iter(dataset))
 
 
-def _closed_at_once(iterator: grain.DatasetIterator) -> Iterator[Batch]:
+def _closed_at_once(iterator: grain.DatasetIterator) -> Generator[Batch]:
     """The iterator's elements. Its end, or `close()`, ends the workers and frees their shared memory."""
     try:
         yield from iterator

@@ -5,7 +5,7 @@ import fnmatch
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def merge(
     *,
     skip: Sequence[str] = (),
     method: str = "",
-    views: Sequence[str] = (),
+    views: Collection[str] = (),
     problems: Sequence[str] = (),
     source: str = "the weights",
     their_name: Callable[[str], str] = str,
@@ -103,8 +103,8 @@ def merge(
             problems.append(f"missing  {name} {shape_text(wanted.shape)}{called}")
             continue
         array = arrays.pop(name)
+        fitting: np.ndarray | None = array
         if array.shape == wanted.shape:
-            fitting = array
             merged.loaded.append(name)
         elif method and (fitting := inflate(array, wanted.shape, method, views=name in views)) is not None:
             merged.inflated.append(name)
@@ -245,7 +245,7 @@ def fit(
         views=_view_kernels(model),
         problems=[problem for source in sources for problem in source.problems],
         source=f"the weights in {path}",
-        their_name=lambda name: (names.their_name(layout or "jax_video", _without(name, parts)) or (name,))[0],
+        their_name=lambda name: (names.their_name(layout or "jax_video", _without(name, parts) or name) or (name,))[0],
         network=(config.teacher if config.get("teacher") and "teacher" in parts else config.model).name,
     )
     merged.fresh += [name for name in leaves if name not in target]
@@ -362,11 +362,11 @@ def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str,
 def _print_normalization(source: Source, given: state_lib.Normalization) -> None:
     """Says so where weights have seen RGB that was normalised otherwise than in this run."""
     found = names.layout(source.layout)
-    usual = {source.version: found.versions[source.version]} if source.version else found.versions
-    usual = {"": source.normalize} if source.normalize else usual or {"": found.normalize}
-    if None in usual.values() or given in [state_lib.Normalization(**values) for values in usual.values()]:
+    versions = [found.versions[source.version]] if source.version else list(found.versions.values())
+    usual = [source.normalize] if source.normalize else versions or [found.normalize]
+    if any(values is None or given == state_lib.Normalization(**values) for values in usual):
         return
-    seen = " or, by the version of the code, ".join(map(str, usual.values()))
+    seen = " or, by the version of the code, ".join(map(str, usual))
     print(f"  These weights have seen RGB of {seen}; normalize in the config is another.", file=sys.stderr)
 
 
