@@ -410,7 +410,7 @@ def check_keywords(layout: str, model: ConfigDict) -> None:
 
 
 def _with(name: str, part: str, leaves: dict) -> str:
-    """("params/fc/bias", "network") -> "params/network/fc/bias"; what is constant here is among the moments."""
+    """("params/fc/bias", "network") -> "params/network/fc/bias"; what is constant here is among the statistics."""
     collection, slash, path = name.partition("/")
     placed = f"{collection}/{part}/{path}" if part and slash else name
     constant = placed.replace("params/", "batch_stats/", 1)
