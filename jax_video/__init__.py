@@ -16,7 +16,12 @@ A network by itself:
   model = jax_video.build("stc_resnet18", num_classes=400, rngs=nnx.Rngs(0))
   jax_video.NETWORKS["stc_resnet18"]            # what is known of it
 
-Training is `jax_video.train.train`; the commands are listed by `python -m jax_video`. Names are loaded when they are
+A recipe, trained and tested as by `python -m jax_video.main`, from Python:
+
+  manifest = jax_video.read_manifest("data/mine")
+  jax_video.train_and_test(config, manifest, "runs/mine")
+
+The commands are listed by `python -m jax_video`. Names are loaded when they are
 first used: `import jax_video` loads neither jax nor flax.
 """
 
@@ -31,9 +36,23 @@ if TYPE_CHECKING:
     from jax_video.models import build
     from jax_video.networks import NETWORKS
     from jax_video.run import Run, load
+    from jax_video.testing.results import test
+    from jax_video.workflow import train_and_test
 
 __version__ = "0.1.0"
-__all__ = ["NETWORKS", "Manifest", "Run", "UserError", "VideoError", "__version__", "build", "load", "read_manifest"]
+__all__ = [
+    "NETWORKS",
+    "Manifest",
+    "Run",
+    "UserError",
+    "VideoError",
+    "__version__",
+    "build",
+    "load",
+    "read_manifest",
+    "test",
+    "train_and_test",
+]
 
 _PLACES = {  # by name: module:name
     "NETWORKS": "jax_video.networks:NETWORKS",
@@ -44,6 +63,8 @@ _PLACES = {  # by name: module:name
     "build": "jax_video.models:build",
     "load": "jax_video.run:load",
     "read_manifest": "jax_video.data.sources.prepared:read",
+    "test": "jax_video.testing.results:test",
+    "train_and_test": "jax_video.workflow:train_and_test",
 }
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import jax
 import optax
 
+from jax_video import networks
 from jax_video.errors import UserError
-from jax_video.models import HEADS
 
-Schedule = Callable[[jax.Array], jax.Array]
+Schedule = Callable[[jax.Array | int], jax.Array]
 
 
 def schedule(
@@ -86,7 +86,7 @@ def _map_heads(params: dict) -> dict:
     """A tree like params with True at the classifier, or the classifiers of two streams, and False elsewhere."""
     return {
         key: jax.tree.map(lambda _: True, node)
-        if key in HEADS
+        if key in networks.heads()
         else (_map_heads(node) if isinstance(node, dict) else False)
         for key, node in params.items()
     }

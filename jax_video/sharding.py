@@ -2,7 +2,8 @@
 
 import collections
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -81,10 +82,16 @@ def place_state(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(leaf)), tree)
 
 
-def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def place_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's contiguous rows of the global batch, spread over its devices along the first axis."""
     rows = NamedSharding(mesh, PartitionSpec("batch"))
     return {name: jax.make_array_from_process_local_data(rows, array) for name, array in batch.items()}
+
+
+def announce(mesh: Mesh, *parts: str) -> None:
+    """Says in one line on stderr what is about to be done: on what, with what network, with how many videos."""
+    if jax.process_index() == 0:
+        print("; ".join([describe(mesh), *parts]), file=sys.stderr)
 
 
 def multiple_of_devices(batch: int, mesh: Mesh) -> int:

@@ -40,8 +40,9 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
 
     Plain dicts, because Variables cannot cross into `jax.value_and_grad` and be written to there.
     """
-    definition, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return definition, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+    definition, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, batch_stats = map(nnx.to_pure_dict, states)
+    return definition, params, batch_stats
 
 
 def join(definition: nnx.GraphDef, params: dict, batch_stats: dict, *, train: bool) -> nnx.Module:

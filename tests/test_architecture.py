@@ -5,9 +5,13 @@ import graphlib
 import importlib
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
+
+from jax_video import networks
 
 PACKAGE = ROOT / "jax_video"
 
@@ -46,7 +50,7 @@ def importers(*packages: str) -> set[str]:
 def test_the_rules_see_the_source():
     """Or else every rule below would hold of nothing."""
     assert {"jax_video.main", "jax_video.models.stc", "jax_video.data.pipeline", "configs.stc"} <= set(SOURCES)
-    assert imports("jax_video.predict") >= {"absl", "numpy", "jax_video.objectives", "jax_video.data.manifest"}
+    assert imports("jax_video.run") >= {"jax", "numpy", "jax_video.objectives", "jax_video.data.manifest"}
     assert importers("grain") == {"jax_video.data.pipeline"}
 
 
@@ -56,7 +60,7 @@ def test_the_rules_see_the_source():
 )
 def test_networks_know_neither_data_nor_configs(module):
     own = {name for name in imports(module) if within(name, "jax_video", "configs", "ml_collections")}
-    assert all(within(name, "jax_video.models", "jax_video.errors") for name in own), own
+    assert all(within(name, "jax_video.models", "jax_video.errors", "jax_video.networks") for name in own), own
 
 
 @pytest.mark.parametrize("module", [module for module in LIBRARY if within(module, "jax_video.data")])
@@ -70,6 +74,40 @@ def test_data_loads_without_jax(module):
 @pytest.mark.parametrize("module", [module for module in SOURCES if within(module, "configs")])
 def test_configs_are_recipes(module):
     assert imports(module) <= {"ml_collections", "configs.common"}
+
+
+@pytest.mark.parametrize("module", ["jax_video", "jax_video.networks"])
+def test_what_recipes_read_loads_without_jax(module):
+    script = f"import sys, {module}; print({{'jax', 'flax', 'numpy'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "set()\n"
+
+
+def texts(call: ast.Call) -> list[str]:
+    """Arguments of a call that are texts, also in tuples."""
+    inner = [
+        each for argument in call.args for each in (argument.elts if isinstance(argument, ast.Tuple) else [argument])
+    ]
+    return [each.value for each in inner if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+
+
+@pytest.mark.parametrize("module", [module for module in LIBRARY if module != "jax_video.networks"])
+def test_what_a_network_is_is_not_read_off_its_name(module):
+    """But asked of its record: no `startswith`, `re.match` and the like holds of some of the names, but not of all."""
+    for node in ast.walk(TREES[module]):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        if ast.unparse(node.func.value) == "re":
+            holds = re.match
+        elif node.func.attr in ("startswith", "removeprefix"):
+            holds = str.startswith
+        elif node.func.attr in ("endswith", "removesuffix"):
+            holds = str.endswith
+        else:
+            continue
+        for text in texts(node):
+            of = [name for name in networks.NETWORKS if (holds(text, name) if holds is re.match else holds(name, text))]
+            assert len(of) in (0, len(networks.NETWORKS)), f"{ast.unparse(node)} in line {node.lineno} holds of {of}"
 
 
 def test_the_package_never_imports_configs():
@@ -130,7 +168,7 @@ def test_imports_run_one_way():
         "jax_video.__main__",
     ):
         assert importers(command) <= {"jax_video"}, "the package asks __main__ whether a module is a command"
-    assert importers("jax_video.train") == {"jax_video.main"}
+    assert importers("jax_video.train") == {"jax_video.workflow"}
 
 
 def test_all_modules_can_be_imported_together():
@@ -157,13 +195,13 @@ def test_modules_say_what_they_are(module):
 
 @pytest.mark.parametrize("module", LIBRARY)
 def test_public_functions_and_classes_have_docstrings(module):
-    """But for a command's `main`, which its module describes, and a name for a single statement."""
+    """But for a command's flags and `main`, which its module describes, and a name for a single statement."""
     bare = [
         node.name
         for node in TREES[module].body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
         and not node.name.startswith("_")
-        and not (isinstance(node, ast.FunctionDef) and (node.name == "main" or len(node.body) == 1))
+        and not (isinstance(node, ast.FunctionDef) and (node.name in ("main", "define_flags") or len(node.body) == 1))
         and not ast.get_docstring(node)
     ]
     assert not bare

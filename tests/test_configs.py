@@ -1,5 +1,6 @@
 """Every row of the papers' tables is a config string, and each of them makes a run."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -12,12 +13,11 @@ import tiny
 from ml_collections import ConfigDict
 
 from configs import common, cost, st_resnet, stc, t3d, transfer
-from jax_video import evaluate, objectives, optimizer, sharding
+from jax_video import networks, objectives, optimizer, sharding, task
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest, Video
-from jax_video.models import MODELS
 
 FULL = [f"model={name}" for name in ("resnet3d101", "resnext3d101", "stc_resnet101", "stc_resnext101")]
 START = "start=RUN"
@@ -75,7 +75,6 @@ OTHERS = {
     transfer: ["", "data=motions", "data=motions,clips=4", "hold=4"],
 }
 STRINGS = [(module, string) for strings in (ROWS, OTHERS) for module, found in strings.items() for string in found]
-LAYERS = {"densenet": (1, 1, 1, 1), "t3d": (1, 1, 1, 1), "inception": (1, 1, 1), "c3d": None}
 
 
 def shrink(config: ConfigDict) -> ConfigDict:
@@ -83,9 +82,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.clip.update(size=32, short_side=40, jitter=(32, 48) if config.clip.jitter else ())
     for network in [config.model, *([config.teacher] if "teacher" in config else [])]:
         network.width = 1 / 16
-        family = next((family for family in LAYERS if network.name.startswith(family)), None)
-        if layers := LAYERS.get(family, (2, 1, 1, 1)):  # CoST and ST-ResNet change every second unit
-            network.layers = layers
+        if stages := networks.find(network.name).stages:
+            network.layers = (2, *(1,) * (stages - 1))  # CoST and ST-ResNet change every second unit
         if "size" in network:
             network.size = config.clip.size
     return config
@@ -120,9 +118,17 @@ def check(config: ConfigDict) -> None:
     state = jax.eval_shape(make_step(config)[1])
     assert state.params
     entry = Video("video.mp4", 0, "test", 300, 25.0, 340, 256, None, "video")
-    evaluate.check(config, Manifest("x", ("a",), "", (entry,)))
+    task.check(config, Manifest("x", ("a",), "", (entry,)))
     optimizer.Plateau(**config.plateau)
     assert json.loads(json.dumps(config.to_dict())), "a checkpoint carries it as JSON"
+
+
+def shallow(name: str) -> str:
+    """The network with 50 layers in place of 101, if there is one; else itself."""
+    network = networks.find(name)
+    like = dataclasses.replace(network, arguments={**network.arguments, "depth": 50})
+    deep = network.arguments.get("depth") == 101
+    return next((other for other, found in networks.NETWORKS.items() if deep and found == like), name)
 
 
 @functools.cache
@@ -135,8 +141,7 @@ def check_once(text: str) -> None:
 def test_every_string_makes_a_run(module, string):
     config = shrink(module.get_config(string)).to_dict()
     config["init_from"] = {"path": ""}
-    shallow = re.sub("101$", "50", config["model"]["name"])
-    config["model"]["name"] = shallow if shallow in MODELS else config["model"]["name"]
+    config["model"]["name"] = shallow(config["model"]["name"])
     check_once(json.dumps(config, sort_keys=True))
 
 
@@ -208,7 +213,7 @@ def test_the_settings_of_stc(string):
     )
     assert config.norm.to_dict() == {"group_size": None, "frozen": False}
     expected = {"name": given["model"], "width": 1.0, "stem": "hara", "shortcut": "B", "preactivation": False}
-    if given["model"].startswith("stc_"):
+    if networks.find(given["model"]).bound:
         expected |= {"frames": config.clip.frames, "branches": given.get("branches", "both"), "reduction": 4}
     assert config.model.to_dict() == expected
 

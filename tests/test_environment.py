@@ -9,8 +9,8 @@ import subprocess
 import sys
 import types
 
-import networks
 import numpy as np
+import outlines
 import processes
 import pytest
 import tiny
@@ -36,7 +36,7 @@ def trained(tmp_path_factory) -> TinyRun:
 
 
 def parameters(config: ConfigDict) -> str:
-    return f"{networks.parameters(nnx.eval_shape(lambda: state.network(config, 8))):,} parameters"
+    return f"{outlines.parameters(nnx.eval_shape(lambda: state.network(config, 8))):,} parameters"
 
 
 HARDWARE_AND_NETWORK = rf"CPU, \d+ cores?; resnet3d18, {parameters(tiny.get_config())}"
@@ -95,7 +95,7 @@ def test_help_beside_frameworks_that_are_broken(tmp_path, error):
     packages = frameworks(tmp_path, broken, FRAMEWORKS + OF_SOME_COMMANDS)
     code = (
         "import os, runpy, sys\n"
-        "import jax_video.evaluate, jax_video.train, jax_video.weights.merge  # once for all commands\n"
+        "import jax_video.scoring, jax_video.train, jax_video.weights.merge  # once for all commands\n"
         "for name in sys.argv[1:]:\n"
         "    if os.fork() == 0:\n"
         "        sys.argv = [name, '--help']\n"

@@ -19,9 +19,8 @@ from absl import flags
 from flax import nnx
 from tqdm import tqdm
 
-from jax_video import command, models, state
+from jax_video import command, models, networks, state
 from jax_video.errors import UserError
-from jax_video.models.st_resnet import FLOW_CHANNELS
 
 NAME = flags.DEFINE_string("name", None, "Only this network.")
 LAYERS = flags.DEFINE_bool("layers", False, "Its layers: name, output [T, H, W, C], parameters.")
@@ -29,46 +28,19 @@ CLASSES = flags.DEFINE_integer("classes", 400, "Number of classes.", lower_bound
 FRAMES = flags.DEFINE_integer("frames", None, "Frames of a clip, in place of the paper's.", lower_bound=1)
 SIZE = flags.DEFINE_integer("size", None, "Height and width of a frame, in place of the paper's.", lower_bound=1)
 
-# Frames and size of the papers' clips, by what a name begins with: the first that fits.
-CLIPS = {
-    "resnet3d": (16, 112),
-    "resnext3d": (16, 112),
-    "stc_": (16, 112),
-    "c3d_": (8, 224),
-    "c3d": (16, 112),
-    "c2d_": (8, 224),
-    "cost_": (8, 224),
-    "densenet3d": (32, 224),
-    "t3d": (32, 224),
-    "inception3d": (32, 224),
-    "st_resnet_star": (11, 224),
-    "st_resnet": (5, 224),
-    "": (1, 224),
-}
-CHANNELS = {
-    "motion_stream": (FLOW_CHANNELS,),
-    **dict.fromkeys(("two_streams", "st_resnet", "st_resnet_star"), (3, FLOW_CHANNELS)),
-}
-
 
 class Network:
     """A network without values, and the shapes of what it takes."""
 
     def __init__(self, name):
-        frames, size = next(clip for start, clip in CLIPS.items() if name.startswith(start))
-        frames, size = FRAMES.value or frames, SIZE.value or size
+        record = networks.find(name)
+        frames, size = FRAMES.value or record.frames, SIZE.value or record.size
         self.name, self.clip = name, f"{frames}×{size}×{size}"
         self.inputs = [
-            jax.ShapeDtypeStruct((1, frames, size, size, channels), jnp.float32)
-            for channels in CHANNELS.get(name, (3,))
+            jax.ShapeDtypeStruct((1, frames, size, size, networks.CHANNELS[stream]), jnp.float32)
+            for stream in record.streams
         ]
-        kwargs = {}
-        if name.startswith("stc_"):
-            kwargs = {"frames": frames}
-        elif name == "c3d":
-            kwargs = {"frames": frames, "size": size}
-        elif name.startswith(("c2d_", "c3d_", "cost_")) and frames == 32:
-            kwargs = {"frames": 32}
+        kwargs = record.clip_keywords(frames, size)
         model = nnx.eval_shape(lambda: models.build(name, num_classes=CLASSES.value, rngs=nnx.Rngs(0), **kwargs))
         self.definition, self.params, self.batch_stats = state.split(model)
 
@@ -142,8 +114,8 @@ def table(header, rows):
 def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f"unexpected arguments {' '.join(arguments)}: choose a network with --name=NAME.")
-    if NAME.value is not None and NAME.value not in models.MODELS:
-        raise UserError(f"there is no network {NAME.value!r}; choose one of {', '.join(models.MODELS)}")
+    if NAME.value is not None:
+        networks.find(NAME.value)
     if LAYERS.value:
         if NAME.value is None:
             raise UserError("--layers is of one network: choose it with --name=NAME.")
@@ -152,7 +124,7 @@ def main(arguments: list[str]) -> None:
         table(("layer", "output", "parameters"), [*rows, ("total", "", f"{network.parameters():,}")])
         return
     rows = []
-    for name in tqdm([NAME.value] if NAME.value else list(models.MODELS), leave=False):
+    for name in tqdm([NAME.value] if NAME.value else list(networks.NETWORKS), leave=False):
         network = Network(name)
         rows.append((name, f"{network.parameters():,}", f"{network.flops() / 1e9:.1f}", network.clip))
     table(("network", "parameters", "GFLOPs", "clip"), rows)

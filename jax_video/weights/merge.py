@@ -2,11 +2,10 @@
 
 import dataclasses
 import fnmatch
-import inspect
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, models
+from jax_video import networks, run
 from jax_video import state as state_lib
 from jax_video.errors import UserError, listed
 from jax_video.models.cost import CoST
@@ -56,7 +55,7 @@ def merge(
     *,
     skip: Sequence[str] = (),
     method: str = "",
-    views: Sequence[str] = (),
+    views: Collection[str] = (),
     problems: Sequence[str] = (),
     source: str = "the weights",
     their_name: Callable[[str], str] = str,
@@ -104,8 +103,8 @@ def merge(
             problems.append(f"missing  {name} {shape_text(wanted.shape)}{called}")
             continue
         array = arrays.pop(name)
+        fitting: np.ndarray | None = array
         if array.shape == wanted.shape:
-            fitting = array
             merged.loaded.append(name)
         elif method and (fitting := inflate(array, wanted.shape, method, views=name in views)) is not None:
             merged.inflated.append(name)
@@ -217,7 +216,9 @@ def fit(
     path, layout = ",".join(source.path for source in sources), sources[0].layout
     num_classes = num_classes or sources[0].num_classes
     if num_classes is None:
-        raise UserError(f"{path}: has no classifier ({', '.join(models.HEADS)}), so the number of classes is unknown")
+        raise UserError(
+            f"{path}: has no classifier ({', '.join(networks.heads())}), so the number of classes is unknown"
+        )
 
     model = nnx.eval_shape(lambda: state_lib.network(config, num_classes))
     _, params, batch_stats = state_lib.split(model)
@@ -232,7 +233,9 @@ def fit(
         for name in list(source.arrays)
     }
     if new_head or any(source.headless for source in sources):
-        patterns = {f"{before}{head}/*" for head in models.HEADS for before in ("", *(f"{part}/" for part in parts))}
+        patterns = {
+            f"{before}{head}/*" for head in networks.heads() for before in ("", *(f"{part}/" for part in parts))
+        }
         skip = (*skip, *(pattern for pattern in sorted(patterns) if any(map(_matching(pattern), [*arrays, *target]))))
     merged = merge(
         arrays,
@@ -242,7 +245,7 @@ def fit(
         views=_view_kernels(model),
         problems=[problem for source in sources for problem in source.problems],
         source=f"the weights in {path}",
-        their_name=lambda name: (names.their_name(layout or "jax_video", _without(name, parts)) or (name,))[0],
+        their_name=lambda name: (names.their_name(layout or "jax_video", _without(name, parts) or name) or (name,))[0],
         network=(config.teacher if config.get("teacher") and "teacher" in parts else config.model).name,
     )
     merged.fresh += [name for name in leaves if name not in target]
@@ -277,19 +280,19 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
         )
     if layout:
         raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
-    _, network, meta = checkpoint.read_network(path, mesh)
-    if expected and meta["config"]["model"]["name"] != expected:
-        raise UserError(f"{path} is a run of {meta['config']['model']['name']}, where one of {expected} is expected")
-    arrays, transferred = state_lib.named_leaves(network), bool(meta["config"].get("teacher"))
+    trained = run.load(path, mesh=mesh)
+    if expected and trained.config.model.name != expected:
+        raise UserError(f"{path} is a run of {trained.config.model.name}, where one of {expected} is expected")
+    arrays, transferred = state_lib.named_leaves(trained.weights), bool(trained.config.get("teacher"))
     if transferred:
         arrays = {name.replace("/student/", "/", 1): leaf for name, leaf in arrays.items() if "/student/" in name}
-        arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] not in models.HEADS}
+        arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] not in networks.heads()}
     if not config.get("teacher"):
-        _print_differences(path, meta["config"], config)
+        _print_differences(path, trained.meta.config, config)
     # A conversion that was given no names has numbered the classes.
-    named = meta.get("manifest") or meta["classes"] != [str(index) for index in range(len(meta["classes"]))]
-    classes = tuple(meta["classes"]) if named else None
-    return Source(str(path), "", arrays, None, [], len(meta["classes"]), classes, transferred)
+    number = len(trained.classes)
+    named = trained.meta.manifest or trained.classes != tuple(map(str, range(number)))
+    return Source(str(path), "", arrays, None, [], number, trained.classes if named else None, transferred)
 
 
 def initial_state(
@@ -337,7 +340,7 @@ def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str,
     keeps = options.get("keep_head", False)
     if keeps and options.new_head:
         raise UserError("init_from.keep_head and init_from.new_head are both True: choose one")
-    if keeps or not any(name.split("/")[-2] in models.HEADS for name in weights.merged.loaded):
+    if keeps or not any(name.split("/")[-2] in networks.heads() for name in weights.merged.loaded):
         return
     for source in weights.sources:
         if source.headless or source.classes == classes:
@@ -359,11 +362,11 @@ def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str,
 def _print_normalization(source: Source, given: state_lib.Normalization) -> None:
     """Says so where weights have seen RGB that was normalised otherwise than in this run."""
     found = names.layout(source.layout)
-    usual = {source.version: found.versions[source.version]} if source.version else found.versions
-    usual = {"": source.normalize} if source.normalize else usual or {"": found.normalize}
-    if None in usual.values() or given in [state_lib.Normalization(**values) for values in usual.values()]:
+    versions = [found.versions[source.version]] if source.version else list(found.versions.values())
+    usual = [source.normalize] if source.normalize else versions or [found.normalize]
+    if any(values is None or given == state_lib.Normalization(**values) for values in usual):
         return
-    seen = " or, by the version of the code, ".join(map(str, usual.values()))
+    seen = " or, by the version of the code, ".join(map(str, usual))
     print(f"  These weights have seen RGB of {seen}; normalize in the config is another.", file=sys.stderr)
 
 
@@ -394,11 +397,9 @@ def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_
 
 def check_keywords(layout: str, model: ConfigDict) -> None:
     """Raises UserError where a config's network has the layout's weights but computes something else with them."""
-    function = models.MODELS.get(model.name)
-    if function is None or not (wanted := names.keywords(layout, model.name)):
+    if model.name not in networks.NETWORKS or not (wanted := names.keywords(layout, model.name)):
         return
-    parameters = inspect.signature(function.func.__init__).parameters
-    given = {key: model.get(key, parameters[key].default) for key in wanted}
+    given = {key: model.get(key, networks.find(model.name).keywords[key]) for key in wanted}
     wrong = {key: value for key, value in wanted.items() if given[key] != value}
     if wrong:
         raise UserError(
@@ -443,7 +444,7 @@ def _options(values: dict) -> str:
 
 
 def _num_classes(arrays: dict[str, np.ndarray]) -> int | None:
-    kernels = (arrays.get(f"params/{head}/kernel") for head in models.HEADS)
+    kernels = (arrays.get(f"params/{head}/kernel") for head in networks.heads())
     return next((kernel.shape[-1] for kernel in kernels if kernel is not None), None)
 
 

@@ -4,7 +4,8 @@ import fnmatch
 import re
 from collections.abc import Iterable
 
-from jax_video.models import HEADS, densenet, resnet
+from jax_video import networks
+from jax_video.models import densenet, resnet
 from jax_video.weights import provenance
 
 PARTS = {  # patterns of init_from.skip: what they match
@@ -117,7 +118,7 @@ def _heads(shapes: Shapes) -> dict[str, int]:
     return {
         name.split("/", 1)[1].removesuffix("/kernel"): shape[-1]
         for name, shape in shapes.items()
-        if name.endswith("/kernel") and name.split("/")[-2] in HEADS
+        if name.endswith("/kernel") and name.split("/")[-2] in networks.heads()
     }
 
 

@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 
+from jax_video import networks
 from jax_video import state as state_lib
 from jax_video.errors import UserError, listed
 
@@ -85,7 +86,6 @@ class Layout:
     Attributes:
       source: whose they are.
       table: {their module: (our module, kind)}.
-      keywords: {pattern of our networks' names: keywords with which they compute the same function}.
       normalize: what their networks expect of RGB in 0 to 255, section `normalize` of a config; None: not known.
       renamed: (pattern, replacement): names of older files as they are called now.
       versions: {version of their code: its `normalize`}, where that has changed; the last is `normalize`.
@@ -95,7 +95,6 @@ class Layout:
 
     source: str
     table: dict
-    keywords: dict[str, dict]
     normalize: dict | None
     renamed: tuple = ()
     versions: dict[str, dict] = dataclasses.field(default_factory=dict)
@@ -108,7 +107,6 @@ LAYOUTS = {
     "torchvision": Layout(
         "torchvision: ResNet, ResNeXt and DenseNet, 2D",
         _resnet(CONV_2D) | _densenet(CONV_2D, 0),
-        {r"resne(t|xt)\d+|appearance_stream": {"stride_on": "3x3"}, r"densenet\d+": {}},
         IMAGENET,
         (_OLD_DENSE_LAYER,),
         clip={"short_side": 256, "size": 224},
@@ -117,7 +115,6 @@ LAYOUTS = {
     "3d-resnets": Layout(
         "3D-ResNets-PyTorch (Hara et al.): 3D ResNet, ResNeXt and DenseNet",
         _resnet(CONV_3D) | _densenet(CONV_3D, 1),
-        {r"(resne(t|xt)3d|densenet3d)\d+": {"stem": "hara"}},
         KINETICS,
         (_OLD_DENSE_LAYER, (r"features\.(conv|norm)0", r"features.\g<1>1")),
         versions={"2018": ACTIVITYNET, "2020": KINETICS},
@@ -127,14 +124,6 @@ LAYOUTS = {
     "cost": Layout(
         "CoST's authors' PyTorch code: C2D, C3D and CoST",
         COST,
-        {
-            r"(c2d|c3d_3x1x1|c3d_3x3x3|cost_a|cost_b)_resnet\d+": {
-                "pool": "code",
-                "stem": "5x7x7",
-                "kernel_size": 3,
-                "share_weights": True,
-            }
-        },
         IMAGENET,
         clip={"frames": 8, "stride": 8, "short_side": 256, "size": 224},
         test={"clips": "uniform", "number": 10, "crop": "three", "flip": False, "average": "probability"},
@@ -142,13 +131,12 @@ LAYOUTS = {
     "i3d": Layout(
         "pytorch-i3d: Inception3D (its epsilon and padding are ours)",
         I3D,
-        {r"inception3d": {}},
         {"mean": (127.5,) * 3, "deviation": (127.5,) * 3},
         clip={"frames": 64, "stride": 1, "short_side": 256, "size": 224},
         test={"crop": "center"},
         rate=25,
     ),
-    "jax_video": Layout("this library: any of its networks, arrays as they are", {}, {r".*": {}}, None),
+    "jax_video": Layout("this library: any of its networks, arrays as they are", {}, None),
 }
 
 
@@ -162,10 +150,8 @@ def layout(name: str) -> Layout:
 
 def keywords(name: str, network: str) -> dict | None:
     """Keywords of our network with which it computes what the layout's does; None where the layout has no such one."""
-    for pattern, values in layout(name).keywords.items():
-        if re.fullmatch(pattern, network):
-            return values
-    return None
+    layout(name)  # raises where there is none
+    return {} if name == "jax_video" else networks.find(network).layouts.get(name)
 
 
 @dataclasses.dataclass

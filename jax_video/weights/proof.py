@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jax_video import models
+from jax_video import networks
 from jax_video import state as state_lib
 from jax_video.errors import UserError
 from jax_video.weights import files
@@ -35,7 +35,7 @@ def compare(config: ConfigDict, num_classes: int, state: state_lib.TrainState, p
     arrays = files.read(path)
     if "logits" not in arrays or not {"input", "video"} & set(arrays):
         raise UserError(f"{path}: expected the arrays logits and video or input; it has {', '.join(sorted(arrays))}")
-    if models.streams(config.model.name) != ("rgb",):
+    if networks.find(config.model.name).streams != ("rgb",):
         raise UserError(f"--check is for networks of RGB; {config.model.name} sees optical flow")
     expected = arrays["logits"].astype(np.float64)
     expected = expected.mean(axis=tuple(range(2, expected.ndim)))

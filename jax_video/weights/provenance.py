@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from jax_video import networks
 from jax_video.errors import UserError
 from jax_video.weights import names
 from jax_video.weights.files import WeightFile
@@ -71,7 +72,7 @@ def keywords(layout: str, network: str, arrays: dict[str, np.ndarray]) -> dict:
     """Keywords of our network that follow from the arrays of a file, by our names, in a layout where they vary."""
     if layout == "cost" and (kernel := arrays.get("params/conv1/kernel")) is not None:
         return {"frames": 32 if kernel.shape[0] == 5 else 8}
-    if layout != "3d-resnets" or not re.match("resne(t|xt)3d", network):
+    if layout != "3d-resnets" or "shortcut" not in networks.find(network).keywords:
         return {}
     shapes = {name: array.shape for name, array in arrays.items()}
     found = {"shortcut": shortcut(shapes), "preactivation": preactivation(shapes)}

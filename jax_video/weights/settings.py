@@ -3,12 +3,11 @@
 What the user has given stays. It is told by its keys, as in ("clip.frames", "test").
 """
 
-import inspect
 from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
-from jax_video import models
+from jax_video import networks
 from jax_video.data import pipeline
 from jax_video.errors import UserError
 from jax_video.state import IMAGENET, Normalization
@@ -25,17 +24,16 @@ def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> 
       UserError: some were given otherwise.
     """
     model = config.model
-    if model.name not in models.MODELS:
+    if model.name not in networks.NETWORKS:
         return []  # what builds the network says so
     fixed = names.keywords(source.layout, model.name)
     told = provenance.keywords(source.layout, model.name, source.arrays)
-    parameters = inspect.signature(models.MODELS[model.name].func.__init__).parameters
+    defaults = networks.find(model.name).keywords
     wrong = [
         f"model.{key} is {model[key]!r}, but {whose} has {value!r}"
         for whose, values in ((f"layout {source.layout}", fixed), (source.path, told))
         for key, value in values.items()
-        if model.get(key, value) != value
-        and (model[key] != parameters[key].default or _is_given(f"model.{key}", given))
+        if model.get(key, value) != value and (model[key] != defaults[key] or _is_given(f"model.{key}", given))
     ]
     if wrong:
         raise UserError(f"{'; '.join(wrong)}. Leave it out of the config, or take the weights of such a network")

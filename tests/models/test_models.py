@@ -5,46 +5,26 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import outlines
 import pytest
 from flax import nnx
 
-from jax_video import models, state
+from jax_video import models, networks, state
 from jax_video.errors import UserError
 from jax_video.models.layers import BatchNorm
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 BATCH = 4
-UNITS = {"layers": (1, 1, 1, 1)}
-# Keywords that make a network small, and an input [T, H, W] that it still takes, by what a name begins with.
-SMALL = {
-    # ResNeXt with 4 groups; STC with a hidden layer too wide to be dead by chance.
-    "resnext3d": (UNITS | {"cardinality": 4}, (4, 16, 16)),
-    "stc_resnext": (UNITS | {"cardinality": 4, "frames": 4, "reduction": 1}, (4, 16, 16)),
-    "stc_": (UNITS | {"frames": 4, "reduction": 1}, (4, 16, 16)),
-    "densenet3d": (UNITS, (15, 32, 32)),
-    "densenet": (UNITS, (1, 32, 32)),
-    "t3d": (UNITS, (15, 32, 32)),
-    "resnext": (UNITS | {"cardinality": 4}, (2, 16, 16)),
-    "st_resnet": ({"layers": (2, 1, 1, 1)}, (5, 16, 16)),
-    "inception3d": ({"layers": (1, 1, 1)}, (9, 32, 32)),
-    "c3d_": (UNITS, (4, 16, 16)),
-    "c3d": ({"frames": 16, "size": 32}, (16, 32, 32)),
-    "": (UNITS, (4, 16, 16)),
-}
 # These few compile programs of their own without a part of their own: what they hold is in the others too.
 ALIKE = ("stc_resnet50", "stc_resnet101", "resnet50", "resnet101", "resnet152", "resnext101")
 ALIKE += ("c3d_3x3x3_resnet50", "c3d_3x3x3_resnet101", "motion_stream", "two_streams", "st_resnet_star")
 FAMILIES = ["resnet3d18", "t3d121", "cost_b_resnet50", "st_resnet", "inception3d", "c3d"]
 
 
-def of_family(name):
-    return next(values for start, values in SMALL.items() if name.startswith(start))
-
-
 def small(name, **kwargs):
     """(graph definition, params, batch_stats) of the network with one unit per stage and small widths."""
-    kwargs = of_family(name)[0] | kwargs
+    kwargs = outlines.small(name) | kwargs
 
     def build():
         return models.build(name, num_classes=5, rngs=nnx.Rngs(0), width=0.125, **kwargs)
@@ -63,9 +43,9 @@ def small(name, **kwargs):
 def videos(name):
     """What the network takes: RGB, flow or both."""
     rng = np.random.default_rng(0)
-    channels = {"motion_stream": (20,), "two_streams": (3, 20), "st_resnet": (3, 20), "st_resnet_star": (3, 20)}
-    shape = (BATCH, *of_family(name)[1])
-    return [rng.normal(size=(*shape, count)).astype(np.float32) for count in channels.get(name, (3,))]
+    shape = (BATCH, *outlines.small_clip(name))
+    channels = [networks.CHANNELS[stream] for stream in networks.find(name).streams]
+    return [rng.normal(size=(*shape, count)).astype(np.float32) for count in channels]
 
 
 def gradients_of(graphdef, params, batch_stats, *videos):
@@ -105,7 +85,7 @@ def names_where(predicate, tree, *rest):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in models.MODELS]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in networks.NETWORKS]
 )
 def test_every_network_is_finite_and_reaches_every_parameter(name):
     graphdef, params, batch_stats = small(name)
@@ -172,10 +152,10 @@ def test_test_mode_gives_a_video_the_same_scores_in_any_batch():
     np.testing.assert_allclose(in_test_mode(*parts, video[1:3]), in_test_mode(*parts, video)[1:3], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", networks.NETWORKS)
 @pytest.mark.parametrize("depth", ["a unit per stage", pytest.param("full", marks=pytest.mark.slow)])
 def test_networks_hold_parameters_and_moments_only_and_take_another_norm(name, depth):
-    options = {} if depth == "full" or name == "stc_resnext101" else of_family(name)[0]
+    options = {} if depth == "full" or name == "stc_resnext101" else outlines.small(name)
     norm = functools.partial(BatchNorm, group_size=2, momentum=0.5)
     model = nnx.eval_shape(
         lambda: models.build(name, num_classes=400, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, norm=norm, **options)

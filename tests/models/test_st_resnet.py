@@ -9,7 +9,7 @@ import parity
 import pytest
 import torch
 from flax import nnx
-from networks import abstract, parameters, shapes
+from outlines import abstract, parameters, shapes
 from reference import st_resnet as reference
 
 from jax_video import losses, state

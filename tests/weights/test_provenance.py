@@ -1,7 +1,7 @@
 """What a weight file tells of itself: the version of its code, the shortcut and the order of its units."""
 
-import networks
 import numpy as np
+import outlines
 import pytest
 import torch
 from conftest import ROOT
@@ -100,7 +100,7 @@ def test_the_numbers_are_those_of_the_note():
 @pytest.mark.parametrize("preactivation", [False, True])
 def test_how_a_3d_resnet_is_built(name, shortcut, preactivation):
     given = {"shortcut": shortcut, "preactivation": preactivation}
-    _, params, batch_stats = state.split(networks.abstract(name, 5, layers=(1, 1, 2, 1), width=1 / 4, **given))
+    _, params, batch_stats = state.split(outlines.abstract(name, 5, layers=(1, 1, 2, 1), width=1 / 4, **given))
     leaves = state.named_leaves({"params": params, "batch_stats": batch_stats})
     assert provenance.keywords("3d-resnets", name, leaves) == given
 
