@@ -71,16 +71,22 @@ def frameworks(folder: pathlib.Path, body: str, names: tuple[str, ...] = FRAMEWO
 
 
 def test_the_library_loads_neither_pytorch_nor_tensorflow(tmp_path):
+    """Nor, before they are used, TFDS, Beam and tensorboardX; packing builds on TFDS, and is itself loaded for that."""
     packages = frameworks(tmp_path, "class Tensor: pass")
     code = (
         "import importlib, sys\n"
+        "def check(*names):\n"
+        "    print(sorted(set(names) & {name.split('.')[0] for name in sys.modules}))\n"
         "for name in sys.argv[1:]: importlib.import_module(name)\n"
-        "print({'torch', 'tensorflow'} & {name.split('.')[0] for name in sys.modules})\n"
+        "check('torch', 'tensorflow', 'tensorflow_datasets', 'apache_beam', 'tensorboardX')\n"
+        "import jax_video.data.preparing.packing\n"
+        "check('torch', 'tensorflow', 'tensorflow_datasets')\n"
         "import torch; print(torch.Tensor)"
     )
-    done = python(code, *(name for name in SOURCES if name != "jax_video.__main__"), packages=packages)
+    packing = "jax_video.data.preparing.packing"
+    done = python(code, *(name for name in SOURCES if name != packing), packages=packages)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["set()", "<class 'torch.Tensor'>"], "and who wants it gets it"
+    assert done.stdout.splitlines() == ["[]", "['tensorflow_datasets']", "<class 'torch.Tensor'>"]
 
 
 @pytest.mark.parametrize("error", [pytest.param("ImportError", marks=pytest.mark.slow), "OSError"])
