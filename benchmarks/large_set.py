@@ -20,8 +20,10 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from jax_video.data import motions, pipeline, reader, video  # noqa: E402
+from jax_video.data import pipeline, reader  # noqa: E402
+from jax_video.data.decoding import video  # noqa: E402
 from jax_video.data.manifest import Manifest, Video  # noqa: E402
+from jax_video.data.sources import motions  # noqa: E402
 
 ROWS = flags.DEFINE_integer("rows", 300_000, "Videos in the set.", lower_bound=1000)
 WORKERS = flags.DEFINE_integer("workers", 2, "Worker processes of the second start.", lower_bound=1)

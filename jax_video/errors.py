@@ -24,6 +24,10 @@ class VideoError(UserError):
         return f"{self.path}: {self.reason}"
 
 
+class CheckpointError(UserError):
+    """A checkpoint that cannot be used; the message says why."""
+
+
 class UnavailableError(VideoError):
     """A video file that the system does not hand out now, as on a lost disk: nothing is said of what is in it."""
 

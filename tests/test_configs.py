@@ -13,7 +13,7 @@ import tiny
 from ml_collections import ConfigDict
 
 from configs import common, cost, st_resnet, stc, t3d, transfer
-from jax_video import evaluate, networks, objectives, optimizer, sharding
+from jax_video import networks, objectives, optimizer, sharding, task
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.data import pipeline
@@ -118,7 +118,7 @@ def check(config: ConfigDict) -> None:
     state = jax.eval_shape(make_step(config)[1])
     assert state.params
     entry = Video("video.mp4", 0, "test", 300, 25.0, 340, 256, None, "video")
-    evaluate.check(config, Manifest("x", ("a",), "", (entry,)))
+    task.check(config, Manifest("x", ("a",), "", (entry,)))
     optimizer.Plateau(**config.plateau)
     assert json.loads(json.dumps(config.to_dict())), "a checkpoint carries it as JSON"
 

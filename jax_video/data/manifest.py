@@ -8,22 +8,42 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import operator
 import os
-import tempfile
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_video.data import remote
-from jax_video.data.packets import FrameIndex
 from jax_video.errors import UserError
 
 SPLITS = ("train", "val", "test")
 MISSING = "missing"  # The `error` of a video that a list names and the folder does not have.
 _FORMAT = 1  # Of the file; a reader knows exactly its own.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FrameIndex:
+    """Where the frames of a file are: enough to decode from a keyframe before a wanted frame, and no more.
+
+    Nothing is sought by one that is not `verified`. One that is, is trusted: only of a file of another size it is
+    noticed that it is not the one that was probed.
+    """
+
+    frames: int  # in the file, each in a packet of its own; not verified: packets, whatever they hold
+    start: int = 0  # timestamp of frame 0, in the stream's time base
+    step: int = 0  # timestamps from a frame to the next; 0: uneven, or differs after a seek, so that the file is asked
+    keyframes: tuple[int, ...] = ()  # ascending; decoding from each gave the frames that decoding in order gave
+    size: int = 0  # of the file, in bytes; 0: not known
+    verified: bool = False  # whether the whole file was decoded, and gave these frames
+
+    @classmethod
+    def from_json(cls, values: dict) -> "FrameIndex":
+        """The inverse of `dataclasses.asdict`, after JSON, which has no tuples."""
+        return cls(**values | {"keyframes": tuple(values["keyframes"])})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,6 +87,9 @@ class Manifest:
     videos: tuple[Video, ...]
     flow: str | None = None  # Absolute folder of the videos' stored optical flow; None: it is computed when needed.
     packed: Packed | None = None  # None: the videos are files below the root.
+    flip: bool = True  # Whether a mirrored video is still one of its class; False where classes tell left from right.
+    # The frames of each video by its path, uint8 [T, H, W, 3], where they are in memory; None: they are read from disk.
+    memory: Mapping[str, np.ndarray] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         self.check_labels()
@@ -96,15 +119,18 @@ class Manifest:
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 of all but `root`, `flow` and `index`: the same data in another folder is the same data."""
-        return _hash(self.name, self.classes, map(_row, self.videos))
+        """SHA-256 of all but `root`, `flow`, `flip` and `index`: the same data in another folder is the same data."""
+        rows = map(_row, self.videos)
+        frames = (hashlib.sha256(np.ascontiguousarray(array)).hexdigest() for array in (self.memory or {}).values())
+        return _hash(self.name, self.classes, itertools.chain(rows, frames))
 
     def __reduce__(self):
         """Pickles columns: every worker process gets the set, and 300,000 rows take seconds one by one."""
         rows = map(operator.attrgetter(*_ALWAYS, "span", "first", "index"), self.videos)
         *columns, indices = zip(*rows, strict=True) if self.videos else ((),)
         columns.append([index and _index_values(index) for index in indices])
-        return _from_columns, (self.name, self.classes, self.root, columns, self.flow, self.packed)
+        others = {name: getattr(self, name) for name in ("name", "classes", "root", "flow", "packed", "flip", "memory")}
+        return _from_columns, (columns, others)
 
     def select(self, split: str) -> list[tuple[int, Video]]:
         """The readable videos of a split as (index in `videos`, video)."""
@@ -135,7 +161,14 @@ class Manifest:
         return dataclasses.replace(self, videos=videos)
 
     def write(self, path: str | os.PathLike) -> None:
-        """Writes the file whole or not at all; folders beside or below it are stored relative, so all can move."""
+        """Writes the file whole or not at all; folders beside or below it are stored relative, so all can move.
+
+        Raises:
+          ValueError: the frames are in memory, so that a file about them would be of no use.
+          OSError: the file cannot be written.
+        """
+        if self.memory is not None:
+            raise ValueError(f"the frames of {self.name!r} are in memory: write the videos to files, and prepare these")
         path = remote.absolute(path)
         header = {
             "format": _FORMAT,
@@ -148,27 +181,16 @@ class Manifest:
         }
         if self.packed is not None:
             header["packed"] = self.packed._asdict()
+        if not self.flip:
+            header["flip"] = False
         # Names of files need not be valid Unicode: surrogateescape carries any bytes through.
         lines = (
             f"{line}\n".encode(errors="surrogateescape")
             for line in (json.dumps(header, ensure_ascii=False), *map(_line, self.videos))
         )
-        if remote.is_remote(path):  # where a file appears when it is closed
-            with remote.reaching(path):
-                path.write_bytes(b"".join(lines))
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with open(handle, "wb") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp gives 0600; a manifest is shared.
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        if not remote.is_remote(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        remote.write_whole(path, lines)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Manifest":
@@ -187,7 +209,7 @@ class Manifest:
                 "python -m jax_video.prepare"
             ) from error
 
-        header = {"flow": None, "packed": None} | _parse(path, 1, lines[0])
+        header = {"flow": None, "packed": None, "flip": True} | _parse(path, 1, lines[0])
         if header.get("format") != _FORMAT:
             raise UserError(
                 f"{path}:1: not a manifest of format {_FORMAT} (found format {header.get('format')!r}); "
@@ -219,9 +241,39 @@ class Manifest:
         packed = header["packed"] and _packed(path, header["packed"])
         if not written:
             raise UserError(f"{path}: the content does not match its hash: the file was changed; run prepare again")
-        manifest = cls(header["name"], classes, root, videos, flow, packed)
+        manifest = cls(header["name"], classes, root, videos, flow, packed, header["flip"])
         manifest.__dict__["hash"] = header["hash"]  # It was computed just now; with 300,000 videos that takes seconds.
         return manifest
+
+
+def in_memory(
+    videos: Sequence[np.ndarray] | Mapping[str, np.ndarray], *, fps: float = 0.0, classes: Sequence[str] = ()
+) -> Manifest:
+    """A set of videos whose frames are in memory; all are for test, and without labels.
+
+    Args:
+      videos: uint8 [T, H, W, 3] each, upright RGB, by name; without names they are called "array 0", "array 1", ....
+        They are not copied, so they should not be changed while the set is in use.
+      fps: frames per second of all of them; 0: unknown.
+      classes: the names that a network knows.
+
+    Raises:
+      UserError: no videos, or one that is not such an array.
+    """
+    if not isinstance(videos, Mapping):
+        videos = {f"array {number}": array for number, array in enumerate(videos)}
+    if not videos:
+        raise UserError("no video given: expected arrays uint8 [T, H, W, 3]")
+    rows = []
+    for name, array in videos.items():
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+            raise UserError(f"{name} is {found}: expected frames as a NumPy array uint8 [T, H, W, 3], RGB")
+        if 0 in array.shape:
+            raise UserError(f"{name} is {found}: expected at least one frame of one pixel")
+        frames, height, width, _ = array.shape
+        rows.append(Video(name, None, "test", frames, float(fps), width, height, None, name))
+    return Manifest("arrays", tuple(classes), "", tuple(rows), memory=dict(videos))
 
 
 def _absolute(folder: str, parent: remote.Path) -> str:
@@ -267,14 +319,12 @@ def _line(video: Video) -> str:
     return row if video.index is None else f"{row[:-1]}{_INDEX}{_encode(dataclasses.asdict(video.index))}}}"
 
 
-def _from_columns(
-    name: str, classes: tuple[str, ...], root: str, columns: list[tuple], flow: str | None, packed: Packed | None
-) -> Manifest:
+def _from_columns(columns: list[tuple], others: dict[str, Any]) -> Manifest:
     *values, indices = columns or [()]
     indices = (None if index is None else FrameIndex(*index) for index in indices)
     videos = tuple(map(Video, *values, indices)) if values else ()
     manifest = object.__new__(Manifest)  # whose labels were looked at when it was made
-    manifest.__dict__.update(name=name, classes=classes, root=root, videos=videos, flow=flow, packed=packed)
+    manifest.__dict__.update(others, videos=videos)
     return manifest
 
 
@@ -312,6 +362,7 @@ _HEADER_TYPES = {
     "root": str,
     "flow": str | None,
     "packed": dict | None,
+    "flip": bool,
     "videos": int,
     "hash": str,
 }

@@ -1,4 +1,4 @@
-"""The frames of a data set's videos, wherever they lie: in video files, in folders of pictures, or packed."""
+"""The frames of a data set's videos, wherever they lie: in video files or folders of pictures, packed, or in memory."""
 
 import os
 import shutil
@@ -6,13 +6,19 @@ import sys
 
 import numpy as np
 
-from jax_video.data import remote, verified, video
+from jax_video.data import remote, transforms
+from jax_video.data.decoding import packed, verified, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
 
 def check(manifest: Manifest) -> None:
-    """Raises UserError where the frames lie in a store but are not packed; says how much of it will be copied."""
+    """Raises UserError where the frames lie in a store but are not packed.
+
+    Says on stderr how much of a packed set will be copied, and of a set that must not be flipped that it is not.
+    """
+    if not manifest.flip:
+        print(f"Clips of {manifest.name} are never mirrored: its classes tell left from right.", file=sys.stderr)
     if not remote.is_remote(manifest.root):
         return
     if manifest.packed is None:
@@ -46,9 +52,16 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
     Raises:
       VideoError: the video cannot be read, has no such frame, or other frames than a fast check has counted.
     """
+    if manifest.memory is not None:
+        return _from_memory(entry.path, manifest.memory[entry.path], entry.first + indices, short_side)
     if manifest.packed is not None:
-        from jax_video.data import packed  # TFDS, which it needs, takes half a second to import.
-
         return packed.decode(manifest, entry, indices, short_side=short_side)
     path = os.path.join(manifest.root, entry.path)
     return video.decode(path, entry.first + indices, index=verified.index(path, entry), short_side=short_side)
+
+
+def _from_memory(name: str, frames: np.ndarray, indices: np.ndarray, short_side: int | None) -> np.ndarray:
+    if indices.max() >= len(frames):
+        raise VideoError(name, f"no frame {indices.max()}: there are only {len(frames)}")
+    chosen = frames[indices]
+    return chosen if short_side is None else transforms.resize_short(chosen, short_side)

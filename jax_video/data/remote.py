@@ -9,7 +9,8 @@ import errno
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator
 
 import fsspec
 from etils import epath
@@ -64,6 +65,31 @@ def reaching(name: str | os.PathLike) -> Iterator[None]:
         if not is_remote(name):
             raise
         raise UserError(f"cannot reach {name}: {type(error).__name__}: {error}") from error
+
+
+def write_whole(name: str | os.PathLike, parts: Iterable[bytes]) -> None:
+    """Writes a file whole or not at all: it takes the place of another when all of it is on the disk, or in the store.
+
+    Raises:
+      OSError: it cannot be written; nothing is left of it.
+      UserError: the store cannot be reached.
+    """
+    target = path(name)
+    if is_remote(target):  # where a file appears when it is closed
+        with reaching(target):
+            target.write_bytes(b"".join(parts))
+        return
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with open(temporary, "xb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def cache_folder() -> pathlib.Path:

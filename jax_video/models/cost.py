@@ -24,7 +24,8 @@ from jax_video.models.resnet2d import BOTTLENECK_LAYERS, STAGES, Bottleneck, Res
 
 TAPS = {"c2d": (1, 1, 1), "c3d_3x1x1": (3, 1, 1), "c3d_3x3x3": (1, 3, 1)}  # in time, of a converted unit
 KINDS = (*TAPS, "cost_a", "cost_b")
-INITIAL_ALPHA = (0.7, -0.7, -0.7)  # logits of H-W, T-W and T-H
+VIEWS = ("H-W", "T-W", "T-H")
+INITIAL_ALPHA = (0.7, -0.7, -0.7)  # logits of the views
 
 
 def views(kernel):

@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from jax_video.data import checks, motions, video
+from jax_video.data.decoding import video
 from jax_video.data.manifest import MISSING, Manifest, Video
+from jax_video.data.preparing import checks
+from jax_video.data.sources import motions
 from jax_video.errors import UnavailableError
 
 

@@ -11,7 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from jax_video.data import checks, flow, manifest, packed, reader, video
+from jax_video.data import manifest, reader
+from jax_video.data.decoding import flow, packed, video
+from jax_video.data.preparing import checks, packing, storing
 from jax_video.errors import VideoError
 
 FRAMES, SIDE, BITS = 40, 64, 6
@@ -196,10 +198,10 @@ def test_clips_and_packed_frames_are_those_of_the_file(level, files, tmp_path):
     whole = checked(files, tmp_path / "out", level)
     assert [(row.source, row.error, row.frames) for row in whole.videos] == [(name, None, FRAMES) for name in files]
     settings = manifest.Packed("frames", packed.RECORD_FRAMES, SIDE, 90)
-    builder = packed.open_folder(tmp_path / "packed", whole, settings)
-    for shard in packed.shards(whole, builder.data_dir, settings):
-        packed.write_shard(shard)
-    tight = packed.finish(whole, builder, tmp_path / "packed")
+    builder = packing.open_folder(tmp_path / "packed", whole, settings)
+    for shard in packing.shards(whole, builder.data_dir, settings):
+        packing.write_shard(shard)
+    tight = packing.finish(whole, builder, tmp_path / "packed")
     for entry, small in zip(whole.videos, tight.videos, strict=True):
         for wanted in (np.arange(9, 25), np.array([30, 2, 17, 2]), np.arange(0, FRAMES, 3)):
             assert numbers(reader.decode(whole, entry, wanted, short_side=SIDE)) == wanted.tolist(), entry.source
@@ -233,9 +235,9 @@ def test_flow_is_that_of_the_frames_in_order(name, files, tmp_path):
         stacked = flow.stacks(found, entry, np.array([20]), short_side=SIDE, method="dis")[0]  # [H, W, 20]
         np.testing.assert_array_equal(stacked.reshape(*SIZE, 10, 2).swapaxes(0, 2).swapaxes(1, 2), expected[15:25])
         target = tmp_path / level / "stored.flow"
-        flow.store(files[name], target, entry, settings)
+        storing.store(files[name], target, entry, settings)
         plain = tmp_path / level / "plain.flow"
-        flow.store(files[name], plain, dataclasses.replace(entry, index=None), settings)
+        storing.store(files[name], plain, dataclasses.replace(entry, index=None), settings)
         assert target.read_bytes() == plain.read_bytes()
 
 

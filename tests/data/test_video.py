@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jax_video.data import motions, packets, transforms, video
-from jax_video.data.packets import FrameIndex
+from jax_video.data import transforms
+from jax_video.data.decoding import packets, video
+from jax_video.data.manifest import FrameIndex
+from jax_video.data.sources import motions
 from jax_video.errors import VideoError
 
 FRAMES, HEIGHT, WIDTH = 40, 48, 64
