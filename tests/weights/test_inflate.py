@@ -115,7 +115,7 @@ CLASSES = 5
 
 
 def random_arrays(model) -> dict[str, np.ndarray]:
-    """Weights and moments of a network, none at its initial value."""
+    """Weights and statistics of a network, none at its initial value."""
     _, params, batch_stats = state.split(model)
     rng, arrays = np.random.default_rng(1), {}
     for name, leaf in state.named_leaves({"params": params, "batch_stats": batch_stats}).items():

@@ -168,7 +168,7 @@ def leaves(state):
 
 
 def theirs(classes=CLASSES, **options) -> dict[str, torch.Tensor]:
-    """A small 3D-ResNet-18 of PyTorch, with moments that are not the initial ones."""
+    """A small 3D-ResNet-18 of PyTorch, with statistics that are not the initial ones."""
     torch.manual_seed(0)
     network = resnet.build("resnet3d18", classes, width=1 / 16, layers=LAYERS, **options)
     weights = network.state_dict()
