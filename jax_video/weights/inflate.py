@@ -18,9 +18,9 @@ def inflate(kernel: np.ndarray, shape: tuple[int, ...], method: str, *, views: b
       method: how one tap in time becomes t. "mean": each is the kernel divided by t. On the 1×1×1 convolutions of
         ST-ResNet this is its replicate-and-divide. "centre": the tap that sees the frame itself is the kernel, the
         others are zero.
-      views: t counts CoST's views, all of which look with the kernel as it is.
+      views: the first axis is CoST's views, not time: each gets the kernel as it is.
 
-    The first layer of a motion stream, I = 20 where I₀ = 3, sees the kernel's mean over RGB in all of its channels.
+    The first layer of a motion stream, where I₀ = 3 and I = 20, gets the kernel's mean over RGB in all its channels.
     """
     if kernel.ndim != 5 or len(shape) != 5:
         return None

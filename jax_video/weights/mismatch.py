@@ -1,4 +1,4 @@
-"""Why weights do not fit a network: the likely causes, read off the names and shapes of both."""
+"""Why weights do not fit a network: the likely causes, by the names and shapes of both."""
 
 import fnmatch
 import re
@@ -17,7 +17,7 @@ Shapes = dict[str, tuple[int, ...]]  # by our names, "params/layer1/0/conv1/kern
 
 
 def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool = False) -> list[str]:
-    """What is likely to be wrong, the likeliest first; none where names and shapes do not tell.
+    """The likely causes, the likeliest first; none where names and shapes do not tell.
 
     Args:
       found, wanted: of the weights and of the network.
@@ -60,7 +60,7 @@ def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool =
 
 
 def _part(found: Shapes, wanted: Shapes) -> str:
-    """The part of the network whose arrays have the names that the weights have without it, or ""."""
+    """The part of the network, as in "params/PART/conv1/kernel", that the weights are of; "" where there is none."""
     if set(found) & set(wanted):
         return ""
     for part in dict.fromkeys(name.split("/")[1] for name in wanted):
@@ -102,7 +102,7 @@ def _groups(shapes: Shapes) -> int:
 
 
 def _taps(shapes: Shapes) -> int:
-    """The largest extent in time of a kernel; views of CoST, whose kernel has no extent of its own, are none."""
+    """The largest extent in time of any kernel, but for CoST's, which have views in place of it."""
     parts = ("alpha", "fc1/kernel")  # beside a kernel of views
     views = {name for name in shapes if any(name.removesuffix("kernel") + part in shapes for part in parts)}
     return max((shape[0] for name, shape in shapes.items() if len(shape) == 5 and name not in views), default=0)
@@ -123,7 +123,7 @@ def _heads(shapes: Shapes) -> dict[str, int]:
 
 
 def _different(found: dict[str, int], wanted: dict[str, int]) -> str:
-    """The first of what both have otherwise, in words."""
+    """The first size in which the two differ, in words; "" where there is none."""
     for name, size in wanted.items():
         if found.get(name, size) != size:
             return f"{name} has {found[name]}, here {size}"

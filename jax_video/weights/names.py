@@ -1,8 +1,8 @@
 """Which array of a source's weights is which of ours.
 
-A layout is a table of the source's modules, each with our module and the kind of both; a kind says what the module's
-arrays are called on both sides and how their axes are ordered. Fields in braces stand for the same word on both sides;
-`{layer+1}` counts from one what ours counts from zero.
+A layout is a table: one row for a module of the source, with our module and its kind. A kind says what the module's
+arrays are called on both sides, and how their axes are ordered. A field in braces is the same word on both sides;
+`{layer+1}` is a number that the source counts from one and we count from zero.
 """
 
 import dataclasses
@@ -89,10 +89,10 @@ class Layout:
       source: whose they are.
       table: {their module: (our module, kind)}.
       normalize: what their networks expect of RGB in 0 to 255, section `normalize` of a config; None: not known.
-      renamed: (pattern, replacement): names of older files as they are called now.
+      renamed: (pattern, replacement) pairs that turn the names of older files into today's.
       versions: {version of their code: its `normalize`}, where that has changed; the last is `normalize`.
-      clip, test: how their own test sees a video, what is known of it, of the sections `clip` and `test` of a config.
-      rate: frames a second of the videos that they have seen, where that is one.
+      clip, test: how their own test looks at a video, as far as it is known: keys of these sections of a config.
+      rate: frames per second of the videos that their networks were trained on; None: whatever the files had.
     """
 
     source: str
@@ -151,7 +151,7 @@ def layout(name: str) -> Layout:
 
 
 def keywords(name: str, network: str) -> Mapping[str, Any] | None:
-    """Keywords of our network with which it computes what the layout's does; None where the layout has no such one."""
+    """Keywords with which our network computes what the layout's does; None where the layout has no such network."""
     layout(name)  # raises where there is none
     return {} if name == "jax_video" else networks.find(network).layouts.get(name)
 
@@ -162,14 +162,14 @@ class Translation:
 
     arrays: dict[str, np.ndarray]  # "params/…" and "batch_stats/…"; by their own names what the layout does not know
     origin: dict | None  # what `to_theirs` needs to give back the same: {"layout", "counters", "dtypes", "renamed"}
-    problems: list[str]  # arrays that the layout knows otherwise, one line each
+    problems: list[str]  # arrays that contradict the layout, one line each
 
 
 def to_ours(name: str, weights: dict[str, np.ndarray]) -> Translation:
-    """A source's weights as ours, float32 at least. Empties `weights` on its way, so that no array is held twice.
+    """A source's weights under our names, float32 at least. Empties `weights`, so that no array is in memory twice.
 
     Raises:
-      UserError: an unknown layout, or another one that more of the arrays belong to.
+      UserError: an unknown layout, or one that fits fewer of the arrays than another does.
     """
     found = layout(name)
     _check_layout(name, weights)
@@ -204,8 +204,9 @@ def to_theirs(name: str, arrays: dict[str, np.ndarray], *, origin: dict | None, 
     """Our weights under a source's names, in its axes and types.
 
     Args:
-      origin: what `to_ours` told where the weights came from this layout: older names, and no counters, come back so.
-      steps: of training since.
+      origin: what `to_ours` returned if the weights came from this layout: then a file with older names, or without
+        counters, is written as it was.
+      steps: of training since then.
 
     Raises:
       UserError: weights that the layout has no name for, in one message.
