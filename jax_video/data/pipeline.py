@@ -306,7 +306,7 @@ def _load(
     if "rgb" in sampling.streams:
         streams["rgb"] = reader.decode(manifest, entry, wanted.ravel(), short_side=short_side)
     if "flow" in sampling.streams:
-        streams["flow"] = flow.stacks(
+        streams["flow"] = reader.flow_stacks(
             manifest, entry, wanted.ravel(), short_side=short_side, method=sampling.flow_method
         )
     return streams

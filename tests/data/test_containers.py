@@ -232,7 +232,7 @@ def test_flow_is_that_of_the_frames_in_order(name, files, tmp_path):
     for level in checks.LEVELS:
         found = checked({name: files[name]}, tmp_path / level, level)
         (entry,) = found.videos
-        stacked = flow.stacks(found, entry, np.array([20]), short_side=SIDE, method="dis")[0]  # [H, W, 20]
+        stacked = reader.flow_stacks(found, entry, np.array([20]), short_side=SIDE, method="dis")[0]  # [H, W, 20]
         np.testing.assert_array_equal(stacked.reshape(*SIZE, 10, 2).swapaxes(0, 2).swapaxes(1, 2), expected[15:25])
         target = tmp_path / level / "stored.flow"
         storing.store(files[name], target, entry, settings)

@@ -1,4 +1,4 @@
-"""Optical flow (ST-ResNet §4): the ten fields about a frame, computed from the video, or read where they are stored.
+"""Optical flow (ST-ResNet §4): computed between frames, or read where it is stored; and the ten fields about a frame.
 
 Field i leads from frame i to frame i + 1 and holds, in pixels, how far to the right (x) and down (y) each point moves.
 It is kept as uint8, clipped to 20 pixels either way: the input of a motion stream.
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from jax_video.data import reader, transforms
+from jax_video.data import transforms
 from jax_video.data.decoding import pictures
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
@@ -29,7 +29,7 @@ FIELDS = 10  # Of a frame, on average before and after it:
 OFFSETS = np.arange(-FIELDS // 2, FIELDS // 2)  # -5 to 4, from the frame
 CHANNELS = 2 * FIELDS  # x and y of each field in turn
 LEAST_SIDE = 16  # Pixels; the methods need some.
-_ZERO, _SCALE = 128, 127 / BOUND  # What stands for no motion, and steps per pixel.
+ZERO, _SCALE = 128, 127 / BOUND  # What stands for no motion, and steps per pixel.
 SETTINGS_FILE = "flow.json"  # Says how the flow in its folder was made.
 BLOCK = 8  # Pixels of a JPEG that are coded together, along each side.
 
@@ -45,12 +45,12 @@ class Settings(NamedTuple):
 
 def encode(field: np.ndarray) -> np.ndarray:
     """Float pixels, of any shape, to uint8."""
-    return np.rint(_ZERO + np.clip(field, -BOUND, BOUND) * _SCALE).astype(np.uint8)
+    return np.rint(ZERO + np.clip(field, -BOUND, BOUND) * _SCALE).astype(np.uint8)
 
 
 def decode_values(values: np.ndarray) -> np.ndarray:
     """The inverse of `encode`: uint8, of any shape, to float32 pixels."""
-    return (values.astype(np.float32) - _ZERO) / np.float32(_SCALE)
+    return (values.astype(np.float32) - ZERO) / np.float32(_SCALE)
 
 
 def flip(fields: np.ndarray) -> np.ndarray:
@@ -100,48 +100,21 @@ def compute(images: Iterable[np.ndarray], method: str) -> Iterator[np.ndarray]:
         before = after
 
 
-def stacks(
-    manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int, method: str = "tvl1"
-) -> np.ndarray:
-    """The ten fields about frames of a video: read where the manifest's flow is stored, else computed.
+def read(path: str, runs: list[list[int]], frames: int, size: tuple[int, int]) -> np.ndarray:
+    """Reads fields of a video that are stored.
 
     Args:
-      manifest: knows where the videos are, and their flow.
-      entry: the video.
-      indices: int64 [N], of frames.
-      short_side: of the frames, in pixels.
-      method: one of METHODS, for what is computed.
+      path: the file, as `stored_path` names it.
+      runs: the places of the wanted fields, in runs of neighbours, each of which is read at once.
+      frames: how many the video has.
+      size: height and width of the fields.
 
     Returns:
-      uint8 [N, H, W, 20].
+      uint8 [number of fields, H, W, 2].
 
     Raises:
-      VideoError: the video, or its flow, cannot be read.
+      VideoError: there is no such file, or it is damaged, or of another video.
     """
-    size = transforms.resized(entry.height, entry.width, short_side)
-    if entry.frames == 1:
-        return np.full((len(indices), *size, CHANNELS), _ZERO, np.uint8)
-    wanted, which = np.unique(around(indices, entry.frames), return_inverse=True)
-    runs = [run.tolist() for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)]  # of neighbours
-    if manifest.flow is None:
-        fields = _compute_runs(manifest, entry, runs, short_side, method)
-    else:
-        fields = _read_runs(stored_path(manifest.flow, entry), runs, entry.frames, size)
-    moved = np.moveaxis(fields[which.reshape(-1, FIELDS)], 1, 3)  # [N, H, W, 10, 2]: x and y in turn
-    return moved.reshape(*moved.shape[:3], CHANNELS)
-
-
-def _compute_runs(
-    manifest: Manifest, entry: Video, runs: list[list[int]], short_side: int, method: str
-) -> np.ndarray:  # [number of fields, H, W, 2]
-    between = [range(run[0], run[-1] + 2) for run in runs]  # the frames that each run of fields leads through
-    indices = np.concatenate(between)
-    images = iter(reader.decode(manifest, entry, indices, short_side=short_side))
-    return np.stack([field for run in between for field in compute(itertools.islice(images, len(run)), method)])
-
-
-def _read_runs(path: str, runs: list[list[int]], frames: int, size: tuple[int, int]) -> np.ndarray:
-    """Fields [number of fields, H, W, 2] from a file that `store` wrote, each run at once."""
     fields = []
     try:
         places = read_places(path)
