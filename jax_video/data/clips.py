@@ -5,6 +5,8 @@ looped: stride and start stay, indices wrap around. With `reflect` it has the la
 even 1 does, its frames run forth and back (ST-ResNet §4). Only a video without frames is an error.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jax_video.errors import UserError
@@ -40,6 +42,7 @@ def test_clips(
     """
     stride = _fitting(frames, length, stride) if reflect else stride
     last = _last_start(frames, length, stride)
+    starts: Sequence[int]
     match clips:
         case "nonoverlap":
             starts = range(0, last + 1, length * stride)

@@ -13,6 +13,7 @@ import json
 import operator
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import UnionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,14 +122,16 @@ class Manifest:
     def hash(self) -> str:
         """SHA-256 of all but `root`, `flow`, `flip` and `index`: the same data in another folder is the same data."""
         rows = map(_row, self.videos)
-        frames = (hashlib.sha256(np.ascontiguousarray(array)).hexdigest() for array in (self.memory or {}).values())
+        frames = (
+            hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in (self.memory or {}).values()
+        )
         return _hash(self.name, self.classes, itertools.chain(rows, frames))
 
     def __reduce__(self):
         """Pickles columns: every worker process gets the set, and 300,000 rows take seconds one by one."""
         rows = map(operator.attrgetter(*_ALWAYS, "span", "first", "index"), self.videos)
         *columns, indices = zip(*rows, strict=True) if self.videos else ((),)
-        columns.append([index and _index_values(index) for index in indices])
+        columns.append(tuple(index and _index_values(index) for index in indices))
         others = {name: getattr(self, name) for name in ("name", "classes", "root", "flow", "packed", "flip", "memory")}
         return _from_columns, (columns, others)
 
@@ -235,9 +238,8 @@ class Manifest:
         repeated = [name for name, count in collections.Counter(video.path for video in videos).items() if count > 1]
         if repeated:
             raise UserError(f"{path}: {len(repeated)} videos are listed more than once, e.g. {repeated[0]!r}")
-        root, flow = (
-            None if folder is None else _absolute(folder, path.parent) for folder in (header["root"], header["flow"])
-        )
+        root = _absolute(header["root"], path.parent)
+        flow = None if header["flow"] is None else _absolute(header["flow"], path.parent)
         packed = header["packed"] and _packed(path, header["packed"])
         if not written:
             raise UserError(f"{path}: the content does not match its hash: the file was changed; run prepare again")
@@ -320,8 +322,8 @@ def _line(video: Video) -> str:
 
 
 def _from_columns(columns: list[tuple], others: dict[str, Any]) -> Manifest:
-    *values, indices = columns or [()]
-    indices = (None if index is None else FrameIndex(*index) for index in indices)
+    *values, indexed = columns or [()]
+    indices = (None if index is None else FrameIndex(*index) for index in indexed)
     videos = tuple(map(Video, *values, indices)) if values else ()
     manifest = object.__new__(Manifest)  # whose labels were looked at when it was made
     manifest.__dict__.update(others, videos=videos)
@@ -341,7 +343,7 @@ def _parse(path: remote.Path, number: int, line: str) -> dict:
 
 
 def _check_types(
-    path: remote.Path, number: int, row: dict, types: dict[str, type], optional: Collection[str] = ()
+    path: remote.Path, number: int, row: dict, types: Mapping[str, type | UnionType], optional: Collection[str] = ()
 ) -> None:
     for key, kind in types.items():
         if key not in row:

@@ -13,8 +13,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypedDict
+from collections.abc import Generator, Sequence
+from typing import NamedTuple, TypedDict, cast
 
 import grain
 import numpy as np
@@ -135,7 +135,7 @@ def train_batches(
     first_step: int = 0,
     workers: int = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Endless shuffled batches of random clips of the training videos, this host's rows of each global batch.
 
     Batches run on over the ends of epochs, so none is smaller. Starting at `first_step` gives the same batches as
@@ -161,7 +161,7 @@ def test_batches(
     batch: int,
     workers: int = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches of cropped clips, in the order of `test_rows`; rows that only fill a batch up have mask 0."""
     rows = test_rows(cropped, batch)
     load = functools.partial(_test_sample, manifest, sampling, list(cropped), rows)
@@ -228,7 +228,7 @@ def check_stored(manifest: Manifest, sampling: Sampling) -> None:
                 f"the flow of {manifest.name!r} is in {manifest.flow}, but it is read from local disks only: copy the "
                 "set, its flow included, and give --config.data.manifest the copy."
             )
-        flow.check_made(manifest, sampling.flow_method, sampling.short_side)
+        flow.check_made(manifest.flow, sampling.flow_method, sampling.short_side)
         flow.check_stored(manifest)
 
 
@@ -238,8 +238,9 @@ def _test_size(sampling: Sampling, crop: str, height: int, width: int) -> tuple[
         return sampling.size, sampling.size
     if crop == "three":
         return sampling.short_side, sampling.short_side
-    sides = transforms.resized(height, width, sampling.short_side)
-    return tuple(sampling.short_side + (side - sampling.short_side) // ROUNDED * ROUNDED for side in sides)
+    short = sampling.short_side
+    high, wide = transforms.resized(height, width, short)
+    return short + (high - short) // ROUNDED * ROUNDED, short + (wide - short) // ROUNDED * ROUNDED
 
 
 def _train_sample(
@@ -291,7 +292,8 @@ def _usable(entry: Video, sampling: Sampling) -> tuple[int, int]:
 def _random_clips(entry: Video, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
     """Frames of a training sample: int64 [T], or with segments [N, T]."""
     first, count = _usable(entry, sampling)
-    stride = int(rng.integers(*sampling.strides, endpoint=True)) if sampling.strides else sampling.stride
+    least, most = sampling.strides or (sampling.stride, sampling.stride)
+    stride = int(rng.integers(least, most, endpoint=True)) if sampling.strides else sampling.stride
     clip = (count, sampling.frames, stride)
     if sampling.segments:
         return first + clips.segment_clips(*clip, sampling.segments, rng, reflect=sampling.reflect)
@@ -326,13 +328,12 @@ def _looked_at(
 
 
 def _row(streams: dict[str, np.ndarray], label: int | None, index: int, *, mask: float, failed: int) -> Batch:
-    return Batch(
-        **{name: np.ascontiguousarray(frames) for name, frames in streams.items()},
-        label=np.int32(-1 if label is None else label),
-        video=np.int32(index),
-        mask=np.float32(mask),
-        failed=np.int32(failed),
-    )
+    row: dict[str, np.ndarray | np.generic] = {name: np.ascontiguousarray(frames) for name, frames in streams.items()}
+    row["label"] = np.int32(-1 if label is None else label)
+    row["video"] = np.int32(index)
+    row["mask"] = np.float32(mask)
+    row["failed"] = np.int32(failed)
+    return cast(Batch, row)  # of which Grain makes one
 
 
 class _HostRows(grain.MapDataset):
@@ -362,11 +363,11 @@ class _HostRows(grain.MapDataset):
 
 def worker_processes() -> int:
     """How many are best, as measured (RESULTS.md): on two cores threads are, else the training keeps two cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if cores <= 2 else min(32, cores - 2)  # Each takes 300 MB.
 
 
-def _iterate(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
+def _iterate(batches: grain.MapDataset, workers: int) -> Generator[Batch, None, None]:
     """Reads ahead: in threads of this process, or in `workers` processes with one reading thread each; -1: the machine
     decides."""
     if workers < -1:
@@ -382,7 +383,7 @@ def _iterate(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
     return _closed_at_once(iter(dataset))
 
 
-def _closed_at_once(iterator: grain.DatasetIterator) -> Iterator[Batch]:
+def _closed_at_once(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
     """The iterator's elements. Its end, or `close()`, ends the workers and frees their shared memory."""
     try:
         yield from iterator
@@ -400,5 +401,6 @@ def _start_worker(index: int, count: int) -> None:
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG in prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-        if os.getppid() != multiprocessing.parent_process().pid:
+        parent = multiprocessing.parent_process()
+        if parent is None or os.getppid() != parent.pid:
             os._exit(1)  # the parent died before it could be watched

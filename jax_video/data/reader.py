@@ -58,7 +58,9 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
     if manifest.packed is not None:
         return packed.decode(manifest, entry, indices, short_side=short_side)
     path = os.path.join(manifest.root, entry.path)
-    return video.decode(path, entry.first + indices, index=verified.index(path, entry), short_side=short_side)
+    return video.decode(
+        path, (entry.first + indices).tolist(), index=verified.index(path, entry), short_side=short_side
+    )
 
 
 def _from_memory(name: str, frames: np.ndarray, indices: np.ndarray, short_side: int | None) -> np.ndarray:

@@ -11,13 +11,14 @@ import os
 import pathlib
 import uuid
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 import fsspec
 from etils import epath
 
 from jax_video.errors import UserError
 
-Path = pathlib.Path | epath.Path  # of the second, only what a store can do: no open("a"), no rename at once
+Path: TypeAlias = pathlib.Path | epath.Path  # of the second, only what a store can do: no open("a"), no rename at once
 _PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
 
 

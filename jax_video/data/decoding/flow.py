@@ -76,14 +76,14 @@ def _tvl1():
 
     OpenCV's own step of 1.25 takes twice as long, and loses fast motions: 20 pixels are still 8 at its coarsest level.
     """
-    return cv2.optflow.DualTVL1OpticalFlow_create(
+    return cv2.optflow.DualTVL1OpticalFlow.create(
         tau=0.25, lambda_=0.15, theta=0.3, nscales=5, warps=5, epsilon=0.01, scaleStep=0.5
     )
 
 
 def _dis():
     """Dense inverse search (Kroeger et al. 2016), 15 to 40 times as fast, with variational refinement."""
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
 
 METHODS = {"tvl1": _tvl1, "dis": _dis}
@@ -186,7 +186,9 @@ def read_settings(folder: str | os.PathLike) -> Settings:
 
 
 def check_stored(manifest: Manifest) -> None:
-    """Raises UserError where the manifest's folder lacks the flow of readable videos."""
+    """Raises UserError where a manifest's flow is stored, but not that of all readable videos."""
+    if manifest.flow is None:
+        return
     readable = [entry for entry in manifest.videos if entry.error is None]
     missing = [entry.path for entry in readable if not os.path.exists(stored_path(manifest.flow, entry))]
     if missing:
@@ -200,12 +202,12 @@ def check_stored(manifest: Manifest) -> None:
         )
 
 
-def check_made(manifest: Manifest, method: str, short_side: int) -> None:
-    """Raises UserError where the manifest's flow was stored by another method, or for frames of another short side."""
-    found = read_settings(manifest.flow)
+def check_made(folder: str, method: str, short_side: int) -> None:
+    """Raises UserError where a folder's flow was stored by another method, or for frames of another short side."""
+    found = read_settings(folder)
     if (found.method, found.short_side) != (method, short_side):
         raise UserError(
-            f"the flow in {manifest.flow} is {found.method} of frames with a short side of {found.short_side} pixels, "
+            f"the flow in {folder} is {found.method} of frames with a short side of {found.short_side} pixels, "
             f"the clips ask for {method} of {short_side}: set --config.clip.flow_method={found.method} "
             f"--config.clip.short_side={found.short_side}, or remove that folder and store flow with prepare's "
             f"--flow={method} --flow_side={short_side}"

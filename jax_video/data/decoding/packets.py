@@ -8,6 +8,7 @@ import os
 import stat
 import threading
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import av
 import numpy as np
@@ -52,7 +53,7 @@ class Packets:
         """Whether a packet, met after a seek, is one of these at the same place of the file."""
         if packet.pts is None or self.places is None:
             return packet.pts is not None
-        index = min(np.searchsorted(self.times, packet.pts), len(self.times) - 1)
+        index = min(int(np.searchsorted(self.times, packet.pts)), len(self.times) - 1)
         return (self.times[index], *self.places[index]) == (packet.pts, *_place(packet))
 
 
@@ -77,7 +78,7 @@ STRICT = {"err_detect": "explode"}
 PYAV = int(av.__version__.partition(".")[0])  # its version, of which 15 and later will do
 # `file:` keeps a colon in a name from being read as a protocol; the whitelist keeps a playlist that calls itself .mp4
 # from reaching into the network.
-_OPTIONS = {"container_options": {"protocol_whitelist": "file"}}
+_OPTIONS: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}
 if PYAV < 19:
     _OPTIONS["metadata_errors"] = "ignore"  # titles may be in any encoding
 if PYAV >= 18:
@@ -166,16 +167,16 @@ def decode_from(
     """
     decoder = stream.codec_context
     # Where a frame is lost, the decoder makes it up from any other.
-    skips = wanted is not None and decoder.name in _SKIPPING and listed.is_whole
+    kept = wanted if decoder.name in _SKIPPING and listed.is_whole else None
     container.seek(time, stream=stream)
     arrived = False
     for packet in demux(container, stream):
         if packet.size > 0:
-            if not listed.holds(packet) or (not arrived and packet.pts > time):
+            if packet.pts is None or not listed.holds(packet) or (not arrived and packet.pts > time):
                 return
             arrived = True
-            if skips:
-                decoder.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            if kept is not None:
+                decoder.skip_frame = "DEFAULT" if packet.pts in kept else "NONREF"
         yield from packet.decode()
         if wanted is not None and not wanted:
             return

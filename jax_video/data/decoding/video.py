@@ -12,6 +12,7 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import av
 import numpy as np
@@ -64,9 +65,10 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
     end = span[1] if span else math.inf
     rows = []  # of the packets that are shown
     hidden = 0  # packets before a cut, which only help to decode what comes after it
-    times, seconds = [], []  # of the frames that were decoded: timestamps, and seconds from the file's start
+    times: list[int] = []  # timestamps of the frames that were decoded
+    seconds: list[float] = []  # of each from the file's start
     corrupt = False  # whether the decoder made up a part of one, as it does otherwise after a seek
-    past = 0  # how many of them from the first on that comes after the part
+    past: float = 0  # how many of them from the first on that comes after the part
     prints = _Prints()
     with packets.opened(path) as (container, stream):
         start = (container.start_time or 0) / av.time_base
@@ -89,8 +91,8 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
                 raise VideoError(path, reason) from error
             for frame in decoded:
                 if not times:
-                    first = frame
-                _check_size(path, frame, first, len(times))
+                    one = frame
+                _check_size(path, frame, one, len(times))
                 if not times:
                     height, width, _ = _rgb(frame, av.video.reformatter.VideoReformatter()).shape
                 times.append(packets.MISSING if frame.pts is None else frame.pts)
@@ -108,7 +110,9 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
             packs = stream.codec_context.name == "mpeg4" and table["place"][:, 1].min() <= _NO_FRAME
             if packs or listed is None or not table["keyframe"][0]:
                 return probe(path, span=span)
-            times, seconds = listed.times, (listed.times * float(stream.time_base) - start).tolist()
+            assert stream.time_base is not None  # of a stream that was demuxed
+            times = listed.times.tolist()
+            seconds = (listed.times * float(stream.time_base) - start).tolist()
     promised -= hidden
     if promised - len(rows) > _TOLERATED_MISSING_FRAMES:
         raise VideoError(path, f"truncated: the header promises {promised} frames, the file holds {len(rows)}")
@@ -121,11 +125,12 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
         raise VideoError(path, f"truncated: the header promises {duration:.1f} s, the frames end at {latest:.1f} s")
     # The frames are in order also where their timestamps are not, as in AVI files with B-frames.
     first, count = (0, len(times)) if span is None else _part(path, np.sort(seconds), *span)
-    index = FrameIndex(len(rows), size=os.path.getsize(path))
+    index: FrameIndex | None = FrameIndex(len(rows), size=os.path.getsize(path))
     if full:
-        in_order = listed and np.array_equal(listed.times[: len(times)], times)
-        one_each = in_order and (span or len(times) == len(rows)) and not corrupt
-        index = _verified(path, listed, len(times), prints, every=intra_only) if one_each else None
+        index = None
+        if listed is not None and np.array_equal(listed.times[: len(times)], times):
+            if (span or len(times) == len(rows)) and not corrupt:  # each packet gave one frame
+                index = _verified(path, listed, len(times), prints, every=intra_only)
     return VideoInfo(count, float(rate or 0), width, height, first, index)
 
 
@@ -172,11 +177,11 @@ class _Prints:
 
     def _sum(self, frame: av.VideoFrame) -> int:
         if not frame.format.is_planar or frame.format.is_rgb:
-            return zlib.crc32(np.ascontiguousarray(self._image(frame)))
+            return zlib.crc32(np.ascontiguousarray(self._image(frame)).data)
         total = 0
         for plane in frame.planes:  # of YCbCr, whose conversion takes longer than all else here
-            lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-            total = zlib.crc32(np.ascontiguousarray(lines[:, : plane.width]), total)
+            lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+            total = zlib.crc32(np.ascontiguousarray(lines[:, : plane.width]).data, total)
         return total
 
 
@@ -190,7 +195,8 @@ def _verified(path: str | os.PathLike, listed: Packets, decoded: int, prints: _P
       decoded: how many of the frames were.
       every: whether each frame is decoded by itself, so that all is well where it is found.
     """
-    tried, reached = [], []
+    tried: list[int] = []
+    reached = []
     for place in listed.keyframes[listed.keyframes < decoded].tolist():
         if every or not tried or place >= tried[-1] + _APART:
             tried.append(place)
@@ -356,7 +362,7 @@ def _decode_in_order(
     path: str | os.PathLike, wanted: list[int], image: Callable[[av.VideoFrame], np.ndarray]
 ) -> dict[int, np.ndarray]:
     """Decodes from the start up to the last wanted frame; defines what `_decode_by_seeking` must give."""
-    images = {}
+    images: dict[int, np.ndarray] = {}
     count = 0
     with packets.opened(path) as (container, stream):
         for count, frame in enumerate(_of_one_size(path, packets.decode_all(container, stream)), start=1):
@@ -373,7 +379,8 @@ def _decode_by_seeking(
     """Decodes from the keyframe before each wanted frame; None where that cannot be shown to give the same frames."""
     if wanted[-1] >= index.frames or not index.keyframes or wanted[0] < index.keyframes[0]:
         return None  # The last of a file that was cut between two keyframes.
-    images, first = {}, None
+    images: dict[int, np.ndarray] = {}
+    first = None
     try:
         with packets.opened(path, **packets.STRICT) as (container, stream):
             listed = Packets.of(index) if index.step else packets.known(path).read(packets.demux(container, stream))
@@ -388,8 +395,8 @@ def _decode_by_seeking(
                     _check_size(path, frame, first, 0)
                     if frame.is_corrupt:
                         return None
-                    if (place := missing.pop(frame.pts, None)) is not None:
-                        images[place] = image(frame)
+                    if frame.pts in missing:
+                        images[missing.pop(frame.pts)] = image(frame)
                 if missing:
                     return None
     except VideoError:
@@ -399,7 +406,7 @@ def _decode_by_seeking(
 
 def _runs(wanted: list[int], keyframes: Sequence[int]) -> list[tuple[int, list[int]]]:
     """Wanted frames, ascending, by the keyframe to seek; none is sought that decoding comes to anyway."""
-    runs = []
+    runs: list[tuple[int, list[int]]] = []
     for place in wanted:
         keyframe = keyframes[bisect.bisect_right(keyframes, place) - 1]
         if runs and keyframe <= runs[-1][1][-1] + 1:
@@ -415,7 +422,7 @@ _ONE_THREAD = {"threads": 1} if packets.PYAV >= 17 else {}  # before there was n
 def _rgb(frame: av.VideoFrame, reformatter: av.video.reformatter.VideoReformatter) -> np.ndarray:
     """Any pixel format to upright RGB, uint8 [H, W, 3]."""
     image = reformatter.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # a buffer
     return image if matrix is None else _displayed(image, np.frombuffer(matrix, np.int32).reshape(3, 3))
 
 

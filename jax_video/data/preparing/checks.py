@@ -87,7 +87,7 @@ def check(
 
 def table(prepared: Manifest, doubles: Mapping[str, str]) -> str:
     """How many videos of each split can be read, how many cannot, and why."""
-    count = {split: collections.Counter() for split in SPLITS}
+    count: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in SPLITS}
     for row in prepared.videos:
         count[row.split]["readable" if row.error is None else _kind(row.error)] += 1
         count[row.split]["all"] += 1
@@ -284,7 +284,7 @@ class _Records:
         for start, end, record in _lines(self._reader):
             whole = end
             index = self._numbers.get(record["path"]) if record is not None else None
-            if index is not None:
+            if index is not None and record is not None:
                 self._places[index] = start
                 yield index, record
         self._writer.truncate(whole)  # Where a kill has torn the last line.
@@ -308,7 +308,7 @@ class _Records:
 
     def sort(self) -> None:
         """Writes the file anew, in the order of the set, without lines of other videos."""
-        remote.write_whole(self._path, map(self._line, self._places))
+        remote.write_whole(self._path, map(self._line, self._places.tolist()))
 
     def close(self) -> None:
         """Closes the file."""

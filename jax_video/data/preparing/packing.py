@@ -197,7 +197,7 @@ def write_shard(shard: Shard) -> None:
     """
     described = features(shard.classes)
     serializer = tfds.core.ExampleSerializer(described.get_serialized_info())
-    failures = {}
+    failures: dict[str, str] = {}  # path -> why it cannot be read
     temporary = f"{shard.path}{_PART}"
     try:
         writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,uncompressed")  # JPEGs are packed.
@@ -279,7 +279,7 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
             done = dataclasses.replace(done, flow=source.flow)
             done.write(path)
     else:
-        failures = {}
+        failures: dict[str, str] = {}
         for note in notes:
             failures |= json.loads(note.read_text(encoding="utf-8"))
         layout, records_each = list(_layout(source)), _shard_records(source)

@@ -56,7 +56,7 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
     try:
         with open(temporary, "r+b") as file:
             places = _begun(file, entry.frames)
-            done = np.count_nonzero(places) - 1
+            done = int(np.count_nonzero(places)) - 1
             file.truncate(places[done])
             file.seek(places[done])
             synced = time.monotonic()
@@ -67,7 +67,7 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
                 padded = np.pad(field, ((0, -height % flow.BLOCK), (0, 0), (0, 0)), "edge")
                 both = padded.transpose(2, 0, 1).reshape(-1, width)
                 _, jpeg = cv2.imencode(".jpg", both, (cv2.IMWRITE_JPEG_QUALITY, settings.quality))
-                file.write(jpeg)
+                file.write(jpeg.tobytes())
                 places[index + 1] = file.tell()
                 if time.monotonic() - synced >= _SYNC:
                     _write_places(file, places)

@@ -12,18 +12,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
 
 from jax_video.errors import UnavailableError, UserError, VideoError, listed
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # Windows
-    resource = None
 
 LATE = "not done after"  # So many seconds, it is said of a file that takes longer.
 _MEMORY = 2**30  # Bytes that one process may have.
@@ -37,6 +36,8 @@ class NoVerdict(str):
 
     `traceback` is for what no one has foreseen, or else empty.
     """
+
+    traceback: str
 
     def __new__(cls, reason: str, traceback: str = ""):
         self = super().__new__(cls, reason)
@@ -65,7 +66,7 @@ def stop_at(strange: Mapping[str, str]) -> None:
 
 def run(
     tasks: Iterable, function: Callable[[Any], Any], *, workers: int, timeout: float | Callable[[Any], float]
-) -> Iterator[tuple[int, Any]]:
+) -> Generator[tuple[int, Any], None, None]:
     """Calls a function with each task in processes of their own, and yields what becomes of them as they finish.
 
     A decoder that crashes, never ends or (on Linux) needs more than 1 GiB of memory costs its process, which is
@@ -86,8 +87,8 @@ def run(
     seconds = timeout if callable(timeout) else lambda _: timeout
     context = multiprocessing.get_context("spawn")  # Forking a process that has threads (the progress bar) can hang.
     waiting = enumerate(tasks)
-    idle = []  # (process, connection)
-    busy = {}  # connection -> (process, index in tasks, seconds, deadline)
+    idle: list[tuple[BaseProcess, Connection]] = []
+    busy: dict[Connection, tuple[BaseProcess, int, float, float]] = {}  # with the index in tasks, seconds, deadline
     try:
         while True:
             while len(busy) < workers and (following := next(waiting, None)) is not None:
@@ -101,7 +102,7 @@ def run(
 
             soonest = min(deadline for *_, deadline in busy.values())
             ready = multiprocessing.connection.wait(list(busy), timeout=max(0, soonest - time.monotonic()))
-            for connection in ready:
+            for connection in [connection for connection in busy if connection in ready]:
                 process, index, *_ = busy.pop(connection)
                 try:
                     result = connection.recv()
@@ -128,7 +129,7 @@ def late(seconds: float) -> str:
     return f"{LATE} {seconds:g} s"
 
 
-def _start(context, function: Callable) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+def _start(context, function: Callable) -> tuple[BaseProcess, Connection]:
     connection, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, function), daemon=True)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Inherited: Ctrl-C is for the parent.
@@ -169,7 +170,7 @@ def _said(error: Exception) -> str | OSError:
 def _limit_memory() -> None:
     """Lets the process grow to 1 GiB; where the system does not say how large it is, there is no limit."""
     sizes = _sizes()
-    if resource is None or not sizes:
+    if sys.platform == "win32" or not sizes:
         return
     # Much of the data, such as room for numpy's threads, is only reserved. What is resident counts.
     limit = sizes["VmData"] + max(0, _MEMORY - sizes["VmRSS"])
@@ -207,19 +208,22 @@ def _lacks_memory(error: BaseException | None) -> bool:
 
 def _end_with_parent() -> None:
     """Ends the process when the one that started it has been killed; the flow of a video may take it hours."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 
-def _stop(process: multiprocessing.process.BaseProcess, connection: Connection) -> None:
+def _stop(process: BaseProcess, connection: Connection) -> None:
     process.kill()
     process.join()
     connection.close()
 
 
-def _ending(process: multiprocessing.process.BaseProcess) -> str:
+def _ending(process: BaseProcess) -> str:
     """Why a process has ended by itself, or was ended."""
     code = process.exitcode
+    assert code is not None  # it was waited for
     if code == _OUT_OF_MEMORY:
         return f"needs more than {_LIMIT}"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -110,9 +110,10 @@ def parameters() -> list[Parameter]:
 def describe() -> str:
     """The sources with their lines of help, for prepare's --help."""
     rows = []
+    column = max(len(written(name)) for name in SOURCES) + 2
     for name, source in SOURCES.items():
         first, *more = source.help.splitlines()
-        rows += [f"  {written(name):12}{first}", *(f"  {'':12}{line}" for line in more)]
+        rows += [f"  {written(name):{column}}{first}", *(f"  {'':{column}}{line}" for line in more)]
     return "\n".join(rows)
 
 

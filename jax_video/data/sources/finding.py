@@ -144,7 +144,8 @@ def ignored_note(ignored: collections.Counter) -> list[str]:
     """What is said of what is no video: how many files there are of each extension, and which entries are no files."""
     if not ignored:
         return []
-    counts, strange = collections.Counter(), []
+    counts: collections.Counter[str] = collections.Counter()
+    strange = []
     for key, count in ignored.items():
         path, _, kind = key.rpartition("\0")
         counts[kind.split(":")[0]] += count

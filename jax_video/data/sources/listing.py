@@ -50,7 +50,9 @@ def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
 
     Of several the first counts; but a video that is for test anywhere is for nothing else.
     """
-    first, repeated, relabelled, moved = {}, 0, [], []
+    first: dict[str, Video] = {}  # by path
+    repeated = 0
+    relabelled, moved = [], []
     for row in sorted(rows, key=lambda row: ("test", "val", "train").index(row.split)):
         kept = first.setdefault(text.compose(row.path), row)
         if kept is not row:
@@ -90,7 +92,7 @@ def _hold_out_sources(rows: list[Video], seed: int) -> set[str]:
         sources[row.source].append(row)
     names = sorted(sources)
     turns = []  # (how many sources of the same class came before, name)
-    seen = collections.Counter()
+    seen: collections.Counter[int | None] = collections.Counter()  # sources of each class so far
     for i in np.random.default_rng(seed).permutation(len(names)):
         label = sources[names[i]][0].label
         turns.append((seen[label], names[i]))

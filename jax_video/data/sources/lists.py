@@ -39,8 +39,8 @@ def find(
       UserError: no list, no video of them; or, with the line's number, no label, one without a class, a path that
         means several files.
     """
-    lists = {"train": train_list, "val": val_list, "test": test_list}
-    lists = {split: path for split, path in lists.items() if path is not None}
+    given = {"train": train_list, "val": val_list, "test": test_list}
+    lists = {split: path for split, path in given.items() if path is not None}
     if not lists:
         raise UserError(
             "expected --train_list=FILE, --val_list=FILE or --test_list=FILE, with `path label` in each line"
@@ -93,8 +93,8 @@ def _read_list(path: pathlib.Path, split: str, names: frozenset[str], places: "_
             raise UserError(f"{path}:{number}: expected a video's path, a blank or comma, and its label, got {line!r}")
         entries.append(_Entry(f"{path}:{number}", split, *parts))
     # A number at the end of every path is a part of it, or how many frames the folder has: what is there decides.
-    matches = [_WITH_NUMBER.fullmatch(entry.path) for entry in entries]
-    if all(matches):
+    matches = [match for entry in entries if (match := _WITH_NUMBER.fullmatch(entry.path))]
+    if len(matches) == len(entries):
         folders = [entry._replace(path=match[1]) for entry, match in zip(entries, matches, strict=True)]
 
         def plausible(reading: list[_Entry]) -> tuple[int, int]:
@@ -131,12 +131,14 @@ def _number_labels(
 ) -> tuple[tuple[str, ...], list[int]]:
     """The classes, and each entry's index into them.
 
-    Where not all labels are `names`, those that look like numbers are: with names any, without names if most are.
+    A label is the name of a class or its number. All labels are names if they are all among `names`. Otherwise a label
+    such as "3" is a number; but without `names` only if most labels look like numbers, for then these name the classes.
     """
-    labels = [entry.label for entry in entries]
-    numbers = [int(label) for label in labels if _NUMBER.fullmatch(label)]
-    if not set(labels) <= set(names) and (names or 2 * len(numbers) > len(labels)):
-        labels = [int(label) if _NUMBER.fullmatch(label) else label for label in labels]
+    written = [entry.label for entry in entries]
+    labels: list[str | int] = [*written]
+    numbers = [int(label) for label in written if _NUMBER.fullmatch(label)]
+    if not set(written) <= set(names) and (names or 2 * len(numbers) > len(written)):
+        labels = [int(label) if _NUMBER.fullmatch(label) else label for label in written]
         if not names:
             largest = max(numbers)
             if largest >= _MOST_CLASSES:
@@ -146,8 +148,8 @@ def _number_labels(
                 )
             names = tuple(map(str, range(max(largest, 0) + 1)))
     elif not names:
-        names = tuple(sorted({label for label in labels if not _NUMBER.fullmatch(label)}))
-    index = {name: i for i, name in enumerate(names)} | {i: i for i in range(len(names))}
+        names = tuple(sorted({label for label in written if not _NUMBER.fullmatch(label)}))
+    index: dict[str | int, int] = {name: i for i, name in enumerate(names)} | {i: i for i in range(len(names))}
     for entry, label in zip(entries, labels, strict=True):
         if label not in index:
             expected = f"0 to {len(names) - 1}" if isinstance(label, int) else text.some(names)

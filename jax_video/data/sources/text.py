@@ -45,8 +45,8 @@ def read_classes(path: pathlib.Path) -> tuple[str, ...]:
         raise UserError(f"{path} names no class; expected one name a line")
     names = [unquote(line) for _, line in lines]
     for pattern in (r"(?P<index>[0-9]+)[\s,]+(?P<name>.+)", r"(?P<name>.+?)[\s,]+(?P<index>[0-9]+)"):
-        matches = [re.fullmatch(pattern, line) for _, line in lines]
-        if not all(matches):
+        matches = [match for _, line in lines if (match := re.fullmatch(pattern, line))]
+        if len(matches) < len(lines):
             continue
         indices = [int(match["index"]) for match in matches]
         if sorted(indices) in ([*range(len(lines))], [*range(1, len(lines) + 1)]):
