@@ -93,7 +93,7 @@ ROOMS = {
 # Libraries that only these modules may import.
 OWNERS = {
     "grain": ("data.pipeline",),
-    "av": ("data.decoding.video", "data.decoding.packets", "data.sources.motions"),
+    "av": ("data.decoding.video", "data.decoding.probing", "data.decoding.packets", "data.sources.motions"),
     "tensorflow_datasets": ("data.decoding.packed", "data.sources.tfds", "data.preparing.packing"),
     "array_record": ("data.decoding.packed", "data.preparing.packing"),
     "apache_beam": ("data.preparing.beam",),

@@ -3,7 +3,7 @@
 import functools
 import os
 
-from jax_video.data.decoding import video
+from jax_video.data.decoding import probing
 from jax_video.data.manifest import FrameIndex, Video
 from jax_video.errors import UnavailableError, VideoError
 
@@ -38,10 +38,10 @@ def index(path: str | os.PathLike, entry: Video) -> FrameIndex | None:
 
 
 @functools.lru_cache(maxsize=2**17)
-def _probe(path: str, span: tuple[float, float] | None, size: int, modified: int) -> video.VideoInfo | str:
+def _probe(path: str, span: tuple[float, float] | None, size: int, modified: int) -> probing.VideoInfo | str:
     """What decoding the file finds, or why it cannot be decoded: of as many files as most sets have."""
     try:
-        return video.probe(path, span=span)
+        return probing.probe(path, span=span)
     except UnavailableError:  # It may be there again the next time.
         raise
     except VideoError as error:

@@ -25,7 +25,7 @@ import numpy as np
 import tqdm
 
 from jax_video.data import remote
-from jax_video.data.decoding import pictures, video
+from jax_video.data.decoding import pictures, probing, video
 from jax_video.data.manifest import MISSING, SPLITS, FrameIndex, Manifest, Video
 from jax_video.data.preparing import workers
 from jax_video.errors import unreadable
@@ -36,7 +36,7 @@ NOT_LOOKED_AT = "not looked at"  # What the reason of a video begins with, of wh
 _MEMORY = "checked.jsonl"
 # Keys of a line, and of
 _RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video"}
-_VIDEO = {field.name for field in dataclasses.fields(video.VideoInfo)}  # its `video`.
+_VIDEO = {field.name for field in dataclasses.fields(probing.VideoInfo)}  # its `video`.
 _BLOCK = 2**16  # Bytes at the beginning, in the middle and at the end of a file that tell it from most others.
 _SYNC = 1.0  # Seconds of work that may be lost with the whole machine.
 
@@ -184,10 +184,10 @@ def _look(
     return unknown
 
 
-def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, video.VideoInfo]:
-    """In a worker: a video's digest, and what `video.probe` says."""
+def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, probing.VideoInfo]:
+    """In a worker: a video's digest, and what `probing.probe` says."""
     path, span, full = task
-    info = video.probe(path, span=span, full=full)
+    info = probing.probe(path, span=span, full=full)
     try:
         return _digest(path, span), info
     except OSError as error:

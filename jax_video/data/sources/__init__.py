@@ -48,8 +48,8 @@ _KINETICS = "official lists (train.csv, validate.csv, test.csv): --annotations=D
 SOURCES: dict[str, Source] = {
     "folder": Source(
         folder.find,
-        "<class>/<video>, or train/, val/ and test/ with class folders in each: --fraction=.1, or by who is seen in\n"
-        "anna_run.mp4, boris_run.mp4, ...: --group='^([a-z]+)_' --test_groups=anna,boris",
+        "<class>/<video>, or train/, val/ and test/ with class folders in each: --fraction=.1, or by who is seen\n"
+        "in anna_run.mp4, boris_run.mp4, ...: --group='^([a-z]+)_' --test_groups=anna,boris",
         (
             FRACTION,
             SEED,
