@@ -214,7 +214,7 @@ def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: 
 
 
 def check_stored(manifest: Manifest, sampling: Sampling) -> None:
-    """Raises UserError where clips need more than is stored: larger packed frames; flow, all of it, of their size."""
+    """Raises UserError where packed frames are smaller than the clips, or stored flow is missing or of other frames."""
     side = max(sampling.short_side, *sampling.jitter, 0)
     least = manifest.packed.short_side if manifest.packed else 0
     if 0 < least < side and any(min(entry.width, entry.height) > least for entry in manifest.videos):
@@ -303,7 +303,7 @@ def _random_clips(entry: Video, sampling: Sampling, rng: np.random.Generator) ->
 def _load(
     manifest: Manifest, entry: Video, wanted: np.ndarray, sampling: Sampling, *, short_side: int
 ) -> dict[str, np.ndarray]:
-    """The wanted frames, and the flow about them, whole: uint8 [N T, H, W, C] of each stream; or VideoError."""
+    """The wanted frames and the flow about them, not cropped: uint8 [N T, H, W, C] of each stream."""
     streams = {}
     if "rgb" in sampling.streams:
         streams["rgb"] = reader.decode(manifest, entry, wanted.ravel(), short_side=short_side)
@@ -362,14 +362,13 @@ class _HostRows(grain.MapDataset):
 
 
 def worker_processes() -> int:
-    """How many are best, as measured (RESULTS.md): on two cores threads are, else the training keeps two cores."""
+    """The best number of worker processes, as measured (RESULTS.md): two less than cores, at most 32."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if cores <= 2 else min(32, cores - 2)  # Each takes 300 MB.
+    return 0 if cores <= 2 else min(32, cores - 2)  # each takes 300 MB
 
 
 def _iterate(batches: grain.MapDataset, workers: int) -> Generator[Batch, None, None]:
-    """Reads ahead: in threads of this process, or in `workers` processes with one reading thread each; -1: the machine
-    decides."""
+    """The batches, read ahead in threads of this process, or in `workers` processes; -1: as many as are best here."""
     if workers < -1:
         raise UserError(f"{workers} workers: expected their number, 0 to load in the process itself, or -1.")
     if workers == -1:
@@ -384,13 +383,13 @@ def _iterate(batches: grain.MapDataset, workers: int) -> Generator[Batch, None, 
 
 
 def _closed_at_once(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
-    """The iterator's elements. Its end, or `close()`, ends the workers and frees their shared memory."""
+    """The iterator's elements; at its end, or when closed, it ends the workers and frees their shared memory."""
     try:
         yield from iterator
     finally:
         iterator.close()
         del iterator
-        gc.collect()  # Grain's iterators are in a reference cycle, and each holds a batch of every worker.
+        gc.collect()  # Grain's iterators are in a reference cycle, and each holds a batch of every worker
 
 
 def _start_worker(index: int, count: int) -> None:

@@ -24,39 +24,39 @@ from jax_video.data.decoding import pictures
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
-BOUND = 20.0  # Pixels: a faster motion is clipped.
-FIELDS = 10  # Of a frame, on average before and after it:
+BOUND = 20.0  # pixels: a faster motion is clipped
+FIELDS = 10  # of a frame, on average before and after it:
 OFFSETS = np.arange(-FIELDS // 2, FIELDS // 2)  # -5 to 4, from the frame
 CHANNELS = 2 * FIELDS  # x and y of each field in turn
-LEAST_SIDE = 16  # Pixels; the methods need some.
-ZERO, _SCALE = 128, 127 / BOUND  # What stands for no motion, and steps per pixel.
-SETTINGS_FILE = "flow.json"  # Says how the flow in its folder was made.
-BLOCK = 8  # Pixels of a JPEG that are coded together, along each side.
+LEAST_SIDE = 16  # pixels; the methods need some
+ZERO, _SCALE = 128, 127 / BOUND  # what stands for no motion, and steps per pixel
+SETTINGS_FILE = "flow.json"  # says how the flow in its folder was made
+BLOCK = 8  # pixels of a JPEG that are coded together, along each side
 
 
 class Settings(NamedTuple):
     """How a folder's flow was made."""
 
-    method: str  # One of METHODS.
-    short_side: int  # Of the frames, in pixels.
-    bound: float = BOUND  # In pixels.
-    quality: int = 95  # Of the JPEGs.
+    method: str  # one of METHODS
+    short_side: int  # of the frames, in pixels
+    bound: float = BOUND  # in pixels
+    quality: int = 95  # of the JPEGs
 
 
 def encode(field: np.ndarray) -> np.ndarray:
-    """Float pixels, of any shape, to uint8."""
+    """Flow in pixels (float, of any shape) as it is stored (uint8)."""
     return np.rint(ZERO + np.clip(field, -BOUND, BOUND) * _SCALE).astype(np.uint8)
 
 
 def decode_values(values: np.ndarray) -> np.ndarray:
-    """The inverse of `encode`: uint8, of any shape, to float32 pixels."""
+    """Stored flow (uint8, of any shape) in pixels (float32): the inverse of `encode`."""
     return (values.astype(np.float32) - ZERO) / np.float32(_SCALE)
 
 
 def flip(fields: np.ndarray) -> np.ndarray:
     """Mirrors left and right, where x changes its sign: uint8 [T, H, W, C], x in the even channels."""
     mirrored = transforms.flip(fields).copy()
-    mirrored[..., ::2] = 255 - np.maximum(mirrored[..., ::2], 1) + 1  # 256 - x in 8 bits; only a JPEG has a 0.
+    mirrored[..., ::2] = 255 - np.maximum(mirrored[..., ::2], 1) + 1  # 256 - x in 8 bits; only a JPEG has a 0
     return mirrored
 
 
@@ -90,7 +90,7 @@ METHODS = {"tvl1": _tvl1, "dis": _dis}
 
 
 def compute(images: Iterable[np.ndarray], method: str) -> Iterator[np.ndarray]:
-    """The field between every two neighbours of some frames: uint8 [H, W, 3] each -> encoded, uint8 [H, W, 2]."""
+    """The field from each frame to the next: frames uint8 [H, W, 3] -> fields uint8 [H, W, 2], one fewer."""
     calculator = METHODS[method]()
     before = None
     for image in images:
@@ -141,7 +141,7 @@ def stored_path(folder: str | os.PathLike, entry: Video) -> str:
 
 
 def read_places(path: str) -> np.ndarray:
-    """Where the fields begin, and the last one ends, int64 [frames]; only what is looked at is read.
+    """Where the fields of a stored file begin, and the last one ends: int64 [frames], mapped from the file.
 
     Raises:
       OSError, ValueError: there is no such file, or it is another one.
@@ -150,7 +150,7 @@ def read_places(path: str) -> np.ndarray:
         places = np.load(path, mmap_mode="r")
     except EOFError as error:
         raise ValueError("empty") from error
-    except (SyntaxError, tokenize.TokenError) as error:  # NumPy takes the header for Python.
+    except (SyntaxError, tokenize.TokenError) as error:  # NumPy takes the header for Python
         raise ValueError("its index is damaged") from error
     if places.dtype != np.int64 or places.ndim != 1:
         raise ValueError(f"its index is {places.dtype} {list(places.shape)}")
@@ -161,7 +161,7 @@ def _from_jpeg(path: str, jpeg: np.ndarray, size: tuple[int, int]) -> np.ndarray
     """One field, uint8 [H, W, 2]."""
     height = size[0] + -size[0] % BLOCK
     shape = (2 * height, size[1])
-    claimed = pictures.picture_size(jpeg.tobytes())  # If it is damaged, of any size.
+    claimed = pictures.picture_size(jpeg.tobytes())  # if it is damaged, of any size
     both = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE) if claimed == shape else None
     if both is None:
         found = "no picture" if claimed in (shape, (0, 0)) else f"{claimed[1]}x{claimed[0] // 2}"

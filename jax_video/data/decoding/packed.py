@@ -90,7 +90,7 @@ def _files(folder: str, split: str) -> tuple[list[str], list[int]]:
     return [os.fspath(path) for path in info.filepaths], list(itertools.accumulate(info.shard_lengths))
 
 
-@functools.lru_cache(maxsize=128)  # A process may not open all the shards of a large set.
+@functools.lru_cache(maxsize=128)  # a process may not open all the shards of a large set
 def _reader(path: str) -> "ArrayRecordReader":
     from array_record.python import array_record_module
 

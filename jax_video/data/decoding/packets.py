@@ -89,7 +89,7 @@ if PYAV >= 18:
 def opened(
     path: str | os.PathLike, **decoder_options: str
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Opens a file at its best video stream; whatever goes wrong inside the block becomes a VideoError.
+    """Opens a file at its best video stream; what goes wrong inside the block becomes a VideoError.
 
     Raises:
       UnavailableError: the system, and not the file, is at fault.
@@ -108,7 +108,7 @@ def opened(
                 raise VideoError(path, f"no video stream (streams found: {kinds})")
             if stream.codec_context is None:
                 raise VideoError(path, "its video codec is unknown")
-            stream.codec_context.thread_count = 1  # Parallel over videos: more threads here would fight over cores.
+            stream.codec_context.thread_count = 1  # parallel over videos: more threads here would fight over cores
             stream.codec_context.options = _LIMITS | decoder_options
             yield container, stream
     except av.FFmpegError as error:
@@ -186,7 +186,7 @@ class KnownPackets:
     """The packets of one file, read once, when its first clip is: a clip of a long video costs only its own frames."""
 
     def __init__(self):
-        self._lock = threading.Lock()  # Grain reads in several threads.
+        self._lock = threading.Lock()  # Grain reads in several threads
         self._known = False
         self._packets = None
 
@@ -201,7 +201,7 @@ class KnownPackets:
 
 
 def known(path: str | os.PathLike) -> KnownPackets:
-    """What is known of a file as it is now."""
+    """The packets of a file as it is now, kept from clip to clip."""
     status = os.stat(path)
     with _KNOWING:
         return _known(os.path.abspath(path), status.st_size, status.st_mtime_ns)

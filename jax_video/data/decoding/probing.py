@@ -22,15 +22,15 @@ from jax_video.errors import VideoError
 
 # Headers are trusted to this many frames: HMDB51's AVI files promise one that does not exist (packed B-frames).
 _TOLERATED_MISSING_FRAMES = 2
-_REORDERED = 16  # Frames by which a timestamp may come too early, at most.
-_NO_FRAME = 8  # Bytes of a packet that only says that the frame before it stays, as of DivX, which packs two into one.
+_REORDERED = 16  # frames by which a timestamp may come too early, at most
+_NO_FRAME = 8  # bytes of a packet that only says that the frame before it stays, as of DivX, which packs two into one
 _COMPARED = 4  # frames after a keyframe: those that could still need what stands before it
 _APART = 8  # frames: nearer keyframes are not sought, as trying them all would take longer than decoding the file
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """What `probe` found."""
+    """What `probe` finds of a file, or of the part of it that was asked for."""
 
     frames: int  # that truly decode, of the part that was asked for
     fps: float  # 0 if unknown
@@ -41,13 +41,13 @@ class VideoInfo:
 
 
 def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, full: bool = True) -> VideoInfo:
-    """Decodes the whole file and counts, since headers lie.
+    """Counts the frames of a file by decoding all of it, since headers lie.
 
     Args:
       path: a video file, or a folder of picture files (`pictures.py`).
       span: start and end, in seconds, of the part that counts; None: all of it. What comes after it need not decode.
-      full: False looks at the packets and the first frame only, and takes every packet for a frame; but for files whose
-        packets show that they are none.
+      full: False decodes the first frame only and counts packets. A file whose packets are visibly not one frame each
+        is decoded all the same.
 
     Raises:
       VideoError: the file is missing, empty, truncated or damaged, has no video stream, or no frame in that part.
@@ -113,7 +113,7 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
     if full and span is None and promised - len(times) > _TOLERATED_MISSING_FRAMES:
         raise VideoError(path, f"damaged: only {len(times)} frames decode of {promised} that the header promises")
     latest = max(seconds)
-    if promised <= 0 and latest < min(end, 0.9 * duration - 1):  # Matroska says how long; sound may last a little more.
+    if promised <= 0 and latest < min(end, 0.9 * duration - 1):  # Matroska says how long; sound may last a little more
         raise VideoError(path, f"truncated: the header promises {duration:.1f} s, the frames end at {latest:.1f} s")
     # The frames are in order also where their timestamps are not, as in AVI files with B-frames.
     first, count = (0, len(times)) if span is None else _part(path, np.sort(seconds), *span)
@@ -190,7 +190,7 @@ def _verified(path: str | os.PathLike, listed: Packets, decoded: int, prints: _P
             tried.append(place)
     with packets.opened(path, **packets.STRICT) as (container, stream):
         for place, following in itertools.pairwise([*tried, len(listed.times)]):
-            with contextlib.suppress(av.FFmpegError):  # Some files cannot be sought in at all.
+            with contextlib.suppress(av.FFmpegError):  # some files cannot be sought in at all
                 is_there = _is_reached(container, stream, listed, place, following)
                 if is_there and (every or _is_keyframe(container, stream, listed, place, decoded, prints)):
                     reached.append(place)

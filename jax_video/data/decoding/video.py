@@ -107,7 +107,7 @@ def _from_keyframe(path: str | os.PathLike, index: FrameIndex, first: int) -> It
 
 
 def _of_one_size(path: str | os.PathLike, decoded: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """The same frames, as long as they are."""
+    """The same frames; raises VideoError at the first one of another size."""
     first = None
     for count, frame in enumerate(decoded):
         first = first or frame
@@ -116,7 +116,7 @@ def _of_one_size(path: str | os.PathLike, decoded: Iterable[av.VideoFrame]) -> I
 
 
 def _check_same(path: str | os.PathLike, index: FrameIndex | None) -> None:
-    """Raises VideoError where a file has been replaced since it was probed: frames would be others, without a word."""
+    """Raises VideoError where a file has another size than when it was probed: its frames would be others."""
     if index is None or not index.size:
         return
     with contextlib.suppress(FileNotFoundError):  # which opening it says better
@@ -127,7 +127,7 @@ def _check_same(path: str | os.PathLike, index: FrameIndex | None) -> None:
 
 def image_of(short_side: int | None) -> Callable[[av.VideoFrame], np.ndarray]:
     """The function from a decoded frame to the image that users get."""
-    reformatter = av.video.reformatter.VideoReformatter()  # Keeps its tables from frame to frame.
+    reformatter = av.video.reformatter.VideoReformatter()  # keeps its tables from frame to frame
 
     def image(frame: av.VideoFrame) -> np.ndarray:
         whole = rgb(frame, reformatter)
@@ -156,7 +156,7 @@ def _decode_by_seeking(
 ) -> dict[int, np.ndarray] | None:
     """Decodes from the keyframe before each wanted frame; None where that cannot be shown to give the same frames."""
     if wanted[-1] >= index.frames or not index.keyframes or wanted[0] < index.keyframes[0]:
-        return None  # The last of a file that was cut between two keyframes.
+        return None  # the last of a file that was cut between two keyframes
     images: dict[int, np.ndarray] = {}
     first = None
     try:
@@ -178,12 +178,15 @@ def _decode_by_seeking(
                 if missing:
                     return None
     except VideoError:
-        return None  # Decoding in order meets the same fault, if it matters, and knows where.
+        return None  # decoding in order meets the same fault, if it matters, and knows where
     return images
 
 
 def _runs(wanted: list[int], keyframes: Sequence[int]) -> list[tuple[int, list[int]]]:
-    """Wanted frames, ascending, by the keyframe to seek; none is sought that decoding comes to anyway."""
+    """Wanted frames, ascending, by the keyframe to seek.
+
+    A keyframe that decoding for the frame before comes to anyway is not sought.
+    """
     runs: list[tuple[int, list[int]]] = []
     for place in wanted:
         keyframe = keyframes[bisect.bisect_right(keyframes, place) - 1]

@@ -157,7 +157,7 @@ def _advice(manifest: Manifest, sampling: pipeline.Sampling, speed: Speed, total
     if speed.without_index:
         yield f"{speed.without_index:,} videos are decoded from their first frame on; --check=full may find keyframes"
     others = total - speed.stages["decode"] - speed.stages["resize"]
-    gain = total / (others + 1.25 * speed.jpegs)  # JPEGs take a quarter more than their decoding (RESULTS.md).
+    gain = total / (others + 1.25 * speed.jpegs)  # JPEGs take a quarter more than their decoding (RESULTS.md)
     if manifest.packed is None and gain > 1.5:
         yield f"packed frames would load about {gain:.0f} times as fast: --pack --pack_side={sampling.short_side}"
     if manifest.packed is not None and manifest.packed.short_side > 1.5 * sampling.short_side:

@@ -24,15 +24,15 @@ from jax_video.errors import UnavailableError, UserError, VideoError, listed
 if sys.platform != "win32":
     import resource
 
-LATE = "not done after"  # So many seconds, it is said of a file that takes longer.
-_MEMORY = 2**30  # Bytes that one process may have.
+LATE = "not done after"  # so many seconds, it is said of a file that takes longer
+_MEMORY = 2**30  # bytes that one process may have
 _LIMIT = f"{_MEMORY / 2**30:g} GiB of memory"
-_OUT_OF_MEMORY = errno.ENOMEM  # Exit code of a process that had one: what is left of its memory is in pieces.
+_OUT_OF_MEMORY = errno.ENOMEM  # exit code of a process that had one: what is left of its memory is in pieces
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGBUS, signal.SIGTRAP)
 
 
 class NoVerdict(str):
-    """What stood in the way of looking at a file, and is not its fault: the system, or this library.
+    """Why a file could not be looked at, where the system or this library is to blame and not the file.
 
     `traceback` is for what no one has foreseen, or else empty.
     """
@@ -85,7 +85,7 @@ def run(
       OSError: what `function` raised, for example of a full disk: it is not one file's fault.
     """
     seconds = timeout if callable(timeout) else lambda _: timeout
-    context = multiprocessing.get_context("spawn")  # Forking a process that has threads (the progress bar) can hang.
+    context = multiprocessing.get_context("spawn")  # forking a process that has threads (the progress bar) can hang
     waiting = enumerate(tasks)
     idle: list[tuple[BaseProcess, Connection]] = []
     busy: dict[Connection, tuple[BaseProcess, int, float, float]] = {}  # with the index in tasks, seconds, deadline
@@ -132,15 +132,15 @@ def late(seconds: float) -> str:
 def _start(context, function: Callable) -> tuple[BaseProcess, Connection]:
     connection, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, function), daemon=True)
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Inherited: Ctrl-C is for the parent.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the parent
     process.start()
     signal.signal(signal.SIGINT, handler)
-    theirs.close()  # So that the end of the process is the end of the connection.
+    theirs.close()  # so that the end of the process is the end of the connection
     return process, connection
 
 
 def _work(connection: Connection, function: Callable) -> None:
-    """A worker process: a task in, what `function` says out, until the other end is closed."""
+    """Runs in a worker: receives tasks and sends what `function` returns, until the other end is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory()
     with contextlib.suppress(EOFError, ConnectionError):
@@ -157,7 +157,7 @@ def _work(connection: Connection, function: Callable) -> None:
 
 
 def _said(error: Exception) -> str | OSError:
-    """What an error says of the file that was looked at."""
+    """The reason that an error gives for a file, or the error itself where the file is not to blame."""
     if isinstance(error, UnavailableError):
         return NoVerdict(error.reason)
     if isinstance(error, VideoError):
@@ -192,13 +192,12 @@ def _forget_peak() -> None:
 
 
 def _doubt() -> str:
-    """Some decoders take a failed allocation for damage; what to say where that may be so."""
+    """What to add to a reason where much memory was used: some decoders take a failed allocation for damage."""
     return f"; or it needs more than {_LIMIT}" if _sizes().get("VmHWM", 0) > _MEMORY / 2 else ""
 
 
 def _lacks_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, is a failed allocation; of the system's own, which are no fault of a
-    file, it says OSError."""
+    """Whether an error, or one that caused it, is a failed allocation of Python or OpenCV."""
     while error is not None:
         if isinstance(error, MemoryError) or getattr(error, "code", 0) == cv2.Error.StsNoMem:
             return True
@@ -207,7 +206,7 @@ def _lacks_memory(error: BaseException | None) -> bool:
 
 
 def _end_with_parent() -> None:
-    """Ends the process when the one that started it has been killed; the flow of a video may take it hours."""
+    """Ends this process when the one that started it is gone: the flow of a video may take hours."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])
@@ -227,6 +226,6 @@ def _ending(process: BaseProcess) -> str:
     if code == _OUT_OF_MEMORY:
         return f"needs more than {_LIMIT}"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    if code == 1 or (code < 0 and -code not in _CRASHES):  # Python's own, as it could not start; or a kill.
+    if code == 1 or (code < 0 and -code not in _CRASHES):  # Python's own, as it could not start; or a kill
         return NoVerdict(f"the process that looked at it was ended ({how})")
     return f"the decoder crashes ({how})"

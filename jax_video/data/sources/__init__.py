@@ -103,7 +103,7 @@ SOURCES: dict[str, Source] = {
 
 
 def parameters() -> list[Parameter]:
-    """Those of all sources, each once."""
+    """The parameters of all sources, each once."""
     return list(dict.fromkeys(parameter for source in SOURCES.values() for parameter in source.parameters))
 
 

@@ -39,7 +39,7 @@ def find(
     found, ignored, faults = finding.find_videos(videos)
     folders = finding.folders_in(videos)
     with_splits = bool(folders) and all(name.lower() in listing.SPLIT_FOLDERS for name in folders)
-    depth = 2 if with_splits else 1  # Of the files in a class folder.
+    depth = 2 if with_splits else 1  # of the files in a class folder
     inside = [path for path in found if path.count("/") >= depth]
     if not inside:
         raise UserError(

@@ -13,7 +13,7 @@ from jax_video.data.sources import finding, listing, text
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
-_MOST_CLASSES = 100_000  # A label above is no number of a class.
+_MOST_CLASSES = 100_000  # a label above is no number of a class
 
 
 def find(
@@ -105,7 +105,11 @@ def _read_list(path: pathlib.Path, split: str, names: frozenset[str], places: "_
 
 
 def _split_line(line: str, names: frozenset[str]) -> tuple[str, str] | None:
-    """The path and the label of a line; what may be read in several ways is read by the surest sign in it."""
+    """The path and the label of a line, or None.
+
+    What tells them apart, in the order in which it is looked for: quotes around the path, a video's extension, the name
+    of a class, a number at the end, any tab, comma or blank.
+    """
     quoted = re.fullmatch(r"""(?P<path>"(?:[^"]|"")*"|'(?:[^']|'')*')[\s,]+(?P<label>.+)""", line)
     if quoted and not _EXTENSION.search(quoted["label"]):
         return text.unquote(quoted["path"]), text.unquote(quoted["label"])
@@ -161,7 +165,7 @@ def _number_labels(
 
 
 class _Places:
-    """Where the videos that were found lie, for paths written by others: by all of a path, or as far as it goes."""
+    """Finds the video that a listed path means, where lists were written for another folder."""
 
     def __init__(self, root: pathlib.Path, found: Sequence[str]):
         self._roots = tuple({os.path.abspath(root), os.path.realpath(root)})
@@ -174,9 +178,9 @@ class _Places:
                 self._ends["/".join(key.split("/")[-count:])].append(path)
 
     def relative(self, path: str) -> str:
-        """A listed path without what leads to the folder of the videos, as far as that can be told."""
+        """A listed path relative to the folder of the videos, as far as that can be told."""
         if "/" not in path:
-            path = path.replace("\\", "/")  # Written under Windows.
+            path = path.replace("\\", "/")  # written under Windows
         for root in self._roots:
             if path.startswith(root + "/"):
                 path = path[len(root) :]
@@ -216,5 +220,5 @@ class _Places:
 
 
 def _ends_alike(one: str, other: str) -> bool:
-    """Whether one path is all of the end of the other."""
+    """Whether one path ends with all of the other."""
     return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")

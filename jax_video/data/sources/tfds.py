@@ -21,7 +21,7 @@ _SPLITS = {"train": "train", "validation": "val", "val": "val", "valid": "val", 
 
 
 def find(name: str, videos: str | os.PathLike) -> Manifest:
-    """Reads what TFDS knows of a set, and the first picture of every video.
+    """The manifest of a set of TFDS, from what TFDS knows of it and the first picture of every video.
 
     Args:
       name: as TFDS calls it: set, set/config or set/config:version.
@@ -39,7 +39,7 @@ def find(name: str, videos: str | os.PathLike) -> Manifest:
             f"{name} in {videos} has a feature that TFDS describes with TensorFlow only, as its Video: pip install "
             f"tensorflow, for this command alone ({error})"
         ) from error
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # The second of a name that cannot be one.
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # the second of a name that cannot be one
         there = sorted(path.parent.parent.name for path in pathlib.Path(videos).glob("*/*/dataset_info.json"))
         raise UserError(
             f"no set {name} in {videos}: TFDS finds {', '.join(there) or 'none'} there; --videos names its folder, "
