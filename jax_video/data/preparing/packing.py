@@ -269,8 +269,8 @@ def measure(sample: Shard) -> tuple[int, int, float]:
 def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -> Manifest:
     """Describes the written shards for TFDS, and writes and returns the manifest of the packed set.
 
-    That manifest has the videos of the source's manifest, in the same order. If it exists already, only the place of its
-    flow is brought up to date.
+    That manifest has the videos of the source's manifest, in the same order. If it is there already, only the place of
+    its flow is brought up to date.
     """
     path = pathlib.Path(folder, "manifest.jsonl")
     notes = list(pathlib.Path(builder.data_dir).glob(f"*{_FAILED}"))
