@@ -21,7 +21,7 @@ _VALIDATION = 0.05  # of the training videos, where a data set has no validation
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a source found; its videos are not opened yet: they have 0 frames, and are MISSING where there is no file."""
+    """What a source found; its videos are not opened yet: they have 0 frames; without a file they are MISSING."""
 
     name: str
     classes: tuple[str, ...]
