@@ -41,8 +41,8 @@ def main(arguments: list[str]) -> None:
     print(f"{'mean':<{width}}" + "".join(f"{cell:>16}" for cell in cells))
     print(
         {
-            True: "All of the same set: the deviation is between trainings.",
-            False: "Of different sets, or splits: the deviation is between them, too.",
+            True: "All of the same set: the standard deviation is between trainings.",
+            False: "Of different sets, or splits: the standard deviation is between them, too.",
             None: "Fused scores do not tell which videos they are of.",
         }[average["same_manifest"]]
     )

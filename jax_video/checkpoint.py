@@ -1,8 +1,8 @@
 """Checkpoints: what they carry, how they are kept, and how they are read back. The only importer of orbax.
 
-A checkpoint holds `network` (params and running moments), `ema` (the same, averaged, where asked for), `training` (the
-optimizer's side), `checksums` (one for each array) and `meta` (config, class names, progress), so that whoever finds a
-run's folder can classify videos with it.
+A checkpoint holds `network` (params and running statistics), `ema` (the same, averaged, where asked for), `training`
+(the optimizer's side), `checksums` (one for each array) and `meta` (config, class names, progress), so that whoever
+finds a run's folder can classify videos with it.
 """
 
 import contextlib

@@ -48,9 +48,9 @@ def make_train_step(
     what is random in a step follows from it, the step's number and a video's row in the batch alone.
 
     Args:
-      accumulate: micro-batches per update. Each is cut from every device's own rows; gradients and new running moments
-        are their means.
-      ema: decay of the moving averages of weights and moments, 0 for none.
+      accumulate: micro-batches per update. Each is cut from every device's own rows; gradients and new running
+        statistics are their means.
+      ema: decay of the moving averages of weights and statistics, 0 for none.
     """
 
     def gradient(params, batch_stats, batch):
@@ -64,7 +64,7 @@ def make_train_step(
 
         def add(total, micro_batch):
             grads, new_batch_stats, sums = gradient(params, batch_stats, micro_batch)
-            # Differences are summed, so that constants among the moments stay as they are to the bit.
+            # Differences are summed, so that constants among the statistics stay as they are to the bit.
             moves = jax.tree.map(jnp.subtract, batch_stats, new_batch_stats)
             return jax.tree.map(jnp.add, total, (grads, moves, sums)), None
 

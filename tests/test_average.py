@@ -37,7 +37,7 @@ def test_the_command(splits, tmp_path):
         [str(split), f"{100 * top1:.2f}", "%"] for split, top1 in zip(splits, TOP1, strict=True)
     ]
     assert lines[4].split() == "mean 92.00 ± 2.65 % 100.00 ± 0.00 % 96.00 ± 1.32 % 46.00 ± 1.32 %".split()
-    assert lines[5] == "Of different sets, or splits: the deviation is between them, too."
+    assert lines[5] == "Of different sets, or splits: the standard deviation is between them, too."
     result = json.loads((tmp_path / "mean.json").read_text())
     assert result["runs"] == list(map(str, splits)) and result["same_manifest"] is False
     assert result["top1"] == {"mean": statistics.mean(TOP1), "deviation": statistics.stdev(TOP1)}

@@ -134,14 +134,15 @@ def test_a_dead_process_that_nobody_has_collected_holds_nothing(tmp_path):
 
 
 def test_a_number_that_another_process_has_now_holds_nothing(tmp_path):
-    own = lock.this_process()
-    put(tmp_path, host=own.host, machine=own.machine, pid=os.getppid(), started=own.started + 1)
-    assert is_free(tmp_path)
-    _, began = lock._process(os.getppid())
-    put(tmp_path, host=own.host, machine=own.machine, pid=os.getppid(), started=began)
-    assert f"process {os.getppid()}" in refused(tmp_path)
-    put(tmp_path, age=10 * lock.LIMIT, host=own.host, machine=own.machine, pid=os.getppid(), started=began)
-    assert "wait until it has ended" in refused(tmp_path), "a process that is there, suspended for example, is there"
+    with holding(tmp_path / "theirs") as process:
+        holder = lock.Holder.parse((tmp_path / "theirs" / lock.NAME).read_bytes())
+        there = {"host": holder.host, "machine": holder.machine, "pid": process.pid}
+        put(tmp_path, **there, started=holder.started + 1)
+        assert is_free(tmp_path)
+        put(tmp_path, **there, started=holder.started)
+        assert f"process {process.pid}" in refused(tmp_path)
+        put(tmp_path, age=10 * lock.LIMIT, **there, started=holder.started)
+        assert "wait until it has ended" in refused(tmp_path), "one that is there, suspended for example, is there"
 
 
 def test_a_holder_elsewhere_counts_as_gone_after_a_while(tmp_path, capsys):

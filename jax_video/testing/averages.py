@@ -36,7 +36,7 @@ def read(run: pathlib.Path) -> dict:
 
 
 def summarise(results: dict[str, dict]) -> dict:
-    """Mean and deviation of every metric over the runs.
+    """Mean and standard deviation of every metric over the runs.
 
     Returns:
       {"runs": names, "same_manifest": whether all were tested on the same set (None where one does not tell), "top1":

@@ -363,7 +363,7 @@ def _print_normalization(source: Source, given: state_lib.Normalization) -> None
     """Says so where weights have seen RGB that was normalised otherwise than in this run."""
     found = names.layout(source.layout)
     versions = [found.versions[source.version]] if source.version else list(found.versions.values())
-    usual = [source.normalize] if source.normalize else versions or [found.normalize]
+    usual: list[dict | None] = [source.normalize] if source.normalize else [*(versions or [found.normalize])]
     if any(values is None or given == state_lib.Normalization(**values) for values in usual):
         return
     seen = " or, by the version of the code, ".join(map(str, usual))
@@ -410,7 +410,7 @@ def check_keywords(layout: str, model: ConfigDict) -> None:
 
 
 def _with(name: str, part: str, leaves: dict) -> str:
-    """("params/fc/bias", "network") -> "params/network/fc/bias"; what is constant here is among the moments."""
+    """("params/fc/bias", "network") -> "params/network/fc/bias"; what is constant here is among the statistics."""
     collection, slash, path = name.partition("/")
     placed = f"{collection}/{part}/{path}" if part and slash else name
     constant = placed.replace("params/", "batch_stats/", 1)

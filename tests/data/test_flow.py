@@ -285,12 +285,16 @@ def test_flow_that_was_stopped_goes_on_where_it_was(moved, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("torn", [b"", b"no flow", 100, 300])
-def test_what_was_torn_is_computed_anew(torn, moved, tmp_path):
+def test_what_was_torn_is_computed_anew(torn, moved, tmp_path, monkeypatch):
     entry, target = moved.videos[0], tmp_path / "a.mp4.flow"
     path = pathlib.Path(moved.root, entry.path)
     storing.store(path, target, entry, SETTINGS)
     expected = target.read_bytes()
-    begun = storing._temporary(path, target)
+    target.unlink()
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(flow, "compute", None)
+        storing.store(path, target, entry, SETTINGS)
+    (begun,) = tmp_path.glob(".*.part")
     begun.write_bytes(expected[:torn] if isinstance(torn, int) else torn)
     storing.store(path, target, entry, SETTINGS)
     assert target.read_bytes() == expected and os.listdir(tmp_path) == ["a.mp4.flow"]

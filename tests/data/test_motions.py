@@ -169,14 +169,14 @@ def test_a_stop_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_of_two_that_start_together_one_wins(tmp_path, monkeypatch):
-    original = motions._make
+    original = motions.encode
 
-    def make(root, *args):
-        monkeypatch.setattr(motions, "_make", original)
+    def encode(path, frames):
+        monkeypatch.setattr(motions, "encode", original)
         motions.make(tmp_path, **SMALL)  # Someone else is faster.
-        original(root, *args)
+        original(path, frames)
 
-    monkeypatch.setattr(motions, "_make", make)
+    monkeypatch.setattr(motions, "encode", encode)
     manifest = motions.make(tmp_path, **SMALL)
     assert Manifest.read(manifest).videos
     assert os.listdir(tmp_path) == [manifest.parent.name]
