@@ -17,8 +17,8 @@ from tqdm import tqdm
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from configs import common, cost  # noqa: E402
-from jax_video import sharding, state, views  # noqa: E402
+from configs import cost  # noqa: E402
+from jax_video import recipe, sharding, state, views  # noqa: E402
 from jax_video.data import motions, pipeline, video  # noqa: E402
 from jax_video.data.manifest import Manifest  # noqa: E402
 from jax_video.train import train  # noqa: E402
@@ -30,9 +30,9 @@ EPOCHS = flags.DEFINE_integer("epochs", 15, "Of 320 videos each.", lower_bound=1
 def config_of():
     """CoST(b) as in configs/cost.py, but narrow, and trained for so many epochs."""
     config = cost.get_config("model=cost_b_resnet50,data=motions,span=16,recipe=code")
-    common.small(config)
+    config.update(recipe.SMALL)
     config.model.update(layers=(2, 2, 2, 2), dropout=0.0)
-    config.clip.jitter = ()
+    config.clip.update(jitter=(), flip=False)  # motions tell left from right
     config.norm.group_size = None
     config.optimizer.clip_norm = 0.0
     config.train.epochs = config.train.validate_epochs = EPOCHS.value

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jax_video import checkpoint as checkpoint_lib
-from jax_video import lock, metrics, networks, objectives, saved, sharding
+from jax_video import lock, metrics, networks, objectives, recipe, saved, sharding
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import SPLITS, Manifest
@@ -162,9 +162,9 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
         manifest.check_labels(*SPLITS)
         if len(manifest.classes) == 1 and jax.process_index() == 0:
             print(metrics.note(1), file=sys.stderr)
-    if transfers and config.train.batch // config.train.accumulate < 2:
+    if transfers and (config.train.micro_batch or config.train.batch) < 2:
         raise UserError(
-            f"train.batch={config.train.batch} and train.accumulate={config.train.accumulate} leave single videos, "
+            f"train.batch={config.train.batch} and train.micro_batch={config.train.micro_batch} leave single videos, "
             "which make no negative pair: knowledge transfer needs two or more at once."
         )
     if transfers and not config.init_from.path and jax.process_index() == 0:
@@ -210,7 +210,7 @@ def test(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mes
     Raises:
       UserError: no checkpoint, one of another network or other classes, or videos that cannot be read.
     """
-    config = saved.complete_recipe(config)
+    config = recipe.resolve(config)
     definition, network, meta = checkpoint_lib.read_network(workdir, mesh, dtype=config.dtype)
     checkpoint_lib.check_network(meta, config.to_dict(), manifest, workdir)
     _print_other_clips(meta["config"]["clip"], config.clip.to_dict(), workdir)

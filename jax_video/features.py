@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, evaluate, lock, objectives, saved, sharding
+from jax_video import checkpoint, evaluate, lock, objectives, recipe, sharding
 from jax_video import state as state_lib
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import SPLITS, Manifest
@@ -32,7 +32,7 @@ def extract(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: 
     Raises:
       UserError: no checkpoint, one of another network, or no video that can be read.
     """
-    config = saved.complete_recipe(config)
+    config = recipe.resolve(config)
     definition, network, meta = checkpoint.read_network(workdir, mesh, dtype=config.dtype)
     its_own_classes = dataclasses.replace(manifest, classes=tuple(meta["classes"]), videos=())
     checkpoint.check_network(meta, config.to_dict(), its_own_classes, workdir)

@@ -79,7 +79,7 @@ def classify(paths: list[str], workdir: str | remote.Path) -> tuple[tuple[str, .
         batch=config.test.batch,
     )
     objectives.check_finite(scores.scores, [manifest.videos[index].path for index in scores.video])
-    rows = scores.scores if config.test.average == "probability" else np.asarray(jax.nn.softmax(scores.scores))
+    rows = scores.scores if config.test.average_clips == "probability" else np.asarray(jax.nn.softmax(scores.scores))
     readable = [path for path in paths if path not in broken]
     broken |= {readable[index]: "unreadable when its clips were decoded" for index in scores.failed}
     return classes, {readable[index]: row for index, row in zip(scores.video, rows, strict=True)}, broken

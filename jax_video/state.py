@@ -85,10 +85,10 @@ def describe(config: ConfigDict, num_classes: int) -> str:
 
 
 class Normalization(NamedTuple):
-    """What RGB in 0 to 255 is brought to mean 0 and deviation 1 by; ImageNet's (section `normalize` of a config)."""
+    """Mean and standard deviation of RGB in 0 to 255; by default ImageNet's (section `normalize` of a config)."""
 
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    deviation: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
 
 IMAGENET = Normalization()
@@ -96,14 +96,15 @@ IMAGENET = Normalization()
 
 def normalize(rgb: jax.Array, normalization: Normalization = IMAGENET) -> jax.Array:
     """uint8 [B, T, H, W, 3] -> float32."""
-    mean, deviation = (jnp.array(values, jnp.float32) for values in normalization)
-    return (rgb.astype(jnp.float32) - mean) / deviation
+    mean, std = (jnp.array(values, jnp.float32) for values in normalization)
+    return (rgb.astype(jnp.float32) - mean) / std
 
 
 def inputs(batch: dict[str, jax.Array], normalization: Normalization = IMAGENET) -> tuple[jax.Array, ...]:
     """What a network gets of a batch, normalised, float32: RGB, optical flow, or both in this order.
 
-    Flow comes as 128 plus 127 / 20 of a pixel per frame; (value - 128) / 57 is about 0 and of a deviation near 1.
+    Flow comes as 128 plus 127 / 20 of a pixel per frame; (value - 128) / 57 has a mean of about 0 and a
+    standard deviation near 1.
     """
     rgb = (normalize(batch["rgb"], normalization),) if "rgb" in batch else ()
     return (*rgb, (batch["flow"].astype(jnp.float32) - 128) / 57) if "flow" in batch else rgb

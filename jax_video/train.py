@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jax_video import evaluate, metrics, objectives, optimizer, saved, sharding
+from jax_video import evaluate, metrics, objectives, optimizer, recipe, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints, check_same_run, writes_run
 from jax_video.data import pipeline, reader, remote
@@ -137,13 +137,14 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
         over the last good checkpoint).
       Stopped: SIGTERM or Ctrl-C; the state is saved.
     """
-    config = saved.complete_recipe(config)
+    config = recipe.resolve(config)
     options = config.train
-    for name in ("epochs", "validate_epochs", "checkpoint_steps", "log_steps"):
-        if options[name] < 1:
+    for name in ("epochs", "steps", "validate_epochs", "checkpoint_steps", "log_steps"):
+        if options[name] is not None and options[name] < 1:
             raise UserError(f"train.{name} is {options[name]}: expected at least 1.")
     sampling = pipeline.Sampling(**config.clip)
-    together = {"accumulate": options.accumulate, "clips": max(1, sampling.segments)}
+    accumulate = recipe.micro_batches(config)
+    together = {"accumulate": accumulate, "clips": max(1, sampling.segments)}
     sharding.check_batch(options.batch, devices=mesh.size, **together, **config.norm)
     steps_per_epoch = max(1, round(len(manifest.select("train")) / options.batch))
     total = options.steps or steps_per_epoch * options.epochs
@@ -160,7 +161,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
     if isinstance(objective, objectives.Classification):
         manifest.check_labels("train", "val")
     definition, _, _ = state_lib.abstract(config, len(manifest.classes))
-    given = {"accumulate": options.accumulate, "ema": options.ema, "objective": objective}
+    given = {"accumulate": accumulate, "ema": options.ema, "objective": objective}
     train_step = make_train_step(definition, tx, mesh, **given)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values
     eval_step = evaluate.make_eval_step(definition, mesh, objective)

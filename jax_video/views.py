@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, evaluate, lock, networks, objectives, saved, sharding
+from jax_video import checkpoint, evaluate, lock, networks, objectives, recipe, sharding
 from jax_video import state as state_lib
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
@@ -39,7 +39,7 @@ def analyse(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: 
     Raises:
       UserError: no checkpoint, one of another network or other classes, or a network without views.
     """
-    config = saved.complete_recipe(config)
+    config = recipe.resolve(config)
     definition, network, meta = checkpoint.read_network(workdir, mesh, dtype=config.dtype)
     checkpoint.check_network(meta, config.to_dict(), manifest, workdir)
     split = "val" if manifest.select("val") else "test"

@@ -87,12 +87,12 @@ def config() -> ConfigDict:
             "model": {"name": "affine"},
             "norm": {"group_size": None, "frozen": False},
             "data": {"workers": 0},
-            "normalize": {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)},
+            "normalize": {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)},
             "clip": dataclasses.asdict(SAMPLING),
             "train": {"loss_reduction": "sum"},
             "test": {
                 **{"clips": "uniform", "number": 2, "crop": "center", "flip": False},
-                **{"average": "probability", "batch": 8, "allow_partial": False},
+                **{"average_clips": "probability", "batch": 8, "allow_partial": False},
             },
         }
     )
@@ -406,7 +406,7 @@ class TestRun:
         assert evaluate.read_result(config, manifest, workdir, mesh_of(8)) is None
         result = evaluate.test(config, manifest, workdir, mesh_of(8))
         assert evaluate.read_result(config, manifest, workdir, mesh_of(8)) == result
-        for section, change in (("test", {"average": "logit"}), ("test", {"number": 3}), ("clip", {"stride": 2})):
+        for section, change in (("test", {"average_clips": "logit"}), ("test", {"number": 3}), ("clip", {"stride": 2})):
             other = config.copy_and_resolve_references()
             other[section].update(change)
             assert evaluate.read_result(other, manifest, workdir, mesh_of(8)) is None

@@ -132,7 +132,7 @@ def train_batches(
     batch: int,
     seed: int,
     first_step: int = 0,
-    workers: int = 0,
+    workers: int | None = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
 ) -> Iterator[Batch]:
     """Endless shuffled batches of random clips of the training videos, this host's rows of each global batch.
@@ -158,7 +158,7 @@ def test_batches(
     views: Sequence[View],
     *,
     batch: int,
-    workers: int = 0,
+    workers: int | None = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
 ) -> Iterator[Batch]:
     """Batches of the given views, in the order of `test_rows`; rows without a view have mask 0."""
@@ -363,13 +363,13 @@ def worker_processes() -> int:
     return 0 if cores <= 2 else min(32, cores - 2)  # Each takes 300 MB.
 
 
-def _iterate(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
-    """Reads ahead: in threads of this process, or in `workers` processes with one reading thread each; -1: the machine
-    decides."""
-    if workers < -1:
-        raise UserError(f"{workers} workers: expected their number, 0 to load in the process itself, or -1.")
-    if workers == -1:
+def _iterate(batches: grain.MapDataset, workers: int | None) -> Iterator[Batch]:
+    """Reads ahead: in threads of this process, or in `workers` processes with one reading thread each; None: as many as
+    the machine has cores for."""
+    if workers is None:
         workers = worker_processes()
+    if workers < 0:
+        raise UserError(f"{workers} workers: expected their number, or 0 to load in the process itself.")
     threads = 1 if workers else 2
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2)
     dataset = batches.to_iter_dataset(read)
