@@ -6,16 +6,15 @@ Exit codes: 0 done, 2 a user error, 130 stopped by Ctrl-C or SIGTERM (what was d
 import itertools
 import logging
 import os
-import pathlib
 import re
 import sys
 from collections.abc import Callable
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from jax_video import saved
+from jax_video import config_flag
 from jax_video.errors import Stopped, UserError
 
 TAKEOVER = flags.DEFINE_boolean("takeover", False, "Take the folder over from another process, which is gone.")
@@ -52,19 +51,8 @@ def announce(*parts: str) -> None:
 
 
 def read_config() -> tuple[ConfigDict, str]:
-    """The config of the flag `--config=FILE.py[:key=value,...]`, and a name for its run.
-
-    Raises:
-      UserError: the flag was not given, or names no file.
-    """
-    config = flags.FLAGS.config
-    if config is None:
-        raise UserError("--config is missing: for example --config=configs/stc.py")
-    file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"--config: there is no file {file!r}: for example --config=configs/stc.py")
-    name = [pathlib.Path(file).stem, re.sub(r"[^\w=.,]+", "_", argument).strip("_")]
-    return saved.complete_recipe(config), "-".join(filter(None, name))
+    """The config of the flag `--config=RECIPE[:key=value,...]`, and a name for its run; see `config_flag.read`."""
+    return config_flag.read()
 
 
 def _quieten() -> None:
@@ -79,7 +67,8 @@ def _quieten() -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     module = sys.modules["__main__"]
     if {"--help", "-h", "-help", "--helpshort"} & set(argv):
-        print(f"{module.__doc__.strip()}\n\n{_flags_help()}")
+        recipes = f"\n\n{config_flag.list_recipes()}" if "config" in flags.FLAGS else ""
+        print(f"{module.__doc__.strip()}\n\n{_flags_help()}{recipes}")
         sys.exit(0)
     try:
         return flags.FLAGS(argv)
@@ -93,7 +82,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         if message is None:
             raise
         _exit(message)
-    except OSError:  # of a missing file; without any --config.key it comes to light when the config is read
+    except OSError:  # of a missing file
         _exit(f"--config: there is no file {_config_file(argv)!r}: for example --config=configs/stc.py")
 
 
@@ -116,7 +105,7 @@ def _unknown_config_key(argv: list[str]) -> str | None:
     for argument in argv:
         if not (match := re.match(r"--?(?:no)?config\.([^=]+)", argument)):
             continue
-        node = flags.FLAGS["config"].parser.parse(_config_file(argv))
+        node = config_flag.load(_config_file(argv))
         for key in match[1].split("."):
             known = ", ".join(node) if hasattr(node, "keys") else "nothing, this is a value"
             if not hasattr(node, "keys") or key not in node:

@@ -23,9 +23,9 @@ from collections.abc import Collection
 
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from jax_video import checkpoint, command, lock, networks, optimizer, sharding
+from jax_video import checkpoint, command, config_flag, lock, networks, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.data import motions, sources
 from jax_video.errors import UserError
@@ -34,7 +34,7 @@ from jax_video.weights import files, merge, names, proof, settings
 
 def define_flags() -> None:
     """Only where this is the command that runs: its functions can be imported beside other commands'."""
-    config_flags.DEFINE_config_file("config", None, "In: the network's config: FILE.py[:key=value,...].")
+    config_flag.define("In: the network's config: RECIPE[:key=value,...], by name or as a file.")
     flags.DEFINE_string("layout", None, f"Whose weights they are: {', '.join(names.LAYOUTS)}.")
     flags.DEFINE_string("out", None, "In: the folder to write.")
     flags.DEFINE_string(
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> None:
             normalize=given.normalize or "",
             classes=given.classes,
             check=given.check,
-            given=_given(config),
+            given=config_flag.chosen(config),
         )
     print(f"{report}\nTry it on a video:\n  python -m jax_video.predict VIDEO --checkpoint={shlex.quote(given.out)}")
 
@@ -174,16 +174,6 @@ def export(workdir: str | pathlib.Path, layout: str, path: str | pathlib.Path) -
     notes = {"normalize": json.dumps(meta["config"]["normalize"])}  # without which it would count as its layout's
     files.write(path, names.to_theirs(layout, arrays, origin=meta.get("origin"), steps=meta["step"]), notes)
     return meta["step"]
-
-
-def _given(config: ConfigDict) -> set[str]:
-    """Keys of the config that the command line sets: by a flag of their own, or as an argument of the config's file."""
-    flag = flags.FLAGS["config"]
-    _, _, argument = config_flags.get_config_filename(flag).partition(":")
-    arguments = {item.partition("=")[0] for item in argument.split(",")}
-    return set(config_flags.get_override_values(flag)) | {
-        f"{section}.{key}" for section in ("model", "clip") for key in config[section] if key in arguments
-    }
 
 
 def _classes(path: str | pathlib.Path | None, config: ConfigDict, number: int) -> tuple[list[str], str, str]:

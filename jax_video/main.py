@@ -15,20 +15,19 @@ Started again, a run goes on from its last checkpoint, or shows its result. Two 
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from jax_video import command, evaluate, features, lock, sharding, state, views
+from jax_video import command, config_flag, evaluate, features, lock, sharding, state, views
 from jax_video.checkpoint import hold, read_meta, run_folder
 from jax_video.data import reader, remote
 from jax_video.data.motions import read_manifest
 from jax_video.errors import UserError
 from jax_video.train import train
 
-config_flags.DEFINE_config_file("config", None, "What to train and how: FILE.py[:key=value,...].")
+config_flag.define("What to train and how: RECIPE[:key=value,...], by name or as a file.")
+PRINT_CONFIG = flags.DEFINE_boolean("print_config", False, "Print the config, and where its values come from; no more.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/ and the config's name.")
-MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "test", "views", "features"], "Train and then test; or only test, or one of the others."
-)
+MODE = flags.DEFINE_enum("mode", "train", ["train", "test", "views", "features"], "Train and test; or only one.")
 DISTRIBUTED = flags.DEFINE_string(
     "distributed", None, "Several processes: auto (TPU pod, SLURM) or HOST:PORT,ID,COUNT of the first, this one, all."
 )
@@ -39,6 +38,8 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f"unexpected arguments {' '.join(arguments)!r}: everything is a --flag=value; see --help.")
     config, name = command.read_config()
+    if PRINT_CONFIG.value:
+        return print(config_flag.describe())
     workdir = run_folder(WORKDIR.value or f"runs/{name}")
     sharding.start(DISTRIBUTED.value)
     with hold(workdir, takeover=command.TAKEOVER.value, lost=lock.end_process):
@@ -61,8 +62,7 @@ def run(config: ConfigDict, workdir: remote.Path) -> None:
         return show(features.report(features.extract(config, manifest, workdir, mesh), manifest, workdir))
     new = train(config, manifest, workdir, mesh) if MODE.value == "train" else False
     if MODE.value == "train" and not manifest.select("test"):
-        print(f"Trained; {manifest.name!r} has no test videos. The checkpoints are in {workdir}.")
-        return
+        return print(f"Trained; {manifest.name!r} has no test videos. The checkpoints are in {workdir}.")
     result = None if new or MODE.value == "test" else evaluate.read_result(config, manifest, workdir, mesh)
     if result is not None:
         print(f"The run in {workdir} is finished.")
