@@ -134,7 +134,6 @@ def get_config(argument: str = "") -> ConfigDict:
         config.clip.flow_method = "dis"
         if phase.strides:
             config.clip.update(stride=2, strides=(1, 3))
-        config.clip.flip = config.test.flip = given.data != recipe.EMBEDDED
         config.norm.group_size = given.group or phase.small_group
         config.train.micro_batch = given.micro_batch
         config.schedule.learning_rate = phase.small_rate

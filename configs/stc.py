@@ -8,8 +8,9 @@ trains a narrow STC-ResNet-18 on the embedded data set `motions` and tests it, i
 
 is the paper's best row, on the set that `prepare` wrote into DIR. One host of 8 accelerators has memory for its batch
 of 128; with `micro_batch=32` it is computed as four times 32. `recipe=small,data=DIR` trains the narrow network of the
-first command on your own videos, for sets of tens to thousands of short clips on a CPU. `start=RUN` goes on from another
-run, of this recipe on Kinetics or of configs/transfer.py, with a new classifier and a tenth of the learning rate.
+first command on your own videos, for sets of tens to thousands of short clips on a CPU. `start=RUN` goes on from
+another run, of this recipe on Kinetics or of configs/transfer.py, with a new classifier and a tenth of the learning
+rate.
 
 Arguments: model, data, frames, stride, branches (STC's Table 5: both, tcb, scb), start, epochs, micro_batch (videos on
 the devices at once), recipe (small or paper; where it is not given, small on `motions` and paper on every other set).
@@ -77,7 +78,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.model.update(branches=given.branches, reduction=4)
     if recipe.is_small(given):
         config.update(recipe.SMALL)
-        config.clip.update(stride=given.stride or 1, flip=given.data != recipe.EMBEDDED)
+        config.clip.stride = given.stride or 1
     if given.start:  # ours: the papers do not say how
         config.init_from.update(path=given.start, new_head=True)
         config.train.epochs = 60

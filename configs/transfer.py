@@ -79,7 +79,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.init_from.layout = "torchvision" if is_file else None
     if recipe.is_small(given):
         config.update(recipe.SMALL)
-        config.clip.update(stride=1, flip=given.data != recipe.EMBEDDED)
+        config.clip.stride = 1
         if not config.init_from.layout:  # a file's network is of full width
             config.teacher.width = 0.25
     config.model.update(network.clip_keywords(config.clip.frames, config.clip.size))

@@ -1,7 +1,7 @@
-"""The networks: one record each, of all that is asked of a network's name.
+"""The table of networks: one record each, with everything that is asked of a network by its name.
 
-A new network is a class in jax_video/models and a record here. This is a table: it imports nothing that computes, so
-that recipes and tests may read it.
+A new network is a class in jax_video/models and a record here. The table is data and loads neither jax nor flax, so
+recipes can read it.
 """
 
 import dataclasses
@@ -18,20 +18,20 @@ class Network:
     """A network, or what those of a family have alike.
 
     Attributes:
-      constructor: "module:name" of the class; `models.build` imports it.
-      keywords: what section `model` of a config may say of it, and the defaults.
-      arguments: what else it is built with.
+      constructor: "module:name" of its class, which is imported when the network is built.
+      keywords: what section `model` of a config may set, with the defaults. The class describes them.
+      arguments: what else the class is given.
       recipe: the file of configs/ that trains it.
-      streams: what it sees, in this order.
-      frames, size: of the paper's clip: length, height and width.
-      bound: which of its keywords are the clip's own frames and size, for its layers fit no other.
-      stems: lengths of clips for which it has a stem, chosen by its keyword `frames`; any other takes the default's.
-      stages: how many numbers its keyword `layers` has.
-      head: its classifier's name among the parameters.
-      layouts: which layouts of weights (`weights.names`) it has, and keywords with which it computes the same there.
-      own: patterns of the arrays that the network which it extends has not: it starts from that network's weights with
-        these as `init_from.skip`.
-      weighs_views: whether it has CoST's three views, and coefficients of them.
+      streams: what it takes, in this order: "rgb", "flow" or both.
+      frames, size: length, and height and width, of the paper's clip.
+      bound: those of the keywords `frames` and `size` that have to be the clip's, because layers depend on them.
+      stems: lengths of clips that have a stem of their own, chosen by the keyword `frames`; the others share one.
+      stages: how many numbers the keyword `layers` takes; 0 where there is no such keyword.
+      head: what its classifier is called among its parameters.
+      layouts: by name, the layouts of weights (`weights.names`) that have this network, and the keywords with which it
+        computes the same as there.
+      own: patterns of the arrays that it adds to the network that it extends: `init_from.skip`, to start from that one.
+      weighs_views: whether it looks at a clip from CoST's three views, and weighs them.
     """
 
     constructor: str
@@ -50,21 +50,22 @@ class Network:
     weighs_views: bool = False
 
     def but(self, **changes: Any) -> "Network":
-        """The same with other facts; `keywords` are added to those that there are."""
+        """The same with other facts. `keywords` are added to the present ones."""
         changes["keywords"] = {**self.keywords, **changes.get("keywords", {})}
         return dataclasses.replace(self, **changes)
 
     def at(self, depth: int, **keywords: Any) -> "Network":
-        """The family's network of that depth, with other defaults of some keywords."""
+        """The family's network of that depth, with other defaults for some keywords."""
         return self.but(arguments={**self.arguments, "depth": depth}, keywords=keywords)
 
     def clip_keywords(self, frames: int, size: int) -> dict[str, int]:
         """The keywords that tell the network which clips it is for."""
         clip = {"frames": frames, "size": size}
-        return {key: clip[key] for key in clip if key in self.bound or (key == "frames" and frames in self.stems)}
+        keywords = {key: clip[key] for key in self.bound}
+        return keywords | {"frames": frames} if frames in self.stems else keywords
 
 
-# Families. A keyword's meaning stands in the constructor's docstring.
+# Families
 
 RESNET3D = Network(  # Hara et al. 2018
     "jax_video.models.resnet:ResNet3D",

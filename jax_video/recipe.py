@@ -110,18 +110,23 @@ def config(**sections: Any) -> ConfigDict:
     return saved.complete_recipe(ConfigDict(merged))
 
 
-def resolve(config: ConfigDict) -> ConfigDict:
+def resolve(config: ConfigDict, *, flip: bool = True) -> ConfigDict:
     """The config of a run: in the keys of this version, with the values that follow from others.
 
     A micro-batch becomes the largest part of a batch, no larger than it is asked for, that divides it and leaves groups
     of BatchNorm whole; where it is the batch itself, it is None. Without groups, the clips of a micro-batch are one.
     Where there are steps, the epochs become None. A config that is resolved stays as it is.
 
+    Args:
+      flip: whether the data set may be mirrored (`Manifest.flip`).
+
     Raises:
       UserError: neither epochs nor steps, or a micro-batch of no video.
     """
     config = saved.complete_recipe(config).copy_and_resolve_references()
     train, norm = config.train, config.norm
+    if not flip:
+        config.clip.flip = config.test.flip = False
     if train.steps is None and train.get("epochs", 1) is None:  # a config that is for a test alone may have none
         raise UserError("neither train.epochs nor train.steps is given: say how long to train.")
     if train.get("micro_batch") is None:

@@ -13,7 +13,7 @@ import tiny
 from ml_collections import ConfigDict
 
 from configs import cost, st_resnet, stc, t3d, transfer
-from jax_video import evaluate, networks, objectives, optimizer, recipe, saved, sharding
+from jax_video import networks, objectives, optimizer, recipe, saved, sharding, task
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.data import pipeline
@@ -119,7 +119,7 @@ def check(config: ConfigDict) -> None:
     state = jax.eval_shape(make_step(config)[1])
     assert state.params
     entry = Video("video.mp4", 0, "test", 300, 25.0, 340, 256, None, "video")
-    evaluate.check(config, Manifest("x", ("a",), "", (entry,)))
+    task.check(config, Manifest("x", ("a",), "", (entry,)))
     optimizer.Plateau(**config.plateau)
     assert json.loads(json.dumps(config.to_dict())), "a checkpoint carries it as JSON"
 
@@ -352,6 +352,14 @@ def test_a_micro_batch_that_is_set_later_is_the_same():
         recipe.resolve(later)
 
 
+def test_nothing_is_mirrored_where_the_set_must_not_be():
+    """As motions, where one to the left would be one to the right."""
+    assert settings(st_resnet.get_config("data=motions"), "clip", "flip") == (True,)
+    for config in (stc.get_config(), st_resnet.get_config("data=motions")):
+        resolved = recipe.resolve(config, flip=False)
+        assert (resolved.clip.flip, resolved.test.flip) == (False, False)
+
+
 def test_steps_stand_in_place_of_epochs():
     assert (stc.get_config().train.epochs, cost.get_config().train.epochs) == (10, None)
     assert settings(cost.get_config("epochs=3"), "train", "epochs", "steps") == (3, None)
@@ -371,7 +379,6 @@ def test_a_test_config_makes_a_run(argument):
 def test_the_first_command_is_small():
     config = stc.get_config()
     assert (config.data.manifest, config.model.name, config.model.width) == ("motions", "stc_resnet18", 0.25)
-    assert config.clip.flip is False, "a mirrored motion to the left is one to the right"
     assert (config.test.clips, config.test.average_clips) == ("nonoverlap", "probability"), (
         "tested by the paper's protocol"
     )

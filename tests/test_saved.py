@@ -15,11 +15,14 @@ from commands import TinyRun, check_user_error, run, tiny_run
 from conftest import ROOT
 from ml_collections import ConfigDict
 
-from jax_video import average, checkpoint, evaluate, models, networks, saved
+from jax_video import checkpoint, models, networks, saved
 from jax_video import recipe as recipe_lib
 from jax_video import train as train_lib
 from jax_video.data.manifest import Manifest
-from jax_video.errors import UserError
+from jax_video.errors import CheckpointError, UserError
+from jax_video.meta import Meta, check_network, check_same_run
+from jax_video.run import load
+from jax_video.testing import averages, results
 
 RECIPES = [
     *(f"{path.stem}:" for path in sorted((ROOT / "configs").glob("*.py"))),
@@ -118,12 +121,13 @@ def test_recipes_make_the_runs_that_they_made_before_keys_were_renamed(text):
     """With the arguments' old names and with the new: a run that was begun then can be gone on with."""
     data = Manifest("x", ("a",), "/", ())
     data.__dict__["hash"] = "m"
-    meta = {"config": saved.complete(FIRST[text]), "classes": ["a"], "manifest": "m"}
+    meta = Meta(saved.complete(FIRST[text]), ("a",), "m")
+    flip = FIRST[text]["data"]["manifest"] != "motions"  # whose manifest says so now
     for given in {text, text.replace("hold=", "micro_batch=")}:
-        config = json.loads(json.dumps(recipe_lib.resolve(recipe(given)).to_dict()))
-        assert json.dumps(saved.complete(config), sort_keys=True) == json.dumps(meta["config"], sort_keys=True)
-        checkpoint.check_same_run(meta, config, data, pathlib.Path("run"), 1)
-        checkpoint.check_network(meta, config, data, pathlib.Path("run"))
+        config = json.loads(json.dumps(recipe_lib.resolve(recipe(given), flip=flip).to_dict()))
+        assert json.dumps(saved.complete(config), sort_keys=True) == json.dumps(meta.config, sort_keys=True)
+        check_same_run(meta, config, data, pathlib.Path("run"), 1)
+        check_network(meta, config, pathlib.Path("run"))
 
 
 def test_old_names_and_values():
@@ -160,16 +164,16 @@ def test_networks_are_built_with_their_defaults(name):
 @pytest.mark.parametrize("keys", [LATER, *([each] for each in LATER)])
 def test_it_is_the_same_run_whatever_its_version_lacked(keys):
     config = tiny.get_config().to_dict()
-    meta = {"config": saved.complete(without(json.loads(json.dumps(config)), keys)), "classes": ["a"], "manifest": "m"}
+    meta = Meta(saved.complete(without(json.loads(json.dumps(config)), keys)), ("a",), "m")
     data = Manifest("x", ("a",), "/", ())
     data.__dict__["hash"] = "m"
-    checkpoint.check_same_run(meta, config, data, pathlib.Path("run"), 1)
-    meta["config"]["model"].pop("preactivation")  # of False, as is the network's own default
-    checkpoint.check_same_run(meta, config, data, pathlib.Path("run"), 1)
-    checkpoint.check_network(meta, config, data, pathlib.Path("run"))
-    with pytest.raises(checkpoint.CheckpointError, match="optimizer.clip_norm: 0.0 -> 4.0"):
+    check_same_run(meta, config, data, pathlib.Path("run"), 1)
+    meta.config["model"].pop("preactivation")  # of False, as is the network's own default
+    check_same_run(meta, config, data, pathlib.Path("run"), 1)
+    check_network(meta, config, pathlib.Path("run"))
+    with pytest.raises(CheckpointError, match="optimizer.clip_norm: 0.0 -> 4.0"):
         config["optimizer"]["clip_norm"] = 4.0
-        checkpoint.check_same_run(meta, config, data, pathlib.Path("run"), 1)
+        check_same_run(meta, config, data, pathlib.Path("run"), 1)
 
 
 def test_it_predicts_is_tested_and_goes_on(trained, old):
@@ -177,7 +181,7 @@ def test_it_predicts_is_tested_and_goes_on(trained, old):
     assert again.code == 0 and "is finished." in again.stdout, again.stderr
     assert again.stdout.splitlines()[1:5] == trained.finished.stdout.splitlines()[:4]
     tested = json.loads((trained.workdir / "test.json").read_text())
-    average.summarise({"old": json.loads((old.workdir / "test.json").read_text()), "new": tested})
+    averages.summarise({"old": json.loads((old.workdir / "test.json").read_text()), "new": tested})
     assert main(old, "--mode=test").code == 0
     assert json.loads((old.workdir / "test.json").read_text()) == tested
 
@@ -199,9 +203,9 @@ def test_a_config_of_the_first_version_can_be_given(old):
     config = ConfigDict(in_old_names(without(tiny.get_config().to_dict(), LATER)))
     config.train.epochs = 2
     manifest, mesh = Manifest.read(old.data / "manifest.jsonl"), jax.sharding.Mesh(jax.devices()[:1], ("batch",))
-    result = evaluate.test(config, manifest, old.workdir, mesh)
+    result = results.test(load(old.workdir, config=config, mesh=mesh), manifest)
     assert result["protocol"]["crop"] == "center"
-    assert evaluate.read_result(config, manifest, old.workdir, mesh) == result
+    assert results.read_result(load(old.workdir, config=config, mesh=mesh), manifest) == result
     assert not train_lib.train(config, manifest, old.workdir, mesh), "it is finished"
 
 
@@ -216,7 +220,7 @@ def test_a_key_that_no_version_knows_is_said(old, capsys):
     read(), read()
     assert capsys.readouterr().err.count("was saved with train.smoothing, lab in its config, not known to version") == 1
     rewrite(old.workdir, lambda config: config | {"clip": config["clip"] | {"reverse": True}})
-    with pytest.raises(checkpoint.CheckpointError, match="clip.reverse.*compute something else"):
+    with pytest.raises(CheckpointError, match="clip.reverse.*compute something else"):
         read()
     check_user_error(run("jax_video.predict", __file__, f"--checkpoint={old.workdir}"), "clip.reverse")
     rewrite(

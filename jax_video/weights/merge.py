@@ -5,7 +5,7 @@ import fnmatch
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, networks, saved
+from jax_video import networks, run, saved
 from jax_video import state as state_lib
 from jax_video.errors import UserError, listed
 from jax_video.models.cost import CoST
@@ -55,7 +55,7 @@ def merge(
     *,
     skip: Sequence[str] = (),
     method: str = "",
-    views: Sequence[str] = (),
+    views: Collection[str] = (),
     problems: Sequence[str] = (),
     source: str = "the weights",
     their_name: Callable[[str], str] = str,
@@ -103,8 +103,8 @@ def merge(
             problems.append(f"missing  {name} {shape_text(wanted.shape)}{called}")
             continue
         array = arrays.pop(name)
+        fitting: np.ndarray | None = array
         if array.shape == wanted.shape:
-            fitting = array
             merged.loaded.append(name)
         elif method and (fitting := inflate(array, wanted.shape, method, views=name in views)) is not None:
             merged.inflated.append(name)
@@ -180,7 +180,7 @@ def read(
     networks = networks if expects else [""] * len(parts)
     if not len(parts) == len(paths) == len(networks):
         raise UserError(
-            f"init_from.path={','.join(map(str, paths))}: expected {len(parts)} paths, for {','.join(parts)}, "
+            f"init_from.path={','.join(paths)}: expected {len(parts)} paths, for {','.join(parts)}, "
             "with commas between them"
         )
     sources = [read_source(*given, layout, config, mesh) for given in zip(paths, networks, strict=True)]
@@ -247,7 +247,7 @@ def fit(
         views=_view_kernels(model),
         problems=[problem for source in sources for problem in source.problems],
         source=f"the weights in {path}",
-        their_name=lambda name: (names.their_name(layout or "jax_video", _without(name, parts)) or (name,))[0],
+        their_name=lambda name: (names.their_name(layout or "jax_video", _without(name, parts) or name) or (name,))[0],
         network=(config.teacher if config.get("teacher") and "teacher" in parts else config.model).name,
     )
     merged.fresh += [name for name in leaves if name not in target]
@@ -282,19 +282,19 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
         )
     if layout:
         raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
-    _, network, meta = checkpoint.read_network(path, mesh)
-    if expected and meta["config"]["model"]["name"] != expected:
-        raise UserError(f"{path} is a run of {meta['config']['model']['name']}, where one of {expected} is expected")
-    arrays, transferred = state_lib.named_leaves(network), bool(meta["config"].get("teacher"))
+    trained = run.load(path, mesh=mesh)
+    if expected and trained.config.model.name != expected:
+        raise UserError(f"{path} is a run of {trained.config.model.name}, where one of {expected} is expected")
+    arrays, transferred = state_lib.named_leaves(trained.weights), bool(trained.config.get("teacher"))
     if transferred:
         arrays = {name.replace("/student/", "/", 1): leaf for name, leaf in arrays.items() if "/student/" in name}
         arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] not in networks.heads()}
     if not config.get("teacher"):
-        _print_differences(path, meta["config"], config)
+        _print_differences(path, trained.meta.config, config)
     # A conversion that was given no names has numbered the classes.
-    named = meta.get("manifest") or meta["classes"] != [str(index) for index in range(len(meta["classes"]))]
-    classes = tuple(meta["classes"]) if named else None
-    return Source(str(path), "", arrays, None, [], len(meta["classes"]), classes, transferred)
+    number = len(trained.classes)
+    named = trained.meta.manifest or trained.classes != tuple(map(str, range(number)))
+    return Source(str(path), "", arrays, None, [], number, trained.classes if named else None, transferred)
 
 
 def initial_state(
@@ -365,11 +365,11 @@ def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str,
 def _print_normalization(source: Source, given: state_lib.Normalization) -> None:
     """Says so where weights have seen RGB that was normalised otherwise than in this run."""
     found = names.layout(source.layout)
-    usual = {source.version: found.versions[source.version]} if source.version else found.versions
-    usual = {"": source.normalize} if source.normalize else usual or {"": found.normalize}
-    if None in usual.values() or given in [state_lib.Normalization(**values) for values in usual.values()]:
+    versions: list[dict | None] = [found.versions[source.version]] if source.version else [*found.versions.values()]
+    usual = [source.normalize] if source.normalize else versions or [found.normalize]
+    if any(values is None or given == state_lib.Normalization(**values) for values in usual):
         return
-    seen = " or, by the version of the code, ".join(map(str, usual.values()))
+    seen = " or, by the version of the code, ".join(map(str, usual))
     print(f"  These weights have seen RGB of {seen}; normalize in the config is another.", file=sys.stderr)
 
 
@@ -413,7 +413,7 @@ def check_keywords(layout: str, model: ConfigDict) -> None:
 
 
 def _with(name: str, part: str, leaves: dict) -> str:
-    """("params/fc/bias", "network") -> "params/network/fc/bias"; what is constant here is among the moments."""
+    """("params/fc/bias", "network") -> "params/network/fc/bias"; what is constant here is among the statistics."""
     collection, slash, path = name.partition("/")
     placed = f"{collection}/{part}/{path}" if part and slash else name
     constant = placed.replace("params/", "batch_stats/", 1)
@@ -442,9 +442,9 @@ def _print_differences(path: pathlib.Path, theirs: dict, ours: ConfigDict) -> No
         print(f"The run in {path} has another config: {'; '.join(changed)}.", file=sys.stderr)
 
 
-def _several(value: str | pathlib.Path | Sequence[str]) -> Sequence[str | pathlib.Path]:
+def _several(value: str | pathlib.Path | Sequence[str]) -> list[str]:
     """What may be one or several, as several."""
-    return [value] if isinstance(value, str | pathlib.Path) else value
+    return [str(value)] if isinstance(value, str | pathlib.Path) else list(value)
 
 
 def _normalize(notes: dict[str, str]) -> dict | None:

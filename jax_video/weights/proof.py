@@ -1,4 +1,4 @@
-"""Does a network with others' weights compute what it computed there? The comparison behind `convert --check`."""
+"""Whether a network with imported weights computes what it computed at its source: `convert --check`."""
 
 import functools
 import pathlib
@@ -19,17 +19,18 @@ TOLERANCE = 1e-4  # of the logits, relative to the largest
 
 
 def compare(config: ConfigDict, num_classes: int, state: state_lib.TrainState, path: str | pathlib.Path) -> list[str]:
-    """Runs the network on what an .npz holds and compares its logits with those there.
+    """Runs the network on a video in an .npz file and compares its logits with those in the file.
 
-    The file has `logits` [B, K], whose further axes, as I3D's of time, are averaged, and `video`, raw RGB in uint8, or
-    `input`, the same normalised, or both; as PyTorch takes it ([B, 3, T, H, W], or [B, 3, H, W] of a 2D network) or as
-    we do ([B, T, H, W, 3]). Where there is `video`, normalisation is compared as well.
+    The file holds
+      - `logits` [B, K], or with further axes, as I3D's for time, over which the mean is taken;
+      - `video`, raw RGB in uint8, or `input`, the same normalised, or both: [B, 3, T, H, W] as PyTorch has it ([B, 3,
+        H, W] for a 2D network), or [B, T, H, W, 3]. With `video`, normalisation is compared as well.
 
     Returns:
-      What was compared, in lines: in float32, and in the type in which the run computes where that is another.
+      Lines that say what was compared: in float32, and in the run's own type where that is another.
 
     Raises:
-      UserError: the file is none of that, or the normalised videos or the logits differ by more than `TOLERANCE` of the
+      UserError: it is not such a file, or the normalised videos or the logits differ by more than `TOLERANCE` of the
         largest.
     """
     arrays = files.read(path)

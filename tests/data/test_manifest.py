@@ -7,8 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from jax_video.data.manifest import MISSING, Manifest, Packed, Video
-from jax_video.data.video import FrameIndex
+from jax_video.data.manifest import MISSING, FrameIndex, Manifest, Packed, Video
 from jax_video.errors import UserError
 
 VIDEOS = (
@@ -186,7 +185,7 @@ def edit(line: int, **changes):
         (lambda lines: ["[1, 2]"], r":1: expected a JSON object"),
         (edit(0, classes=["run", "run"]), ":1: class names must be different"),
         (edit(0, root=...), ":1: 'root' is missing"),
-        (edit(0, flow=3), ":1: 'flow' is 3, expected str | None"),
+        (edit(0, flow=3), r":1: 'flow' is 3, expected str \| None"),
         (lambda lines: lines[:-1], "the header promises 7 videos, 6 follow"),
         (lambda lines: [*lines[:-1], lines[-1][:30]], r":8: not JSON"),
         (edit(3, split="dev"), ":4: split is 'dev', expected one of train, val, test"),

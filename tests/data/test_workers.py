@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import os
 import signal
@@ -7,8 +8,11 @@ import time
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
-from jax_video.data import motions, video, workers
+from jax_video.data.decoding import probing
+from jax_video.data.preparing import workers
+from jax_video.data.sources import motions
 from jax_video.errors import VideoError
 
 
@@ -35,8 +39,8 @@ def test_what_is_no_fault_of_a_file_stops_it():
 def test_it_gives_what_the_probe_says(tmp_path):
     motions.encode(tmp_path / "good.mp4", np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3), np.uint8))
     (tmp_path / "empty.mp4").touch()
-    results = dict(run([str(tmp_path / "good.mp4"), str(tmp_path / "empty.mp4")], video.probe, count=2))
-    assert results == {0: video.probe(tmp_path / "good.mp4"), 1: "empty file"}
+    results = dict(run([str(tmp_path / "good.mp4"), str(tmp_path / "empty.mp4")], probing.probe, count=2))
+    assert results == {0: probing.probe(tmp_path / "good.mp4"), 1: "empty file"}
 
 
 def test_tasks_are_taken_as_workers_become_free():
@@ -93,16 +97,20 @@ def test_a_worker_has_at_most_1_gib_of_memory(fill):
 
 def test_a_worker_ends_with_its_parent(tmp_path):
     """`kill -9` leaves no decoder behind."""
-    code = (
-        "import time\nfrom jax_video.data import workers\n"
-        "if __name__ == '__main__':\n"
-        "    for _ in workers.run([0.0, 600.0], time.sleep, workers=1, timeout=600): print('started', flush=True)\n"
-    )
     script = tmp_path / "script.py"
-    script.write_text(code)
-    process = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, start_new_session=True, env=os.environ | {"PYTHONPATH": "."}
+    script.write_text(
+        "import time\nfrom jax_video.data import workers\n"
+        "def decode(_):\n    print('decoding', flush=True)\n    time.sleep(600)\n"
+        "if __name__ == '__main__':\n    list(workers.run([0], decode, workers=1, timeout=600))\n"
     )
-    process.stdout.readline()
-    process.kill()
-    process.communicate(timeout=60)  # Ends when the last process that could write has ended.
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, start_new_session=True, env=environment, text=True
+    )
+    try:
+        assert process.stdout.readline() == "decoding\n"  # It is the worker that says so.
+        process.kill()
+        process.communicate(timeout=30)  # Ends when the last process that could write has ended.
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # None is left.
+            os.killpg(process.pid, signal.SIGKILL)

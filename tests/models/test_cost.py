@@ -194,7 +194,7 @@ def test_an_even_kernel_has_no_centre():
 
 
 def randomized(name, dtype=jnp.float32, **kwargs):
-    """A small network in test mode with random weights, offsets and moments, and dropout off."""
+    """A small network in test mode with random weights, offsets and statistics, and dropout off."""
     model = models.build(name, num_classes=5, rngs=nnx.Rngs(0), dtype=dtype, **SMALL, **kwargs)
     rng = np.random.default_rng(1)
     definition, params, batch_stats = state.split(model)

@@ -33,7 +33,7 @@ def small(name, **kwargs):
     rng = np.random.default_rng(0)  # initialising as the networks do compiles a function for every shape
 
     def draw(leaf):
-        if leaf.ndim == 1:  # scales, offsets and moments
+        if leaf.ndim == 1:  # scales, offsets and statistics
             return rng.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
         return (rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))).astype(leaf.dtype)
 
@@ -49,7 +49,7 @@ def videos(name):
 
 
 def gradients_of(graphdef, params, batch_stats, *videos):
-    """Logits, new running moments and gradients of a cross-entropy, as a train step computes them."""
+    """Logits, new running statistics and gradients of a cross-entropy, as a train step computes them."""
 
     def loss(params):
         model = nnx.merge(graphdef, params, batch_stats)
@@ -61,8 +61,8 @@ def gradients_of(graphdef, params, batch_stats, *videos):
             total -= by_class[jnp.arange(logits.shape[0]), labels].mean()
         return total, (outputs, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
-    gradients, (outputs, moments) = jax.grad(loss, has_aux=True)(params)
-    return outputs, moments, gradients
+    gradients, (outputs, statistics) = jax.grad(loss, has_aux=True)(params)
+    return outputs, statistics, gradients
 
 
 train = jax.jit(gradients_of, static_argnames="graphdef")  # networks that differ in depth alone compile once
@@ -89,13 +89,13 @@ def names_where(predicate, tree, *rest):
 )
 def test_every_network_is_finite_and_reaches_every_parameter(name):
     graphdef, params, batch_stats = small(name)
-    outputs, moments, gradients = train(graphdef, params, batch_stats, *videos(name))
+    outputs, statistics, gradients = train(graphdef, params, batch_stats, *videos(name))
     for logits in jax.tree.leaves(outputs):
         assert logits.shape[0] == BATCH and logits.shape[-1] == 5
         assert np.all(np.isfinite(logits)) and np.ptp(logits) > 0
     assert names_where(lambda leaf: not np.all(np.isfinite(leaf)), gradients) == []
     assert names_where(lambda leaf: not np.any(leaf), gradients) == []
-    assert names_where(lambda old, new: np.any(old == new), batch_stats, moments) == []
+    assert names_where(lambda old, new: np.any(old == new), batch_stats, statistics) == []
 
 
 @pytest.mark.parametrize("name", ["resnet3d18", "stc_resnet18", "densenet3d121", "t3d121", "inception3d", "c3d"])
@@ -116,8 +116,8 @@ def test_variants_reach_every_parameter():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_bfloat16_is_the_type_of_activations_only(name):
     graphdef, *trees = small(name, dtype=jnp.bfloat16)
-    outputs, moments, gradients = jax.eval_shape(functools.partial(gradients_of, graphdef), *trees, *videos(name))
-    assert {leaf.dtype for leaf in jax.tree.leaves((outputs, moments, gradients, trees))} == {jnp.dtype("float32")}
+    outputs, statistics, gradients = jax.eval_shape(functools.partial(gradients_of, graphdef), *trees, *videos(name))
+    assert {leaf.dtype for leaf in jax.tree.leaves((outputs, statistics, gradients, trees))} == {jnp.dtype("float32")}
     activations = jax.eval_shape(functools.partial(features, graphdef), *trees, *videos(name))
     assert {leaf.dtype for leaf in jax.tree.leaves(activations)} == {jnp.dtype("bfloat16")}
 
@@ -154,7 +154,7 @@ def test_test_mode_gives_a_video_the_same_scores_in_any_batch():
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 @pytest.mark.parametrize("depth", ["a unit per stage", pytest.param("full", marks=pytest.mark.slow)])
-def test_networks_hold_parameters_and_moments_only_and_take_another_norm(name, depth):
+def test_networks_hold_parameters_and_statistics_only_and_take_another_norm(name, depth):
     options = {} if depth == "full" or name == "stc_resnext101" else outlines.small(name)
     norm = functools.partial(BatchNorm, group_size=2, momentum=0.5)
     model = nnx.eval_shape(
@@ -173,12 +173,12 @@ def test_full_size_network_runs():
     model = nnx.eval_shape(lambda: models.build("stc_resnet18", num_classes=400, rngs=nnx.Rngs(0)))
     graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     clips = jax.ShapeDtypeStruct((2, 16, 112, 112, 3), jnp.float32)
-    logits, moments, gradients = jax.eval_shape(
+    logits, statistics, gradients = jax.eval_shape(
         functools.partial(gradients_of, graphdef), nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats), clips
     )
     assert logits.shape == (2, 400)
     assert [leaf.shape for leaf in jax.tree.leaves(gradients)] == [leaf.shape for leaf in jax.tree.leaves(params)]
-    assert [leaf.shape for leaf in jax.tree.leaves(moments)] == [leaf.shape for leaf in jax.tree.leaves(batch_stats)]
+    assert [leaf.shape for leaf in jax.tree.leaves(statistics)] == [leaf.shape for leaf in jax.tree.leaves(batch_stats)]
 
 
 def test_an_unknown_name_is_answered_with_the_names():

@@ -115,7 +115,7 @@ def read(path) -> dict[str, tuple[int, ...]]:
 
 
 def random(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
-    """A state dict of these names and shapes: moments are random, and so are the counters of BatchNorm's steps."""
+    """A state dict of these names and shapes: statistics are random, and so are the counters of BatchNorm's steps."""
     rng = np.random.default_rng(seed)
     weights = {}
     for name, shape in shapes.items():

@@ -289,7 +289,7 @@ def test_a_failing_write_leaves_nothing_behind(tmp_path, suffix, monkeypatch):
 
     write(path, WEIGHTS)
     if suffix != ".npz":  # which has every type
-        with pytest.raises(WeightFileError, match=r"cannot be written .*dtype|longdouble"):
+        with pytest.raises(WeightFileError, match=rf"w{suffix}: cannot be written .*(longdouble|float128)"):
             write(path, WEIGHTS | {"a": np.ones(2, np.longdouble)})
     assert list(tmp_path.iterdir()) == [path]
     assert_weights(read(path))

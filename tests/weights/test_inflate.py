@@ -11,8 +11,9 @@ from reference import layouts
 
 from jax_video import state
 from jax_video.models.layers import padded_conv
+from jax_video.networks import CHANNELS
 from jax_video.weights import merge, names
-from jax_video.weights.inflate import FLOW_CHANNELS, METHODS, inflate
+from jax_video.weights.inflate import METHODS, inflate
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(1, 3, 3, 4, 5)).astype(np.float32)  # [t, h, w, I, O]
@@ -46,11 +47,11 @@ def test_views_see_the_kernel_as_it_is():
 
 def test_a_flow_stem_sees_the_mean_of_rgb():
     stem = RNG.normal(size=(1, 7, 7, 3, 5)).astype(np.float32)
-    flow = inflate(stem, (1, 7, 7, FLOW_CHANNELS, 5), "mean")
+    flow = inflate(stem, (1, 7, 7, CHANNELS["flow"], 5), "mean")
     assert flow.shape == (1, 7, 7, 20, 5) and flow.dtype == np.float32
-    for channel in range(FLOW_CHANNELS):
+    for channel in range(CHANNELS["flow"]):
         np.testing.assert_array_equal(flow[:, :, :, channel], stem.mean(axis=3))
-    both = inflate(stem, (3, 7, 7, FLOW_CHANNELS, 5), "centre")
+    both = inflate(stem, (3, 7, 7, CHANNELS["flow"], 5), "centre")
     np.testing.assert_array_equal(both[1], flow[0])
     assert not both[0].any() and not both[2].any()
 
@@ -114,7 +115,7 @@ CLASSES = 5
 
 
 def random_arrays(model) -> dict[str, np.ndarray]:
-    """Weights and moments of a network, none at its initial value."""
+    """Weights and statistics of a network, none at its initial value."""
     _, params, batch_stats = state.split(model)
     rng, arrays = np.random.default_rng(1), {}
     for name, leaf in state.named_leaves({"params": params, "batch_stats": batch_stats}).items():
@@ -238,8 +239,8 @@ def test_a_motion_stream_sees_ten_fields_as_it_would_see_grey(resnet50):
     assert merged.inflated == ["params/conv1/kernel"]
     model = with_arrays(target, merged.arrays)
     grey = FRAMES[..., :1]
-    flow = jax.jit(lambda video: model(video))(np.repeat(grey, FLOW_CHANNELS, axis=-1))
-    rgb = jax.jit(lambda video: network(video))(np.repeat(grey, 3, axis=-1) * np.float32(FLOW_CHANNELS / 3))
+    flow = jax.jit(lambda video: model(video))(np.repeat(grey, CHANNELS["flow"], axis=-1))
+    rgb = jax.jit(lambda video: network(video))(np.repeat(grey, 3, axis=-1) * np.float32(CHANNELS["flow"] / 3))
     assert close(np.asarray(flow)[:, 0, 0, 0], np.asarray(rgb))
 
 

@@ -15,6 +15,7 @@ from jax_video import optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
 from jax_video.errors import UserError
+from jax_video.meta import Meta
 from jax_video.weights import files, merge, names
 
 CLASSES = 5
@@ -167,7 +168,7 @@ def leaves(state):
 
 
 def theirs(classes=CLASSES, **options) -> dict[str, torch.Tensor]:
-    """A small 3D-ResNet-18 of PyTorch, with moments that are not the initial ones."""
+    """A small 3D-ResNet-18 of PyTorch, with statistics that are not the initial ones."""
     torch.manual_seed(0)
     network = resnet.build("resnet3d18", classes, width=1 / 16, layers=LAYERS, **options)
     weights = network.state_dict()
@@ -260,7 +261,7 @@ def test_a_run_starts_from_another_runs_folder(tmp_path, capsys):
     checkpoints = Checkpoints(tmp_path / "run", mesh)
     checkpoints.save(
         sharding.place_state(source, mesh),
-        {"config": config.to_dict(), "classes": list("abcde"), "manifest": "", "progress": None},
+        Meta(config.to_dict(), tuple("abcde")),
     )
     checkpoints.close()
 
@@ -385,7 +386,7 @@ def random_state():
 def make_run(state, classes, folder, manifest=""):
     """The folder of a run of five classes."""
     mesh, checkpoints = sharding.make_mesh(), Checkpoints(folder, sharding.make_mesh())
-    meta = {"config": config_of().to_dict(), "classes": list(classes), "manifest": manifest, "progress": None}
+    meta = Meta(config_of().to_dict(), tuple(classes), manifest)
     checkpoints.save(sharding.place_state(state, mesh), meta)
     checkpoints.close()
     return folder
