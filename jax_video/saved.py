@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, config_dict
 from jax_video.errors import UserError
 
 ALWAYS = object()  # the key has been there from the first version on
-SEVERAL = (str, tuple)  # the type of a key that holds one string, or several
+SEVERAL = (str, tuple, list)  # the type of a key that holds one string, or several; lists are from JSON
 
 
 class Key(NamedTuple):

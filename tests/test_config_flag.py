@@ -10,7 +10,7 @@ from commands import check_user_error, run
 from conftest import ROOT
 
 from jax_video import config_flag, recipe, saved
-from jax_video.data import motions
+from jax_video.data.sources import motions
 
 MAIN = "jax_video.main"
 OWN = '''"""A recipe of one's own.

@@ -151,7 +151,10 @@ def test_a_recipe_of_that_time_can_be_given():
     config.train.update(steps=None, epochs=3)
     with pytest.raises(TypeError):
         config.train.steps = "many"
-    assert recipe_lib.resolve(config).init_from.path == ("B", "C")
+    resolved = recipe_lib.resolve(config)
+    assert resolved.init_from.path == ("B", "C")
+    again = recipe_lib.resolve(ConfigDict(json.loads(json.dumps(resolved.to_dict()))))  # as a run's folder gives it
+    assert json.dumps(again.to_dict()) == json.dumps(resolved.to_dict())
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
