@@ -58,7 +58,7 @@ class Network:
         """The family's network of that depth, with other defaults for some keywords."""
         return self.but(arguments={**self.arguments, "depth": depth}, keywords=keywords)
 
-    def clip_keywords(self, frames: int, size: int) -> dict[str, int]:
+    def clip_keywords(self, frames: int, size: int) -> dict[str, Any]:
         """The keywords that tell the network which clips it is for."""
         clip = {"frames": frames, "size": size}
         keywords = {key: clip[key] for key in self.bound}
