@@ -20,7 +20,6 @@ sys.path[:0] = [str(ROOT)]
 from configs import common, cost  # noqa: E402
 from jax_video import sharding, state  # noqa: E402
 from jax_video.data.decoding import video  # noqa: E402
-from jax_video.data.manifest import Manifest  # noqa: E402
 from jax_video.data.sources import motions  # noqa: E402
 from jax_video.meta import Meta  # noqa: E402
 from jax_video.run import Run, load  # noqa: E402
@@ -57,7 +56,7 @@ def stand_still(manifest, folder):
 
 def main(_):
     out, config = pathlib.Path(OUT.value), config_of()
-    moving = Manifest.read(motions.make())
+    moving = motions.read()
     still = stand_still(moving, out / "videos")
     rows = {
         "at initialisation": coefficients.measure(untrained(config), moving, "val"),

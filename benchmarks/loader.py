@@ -27,7 +27,7 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from jax_video.data import reader, transforms  # noqa: E402
-from jax_video.data.decoding import packed, video  # noqa: E402
+from jax_video.data.decoding import packed, probing, video  # noqa: E402
 from jax_video.data.manifest import Manifest, Packed, Video  # noqa: E402
 from jax_video.data.preparing import packing  # noqa: E402
 from jax_video.data.sources import finding  # noqa: E402
@@ -112,7 +112,7 @@ def index(folder: pathlib.Path, least: int) -> Manifest:
     rows = []
     for path in finding.find_videos(folder).videos:
         try:
-            info = video.probe(folder / path)
+            info = probing.probe(folder / path)
         except VideoError:
             continue
         if info.frames >= least and len(rows) < FILES.value:

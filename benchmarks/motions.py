@@ -22,7 +22,6 @@ sys.path[:0] = [str(ROOT)]
 
 from configs import stc  # noqa: E402
 from jax_video import state  # noqa: E402
-from jax_video.data.manifest import Manifest  # noqa: E402
 from jax_video.data.sources import motions  # noqa: E402
 from jax_video.workflow import train_and_test  # noqa: E402
 
@@ -91,7 +90,7 @@ def main(_):
     names = NAMES.value.split(";")
     if unknown := sorted(set(names) - set(NETWORKS)):
         raise app.UsageError(f"unknown networks {'; '.join(unknown)}; choose from {'; '.join(NETWORKS)}")
-    manifest = Manifest.read(motions.make())
+    manifest = motions.read()
     rows = []
     for name in names:
         results = [run(name, int(seed), manifest) for seed in tqdm(SEEDS.value, name)]

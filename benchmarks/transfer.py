@@ -19,8 +19,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from configs import stc, transfer  # noqa: E402
-from jax_video.data.manifest import Manifest  # noqa: E402
-from jax_video.data.sources import motions  # noqa: E402
+from jax_video.data.sources import motions, prepared  # noqa: E402
 from jax_video.workflow import train_and_test  # noqa: E402
 
 OUT = flags.DEFINE_string("out", None, "Folder of the runs.", required=True)
@@ -52,8 +51,8 @@ def result_of(config, manifest, name):
 
 
 def main(_):
-    labelled = Manifest.read(motions.make() if DATA.value is None else pathlib.Path(DATA.value, "manifest.jsonl"))
-    unlabelled = Manifest.read(motions.make(train=1600)) if DATA.value is None else labelled
+    labelled = prepared.read(DATA.value or "motions")
+    unlabelled = motions.read(train=1600) if DATA.value is None else labelled
 
     weights = f",weights={TEACHER.value}" if TEACHER.value else ""
     argument = f"recipe=small,data=x,model=stc_resnet18,teacher=resnet18,frames=8,clips={CLIPS.value}{weights}"

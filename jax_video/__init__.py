@@ -21,8 +21,8 @@ A recipe, trained and tested as by `python -m jax_video.main`, from Python:
   manifest = jax_video.read_manifest("data/mine")
   jax_video.train_and_test(config, manifest, "runs/mine")
 
-The commands are listed by `python -m jax_video`. Names are loaded when they are
-first used: `import jax_video` loads neither jax nor flax.
+The commands are listed by `python -m jax_video`. Names are loaded when they are first used: `import jax_video` loads
+neither jax nor flax.
 """
 
 import importlib
@@ -84,7 +84,7 @@ def _module_to_run() -> str:
     """What `python -m` is about to run, while it still looks for it (sys.argv[0] is "-m" then), or else ""."""
     if sys.argv[:1] != ["-m"]:
         return ""
-    option = sys.orig_argv[-len(sys.argv)]  # the last one before the module's own arguments: NAME, -mNAME or -BmNAME
+    option, *_ = sys.orig_argv[-len(sys.argv) :] or [""]  # before the module's own arguments: NAME, -mNAME or -BmNAME
     return option.partition("m")[2] if option.startswith("-") else option
 
 

@@ -20,8 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from jax_video import saved
 from jax_video.errors import Stopped, UserError
 
-TAKEOVER = flags.DEFINE_boolean("takeover", False, "Take the folder over from another process, which is gone.")
-flags.disclaim_key_flags()  # a flag defined here is one of the command that asks for it, and stands in its --help
+flags.disclaim_key_flags()  # a flag that is defined here belongs to the command that calls, and stands in its --help
 
 
 def run(main: Callable[[list[str]], None], define_flags: Callable[[], None] | None = None) -> None:
@@ -58,7 +57,7 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None] | No
 
 def define_takeover() -> None:
     """Defines --takeover, for a command that holds a folder: `flags.FLAGS.takeover`."""
-    flags.declare_key_flag("takeover")
+    flags.DEFINE_boolean("takeover", False, "Take the folder over from another process, which is gone.")
 
 
 def announce(*parts: str) -> None:

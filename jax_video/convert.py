@@ -36,7 +36,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "check", None, "In: an .npz with `video`, `input` or both, and `logits`; nothing is written if they differ."
     )
-    flags.declare_key_flag("takeover")
+    command.define_takeover()
     flags.DEFINE_string("export", None, "Out: the file to write: .pth, .pt, .safetensors or .npz.")
 
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     if given.layout is None or given.out is None:
         raise UserError("expected --layout=NAME, whose weights they are, and --out=DIR, where to write; see --help")
     config, _ = command.read_config()
-    with lock.hold(given.out, takeover=command.TAKEOVER.value, lost=lock.end_process):
+    with lock.hold(given.out, takeover=given.takeover, lost=lock.end_process):
         report = conversion.convert(
             source,
             given.layout,

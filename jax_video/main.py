@@ -31,7 +31,7 @@ def define_flags() -> None:
         None,
         "Several processes: auto (TPU pod, SLURM) or HOST:PORT,ID,COUNT of the first, this one, all.",
     )
-    flags.declare_key_flag("takeover")
+    command.define_takeover()
 
 
 def main(arguments: list[str]) -> None:

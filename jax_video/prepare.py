@@ -24,6 +24,7 @@ Looks at every video once and writes OUT/manifest.jsonl: labels, splits, frame c
 import os
 import pathlib
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -41,6 +42,13 @@ from jax_video.errors import UserError
 __doc__ = __doc__.format(sources=sources.describe())
 
 FLAGS = flags.FLAGS
+_DEFINE: dict[type, Callable[..., Any]] = {
+    str: flags.DEFINE_string,
+    pathlib.Path: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    list: flags.DEFINE_list,
+}
 _OF_STEPS = {"flow": ("flow_side",), "pack": ("pack_side", "pack_quality")}  # flags that mean nothing without these
 
 
@@ -49,8 +57,7 @@ def define_flags() -> None:
     flags.DEFINE_string("videos", None, "Folder of the videos.")
     flags.DEFINE_string("out", None, "Folder to write manifest.jsonl and broken.csv into.")
     for parameter in sources.parameters():
-        define = {int: flags.DEFINE_integer, float: flags.DEFINE_float, list: flags.DEFINE_list}
-        define.get(parameter.kind, flags.DEFINE_string)(parameter.name, None, parameter.help)
+        _DEFINE[parameter.kind](parameter.name, None, parameter.help)
     flags.DEFINE_enum("check", None, list(checks.LEVELS), "Containers only, or (default) every frame.")
     flags.DEFINE_boolean("recheck", False, "Look at every file again; so does another decoder.")
     flags.DEFINE_integer("min_frames", None, "A video of fewer frames is broken.", lower_bound=1)

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +143,12 @@ class Run:
         weights = self.weights["params"], self.weights["batch_stats"]
         return scoring.mean_over_clips(step, weights, manifest, split, **given | changes)
 
+    @overload
+    def classify(  # type: ignore[overload-overlap]  # a str is a sequence of str, but here one name
+        self, videos: Video, *, fps: float = 0.0
+    ) -> dict[str, float]: ...
+    @overload
+    def classify(self, videos: Sequence[Video], *, fps: float = 0.0) -> list[dict[str, float]]: ...
     def classify(
         self, videos: Video | Sequence[Video], *, fps: float = 0.0
     ) -> dict[str, float] | list[dict[str, float]]:

@@ -51,7 +51,6 @@ def test_the_rules_see_the_source():
     """Or else every rule below would hold of nothing."""
     assert {"jax_video.main", "jax_video.models.stc", "jax_video.data.pipeline", "configs.stc"} <= set(SOURCES)
     assert imports("jax_video.run") >= {"jax", "numpy", "jax_video.objectives", "jax_video.data.manifest"}
-    assert importers("grain") == {"jax_video.data.pipeline"}
 
 
 @pytest.mark.parametrize(
@@ -63,12 +62,85 @@ def test_networks_know_neither_data_nor_configs(module):
     assert all(within(name, "jax_video.models", "jax_video.errors", "jax_video.networks") for name in own), own
 
 
+# Who may import what: a room (a module, or a package with all that is in it), and the other rooms that it may import.
+# Every room may import itself and jax_video.errors. A room stands below those that it imports.
+ROOMS = {
+    "jax_video.data.remote": (),
+    "jax_video.data.clips": (),
+    "jax_video.data.transforms": (),
+    "jax_video.data.manifest": ("data.remote",),
+    "jax_video.data.decoding": ("data.remote", "data.transforms", "data.manifest"),
+    "jax_video.data.reader": ("data.remote", "data.transforms", "data.manifest", "data.decoding"),
+    "jax_video.data.pipeline": (
+        "data.remote",
+        "data.clips",
+        "data.transforms",
+        "data.manifest",
+        "data.decoding",
+        "data.reader",
+    ),
+    "jax_video.data.sources": ("data.remote", "data.manifest", "data.decoding"),
+    "jax_video.data.preparing": (
+        "data.remote",
+        "data.transforms",
+        "data.manifest",
+        "data.decoding",
+        "data.reader",
+        "data.pipeline",
+        "data.sources",
+    ),
+}
+# Libraries that only these modules may import.
+OWNERS = {
+    "grain": ("data.pipeline",),
+    "av": ("data.decoding.video", "data.decoding.probing", "data.decoding.packets", "data.sources.motions"),
+    "tensorflow_datasets": ("data.decoding.packed", "data.sources.tfds", "data.preparing.packing"),
+    "array_record": ("data.decoding.packed", "data.preparing.packing"),
+    "apache_beam": ("data.preparing.beam",),
+}
+
+
+def room_of(module: str) -> str | None:
+    """The room that a module is in: of several, the smallest."""
+    return max((room for room in ROOMS if within(module, room)), key=len, default=None)
+
+
 @pytest.mark.parametrize("module", [module for module in LIBRARY if within(module, "jax_video.data")])
-def test_data_loads_without_jax(module):
+def test_rooms_import_what_the_table_says(module):
+    room = room_of(module)
+    if module == "jax_video.data":  # the package itself is empty
+        assert not imports(module)
+        return
+    allowed = {room, "jax_video.errors", *(f"jax_video.{other}" for other in ROOMS[room])}
+    assert not {name for name in imports(module) if within(name, "jax_video") and not within(name, *allowed)}
+
+
+def test_the_table_of_rooms_runs_one_way():
+    """And names nothing that is not there."""
+    graph = {room: {f"jax_video.{other}" for other in others} for room, others in ROOMS.items()}
+    assert set(graph) >= set.union(*graph.values()) and set(graph) <= set(SOURCES)
+    list(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_libraries_have_owners(library):
+    assert importers(library) == {f"jax_video.{module}" for module in OWNERS[library]}
+
+
+@pytest.mark.parametrize("module", [module for module in LIBRARY if within(module, "jax_video.data")])
+def test_data_loads_without_jax_and_reads_no_flags(module):
     """Its workers stay light. (Grain itself loads jax, so this cannot be seen in `sys.modules`.)"""
-    assert not {name for name in imports(module) if within(name, "jax", "flax", "optax", "orbax")}
-    own = {name for name in imports(module) if within(name, "jax_video")}
-    assert all(within(name, "jax_video.data", "jax_video.errors") for name in own), own
+    assert not {name for name in imports(module) if within(name, "jax", "flax", "optax", "orbax", "absl")}
+
+
+def test_tfds_and_beam_are_loaded_where_they_are_used():
+    """They take half a second and more. `preparing.packing` is of TFDS and is itself imported only to pack."""
+    data = [name for name in LIBRARY if within(name, "jax_video.data") and name != "jax_video.data.preparing.packing"]
+    names = ["jax_video.main", "jax_video.prepare", "jax_video.predict", *data]
+    loaded = "{'tensorflow_datasets', 'tensorflow', 'apache_beam', 'torch'} & set(sys.modules)"
+    script = f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\nprint({loaded})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if within(module, "configs")])

@@ -22,7 +22,7 @@ import pytest
 
 from jax_video import scoring, sharding
 from jax_video.data import pipeline
-from jax_video.data.decoding import packets, video
+from jax_video.data.decoding import packets, probing, video
 from jax_video.data.manifest import Manifest, Video
 
 FPS, LOOP = 25, 32  # frames of the file that is repeated
@@ -58,7 +58,7 @@ def write_loop(path: pathlib.Path, loops: int) -> pathlib.Path:
 
 def score(path: pathlib.Path, frames: int) -> tuple[np.ndarray, list[float]]:
     """Scores of a video, from pixels at random, and the time at every batch."""
-    index = dataclasses.replace(video.probe(path).index, step=0)  # as of a variable frame rate: the packets are read
+    index = dataclasses.replace(probing.probe(path).index, step=0)  # as of a variable frame rate: the packets are read
     entry = Video(path.name, 0, "test", frames, FPS, WIDTH, HEIGHT, None, path.name, index=index)
     kernel = 0.01 * jax.random.normal(jax.random.key(0), (16 * 32 * 32 * 3, 8))
     times = []
@@ -89,13 +89,13 @@ def score(path: pathlib.Path, frames: int) -> tuple[np.ndarray, list[float]]:
 def test_packets_are_read_once_for_all_clips(tmp_path, monkeypatch):
     """A minute and more: every clip is the same, so a video scores as each of them."""
     read, decoded = [], []
-    listed, rgb = packets.Packets.sorted, video._rgb
+    listed, rgb = packets.Packets.sorted, video.rgb
     monkeypatch.setattr(packets.Packets, "sorted", lambda *given: read.append(1) or listed(*given))
-    monkeypatch.setattr(video, "_rgb", lambda *given: decoded.append(1) or rgb(*given))
+    monkeypatch.setattr(video, "rgb", lambda *given: decoded.append(1) or rgb(*given))
     expected, _ = score(write_loop(tmp_path / "short.mp4", 1), LOOP)
     assert (len(read), len(decoded)) == (2, 1 + 16)  # one of each by the probe
     path = write_loop(tmp_path / "long.mp4", 63)
-    assert video.probe(path).frames == 63 * LOOP
+    assert probing.probe(path).frames == 63 * LOOP
     read.clear(), decoded.clear()
     scores, times = score(path, 63 * LOOP)
     assert (len(read), len(decoded), len(times)) == (2, 1 + 63 * 16, 8)

@@ -13,6 +13,7 @@ import json
 import operator
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import UnionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +22,8 @@ from jax_video.data import remote
 from jax_video.errors import UserError
 
 SPLITS = ("train", "val", "test")
-MISSING = "missing"  # The `error` of a video that a list names and the folder does not have.
-_FORMAT = 1  # Of the file; a reader knows exactly its own.
+MISSING = "missing"  # the `error` of a video that a list names and the folder does not have
+_FORMAT = 1  # of the file; a reader knows exactly its own
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,18 +51,18 @@ class FrameIndex:
 class Video:
     """One video of a data set. Where `error` is set, frames, fps, width and height are 0."""
 
-    path: str  # Relative to the manifest's root.
-    label: int | None  # Index into the classes; None without labels.
-    split: str  # One of SPLITS.
-    frames: int  # That decode.
-    fps: float  # 0 if unknown.
-    width: int  # Upright, in pixels.
+    path: str  # relative to the manifest's root
+    label: int | None  # index into the classes; None without labels
+    split: str  # one of SPLITS
+    frames: int  # that decode
+    fps: float  # 0 if unknown
+    width: int  # upright, in pixels
     height: int
-    error: str | None  # Why it cannot be used: MISSING or what is broken; None if it can.
-    source: str  # What it was cut from, or who is seen: where a split is ours, a source is on one side of it.
-    span: tuple[float, float] | None = None  # Seconds of a longer file that it is; None: the whole file.
-    first: int = 0  # The frame of the file at which it starts: not 0 for a part of a longer file.
-    index: FrameIndex | None = None  # Of the file; None where it is no file, or is decoded from its start.
+    error: str | None  # why it cannot be used: MISSING or what is broken; None if it can
+    source: str  # what it was cut from, or who is seen: where a split is ours, a source is on one side of it
+    span: tuple[float, float] | None = None  # seconds of a longer file that it is; None: the whole file
+    first: int = 0  # the frame of the file at which it starts: not 0 for a part of a longer file
+    index: FrameIndex | None = None  # of the file; None where it is no file, or is decoded from its start
 
     def broken(self, reason: str) -> "Video":
         """The same video, which cannot be used."""
@@ -83,11 +84,11 @@ class Manifest:
 
     name: str
     classes: tuple[str, ...]
-    root: str  # Absolute folder of the videos; of a packed set also in a store (gs://…).
+    root: str  # absolute folder of the videos; of a packed set also in a store (gs://…)
     videos: tuple[Video, ...]
-    flow: str | None = None  # Absolute folder of the videos' stored optical flow; None: it is computed when needed.
-    packed: Packed | None = None  # None: the videos are files below the root.
-    flip: bool = True  # Whether a mirrored video is still one of its class; False where classes tell left from right.
+    flow: str | None = None  # absolute folder of the videos' stored optical flow; None: it is computed when needed
+    packed: Packed | None = None  # None: the videos are files below the root
+    flip: bool = True  # whether a mirrored video is still one of its class; False where classes tell left from right
     # The frames of each video by its path, uint8 [T, H, W, 3], where they are in memory; None: they are read from disk.
     memory: Mapping[str, np.ndarray] | None = dataclasses.field(default=None, repr=False, compare=False)
 
@@ -95,7 +96,7 @@ class Manifest:
         self.check_labels()
 
     def check_labels(self, *needed: str) -> None:
-        """Raises UserError, which names the video, for a label that is none of the classes: it would count as another.
+        """Raises UserError, which names the video, for a label that is none of the classes, or is needed and missing.
 
         Args:
           needed: splits whose videos all need a label.
@@ -119,16 +120,18 @@ class Manifest:
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 of all but `root`, `flow`, `flip` and `index`: the same data in another folder is the same data."""
+        """SHA-256 of what the data is, wherever it lies: of all but `root`, `flow`, `flip` and `index`."""
         rows = map(_row, self.videos)
-        frames = (hashlib.sha256(np.ascontiguousarray(array)).hexdigest() for array in (self.memory or {}).values())
+        frames = (
+            hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in (self.memory or {}).values()
+        )
         return _hash(self.name, self.classes, itertools.chain(rows, frames))
 
     def __reduce__(self):
         """Pickles columns: every worker process gets the set, and 300,000 rows take seconds one by one."""
         rows = map(operator.attrgetter(*_ALWAYS, "span", "first", "index"), self.videos)
         *columns, indices = zip(*rows, strict=True) if self.videos else ((),)
-        columns.append([index and _index_values(index) for index in indices])
+        columns.append(tuple(index and _index_values(index) for index in indices))
         others = {name: getattr(self, name) for name in ("name", "classes", "root", "flow", "packed", "flip", "memory")}
         return _from_columns, (columns, others)
 
@@ -145,7 +148,7 @@ class Manifest:
         return f"{self.name}: {', '.join(parts)} video{'s' * (sum(numbers.values()) != 1)}"
 
     def keep(self, fraction: float) -> "Manifest":
-        """The set with this part of its training videos: of every class alike, at least one, always the same ones."""
+        """The set with a part of the training videos of every class, of each at least one, and always the same."""
         if not 0 < fraction <= 1:
             raise UserError(f"data.fraction is {fraction}: expected a part of the training videos, above 0 and up to 1")
         if fraction == 1:
@@ -235,14 +238,13 @@ class Manifest:
         repeated = [name for name, count in collections.Counter(video.path for video in videos).items() if count > 1]
         if repeated:
             raise UserError(f"{path}: {len(repeated)} videos are listed more than once, e.g. {repeated[0]!r}")
-        root, flow = (
-            None if folder is None else _absolute(folder, path.parent) for folder in (header["root"], header["flow"])
-        )
+        root = _absolute(header["root"], path.parent)
+        flow = None if header["flow"] is None else _absolute(header["flow"], path.parent)
         packed = header["packed"] and _packed(path, header["packed"])
         if not written:
             raise UserError(f"{path}: the content does not match its hash: the file was changed; run prepare again")
         manifest = cls(header["name"], classes, root, videos, flow, packed, header["flip"])
-        manifest.__dict__["hash"] = header["hash"]  # It was computed just now; with 300,000 videos that takes seconds.
+        manifest.__dict__["hash"] = header["hash"]  # it was computed just now; with 300,000 videos that takes seconds
         return manifest
 
 
@@ -285,7 +287,7 @@ def _absolute(folder: str, parent: remote.Path) -> str:
 
 
 def _relative(folder: str, parent: remote.Path, beside: bool = False) -> str:
-    """A folder as the manifest in `parent` stores it; where `beside`, relative also if it lies beside it."""
+    """A folder as the manifest in `parent` stores it: relative if it is below `parent`, or with `beside` next to it."""
     absolute = remote.absolute(folder)
     if beside and not remote.is_remote(folder) and absolute.parent == parent.parent:
         return os.path.join("..", absolute.name)
@@ -300,11 +302,11 @@ def _hash(name: str, classes: Iterable[str], rows: Iterable[str]) -> str:
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
-_INDEX = ', "index": '  # Begins the end of a line; inside of a string the quotes would be escaped.
+_INDEX = ', "index": '  # begins the end of a line; inside of a string the quotes would be escaped
 
 
 def _row(video: Video) -> str:
-    """What a video is, as JSON: without its index, and without `span` and `first` where there is nothing to say."""
+    """A video as JSON, without its index; `span` and `first` only where they are set."""
     row = {key: getattr(video, key) for key in _ALWAYS}
     if video.span is not None:
         row["span"] = video.span
@@ -314,14 +316,14 @@ def _row(video: Video) -> str:
 
 
 def _line(video: Video) -> str:
-    """A line of the file."""
+    """A video's line of the file: its row, with its index at the end."""
     row = _row(video)
     return row if video.index is None else f"{row[:-1]}{_INDEX}{_encode(dataclasses.asdict(video.index))}}}"
 
 
 def _from_columns(columns: list[tuple], others: dict[str, Any]) -> Manifest:
-    *values, indices = columns or [()]
-    indices = (None if index is None else FrameIndex(*index) for index in indices)
+    *values, indexed = columns or [()]
+    indices = (None if index is None else FrameIndex(*index) for index in indexed)
     videos = tuple(map(Video, *values, indices)) if values else ()
     manifest = object.__new__(Manifest)  # whose labels were looked at when it was made
     manifest.__dict__.update(others, videos=videos)
@@ -341,7 +343,7 @@ def _parse(path: remote.Path, number: int, line: str) -> dict:
 
 
 def _check_types(
-    path: remote.Path, number: int, row: dict, types: dict[str, type], optional: Collection[str] = ()
+    path: remote.Path, number: int, row: dict, types: Mapping[str, type | UnionType], optional: Collection[str] = ()
 ) -> None:
     for key, kind in types.items():
         if key not in row:
@@ -351,7 +353,7 @@ def _check_types(
         if not isinstance(row[key], kind) or (isinstance(row[key], bool) and kind is not bool):
             expected = getattr(kind, "__name__", kind)
             raise UserError(f"{path}:{number}: {key!r} is {row[key]!r}, expected {expected}; run prepare again")
-    if number > 1 and row.keys() - types.keys():  # A header may say more.
+    if number > 1 and row.keys() - types.keys():  # a header may say more
         unknown = sorted(row.keys() - types.keys())
         raise UserError(f"{path}:{number}: unknown keys {unknown}; expected {list(types)}")
 

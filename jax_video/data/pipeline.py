@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict, cast
 
 import grain
 import numpy as np
@@ -136,7 +136,7 @@ def train_batches(
     first_step: int = 0,
     workers: int = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
-) -> Generator[Batch]:
+) -> Generator[Batch, None, None]:
     """Endless shuffled batches of random clips of the training videos, this host's rows of each global batch.
 
     Batches run on over the ends of epochs, so none is smaller. Starting at `first_step` gives the same batches as
@@ -162,7 +162,7 @@ def test_batches(
     batch: int,
     workers: int = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
-) -> Generator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches of cropped clips, in the order of `test_rows`; rows that only fill a batch up have mask 0."""
     rows = test_rows(cropped, batch)
     load = functools.partial(_test_sample, manifest, sampling, list(cropped), rows)
@@ -215,7 +215,7 @@ def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: 
 
 
 def check_stored(manifest: Manifest, sampling: Sampling) -> None:
-    """Raises UserError where clips need more than is stored: larger packed frames; flow, all of it, of their size."""
+    """Raises UserError where packed frames are smaller than the clips, or stored flow is missing or of other frames."""
     side = max(sampling.short_side, *sampling.jitter, 0)
     least = manifest.packed.short_side if manifest.packed else 0
     if 0 < least < side and any(min(entry.width, entry.height) > least for entry in manifest.videos):
@@ -229,7 +229,7 @@ def check_stored(manifest: Manifest, sampling: Sampling) -> None:
                 f"the flow of {manifest.name!r} is in {manifest.flow}, but it is read from local disks only: copy the "
                 "set, its flow included, and give --config.data.manifest the copy."
             )
-        flow.check_made(manifest, sampling.flow_method, sampling.short_side)
+        flow.check_made(manifest.flow, sampling.flow_method, sampling.short_side)
         flow.check_stored(manifest)
 
 
@@ -239,8 +239,9 @@ def _test_size(sampling: Sampling, crop: str, height: int, width: int) -> tuple[
         return sampling.size, sampling.size
     if crop == "three":
         return sampling.short_side, sampling.short_side
-    sides = transforms.resized(height, width, sampling.short_side)
-    return tuple(sampling.short_side + (side - sampling.short_side) // ROUNDED * ROUNDED for side in sides)
+    short = sampling.short_side
+    high, wide = transforms.resized(height, width, short)
+    return short + (high - short) // ROUNDED * ROUNDED, short + (wide - short) // ROUNDED * ROUNDED
 
 
 def _train_sample(
@@ -292,7 +293,8 @@ def _usable(entry: Video, sampling: Sampling) -> tuple[int, int]:
 def _random_clips(entry: Video, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
     """Frames of a training sample: int64 [T], or with segments [N, T]."""
     first, count = _usable(entry, sampling)
-    stride = int(rng.integers(*sampling.strides, endpoint=True)) if sampling.strides else sampling.stride
+    least, most = sampling.strides or (sampling.stride, sampling.stride)
+    stride = int(rng.integers(least, most, endpoint=True)) if sampling.strides else sampling.stride
     clip = (count, sampling.frames, stride)
     if sampling.segments:
         return first + clips.segment_clips(*clip, sampling.segments, rng, reflect=sampling.reflect)
@@ -302,12 +304,12 @@ def _random_clips(entry: Video, sampling: Sampling, rng: np.random.Generator) ->
 def _load(
     manifest: Manifest, entry: Video, wanted: np.ndarray, sampling: Sampling, *, short_side: int
 ) -> dict[str, np.ndarray]:
-    """The wanted frames, and the flow about them, whole: uint8 [N T, H, W, C] of each stream; or VideoError."""
+    """The wanted frames and the flow about them, not cropped: uint8 [N T, H, W, C] of each stream."""
     streams = {}
     if "rgb" in sampling.streams:
         streams["rgb"] = reader.decode(manifest, entry, wanted.ravel(), short_side=short_side)
     if "flow" in sampling.streams:
-        streams["flow"] = flow.stacks(
+        streams["flow"] = reader.flow_stacks(
             manifest, entry, wanted.ravel(), short_side=short_side, method=sampling.flow_method
         )
     return streams
@@ -327,13 +329,12 @@ def _looked_at(
 
 
 def _row(streams: dict[str, np.ndarray], label: int | None, index: int, *, mask: float, failed: int) -> Batch:
-    return Batch(
-        **{name: np.ascontiguousarray(frames) for name, frames in streams.items()},
-        label=np.int32(-1 if label is None else label),
-        video=np.int32(index),
-        mask=np.float32(mask),
-        failed=np.int32(failed),
-    )
+    row: dict[str, np.ndarray | np.generic] = {name: np.ascontiguousarray(frames) for name, frames in streams.items()}
+    row["label"] = np.int32(-1 if label is None else label)
+    row["video"] = np.int32(index)
+    row["mask"] = np.float32(mask)
+    row["failed"] = np.int32(failed)
+    return cast(Batch, row)  # of which Grain makes one
 
 
 class _HostRows(grain.MapDataset):
@@ -362,14 +363,13 @@ class _HostRows(grain.MapDataset):
 
 
 def worker_processes() -> int:
-    """How many are best, as measured (RESULTS.md): on two cores threads are, else the training keeps two cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 0 if cores <= 2 else min(32, cores - 2)  # Each takes 300 MB.
+    """The best number of worker processes, as measured (RESULTS.md): two less than cores, at most 32."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores <= 2 else min(32, cores - 2)  # each takes 300 MB
 
 
-def _iterate(batches: grain.MapDataset, workers: int) -> Generator[Batch]:
-    """Reads ahead: in threads of this process, or in `workers` processes with one reading thread each; -1: the machine
-    decides."""
+def _iterate(batches: grain.MapDataset, workers: int) -> Generator[Batch, None, None]:
+    """The batches, read ahead in threads of this process, or in `workers` processes; -1: as many as are best here."""
     if workers < -1:
         raise UserError(f"{workers} workers: expected their number, 0 to load in the process itself, or -1.")
     if workers == -1:
@@ -385,14 +385,14 @@ def _iterate(batches: grain.MapDataset, workers: int) -> Generator[Batch]:
     return _closed_at_once(iter(dataset))
 
 
-def _closed_at_once(iterator: grain.DatasetIterator) -> Generator[Batch]:
-    """The iterator's elements. Its end, or `close()`, ends the workers and frees their shared memory."""
+def _closed_at_once(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
+    """The iterator's elements; at its end, or when closed, it ends the workers and frees their shared memory."""
     try:
         yield from iterator
     finally:
         iterator.close()
         del iterator
-        gc.collect()  # Grain's iterators are in a reference cycle, and each holds a batch of every worker.
+        gc.collect()  # Grain's iterators are in a reference cycle, and each holds a batch of every worker
 
 
 def _start_worker(index: int, count: int) -> None:
@@ -403,5 +403,6 @@ def _start_worker(index: int, count: int) -> None:
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG in prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-        if os.getppid() != multiprocessing.parent_process().pid:
+        parent = multiprocessing.parent_process()
+        if parent is None or os.getppid() != parent.pid:
             os._exit(1)  # the parent died before it could be watched

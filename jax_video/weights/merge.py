@@ -362,8 +362,8 @@ def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str,
 def _print_normalization(source: Source, given: state_lib.Normalization) -> None:
     """Says so where weights have seen RGB that was normalised otherwise than in this run."""
     found = names.layout(source.layout)
-    versions = [found.versions[source.version]] if source.version else list(found.versions.values())
-    usual: list[dict | None] = [source.normalize] if source.normalize else [*(versions or [found.normalize])]
+    versions: list[dict | None] = [found.versions[source.version]] if source.version else [*found.versions.values()]
+    usual = [source.normalize] if source.normalize else versions or [found.normalize]
     if any(values is None or given == state_lib.Normalization(**values) for values in usual):
         return
     seen = " or, by the version of the code, ".join(map(str, usual))

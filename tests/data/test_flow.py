@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jax_video.data import pipeline
+from jax_video.data import pipeline, reader
 from jax_video.data.decoding import flow, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.data.preparing import storing
@@ -65,11 +65,11 @@ def median(fields: np.ndarray) -> np.ndarray:
 def test_the_flow_of_a_moved_pattern_is_its_motion(method, moved, tmp_path):
     """Through the video's encoder, the flow, its JPEG, and back."""
     manifest = stored(moved, tmp_path / "flow", SETTINGS._replace(method=method))
-    fields = flow.stacks(manifest, manifest.videos[0], np.arange(5, 9), short_side=HEIGHT)
+    fields = reader.flow_stacks(manifest, manifest.videos[0], np.arange(5, 9), short_side=HEIGHT)
     assert fields.shape == (4, HEIGHT, WIDTH, 20) and fields.dtype == np.uint8
     np.testing.assert_allclose(median(fields), [3, -2], atol=0.2)
     np.testing.assert_allclose(median(flow.flip(fields)), [-3, -2], atol=0.2)
-    computed = flow.stacks(moved, moved.videos[0], np.arange(5, 9), short_side=HEIGHT, method=method)
+    computed = reader.flow_stacks(moved, moved.videos[0], np.arange(5, 9), short_side=HEIGHT, method=method)
     np.testing.assert_allclose(median(computed), [3, -2], atol=0.2)
     assert abs(computed.astype(int) - fields).mean() < 0.2  # by JPEG; in steps of .16 px
 
@@ -123,11 +123,11 @@ def numbered_fields(monkeypatch):
 def test_the_fields_of_a_frame_are_the_ten_about_it(frames, frame, expected, numbered_fields, tmp_path):
     motions.encode(tmp_path / "a.mp4", moving(frames))
     manifest = stored(manifest_of(tmp_path, listed("a.mp4", frames)), tmp_path / "flow")
-    (fields,) = flow.stacks(manifest, manifest.videos[0], np.array([frame]), short_side=HEIGHT)
+    (fields,) = reader.flow_stacks(manifest, manifest.videos[0], np.array([frame]), short_side=HEIGHT)
     values = [value for index in expected for value in (3 * index, 3 * index + 100)]
     assert abs(fields.astype(int) - values).max() <= 1  # by JPEG
     if frame == 8:  # one read for neighbours, two where others lie between
-        both = flow.stacks(manifest, manifest.videos[0], np.array([8, 5]), short_side=HEIGHT)
+        both = reader.flow_stacks(manifest, manifest.videos[0], np.array([8, 5]), short_side=HEIGHT)
         np.testing.assert_array_equal(both[0], fields)
 
 
@@ -135,7 +135,7 @@ def test_a_video_of_one_frame_does_not_move(tmp_path):
     motions.encode(tmp_path / "a.mp4", moving(1))
     alone = manifest_of(tmp_path, listed("a.mp4", 1))
     for manifest in (alone, stored(alone, tmp_path / "flow")):
-        fields = flow.stacks(manifest, manifest.videos[0], np.array([0, 0]), short_side=24)
+        fields = reader.flow_stacks(manifest, manifest.videos[0], np.array([0, 0]), short_side=24)
         assert fields.shape == (2, 24, 32, 20) and (fields == 128).all()
     assert storing.is_stored(tmp_path / "flow", alone.videos[0])
 
@@ -318,9 +318,9 @@ def test_flow_of_another_number_of_frames_is_refused(moved, tmp_path):
     part = dataclasses.replace(listed("a.mp4", 6), first=5, index=video.FrameIndex(14))  # of the longer file
     target = tmp_path / "part.flow"
     storing.store(pathlib.Path(moved.root, "a.mp4"), target, part, SETTINGS)
-    stack = flow.stacks(moved, part, np.array([2]), short_side=HEIGHT, method=SETTINGS.method)
+    stack = reader.flow_stacks(moved, part, np.array([2]), short_side=HEIGHT, method=SETTINGS.method)
     target.rename(tmp_path / "a.mp4.flow")
-    read = flow.stacks(dataclasses.replace(moved, flow=str(tmp_path)), part, np.array([2]), short_side=HEIGHT)
+    read = reader.flow_stacks(dataclasses.replace(moved, flow=str(tmp_path)), part, np.array([2]), short_side=HEIGHT)
     assert np.abs(stack.astype(int) - read).mean() < 2  # JPEG
     (tmp_path / "a.mp4.flow").unlink()
 
@@ -328,7 +328,7 @@ def test_flow_of_another_number_of_frames_is_refused(moved, tmp_path):
     longer = dataclasses.replace(manifest.videos[0], frames=15)
     assert not storing.is_stored(manifest.flow, longer)
     with pytest.raises(VideoError, match="the flow of 14 frames, but the video has 15"):
-        flow.stacks(manifest, longer, np.array([6]), short_side=HEIGHT)
+        reader.flow_stacks(manifest, longer, np.array([6]), short_side=HEIGHT)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no flow at all", 400, None])

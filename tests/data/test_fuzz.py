@@ -165,7 +165,7 @@ def check(tasks: list[fuzz.Task], labels: list[str]) -> None:
 def read_flow(manifest: Manifest, entry: Video) -> str:
     """In a process of its own: the flow about some frames."""
     try:
-        fields = flow.stacks(manifest, entry, np.array([5, 6, 30]), short_side=SAMPLING.short_side)
+        fields = reader.flow_stacks(manifest, entry, np.array([5, 6, 30]), short_side=SAMPLING.short_side)
     except VideoError:
         return "reason"
     assert fields.shape == (3, 64, 80, flow.CHANNELS)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from jax_video.data import pipeline, reader
-from jax_video.data.decoding import flow
 from jax_video.data.manifest import Manifest, in_memory
 from jax_video.data.sources import files
 from jax_video.errors import UserError, VideoError
@@ -49,9 +48,9 @@ def test_flow_and_batches_are_those_of_files(frames, stored):
     """In worker processes too, to which the frames are sent."""
     memory = in_memory({"name": frames})
     indices = np.array([5, 8])
-    wanted = flow.stacks(stored, stored.videos[0], indices, short_side=32, method="dis")
+    wanted = reader.flow_stacks(stored, stored.videos[0], indices, short_side=32, method="dis")
     np.testing.assert_array_equal(
-        flow.stacks(memory, memory.videos[0], indices, short_side=32, method="dis"), wanted, strict=True
+        reader.flow_stacks(memory, memory.videos[0], indices, short_side=32, method="dis"), wanted, strict=True
     )
     sampling = pipeline.Sampling(frames=4, stride=2, short_side=32, size=24)
     batches = []

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from jax_video.data.decoding import video
+from jax_video.data.decoding import probing, video
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions
 from jax_video.errors import UserError
@@ -107,7 +107,7 @@ def test_the_set_is_balanced_and_its_files_are_what_the_manifest_says(small):
     counts = collections.Counter((video.split, video.label) for video in manifest.videos)
     assert counts == {(split, label): SMALL[split] // 8 for split in ("train", "val", "test") for label in range(8)}
     for entry in manifest.videos:
-        found = video.probe(f"{manifest.root}/{entry.path}")
+        found = probing.probe(f"{manifest.root}/{entry.path}")
         assert (found.frames, found.fps, found.width, found.height) == (
             entry.frames,
             entry.fps,

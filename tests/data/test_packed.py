@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from jax_video.data import pipeline, reader
-from jax_video.data.decoding import packed, video
+from jax_video.data.decoding import packed, probing
 from jax_video.data.manifest import MISSING, Manifest, Packed, Video
 from jax_video.data.preparing import packing
 from jax_video.data.sources import motions
@@ -40,7 +40,7 @@ def source(tmp_path_factory) -> Manifest:
     for number, (path, frames) in enumerate(FRAMES.items()):
         motions.encode(root / path, smooth(frames, number))
         split = "test" if path == "t.mp4" else "train"
-        rows.append(Video(path, number % 2, split, error=None, source=path, **vars(video.probe(root / path))))
+        rows.append(Video(path, number % 2, split, error=None, source=path, **vars(probing.probe(root / path))))
     rows.insert(1, Video("missing.mp4", 1, "train", 0, 0.0, 0, 0, MISSING, "missing"))
     return Manifest("small", ("even", "odd"), str(root), tuple(rows))
 

@@ -1,4 +1,4 @@
-"""Optical flow (ST-ResNet §4): the ten fields about a frame, computed from the video, or read where they are stored.
+"""Optical flow (ST-ResNet §4): computed between frames, or read where it is stored; and the ten fields about a frame.
 
 Field i leads from frame i to frame i + 1 and holds, in pixels, how far to the right (x) and down (y) each point moves.
 It is kept as uint8, clipped to 20 pixels either way: the input of a motion stream.
@@ -19,44 +19,44 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from jax_video.data import reader, transforms
+from jax_video.data import transforms
 from jax_video.data.decoding import pictures
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
-BOUND = 20.0  # Pixels: a faster motion is clipped.
-FIELDS = 10  # Of a frame, on average before and after it:
+BOUND = 20.0  # pixels: a faster motion is clipped
+FIELDS = 10  # of a frame, on average before and after it:
 OFFSETS = np.arange(-FIELDS // 2, FIELDS // 2)  # -5 to 4, from the frame
 CHANNELS = 2 * FIELDS  # x and y of each field in turn
-LEAST_SIDE = 16  # Pixels; the methods need some.
-_ZERO, _SCALE = 128, 127 / BOUND  # What stands for no motion, and steps per pixel.
-SETTINGS_FILE = "flow.json"  # Says how the flow in its folder was made.
-BLOCK = 8  # Pixels of a JPEG that are coded together, along each side.
+LEAST_SIDE = 16  # pixels; the methods need some
+ZERO, _SCALE = 128, 127 / BOUND  # what stands for no motion, and steps per pixel
+SETTINGS_FILE = "flow.json"  # says how the flow in its folder was made
+BLOCK = 8  # pixels of a JPEG that are coded together, along each side
 
 
 class Settings(NamedTuple):
     """How a folder's flow was made."""
 
-    method: str  # One of METHODS.
-    short_side: int  # Of the frames, in pixels.
-    bound: float = BOUND  # In pixels.
-    quality: int = 95  # Of the JPEGs.
+    method: str  # one of METHODS
+    short_side: int  # of the frames, in pixels
+    bound: float = BOUND  # in pixels
+    quality: int = 95  # of the JPEGs
 
 
 def encode(field: np.ndarray) -> np.ndarray:
-    """Float pixels, of any shape, to uint8."""
-    return np.rint(_ZERO + np.clip(field, -BOUND, BOUND) * _SCALE).astype(np.uint8)
+    """Flow in pixels (float, of any shape) as it is stored (uint8)."""
+    return np.rint(ZERO + np.clip(field, -BOUND, BOUND) * _SCALE).astype(np.uint8)
 
 
 def decode_values(values: np.ndarray) -> np.ndarray:
-    """The inverse of `encode`: uint8, of any shape, to float32 pixels."""
-    return (values.astype(np.float32) - _ZERO) / np.float32(_SCALE)
+    """Stored flow (uint8, of any shape) in pixels (float32): the inverse of `encode`."""
+    return (values.astype(np.float32) - ZERO) / np.float32(_SCALE)
 
 
 def flip(fields: np.ndarray) -> np.ndarray:
     """Mirrors left and right, where x changes its sign: uint8 [T, H, W, C], x in the even channels."""
     mirrored = transforms.flip(fields).copy()
-    mirrored[..., ::2] = 255 - np.maximum(mirrored[..., ::2], 1) + 1  # 256 - x in 8 bits; only a JPEG has a 0.
+    mirrored[..., ::2] = 255 - np.maximum(mirrored[..., ::2], 1) + 1  # 256 - x in 8 bits; only a JPEG has a 0
     return mirrored
 
 
@@ -76,21 +76,21 @@ def _tvl1():
 
     OpenCV's own step of 1.25 takes twice as long, and loses fast motions: 20 pixels are still 8 at its coarsest level.
     """
-    return cv2.optflow.DualTVL1OpticalFlow_create(
+    return cv2.optflow.DualTVL1OpticalFlow.create(
         tau=0.25, lambda_=0.15, theta=0.3, nscales=5, warps=5, epsilon=0.01, scaleStep=0.5
     )
 
 
 def _dis():
     """Dense inverse search (Kroeger et al. 2016), 15 to 40 times as fast, with variational refinement."""
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
 
 METHODS = {"tvl1": _tvl1, "dis": _dis}
 
 
 def compute(images: Iterable[np.ndarray], method: str) -> Iterator[np.ndarray]:
-    """The field between every two neighbours of some frames: uint8 [H, W, 3] each -> encoded, uint8 [H, W, 2]."""
+    """The field from each frame to the next: frames uint8 [H, W, 3] -> fields uint8 [H, W, 2], one fewer."""
     calculator = METHODS[method]()
     before = None
     for image in images:
@@ -100,48 +100,21 @@ def compute(images: Iterable[np.ndarray], method: str) -> Iterator[np.ndarray]:
         before = after
 
 
-def stacks(
-    manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int, method: str = "tvl1"
-) -> np.ndarray:
-    """The ten fields about frames of a video: read where the manifest's flow is stored, else computed.
+def read(path: str, runs: list[list[int]], frames: int, size: tuple[int, int]) -> np.ndarray:
+    """Reads fields of a video that are stored.
 
     Args:
-      manifest: knows where the videos are, and their flow.
-      entry: the video.
-      indices: int64 [N], of frames.
-      short_side: of the frames, in pixels.
-      method: one of METHODS, for what is computed.
+      path: the file, as `stored_path` names it.
+      runs: the places of the wanted fields, in runs of neighbours, each of which is read at once.
+      frames: how many the video has.
+      size: height and width of the fields.
 
     Returns:
-      uint8 [N, H, W, 20].
+      uint8 [number of fields, H, W, 2].
 
     Raises:
-      VideoError: the video, or its flow, cannot be read.
+      VideoError: there is no such file, or it is damaged, or of another video.
     """
-    size = transforms.resized(entry.height, entry.width, short_side)
-    if entry.frames == 1:
-        return np.full((len(indices), *size, CHANNELS), _ZERO, np.uint8)
-    wanted, which = np.unique(around(indices, entry.frames), return_inverse=True)
-    runs = [run.tolist() for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)]  # of neighbours
-    if manifest.flow is None:
-        fields = _compute_runs(manifest, entry, runs, short_side, method)
-    else:
-        fields = _read_runs(stored_path(manifest.flow, entry), runs, entry.frames, size)
-    moved = np.moveaxis(fields[which.reshape(-1, FIELDS)], 1, 3)  # [N, H, W, 10, 2]: x and y in turn
-    return moved.reshape(*moved.shape[:3], CHANNELS)
-
-
-def _compute_runs(
-    manifest: Manifest, entry: Video, runs: list[list[int]], short_side: int, method: str
-) -> np.ndarray:  # [number of fields, H, W, 2]
-    between = [range(run[0], run[-1] + 2) for run in runs]  # the frames that each run of fields leads through
-    indices = np.concatenate(between)
-    images = iter(reader.decode(manifest, entry, indices, short_side=short_side))
-    return np.stack([field for run in between for field in compute(itertools.islice(images, len(run)), method)])
-
-
-def _read_runs(path: str, runs: list[list[int]], frames: int, size: tuple[int, int]) -> np.ndarray:
-    """Fields [number of fields, H, W, 2] from a file that `store` wrote, each run at once."""
     fields = []
     try:
         places = read_places(path)
@@ -168,7 +141,7 @@ def stored_path(folder: str | os.PathLike, entry: Video) -> str:
 
 
 def read_places(path: str) -> np.ndarray:
-    """Where the fields begin, and the last one ends, int64 [frames]; only what is looked at is read.
+    """Where the fields of a stored file begin, and the last one ends: int64 [frames], mapped from the file.
 
     Raises:
       OSError, ValueError: there is no such file, or it is another one.
@@ -177,7 +150,7 @@ def read_places(path: str) -> np.ndarray:
         places = np.load(path, mmap_mode="r")
     except EOFError as error:
         raise ValueError("empty") from error
-    except (SyntaxError, tokenize.TokenError) as error:  # NumPy takes the header for Python.
+    except (SyntaxError, tokenize.TokenError) as error:  # NumPy takes the header for Python
         raise ValueError("its index is damaged") from error
     if places.dtype != np.int64 or places.ndim != 1:
         raise ValueError(f"its index is {places.dtype} {list(places.shape)}")
@@ -188,7 +161,7 @@ def _from_jpeg(path: str, jpeg: np.ndarray, size: tuple[int, int]) -> np.ndarray
     """One field, uint8 [H, W, 2]."""
     height = size[0] + -size[0] % BLOCK
     shape = (2 * height, size[1])
-    claimed = pictures.picture_size(jpeg.tobytes())  # If it is damaged, of any size.
+    claimed = pictures.picture_size(jpeg.tobytes())  # if it is damaged, of any size
     both = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE) if claimed == shape else None
     if both is None:
         found = "no picture" if claimed in (shape, (0, 0)) else f"{claimed[1]}x{claimed[0] // 2}"
@@ -213,7 +186,9 @@ def read_settings(folder: str | os.PathLike) -> Settings:
 
 
 def check_stored(manifest: Manifest) -> None:
-    """Raises UserError where the manifest's folder lacks the flow of readable videos."""
+    """Raises UserError where a manifest's flow is stored, but not that of all readable videos."""
+    if manifest.flow is None:
+        return
     readable = [entry for entry in manifest.videos if entry.error is None]
     missing = [entry.path for entry in readable if not os.path.exists(stored_path(manifest.flow, entry))]
     if missing:
@@ -227,12 +202,12 @@ def check_stored(manifest: Manifest) -> None:
         )
 
 
-def check_made(manifest: Manifest, method: str, short_side: int) -> None:
-    """Raises UserError where the manifest's flow was stored by another method, or for frames of another short side."""
-    found = read_settings(manifest.flow)
+def check_made(folder: str, method: str, short_side: int) -> None:
+    """Raises UserError where a folder's flow was stored by another method, or for frames of another short side."""
+    found = read_settings(folder)
     if (found.method, found.short_side) != (method, short_side):
         raise UserError(
-            f"the flow in {manifest.flow} is {found.method} of frames with a short side of {found.short_side} pixels, "
+            f"the flow in {folder} is {found.method} of frames with a short side of {found.short_side} pixels, "
             f"the clips ask for {method} of {short_side}: set --config.clip.flow_method={found.method} "
             f"--config.clip.short_side={found.short_side}, or remove that folder and store flow with prepare's "
             f"--flow={method} --flow_side={short_side}"

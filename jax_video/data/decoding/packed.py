@@ -44,9 +44,12 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
 
 def pictures(manifest: Manifest, entry: Video, indices: np.ndarray) -> dict[int, bytes]:
     """The encoded frames of a packed video at these places. Raises as `decode` does."""
+    if manifest.packed is None:
+        raise ValueError(f"the set {manifest.name!r} is not packed")
     size = manifest.packed.record_frames
     split = entry.split if size else entry.path.partition("/")[0]
-    found, read = {}, None
+    found: dict[int, bytes] = {}
+    read = None  # the number of the record that was read last
     try:
         for place in np.unique(indices).tolist():
             number, within = divmod(entry.first + place, size) if size else (entry.first, place)
@@ -87,7 +90,7 @@ def _files(folder: str, split: str) -> tuple[list[str], list[int]]:
     return [os.fspath(path) for path in info.filepaths], list(itertools.accumulate(info.shard_lengths))
 
 
-@functools.lru_cache(maxsize=128)  # A process may not open all the shards of a large set.
+@functools.lru_cache(maxsize=128)  # a process may not open all the shards of a large set
 def _reader(path: str) -> "ArrayRecordReader":
     from array_record.python import array_record_module
 

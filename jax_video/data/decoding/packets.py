@@ -8,6 +8,7 @@ import os
 import stat
 import threading
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import av
 import numpy as np
@@ -52,7 +53,7 @@ class Packets:
         """Whether a packet, met after a seek, is one of these at the same place of the file."""
         if packet.pts is None or self.places is None:
             return packet.pts is not None
-        index = min(np.searchsorted(self.times, packet.pts), len(self.times) - 1)
+        index = min(int(np.searchsorted(self.times, packet.pts)), len(self.times) - 1)
         return (self.times[index], *self.places[index]) == (packet.pts, *_place(packet))
 
 
@@ -77,7 +78,7 @@ STRICT = {"err_detect": "explode"}
 PYAV = int(av.__version__.partition(".")[0])  # its version, of which 15 and later will do
 # `file:` keeps a colon in a name from being read as a protocol; the whitelist keeps a playlist that calls itself .mp4
 # from reaching into the network.
-_OPTIONS = {"container_options": {"protocol_whitelist": "file"}}
+_OPTIONS: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}
 if PYAV < 19:
     _OPTIONS["metadata_errors"] = "ignore"  # titles may be in any encoding
 if PYAV >= 18:
@@ -88,7 +89,7 @@ if PYAV >= 18:
 def opened(
     path: str | os.PathLike, **decoder_options: str
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Opens a file at its best video stream; whatever goes wrong inside the block becomes a VideoError.
+    """Opens a file at its best video stream; what goes wrong inside the block becomes a VideoError.
 
     Raises:
       UnavailableError: the system, and not the file, is at fault.
@@ -107,7 +108,7 @@ def opened(
                 raise VideoError(path, f"no video stream (streams found: {kinds})")
             if stream.codec_context is None:
                 raise VideoError(path, "its video codec is unknown")
-            stream.codec_context.thread_count = 1  # Parallel over videos: more threads here would fight over cores.
+            stream.codec_context.thread_count = 1  # parallel over videos: more threads here would fight over cores
             stream.codec_context.options = _LIMITS | decoder_options
             yield container, stream
     except av.FFmpegError as error:
@@ -166,16 +167,16 @@ def decode_from(
     """
     decoder = stream.codec_context
     # Where a frame is lost, the decoder makes it up from any other.
-    skips = wanted is not None and decoder.name in _SKIPPING and listed.is_whole
+    kept = wanted if decoder.name in _SKIPPING and listed.is_whole else None
     container.seek(time, stream=stream)
     arrived = False
     for packet in demux(container, stream):
         if packet.size > 0:
-            if not listed.holds(packet) or (not arrived and packet.pts > time):
+            if packet.pts is None or not listed.holds(packet) or (not arrived and packet.pts > time):
                 return
             arrived = True
-            if skips:
-                decoder.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            if kept is not None:
+                decoder.skip_frame = "DEFAULT" if packet.pts in kept else "NONREF"
         yield from packet.decode()
         if wanted is not None and not wanted:
             return
@@ -185,7 +186,7 @@ class KnownPackets:
     """The packets of one file, read once, when its first clip is: a clip of a long video costs only its own frames."""
 
     def __init__(self):
-        self._lock = threading.Lock()  # Grain reads in several threads.
+        self._lock = threading.Lock()  # Grain reads in several threads
         self._known = False
         self._packets = None
 
@@ -200,7 +201,7 @@ class KnownPackets:
 
 
 def known(path: str | os.PathLike) -> KnownPackets:
-    """What is known of a file as it is now."""
+    """The packets of a file as it is now, kept from clip to clip."""
     status = os.stat(path)
     with _KNOWING:
         return _known(os.path.abspath(path), status.st_size, status.st_mtime_ns)

@@ -16,12 +16,12 @@ from jax_video.data import transforms
 from jax_video.errors import VideoError, unreadable
 
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png"))
-DECODER = f"OpenCV {cv2.__version__}"  # As `video.DECODER`.
+DECODER = f"OpenCV {cv2.__version__}"  # as `video.DECODER`
 _PICTURE = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]+)\.(?:jpe?g|png)", re.IGNORECASE)
-_FLOW = re.compile(r"(?:flow_)?[xy]_", re.IGNORECASE)  # The prefixes of optical flow, which other tools store beside.
-_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # How they begin.
-MOST_PIXELS = 2**25  # As many as 8K video has; a damaged header can claim any number.
-_MOST_STRETCH = 32  # Longer ones would become very long when their short side becomes that of others.
+_FLOW = re.compile(r"(?:flow_)?[xy]_", re.IGNORECASE)  # the prefixes of optical flow, which other tools store beside
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # how they begin
+MOST_PIXELS = 2**25  # as many as 8K video has; a damaged header can claim any number
+_MOST_STRETCH = 32  # longer ones would become very long when their short side becomes that of others
 
 
 class Facts(NamedTuple):
@@ -34,7 +34,10 @@ class Facts(NamedTuple):
 
 
 def check_shape(path: str | os.PathLike, width: int, height: int) -> None:
-    """Raises VideoError for frames so large or so long that they take memory without measure; 0 is not known."""
+    """Raises VideoError for frames so large, or so much longer than high, that they would fill the memory.
+
+    A side of 0 is not known, and passes.
+    """
     if width * height > MOST_PIXELS or 0 < _MOST_STRETCH * min(width, height) < max(width, height):
         raise VideoError(
             path,
@@ -50,7 +53,7 @@ def is_video(names: Iterable[str]) -> bool:
 
 
 def probe(path: str | os.PathLike, *, fps: float = 0.0, full: bool = True) -> Facts:
-    """Reads every picture, or without `full` only the first; pictures do not say how fast they follow, `fps` does.
+    """Reads every picture, or without `full` only the first. They do not say how fast they follow; `fps` does.
 
     Raises:
       VideoError: no numbered pictures, a gap in their numbers, one that cannot be read or has another size.
@@ -89,7 +92,7 @@ def frames_in_order(path: str | os.PathLike, *, short_side: int | None = None) -
 
 
 def _numbered(names: Iterable[str]) -> list[re.Match]:
-    """The names that are a picture's with a number, hidden files and flow left out."""
+    """The names that are numbered pictures, without hidden files and stored flow."""
     matches = (_PICTURE.fullmatch(name) for name in names if not name.startswith("."))
     return [match for match in matches if match and not _FLOW.fullmatch(match["prefix"])]
 
@@ -139,7 +142,7 @@ def _read(path: str | os.PathLike, name: str) -> np.ndarray:
         raise unreadable(path, error, f"unreadable picture: {name}") from error
     if not data.startswith((_JPEG, _PNG)):
         raise VideoError(path, f"unreadable picture: {name} ({'not a JPEG or PNG' if data else 'empty file'})")
-    if not _is_whole(data):  # OpenCV makes up the rest of a truncated one.
+    if not _is_whole(data):  # OpenCV makes up the rest of a truncated one
         raise VideoError(path, f"unreadable picture: {name} (truncated)")
     height, width = picture_size(data)
     check_shape(path, width, height)
@@ -158,7 +161,7 @@ def _is_whole(data: bytes) -> bool:
         return b"\xff\xd9" in data[-1024:]
     place = len(_PNG)
     while place + 12 <= len(data) and data[place + 4 : place + 8] != b"IEND":
-        place += 12 + int.from_bytes(data[place : place + 4])  # OpenCV believes any length, and sets memory aside.
+        place += 12 + int.from_bytes(data[place : place + 4])  # OpenCV believes any length, and sets memory aside
     return place + 12 <= len(data)
 
 
@@ -169,11 +172,11 @@ def picture_size(data: bytes) -> tuple[int, int]:
     place = 2
     while place + 9 <= len(data):
         marker = data[place + 1]
-        if data[place] != 0xFF or marker in (0x00, 0xFF):  # Not at a segment: readers look for the next one.
+        if data[place] != 0xFF or marker in (0x00, 0xFF):  # not at a segment: readers look for the next one
             place += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # A frame's header.
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame's header
             return int.from_bytes(data[place + 5 : place + 7]), int.from_bytes(data[place + 7 : place + 9])
-        elif 0xD0 <= marker <= 0xD9 or marker == 0x01:  # A segment of nothing else.
+        elif 0xD0 <= marker <= 0xD9 or marker == 0x01:  # a segment of nothing else
             place += 2
         else:
             place += 2 + int.from_bytes(data[place + 2 : place + 4])

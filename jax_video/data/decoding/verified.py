@@ -1,16 +1,17 @@
-"""What a fast check has only counted, verified the first time that a process decodes the file."""
+"""Frame indices that a fast check has only counted: they are verified when a process first decodes the file."""
 
 import functools
 import os
 
-from jax_video.data.decoding import video
+from jax_video.data.decoding import probing
 from jax_video.data.manifest import FrameIndex, Video
 from jax_video.errors import UnavailableError, VideoError
 
 
 def index(path: str | os.PathLike, entry: Video) -> FrameIndex | None:
-    """Where the frames of a manifest's video are: by its row, or where that promises what nobody has decoded, by the
-    whole file, which is decoded once.
+    """Where the frames of a manifest's video are.
+
+    Its row says so. If the row was only counted and not decoded, the whole file is decoded here, once in a process.
 
     Raises:
       VideoError: the file cannot be read, or holds other frames than were counted.
@@ -20,11 +21,11 @@ def index(path: str | os.PathLike, entry: Video) -> FrameIndex | None:
     try:
         status = os.stat(path)
     except OSError:
-        return None  # Opening it says more.
+        return None  # opening it says more
     found = _probe(os.path.abspath(path), entry.span, status.st_size, status.st_mtime_ns)
     if isinstance(found, str):
         raise VideoError(path, found)
-    if entry.span is None and entry.first:  # A part that is not told by seconds.
+    if entry.span is None and entry.first:  # a part that is not told by seconds
         right = entry.first + entry.frames <= found.frames
     else:
         right = (found.first, found.frames) == (entry.first, entry.frames)
@@ -38,11 +39,11 @@ def index(path: str | os.PathLike, entry: Video) -> FrameIndex | None:
 
 
 @functools.lru_cache(maxsize=2**17)
-def _probe(path: str, span: tuple[float, float] | None, size: int, modified: int) -> video.VideoInfo | str:
-    """What decoding the file finds, or why it cannot be decoded: of as many files as most sets have."""
+def _probe(path: str, span: tuple[float, float] | None, size: int, modified: int) -> probing.VideoInfo | str:
+    """What decoding the file finds, or why it cannot be decoded; kept for as many files as most sets have."""
     try:
-        return video.probe(path, span=span)
-    except UnavailableError:  # It may be there again the next time.
+        return probing.probe(path, span=span)
+    except UnavailableError:  # it may be there again the next time
         raise
     except VideoError as error:
         return error.reason

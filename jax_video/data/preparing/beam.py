@@ -63,7 +63,7 @@ def _attempt(function: Callable[[Any], None], task: tuple[int, Any]) -> tuple[in
     index, given = task
     try:
         function(given)
-    except UnavailableError:  # The pipeline tries again, or ends with it.
+    except UnavailableError:  # the pipeline tries again, or ends with it
         raise
     except VideoError as error:
         return index, error.reason

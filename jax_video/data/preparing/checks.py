@@ -1,4 +1,4 @@
-"""The doctor: which files of a data set can be used, and what is wrong with the others.
+"""Checks the files of a data set: which of them can be used, and what is wrong with the others.
 
 What it finds is remembered in a folder's checked.jsonl, one line for each file, as it is found. A check that was
 stopped or killed goes on where it was, and a later one looks only at files that are new, have changed, or were looked
@@ -25,20 +25,20 @@ import numpy as np
 import tqdm
 
 from jax_video.data import remote
-from jax_video.data.decoding import pictures, video
+from jax_video.data.decoding import pictures, probing, video
 from jax_video.data.manifest import MISSING, SPLITS, FrameIndex, Manifest, Video
 from jax_video.data.preparing import workers
 from jax_video.errors import unreadable
 
-LEVELS = ("fast", "full")  # Only the container is looked at, or every frame is decoded.
-DOUBLE = "duplicate of a test video"  # What is said of such a video for training or validation, which stays.
-NOT_LOOKED_AT = "not looked at"  # What the reason of a video begins with, of which something else is to blame.
+LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded
+DOUBLE = "duplicate of a test video"  # what is said of such a video for training or validation, which stays
+NOT_LOOKED_AT = "not looked at"  # what the reason of a video begins with, of which something else is to blame
 _MEMORY = "checked.jsonl"
 # Keys of a line, and of
 _RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video"}
-_VIDEO = {field.name for field in dataclasses.fields(video.VideoInfo)}  # its `video`.
-_BLOCK = 2**16  # Bytes at the beginning, in the middle and at the end of a file that tell it from most others.
-_SYNC = 1.0  # Seconds of work that may be lost with the whole machine.
+_VIDEO = {field.name for field in dataclasses.fields(probing.VideoInfo)}  # its `video`
+_BLOCK = 2**16  # bytes at the beginning, in the middle and at the end of a file that tell it from most others
+_SYNC = 1.0  # seconds of work that may be lost with the whole machine
 
 
 def check(
@@ -51,7 +51,7 @@ def check(
     timeout: float = 300.0,
     recheck: bool = False,
 ) -> tuple[Manifest, dict[str, str]]:
-    """Looks at every video of a set that is not MISSING, and shows a progress bar.
+    """Checks every video of a set that is not MISSING, with a progress bar.
 
     Args:
       prepared: the set; what its rows say of frames, size and errors is found anew.
@@ -87,7 +87,7 @@ def check(
 
 def table(prepared: Manifest, doubles: Mapping[str, str]) -> str:
     """How many videos of each split can be read, how many cannot, and why."""
-    count = {split: collections.Counter() for split in SPLITS}
+    count: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in SPLITS}
     for row in prepared.videos:
         count[row.split]["readable" if row.error is None else _kind(row.error)] += 1
         count[row.split]["all"] += 1
@@ -101,7 +101,7 @@ def table(prepared: Manifest, doubles: Mapping[str, str]) -> str:
     lines = [f"{prepared.name}: {len(prepared.classes)} classes"]
     lines.append(" " * width + "".join(f"{name:>10}" for name in count))
     for kind in kinds:
-        name = f"  {kind}" if kind == DOUBLE else kind  # Indented: they are among the readable ones.
+        name = f"  {kind}" if kind == DOUBLE else kind  # indented: they are among the readable ones
         lines.append(f"{name:{width}}" + "".join(f"{numbers[kind]:10,}" for numbers in count.values()))
     return "\n".join(lines)
 
@@ -116,7 +116,7 @@ def write_reasons(path: pathlib.Path, prepared: Manifest, reasons: Mapping[str, 
 
 
 def first_reasons(what: str, reasons: Mapping[str, str], path: pathlib.Path) -> list[str]:
-    """Lines that name the first ten of them, and the CSV at `path` that names all."""
+    """Lines with the first ten reasons (of which `what` came), and where the CSV with all of them is."""
     lines = [f"{what}: {name}: {reason}" for name, reason in list(reasons.items())[:10]]
     return lines + [f"{what}: {len(reasons) - 10:,} more, in {path}"] * (len(reasons) > 10)
 
@@ -145,7 +145,7 @@ def _look(
             and stamp == (*_stamp(os.path.join(root, path)), videos[index].span)
         )
     waiting = np.flatnonzero(present & ~known)
-    stamps = {}  # Of the files that are looked at now, as they were before.
+    stamps = {}  # of the files that are looked at now, as they were before
 
     def tasks() -> Iterator[tuple]:
         for which, index in enumerate(waiting):
@@ -184,10 +184,10 @@ def _look(
     return unknown
 
 
-def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, video.VideoInfo]:
-    """In a worker: a video's digest, and what `video.probe` says."""
+def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, probing.VideoInfo]:
+    """A video's digest, and what `probing.probe` says; runs in a worker."""
     path, span, full = task
-    info = video.probe(path, span=span, full=full)
+    info = probing.probe(path, span=span, full=full)
     try:
         return _digest(path, span), info
     except OSError as error:
@@ -195,12 +195,12 @@ def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | 
 
 
 def _decoder(path: str) -> str:
-    """What looks at a video; another version may find something else."""
+    """The decoder of a file, with its version, since another one may find something else."""
     return pictures.DECODER if os.path.isdir(path) else video.DECODER
 
 
 def _digest(path: str, span: tuple[float, float] | None) -> str | None:
-    """Differs for most files that differ; None for a folder of pictures."""
+    """A checksum of some of a file's bytes, which differs for most files that differ; None for a folder of pictures."""
     if os.path.isdir(path):
         return None
     size = os.path.getsize(path)
@@ -239,7 +239,7 @@ def _judged(row: Video, record: dict[str, Any], min_frames: int) -> Video:
 
 
 def _doubles(checked: Manifest, digests: np.ndarray) -> dict[str, str]:
-    """What is said of videos for training and validation that hold what a test video holds; `digests` uint64 [N]."""
+    """Reasons for the videos of training and validation whose content is also a test video's; `digests` uint64 [N]."""
     videos = checked.videos
     comparable = np.array([row.error is None for row in videos], bool) & (digests != 0)
     test = np.array([row.split == "test" for row in videos], bool)
@@ -272,7 +272,7 @@ class _Records:
 
     def __init__(self, path: pathlib.Path, videos: tuple[Video, ...]):
         self._path = path
-        self._places = np.full(len(videos), -1, np.int64)  # Of each video's line; -1: it has none.
+        self._places = np.full(len(videos), -1, np.int64)  # of each video's line; -1: it has none
         self._numbers = {row.path: index for index, row in enumerate(videos)}
         self._writer = open(path, "ab")
         self._reader = open(path, "rb")
@@ -284,10 +284,10 @@ class _Records:
         for start, end, record in _lines(self._reader):
             whole = end
             index = self._numbers.get(record["path"]) if record is not None else None
-            if index is not None:
+            if index is not None and record is not None:
                 self._places[index] = start
                 yield index, record
-        self._writer.truncate(whole)  # Where a kill has torn the last line.
+        self._writer.truncate(whole)  # where a kill has torn the last line
         self._writer.seek(whole)
         self._numbers = {}
 
@@ -308,12 +308,12 @@ class _Records:
 
     def sort(self) -> None:
         """Writes the file anew, in the order of the set, without lines of other videos."""
-        remote.write_whole(self._path, map(self._line, self._places))
+        remote.write_whole(self._path, map(self._line, self._places.tolist()))
 
     def close(self) -> None:
         """Closes the file."""
         self._reader.close()
-        with contextlib.suppress(OSError):  # Of a full disk, which was said when the line was added.
+        with contextlib.suppress(OSError):  # of a full disk, which was said when the line was added
             self._writer.close()
 
     def _line(self, place: int) -> bytes:

@@ -72,7 +72,7 @@ class PackedVideos(tfds.core.GeneratorBasedBuilder):
 
 
 def features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
-    """Of an example."""
+    """The features of an example."""
     label = tfds.features.ClassLabel(names=list(classes)) if classes else tfds.features.Scalar(np.int64)
     return tfds.features.FeaturesDict(
         {
@@ -135,13 +135,13 @@ def _layout(source: Manifest) -> Iterator[tuple[str, list[Video], np.ndarray, in
 
 
 def _shard_records(source: Manifest) -> int:
-    """Fewer where frames are large: what takes the time is their decoding."""
+    """Records in a shard: fewer where frames are large, as it is their decoding that takes the time."""
     pixels = np.mean([entry.width * entry.height for entry in source.videos if entry.error is None])
     return max(1, min(_SHARD_RECORDS, round(_SHARD_RECORDS * _PIXELS / pixels)))
 
 
 def _parts(entries: list[Video], starts: np.ndarray, first: int, last: int) -> Iterator[Part]:
-    """What stands in the records from `first` to before `last`."""
+    """The parts of videos in the records from `first` to before `last`."""
     begin = int(np.searchsorted(starts, first, side="right")) - 1
     end = int(np.searchsorted(starts[:-1], last, side="left"))
     for entry, start in zip(entries[begin:end], starts[begin:end].tolist(), strict=True):
@@ -155,7 +155,7 @@ def _template(folder: str | os.PathLike, split: str) -> tfds.core.ShardedFileTem
 
 
 def check_settings(folder: str | os.PathLike, settings: Packed, source_hash: str | None = None) -> None:
-    """Raises UserError where the folder holds a set packed otherwise, or before its set has changed."""
+    """Raises UserError where the folder holds a set that was packed with other settings, or before the set changed."""
     about = pathlib.Path(folder, _SETTINGS)
     if not about.exists():
         return
@@ -197,10 +197,10 @@ def write_shard(shard: Shard) -> None:
     """
     described = features(shard.classes)
     serializer = tfds.core.ExampleSerializer(described.get_serialized_info())
-    failures = {}
+    failures: dict[str, str] = {}  # path -> why it cannot be read
     temporary = f"{shard.path}{_PART}"
     try:
-        writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,uncompressed")  # JPEGs are packed.
+        writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,uncompressed")  # JPEGs are packed
         try:
             for part in shard.parts:
                 jpegs = _jpegs(shard.root, part, shard.settings, failures)
@@ -212,7 +212,7 @@ def write_shard(shard: Shard) -> None:
                         "frames": list(itertools.islice(jpegs, RECORD_FRAMES)),
                     }
                     found = serializer.get_tf_example(described.encode_example(example))
-                    writer.write(found.SerializeToString(deterministic=True))  # The same set is the same bytes.
+                    writer.write(found.SerializeToString(deterministic=True))  # the same set is the same bytes
         finally:
             if writer.is_open():
                 writer.close()
@@ -228,7 +228,7 @@ def write_shard(shard: Shard) -> None:
 
 
 def _jpegs(root: str, part: Part, settings: Packed, failures: dict[str, str]) -> Iterator[bytes]:
-    """The frames of a part; from where the video fails on none, and a note of it."""
+    """The frames of a part as JPEGs; where the video fails they end, and `failures` gets the reason."""
     entry, quality = part.entry, (cv2.IMWRITE_JPEG_QUALITY, settings.quality)
     path = os.path.join(root, entry.path)
     count = 0
@@ -244,7 +244,7 @@ def _jpegs(root: str, part: Part, settings: Packed, failures: dict[str, str]) ->
             count += 1
         if count < part.end - part.start:
             raise VideoError(entry.path, f"only {part.start + count} of {entry.frames} frames decode")
-    except UnavailableError:  # Nothing is known of the video: packing stops.
+    except UnavailableError:  # nothing is known of the video: packing stops
         raise
     except VideoError as error:
         failures[entry.path] = error.reason
@@ -269,17 +269,18 @@ def measure(sample: Shard) -> tuple[int, int, float]:
 def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -> Manifest:
     """Describes the written shards for TFDS, and writes and returns the manifest of the packed set.
 
-    It has the videos of the one it is of, in the same order. Where it stands already, nothing is left to do.
+    That manifest has the videos of the source's manifest, in the same order. If it is there already, only the place of
+    its flow is brought up to date.
     """
     path = pathlib.Path(folder, "manifest.jsonl")
     notes = list(pathlib.Path(builder.data_dir).glob(f"*{_FAILED}"))
     if path.exists():
         done = Manifest.read(path)
-        if done.flow != source.flow:  # It was stored since.
+        if done.flow != source.flow:  # it was stored since
             done = dataclasses.replace(done, flow=source.flow)
             done.write(path)
     else:
-        failures = {}
+        failures: dict[str, str] = {}
         for note in notes:
             failures |= json.loads(note.read_text(encoding="utf-8"))
         layout, records_each = list(_layout(source)), _shard_records(source)
@@ -313,7 +314,7 @@ def _split_info(
 
 
 def _packed_row(row: Video, first: dict[str, int], failures: dict[str, str]) -> Video:
-    """Width and height stay the file's, so that clips come out in the same sizes."""
+    """The row of a video in the packed set. Width and height stay the file's, so that clips have the same sizes."""
     if row.error is not None:
         return row
     if row.path in failures:
@@ -381,7 +382,7 @@ def pack(
 
 
 def _share(shard: Shard) -> float:
-    """A usual piece of work is a thousand frames."""
+    """How much longer than a usual piece of work, a thousand frames, a shard may take."""
     return shard.frames / 1000
 
 

@@ -54,7 +54,7 @@ def measure(
     if not videos:
         raise UserError(f"manifest {manifest.name!r} has no readable training video: look at prepare's table.")
     rng = np.random.default_rng(0)
-    spent = collections.defaultdict(list)
+    spent: dict[str, list[float]] = collections.defaultdict(list)
     rows, unreadable = [], {}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -93,7 +93,7 @@ def _timed_clip(
         frames = reader.decode(manifest, entry, places, short_side=None)
     with _timed(spent, "resize"):
         frames = transforms.resize_short(frames, sampling.short_side)
-        box = transforms.draw_box(*frames.shape[1:3], sampling.size, "center")
+        box = transforms.draw_box(frames.shape[1], frames.shape[2], sampling.size, "center")
         clip = np.ascontiguousarray(transforms.crop(frames, box))
     jpegs = [cv2.imencode(".jpg", frame, (cv2.IMWRITE_JPEG_QUALITY, 90))[1] for frame in frames]
     with _timed(spent, "jpegs"):
@@ -150,14 +150,14 @@ def report(manifest: Manifest, sampling: pipeline.Sampling, speed: Speed) -> str
 
 
 def _advice(manifest: Manifest, sampling: pipeline.Sampling, speed: Speed, total: float) -> Iterator[str]:
-    best = max(speed.rates, key=speed.rates.get)
+    best = max(speed.rates, key=lambda number: speed.rates[number])
     yield f"--config.data.workers={best} is the fastest of these here: {speed.rates[best]:.0f} clips/s"
     if speed.unreadable:
         yield f"{len(speed.unreadable)} videos that were tried cannot be read, e.g. {speed.unreadable[0]}: --check=full"
     if speed.without_index:
         yield f"{speed.without_index:,} videos are decoded from their first frame on; --check=full may find keyframes"
     others = total - speed.stages["decode"] - speed.stages["resize"]
-    gain = total / (others + 1.25 * speed.jpegs)  # JPEGs take a quarter more than their decoding (RESULTS.md).
+    gain = total / (others + 1.25 * speed.jpegs)  # JPEGs take a quarter more than their decoding (RESULTS.md)
     if manifest.packed is None and gain > 1.5:
         yield f"packed frames would load about {gain:.0f} times as fast: --pack --pack_side={sampling.short_side}"
     if manifest.packed is not None and manifest.packed.short_side > 1.5 * sampling.short_side:

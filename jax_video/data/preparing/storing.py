@@ -56,7 +56,7 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
     try:
         with open(temporary, "r+b") as file:
             places = _begun(file, entry.frames)
-            done = np.count_nonzero(places) - 1
+            done = int(np.count_nonzero(places)) - 1
             file.truncate(places[done])
             file.seek(places[done])
             synced = time.monotonic()
@@ -67,7 +67,7 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
                 padded = np.pad(field, ((0, -height % flow.BLOCK), (0, 0), (0, 0)), "edge")
                 both = padded.transpose(2, 0, 1).reshape(-1, width)
                 _, jpeg = cv2.imencode(".jpg", both, (cv2.IMWRITE_JPEG_QUALITY, settings.quality))
-                file.write(jpeg)
+                file.write(jpeg.tobytes())
                 places[index + 1] = file.tell()
                 if time.monotonic() - synced >= _SYNC:
                     _write_places(file, places)
@@ -80,7 +80,7 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
 
 
 def _temporary(path: str | os.PathLike, target: pathlib.Path) -> pathlib.Path:
-    """Where a video's flow stands while it is not whole; elsewhere if the video has changed."""
+    """The file for a video's flow until it is whole; another one if the video has changed."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -91,25 +91,25 @@ def _temporary(path: str | os.PathLike, target: pathlib.Path) -> pathlib.Path:
 
 
 def _begun(file: BinaryIO, frames: int) -> np.ndarray:
-    """Where the fields begin, int64 [frames], of a file that is new or was begun; 0 for those it does not hold yet."""
+    """Where the fields of a new or a begun file start: int64 [frames], with 0 for those that it does not hold yet."""
     try:
         places = np.load(file)
         whole = np.count_nonzero(places)
         if places.shape == (frames,) and places.dtype == np.int64 and places[0] == file.tell():
             if np.all(np.diff(places[:whole]) > 0) and places[whole - 1] <= os.fstat(file.fileno()).st_size:
                 return places
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError):  # It is empty, or was torn.
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError):  # it is empty, or was torn
         pass
     places = np.zeros(frames, np.int64)
     file.seek(0)
     file.truncate()
-    np.save(file, places)  # Its size is known, its content is not yet.
+    np.save(file, places)  # its size is known, its content is not yet
     places[0] = file.tell()
     return places
 
 
 def _write_places(file: BinaryIO, places: np.ndarray) -> None:
-    """Says at the beginning of the file what stands behind it already."""
+    """Writes the index at the beginning of the file, and goes back to where the file was."""
     position = file.tell()
     file.flush()
     file.seek(0)
@@ -119,7 +119,7 @@ def _write_places(file: BinaryIO, places: np.ndarray) -> None:
 
 
 def _counted(path: str | os.PathLike, entry: Video, skipped: int, short_side: int) -> Iterator[np.ndarray]:
-    """The frames of a video, but for some at its start; they must be as many as its entry says."""
+    """The frames of a video behind the `skipped` first ones; VideoError if they are not as many as its entry says."""
     end = entry.first + entry.frames
     part_of_more = entry.span is not None or (entry.index is not None and entry.index.frames > end)
     count = entry.first + skipped
@@ -215,6 +215,6 @@ def _store_one(task: _Task) -> None:
 
 
 def _share(task: _Task) -> float:
-    """A usual piece of work is the flow of 50 frames."""
+    """How much longer than a usual piece of work, the flow of 50 frames, a video may take."""
     entry = task[2]
     return (entry.first + entry.frames) / 50

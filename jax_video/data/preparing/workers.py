@@ -12,31 +12,32 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
 
 from jax_video.errors import UnavailableError, UserError, VideoError, listed
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # Windows
-    resource = None
 
-LATE = "not done after"  # So many seconds, it is said of a file that takes longer.
-_MEMORY = 2**30  # Bytes that one process may have.
+LATE = "not done after"  # so many seconds, it is said of a file that takes longer
+_MEMORY = 2**30  # bytes that one process may have
 _LIMIT = f"{_MEMORY / 2**30:g} GiB of memory"
-_OUT_OF_MEMORY = errno.ENOMEM  # Exit code of a process that had one: what is left of its memory is in pieces.
+_OUT_OF_MEMORY = errno.ENOMEM  # exit code of a process that had one: what is left of its memory is in pieces
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGBUS, signal.SIGTRAP)
 
 
 class NoVerdict(str):
-    """What stood in the way of looking at a file, and is not its fault: the system, or this library.
+    """Why a file could not be looked at, where the system or this library is to blame and not the file.
 
     `traceback` is for what no one has foreseen, or else empty.
     """
+
+    traceback: str
 
     def __new__(cls, reason: str, traceback: str = ""):
         self = super().__new__(cls, reason)
@@ -65,7 +66,7 @@ def stop_at(strange: Mapping[str, str]) -> None:
 
 def run(
     tasks: Iterable, function: Callable[[Any], Any], *, workers: int, timeout: float | Callable[[Any], float]
-) -> Iterator[tuple[int, Any]]:
+) -> Generator[tuple[int, Any], None, None]:
     """Calls a function with each task in processes of their own, and yields what becomes of them as they finish.
 
     A decoder that crashes, never ends or (on Linux) needs more than 1 GiB of memory costs its process, which is
@@ -84,10 +85,10 @@ def run(
       OSError: what `function` raised, for example of a full disk: it is not one file's fault.
     """
     seconds = timeout if callable(timeout) else lambda _: timeout
-    context = multiprocessing.get_context("spawn")  # Forking a process that has threads (the progress bar) can hang.
+    context = multiprocessing.get_context("spawn")  # forking a process that has threads (the progress bar) can hang
     waiting = enumerate(tasks)
-    idle = []  # (process, connection)
-    busy = {}  # connection -> (process, index in tasks, seconds, deadline)
+    idle: list[tuple[BaseProcess, Connection]] = []
+    busy: dict[Connection, tuple[BaseProcess, int, float, float]] = {}  # with the index in tasks, seconds, deadline
     try:
         while True:
             while len(busy) < workers and (following := next(waiting, None)) is not None:
@@ -101,7 +102,7 @@ def run(
 
             soonest = min(deadline for *_, deadline in busy.values())
             ready = multiprocessing.connection.wait(list(busy), timeout=max(0, soonest - time.monotonic()))
-            for connection in ready:
+            for connection in [connection for connection in busy if connection in ready]:
                 process, index, *_ = busy.pop(connection)
                 try:
                     result = connection.recv()
@@ -128,18 +129,18 @@ def late(seconds: float) -> str:
     return f"{LATE} {seconds:g} s"
 
 
-def _start(context, function: Callable) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+def _start(context, function: Callable) -> tuple[BaseProcess, Connection]:
     connection, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, function), daemon=True)
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Inherited: Ctrl-C is for the parent.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the parent
     process.start()
     signal.signal(signal.SIGINT, handler)
-    theirs.close()  # So that the end of the process is the end of the connection.
+    theirs.close()  # so that the end of the process is the end of the connection
     return process, connection
 
 
 def _work(connection: Connection, function: Callable) -> None:
-    """A worker process: a task in, what `function` says out, until the other end is closed."""
+    """Runs in a worker: receives tasks and sends what `function` returns, until the other end is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory()
     with contextlib.suppress(EOFError, ConnectionError):
@@ -156,7 +157,7 @@ def _work(connection: Connection, function: Callable) -> None:
 
 
 def _said(error: Exception) -> str | OSError:
-    """What an error says of the file that was looked at."""
+    """The reason that an error gives for a file, or the error itself where the file is not to blame."""
     if isinstance(error, UnavailableError):
         return NoVerdict(error.reason)
     if isinstance(error, VideoError):
@@ -169,7 +170,7 @@ def _said(error: Exception) -> str | OSError:
 def _limit_memory() -> None:
     """Lets the process grow to 1 GiB; where the system does not say how large it is, there is no limit."""
     sizes = _sizes()
-    if resource is None or not sizes:
+    if sys.platform == "win32" or not sizes:
         return
     # Much of the data, such as room for numpy's threads, is only reserved. What is resident counts.
     limit = sizes["VmData"] + max(0, _MEMORY - sizes["VmRSS"])
@@ -191,13 +192,12 @@ def _forget_peak() -> None:
 
 
 def _doubt() -> str:
-    """Some decoders take a failed allocation for damage; what to say where that may be so."""
+    """What to add to a reason where much memory was used: some decoders take a failed allocation for damage."""
     return f"; or it needs more than {_LIMIT}" if _sizes().get("VmHWM", 0) > _MEMORY / 2 else ""
 
 
 def _lacks_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, is a failed allocation; of the system's own, which are no fault of a
-    file, it says OSError."""
+    """Whether an error, or one that caused it, is a failed allocation of Python or OpenCV."""
     while error is not None:
         if isinstance(error, MemoryError) or getattr(error, "code", 0) == cv2.Error.StsNoMem:
             return True
@@ -206,23 +206,26 @@ def _lacks_memory(error: BaseException | None) -> bool:
 
 
 def _end_with_parent() -> None:
-    """Ends the process when the one that started it has been killed; the flow of a video may take it hours."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    """Ends this process when the one that started it is gone: the flow of a video may take hours."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 
-def _stop(process: multiprocessing.process.BaseProcess, connection: Connection) -> None:
+def _stop(process: BaseProcess, connection: Connection) -> None:
     process.kill()
     process.join()
     connection.close()
 
 
-def _ending(process: multiprocessing.process.BaseProcess) -> str:
+def _ending(process: BaseProcess) -> str:
     """Why a process has ended by itself, or was ended."""
     code = process.exitcode
+    assert code is not None  # it was waited for
     if code == _OUT_OF_MEMORY:
         return f"needs more than {_LIMIT}"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    if code == 1 or (code < 0 and -code not in _CRASHES):  # Python's own, as it could not start; or a kill.
+    if code == 1 or (code < 0 and -code not in _CRASHES):  # Python's own, as it could not start; or a kill
         return NoVerdict(f"the process that looked at it was ended ({how})")
     return f"the decoder crashes ({how})"

@@ -48,8 +48,8 @@ _KINETICS = "official lists (train.csv, validate.csv, test.csv): --annotations=D
 SOURCES: dict[str, Source] = {
     "folder": Source(
         folder.find,
-        "<class>/<video>, or train/, val/ and test/ with class folders in each: --fraction=.1, or by who is seen in\n"
-        "anna_run.mp4, boris_run.mp4, ...: --group='^([a-z]+)_' --test_groups=anna,boris",
+        "<class>/<video>, or train/, val/ and test/ with class folders in each: --fraction=.1, or by who is seen\n"
+        "in anna_run.mp4, boris_run.mp4, ...: --group='^([a-z]+)_' --test_groups=anna,boris",
         (
             FRACTION,
             SEED,
@@ -103,16 +103,17 @@ SOURCES: dict[str, Source] = {
 
 
 def parameters() -> list[Parameter]:
-    """Those of all sources, each once."""
+    """The parameters of all sources, each once."""
     return list(dict.fromkeys(parameter for source in SOURCES.values() for parameter in source.parameters))
 
 
 def describe() -> str:
     """The sources with their lines of help, for prepare's --help."""
     rows = []
+    column = max(len(written(name)) for name in SOURCES) + 2
     for name, source in SOURCES.items():
         first, *more = source.help.splitlines()
-        rows += [f"  {written(name):12}{first}", *(f"  {'':12}{line}" for line in more)]
+        rows += [f"  {written(name):{column}}{first}", *(f"  {'':{column}}{line}" for line in more)]
     return "\n".join(rows)
 
 

@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from jax_video.data.decoding import pictures, video
+from jax_video.data.decoding import pictures, probing
 from jax_video.data.manifest import MISSING, Manifest, Video
 from jax_video.data.sources import finding
 from jax_video.errors import UserError, VideoError
@@ -48,7 +48,7 @@ def find(paths: Sequence[str], classes: Sequence[str] = ()) -> tuple[Manifest, d
         try:
             if (reason := finding.fault(path)) is not None and reason != MISSING:
                 raise VideoError(path, reason)
-            info = video.probe(path)
+            info = probing.probe(path)
         except VideoError as error:
             broken[path] = error.reason
             continue

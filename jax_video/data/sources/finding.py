@@ -18,15 +18,15 @@ EXTENSIONS = frozenset(
     ".3gp .asf .avi .divx .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
 )
 LOOKED_FOR = f"{' '.join(sorted(EXTENSIONS))} and folders of numbered pictures"
-_SYSTEM = frozenset(("lost+found", "System Volume Information", "$RECYCLE.BIN"))  # Of a disk, which one may not read.
+_SYSTEM = frozenset(("lost+found", "System Volume Information", "$RECYCLE.BIN"))  # of a disk, which one may not read
 
 
 class Found(NamedTuple):
     """What is below a folder."""
 
-    videos: list[str]  # Relative to it, in natural order.
-    ignored: collections.Counter  # How many other files there are, by extension; of what is no file, by path\0reason.
-    faults: dict[str, str]  # Of the videos that are no file: why not.
+    videos: list[str]  # relative to it, in natural order
+    ignored: collections.Counter  # how many other files there are, by extension; of what is no file, by path\0reason
+    faults: dict[str, str]  # of the videos that are no file: why not
 
 
 def find_videos(root: pathlib.Path) -> Found:
@@ -107,7 +107,7 @@ def _entries(folder: str) -> list[tuple[str, str]]:
 
 
 def _kind(folder: str, entry: os.DirEntry) -> str:
-    """One bad entry is one fault: what else is in the folder counts."""
+    """_FILE, _FOLDER or why an entry is neither, so that one bad entry does not cost the others in its folder."""
     try:
         if entry.is_dir():
             return _FOLDER
@@ -115,7 +115,7 @@ def _kind(folder: str, entry: os.DirEntry) -> str:
             return _FILE
         return "not a file: a symbolic link to nothing" if entry.is_symlink() else _NO_FILE
     except OSError as error:
-        if error.errno != errno.ELOOP and not os.path.splitext(entry.name)[1]:  # A folder, as far as can be told.
+        if error.errno != errno.ELOOP and not os.path.splitext(entry.name)[1]:  # a folder, as far as can be told
             raise _cannot_list(f"{folder}/{entry.name}", error) from error
         return _reason(error)
 
@@ -141,10 +141,11 @@ def check_folder(path: pathlib.Path) -> None:
 
 
 def ignored_note(ignored: collections.Counter) -> list[str]:
-    """What is said of what is no video: how many files there are of each extension, and which entries are no files."""
+    """Notes on what is no video: how many files there are of each extension, and which entries are no files."""
     if not ignored:
         return []
-    counts, strange = collections.Counter(), []
+    counts: collections.Counter[str] = collections.Counter()
+    strange = []
     for key, count in ignored.items():
         path, _, kind = key.rpartition("\0")
         counts[kind.split(":")[0]] += count

@@ -39,7 +39,7 @@ def find(
     found, ignored, faults = finding.find_videos(videos)
     folders = finding.folders_in(videos)
     with_splits = bool(folders) and all(name.lower() in listing.SPLIT_FOLDERS for name in folders)
-    depth = 2 if with_splits else 1  # Of the files in a class folder.
+    depth = 2 if with_splits else 1  # of the files in a class folder
     inside = [path for path in found if path.count("/") >= depth]
     if not inside:
         raise UserError(
@@ -86,9 +86,10 @@ def find(
 
 def _compare_classes(videos: pathlib.Path, rows: list[Video], classes: tuple[str, ...]) -> list[str]:
     """The classes that lie only in train/, as notes; those that are not in it are an error."""
-    names = collections.defaultdict(set)
+    names: dict[str, set[str]] = collections.defaultdict(set)
     for row in rows:
-        names[row.split].add(classes[row.label])
+        if row.label is not None:
+            names[row.split].add(classes[row.label])
     if "train" not in names:
         return []
     for split in names.keys() - {"train"}:
@@ -115,11 +116,12 @@ def _split_by_group(rows: list[Video], pattern: str, test: tuple[str, ...], val:
     if expression.groups < 1:
         raise UserError(f"--group={pattern!r} has no group in parentheses, as in '^([a-z]+)_'")
     matches = [expression.search(pathlib.PurePosixPath(row.path).name) for row in rows]
+    group_of = [match[1] or "" if match else "" for match in matches]
     unmatched = [row.path for row, match in zip(rows, matches, strict=True) if match is None or match[1] is None]
     if unmatched:
         raise UserError(f"--group={pattern!r} finds nothing in the names of {len(unmatched)} videos: {unmatched[:5]}")
 
-    groups = sorted({match[1] for match in matches}, key=finding.natural)
+    groups = sorted(set(group_of), key=finding.natural)
     unknown = [name for name in (*test, *val) if name not in groups]
     if unknown or not test or set(test) & set(val):
         raise UserError(
@@ -128,6 +130,6 @@ def _split_by_group(rows: list[Video], pattern: str, test: tuple[str, ...], val:
         )
     split = dict.fromkeys(test, "test") | dict.fromkeys(val, "val")
     return [
-        dataclasses.replace(row, split=split.get(match[1], "train"), source=match[1])
-        for row, match in zip(rows, matches, strict=True)
+        dataclasses.replace(row, split=split.get(group, "train"), source=group)
+        for row, group in zip(rows, group_of, strict=True)
     ]

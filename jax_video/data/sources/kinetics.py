@@ -116,10 +116,10 @@ def _read_kinetics(path: pathlib.Path, split_of_file: str | None) -> Iterator[_R
     for number, cells in table:
         if len(cells) < len(header):
             cells = cells + [""] * (len(header) - len(cells))
-        label, name, start, end, split = ("" if place is None else cells[place] for place in places)
+        label, name, time_start, time_end, split = ("" if place is None else cells[place] for place in places)
         kind = listing.SPLIT_FOLDERS.get(split.lower()) if split else split_of_file
         try:
-            start, end = float(start), float(end)
+            start, end = float(time_start), float(time_end)
         except ValueError:
             start = end = -1.0
         if not name or "/" in name or kind is None or not 0 <= start < end < 1e6 or (not label and kind != "test"):

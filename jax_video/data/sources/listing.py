@@ -16,18 +16,18 @@ SPLIT_FOLDERS = {
     "val": "val", "valid": "val", "validate": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-_VALIDATION = 0.05  # Of the training videos, where a data set has no validation list.
+_VALIDATION = 0.05  # of the training videos, where a data set has no validation list
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a source says: `videos` not yet opened (frames 0; error None where there is a file, MISSING where not)."""
+    """What a source found; its videos are not opened yet: they have 0 frames; without a file they are MISSING."""
 
     name: str
     classes: tuple[str, ...]
     root: pathlib.Path
     videos: tuple[Video, ...]
-    notes: tuple[str, ...]  # What the user should know: what was ignored, how a split was made.
+    notes: tuple[str, ...]  # what the user should know: what was ignored, how a split was made
 
 
 def unopened(path: str, label: int | None, split: str, source: str, error: str | None = None) -> Video:
@@ -46,11 +46,13 @@ def check_found(name: str, root: pathlib.Path, rows: Sequence[Video], found: Seq
 
 
 def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
-    """Rows without repetition of a path, and what to say of those left out.
+    """The rows without those that repeat a path, and notes on what was left out.
 
     Of several the first counts; but a video that is for test anywhere is for nothing else.
     """
-    first, repeated, relabelled, moved = {}, 0, [], []
+    first: dict[str, Video] = {}  # by path
+    repeated = 0
+    relabelled, moved = [], []
     for row in sorted(rows, key=lambda row: ("test", "val", "train").index(row.split)):
         kept = first.setdefault(text.compose(row.path), row)
         if kept is not row:
@@ -70,7 +72,7 @@ def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
 
 
 def hold_out(rows: list[Video], seed: int) -> tuple[list[Video], str]:
-    """Moves whole sources of the training list to validation, 5 % of its videos; and what to say of it."""
+    """Moves 5 % of the training videos, in whole sources, to validation: all rows, and a note on it."""
     held_out = _hold_out_sources([row for row in rows if row.split == "train"], seed)
     rows = [
         dataclasses.replace(row, split="val") if row.split == "train" and row.source in held_out else row
@@ -90,12 +92,12 @@ def _hold_out_sources(rows: list[Video], seed: int) -> set[str]:
         sources[row.source].append(row)
     names = sorted(sources)
     turns = []  # (how many sources of the same class came before, name)
-    seen = collections.Counter()
+    seen: collections.Counter[int | None] = collections.Counter()  # sources of each class so far
     for i in np.random.default_rng(seed).permutation(len(names)):
         label = sources[names[i]][0].label
         turns.append((seen[label], names[i]))
         seen[label] += 1
-    turns.sort(key=lambda turn: turn[0])  # Stable: the draw decides among equals.
+    turns.sort(key=lambda turn: turn[0])  # stable: the draw decides among equals
 
     room = round(_VALIDATION * len(rows))
     held_out = set()

@@ -13,7 +13,7 @@ from jax_video.data.sources import finding, listing, text
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
-_MOST_CLASSES = 100_000  # A label above is no number of a class.
+_MOST_CLASSES = 100_000  # a label above is no number of a class
 
 
 def find(
@@ -39,8 +39,8 @@ def find(
       UserError: no list, no video of them; or, with the line's number, no label, one without a class, a path that
         means several files.
     """
-    lists = {"train": train_list, "val": val_list, "test": test_list}
-    lists = {split: path for split, path in lists.items() if path is not None}
+    given = {"train": train_list, "val": val_list, "test": test_list}
+    lists = {split: path for split, path in given.items() if path is not None}
     if not lists:
         raise UserError(
             "expected --train_list=FILE, --val_list=FILE or --test_list=FILE, with `path label` in each line"
@@ -93,8 +93,8 @@ def _read_list(path: pathlib.Path, split: str, names: frozenset[str], places: "_
             raise UserError(f"{path}:{number}: expected a video's path, a blank or comma, and its label, got {line!r}")
         entries.append(_Entry(f"{path}:{number}", split, *parts))
     # A number at the end of every path is a part of it, or how many frames the folder has: what is there decides.
-    matches = [_WITH_NUMBER.fullmatch(entry.path) for entry in entries]
-    if all(matches):
+    matches = [match for entry in entries if (match := _WITH_NUMBER.fullmatch(entry.path))]
+    if len(matches) == len(entries):
         folders = [entry._replace(path=match[1]) for entry, match in zip(entries, matches, strict=True)]
 
         def plausible(reading: list[_Entry]) -> tuple[int, int]:
@@ -105,7 +105,11 @@ def _read_list(path: pathlib.Path, split: str, names: frozenset[str], places: "_
 
 
 def _split_line(line: str, names: frozenset[str]) -> tuple[str, str] | None:
-    """The path and the label of a line; what may be read in several ways is read by the surest sign in it."""
+    """The path and the label of a line, or None.
+
+    What tells them apart, in the order in which it is looked for: quotes around the path, a video's extension, the name
+    of a class, a number at the end, any tab, comma or blank.
+    """
     quoted = re.fullmatch(r"""(?P<path>"(?:[^"]|"")*"|'(?:[^']|'')*')[\s,]+(?P<label>.+)""", line)
     if quoted and not _EXTENSION.search(quoted["label"]):
         return text.unquote(quoted["path"]), text.unquote(quoted["label"])
@@ -131,12 +135,14 @@ def _number_labels(
 ) -> tuple[tuple[str, ...], list[int]]:
     """The classes, and each entry's index into them.
 
-    Where not all labels are `names`, those that look like numbers are: with names any, without names if most are.
+    A label is the name of a class or its number. All labels are names if they are all among `names`. Otherwise a label
+    such as "3" is a number; but without `names` only if most labels look like numbers, for then these name the classes.
     """
-    labels = [entry.label for entry in entries]
-    numbers = [int(label) for label in labels if _NUMBER.fullmatch(label)]
-    if not set(labels) <= set(names) and (names or 2 * len(numbers) > len(labels)):
-        labels = [int(label) if _NUMBER.fullmatch(label) else label for label in labels]
+    written = [entry.label for entry in entries]
+    labels: list[str | int] = [*written]
+    numbers = [int(label) for label in written if _NUMBER.fullmatch(label)]
+    if not set(written) <= set(names) and (names or 2 * len(numbers) > len(written)):
+        labels = [int(label) if _NUMBER.fullmatch(label) else label for label in written]
         if not names:
             largest = max(numbers)
             if largest >= _MOST_CLASSES:
@@ -146,8 +152,8 @@ def _number_labels(
                 )
             names = tuple(map(str, range(max(largest, 0) + 1)))
     elif not names:
-        names = tuple(sorted({label for label in labels if not _NUMBER.fullmatch(label)}))
-    index = {name: i for i, name in enumerate(names)} | {i: i for i in range(len(names))}
+        names = tuple(sorted({label for label in written if not _NUMBER.fullmatch(label)}))
+    index: dict[str | int, int] = {name: i for i, name in enumerate(names)} | {i: i for i in range(len(names))}
     for entry, label in zip(entries, labels, strict=True):
         if label not in index:
             expected = f"0 to {len(names) - 1}" if isinstance(label, int) else text.some(names)
@@ -159,7 +165,7 @@ def _number_labels(
 
 
 class _Places:
-    """Where the videos that were found lie, for paths written by others: by all of a path, or as far as it goes."""
+    """Finds the video that a listed path means, where lists were written for another folder."""
 
     def __init__(self, root: pathlib.Path, found: Sequence[str]):
         self._roots = tuple({os.path.abspath(root), os.path.realpath(root)})
@@ -172,9 +178,9 @@ class _Places:
                 self._ends["/".join(key.split("/")[-count:])].append(path)
 
     def relative(self, path: str) -> str:
-        """A listed path without what leads to the folder of the videos, as far as that can be told."""
+        """A listed path relative to the folder of the videos, as far as that can be told."""
         if "/" not in path:
-            path = path.replace("\\", "/")  # Written under Windows.
+            path = path.replace("\\", "/")  # written under Windows
         for root in self._roots:
             if path.startswith(root + "/"):
                 path = path[len(root) :]
@@ -214,5 +220,5 @@ class _Places:
 
 
 def _ends_alike(one: str, other: str) -> bool:
-    """Whether one path is all of the end of the other."""
+    """Whether one path ends with all of the other."""
     return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")

@@ -37,7 +37,7 @@ def find(videos: pathlib.Path, *, annotations: pathlib.Path | None = None, seed:
                     f"{path}:{number}: the label {cells[1]!r} is without a class: {categories} has {len(classes)} "
                     "names, and not this one"
                 )
-            source = re.sub(r"_\d+$", "", finding.stem(cells[0]))  # yt-<id>_<second>: from one video come several.
+            source = re.sub(r"_\d+$", "", finding.stem(cells[0]))  # yt-<id>_<second>: from one video come several
             rows.append(listing.unopened(cells[0], label[cells[1]], split, source, MISSING))
     if not rows:
         raise UserError(f"no videos in {lists / 'trainingSet.csv'} and validationSet.csv; one of them must be there")

@@ -25,10 +25,10 @@ from jax_video.errors import UserError
 CLASSES = ("left", "right", "up", "down", "clockwise", "counterclockwise", "growing", "shrinking")
 FPS = 25
 
-_VERSION = 1  # Of the recipe: a change here renders anew, beside what older versions have rendered.
-_TILE = 64  # Side of a layer's texture, which repeats without a seam.
-_LAYERS = np.arange(-5, 6)  # One octave apart; the fastest zoom of 32 frames passes through less than five octaves.
-_SPEED = (1.0, 2.0)  # Pixels per frame; of rotation and zoom: at this distance from the centre:
+_VERSION = 1  # of the recipe: a change here renders anew, beside what older versions have rendered
+_TILE = 64  # side of a layer's texture, which repeats without a seam
+_LAYERS = np.arange(-5, 6)  # one octave apart; the fastest zoom of 32 frames passes through less than five octaves
+_SPEED = (1.0, 2.0)  # pixels per frame; of rotation and zoom: at this distance from the centre:
 _RADIUS = 25.0
 
 
@@ -149,7 +149,7 @@ class Scene:
 def draw(rng: np.random.Generator) -> Scene:
     """Draws a scene."""
     frequency = np.hypot(np.fft.fftfreq(_TILE)[:, None], np.fft.rfftfreq(_TILE)[None])  # [_TILE, _TILE / 2 + 1]
-    band = np.exp(-((np.log2(np.maximum(frequency, 1e-9) * 16) / 0.5) ** 2))  # Blobs of about 16 / 2 pixels.
+    band = np.exp(-((np.log2(np.maximum(frequency, 1e-9) * 16) / 0.5) ** 2))  # blobs of about 16 / 2 pixels
     noise = np.fft.rfft2(rng.standard_normal((len(_LAYERS), _TILE, _TILE)))
     textures = np.fft.irfft2(noise * band)
     colors = rng.uniform([[0], [160]], [[95], [255]], (2, 3))
@@ -181,7 +181,7 @@ def render(scene: Scene, motion: str, *, frames: int, width: int, height: int) -
             case 1:
                 shift = np.array([0, moved])
             case 2:
-                angle += moved / _RADIUS  # y points down: a growing angle turns clockwise.
+                angle += moved / _RADIUS  # y points down: a growing angle turns clockwise
             case 3:
                 octave += moved / _RADIUS / np.log(2)
 

@@ -68,7 +68,7 @@ def _match(
     classes: tuple[str, ...],
     matched: Mapping[int, str] | None = None,
 ) -> dict[int, str]:
-    """Which file has which row's stem: index of the row -> path; no file twice.
+    """Finds the file of each row by its stem: index of the row -> path; no file twice.
 
     Where a stem has several files or rows, the best fit counts: in the class's folder, in one of the split, of the same
     name to the letter. What is `matched` already takes no part.

@@ -30,7 +30,7 @@ def read_text(path: pathlib.Path) -> str:
 
 
 def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
-    """The lines that say something, with their numbers, without blanks at the ends."""
+    """The lines that are not blank, with their numbers, without blanks at the ends."""
     return [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
 
 
@@ -45,8 +45,8 @@ def read_classes(path: pathlib.Path) -> tuple[str, ...]:
         raise UserError(f"{path} names no class; expected one name a line")
     names = [unquote(line) for _, line in lines]
     for pattern in (r"(?P<index>[0-9]+)[\s,]+(?P<name>.+)", r"(?P<name>.+?)[\s,]+(?P<index>[0-9]+)"):
-        matches = [re.fullmatch(pattern, line) for _, line in lines]
-        if not all(matches):
+        matches = [match for _, line in lines if (match := re.fullmatch(pattern, line))]
+        if len(matches) < len(lines):
             continue
         indices = [int(match["index"]) for match in matches]
         if sorted(indices) in ([*range(len(lines))], [*range(1, len(lines) + 1)]):
@@ -88,9 +88,9 @@ def fold(text: str) -> str:
 
 
 def read_csv(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that say something, with their first lines' numbers; cells composed, without blanks around them."""
+    """The rows that are not blank, with the numbers of their first lines; cells composed, no blanks around them."""
     text = read_text(path)
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)  # Spreadsheets write the other two.
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets write the other two
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     number = 1
     try:
@@ -106,5 +106,5 @@ def read_csv(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def some(names: Sequence[str]) -> str:
-    """At most ten of them."""
+    """The names in one line, at most ten of them."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

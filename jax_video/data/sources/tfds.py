@@ -21,7 +21,7 @@ _SPLITS = {"train": "train", "validation": "val", "val": "val", "valid": "val", 
 
 
 def find(name: str, videos: str | os.PathLike) -> Manifest:
-    """Reads what TFDS knows of a set, and the first picture of every video.
+    """The manifest of a set of TFDS, from what TFDS knows of it and the first picture of every video.
 
     Args:
       name: as TFDS calls it: set, set/config or set/config:version.
@@ -39,7 +39,7 @@ def find(name: str, videos: str | os.PathLike) -> Manifest:
             f"{name} in {videos} has a feature that TFDS describes with TensorFlow only, as its Video: pip install "
             f"tensorflow, for this command alone ({error})"
         ) from error
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # The second of a name that cannot be one.
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # the second of a name that cannot be one
         there = sorted(path.parent.parent.name for path in pathlib.Path(videos).glob("*/*/dataset_info.json"))
         raise UserError(
             f"no set {name} in {videos}: TFDS finds {', '.join(there) or 'none'} there; --videos names its folder, "
@@ -63,8 +63,8 @@ def find(name: str, videos: str | os.PathLike) -> Manifest:
         for number in tqdm.trange(about.num_examples, desc=f"reading {split}", unit=" videos"):
             try:
                 example = packed.read_record(folder, split, number)
-                label = example[labels[0]].int64_list.value[0] if labels else -1
-                rows.append(_tfds_row(split, number, example[feature].bytes_list.value, label))
+                label = example[labels[0]].int64_list.value[0] if labels else -1  # which is TFDS's for none, too
+                rows.append(_row(split, number, example[feature].bytes_list.value, None if label == -1 else label))
             except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:
                 raise UserError(f"record {number} of {split} of {name} cannot be read ({error})") from error
     if not rows:
@@ -86,9 +86,8 @@ def _video_feature(name: str, described: "tfds.features.FeaturesDict") -> str:
     return found[0]
 
 
-def _tfds_row(split: str, number: int, pictures: Sequence[bytes], label: int) -> Video:
+def _row(split: str, number: int, pictures: Sequence[bytes], label: int | None) -> Video:
     path = f"{split}/{number}"
-    label = None if label == -1 else label  # as TFDS has it
     image = cv2.imdecode(np.frombuffer(pictures[0], np.uint8), cv2.IMREAD_COLOR) if pictures else None
     if image is None:
         return Video(path, label, _SPLITS[split], 0, 0.0, 0, 0, "no readable frame", path)

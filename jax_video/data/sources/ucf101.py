@@ -25,7 +25,7 @@ def find(videos: pathlib.Path, *, annotations: pathlib.Path | None = None, split
     for part in ("train", "test"):
         path = lists / f"{part}list{split:02d}.txt"
         for number, line in text.read_lines(path):
-            name = line.split()[0]  # Class/v_Class_g08_c01.avi, and the class's number in a training list.
+            name = line.split()[0]  # Class/v_Class_g08_c01.avi, and the class's number in a training list
             class_name, _, file = name.partition("/")
             if class_name not in label or not file:
                 raise UserError(f"{path}:{number}: expected <class of classInd.txt>/<file>, got {line!r}")
