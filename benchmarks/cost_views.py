@@ -17,8 +17,8 @@ from tqdm import tqdm
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from configs import common, cost  # noqa: E402
-from jax_video import sharding, state  # noqa: E402
+from configs import cost  # noqa: E402
+from jax_video import recipe, sharding, state  # noqa: E402
 from jax_video.data.decoding import video  # noqa: E402
 from jax_video.data.sources import motions  # noqa: E402
 from jax_video.meta import Meta  # noqa: E402
@@ -33,7 +33,7 @@ EPOCHS = flags.DEFINE_integer("epochs", 15, "Of 320 videos each.", lower_bound=1
 def config_of():
     """CoST(b) as in configs/cost.py, but narrow, and trained for so many epochs."""
     config = cost.get_config("model=cost_b_resnet50,data=motions,span=16,recipe=code")
-    common.small(config)
+    config.update(recipe.SMALL)
     config.model.update(layers=(2, 2, 2, 2), dropout=0.0)
     config.clip.jitter = ()
     config.norm.group_size = None

@@ -7,7 +7,6 @@ import io
 import itertools
 import logging
 import os
-import pathlib
 import re
 import sys
 from collections.abc import Callable
@@ -15,9 +14,9 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from jax_video import saved
+from jax_video import config_flag
 from jax_video.errors import Stopped, UserError
 
 flags.disclaim_key_flags()  # a flag that is defined here belongs to the command that calls, and stands in its --help
@@ -66,19 +65,8 @@ def announce(*parts: str) -> None:
 
 
 def read_config() -> tuple[ConfigDict, str]:
-    """The config of the flag `--config=FILE.py[:key=value,...]`, and a name for its run.
-
-    Raises:
-      UserError: the flag was not given, or names no file.
-    """
-    config = flags.FLAGS.config
-    if config is None:
-        raise UserError("--config is missing: for example --config=configs/stc.py")
-    file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"--config: there is no file {file!r}: for example --config=configs/stc.py")
-    name = [pathlib.Path(file).stem, re.sub(r"[^\w=.,]+", "_", argument).strip("_")]
-    return saved.complete_recipe(config), "-".join(filter(None, name))
+    """The config of the flag `--config=RECIPE[:key=value,...]`, and a name for its run; see `config_flag.read`."""
+    return config_flag.read()
 
 
 def _quieten() -> None:
@@ -93,7 +81,8 @@ def _quieten() -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     if {"--help", "-h", "-help", "--helpshort"} & set(argv):
         description = sys.modules["__main__"].__doc__ or ""
-        print(f"{description.strip()}\n\n{_flags_help()}")
+        recipes = f"\n\n{config_flag.list_recipes()}" if "config" in flags.FLAGS else ""
+        print(f"{description.strip()}\n\n{_flags_help()}{recipes}")
         sys.exit(0)
     try:
         return flags.FLAGS(argv)
@@ -107,7 +96,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         if unknown is None:
             raise
         _exit(unknown)
-    except OSError:  # of a missing file; without any --config.key it comes to light when the config is read
+    except OSError:  # of a missing file
         _exit(f"--config: there is no file {_config_file(argv)!r}: for example --config=configs/stc.py")
 
 
@@ -130,7 +119,7 @@ def _unknown_config_key(argv: list[str]) -> str | None:
     for argument in argv:
         if not (match := re.match(r"--?(?:no)?config\.([^=]+)", argument)):
             continue
-        node: Any = flags.FLAGS["config"].parser.parse(_config_file(argv))
+        node: Any = config_flag.load(_config_file(argv))
         for key in match[1].split("."):
             known = ", ".join(node) if hasattr(node, "keys") else "nothing, this is a value"
             if not hasattr(node, "keys") or key not in node:

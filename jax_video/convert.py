@@ -18,15 +18,14 @@ are numbers.
 import shlex
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
-from jax_video import command, lock, run, sharding, state
+from jax_video import command, config_flag, lock, run, sharding, state
 from jax_video.errors import UserError
 from jax_video.weights import conversion, names
 
 
 def define_flags() -> None:
-    config_flags.DEFINE_config_file("config", None, "In: the network's config: FILE.py[:key=value,...].")
+    config_flag.define("In: the network's config: RECIPE[:key=value,...], by name or as a file.")
     flags.DEFINE_string("layout", None, f"Whose weights they are: {', '.join(names.LAYOUTS)}.")
     flags.DEFINE_string("out", None, "In: the folder to write.")
     flags.DEFINE_string(
@@ -66,19 +65,9 @@ def main(arguments: list[str]) -> None:
             normalize=given.normalize or "",
             classes=given.classes,
             check=given.check,
-            given=_given(config),
+            given=config_flag.chosen(config),
         )
     print(f"{report}\nTry it on a video:\n  python -m jax_video.predict VIDEO --checkpoint={shlex.quote(given.out)}")
-
-
-def _given(config: ConfigDict) -> set[str]:
-    """Keys of the config that the command line sets: by a flag of their own, or as an argument of the config's file."""
-    flag = flags.FLAGS["config"]
-    _, _, argument = config_flags.get_config_filename(flag).partition(":")
-    arguments = {item.partition("=")[0] for item in argument.split(",")}
-    return set(config_flags.get_override_values(flag)) | {
-        f"{section}.{key}" for section in ("model", "clip") for key in config[section] if key in arguments
-    }
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ A source is the folder of a tested run, or its predictions.jsonl, or scores from
 `video` and the names of the classes; an .npz with an array [K] under the name of each video, classes in the order of
 the first source, which has to be a run. Videos are named by their path in the data set, or by its last part without
 suffix.
-Networks whose own test averages logits are fused by logits (--config.test.average=logit).
+Networks whose own test averages logits are fused by logits (--config.test.average_clips=logit).
 """
 
 import pathlib

@@ -15,15 +15,15 @@ Started again, a run goes on from its last checkpoint, or shows its result. Two 
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
-from jax_video import command, lock, sharding, workflow
+from jax_video import command, config_flag, lock, sharding, workflow
 from jax_video.checkpoint import hold, run_folder
 from jax_video.errors import UserError
 
 
 def define_flags() -> None:
-    config_flags.DEFINE_config_file("config", None, "What to train and how: FILE.py[:key=value,...].")
+    config_flag.define("What to train and how: RECIPE[:key=value,...], by name or as a file.")
+    flags.DEFINE_boolean("print_config", False, "Print the config, and where its values come from; no more.")
     flags.DEFINE_string("workdir", None, "The run's folder; by default runs/ and the config's name.")
     flags.DEFINE_enum("mode", "train", workflow.MODES, "Train and then test; or only test, or one of the others.")
     flags.DEFINE_string(
@@ -39,6 +39,8 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f"unexpected arguments {' '.join(arguments)!r}: everything is a --flag=value; see --help.")
     config, name = command.read_config()
+    if given.print_config:
+        return print(config_flag.describe())
     workdir = run_folder(given.workdir or f"runs/{name}")
     sharding.start(given.distributed)
     with hold(workdir, takeover=given.takeover, lost=lock.end_process):

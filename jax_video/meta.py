@@ -147,9 +147,9 @@ def check_same_run(
     machines = {"processes": jax.process_count(), "devices": devices}
     before = meta.machines or machines
     if before != machines and jax.process_index() == 0:
-        accumulate, results = config["train"]["accumulate"], "results equal to rounding"
-        if accumulate > 1 and before["devices"] != devices:
-            results = f"with train.accumulate={accumulate} in other micro-batches, so that results differ"
+        micro_batch, results = config["train"]["micro_batch"], "results equal to rounding"
+        if micro_batch is not None and before["devices"] != devices:
+            results = f"with train.micro_batch={micro_batch} in other micro-batches, so that results differ"
         changes = [f"{kind}: {before[kind]} before, {count} now" for kind, count in machines.items()]
         print(f"{'; '.join(changes)}. The same clips in the same batches; {results}.", file=sys.stderr)
 

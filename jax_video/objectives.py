@@ -175,4 +175,4 @@ def of(config: ConfigDict) -> Objective:
     normalization = Normalization(**config.normalize)
     if config.get("teacher"):
         return Correspondence(normalization)
-    return Classification(config.test.average, config.train.get("loss_reduction", "sum"), normalization)
+    return Classification(config.test.average_clips, config.train.get("loss_reduction", "sum"), normalization)

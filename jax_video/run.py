@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jax_video import meta as meta_lib
-from jax_video import objectives, saved, scoring, sharding
+from jax_video import objectives, recipe, scoring, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints, run_folder
 from jax_video.data import manifest as manifest_lib
@@ -247,7 +247,7 @@ def load(
         `config` is of another network.
     """
     mesh, folder = sharding.make_mesh() if mesh is None else mesh, run_folder(folder)
-    config = None if config is None else saved.complete_recipe(config)
+    config = None if config is None else recipe.resolve(config)
     dtype = config.dtype if dtype is None and config is not None else dtype
     with contextlib.closing(Checkpoints(folder, mesh, read_only=True)) as checkpoints:
         meta = checkpoints.best_meta()

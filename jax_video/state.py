@@ -89,7 +89,7 @@ class Normalization(NamedTuple):
     """Mean and standard deviation by which RGB in 0 to 255 is normalised (section `normalize`); default: ImageNet's."""
 
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    deviation: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
 
 IMAGENET = Normalization()

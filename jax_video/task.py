@@ -46,9 +46,9 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
         manifest.check_labels(*SPLITS)
         if len(manifest.classes) == 1 and jax.process_index() == 0:
             print(metrics.note(1), file=sys.stderr)
-    if transfers and config.train.batch // config.train.accumulate < 2:
+    if transfers and (config.train.micro_batch or config.train.batch) < 2:
         raise UserError(
-            f"train.batch={config.train.batch} and train.accumulate={config.train.accumulate} leave single videos, "
+            f"train.batch={config.train.batch} and train.micro_batch={config.train.micro_batch} leave single videos, "
             "which make no negative pair: knowledge transfer needs two or more at once."
         )
     if transfers and not config.init_from.path and jax.process_index() == 0:

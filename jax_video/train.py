@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jax_video import metrics, objectives, optimizer, saved, scoring, sharding
+from jax_video import metrics, objectives, optimizer, recipe, scoring, sharding
 from jax_video import state as state_lib
 from jax_video import task as task_lib
 from jax_video.checkpoint import Checkpoints, writes_run
@@ -143,15 +143,16 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
       Stopped: SIGTERM or Ctrl-C; the state is saved.
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
-    config = saved.complete_recipe(config)
+    config = recipe.resolve(config, flip=manifest.flip)
     task_lib.check(config, manifest)
     options, task = config.train, task_lib.Task.of(config)
     sampling, objective = task.sampling, task.objective
-    for name in ("epochs", "validate_epochs", "checkpoint_steps", "log_steps"):
-        if options[name] < 1:
+    for name in ("epochs", "steps", "validate_epochs", "checkpoint_steps", "log_steps"):
+        if options[name] is not None and options[name] < 1:
             raise UserError(f"train.{name} is {options[name]}: expected at least 1.")
-    together = {"accumulate": options.accumulate, "clips": max(1, sampling.segments)}
-    sharding.check_batch(options.batch, devices=mesh.size, **together, **config.norm)
+    accumulate = recipe.micro_batches(config)
+    clips = max(1, sampling.segments)
+    sharding.check_batch(options.batch, devices=mesh.size, accumulate=accumulate, clips=clips, **config.norm)
     steps_per_epoch = max(1, round(len(manifest.select("train")) / options.batch))
     total = options.steps or steps_per_epoch * options.epochs
     validate_steps = steps_per_epoch * options.validate_epochs if manifest.select("val") else None
@@ -164,7 +165,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
     schedule = optimizer.schedule(**config.schedule, steps=total, steps_per_epoch=steps_per_epoch)
     tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
     definition, _, _ = state_lib.abstract(config, len(manifest.classes))
-    given = {"accumulate": options.accumulate, "ema": options.ema, "objective": objective}
+    given = {"accumulate": accumulate, "ema": options.ema, "objective": objective}
     train_step = make_train_step(definition, tx, mesh, **given)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values
     eval_step = scoring.make_eval_step(definition, mesh, objective)

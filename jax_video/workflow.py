@@ -5,8 +5,8 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from jax_video import recipe, sharding, state, task
 from jax_video import run as run_lib
-from jax_video import sharding, state, task
 from jax_video.data import reader, remote
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import prepared
@@ -25,6 +25,7 @@ def perform(mode: str, config: ConfigDict, workdir: remote.Path) -> str:
     mesh = sharding.make_mesh()
     manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
     reader.check(manifest)
+    config = recipe.resolve(config, flip=manifest.flip)
 
     def announce(classes: int) -> None:
         sharding.announce(mesh, state.describe(config, classes), manifest.describe())
@@ -59,6 +60,7 @@ def train_and_test(
     Raises:
       What `train.train` and `results.test` raise.
     """
+    config = recipe.resolve(config, flip=manifest.flip)
     new = train(config, manifest, workdir, mesh)
     if not manifest.select("test"):
         return None, new

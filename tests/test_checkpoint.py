@@ -292,7 +292,7 @@ MANIFEST = Manifest("people", ("run", "walk"), "/videos", ())
 CONFIG = {
     "seed": 0,
     "model": {"name": "resnet3d18"},
-    "train": {"batch": 8, "accumulate": 1, "log_steps": 1, "checkpoint_steps": 2},
+    "train": {"batch": 8, "micro_batch": None, "log_steps": 1, "checkpoint_steps": 2},
     "data": {"manifest": "a", "workers": 1},
     "test": {"clips": "uniform"},
     "schedule": {"drop_epochs": (3, 6)},
@@ -317,7 +317,7 @@ def test_the_same_run_goes_on():
 
 
 def test_it_goes_on_elsewhere_and_says_what_that_means(capsys):
-    accumulating = changed(train={"accumulate": 2})
+    accumulating = changed(train={"micro_batch": 4})
     here = {"processes": 1, "devices": 8}
     check(dataclasses.replace(SAVED, machines=here))
     check(dataclasses.replace(SAVED, machines=here, config=accumulating), accumulating)
@@ -331,7 +331,7 @@ def test_it_goes_on_elsewhere_and_says_what_that_means(capsys):
         "processes: 2 before, 1 now; devices: 4 before, 8 now. The same clips in the same batches; results equal to "
         "rounding.",
         "processes: 1 before, 1 now; devices: 4 before, 8 now. The same clips in the same batches; with "
-        "train.accumulate=2 in other micro-batches, so that results differ.",
+        "train.micro_batch=4 in other micro-batches, so that results differ.",
     ]
 
 

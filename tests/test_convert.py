@@ -230,7 +230,8 @@ def test_what_the_command_line_says_of_clips_stays(theirs, tmp_path):
     assert finished.code == 0, finished.stderr
     assert "  clip: short_side=112, size=112 as there; frames=8, stride=4 as given\n" in finished.stdout
     assert (
-        "  test: clips=nonoverlap, flip=False, average=probability as there; crop=three as given\n" in finished.stdout
+        "  test: clips=nonoverlap, flip=False, average_clips=probability as there; crop=three as given\n"
+        in finished.stdout
     )
     shortcut = (*flags, "--config.model.shortcut=A", f"--out={tmp_path / 'other'}")
     finished = run(CONVERT, theirs.folder / "r3d.pth", LAYOUT, config, *shortcut)
@@ -260,7 +261,7 @@ def test_a_conversion_that_was_stopped_can_be_done_again(theirs, data, tmp_path)
     arguments = (theirs.folder / "r3d.pth", LAYOUT, CONFIG, f"--out={tmp_path / 'run'}")
     finished = run(CONVERT, *arguments, f"--config.data.manifest={data}", "--config.normalize.mean=(1.0,2.0,3.0)")
     assert finished.code == 0, finished.stderr
-    assert "  RGB is normalised by mean 1.0, 2.0, 3.0 and deviation 58.395, " in finished.stdout, "as the user says"
+    assert "  RGB is normalised by mean 1.0, 2.0, 3.0 and std 58.395, " in finished.stdout, "as the user says"
     check_user_error(run(CONVERT, *arguments), "run already holds a run; choose another --out")
 
 

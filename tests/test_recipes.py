@@ -130,8 +130,8 @@ def test_a_teacher_is_another_runs_network(transferred, tmp_path):
 
 def test_pairs_need_two_videos_at_once(videos):
     config = tiny.get_config("transfer")
-    config.train.update(batch=8, accumulate=8)
-    with pytest.raises(UserError, match="train.batch=8 and train.accumulate=8 leave single videos"):
+    config.train.update(batch=8, micro_batch=1)
+    with pytest.raises(UserError, match="train.batch=8 and train.micro_batch=1 leave single videos"):
         task.check(config, videos)
 
 

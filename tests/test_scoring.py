@@ -407,7 +407,7 @@ class TestRun:
         assert results.read_result(load(workdir, config=config, mesh=mesh_of(8)), manifest) is None
         result = results.test(load(workdir, config=config, mesh=mesh_of(8)), manifest)
         assert results.read_result(load(workdir, config=config, mesh=mesh_of(8)), manifest) == result
-        for section, change in (("test", {"average": "logit"}), ("test", {"number": 3}), ("clip", {"stride": 2})):
+        for section, change in (("test", {"average_clips": "logit"}), ("test", {"number": 3}), ("clip", {"stride": 2})):
             other = config.copy_and_resolve_references()
             other[section].update(change)
             assert results.read_result(load(workdir, config=other, mesh=mesh_of(8)), manifest) is None

@@ -134,7 +134,7 @@ def train_batches(
     batch: int,
     seed: int,
     first_step: int = 0,
-    workers: int = 0,
+    workers: int | None = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
 ) -> Generator[Batch, None, None]:
     """Endless shuffled batches of random clips of the training videos, this host's rows of each global batch.
@@ -160,7 +160,7 @@ def test_batches(
     cropped: Sequence[CroppedClip],
     *,
     batch: int,
-    workers: int = 0,
+    workers: int | None = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
 ) -> Generator[Batch, None, None]:
     """Batches of cropped clips, in the order of `test_rows`; rows that only fill a batch up have mask 0."""
@@ -368,12 +368,12 @@ def worker_processes() -> int:
     return 0 if cores <= 2 else min(32, cores - 2)  # each takes 300 MB
 
 
-def _iterate(batches: grain.MapDataset, workers: int) -> Generator[Batch, None, None]:
-    """The batches, read ahead in threads of this process, or in `workers` processes; -1: as many as are best here."""
-    if workers < -1:
-        raise UserError(f"{workers} workers: expected their number, 0 to load in the process itself, or -1.")
-    if workers == -1:
+def _iterate(batches: grain.MapDataset, workers: int | None) -> Generator[Batch, None, None]:
+    """The batches, read ahead in threads of this process, or in `workers` processes; None: as many as are best here."""
+    if workers is None:
         workers = worker_processes()
+    if workers < 0:
+        raise UserError(f"{workers} workers: expected their number, or 0 to load in the process itself.")
     threads = 1 if workers else 2
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2)
     dataset = batches.to_iter_dataset(read)

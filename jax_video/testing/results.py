@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_video import checkpoint, lock, metrics, networks, objectives, saved
+from jax_video import checkpoint, lock, metrics, networks, objectives, recipe, saved
 from jax_video.data import remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
@@ -102,11 +102,12 @@ def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
 
 def _subject(run: Run, manifest: Manifest) -> dict[str, Any]:
     """What a result is of, and how it was got; as JSON has it, where tuples are lists."""
+    config = recipe.resolve(run.config, flip=manifest.flip)
     subject = {
         "step": run.step,
         "manifest": manifest.hash,
-        "protocol": run.config.test.to_dict(),
-        "clip": run.config.clip.to_dict(),
+        "protocol": config.test.to_dict(),
+        "clip": config.clip.to_dict(),
     }
     return json.loads(json.dumps(subject))
 

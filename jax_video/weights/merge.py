@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import networks, run
+from jax_video import networks, run, saved
 from jax_video import state as state_lib
 from jax_video.errors import UserError, listed
 from jax_video.models.cost import CoST
@@ -149,14 +149,14 @@ class Weights:
 
 
 def read(
-    path: str | pathlib.Path,
+    path: str | pathlib.Path | Sequence[str],
     layout: str,
     config: ConfigDict,
     mesh: Mesh,
     *,
     num_classes: int | None = None,
-    into: str = "",
-    expects: str = "",
+    into: str | Sequence[str] | None = None,
+    expects: str | Sequence[str] | None = None,
     new_head: bool = False,
     skip: Sequence[str] = (),
     method: str = "",
@@ -167,8 +167,8 @@ def read(
 
     Args:
       path, into, expects: where from; the part of the network that they are of, as in "network" of one with consensus,
-        while the rest starts afresh; and the network that the run must be of, if not empty. Several parts, as in
-        "appearance,motion", have as many paths, and networks, in the same order.
+        while the rest starts afresh; and the network that the run must be of. Several parts, as in
+        ("appearance", "motion"), have as many paths, and networks, in the same order.
       num_classes: K; None takes the source's.
       new_head: leaves out the classifier, which starts afresh.
       skip, method: of `merge`.
@@ -176,11 +176,13 @@ def read(
     Raises:
       UserError: what `files.read`, `names.to_ours` and `merge` raise, or a folder is of no run or of another network.
     """
-    parts = into.split(",")
-    paths = [path] if len(parts) == 1 else str(path).split(",")
-    networks = expects.split(",") if expects else [""] * len(parts)
+    parts, paths, networks = (_several(given) for given in (into or "", path, expects or ""))
+    networks = networks if expects else [""] * len(parts)
     if not len(parts) == len(paths) == len(networks):
-        raise UserError(f"init_from.path={path}: expected {len(parts)} paths, for {into}, with commas between them")
+        raise UserError(
+            f"init_from.path={','.join(paths)}: expected {len(parts)} paths, for {','.join(parts)}, "
+            "with commas between them"
+        )
     sources = [read_source(*given, layout, config, mesh) for given in zip(paths, networks, strict=True)]
     return fit(sources, config, parts=parts, num_classes=num_classes, new_head=new_head, skip=skip, method=method)
 
@@ -276,7 +278,7 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
             _num_classes(found.arrays),
             version=version,
             signs=signs,
-            normalize=json.loads(file.notes["normalize"]) if "normalize" in file.notes else None,
+            normalize=_normalize(file.notes),
         )
     if layout:
         raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
@@ -317,7 +319,7 @@ def initial_state(
         check_keywords(options.layout, config.teacher if options.into == "teacher" else config.model)
     weights = read(
         options.path,
-        options.layout,
+        options.layout or "",
         config,
         mesh,
         num_classes=len(classes),
@@ -325,11 +327,12 @@ def initial_state(
         expects=options.expects,
         new_head=options.new_head,
         skip=options.skip,
-        method=options.inflate,
+        method=options.inflate or "",
     )
     _check_classifier(options, weights, tuple(classes))
     if jax.process_index() == 0:
-        print(f"Weights from {options.path}:\n{weights.merged.table()}", file=sys.stderr)
+        path = ",".join(_several(options.path))
+        print(f"Weights from {path}:\n{weights.merged.table()}", file=sys.stderr)
         if options.layout:
             _print_normalization(weights.sources[0], state_lib.Normalization(**config.normalize))
     return fill(weights, create)
@@ -437,6 +440,16 @@ def _print_differences(path: pathlib.Path, theirs: dict, ours: ConfigDict) -> No
     ]
     if changed and jax.process_index() == 0:
         print(f"The run in {path} has another config: {'; '.join(changed)}.", file=sys.stderr)
+
+
+def _several(value: str | pathlib.Path | Sequence[str]) -> list[str]:
+    """What may be one or several, as several."""
+    return [str(value)] if isinstance(value, str | pathlib.Path) else list(value)
+
+
+def _normalize(notes: dict[str, str]) -> dict | None:
+    """Section `normalize` of the run that a file was exported from, which may be of an earlier version."""
+    return saved.complete_section("normalize", json.loads(notes["normalize"])) if "normalize" in notes else None
 
 
 def _options(values: dict) -> str:

@@ -75,8 +75,8 @@ I3D = {
     "{block}.{branch}.bn": ("{block}/{branch}/bn", BATCH_NORM),
 }
 IMAGENET = state_lib.IMAGENET._asdict()
-KINETICS = {"mean": (110.7975, 103.3005, 96.2625), "deviation": (70.584, 69.1815, 69.7935)}
-ACTIVITYNET = {"mean": (114.7748, 107.7354, 99.475), "deviation": (1.0, 1.0, 1.0)}
+KINETICS = {"mean": (110.7975, 103.3005, 96.2625), "std": (70.584, 69.1815, 69.7935)}
+ACTIVITYNET = {"mean": (114.7748, 107.7354, 99.475), "std": (1.0, 1.0, 1.0)}
 # Before torch 0.4 a dense layer's modules were called norm.1 and so on.
 _OLD_DENSE_LAYER = (r"(denselayer\d+)\.(conv|norm)\.(\d)", r"\1.\2\3")
 
@@ -121,19 +121,19 @@ LAYOUTS = {
         (_OLD_DENSE_LAYER, (r"features\.(conv|norm)0", r"features.\g<1>1")),
         versions={"2018": ACTIVITYNET, "2020": KINETICS},
         clip={"frames": 16, "stride": 1, "short_side": 112, "size": 112},
-        test={"clips": "nonoverlap", "crop": "center", "flip": False, "average": "probability"},
+        test={"clips": "nonoverlap", "crop": "center", "flip": False, "average_clips": "probability"},
     ),
     "cost": Layout(
         "CoST's authors' PyTorch code: C2D, C3D and CoST",
         COST,
         IMAGENET,
         clip={"frames": 8, "stride": 8, "short_side": 256, "size": 224},
-        test={"clips": "uniform", "number": 10, "crop": "three", "flip": False, "average": "probability"},
+        test={"clips": "uniform", "number": 10, "crop": "three", "flip": False, "average_clips": "probability"},
     ),
     "i3d": Layout(
         "pytorch-i3d: Inception3D (its epsilon and padding are ours)",
         I3D,
-        {"mean": (127.5,) * 3, "deviation": (127.5,) * 3},
+        {"mean": (127.5,) * 3, "std": (127.5,) * 3},
         clip={"frames": 64, "stride": 1, "short_side": 256, "size": 224},
         test={"crop": "center"},
         rate=25,

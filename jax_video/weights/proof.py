@@ -108,12 +108,12 @@ def _compare_inputs(path, config: ConfigDict, raw: np.ndarray, ours: np.ndarray,
     error = _difference(ours, theirs)
     if error <= TOLERANCE:
         return
-    advice = "No mean and deviation leads from one to the other: are they of the same video?"
+    advice = "No mean and std leads from one to the other: are they of the same video?"
     for order, channels in ((", and the order of channels BGR, which no run has", raw[..., ::-1]), ("", raw)):
         if (found := _find_normalization(channels, theirs)) is not None:
             values = (tuple(round(float(value), 4) for value in values) for values in found)
-            mean, deviation = map(str, values)
-            advice = f"It has '--config.normalize.mean={mean}' '--config.normalize.deviation={deviation}'{order}."
+            mean, std = map(str, values)
+            advice = f"It has '--config.normalize.mean={mean}' '--config.normalize.std={std}'{order}."
     raise UserError(
         f"{path}: input is not video as this run normalises it, by {normalization_text(config.normalize)}: the largest "
         f"difference is {error:.1e} of the largest value. {advice}"
@@ -121,14 +121,14 @@ def _compare_inputs(path, config: ConfigDict, raw: np.ndarray, ours: np.ndarray,
 
 
 def _find_normalization(raw: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """(mean [3], deviation [3]) by which raw RGB becomes theirs, a line for every channel; None where it does not."""
+    """(mean [3], std [3]) by which raw RGB becomes theirs, a line for every channel; None where it does not."""
     x, y = (video.reshape(-1, 3).astype(np.float64) for video in (raw, theirs))
     center, height = x.mean(axis=0), y.mean(axis=0)
     slope = ((x - center) * (y - height)).sum(axis=0) / np.maximum(((x - center) ** 2).sum(axis=0), 1e-9)
     if not slope.all():
         return None  # a channel of one value
-    mean, deviation = center - height / slope, 1 / slope
-    return (mean, deviation) if _difference((x - mean) / deviation, y) <= TOLERANCE else None
+    mean, std = center - height / slope, 1 / slope
+    return (mean, std) if _difference((x - mean) / std, y) <= TOLERANCE else None
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:

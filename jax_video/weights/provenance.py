@@ -63,7 +63,7 @@ def check_version(layout: str, given: str, found: str, source: str) -> str:
     if given and found and given != found:
         raise UserError(
             f"--normalize={given}, but {source} is of {found}, when its code expected other RGB. Leave it out, or "
-            "give the numbers: --config.normalize.mean=(…) --config.normalize.deviation=(…)"
+            "give the numbers: --config.normalize.mean=(…) --config.normalize.std=(…)"
         )
     return given or found
 

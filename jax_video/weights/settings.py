@@ -102,8 +102,8 @@ def set_sampling(config: ConfigDict, source: Source, num_classes: int, given: Co
 
 def normalization_text(normalize: ConfigDict | dict) -> str:
     """Section `normalize` of a config, in words."""
-    mean, deviation = (", ".join(map(str, normalize[key])) for key in ("mean", "deviation"))
-    return f"mean {mean} and deviation {deviation}"
+    mean, std = (", ".join(map(str, normalize[key])) for key in ("mean", "std"))
+    return f"mean {mean} and std {std}"
 
 
 def _options(values: Mapping[str, Any]) -> str:

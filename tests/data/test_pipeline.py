@@ -317,7 +317,7 @@ def test_the_machine_decides_on_workers_where_asked(manifest, monkeypatch):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         assert pipeline.worker_processes() == expected
     monkeypatch.setattr(pipeline, "worker_processes", lambda: 1)
-    assert_equal(take(2, manifest, workers=-1), take(2, manifest))
+    assert_equal(take(2, manifest, workers=None), take(2, manifest))
 
 
 def test_test_rows_come_in_order_and_are_padded(manifest):

@@ -129,9 +129,7 @@ def test_numbers_that_are_given_answer_as_well(tmp_path):
     config = config_of()
     config.normalize.mean = (1.0, 2.0, 3.0)
     report = conversion.convert(save_again(network_of(), tmp_path / "w.pth"), "3d-resnets", config, tmp_path / "run")
-    assert (
-        "RGB is normalised by mean 1.0, 2.0, 3.0 and deviation 58.395, 57.12, 57.375, as given; the layout's" in report
-    )
+    assert "RGB is normalised by mean 1.0, 2.0, 3.0 and std 58.395, 57.12, 57.375, as given; the layout's" in report
     assert tuple(converted(tmp_path / "run").normalize.mean) == (1.0, 2.0, 3.0)
 
 
@@ -145,7 +143,7 @@ def test_what_a_run_has_seen_goes_out_and_in_with_its_weights(suffix, tmp_path):
     exported = tmp_path / f"back{suffix}"
     conversion.export(load(tmp_path / "run"), "3d-resnets", exported)
     report = conversion.convert(exported, "3d-resnets", config_of(), tmp_path / "again")
-    assert "deviation 4.0, 5.0, 6.0, as in the run that it was exported from" in report
+    assert "std 4.0, 5.0, 6.0, as in the run that it was exported from" in report
     assert converted(tmp_path / "again").normalize == converted(tmp_path / "run").normalize
     if suffix == ".pth":
         network_of().load_state_dict(torch.load(exported, weights_only=True), strict=True)
