@@ -58,7 +58,7 @@ class Network:
         """The family's network of that depth, with other defaults for some keywords."""
         return self.but(arguments={**self.arguments, "depth": depth}, keywords=keywords)
 
-    def clip_keywords(self, frames: int, size: int) -> dict[str, int]:
+    def clip_keywords(self, frames: int, size: int) -> dict[str, Any]:
         """The keywords that tell the network which clips it is for."""
         clip = {"frames": frames, "size": size}
         keywords = {key: clip[key] for key in self.bound}
@@ -67,7 +67,7 @@ class Network:
 
 # Families
 
-RESNET3D = Network(  # Hara et al. 2018
+RESNET3D = Network(  # 3D-ResNet, 3D-ResNeXt: Hara et al. 2018
     "jax_video.models.resnet:ResNet3D",
     dict(layers=None, width=1.0, cardinality=1, stem="hara", shortcut="B", preactivation=False, remat=False),
     recipe="stc",
@@ -75,7 +75,7 @@ RESNET3D = Network(  # Hara et al. 2018
     size=112,
     layouts={"3d-resnets": {"stem": "hara"}},
 )
-STC = dataclasses.replace(  # Diba et al. 2018
+STC = dataclasses.replace(  # STC-Net: Diba et al. 2018
     RESNET3D,
     constructor="jax_video.models.stc:STCResNet3D",
     keywords=dict(frames=16, branches="both", reduction=4, **RESNET3D.keywords),
@@ -83,7 +83,7 @@ STC = dataclasses.replace(  # Diba et al. 2018
     layouts={},
     own=("*/stc/*",),
 )
-DENSENET3D = Network(  # Diba et al. 2017, as T3D
+DENSENET3D = Network(  # Diba et al. 2017
     "jax_video.models.densenet:DenseNet",
     dict(layers=None, width=1.0, temporal=True, stem="t3d", remat=False),
     recipe="t3d",
@@ -91,29 +91,22 @@ DENSENET3D = Network(  # Diba et al. 2017, as T3D
     head="classifier",
     layouts={"3d-resnets": {"stem": "hara"}},
 )
-T3D = dataclasses.replace(
+T3D = dataclasses.replace(  # the same with temporal transition layers
     DENSENET3D,
     constructor="jax_video.models.t3d:T3D",
     keywords=dict(ttl_channels=48, layers=None, width=1.0, stem="t3d", remat=False),
     layouts={},
 )
-DENSENET = DENSENET3D.but(frames=1, keywords={"temporal": False}, layouts={"torchvision": {}})
-RESNET = Network(  # He et al. 2015, frame by frame
+DENSENET = DENSENET3D.but(  # in 2D, frame by frame: Huang et al. 2017
+    frames=1, keywords={"temporal": False}, layouts={"torchvision": {}}
+)
+RESNET = Network(  # in 2D, frame by frame: He et al. 2016, Xie et al. 2017
     "jax_video.models.resnet2d:ResNet2D",
-    dict(
-        channels=3,
-        layers=None,
-        width=1.0,
-        cardinality=1,
-        group_width=64,
-        stride_on="3x3",
-        dropout=0.0,
-        remat=False,
-    ),
+    dict(channels=3, layers=None, width=1.0, cardinality=1, group_width=64, stride_on="3x3", dropout=0.0, remat=False),
     recipe="cost",
     layouts={"torchvision": {"stride_on": "3x3"}},
 )
-C2D = Network(  # Li et al. 2019, as CoST
+C2D = Network(  # CoST and what it is compared with: Li et al. 2019
     "jax_video.models.cost:C2D",
     dict(
         frames=8,
@@ -137,13 +130,13 @@ C3D_3X1X1 = C2D.but(arguments={"kind": "c3d_3x1x1"})
 C3D_3X3X3 = C2D.but(arguments={"kind": "c3d_3x3x3"})
 COST_A = C2D.but(arguments={"kind": "cost_a"}, own=("*/alpha",), weighs_views=True)
 COST_B = C2D.but(arguments={"kind": "cost_b"}, own=("*/conv2/fc1/*", "*/conv2/fc2/*"), weighs_views=True)
-STREAM = Network(  # Feichtenhofer et al. 2016
+STREAM = Network(  # one of two streams: Feichtenhofer et al. 2016
     "jax_video.models.st_resnet:Stream",
     dict(channels=3, temporal=False, temporal_pool="none", layers=None, width=1.0, stride_on="3x3", remat=False),
     {"depth": 50},
     recipe="st_resnet",
 )
-ST_RESNET = Network(
+ST_RESNET = Network(  # both
     "jax_video.models.st_resnet:TwoStreams",
     dict(
         connections=True,
@@ -202,7 +195,7 @@ NETWORKS: dict[str, Network] = {
     "two_streams": ST_RESNET.but(frames=1, keywords={"connections": False, "temporal": False}),
     "st_resnet": ST_RESNET,
     "st_resnet_star": ST_RESNET.but(frames=11, keywords={"temporal_pool": "after"}),
-    "inception3d": Network(  # Carreira and Zisserman 2017, I3D's RGB stream
+    "inception3d": Network(  # I3D: Carreira and Zisserman 2017
         "jax_video.models.inception:Inception3D",
         dict(layers=None, dropout=0.0, width=1.0, remat=False),
         recipe="t3d",
@@ -211,7 +204,7 @@ NETWORKS: dict[str, Network] = {
         head="logits",
         layouts={"i3d": {}},
     ),
-    "c3d": Network(  # Tran et al. 2015, with batch normalisation
+    "c3d": Network(  # with batch normalisation: Tran et al. 2015
         "jax_video.models.c3d:C3D",
         dict(frames=16, size=112, width=1.0, remat=False),
         recipe="t3d",

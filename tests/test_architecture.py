@@ -157,31 +157,31 @@ def test_what_recipes_read_loads_without_jax(module):
     assert done.stdout == "set()\n"
 
 
-def texts(call: ast.Call) -> list[str]:
-    """Arguments of a call that are texts, also in tuples."""
-    inner = [
-        each for argument in call.args for each in (argument.elts if isinstance(argument, ast.Tuple) else [argument])
-    ]
-    return [each.value for each in inner if isinstance(each, ast.Constant) and isinstance(each.value, str)]
-
-
-@pytest.mark.parametrize("module", [module for module in LIBRARY if module != "jax_video.networks"])
-def test_what_a_network_is_is_not_read_off_its_name(module):
-    """But asked of its record: no `startswith`, `re.match` and the like holds of some of the names, but not of all."""
-    for node in ast.walk(TREES[module]):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-            continue
-        if ast.unparse(node.func.value) == "re":
-            holds = re.match
-        elif node.func.attr in ("startswith", "removeprefix"):
-            holds = str.startswith
-        elif node.func.attr in ("endswith", "removesuffix"):
-            holds = str.endswith
+def told_apart(call: ast.Call) -> list[str]:
+    """The networks of whose names a `startswith`, a `re.match` or the like holds, unless it holds of all or none."""
+    arguments = [each for found in call.args for each in (found.elts if isinstance(found, ast.Tuple) else [found])]
+    for text in [each.value for each in arguments if isinstance(each, ast.Constant) and isinstance(each.value, str)]:
+        function = ast.unparse(call.func)
+        if function.startswith("re."):
+            names = [name for name in networks.NETWORKS if re.match(text, name)]
+        elif function.endswith((".startswith", ".removeprefix")):
+            names = [name for name in networks.NETWORKS if name.startswith(text)]
+        elif function.endswith((".endswith", ".removesuffix")):
+            names = [name for name in networks.NETWORKS if name.endswith(text)]
         else:
             continue
-        for text in texts(node):
-            of = [name for name in networks.NETWORKS if (holds(text, name) if holds is re.match else holds(name, text))]
-            assert len(of) in (0, len(networks.NETWORKS)), f"{ast.unparse(node)} in line {node.lineno} holds of {of}"
+        if 0 < len(names) < len(networks.NETWORKS):
+            return names
+    return []
+
+
+@pytest.mark.parametrize("folder", ["jax_video", "configs", "benchmarks", "tests"])
+def test_what_a_network_is_is_not_read_off_its_name(folder):
+    """But asked of its record in the table."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and (names := told_apart(node)):
+                pytest.fail(f"{path}:{node.lineno}: {ast.unparse(node)} holds of {', '.join(names)}")
 
 
 def test_the_package_never_imports_configs():

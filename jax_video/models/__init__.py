@@ -1,8 +1,10 @@
-"""Networks by name: `jax_video.networks` has the table, and the other files here what its records name."""
+"""Networks by name. `jax_video.networks` is the table of them; the files here have the classes that it names."""
 
 import pkgutil
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -12,7 +14,16 @@ from jax_video.models.layers import BatchNorm
 from jax_video.models.t3d import SegmentConsensus
 
 
-def build(name: str, *, num_classes, rngs, dtype=jnp.float32, norm=BatchNorm, consensus=False, **kwargs) -> nnx.Module:
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    rngs: nnx.Rngs,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+    norm: Callable[..., nnx.Module] = BatchNorm,
+    consensus: bool = False,
+    **kwargs: Any,
+) -> nnx.Module:
     """Builds a network, in training mode.
 
     Args:

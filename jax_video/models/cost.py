@@ -191,7 +191,7 @@ class C2D(ResNet2D):
 
         def unit(number, index):
             del index
-            return converted if number % 2 else Bottleneck
+            return converted if number % 2 else Bottleneck  # every second unit of the network
 
         super().__init__(depth, dropout=dropout, unit=unit, stem_in_time=(stem_taps, self.stem_stride), **resnet)
 

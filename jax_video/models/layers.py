@@ -1,6 +1,7 @@
 """Convolution, linear layer, batch normalisation and dropout, and the checks of input: what every network is made of.
 
 Activations have the compute type `dtype`; parameters and statistics are float32, or float64 where `dtype` is.
+Every layer takes `dtype` and `rngs`, the source of initial values; what is made of layers hands both on as `**layer`.
 """
 
 import jax

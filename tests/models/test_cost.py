@@ -50,7 +50,7 @@ OPERATIONS = {
 def pair(label, dtype):
     name = label.split()[0]
     options = NETWORKS[label] | {"num_classes": parity.CLASSES}
-    ours = options | ({} if name.startswith("res") else {"dropout": 0.0})
+    ours = options | {"dropout": 0.0}
     model = nnx.eval_shape(lambda: models.build(name, rngs=nnx.Rngs(0), dtype=dtype, **ours))
     options.pop("fuse_views", None)
     shape = (9, *INPUT[1:]) if options.get("frames") == 32 else INPUT
