@@ -32,7 +32,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from jax_video.data import remote
 from jax_video.errors import UserError
@@ -250,7 +250,7 @@ class _Lock:
         """None where there is no such file."""
         try:
             data = self._path.read_bytes()
-            modified = self._path.stat().mtime if self._is_remote else self._path.stat().st_mtime
+            modified = _modified(self._path)
         except FileNotFoundError:
             return None
         holder = Holder.parse(data)
@@ -279,11 +279,11 @@ class _Lock:
         """Seconds since the last sign of life, both times by the clock of whoever keeps the files."""
         try:
             if not self._is_remote:
-                with tempfile.TemporaryFile(dir=self._folder) as probe:
-                    return os.fstat(probe.fileno()).st_mtime - found.time
+                with tempfile.TemporaryFile(dir=self._folder) as file:
+                    return os.fstat(file.fileno()).st_mtime - found.time
             probe = self._folder / f".{NAME}.{self.holder.token}"
             probe.write_bytes(b"now")
-            now = probe.stat().mtime
+            now = _modified(probe)
             probe.unlink()
             return (now or time.time()) - found.time
         except OSError:
@@ -357,6 +357,12 @@ class _Lock:
         with contextlib.suppress(OSError):
             for folder in self._made:
                 folder.rmdir()
+
+
+def _modified(path: remote.Path) -> float | None:
+    """When a file was written; None if it is in a store that does not say."""
+    status: Any = path.stat()
+    return status.mtime if remote.is_remote(path) else status.st_mtime
 
 
 @contextlib.contextmanager

@@ -10,13 +10,12 @@ Looks at every video once and writes OUT/manifest.jsonl: labels, splits, frame c
 --flow stores optical flow for motion streams too, below OUT/flow: tvl1 as in the papers, or dis, which is far quicker.
 --pack stores all frames as JPEGs, below OUT/packed, a set that loads many times as fast. Two sources need no --videos:
 
+  python -m jax_video.prepare motions --out=data/motions --flow=dis --flow_side=62    # the embedded set
   # the set that OUT/manifest.jsonl describes: look at its files again, say where they are now, or add its flow
   python -m jax_video.prepare manifest --out=data/ucf101-1 --check=fast
   python -m jax_video.prepare manifest --out=data/ucf101-1 --videos=/elsewhere/UCF-101
   python -m jax_video.prepare manifest --out=data/ucf101-1 --flow=tvl1
   python -m jax_video.prepare manifest --out=data/ucf101-1 --pack --pack_side=128
-  # the embedded set
-  python -m jax_video.prepare motions --out=data/motions --flow=dis --flow_side=62
   # how fast it loads, where the time goes, and what to change
   python -m jax_video.prepare --benchmark data/ucf101-1 --clip=16,2,122,112
 """

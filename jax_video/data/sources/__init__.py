@@ -9,6 +9,7 @@ A set that is prepared already is read by `prepared`; single files on a command 
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Callable
 
@@ -44,7 +45,7 @@ SPLIT = Parameter("split", int, "Official split, 1 (default), 2 or 3.")
 FRACTION = Parameter("fraction", float, "folder: part of each class for test, as much for val (default .1).")
 SEED = Parameter("seed", int, "Of the draw of test and validation videos (default 0).")
 
-_KINETICS = "official lists (train.csv, validate.csv, test.csv): --annotations=DIR"
+_LISTS = "official lists: --annotations=DIR"
 SOURCES: dict[str, Source] = {
     "folder": Source(
         folder.find,
@@ -74,24 +75,12 @@ SOURCES: dict[str, Source] = {
             SEED,
         ),
     ),
-    "ucf101": Source(
-        ucf101.find,
-        "official lists (ucfTrainTestlist): --annotations=DIR --split=1",
-        (ANNOTATIONS, SPLIT, SEED),
-    ),
-    "hmdb51": Source(
-        hmdb51.find,
-        "official lists (testTrainMulti_7030_splits): --annotations=DIR --split=1",
-        (ANNOTATIONS, SPLIT, SEED),
-    ),
-    "kinetics400": Source(functools.partial(kinetics.find, "kinetics400"), _KINETICS, (ANNOTATIONS, SEED)),
-    "kinetics600": Source(functools.partial(kinetics.find, "kinetics600"), _KINETICS, (ANNOTATIONS, SEED)),
-    "kinetics700": Source(functools.partial(kinetics.find, "kinetics700"), _KINETICS, (ANNOTATIONS, SEED)),
-    "moments": Source(
-        moments.find,
-        "official lists (trainingSet.csv, validationSet.csv): --annotations=DIR",
-        (ANNOTATIONS, SEED),
-    ),
+    "ucf101": Source(ucf101.find, f"{_LISTS} --split=1", (ANNOTATIONS, SPLIT, SEED)),
+    "hmdb51": Source(hmdb51.find, f"{_LISTS} --split=1", (ANNOTATIONS, SPLIT, SEED)),
+    "kinetics400": Source(functools.partial(kinetics.find, "kinetics400"), _LISTS, (ANNOTATIONS, SEED)),
+    "kinetics600": Source(functools.partial(kinetics.find, "kinetics600"), _LISTS, (ANNOTATIONS, SEED)),
+    "kinetics700": Source(functools.partial(kinetics.find, "kinetics700"), _LISTS, (ANNOTATIONS, SEED)),
+    "moments": Source(moments.find, _LISTS, (ANNOTATIONS, SEED)),
     "motions": Source(motions.read, "the embedded set, rendered once; needs no --videos", refuses=("videos", "check")),
     "tfds": Source(
         tfds.find,
@@ -108,12 +97,15 @@ def parameters() -> list[Parameter]:
 
 
 def describe() -> str:
-    """The sources with their lines of help, for prepare's --help."""
+    """The sources with their lines of help, for prepare's --help; those of the same help together."""
     rows = []
-    column = max(len(written(name)) for name in SOURCES) + 2
-    for name, source in SOURCES.items():
-        first, *more = source.help.splitlines()
-        rows += [f"  {written(name):{column}}{first}", *(f"  {'':{column}}{line}" for line in more)]
+    column = max(len(written(name)) for name in SOURCES)
+    for text, names in itertools.groupby(SOURCES, lambda name: SOURCES[name].help):
+        first, *more = text.splitlines()
+        rows += [
+            f"  {', '.join(map(written, names)):{column}}  {first}",
+            *(f"  {'':{column}}  {line}" for line in more),
+        ]
     return "\n".join(rows)
 
 
