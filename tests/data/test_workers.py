@@ -99,7 +99,7 @@ def test_a_worker_ends_with_its_parent(tmp_path):
     """`kill -9` leaves no decoder behind."""
     script = tmp_path / "script.py"
     script.write_text(
-        "import time\nfrom jax_video.data import workers\n"
+        "import time\nfrom jax_video.data.preparing import workers\n"
         "def decode(_):\n    print('decoding', flush=True)\n    time.sleep(600)\n"
         "if __name__ == '__main__':\n    list(workers.run([0], decode, workers=1, timeout=600))\n"
     )
