@@ -28,7 +28,7 @@ from jax_video.meta import Meta, check_same_run
 from jax_video.runlog import RunLog
 from jax_video.state import TrainState
 from jax_video.stopping import StopSignals
-from jax_video.weights import merge
+from jax_video.weights import start
 
 StepFunction = Callable[[TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -291,7 +291,7 @@ def restore_or_create(
     if restored is None:
         # In one compilation: the networks' initial values alone would take one for every shape.
         named = config.init_from.path or config.init_from.layout
-        state = merge.initial_state(config, manifest.classes, mesh, create) if named else jax.jit(create)()
+        state = start.initial_state(config, manifest.classes, mesh, create) if named else jax.jit(create)()
         return sharding.place_state(state, mesh), progress
     state, meta = restored
     check_same_run(meta, config.to_dict(), manifest, checkpoints.folder.parent, mesh.size)

@@ -23,7 +23,7 @@ from jax_video.meta import Meta
 from jax_video.run import load
 from jax_video.testing import results
 from jax_video.train import train
-from jax_video.weights import merge
+from jax_video.weights.start import initial_state
 
 
 def mesh() -> Mesh:
@@ -66,7 +66,7 @@ def start(config: ConfigDict, classes: tuple[str, ...] = motions.CLASSES) -> dic
     def create():
         return state_lib.create(state_lib.network(config, len(classes)), optimizer.sgd(0.1), ema=config.train.ema > 0)
 
-    state = merge.initial_state(config, classes, mesh(), create)
+    state = initial_state(config, classes, mesh(), create)
     return state_lib.named_leaves({"params": state.params, "batch_stats": state.batch_stats})
 
 

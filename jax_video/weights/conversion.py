@@ -14,7 +14,8 @@ from jax_video.data.sources import motions, prepared, text
 from jax_video.errors import UserError
 from jax_video.meta import Meta
 from jax_video.run import Run
-from jax_video.weights import files, merge, names, proof, settings
+from jax_video.weights import files, names, proof, settings, start
+from jax_video.weights.source import read_source
 
 
 def convert(
@@ -60,10 +61,10 @@ def convert(
         )
     config = config.copy_and_resolve_references()
     mesh = sharding.make_mesh()
-    found = merge.read_source(source, "", layout, config, mesh)
+    found = read_source(source, "", layout, config, mesh)
     with config.unlocked():
         told = settings.set_keywords(config, found, given)
-        weights = merge.fit([found], config)
+        weights = start.fit([found], config)
         num_classes = weights.num_classes
         told += settings.set_normalization(config, found, normalize, given)
         told += settings.set_sampling(config, found, num_classes, given)
@@ -79,7 +80,7 @@ def convert(
         tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
         return state_lib.create(state_lib.network(config, num_classes), tx, ema=config.train.ema > 0)
 
-    state = merge.fill(weights, create)
+    state = start.fill(weights, create)
     if check is not None:
         lines += [f"  {line}" for line in proof.compare(config, num_classes, state, check)]
     with lock.hold(out), contextlib.closing(checkpoint.Checkpoints(out, mesh)) as checkpoints:
@@ -97,7 +98,7 @@ def export(run: Run, layout: str, path: str | pathlib.Path) -> None:
     model = run.config.model
     if names.keywords(layout, model.name) is None:
         raise UserError(f"layout {layout} ({names.layout(layout).source}) has no {model.name}")
-    merge.check_keywords(layout, model)
+    start.check_keywords(layout, model)
     arrays = {name: np.asarray(leaf) for name, leaf in state_lib.named_leaves(run.weights).items()}
     notes = {"normalize": json.dumps(run.meta.config["normalize"])}  # without which it would count as its layout's
     files.write(path, names.to_theirs(layout, arrays, origin=run.meta.origin, steps=run.step), notes)

@@ -13,7 +13,7 @@ from jax_video.data import pipeline
 from jax_video.errors import UserError
 from jax_video.state import IMAGENET, Normalization
 from jax_video.weights import names, provenance
-from jax_video.weights.merge import Source
+from jax_video.weights.source import Source
 
 
 def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> list[str]:

@@ -16,7 +16,7 @@ from jax_video import networks
 from jax_video.errors import UserError
 from jax_video.run import load
 from jax_video.weights import conversion, names, settings
-from jax_video.weights.merge import Source
+from jax_video.weights.source import Source
 
 SIZES = {"width": 1 / 16, "layers": (1, 1, 1, 1)}
 OLD, NEW = names.ACTIVITYNET, names.KINETICS
