@@ -46,9 +46,9 @@ def make(path: pathlib.Path) -> None:
     network = resnet.build("resnet3d101", 400).eval()
     files.write(path, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
     video = np.random.default_rng(0).integers(0, 256, (1, 3, 16, 112, 112), np.uint8)
-    mean, deviation = (torch.tensor(values)[:, None, None, None] for values in names.KINETICS.values())
+    mean, std = (torch.tensor(values)[:, None, None, None] for values in names.KINETICS.values())
     with torch.inference_mode():
-        logits = network((torch.from_numpy(video) - mean) / deviation).numpy()
+        logits = network((torch.from_numpy(video) - mean) / std).numpy()
     np.savez(path.with_name("outputs.npz"), video=video, logits=logits)
 
 

@@ -75,8 +75,8 @@ def main(_):
             config.schedule.learning_rate = TUNING_RATE.value
             found.append(result_of(config, few, f"{name.replace(' ', '-')}-seed{seed}")["top1"])
         accuracies = ", ".join(f"{100 * value:.1f}" for value in found)
-        mean, deviation = statistics.mean(found), statistics.stdev(found)
-        print(f"{name}: {100 * mean:.1f} ± {100 * deviation:.1f} % (of {accuracies})", flush=True)
+        mean, std = statistics.mean(found), statistics.stdev(found)
+        print(f"{name}: {100 * mean:.1f} ± {100 * std:.1f} % (of {accuracies})", flush=True)
 
 
 if __name__ == "__main__":

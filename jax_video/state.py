@@ -97,8 +97,8 @@ IMAGENET = Normalization()
 
 def normalize(rgb: jax.Array, normalization: Normalization = IMAGENET) -> jax.Array:
     """uint8 [B, T, H, W, 3] -> float32."""
-    mean, deviation = (jnp.array(values, jnp.float32) for values in normalization)
-    return (rgb.astype(jnp.float32) - mean) / deviation
+    mean, std = (jnp.array(values, jnp.float32) for values in normalization)
+    return (rgb.astype(jnp.float32) - mean) / std
 
 
 def inputs(batch: dict[str, jax.Array], normalization: Normalization = IMAGENET) -> tuple[jax.Array, ...]:

@@ -203,7 +203,7 @@ def test_each_sources_own_test():
 
     config = tiny.get_config()
     before = config.to_dict()
-    assert settle("jax_video", config)[0].startswith("RGB is normalised by mean 123.675, 116.28, 103.53 and dev")
+    assert settle("jax_video", config)[0].startswith("RGB is normalised by mean 123.675, 116.28, 103.53 and std")
     assert config.to_dict() == before
 
 
