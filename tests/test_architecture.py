@@ -129,7 +129,7 @@ def test_libraries_have_owners(library):
 
 @pytest.mark.parametrize("module", [module for module in LIBRARY if within(module, "jax_video.data")])
 def test_data_loads_without_jax_and_reads_no_flags(module):
-    """Its workers stay light. (Grain itself loads jax, so this cannot be seen in `sys.modules`, and reads absl's flags.)"""
+    """Its workers stay light. (Grain itself loads jax, which hides this in `sys.modules`, and reads flags of absl.)"""
     banned = ("jax", "flax", "optax", "orbax", *(["absl"] if module != "jax_video.data.pipeline" else []))
     assert not {name for name in imports(module) if within(name, *banned)}
 
