@@ -97,7 +97,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
             raise
         _exit(unknown)
     except OSError:  # of a missing file
-        _exit(f"--config: there is no file {_config_file(argv)!r}: for example --config=configs/stc.py")
+        _exit(config_flag.missing(_config_file(argv)))
 
 
 def _flags_help() -> str:

@@ -57,6 +57,14 @@ def load(text: str) -> ConfigDict:
     return saved.complete_recipe(config)
 
 
+def missing(text: str) -> str:
+    """What to say of a recipe's file that is not there."""
+    file = text.partition(":")[0]
+    stem = pathlib.Path(file).stem
+    example = f"{stem}, the recipe of this package" if stem in recipes() else "configs/stc.py"
+    return f"--config: there is no file {file!r}: for example --config={example}"
+
+
 def read() -> tuple[ConfigDict, str]:
     """The config that the command line asks for, resolved, and a name for its run.
 

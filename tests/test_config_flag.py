@@ -194,6 +194,17 @@ def test_an_unknown_name_is_a_users_error(tmp_path):
     check_user_error(run(MAIN, "--config", "stcc:frames=3", "--config.seed=1", cwd=tmp_path), expected)
 
 
+def test_a_file_that_is_not_there(monkeypatch, tmp_path):
+    """As that of a recipe, where the package is installed and not checked out."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError):
+        config_flag.load("configs/stc.py:frames=32")
+    assert config_flag.missing("configs/stc.py:frames=32") == (
+        "--config: there is no file 'configs/stc.py': for example --config=stc, the recipe of this package"
+    )
+    assert config_flag.missing("mine.py").endswith("'mine.py': for example --config=configs/stc.py")
+
+
 def test_help_lists_the_recipes():
     lines = run(MAIN, "--help").stdout.splitlines()
     for name in config_flag.recipes():
