@@ -38,7 +38,7 @@ from jax_video.data.preparing.preparation import Preparation, Prepared, prepare
 from jax_video.data.sources import prepared
 from jax_video.errors import UserError
 
-__doc__ = __doc__.format(sources=sources.describe())
+__doc__ = (__doc__ or "").replace("{sources}", sources.describe())  # it is the help; python -OO has none
 
 FLAGS = flags.FLAGS
 _DEFINE: dict[type, Callable[..., Any]] = {
