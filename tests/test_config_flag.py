@@ -89,6 +89,19 @@ def test_recipes_go_by_their_names_from_any_folder(shown, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_is_written_down_can_be_given(monkeypatch):
+    """Every --config of README, of recorded results, and of the docstrings of recipes and commands."""
+    paths = ["README.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md", "jax_video/main.py", "jax_video/convert.py"]
+    paths += [f"configs/{name}.py" for name in config_flag.recipes()]
+    text = "\n".join((ROOT / path).read_text(encoding="utf-8") for path in paths)
+    known = "|".join(config_flag.recipes())
+    given = set(re.findall(rf"--config=((?:(?:{known})\b|configs/\w+\.py)(?::[\w=.,/$]+)?)", text))
+    assert len(given) > 15
+    monkeypatch.chdir(ROOT)
+    for string in given:
+        assert config_flag.load(string.replace("phase=$1", "phase=motion")).model.name, string
+
+
 @pytest.mark.parametrize("name", config_flag.recipes())
 def test_a_copied_recipe_is_the_same(name, tmp_path):
     copy = tmp_path / "mine.py"
