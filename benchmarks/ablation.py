@@ -16,9 +16,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from configs import stc  # noqa: E402
-from jax_video import evaluate, sharding  # noqa: E402
 from jax_video.data.manifest import Manifest  # noqa: E402
-from jax_video.train import train  # noqa: E402
+from jax_video.workflow import train_and_test  # noqa: E402
 
 STRINGS = {
     "no STC": "model=resnet3d18,frames=16,stride=2",
@@ -37,7 +36,7 @@ SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of every row.", lower_bound=2)
 
 
 def main(_):
-    mesh, manifest = sharding.make_mesh(), Manifest.read(pathlib.Path(DATA.value, "manifest.jsonl"))
+    manifest = Manifest.read(pathlib.Path(DATA.value, "manifest.jsonl"))
     print("| | video top-1, % | single clips, % | seeds |\n|---|---|---|---|")
     for name, string in STRINGS.items():
         results = []
@@ -48,9 +47,7 @@ def main(_):
             config.train.update(batch=8, validate_epochs=EPOCHS.value, log_steps=100)
             config.schedule.learning_rate = 0.05
             workdir = pathlib.Path(OUT.value, f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}")
-            new = train(config, manifest, workdir, mesh)
-            result = None if new else evaluate.read_result(config, manifest, workdir, mesh)
-            results.append(result or evaluate.test(config, manifest, workdir, mesh))
+            results.append(train_and_test(config, manifest, workdir)[0])
         cells = []
         for key in ("top1", "clip_top1"):
             values = [100 * result[key] for result in results]

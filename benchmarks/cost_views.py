@@ -17,10 +17,13 @@ from tqdm import tqdm
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from configs import common, cost  # noqa: E402
-from jax_video import sharding, state, views  # noqa: E402
-from jax_video.data import motions, pipeline, video  # noqa: E402
-from jax_video.data.manifest import Manifest  # noqa: E402
+from configs import cost  # noqa: E402
+from jax_video import recipe, sharding, state  # noqa: E402
+from jax_video.data.decoding import video  # noqa: E402
+from jax_video.data.sources import motions  # noqa: E402
+from jax_video.meta import Meta  # noqa: E402
+from jax_video.run import Run, load  # noqa: E402
+from jax_video.testing import coefficients  # noqa: E402
 from jax_video.train import train  # noqa: E402
 
 OUT = flags.DEFINE_string("out", None, "Folder of the runs.", required=True)
@@ -30,7 +33,7 @@ EPOCHS = flags.DEFINE_integer("epochs", 15, "Of 320 videos each.", lower_bound=1
 def config_of():
     """CoST(b) as in configs/cost.py, but narrow, and trained for so many epochs."""
     config = cost.get_config("model=cost_b_resnet50,data=motions,span=16,recipe=code")
-    common.small(config)
+    config.update(recipe.SMALL)
     config.model.update(layers=(2, 2, 2, 2), dropout=0.0)
     config.clip.jitter = ()
     config.norm.group_size = None
@@ -52,17 +55,17 @@ def stand_still(manifest, folder):
 
 
 def main(_):
-    out, mesh, config = pathlib.Path(OUT.value), sharding.make_mesh(), config_of()
-    moving = Manifest.read(motions.make())
+    out, config = pathlib.Path(OUT.value), config_of()
+    moving = motions.read()
     still = stand_still(moving, out / "videos")
     rows = {
-        "at initialisation": views.measure(*untrained(config), moving, "val", pipeline.Sampling(**config.clip), mesh)
+        "at initialisation": coefficients.measure(untrained(config), moving, "val"),
     }
     for name, manifest in {"motions": moving, "still": still}.items():
-        train(config, manifest, out / name, mesh)
-        result = views.analyse(config, manifest, out / name, mesh)
+        train(config, manifest, out / name)
+        result = coefficients.analyse(load(out / name, config=config), manifest)
         rows[f"trained on {name}"] = result
-        print(views.report(result, out / name))
+        print(coefficients.report(result, out / name))
     print("\n| CoST(b) | H-W | T-W | T-H | T-W + T-H |\n|---|---|---|---|---|")
     for name, row in rows.items():
         alpha = list(row["overall"].values())
@@ -71,7 +74,8 @@ def main(_):
 
 def untrained(config):
     definition, params, batch_stats = state.split(state.network(config, len(motions.CLASSES)))
-    return definition, {"params": params, "batch_stats": batch_stats}
+    weights = {"params": params, "batch_stats": batch_stats}
+    return Run("", config, Meta(config.to_dict(), motions.CLASSES), 0, definition, weights, sharding.make_mesh())
 
 
 if __name__ == "__main__":

@@ -20,8 +20,10 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from jax_video.data import motions, pipeline, reader, video  # noqa: E402
+from jax_video.data import pipeline, reader  # noqa: E402
+from jax_video.data.decoding import probing  # noqa: E402
 from jax_video.data.manifest import Manifest, Video  # noqa: E402
+from jax_video.data.sources import motions  # noqa: E402
 
 ROWS = flags.DEFINE_integer("rows", 300_000, "Videos in the set.", lower_bound=1000)
 WORKERS = flags.DEFINE_integer("workers", 2, "Worker processes of the second start.", lower_bound=1)
@@ -48,7 +50,7 @@ def timed(what: str):
 
 def make(folder: pathlib.Path) -> pathlib.Path:
     motions.encode(folder / "video.mp4", np.zeros((8, 32, 32, 3), np.uint8))
-    info = video.probe(folder / "video.mp4")
+    info = probing.probe(folder / "video.mp4")
     rows = []
     for number in range(ROWS.value):
         path = f"class {number % 400:03d}/video_{number:06d}_000010_000020.mp4"

@@ -26,7 +26,7 @@ from reference import resnet  # noqa: E402
 
 from configs import stc  # noqa: E402
 from jax_video import optimizer, sharding, state  # noqa: E402
-from jax_video.weights import files, merge, names, proof  # noqa: E402
+from jax_video.weights import files, names, proof  # noqa: E402
 
 SUFFIX = flags.DEFINE_enum("suffix", ".pth", files.SUFFIXES, "Format of the file.")
 
@@ -46,9 +46,9 @@ def make(path: pathlib.Path) -> None:
     network = resnet.build("resnet3d101", 400).eval()
     files.write(path, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
     video = np.random.default_rng(0).integers(0, 256, (1, 3, 16, 112, 112), np.uint8)
-    mean, deviation = (torch.tensor(values)[:, None, None, None] for values in names.KINETICS.values())
+    mean, std = (torch.tensor(values)[:, None, None, None] for values in names.KINETICS.values())
     with torch.inference_mode():
-        logits = network((torch.from_numpy(video) - mean) / deviation).numpy()
+        logits = network((torch.from_numpy(video) - mean) / std).numpy()
     np.savez(path.with_name("outputs.npz"), video=video, logits=logits)
 
 
@@ -66,7 +66,7 @@ def main(_):
         before = memory("VmRSS")
         reset_peak()
         start = time.perf_counter()
-        weights = merge.read(path, "3d-resnets", config, mesh)
+        weights = start.read(path, "3d-resnets", config, mesh)
         seconds, peak = time.perf_counter() - start, memory("VmHWM") - before
         print(f"{size / 2**20:.0f} MiB of weights, {path.suffix}")
         print(f"read and matched: {seconds:.1f} s, peak {peak / size:.2f} copies")
@@ -76,7 +76,7 @@ def main(_):
         reset_peak()
         start = time.perf_counter()
         classes = [str(index) for index in range(400)]
-        begun = merge.initial_state(config, classes, mesh, lambda: state.create(state.network(config, 400), tx))
+        begun = start.initial_state(config, classes, mesh, lambda: state.create(state.network(config, 400), tx))
         begun = jax.block_until_ready(sharding.place_state(begun, mesh))
         seconds, peak = time.perf_counter() - start, memory("VmHWM") - before
         assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(begun))

@@ -26,8 +26,11 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from jax_video.data import packed, reader, sources, transforms, video  # noqa: E402
+from jax_video.data import reader, transforms  # noqa: E402
+from jax_video.data.decoding import packed, probing, video  # noqa: E402
 from jax_video.data.manifest import Manifest, Packed, Video  # noqa: E402
+from jax_video.data.preparing import packing  # noqa: E402
+from jax_video.data.sources import finding  # noqa: E402
 from jax_video.errors import VideoError  # noqa: E402
 
 VIDEOS = flags.DEFINE_list("videos", None, "Folders of videos, each measured by itself.", required=True)
@@ -107,9 +110,9 @@ PEERS = (pyav, pyav_seek, decord, torchcodec, torchvision, pytorchvideo)
 def index(folder: pathlib.Path, least: int) -> Manifest:
     """Some readable videos of a folder that are long enough."""
     rows = []
-    for path in sources.find_videos(folder)[0]:
+    for path in finding.find_videos(folder).videos:
         try:
-            info = video.probe(folder / path)
+            info = probing.probe(folder / path)
         except VideoError:
             continue
         if info.frames >= least and len(rows) < FILES.value:
@@ -121,10 +124,10 @@ def index(folder: pathlib.Path, least: int) -> Manifest:
 
 def pack(files: Manifest, folder: str, short_side: int) -> Manifest:
     settings = Packed("frames", packed.RECORD_FRAMES, short_side, QUALITY.value)
-    builder = packed.open_folder(folder, files, settings)
-    for shard in packed.shards(files, builder.data_dir, settings):
-        packed.write_shard(shard)
-    return packed.finish(files, builder, folder)
+    builder = packing.open_folder(folder, files, settings)
+    for shard in packing.shards(files, builder.data_dir, settings):
+        packing.write_shard(shard)
+    return packing.finish(files, builder, folder)
 
 
 def bare_jpegs(manifest: Manifest) -> Callable[[Video, np.ndarray], np.ndarray]:
@@ -139,7 +142,7 @@ def bare_jpegs(manifest: Manifest) -> Callable[[Video, np.ndarray], np.ndarray]:
         held[entry.path] = [
             np.frombuffer(picture, np.uint8)
             for number in range(entry.first // size, (entry.first + entry.frames - 1) // size + 1)
-            for picture in packed._read(manifest.root, entry.split, number)["frames"].bytes_list.value
+            for picture in packed.read_record(manifest.root, entry.split, number)["frames"].bytes_list.value
         ]
     return decode
 

@@ -21,10 +21,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from configs import stc  # noqa: E402
-from jax_video import evaluate, sharding, state  # noqa: E402
-from jax_video.data import motions  # noqa: E402
-from jax_video.data.manifest import Manifest  # noqa: E402
-from jax_video.train import train  # noqa: E402
+from jax_video import state  # noqa: E402
+from jax_video.data.sources import motions  # noqa: E402
+from jax_video.workflow import train_and_test  # noqa: E402
 
 UNITS = {"width": 0.25, "layers": (1, 1, 1, 1)}
 COST = {"width": 0.25, "layers": (1, 1, 1, 1), "pool": "code", "dropout": 0.0}
@@ -76,16 +75,14 @@ def config_of(name, seed=0):
     return config
 
 
-def run(name, seed, manifest, mesh):
+def run(name, seed, manifest):
     """(top-1, accuracy within a pair) of the run's best checkpoint on the test videos."""
     config = config_of(name, seed)
     workdir = (
         pathlib.Path(OUT.value)
         / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}-epochs{EPOCHS.value}-lr{RATE.value}"
     )
-    new = train(config, manifest, workdir, mesh)
-    result = None if new else evaluate.read_result(config, manifest, workdir, mesh)
-    result = result or evaluate.test(config, manifest, workdir, mesh)
+    result, _ = train_and_test(config, manifest, workdir)
     return result["top1"], within_pair(workdir, manifest.classes)
 
 
@@ -93,11 +90,10 @@ def main(_):
     names = NAMES.value.split(";")
     if unknown := sorted(set(names) - set(NETWORKS)):
         raise app.UsageError(f"unknown networks {'; '.join(unknown)}; choose from {'; '.join(NETWORKS)}")
-    manifest = Manifest.read(motions.make())
-    mesh = sharding.make_mesh()
+    manifest = motions.read()
     rows = []
     for name in names:
-        results = [run(name, int(seed), manifest, mesh) for seed in tqdm(SEEDS.value, name)]
+        results = [run(name, int(seed), manifest) for seed in tqdm(SEEDS.value, name)]
         top1, pair = ([f"{100 * value:.1f}" for value in values] for values in zip(*results, strict=True))
         _, params, _ = state.abstract(config_of(name), len(manifest.classes))
         count = sum(leaf.size for leaf in state.named_leaves(params).values())

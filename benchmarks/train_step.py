@@ -203,7 +203,7 @@ def measure(name, case, on_gpu):
     videos = [rng.normal(size=(*shape, channels)).astype(np.float32) for channels in case.channels]
     label = rng.integers(case.num_classes, size=batch).astype(np.int32)
     network = case.reference.build(case.model, case.num_classes, **case.options)
-    with torch.no_grad():  # running moments other than 0 and 1
+    with torch.no_grad():  # running statistics other than 0 and 1
         network(*(channels_first(video[:2]) for video in videos))
 
     ours = Ours(case, network, videos, label, jnp.bfloat16 if on_gpu else jnp.float32)

@@ -19,10 +19,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from configs import stc, transfer  # noqa: E402
-from jax_video import evaluate, sharding  # noqa: E402
-from jax_video.data import motions  # noqa: E402
-from jax_video.data.manifest import Manifest  # noqa: E402
-from jax_video.train import train  # noqa: E402
+from jax_video.data.sources import motions, prepared  # noqa: E402
+from jax_video.workflow import train_and_test  # noqa: E402
 
 OUT = flags.DEFINE_string("out", None, "Folder of the runs.", required=True)
 DATA = flags.DEFINE_string("data", None, "Folder of a prepared set with labels; by default motions.")
@@ -45,25 +43,23 @@ def narrow(config, steps):
     return config
 
 
-def result_of(config, manifest, name, mesh):
+def result_of(config, manifest, name):
     """What the test of a run gives, trained and tested where that is not done."""
     workdir = pathlib.Path(OUT.value, name)
-    new = train(config, manifest, workdir, mesh)
-    result = None if new else evaluate.read_result(config, manifest, workdir, mesh)
-    return result or evaluate.test(config, manifest, workdir, mesh)
+    result, _ = train_and_test(config, manifest, workdir)
+    return result
 
 
 def main(_):
-    mesh = sharding.make_mesh()
-    labelled = Manifest.read(motions.make() if DATA.value is None else pathlib.Path(DATA.value, "manifest.jsonl"))
-    unlabelled = Manifest.read(motions.make(train=1600)) if DATA.value is None else labelled
+    labelled = prepared.read(DATA.value or "motions")
+    unlabelled = motions.read(train=1600) if DATA.value is None else labelled
 
     weights = f",weights={TEACHER.value}" if TEACHER.value else ""
     argument = f"recipe=small,data=x,model=stc_resnet18,teacher=resnet18,frames=8,clips={CLIPS.value}{weights}"
     config = narrow(transfer.get_config(argument), STEPS.value)
     config.teacher.layers = LAYERS
     config.schedule.learning_rate = RATE.value
-    pairs = result_of(config, unlabelled, "transfer", mesh)
+    pairs = result_of(config, unlabelled, "transfer")
     shown = ", ".join(f"{key} {100 * pairs[key]:.1f} %" for key in pairs if key.endswith("_accuracy"))
     print(f"{pairs['videos']} held-out videos: {shown}")
 
@@ -77,10 +73,10 @@ def main(_):
             config.seed = seed
             config.optimizer.head_rate = 1.0
             config.schedule.learning_rate = TUNING_RATE.value
-            found.append(result_of(config, few, f"{name.replace(' ', '-')}-seed{seed}", mesh)["top1"])
+            found.append(result_of(config, few, f"{name.replace(' ', '-')}-seed{seed}")["top1"])
         accuracies = ", ".join(f"{100 * value:.1f}" for value in found)
-        mean, deviation = statistics.mean(found), statistics.stdev(found)
-        print(f"{name}: {100 * mean:.1f} ± {100 * deviation:.1f} % (of {accuracies})", flush=True)
+        mean, std = statistics.mean(found), statistics.stdev(found)
+        print(f"{name}: {100 * mean:.1f} ± {100 * std:.1f} % (of {accuracies})", flush=True)
 
 
 if __name__ == "__main__":

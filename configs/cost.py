@@ -6,11 +6,11 @@ trains CoST(b) on ResNet-50 on the set that `prepare` wrote into DIR, with the p
 weights for ImageNet: 8 of 64 frames at 224², batch 32 with BN over 8 clips, 600,000 steps. `recipe=code` is the
 schedule of the authors' later code: batch 64, 160 epochs for Kinetics; `recipe=code_moments` has their 48 for Moments.
 Whole frames are tested; `--config.test.crop=three` is the authors' code's three squares. `start=RUN` goes on from the
-run of an 8-frame network with one of 32 frames, whose moments and BatchNorm stay as they are.
+run of an 8-frame network with one of 32 frames, whose BatchNorm is frozen.
 
 Arguments: model, data, frames (8 or 32), span (frames of the video that a clip is taken from), share_weights (Table 3),
 recipe (paper, code or code_moments), imagenet (a weight file of torchvision's network of the same depth, to start
-from), start, hold (videos on the devices at once; 0: the batch).
+from), start, epochs (in place of the paper's steps), micro_batch (videos on the devices at once).
 
 Paper, top-1 / top-5 (ours: not yet run):
 
@@ -31,65 +31,96 @@ How much each view counts (§4.5; Figures 7 and 8), of a trained CoST: --mode=vi
 Time .67 / .14 / .19, Kinetics .77 / .08 / .15.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
-from configs import common
+from jax_video import networks, recipe
+
+ARGUMENTS = {
+    "model": "cost_b_resnet50",
+    "data": "data",
+    "frames": 8,
+    "span": 64,
+    "share_weights": True,
+    "recipe": "paper",
+    "imagenet": str,
+    "start": str,
+    "epochs": int,
+    "micro_batch": int,
+}
+TRAINING: dict[
+    str, dict[str, dict[str, Any]]
+] = {  # CoST §4.1; and the authors' later code, for Kinetics and for Moments
+    "paper": {
+        "train": {"batch": 32, "steps": 600_000},
+        "schedule": {"learning_rate": 0.005, "drop_steps": (300_000, 450_000)},
+    },
+    "code": {
+        "train": {"batch": 64, "epochs": 160},
+        "schedule": {"learning_rate": 0.01, "drop_epochs": (80, 120)},
+    },
+    "code_moments": {
+        "train": {"batch": 64, "epochs": 48},
+        "schedule": {"learning_rate": 0.01, "drop_epochs": (24, 36)},
+    },
+}
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    given = common.arguments(
-        argument,
-        model="cost_b_resnet50",
-        data="data",
-        frames=8,
-        span=64,
-        share_weights=True,
-        recipe="paper",
-        imagenet="",
-        start="",
-        hold=0,
-    )
-    if given["recipe"] not in ("paper", "code", "code_moments"):
-        raise ValueError(f"unknown recipe {given['recipe']!r}: expected paper, code or code_moments.")
-    if given["start"] and (given["imagenet"] or given["frames"] != 32):
+    given = recipe.arguments(argument, **ARGUMENTS)
+    if given.recipe not in TRAINING:
+        raise ValueError(f"unknown recipe {given.recipe!r}: expected paper, code or code_moments.")
+    if given.start and (given.imagenet or given.frames != 32):
         raise ValueError("start=RUN is for frames=32, from the run of an 8-frame network, and takes no imagenet.")
-    config = common.recipe(given["data"])
-    config.model = {"name": given["model"], "width": 1.0, "dropout": 0.5}
-    new = []  # what ImageNet's weights do not have
-    if not given["model"].startswith("resn"):  # C2D, C3D and CoST; the others are 2D, frame by frame
-        config.model.update(frames=given["frames"], pool="paper" if given["recipe"] == "paper" else "code")
-    if not given["share_weights"] and not given["model"].startswith("cost_"):
-        raise ValueError(f"share_weights is of CoST's three views, which {given['model']} has not.")
-    if given["model"].startswith("cost_"):
-        config.model.share_weights = given["share_weights"]
-        new += ["*/alpha"] if given["model"].startswith("cost_a") else ["*/conv2/fc1/*", "*/conv2/fc2/*"]
-    if given["imagenet"]:
-        config.init_from.update(path=given["imagenet"], layout="torchvision", inflate="mean", new_head=True)
-        config.init_from.skip = tuple(new)
-    config.clip = {
-        "frames": given["frames"],
-        "stride": given["span"] // given["frames"],
-        "short_side": 256,
-        "jitter": (256, 320),
-        "size": 224,
-        "crop": "random",
-        "flip": True,
-    }
-    config.norm.group_size = 8
-    config.optimizer.nesterov = False
-    if given["recipe"] == "paper":  # CoST §4.1
-        config.train.update(batch=32, steps=600_000)
-        config.schedule.update(kind="step", learning_rate=0.005, drop_steps=(300_000, 450_000))
-    else:
-        epochs, drops = (160, (80, 120)) if given["recipe"] == "code" else (48, (24, 36))
-        config.train.update(batch=64, epochs=epochs)
-        config.schedule.update(kind="step", learning_rate=0.01, drop_epochs=drops)
-        config.optimizer.clip_norm = 40.0
-    if given["start"]:  # ours, but for the frozen BatchNorm: CoST §4.2 says no more
-        config.init_from.update(path=given["start"], expects=given["model"], inflate="mean")  # the stem's 5 frames
+    network = networks.find(given.model)
+    if not given.share_weights and not network.weighs_views:
+        raise ValueError(f"share_weights is of CoST's three views, which {given.model} has not.")
+    paper, training = given.recipe == "paper", TRAINING[given.recipe]
+    config = recipe.config(
+        model={"name": given.model, "width": 1.0, "dropout": 0.5},
+        clip={
+            "frames": given.frames,
+            "stride": given.span // given.frames,
+            "short_side": 256,
+            "jitter": (256, 320),
+            "size": 224,
+            "crop": "random",
+            "flip": True,
+        },
+        norm={"group_size": 8},
+        data={"manifest": given.data},
+        train={**training["train"], "micro_batch": given.micro_batch},
+        optimizer={
+            "momentum": 0.9,
+            "nesterov": False,
+            "weight_decay": 1e-4,
+            "decay_norm": True,
+            "clip_norm": 0.0 if paper else 40.0,
+        },
+        schedule={"kind": "step", **training["schedule"]},
+        test={
+            "clips": "uniform",
+            "number": 10,
+            "crop": "full",
+            "flip": False,
+            "average_clips": "probability",
+            "batch": 8,
+        },
+    )
+    config.model.update(network.clip_keywords(given.frames, config.clip.size))
+    if "pool" in network.keywords:
+        config.model.pool = "paper" if paper else "code"
+    if network.weighs_views:
+        config.model.share_weights = given.share_weights
+    if given.imagenet:
+        config.init_from.update(path=given.imagenet, layout="torchvision", inflate="mean", new_head=True)
+        config.init_from.skip = network.own
+    if given.start:  # ours, but for the frozen BatchNorm: CoST §4.2 says no more
+        config.init_from.update(path=given.start, expects=given.model, inflate="mean")  # the stem's 5 frames
         config.norm.update(frozen=True, group_size=None)
-        config.train.update(steps=100_000)
+        config.train.steps = 100_000
         config.schedule.update(learning_rate=0.0005, drop_steps=(), drop_epochs=())
-    common.hold(config, given["hold"])
-    config.test.update(clips="uniform", number=10, crop="full", batch=8)
+    if given.epochs:
+        config.train.update(epochs=given.epochs, steps=None)
     return config

@@ -17,9 +17,10 @@ ST-ResNet* and the scores of improved trajectories:
 
 Arguments: phase (motion if not given), data, imagenet (torchvision's ResNet-50, a file), appearance, motion (runs),
 start (the run before; for a stream, the same stream's run on another set, of which all but the classifier is taken),
-group (videos that BatchNorm takes its moments over; of the motion stream 86, which 4 or 8 devices cannot share: take 64
-there), hold (videos on the devices at once; 0: a choice for one device), epochs (in place of the paper's steps), recipe
-(paper, or small for `motions` and other small sets, with --config.clip.flow_method and short_side as they were stored).
+group (videos in a group of BatchNorm; of the motion stream 86, which 4 or 8 devices cannot share: take 64 there),
+micro_batch (videos on the devices at once; where it is not given, what one device has memory for), epochs (in place of
+the paper's steps), recipe (small or paper; where it is not given, small on `motions` and paper on every other set;
+small with --config.clip.flow_method and short_side as the flow was stored).
 
 Paper, UCF101 / HMDB51, mean of three splits (ours: not yet run, but for `motions`, see benchmarks/RESULTS.md):
 
@@ -28,117 +29,145 @@ Paper, UCF101 / HMDB51, mean of three splits (ours: not yet run, but for `motion
     fuse: two streams  89.47 / 60.59        fuse: phase=star + IDT   94.6 / 70.3
 """
 
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
 from ml_collections import ConfigDict
 
-from configs import common
+from jax_video import networks, recipe
+
+ARGUMENTS = {
+    "phase": "motion",
+    "data": "data",
+    "imagenet": str,
+    "appearance": str,
+    "motion": str,
+    "start": str,
+    "group": int,
+    "micro_batch": int,
+    "epochs": int,
+    "recipe": str,
+}
+
+
+class Phase(NamedTuple):
+    """What differs between the phases (ST-ResNet §4 and Table 2)."""
+
+    network: str
+    batch: int
+    group: int  # of BatchNorm
+    learning_rate: float
+    steps: int
+    drop_steps: tuple[int, ...]  # after which the rate is divided by ten
+    frames: int
+    strides: tuple[int, ...]  # the least and the largest
+    crop: str
+    micro_batch: int  # ours: what one device has memory for
+    small_rate: float  # ours, as is the next one
+    small_group: int
+
 
 PHASES = {
-    # Batches are rounded up to whole groups: BatchNorm's 86 videos of the motion stream do not divide the paper's 256.
-    "motion": {"model": "motion_stream", "batch": 256, "group": 86, "hold": 86, "frames": 1, "strides": ()},
-    "appearance": {"model": "appearance_stream", "batch": 256, "group": 8, "hold": 64, "frames": 1, "strides": ()},
-    "joint": {"model": "st_resnet", "batch": 128, "group": 4, "hold": 16, "frames": 5, "strides": (5, 15)},
-    "star": {"model": "st_resnet_star", "batch": 128, "group": 4, "hold": 8, "frames": 11, "strides": (1, 15)},
-}
-SCHEDULES = {  # learning rate, steps, those after which it is divided by ten
-    "motion": (1e-2, 40_000, (30_000,)),
-    "appearance": (1e-2, 20_000, (10_000,)),
-    "joint": (1e-3, 80_000, (30_000, 60_000)),
-    "star": (1e-4, 4_000, (2_000,)),
-}
-STREAMS = {"motion": ("flow",), "appearance": ("rgb",), "joint": ("rgb", "flow"), "star": ("rgb", "flow")}
+    "motion": Phase(
+        network="motion_stream", batch=256, group=86, learning_rate=1e-2, steps=40_000, drop_steps=(30_000,),
+        frames=1, strides=(), crop="scales", micro_batch=86, small_rate=0.05, small_group=8,
+    ),
+    "appearance": Phase(
+        network="appearance_stream", batch=256, group=8, learning_rate=1e-2, steps=20_000, drop_steps=(10_000,),
+        frames=1, strides=(), crop="sizes", micro_batch=64, small_rate=0.02, small_group=8,
+    ),
+    "joint": Phase(
+        network="st_resnet", batch=128, group=4, learning_rate=1e-3, steps=80_000, drop_steps=(30_000, 60_000),
+        frames=5, strides=(5, 15), crop="sizes", micro_batch=16, small_rate=0.01, small_group=4,
+    ),
+    "star": Phase(
+        network="st_resnet_star", batch=128, group=4, learning_rate=1e-4, steps=4_000, drop_steps=(2_000,),
+        frames=11, strides=(1, 15), crop="sizes", micro_batch=8, small_rate=0.002, small_group=4,
+    ),
+}  # fmt: skip
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    given = common.arguments(
-        argument,
-        phase="motion",
-        data="data",
-        imagenet="",
-        appearance="",
-        motion="",
-        start="",
-        group=0,
-        hold=0,
-        epochs=0,
-        recipe="",
+    given = recipe.arguments(argument, **ARGUMENTS)
+    if given.phase not in PHASES:
+        raise ValueError(f"unknown phase {given.phase!r}: expected {', '.join(PHASES)}.")
+    phase = PHASES[given.phase]
+    group = given.group or phase.group
+    config = recipe.config(
+        model={"name": phase.network, "width": 1.0, "stride_on": "3x3"},
+        clip={
+            "streams": networks.find(phase.network).streams,
+            "frames": phase.frames,
+            "stride": max(1, sum(phase.strides) // 2),  # of validation
+            "strides": phase.strides,
+            "short_side": 256,
+            "jitter": (),
+            "size": 224,
+            "crop": phase.crop,
+            "flip": True,
+            "flow_method": "tvl1",
+        },
+        norm={"group_size": group},
+        data={"manifest": given.data},
+        train={
+            # Whole groups: BatchNorm's 86 videos of the motion stream do not divide the paper's 256.
+            "batch": -(-phase.batch // group) * group,
+            "steps": phase.steps,
+            "micro_batch": given.micro_batch or phase.micro_batch,
+            "validate_epochs": 10,
+            "loss_reduction": "sum",
+        },
+        optimizer={"momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "decay_norm": False},
+        schedule={"kind": "step", "learning_rate": phase.learning_rate, "drop_steps": phase.drop_steps},
+        test={
+            "clips": "spread",
+            "number": 25,
+            "crop": "full",
+            "flip": True,
+            "average_clips": "logit",
+            "batch": 8,
+        },
     )
-    if given["phase"] not in PHASES:
-        raise ValueError(f"unknown phase {given['phase']!r}: expected {', '.join(PHASES)}.")
-    recipe = common.small_or_paper(given)
-    config = paper(given)
-    if recipe == "small":
-        small(config, given)
-    if given["epochs"]:
-        config.train.update(epochs=given["epochs"], steps=0)
-    before(config, given)
+    if recipe.is_small(given):  # ours: two units in every stage, and flow by the quicker method
+        config.update(recipe.SMALL)
+        config.model.layers = (2, 2, 2, 2)
+        config.clip.flow_method = "dis"
+        if phase.strides:
+            config.clip.update(stride=2, strides=(1, 3))
+        config.norm.group_size = given.group or phase.small_group
+        config.train.micro_batch = given.micro_batch
+        config.schedule.learning_rate = phase.small_rate
+    if given.epochs:
+        config.train.update(epochs=given.epochs, steps=None)
+    config.init_from.update(start(given))
     return config
 
 
-def paper(given: dict) -> ConfigDict:
-    """ST-ResNet §4: BatchNorm over parts of a batch, a loss for every frame and stream, no decay of BatchNorm."""
-    phase = given["phase"]
-    settings, (rate, steps, drops) = PHASES[phase], SCHEDULES[phase]
-    config = common.recipe(given["data"])
-    config.model = {"name": settings["model"], "width": 1.0, "stride_on": "3x3"}
-    config.clip = {
-        "streams": STREAMS[phase],
-        "frames": settings["frames"],
-        "stride": max(1, sum(settings["strides"]) // 2),  # of validation
-        "strides": settings["strides"],
-        "short_side": 256,
-        "jitter": (),
-        "size": 224,
-        "crop": "scales" if phase == "motion" else "sizes",
-        "flip": True,
-        "flow_method": "tvl1",
-    }
-    config.norm.group_size = group = given["group"] or settings["group"]
-    config.train.update(batch=-(-settings["batch"] // group) * group, steps=steps, validate_epochs=10)
-    config.optimizer.update(nesterov=False, weight_decay=5e-4, decay_norm=False)
-    config.schedule.update(kind="step", learning_rate=rate, drop_steps=drops)
-    config.test.update(clips="spread", number=25, crop="full", flip=True, average="logit", batch=8)
-    common.hold(config, given["hold"] or settings["hold"])
-    return config
+def start(given: SimpleNamespace) -> dict[str, Any]:
+    """Section `init_from`: each phase starts from the one before.
 
-
-def small(config: ConfigDict, given: dict) -> None:
-    """A quarter of the width, two units in every stage, clips of 56², and flow by the quicker method."""
-    phase = given["phase"]
-    common.small(config)
-    config.model.layers = (2, 2, 2, 2)
-    config.clip.update(crop="random", flow_method="dis")
-    if config.clip.strides:
-        config.clip.update(stride=2, strides=(1, 3))
-    config.test.flip = config.clip.flip
-    config.norm.group_size = given["group"] or (8 if phase in ("motion", "appearance") else 4)
-    config.train.accumulate = 1
-    common.hold(config, given["hold"])
-    config.schedule.learning_rate = {"motion": 0.05, "appearance": 0.02, "joint": 0.01, "star": 0.002}[phase]
-
-
-def before(config: ConfigDict, given: dict) -> None:
-    """Where a phase starts from: each from the one before."""
-    phase, init_from = given["phase"], config.init_from
-    if phase in ("motion", "appearance"):
-        if given["appearance"] or given["motion"]:
-            raise ValueError(f"phase={phase} starts from imagenet=FILE, or from start=RUN of the same phase.")
-        if given["start"]:
-            init_from.update(path=given["start"], expects=config.model.name, new_head=True)
-        elif given["imagenet"]:
-            init_from.update(path=given["imagenet"], layout="torchvision", inflate="mean", new_head=True)
-        return
-    if given["imagenet"]:
-        raise ValueError(f"phase={phase} starts from the runs of the phases before it, not from ImageNet.")
-    if phase == "joint":
-        if given["start"] or not (given["appearance"] and given["motion"]):
+    Raises:
+      ValueError: the phase starts from something else than what is given.
+    """
+    if given.phase in ("motion", "appearance"):
+        if given.appearance or given.motion:
+            raise ValueError(f"phase={given.phase} starts from imagenet=FILE, or from start=RUN of the same phase.")
+        if given.start:
+            return {"path": given.start, "expects": PHASES[given.phase].network, "new_head": True}
+        if given.imagenet:
+            return {"path": given.imagenet, "layout": "torchvision", "inflate": "mean", "new_head": True}
+        return {}
+    if given.imagenet:
+        raise ValueError(f"phase={given.phase} starts from the runs of the phases before it, not from ImageNet.")
+    if given.phase == "joint":
+        if given.start or not (given.appearance and given.motion):
             raise ValueError("phase=joint starts from two runs: appearance=RUN,motion=RUN.")
-        init_from.update(
-            path=f"{given['appearance']},{given['motion']}",
-            into="appearance,motion",
-            expects="appearance_stream,motion_stream",
-            inflate="mean",  # of the convolutions that get three taps in time
-        )
-    else:
-        if given["appearance"] or given["motion"] or not given["start"]:
-            raise ValueError("phase=star starts from a run of phase=joint: start=RUN.")
-        init_from.update(path=given["start"], expects="st_resnet")
+        return {
+            "path": (given.appearance, given.motion),
+            "into": ("appearance", "motion"),
+            "expects": ("appearance_stream", "motion_stream"),
+            "inflate": "mean",  # of the convolutions that get three taps in time
+        }
+    if given.appearance or given.motion or not given.start:
+        raise ValueError("phase=star starts from a run of phase=joint: start=RUN.")
+    return {"path": given.start, "expects": "st_resnet"}

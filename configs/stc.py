@@ -6,13 +6,14 @@ trains a narrow STC-ResNet-18 on the embedded data set `motions` and tests it, i
 
     python -m jax_video.main --config=configs/stc.py:model=stc_resnext101,data=DIR,frames=32
 
-is the paper's best row, on the set that `prepare` wrote into DIR; one host of 8 accelerators holds its batch of 128,
-and `hold=32` computes it from four times 32. `recipe=small,data=DIR` trains the narrow network of the first command on
-your own videos, for sets of tens to thousands of short clips on a CPU. `start=RUN` goes on from another run, be it of
-this config on Kinetics or of configs/transfer.py, with a new classifier and a tenth of the learning rate.
+is the paper's best row, on the set that `prepare` wrote into DIR. One host of 8 accelerators has memory for its batch
+of 128; with `micro_batch=32` it is computed as four times 32. `recipe=small,data=DIR` trains the narrow network of the
+first command on your own videos, for sets of tens to thousands of short clips on a CPU. `start=RUN` goes on from
+another run, of this recipe on Kinetics or of configs/transfer.py, with a new classifier and a tenth of the learning
+rate.
 
-Arguments: model, data, frames, stride, branches (STC's Table 5: both, tcb, scb), start, epochs, hold (videos on the
-devices at once; 0: the batch), recipe (small or paper; by default small for `motions` and paper for everything else).
+Arguments: model, data, frames, stride, branches (STC's Table 5: both, tcb, scb), start, epochs, micro_batch (videos on
+the devices at once), recipe (small or paper; where it is not given, small on `motions` and paper on every other set).
 
 Paper, top-1 / top-5 (ours: not yet run, but for `motions` and small sets, see benchmarks/RESULTS.md):
 
@@ -36,58 +37,53 @@ Paper, top-1 / top-5 (ours: not yet run, but for `motions` and small sets, see b
 
 from ml_collections import ConfigDict
 
-from configs import common
+from jax_video import networks, recipe
+
+ARGUMENTS = {
+    "model": "stc_resnet18",
+    "data": "motions",
+    "frames": 16,
+    "stride": int,
+    "branches": "both",
+    "start": str,
+    "epochs": int,
+    "micro_batch": int,
+    "recipe": str,
+}
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    given = common.arguments(
-        argument,
-        model="stc_resnet18",
-        data="motions",
-        frames=16,
-        stride=0,
-        branches="both",
-        start="",
-        recipe="",
-        epochs=0,
-        hold=0,
+    given = recipe.arguments(argument, **ARGUMENTS)
+    config = recipe.config(
+        model={"name": given.model, "width": 1.0, "stem": "hara", "shortcut": "B", "preactivation": False},
+        clip={
+            "frames": given.frames,
+            "stride": given.stride or 2,
+            "short_side": 122,
+            "jitter": (),
+            "size": 112,
+            "crop": "corners",
+            "flip": True,
+        },
+        data={"manifest": given.data},
+        train={"batch": 128, "epochs": 200, "micro_batch": given.micro_batch},
+        optimizer={"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay_norm": True},
+        schedule={"kind": "plateau", "learning_rate": 0.1},  # divided by 10 when the validation loss saturates
+        plateau={"patience": 10, "threshold": 1e-3, "drops": 3},  # ours
+        test={"clips": "nonoverlap", "crop": "center", "flip": False, "average_clips": "probability"},
     )
-    recipe = common.small_or_paper(given)
-    config = small(given) if recipe == "small" else paper(given)
-    if given["start"]:
-        common.fine_tune(config, given["start"])
-    config.train.epochs = given["epochs"] or config.train.epochs
-    common.hold(config, given["hold"])
-    if given["model"].startswith("stc_"):
-        config.model.update(frames=given["frames"], branches=given["branches"], reduction=4)
-    return config
-
-
-def paper(given: dict) -> ConfigDict:
-    """STC §4: clips of 112², SGD Nesterov, batch 128, lr .1 divided by 10 when validation loss saturates."""
-    config = common.recipe(given["data"])
-    config.model = {
-        "name": given["model"],
-        "width": 1.0,
-        "stem": "hara",
-        "shortcut": "B",
-        "preactivation": False,
-    }
-    config.clip = {
-        "frames": given["frames"],
-        "stride": given["stride"] or 2,
-        "short_side": 122,
-        "jitter": (),
-        "size": 112,
-        "crop": "corners",
-        "flip": True,
-    }
-    return config
-
-
-def small(given: dict) -> ConfigDict:
-    """A quarter of the width, clips of 56², fewer epochs."""
-    config = paper(given)
-    common.small(config)
-    config.clip.update(stride=given["stride"] or 1, crop="random")
+    network = networks.find(given.model)
+    config.model.update(network.clip_keywords(given.frames, config.clip.size))
+    if "branches" in network.keywords:  # of STC's block
+        config.model.update(branches=given.branches, reduction=4)
+    if recipe.is_small(given):
+        config.update(recipe.SMALL)
+        config.clip.stride = given.stride or 1
+    if given.start:  # ours: the papers do not say how
+        config.init_from.update(path=given.start, new_head=True)
+        config.train.epochs = 60
+        config.optimizer.head_rate = 10.0
+        config.schedule.learning_rate = 0.01
+    if given.epochs:
+        config.train.epochs = given.epochs
     return config

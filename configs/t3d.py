@@ -3,12 +3,12 @@
     python -m jax_video.main --config=configs/t3d.py:data=DIR
 
 trains T3D-121 on the set that `prepare` wrote into DIR, with the paper's settings: clips of 32 frames at 224², batch
-64; one host of 8 accelerators holds it, and `hold=16` computes it from four times 16. `start=RUN` goes on from another
-run, be it of this config on Kinetics or of configs/transfer.py, with a new classifier.
+64. One host of 8 accelerators has memory for it; with `micro_batch=16` it is computed as four times 16. `start=RUN`
+goes on from another run, of this recipe on Kinetics or of configs/transfer.py, with a new classifier.
 
 Arguments: model, data, frames, stride, size (224 or 112, from a short side of 256 or 128), consensus, start, epochs,
-hold (videos on the devices at once; 0: the batch).
-`consensus=true` is T3D+TSN: five clips of a video, one from each fifth, whose scores are averaged before the loss; the
+micro_batch (videos on the devices at once).
+`consensus=true` is T3D+TSN: five clips of a video, one from each fifth, whose scores are averaged before the loss. The
 batch counts videos.
 
 Paper, top-1 (ours: not yet run):
@@ -34,43 +34,52 @@ Paper, top-1 (ours: not yet run):
 
 from ml_collections import ConfigDict
 
-from configs import common
+from jax_video import networks, recipe
+
+ARGUMENTS = {
+    "model": "t3d121",
+    "data": "data",
+    "frames": 32,
+    "stride": 2,
+    "size": 224,
+    "consensus": False,
+    "start": str,
+    "epochs": int,
+    "micro_batch": int,
+}
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    given = common.arguments(
-        argument,
-        model="t3d121",
-        data="data",
-        frames=32,
-        stride=2,
-        size=224,
-        consensus=False,
-        start="",
-        epochs=0,
-        hold=0,
+    given = recipe.arguments(argument, **ARGUMENTS)
+    config = recipe.config(
+        model={"name": given.model, "width": 1.0},
+        clip={
+            "frames": given.frames,
+            "stride": given.stride,
+            "short_side": 8 * given.size // 7,
+            "jitter": (),
+            "size": given.size,
+            "crop": "corners",
+            "flip": True,
+        },
+        data={"manifest": given.data},
+        train={"batch": 64, "epochs": 200, "micro_batch": given.micro_batch},
+        optimizer={"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay_norm": True},
+        schedule={"kind": "plateau", "learning_rate": 0.1},  # divided by 10 when the validation loss saturates
+        plateau={"patience": 10, "threshold": 1e-3, "drops": 3},  # ours
+        test={"clips": "nonoverlap", "crop": "center", "flip": False, "average_clips": "probability"},
     )
-    config = common.recipe(given["data"])
-    config.model = {"name": given["model"], "width": 1.0}
-    if given["model"] == "c3d":  # whose fully connected layers are bound to the clip
-        config.model.update(frames=given["frames"], size=given["size"])
-    config.clip = {
-        "frames": given["frames"],
-        "stride": given["stride"],
-        "short_side": 8 * given["size"] // 7,
-        "jitter": (),
-        "size": given["size"],
-        "crop": "corners",
-        "flip": True,
-    }
-    if given["consensus"]:
+    config.model.update(networks.find(given.model).clip_keywords(given.frames, given.size))
+    if given.consensus:
         config.model.consensus = True
         config.init_from.into = "network"  # what each clip goes through
         config.clip.segments = 5
         config.test.clips = "segments"
-    config.train.batch = 64
-    if given["start"]:
-        common.fine_tune(config, given["start"])
-    config.train.epochs = given["epochs"] or config.train.epochs
-    common.hold(config, given["hold"])
+    if given.start:  # ours: the papers do not say how
+        config.init_from.update(path=given.start, new_head=True)
+        config.train.epochs = 60
+        config.optimizer.head_rate = 10.0
+        config.schedule.learning_rate = 0.01
+    if given.epochs:
+        config.train.epochs = given.epochs
     return config

@@ -10,8 +10,9 @@ configs/t3d.py. STC's clips are 16 frames of 112², `frames=32,size=224` are T3D
 belong together and 16 that do not; `clips=4` takes four clips of each.
 
 Arguments: model (the 3D network), teacher (resnet50, resnext101 or densenet121), weights (its weight file, or the run
-of a 2D network), data, frames, stride, size, clips (of each video in a batch), branches (of STC), hold (videos on the
-devices at once; 0: the batch), epochs, recipe (paper, or small for `motions` and other small sets).
+of a 2D network), data, frames, stride, size, clips (of each video in a batch), branches (of STC), micro_batch (videos
+on the devices at once), epochs, recipe (small or paper; where it is not given, small on `motions` and paper on every
+other set).
 
 Paper, top-1 on UCF101 split 1 after fine-tuning (ours: not yet run, but for small sets, see benchmarks/RESULTS.md):
 
@@ -24,52 +25,66 @@ Paper, top-1 on UCF101 split 1 after fine-tuning (ours: not yet run, but for sma
 
 from ml_collections import ConfigDict
 
-from configs import common
+from jax_video import networks, recipe
+
+ARGUMENTS = {
+    "model": "stc_resnet101",
+    "teacher": "resnet50",
+    "weights": str,
+    "data": "data",
+    "frames": 16,
+    "stride": 2,
+    "size": 112,
+    "clips": 1,
+    "branches": "both",
+    "micro_batch": int,
+    "epochs": int,
+    "recipe": str,
+}
+SHORT_SIDES = {112: 122, 224: 256}  # STC's and T3D's
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    given = common.arguments(
-        argument,
-        model="stc_resnet101",
-        teacher="resnet50",
-        weights="",
-        data="data",
-        frames=16,
-        stride=2,
-        size=112,
-        clips=1,
-        branches="both",
-        hold=0,
-        epochs=0,
-        recipe="",
+    given = recipe.arguments(argument, **ARGUMENTS)
+    several = given.clips > 1
+    config = recipe.config(
+        model={"name": given.model, "width": 1.0},
+        teacher={"name": given.teacher, "width": 1.0},
+        clip={
+            "frames": given.frames,
+            "stride": given.stride,
+            "short_side": SHORT_SIDES.get(given.size, 8 * given.size // 7),
+            "jitter": (),
+            "size": given.size,
+            "crop": "corners",
+            "flip": True,
+            "segments": given.clips if several else 0,
+        },
+        data={"manifest": given.data},
+        train={"batch": 16, "epochs": 150, "micro_batch": given.micro_batch},
+        optimizer={"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay_norm": True},
+        schedule={"kind": "step", "learning_rate": 0.1, "drop_epochs": (30, 60, 90, 120)},
+        test={
+            "clips": "segments" if several else "uniform",
+            "number": 1,
+            "crop": "center",
+            "flip": False,
+            "average_clips": "probability",
+        },
     )
-    recipe = common.small_or_paper(given)
-    config = common.recipe(given["data"])
-    config.model = {"name": given["model"], "width": 1.0}
-    if given["model"].startswith("stc_"):
-        config.model.update(frames=given["frames"], branches=given["branches"])
-    config.teacher = {"name": given["teacher"], "width": 1.0}
-    if given["weights"]:
-        layout = "torchvision" if given["weights"].endswith((".pth", ".pt", ".safetensors", ".npz")) else ""
-        config.init_from.update(path=given["weights"], layout=layout, into="teacher", new_head=True)
-    config.clip = {
-        "frames": given["frames"],
-        "stride": given["stride"],
-        "short_side": 122 if given["size"] == 112 else 8 * given["size"] // 7,
-        "jitter": (),
-        "size": given["size"],
-        "crop": "corners",
-        "flip": True,
-        "segments": given["clips"] if given["clips"] > 1 else 0,
-    }
-    config.train.update(batch=16, epochs=150)
-    config.schedule.update(kind="step", drop_epochs=(30, 60, 90, 120))
-    config.test.update(clips="segments" if given["clips"] > 1 else "uniform", number=1)
-    if recipe == "small":
-        common.small(config)
-        config.clip.update(stride=1, crop="random")
+    network = networks.find(given.model)
+    if given.weights:
+        is_file = given.weights.endswith((".pth", ".pt", ".safetensors", ".npz"))
+        config.init_from.update(path=given.weights, into="teacher", new_head=True)
+        config.init_from.layout = "torchvision" if is_file else None
+    if recipe.is_small(given):
+        config.update(recipe.SMALL)
+        config.clip.stride = 1
         if not config.init_from.layout:  # a file's network is of full width
             config.teacher.width = 0.25
-    config.train.epochs = given["epochs"] or config.train.epochs
-    common.hold(config, given["hold"])
+    config.model.update(network.clip_keywords(config.clip.frames, config.clip.size))
+    if "branches" in network.keywords:  # of STC's block
+        config.model.branches = given.branches
+    if given.epochs:
+        config.train.epochs = given.epochs
     return config

@@ -1,3 +1,94 @@
-"""Video action recognition with spatio-temporal ConvNets in JAX."""
+"""Video action recognition with spatio-temporal ConvNets in JAX.
+
+A trained run, opened once and used:
+
+  import jax_video
+
+  run = jax_video.load("runs/stc")              # a run's folder, or one in gs://
+  run.classify("video.mp4")                     # also a list of files, or an array uint8 [T, H, W, 3] with fps=
+  run.features("video.mp4")                     # [D]
+  run.network, run.classes, run.config
+
+A network by itself:
+
+  from flax import nnx
+
+  model = jax_video.build("stc_resnet18", num_classes=400, rngs=nnx.Rngs(0))
+  jax_video.NETWORKS["stc_resnet18"]            # what is known of it
+
+A recipe, trained and tested as by `python -m jax_video.main`, from Python:
+
+  manifest = jax_video.read_manifest("data/mine")
+  jax_video.train_and_test(config, manifest, "runs/mine")
+
+The commands are listed by `python -m jax_video`. Names are loaded when they are first used: `import jax_video` loads
+neither jax nor flax.
+"""
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jax_video.data.manifest import Manifest
+    from jax_video.data.sources.prepared import read as read_manifest
+    from jax_video.errors import UserError, VideoError
+    from jax_video.models import build
+    from jax_video.networks import NETWORKS
+    from jax_video.run import Run, load
+    from jax_video.testing.results import test
+    from jax_video.workflow import train_and_test
 
 __version__ = "0.1.0"
+__all__ = [
+    "NETWORKS",
+    "Manifest",
+    "Run",
+    "UserError",
+    "VideoError",
+    "__version__",
+    "build",
+    "load",
+    "read_manifest",
+    "test",
+    "train_and_test",
+]
+
+_PLACES = {  # by name: module:name
+    "NETWORKS": "jax_video.networks:NETWORKS",
+    "Manifest": "jax_video.data.manifest:Manifest",
+    "Run": "jax_video.run:Run",
+    "UserError": "jax_video.errors:UserError",
+    "VideoError": "jax_video.errors:VideoError",
+    "build": "jax_video.models:build",
+    "load": "jax_video.run:load",
+    "read_manifest": "jax_video.data.sources.prepared:read",
+    "test": "jax_video.testing.results:test",
+    "train_and_test": "jax_video.workflow:train_and_test",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _PLACES[name].partition(":")
+    value = globals()[name] = getattr(importlib.import_module(module), attribute)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _module_to_run() -> str:
+    """What `python -m` is about to run, while it still looks for it (sys.argv[0] is "-m" then), or else ""."""
+    if sys.argv[:1] != ["-m"]:
+        return ""
+    option, *_ = sys.orig_argv[-len(sys.argv) :] or [""]  # before the module's own arguments: NAME, -mNAME or -BmNAME
+    return option.partition("m")[2] if option.startswith("-") else option
+
+
+if (_module := _module_to_run()).startswith("jax_video.") and _module != "jax_video.__main__":
+    from jax_video.__main__ import check_module
+
+    check_module(_module)

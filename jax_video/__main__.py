@@ -1,13 +1,81 @@
-"""`python -m jax_video` lists the commands."""
+"""The table of commands, which `python -m jax_video COMMAND ...` and an installed `jax-video COMMAND ...` run."""
 
-print("""jax_video: video action recognition with spatio-temporal ConvNets in JAX
+import difflib
+import runpy
+import sys
+from typing import NoReturn
 
-  python -m jax_video.main      train and test a network:    --config=configs/stc.py
-  python -m jax_video.prepare   index videos for training:   folder --videos=DIR --out=DIR
-  python -m jax_video.predict   classify videos:             VIDEO... --checkpoint=WORKDIR
-  python -m jax_video.convert   PyTorch weights in and out:  WEIGHTS --layout=NAME --config=FILE.py --out=DIR
-  python -m jax_video.fuse      add up scores of networks:   RUN RUN-OR-FILE... [--weights=1,1] [--l2]
-  python -m jax_video.average   mean of tests, ± deviation:  RUN RUN...
-  python -m jax_video.models    print the networks:          --name=NAME --layers
+COMMANDS = {  # the modules of this package that are commands: what they do, and their main arguments
+    "main": ("train and test a network", "--config=stc"),
+    "prepare": ("index videos for training", "folder --videos=DIR --out=DIR"),
+    "predict": ("classify videos", "VIDEO... --checkpoint=WORKDIR"),
+    "convert": ("PyTorch weights in and out", "WEIGHTS --layout=NAME --config=RECIPE --out=DIR"),
+    "fuse": ("add up the scores of networks", "RUN RUN-OR-FILE... [--weights=1,1] [--l2]"),
+    "average": ("mean and std of several tests", "RUN RUN..."),
+    "models": ("print the networks", "--name=NAME --layers"),
+}
+MEANT = {  # what else one may look for, and modules that one may take for a command
+    "train": "main",
+    "test": "main --mode=test",
+    "testing": "main --mode=test",
+    "evaluate": "main --mode=test",
+    "features": "main --mode=features",
+    "views": "main --mode=views",
+    "data": "prepare",
+    "run": "predict",
+    "classify": "predict",
+    "weights": "convert",
+    "export": "convert",
+    "networks": "models",
+}
 
-Each has a --help with examples.""")
+
+def main() -> None:
+    """Runs the command that the first argument names, exactly as `python -m jax_video.COMMAND` does."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h", "-help", "--helpshort"):
+        print(_listed())
+    elif name in COMMANDS:
+        sys.argv = [sys.argv[0], *arguments]
+        runpy.run_module(f"jax_video.{name}", run_name="__main__", alter_sys=True)
+    else:
+        _exit(f"there is no command {name!r}", name)
+
+
+def check_module(module: str) -> None:
+    """Ends a `python -m MODULE` whose module of this package is no command: it would do nothing, and exit with 0."""
+    name = module.removeprefix("jax_video.").removesuffix(".__main__")
+    if name not in COMMANDS:
+        _exit(f"{module} is no command", name)
+
+
+def _listed() -> str:
+    column = max(len(name) for name in COMMANDS)
+    middle = max(len(what) for what, _ in COMMANDS.values()) + 1
+    lines = [
+        f"  python -m jax_video {name:{column}}  {what + ':':{middle}}  {arguments}"
+        for name, (what, arguments) in COMMANDS.items()
+    ]
+    return "\n".join(
+        [
+            "jax_video: video action recognition with spatio-temporal ConvNets in JAX",
+            "",
+            *lines,
+            "",
+            "Each has a --help with examples. jax-video COMMAND, where it is installed, is the same.",
+        ]
+    )
+
+
+def _exit(message: str, name: str) -> NoReturn:
+    """Ends with a message that names the command nearest to `name`, a word or a module's name with dots."""
+    known = dict.fromkeys(COMMANDS) | MEANT
+    nearest = [match for part in name.split(".")[::-1] for match in difflib.get_close_matches(part, known, 1)]
+    meant = (known[nearest[0]] or nearest[0]) if nearest else ""
+    hint = f": did you mean python -m jax_video {meant}?" if meant else "."
+    print(f"error: {message}{hint} Commands: {', '.join(COMMANDS)}; see python -m jax_video --help.", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,41 +1,37 @@
 """Checkpoints: what they carry, how they are kept, and how they are read back. The only importer of orbax.
 
-A checkpoint holds `network` (params and running moments), `ema` (the same, averaged, where asked for), `training` (the
-optimizer's side), `checksums` (one for each array) and `meta` (config, class names, progress), so that whoever finds a
-run's folder can classify videos with it.
+A checkpoint holds `network` (params and running statistics), `ema` (the same, averaged, where asked for), `training`
+(the optimizer's side), `checksums` (one for each array) and `meta` (config, class names, progress), so that whoever
+finds a run's folder can classify videos with it.
 """
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import json
 import os
-import sys
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jax_video import __version__, lock, metrics, models, saved, sharding
+from jax_video import lock, metrics, sharding
 from jax_video import state as state_lib
 from jax_video.data import remote
-from jax_video.data.manifest import Manifest
-from jax_video.errors import UserError, listed
+from jax_video.errors import CheckpointError, UserError, listed
+from jax_video.meta import Meta
 
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be used; the message says why."""
+T = TypeVar("T")
 
 
 class _Corrupted(Exception):
@@ -72,18 +68,19 @@ def hold(
     """
     with contextlib.ExitStack() as stack:
         lost = lost or (lock.end_process if jax.process_count() > 1 else None)
-        given = {"takeover": takeover, "lost": lost}
-        sharding.on_first(lambda: stack.enter_context(lock.hold(run_folder(workdir), **given)))
+        sharding.on_first(lambda: stack.enter_context(lock.hold(run_folder(workdir), takeover=takeover, lost=lost)))
         yield
 
 
-def writes_run(function: Callable) -> Callable:
-    """Decorates a function that writes into a run's folder, its argument `workdir`: it holds it meanwhile."""
+def writes_run(function: Callable[..., T]) -> Callable[..., T]:
+    """Decorates a function that writes into a run's folder, its argument `workdir`, or into that of its `run`: it holds
+    the folder meanwhile."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def holding(*args, **kwargs):
-        with hold(signature.bind(*args, **kwargs).arguments["workdir"]):
+    def holding(*args: Any, **kwargs: Any) -> T:
+        given = signature.bind(*args, **kwargs).arguments
+        with hold(given["workdir"] if "workdir" in given else given["run"].folder):
             return function(*args, **kwargs)
 
     return holding
@@ -127,14 +124,15 @@ class Checkpoints:
         """Steps of the finished checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: state_lib.TrainState, meta: dict, validation: dict[str, float] | None = None) -> None:
+    def save(self, state: state_lib.TrainState, meta: Meta, validation: dict[str, float] | None = None) -> None:
         """Starts to save; the arrays are copied before it returns, the files are written behind the next steps.
 
-        Replaces a checkpoint of the same step. By its `validation`'s metrics the best one is kept.
+        Replaces a checkpoint of the same step. By its `validation`'s metrics the best one is kept. What `meta` says of
+        moving averages and machines is filled in here.
         """
         step = int(state.step)
         machines = {"processes": jax.process_count(), "devices": self._sharding.mesh.size}
-        meta = meta | {"ema": state.ema is not None, "machines": machines}
+        content = dataclasses.replace(meta, ema=state.ema is not None, machines=machines).to_json()
         items = _items(state)
         with self._writing():
             if step in self.steps:  # saved on a stop, before its validation: a kill just here costs this one checkpoint
@@ -144,7 +142,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     **{name: ocp.args.StandardSave(item) for name, item in items.items()},
                     checksums=ocp.args.StandardSave({name: _checksums(item) for name, item in items.items()}),
-                    meta=ocp.args.JsonSave({"content": meta, "crc32": _crc(meta)}),
+                    meta=ocp.args.JsonSave({"content": content, "crc32": _crc(content)}),
                 ),
                 metrics=validation,
             )
@@ -160,7 +158,7 @@ class Checkpoints:
                 "command goes on from the last checkpoint."
             ) from error
 
-    def restore(self, target: state_lib.TrainState) -> tuple[state_lib.TrainState, dict] | None:
+    def restore(self, target: state_lib.TrainState) -> tuple[state_lib.TrainState, Meta] | None:
         """The newest sound checkpoint as (state, meta), on every device; None where the run has none.
 
         A damaged one is put aside in `corrupted/` and the one before it is taken.
@@ -185,7 +183,7 @@ class Checkpoints:
             )
         return None
 
-    def read_best(self, target: dict) -> tuple[dict, dict, int]:
+    def read_best(self, target: dict) -> tuple[dict, Meta, int]:
         """The weights to test with: (network, meta, step) of the best checkpoint, its moving averages if it has any.
 
         Where that one is damaged, the newest sound one before it.
@@ -196,14 +194,14 @@ class Checkpoints:
         best = self.best_step()
         for step in [best, *(earlier for earlier in reversed(self.steps) if earlier < best)]:
             try:
-                item = "ema" if self.read_meta(step)["ema"] else "network"
+                item = "ema" if self.read_meta(step).ema else "network"
                 items, meta = self._read(step, {item: target})
                 return items[item], meta, step
             except _Corrupted as error:
                 logging.error("checkpoint %d of %s is damaged (%s): trying the one before", step, self.folder, error)
         raise CheckpointError(f"checkpoint {best} in {self.folder} is damaged, and there is no sound one before it.")
 
-    def best_meta(self) -> dict:
+    def best_meta(self) -> Meta:
         """Config, classes and progress of the best checkpoint that can be read: enough to build its network."""
         for step in [self.best_step(), *reversed(self.steps)]:
             with contextlib.suppress(_Corrupted):
@@ -217,25 +215,19 @@ class Checkpoints:
             raise CheckpointError(f"there is no checkpoint in {self.folder}: is this a run's folder?")
         return best
 
-    def read_meta(self, step: int) -> dict:
-        """Config, class names and progress of a checkpoint, as this version would have written them.
-
-        Raises:
-          CheckpointError: its config has keys that this version does not know, where it has to know all.
-        """
+    def read_meta(self, step: int) -> Meta:
+        """Config, class names and progress of a checkpoint. Raises as `Meta.from_json` does."""
         try:
             meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
             if meta["crc32"] != _crc(meta["content"]):
                 raise ValueError("its meta data does not have the checksum that was saved with it")
         except Exception as error:
             raise self._damage(step, error) from error
-        meta = meta["content"]
-        _check_known(meta, self.folder.parent)
-        return meta | {"config": saved.complete(meta["config"])}
+        return Meta.from_json(meta["content"], self.folder.parent)
 
-    def _read(self, step: int, target: dict[str, Any]) -> tuple[dict[str, Any], dict]:
+    def _read(self, step: int, target: dict[str, Any]) -> tuple[dict[str, Any], Meta]:
         meta = self.read_meta(step)
-        if "ema" in target and not meta["ema"]:  # sound, but of another config
+        if "ema" in target and not meta.ema:  # sound, but of another config
             raise CheckpointError(
                 f"checkpoint {step} of {self.folder.parent} was saved without moving averages: use the train.ema that "
                 "the run began with, or another --workdir."
@@ -299,145 +291,8 @@ class Checkpoints:
             self._manager.close()
 
 
-def read_meta(workdir: str | remote.Path, mesh: Mesh) -> dict:
-    """Config, class names and progress of a run's best checkpoint.
-
-    Raises:
-      CheckpointError: there is none in this folder.
-    """
-    with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
-        return checkpoints.best_meta()
-
-
-def read_network(
-    workdir: str | remote.Path, mesh: Mesh, *, dtype: str | None = None
-) -> tuple[nnx.GraphDef, dict, dict]:
-    """A run's network to test with: (definition, {"params", "batch_stats"}, meta) of its best sound checkpoint.
-
-    Args:
-      dtype: of the activations; by default the run's own.
-
-    Raises:
-      CheckpointError: there is none in this folder, or its weights are none that a network computes with.
-    """
-    with contextlib.closing(Checkpoints(workdir, mesh, read_only=True)) as checkpoints:
-        meta = checkpoints.best_meta()
-        config = ConfigDict(meta["config"] | ({"dtype": dtype} if dtype else {}))
-        definition, params, batch_stats = state_lib.abstract(config, len(meta["classes"]))
-        network, meta, step = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
-    leaves = state_lib.named_leaves(network)
-    if broken := [line for name, leaf in leaves.items() if (line := state_lib.defect(name, leaf))]:
-        raise CheckpointError(
-            f"checkpoint {step} of {workdir} is not what a network computes with, in {len(broken)} of {len(leaves)} "
-            "arrays; has its training diverged? Take an earlier run.\n" + listed(broken)
-        )
-    return definition, network, meta | {"step": step}
-
-
-def check_network(meta: dict, config: dict, manifest: Manifest, workdir: remote.Path) -> None:
-    """Raises CheckpointError unless a checkpoint has this network and this manifest's classes, in the same order.
-
-    Keywords of the network that a config leaves out are the checkpoint's.
-    """
-    found, given = meta["config"]["model"], json.loads(json.dumps(config["model"]))
-    full = _network(found)
-    changed = [f"model.{key}: {found.get(key)} -> {value}" for key, value in given.items() if full.get(key) != value]
-    if changed:
-        raise CheckpointError(
-            f"the run in {workdir} is of another network than this config:\n  "
-            + "\n  ".join(changed)
-            + "\nGive the old values, or another --workdir."
-        )
-    _check_classes(meta, manifest, workdir)
-
-
-def check_same_run(meta: dict, config: dict, manifest: Manifest, workdir: remote.Path, devices: int) -> None:
-    """Raises CheckpointError when a run cannot go on with this config or data as it would have with its own.
-
-    Says what it means where it goes on with another number of processes or devices, which it can.
-    """
-    _check_classes(meta, manifest, workdir)
-    if meta["manifest"] != manifest.hash:
-        raise CheckpointError(
-            f"the run in {workdir} was trained on another manifest than {manifest.name!r} is now: "
-            "use another --workdir."
-        )
-    stored = manifest.flow is not None
-    if meta.get("stored_flow") not in (None, stored):
-        kinds = {True: "stored by prepare", False: "computed on the way"}
-        raise CheckpointError(
-            f"the run in {workdir} was begun with flow {kinds[not stored]}; now it is {kinds[stored]}, which is not "
-            "quite the same: use another --workdir."
-        )
-    found, expected = _flat(config), _flat(meta["config"])
-    in_full = [_flat(saved.complete(_with_defaults(each))) for each in (config, meta["config"])]
-    same = {key for key in found | expected if in_full[0].get(key) == in_full[1].get(key)}
-    free = ("data/", "test/", "train/log_steps", "train/checkpoint_steps")  # what leaves the weights as they are
-    changed = [
-        f"{key.replace('/', '.')}: {expected.get(key)} -> {found.get(key)}"
-        for key in sorted(found | expected)
-        if key not in same and not key.startswith(free)
-    ]
-    if changed:
-        raise CheckpointError(
-            f"the run in {workdir} was made with another config; it cannot go on with this one:\n  "
-            + "\n  ".join(changed)
-            + "\nGive the old values, or another --workdir."
-        )
-    machines = {"processes": jax.process_count(), "devices": devices}
-    before = meta.get("machines", machines)
-    if before != machines and jax.process_index() == 0:
-        accumulate, results = config["train"]["accumulate"], "results equal to rounding"
-        if accumulate > 1 and before["devices"] != devices:
-            results = f"with train.accumulate={accumulate} in other micro-batches, so that results differ"
-        changes = [f"{kind}: {before[kind]} before, {count} now" for kind, count in machines.items()]
-        print(f"{'; '.join(changes)}. The same clips in the same batches; {results}.", file=sys.stderr)
-
-
-def _check_classes(meta: dict, manifest: Manifest, workdir: remote.Path) -> None:
-    if meta["classes"] != list(manifest.classes):
-        raise CheckpointError(
-            f"the run in {workdir} was trained on {len(meta['classes'])} classes ({', '.join(meta['classes'][:4])} …), "
-            f"{manifest.name!r} has {len(manifest.classes)} ({', '.join(manifest.classes[:4])} …): "
-            "use another --workdir."
-        )
-
-
-_TAKEN_WHOLE = ("clip", "norm", "normalize", "optimizer", "schedule", "plateau")  # sections that a function is given
-
-
-def _check_known(meta: dict, workdir: remote.Path) -> None:
-    """Says which keys of a saved config no version up to this one has had."""
-    if not (strange := saved.unknown(meta["config"])):
-        return
-    said = f"the run in {workdir} was saved with {', '.join(strange)} in its config, not known to version {__version__}"
-    if any(key.startswith(f"{section}.") for key in strange for section in _TAKEN_WHOLE):
-        raise CheckpointError(f"{said}: it would compute something else. Use the version that it was trained with.")
-    _say_once(f"{said}: left out of account.")
-
-
-@functools.cache
-def _say_once(text: str) -> None:
-    if jax.process_index() == 0:
-        print(text, file=sys.stderr)
-
-
-def _network(section: dict) -> dict:
-    """What a network is built with, in full: keywords may have come since, with defaults that are what was before."""
-    known = section["name"] in models.MODELS
-    return json.loads(json.dumps(models.defaults(section["name"]) | dict(section) if known else section))
-
-
-def _with_defaults(config: dict) -> dict:
-    return config | {name: _network(config[name]) for name in saved.NETWORKS if config.get(name)}
-
-
 def _rank(validation: dict[str, float]) -> float:
     return metrics.headline(validation)[1]
-
-
-def _flat(config: dict) -> dict[str, Any]:
-    return state_lib.named_leaves(json.loads(json.dumps(config)))
 
 
 def _items(state: state_lib.TrainState) -> dict[str, Any]:

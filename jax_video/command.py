@@ -3,73 +3,75 @@
 Exit codes: 0 done, 2 a user error, 130 stopped by Ctrl-C or SIGTERM (what was done is saved where that makes sense).
 """
 
+import io
 import itertools
 import logging
 import os
-import pathlib
 import re
 import sys
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from jax_video import saved
+from jax_video import config_flag
 from jax_video.errors import Stopped, UserError
 
-TAKEOVER = flags.DEFINE_boolean("takeover", False, "Take the folder over from another process, which is gone.")
+flags.disclaim_key_flags()  # a flag that is defined here belongs to the command that calls, and stands in its --help
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags, calls `main(positional arguments)` and turns user errors into a message and an exit code."""
+def run(main: Callable[[list[str]], None], define_flags: Callable[[], None] | None = None) -> None:
+    """Runs a command; its module's docstring is its help.
 
-    def guarded(argv: list[str]) -> None:
+    Defines its flags, parses the command line, calls `main(positional arguments)`, and turns user errors into a message
+    and an exit code.
+    """
+
+    def run_main(argv: list[str]) -> None:
         _quieten()
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
         sys.unraisablehook = _report_unraisable
-        try:
-            main(argv[1:])
-        except UserError as error:
-            _exit(error)
-        except Stopped as stopped:
-            print(f"\n{stopped}", file=sys.stderr)
-            sys.exit(130)
-        except BrokenPipeError:  # `... | head`; what is still buffered has no reader either
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except OSError as error:  # a full disk, a folder that cannot be written
-            _exit(error)
-        except KeyboardInterrupt:
-            print("\nstopped", file=sys.stderr)
-            sys.exit(130)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
+        main(argv[1:])
 
-    app.run(guarded, flags_parser=_parse_flags)
+    try:
+        if define_flags is not None:
+            define_flags()
+        app.run(run_main, flags_parser=_parse_flags)
+    except UserError as error:
+        _exit(error)
+    except Stopped as stopped:
+        print(f"\n{stopped}", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `... | head`; what is still buffered has no reader either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a folder that cannot be written
+        _exit(error)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def define_takeover() -> None:
+    """Defines --takeover, for a command that holds a folder: `flags.FLAGS.takeover`."""
+    flags.DEFINE_boolean("takeover", False, "Take the folder over from another process, which is gone.")
 
 
 def announce(*parts: str) -> None:
-    """Says in one line on stderr what a command is about to do: on what, with what network, with how many videos."""
+    """Says in one line on stderr what a command is about to do: the hardware, the network, the number of videos."""
     print("; ".join(parts), file=sys.stderr)
 
 
 def read_config() -> tuple[ConfigDict, str]:
-    """The config of the flag `--config=FILE.py[:key=value,...]`, and a name for its run.
-
-    Raises:
-      UserError: the flag was not given, or names no file.
-    """
-    config = flags.FLAGS.config
-    if config is None:
-        raise UserError("--config is missing: for example --config=configs/stc.py")
-    file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"--config: there is no file {file!r}: for example --config=configs/stc.py")
-    name = [pathlib.Path(file).stem, re.sub(r"[^\w=.,]+", "_", argument).strip("_")]
-    return saved.complete_recipe(config), "-".join(filter(None, name))
+    """The config of the flag `--config=RECIPE[:key=value,...]`, and a name for its run; see `config_flag.read`."""
+    return config_flag.read()
 
 
 def _quieten() -> None:
-    """Orbax and Grain tell their life stories at INFO and WARNING. What JAX warns of concerns the user: a GPU that is
-    there and not used, for example."""
+    """Shows what JAX warns of, such as a GPU that is there and not used, and hides what Orbax and Grain say at INFO and
+    WARNING, which a user cannot act on."""
     absl_logging.set_verbosity(absl_logging.ERROR)
     for name in ("jax", "jaxlib"):
         if (logger := logging.getLogger(name)).level == logging.NOTSET:  # or else as JAX_LOGGING_LEVEL has it
@@ -77,9 +79,10 @@ def _quieten() -> None:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    module = sys.modules["__main__"]
     if {"--help", "-h", "-help", "--helpshort"} & set(argv):
-        print(f"{module.__doc__.strip()}\n\n{_flags_help()}")
+        description = sys.modules["__main__"].__doc__ or ""
+        recipes = f"\n\n{config_flag.list_recipes()}" if "config" in flags.FLAGS else ""
+        print(f"{description.strip()}\n\n{_flags_help()}{recipes}")
         sys.exit(0)
     try:
         return flags.FLAGS(argv)
@@ -89,11 +92,11 @@ def _parse_flags(argv: list[str]) -> list[str]:
             message = message.strip().rpartition("Error: ")[2]
         _exit(f"{message}\nSee --help.")
     except (AttributeError, KeyError, TypeError, ValueError):
-        message = _unknown_config_key(argv)
-        if message is None:
+        unknown = _unknown_config_key(argv)
+        if unknown is None:
             raise
-        _exit(message)
-    except OSError:  # of a missing file; without any --config.key it comes to light when the config is read
+        _exit(unknown)
+    except OSError:  # of a missing file
         _exit(f"--config: there is no file {_config_file(argv)!r}: for example --config=configs/stc.py")
 
 
@@ -116,7 +119,7 @@ def _unknown_config_key(argv: list[str]) -> str | None:
     for argument in argv:
         if not (match := re.match(r"--?(?:no)?config\.([^=]+)", argument)):
             continue
-        node = flags.FLAGS["config"].parser.parse(_config_file(argv))
+        node: Any = config_flag.load(_config_file(argv))
         for key in match[1].split("."):
             known = ", ".join(node) if hasattr(node, "keys") else "nothing, this is a value"
             if not hasattr(node, "keys") or key not in node:
@@ -125,13 +128,13 @@ def _unknown_config_key(argv: list[str]) -> str | None:
     return None
 
 
-def _report_unraisable(unraisable) -> None:
+def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Reports an error that nobody can catch, but for those of tensorstore's threads after a failed read or write:
     they call back, once for each array, into an event loop that Orbax has closed. The failure itself is raised."""
     if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(unraisable)
 
 
-def _exit(message) -> None:
+def _exit(message: object) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

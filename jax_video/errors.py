@@ -24,12 +24,20 @@ class VideoError(UserError):
         return f"{self.path}: {self.reason}"
 
 
+class CheckpointError(UserError):
+    """A checkpoint that cannot be used; the message says why."""
+
+
 class UnavailableError(VideoError):
-    """A video file that the system does not hand out now, as on a lost disk: nothing is said of what is in it."""
+    """A video file that the system cannot read now, as on a lost disk. The file itself may be sound."""
 
 
 def unreadable(path: str | os.PathLike, error: OSError, what: str = "cannot be read") -> VideoError:
-    """What to raise where the system does not let a file be read: its rights are its own, all else is the system's."""
+    """The error to raise for a file that cannot be read.
+
+    VideoError if its permissions forbid it: a fault of the file. UnavailableError for any other reason: a fault of the
+    system.
+    """
     kind = VideoError if isinstance(error, PermissionError) else UnavailableError
     return kind(path, f"{what} ({error.strerror})")
 
@@ -39,6 +47,6 @@ class Stopped(Exception):
 
 
 def listed(lines: Sequence[str], most: int = 10) -> str:
-    """Lines of a message, indented; of many only the first, and how many more there are."""
+    """The lines of a message, indented: the first `most` of them, and how many more there are."""
     more = [f"and {len(lines) - most} more"] if len(lines) > most else []
     return "\n".join(f"  {line}" for line in [*lines[:most], *more])

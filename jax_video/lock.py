@@ -1,23 +1,26 @@
 """One writer to a folder: a run's --workdir, or prepare's --out, is held by one process at a time.
 
-A folder in use has a file in_use.json, which says who writes there; the time of the file, which is renewed every
-`BEAT` seconds, is the holder's sign of life. A second start is refused before it touches a file. It takes over
+The process that holds a folder writes in_use.json there, which says who it is. It renews the time of this file every
+`BEAT` seconds: its sign of life. A second process is refused before it touches any file of the folder, unless one of
+these allows it to take over:
 
-  * on one machine, at once, where the holder's process is gone: ended, killed, or from before a restart;
-  * from another machine, or where it cannot be told, where the last sign of life is older than `LIMIT` seconds;
-  * at once, where it is the same SLURM job, requeued; and whatever the holder is, where it is told to (`takeover`).
+  * the holder ran on this machine, and its process is gone: ended, killed, or from before a restart;
+  * the holder runs elsewhere, or it cannot be told where, and its last sign of life is older than `LIMIT` seconds;
+  * the holder is the same SLURM job, which was requeued;
+  * the user said so (`takeover`).
 
-A holder that was taken over, because it had been suspended for example, finds its folder lost before it writes again.
+A holder whose folder was taken over, for example while it was suspended, notices that before it writes again.
 
-On a disk exactly one of several starts at the same moment wins. An object store promises nothing of the kind, nor does
-a network's file system where a folder is taken over: there a start writes, waits `SETTLE` seconds and reads back what
-it wrote, and the last one wins.
+If several processes start at the same moment, exactly one of them wins on a local disk. Object stores cannot promise
+that, nor can a network's file system when a folder is taken over: there a process writes the file, waits `SETTLE`
+seconds and reads it back, and the last writer wins.
 """
 
 import contextlib
 import dataclasses
 import datetime
 import errno
+import io
 import json
 import os
 import pathlib
@@ -29,7 +32,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from jax_video.data import remote
 from jax_video.errors import UserError
@@ -57,7 +60,7 @@ class Holder:
     machine: str  # the kernel's boot: processes are known by their numbers within one, and
     namespace: str  # within a container
     pid: int
-    started: int  # when the process began, in ticks since the boot; 0: not known. Tells a number that is used again
+    started: int  # when the process began, in ticks since the boot, as numbers are used again; 0: not known
     since: str
     job: str  # of SLURM or another scheduler; empty: none
     restart: int  # how often the job was requeued
@@ -85,7 +88,7 @@ class Holder:
 
 
 def this_process() -> Holder:
-    """This process, as it enters itself."""
+    """What this process writes into in_use.json."""
     job = next((os.environ[name] for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID") if os.environ.get(name)), "")
     restart = os.environ.get("SLURM_RESTART_COUNT", "0")
     _, started = _process(os.getpid())
@@ -111,14 +114,15 @@ _held: dict[str, "_Lock"] = {}  # by folder: what this process holds
 def hold(
     folder: str | os.PathLike, *, takeover: bool = False, lost: Callable[[Lost], None] | None = None
 ) -> Iterator[None]:
-    """Holds a folder, which is made where there is none and goes again if it stays empty.
+    """Holds a folder. Makes it if there is none, and removes it at the end if it is still empty.
 
-    What holds a folder may call what holds it too. Where the folder cannot be written nothing is held: there is nothing
-    to protect, and whoever writes will be told.
+    The same thread may hold a folder twice: the inner call does nothing. Nor does a call for a folder that cannot be
+    written, since there is nothing to protect; whoever writes into it will get the error.
 
     Args:
       takeover: takes the folder whoever holds it.
-      lost: called, in any thread, when the folder was lost; it should end the process. By default `check` raises.
+      lost: called, in any thread, when another process has taken the folder; it should end this process. By default
+        `check` raises.
 
     Raises:
       InUse: another process, or another thread of this one, holds it. No file was touched.
@@ -141,7 +145,7 @@ def hold(
 
 
 def check(folder: str | os.PathLike) -> None:
-    """Before a write: raises Lost if this process has held the folder and another one has taken it over."""
+    """Raises Lost if another process has taken over a folder that this one holds. To be called before a write."""
     lock = _held.get(_key(folder))
     if lock is not None and lock.holder.pid == os.getpid():
         lock.check()
@@ -163,7 +167,7 @@ class _Found(NamedTuple):
 
 
 class _Lock:
-    """A folder's in_use.json, written by this process or to be."""
+    """A folder's in_use.json, which this process has written or is about to write."""
 
     def __init__(self, folder: remote.Path, lost: Callable[[Lost], None] | None):
         self.holder = this_process()
@@ -172,15 +176,15 @@ class _Lock:
         self._thread = threading.get_ident()
         self._ended, self._lost, self._losing = threading.Event(), lost, threading.Lock()
         self._renewing = threading.Lock()  # while it is written it cannot be read
-        self._made = []  # folders that were not there before, the innermost first
-        self._file = None  # open, and locked by the system, until it is released; not in a store
+        self._made: list[remote.Path] = []  # folders that were not there before, the innermost first
+        self._file: io.FileIO | None = None  # open, and locked by the system, until it is released; not in a store
 
     def is_ours(self) -> bool:
         """Whether this very process and thread has it."""
         return self.holder.pid == os.getpid() and self._thread == threading.get_ident()
 
     def take(self, takeover: bool) -> bool:
-        """Takes the folder; False where it cannot be written. Raises InUse."""
+        """Takes the folder; returns False if it cannot be written. Raises InUse."""
         if not self._make_folder():
             return False
         with remote.reaching(self._path), _one_at_a_time(self._folder, self._is_remote) as alone:
@@ -190,7 +194,7 @@ class _Lock:
             return False
         if before is False:
             raise UserError(f"cannot write {self._path}, nor read it: remove it if nothing runs in {self._folder}")
-        doubtful = before is not True and (not alone or self._cannot_be_seen(before.holder) or takeover)
+        doubtful = before is not True and (not alone or not self._can_be_seen(before.holder) or takeover)
         if self._is_remote or doubtful:
             time.sleep(SETTLE)
             found = self._read()
@@ -212,13 +216,13 @@ class _Lock:
     def _write(self, takeover: bool) -> "_Found | bool | None":
         """Writes the file; returns what was there before, or True where nothing was.
 
-        False: another one has ended, or has begun, just now, so look again. None: the folder cannot be written.
+        False: another process began or ended at this moment, so look again. None: the folder cannot be written.
         """
         found = self._read()
         if found is not None:
             if not takeover and not self._is_gone(found):
                 raise InUse(self._refusal(found))
-            if takeover or self._cannot_be_seen(found.holder):
+            if takeover or not self._can_be_seen(found.holder):
                 print(f"Taking over {self._folder} from {found.holder or 'one unknown'}.", file=sys.stderr)
         if self._is_remote:
             self._path.write_bytes(self.holder.write())
@@ -246,20 +250,20 @@ class _Lock:
         """None where there is no such file."""
         try:
             data = self._path.read_bytes()
-            modified = self._path.stat().mtime if self._is_remote else self._path.stat().st_mtime
+            modified = _modified(self._path)
         except FileNotFoundError:
             return None
         holder = Holder.parse(data)
         return _Found(holder, modified or (holder.heartbeat if holder else 0.0))
 
-    def _cannot_be_seen(self, holder: Holder | None) -> bool:
-        """Whether it is a process of another machine, or container."""
+    def _can_be_seen(self, holder: Holder | None) -> TypeGuard[Holder]:
+        """Whether it is a process of this machine and, if any, of this container, so that its number says which."""
         own = self.holder
-        return holder is None or (holder.machine, holder.namespace) != (own.machine, own.namespace)
+        return holder is not None and (holder.machine, holder.namespace) == (own.machine, own.namespace)
 
     def _is_gone(self, found: _Found) -> bool:
         own, holder = self.holder, found.holder
-        if not self._cannot_be_seen(holder):
+        if self._can_be_seen(holder):
             return not _is_alive(holder.pid, holder.started)
         if holder is not None and holder.locked and holder.machine == own.machine:  # of another container
             return _can_lock(self._path)
@@ -275,11 +279,11 @@ class _Lock:
         """Seconds since the last sign of life, both times by the clock of whoever keeps the files."""
         try:
             if not self._is_remote:
-                with tempfile.TemporaryFile(dir=self._folder) as probe:
-                    return os.fstat(probe.fileno()).st_mtime - found.time
+                with tempfile.TemporaryFile(dir=self._folder) as file:
+                    return os.fstat(file.fileno()).st_mtime - found.time
             probe = self._folder / f".{NAME}.{self.holder.token}"
             probe.write_bytes(b"now")
-            now = probe.stat().mtime
+            now = _modified(probe)
             probe.unlink()
             return (now or time.time()) - found.time
         except OSError:
@@ -287,7 +291,7 @@ class _Lock:
 
     def _refusal(self, found: _Found) -> str:
         said = f"{self._folder} is in use by {found.holder or f'one that its {NAME} does not tell yet'}: "
-        if not self._cannot_be_seen(found.holder):
+        if self._can_be_seen(found.holder):
             advice = f"wait until it has ended, or end it (kill {found.holder.pid})"
         else:
             age = max(0.0, self._age(found))
@@ -316,7 +320,7 @@ class _Lock:
         self._path.write_bytes(dataclasses.replace(self.holder, heartbeat=time.time()).write())
 
     def _taken(self) -> str | None:
-        """Who has taken the folder; None where this process still has it, or it cannot be told."""
+        """Who has taken the folder; None if this process still has it, or if that cannot be told."""
         try:
             found = self._read()
         except OSError:
@@ -328,7 +332,7 @@ class _Lock:
         return str(found.holder or "one that cannot be read")
 
     def check(self) -> None:
-        """Raises Lost, or calls `lost`, where another one has the folder."""
+        """Raises Lost, or calls `lost`, if another process has the folder."""
         with self._renewing:
             taken = self._taken()
         if taken is None or self._ended.is_set():
@@ -338,12 +342,12 @@ class _Lock:
             "saved before is there, and the same command goes on from it when the other one has ended."
         )
         if self._lost is not None:
-            with self._losing:  # which says it once
+            with self._losing:  # so that it is said once
                 self._lost(error)
         raise error
 
     def release(self) -> None:
-        """Removes the file, if it is still ours, and folders that were made for nothing."""
+        """Removes the file, if it is still ours, and the folders that were made, if they are empty."""
         self._ended.set()
         with contextlib.suppress(OSError, UserError), _one_at_a_time(self._folder, self._is_remote):
             if self._taken() is None:
@@ -355,11 +359,17 @@ class _Lock:
                 folder.rmdir()
 
 
+def _modified(path: remote.Path) -> float | None:
+    """When a file was written; None if it is in a store that does not say."""
+    status: Any = path.stat()
+    return status.mtime if remote.is_remote(path) else status.st_mtime
+
+
 @contextlib.contextmanager
 def _one_at_a_time(folder: remote.Path, is_remote: bool) -> Iterator[bool]:
-    """Lets one process of a machine in at a time; yields whether it could.
+    """Keeps other processes of this machine out meanwhile; yields whether it could.
 
-    It is the system's lock of the open folder, which no kill leaves behind.
+    Uses the system's lock of the open folder, which ends with the process, even if it is killed.
     """
     descriptor = None
     try:
@@ -378,7 +388,7 @@ def _one_at_a_time(folder: remote.Path, is_remote: bool) -> Iterator[bool]:
 
 
 def _lock_soon(flock: Callable[[int, int], None], descriptor: int, operation: int) -> bool:
-    """Tries for some seconds: others need it for a moment, but one may be suspended just then."""
+    """Tries for five seconds, as others lock it for a moment only; returns False if one is suspended meanwhile."""
     for _ in range(100):
         try:
             flock(descriptor, operation)
@@ -389,7 +399,7 @@ def _lock_soon(flock: Callable[[int, int], None], descriptor: int, operation: in
 
 
 def _lock_open(descriptor: int) -> bool:
-    """Has the system lock an open file until the process ends, however it does; returns whether it can."""
+    """Lets the system lock an open file until this process ends or is killed; returns whether it can."""
     try:
         import fcntl
 
@@ -400,7 +410,7 @@ def _lock_open(descriptor: int) -> bool:
 
 
 def _can_lock(path: pathlib.Path) -> bool:
-    """Whether no process of this machine, in whichever container, has a file locked."""
+    """Whether a file can be locked: no process of this machine has it locked, in any container."""
     try:
         with open(path, "rb") as file:
             return _lock_open(file.fileno())
@@ -409,7 +419,7 @@ def _can_lock(path: pathlib.Path) -> bool:
 
 
 def _is_alive(pid: int, started: int) -> bool:
-    """Whether a process of this machine is there, and the one that began then."""
+    """Whether this machine has a process of this number that began at this time."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -421,7 +431,7 @@ def _is_alive(pid: int, started: int) -> bool:
 
 
 def _process(pid: int) -> tuple[str, int]:
-    """State of a process, and when it began, in ticks since the boot; "" and 0 where the system does not say."""
+    """The state of a process, and when it began, in ticks since the boot; "" and 0 if the system does not say."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return fields[0], int(fields[19])
@@ -430,7 +440,7 @@ def _process(pid: int) -> tuple[str, int]:
 
 
 def _boot() -> str:
-    """What tells this machine, since its last start, from any other; its name where the system does not say."""
+    """An identifier of this machine since its last start; its name if the system has none."""
     try:
         return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -438,7 +448,7 @@ def _boot() -> str:
 
 
 def _booted() -> float:
-    """When this machine was started; 0 where the system does not say."""
+    """When this machine was started, in seconds since 1970; 0 if the system does not say."""
     try:
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     except (AttributeError, OSError):
@@ -446,7 +456,10 @@ def _booted() -> float:
 
 
 def _namespace() -> str:
-    """Within which processes' numbers are unique: a container's; on Windows none can be looked at."""
+    """An identifier of the container, or machine, within which processes' numbers are unique.
+
+    On Windows a new one with each call, as no process can be looked at there.
+    """
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:

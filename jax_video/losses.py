@@ -1,5 +1,8 @@
 """Losses, in float32 or wider whatever the network computes in."""
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -8,37 +11,38 @@ from jax_video.errors import UserError
 
 
 def softmax_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """logits [..., K], label [...] int -> loss of each example [...]; axes of one place in the label are repeated."""
+    """logits [..., K], label [...] int -> loss of each example [...]. The label is broadcast to the logits."""
     wide = jnp.float64 if logits.dtype == jnp.float64 else jnp.float32
     label = jnp.broadcast_to(label, logits.shape[:-1])
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(wide), label)
 
 
 def video_cross_entropy(outputs, label: jax.Array, *, reduction: str = "sum") -> jax.Array:
-    """The loss of each video, [B]: a softmax loss, or ST-ResNet's, one for every stream, frame and place.
+    """The loss of each video, [B]: a softmax loss, or ST-ResNet's: one for every stream, frame and position.
 
     Args:
       outputs: logits [B, K], or [B, T, h, w, K] of one stream, or a tuple of them.
       label: [B] int.
-      reduction: over frames, "sum" (the paper's learning rates fit it) or "mean". Streams are summed, places averaged.
+      reduction: over frames, "sum" (the paper's learning rates fit it) or "mean". Over streams the loss is summed, over
+        positions its mean is taken.
 
     Raises:
       UserError: an unknown reduction.
     """
     if reduction not in ("sum", "mean"):
         raise UserError(f"unknown loss reduction {reduction!r}: choose sum or mean.")
-    total = 0.0
+    losses = []
     for logits in jax.tree.leaves(outputs):
         loss = softmax_cross_entropy(logits, label.reshape(-1, *(1,) * (logits.ndim - 2)))
         if loss.ndim > 1:
             frames = jnp.mean(loss, axis=(2, 3))  # [B, T]
             loss = jnp.sum(frames, axis=1) if reduction == "sum" else jnp.mean(frames, axis=1)
-        total += loss
-    return total
+        losses.append(loss)
+    return functools.reduce(operator.add, losses)
 
 
 def video_logits(outputs) -> jax.Array:
-    """Logits of each video, [B, K]: the mean over frames and places of [B, T, h, w, K], then over the streams, which
-    count alike (ST-ResNet §4)."""
+    """Logits of each video, [B, K]: of [B, T, h, w, K] the mean over frames and positions, then the mean over the
+    streams (ST-ResNet §4)."""
     streams = [logits.mean(axis=(1, 2, 3)) if logits.ndim == 5 else logits for logits in jax.tree.leaves(outputs)]
     return sum(streams) / len(streams)

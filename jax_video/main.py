@@ -15,66 +15,39 @@ Started again, a run goes on from its last checkpoint, or shows its result. Two 
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
-from jax_video import command, evaluate, features, lock, sharding, state, views
-from jax_video.checkpoint import hold, read_meta, run_folder
-from jax_video.data import reader, remote
-from jax_video.data.motions import read_manifest
+from jax_video import command, config_flag, lock, sharding, workflow
+from jax_video.checkpoint import hold, run_folder
 from jax_video.errors import UserError
-from jax_video.train import train
 
-config_flags.DEFINE_config_file("config", None, "What to train and how: FILE.py[:key=value,...].")
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/ and the config's name.")
-MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "test", "views", "features"], "Train and then test; or only test, or one of the others."
-)
-DISTRIBUTED = flags.DEFINE_string(
-    "distributed", None, "Several processes: auto (TPU pod, SLURM) or HOST:PORT,ID,COUNT of the first, this one, all."
-)
-flags.declare_key_flag("takeover")
+
+def define_flags() -> None:
+    config_flag.define("What to train and how: RECIPE[:key=value,...], by name or as a file.")
+    flags.DEFINE_boolean("print_config", False, "Print the config, and where its values come from; no more.")
+    flags.DEFINE_string("workdir", None, "The run's folder; by default runs/ and the config's name.")
+    flags.DEFINE_enum("mode", "train", workflow.MODES, "Train and then test; or only test, or one of the others.")
+    flags.DEFINE_string(
+        "distributed",
+        None,
+        "Several processes: auto (TPU pod, SLURM) or HOST:PORT,ID,COUNT of the first, this one, all.",
+    )
+    command.define_takeover()
 
 
 def main(arguments: list[str]) -> None:
+    given = flags.FLAGS
     if arguments:
         raise UserError(f"unexpected arguments {' '.join(arguments)!r}: everything is a --flag=value; see --help.")
     config, name = command.read_config()
-    workdir = run_folder(WORKDIR.value or f"runs/{name}")
-    sharding.start(DISTRIBUTED.value)
-    with hold(workdir, takeover=command.TAKEOVER.value, lost=lock.end_process):
-        run(config, workdir)
-
-
-def run(config: ConfigDict, workdir: remote.Path) -> None:
-    """What the mode asks for."""
-    mesh = sharding.make_mesh()
-    manifest = read_manifest(config.data.manifest).keep(config.data.fraction)
-    reader.check(manifest)
-    if MODE.value in ("train", "test"):
-        evaluate.check(config, manifest)
-    classes = read_meta(workdir, mesh)["classes"] if MODE.value == "features" else manifest.classes  # maybe others
-    if jax.process_index() == 0:
-        command.announce(sharding.describe(mesh), state.describe(config, len(classes)), manifest.describe())
-    if MODE.value == "views":
-        return show(views.report(views.analyse(config, manifest, workdir, mesh), workdir))
-    if MODE.value == "features":
-        return show(features.report(features.extract(config, manifest, workdir, mesh), manifest, workdir))
-    new = train(config, manifest, workdir, mesh) if MODE.value == "train" else False
-    if MODE.value == "train" and not manifest.select("test"):
-        print(f"Trained; {manifest.name!r} has no test videos. The checkpoints are in {workdir}.")
-        return
-    result = None if new or MODE.value == "test" else evaluate.read_result(config, manifest, workdir, mesh)
-    if result is not None:
-        print(f"The run in {workdir} is finished.")
-    else:
-        result = evaluate.test(config, manifest, workdir, mesh)
-    show(evaluate.report(result, manifest, workdir))
-
-
-def show(report: str) -> None:
+    if given.print_config:
+        return print(config_flag.describe())
+    workdir = run_folder(given.workdir or f"runs/{name}")
+    sharding.start(given.distributed)
+    with hold(workdir, takeover=given.takeover, lost=lock.end_process):
+        report = workflow.perform(given.mode, config, workdir)
     if jax.process_index() == 0:
         print(report)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, define_flags)

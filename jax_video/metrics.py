@@ -6,9 +6,10 @@ import numpy as np
 
 
 def rank(scores, label):
-    """How many classes come before the label's: scores [B, K], label [B] int -> [B] int. NumPy or jax arrays.
+    """How many classes have a better score than the label's: scores [B, K], label [B] int -> [B] int.
 
-    Of equal scores the first class comes first, as in argmax; a score that is not a number beats the label.
+    Takes NumPy or jax arrays. Of equal scores the first is the better one, as in argmax; a NaN is better than the
+    label's score, and any score better than a NaN of the label.
     """
     xp = jnp if isinstance(scores, jax.Array) else np
     own = xp.take_along_axis(scores, label[:, None], axis=1)  # [B, 1]
@@ -28,20 +29,20 @@ def train_sums(loss: jax.Array, logits: jax.Array, batch: dict) -> dict[str, jax
 
 
 def headline(values: dict[str, float]) -> tuple[str, float]:
-    """The one metric by which checkpoints are compared: accuracy over videos, or over pairs in knowledge transfer."""
+    """Name and value of the metric by which checkpoints are compared: top-1, or in knowledge transfer that of pairs."""
     name = "top1" if "top1" in values else "pair_accuracy"
     return name, values[name]
 
 
 def note(classes: int) -> str:
-    """What to know of accuracies where there are so few classes; empty where there is nothing."""
+    """A warning about accuracies on so few classes, or an empty string."""
     if classes == 1:
         return "There is one class only: every answer is right, so 100 % says nothing of the network."
     return f"Top-5 of {classes} classes is always 100 %." if classes <= 5 else ""
 
 
 class Meter:
-    """Adds up the sums of the steps since the last row of metrics.jsonl. Its state is part of a checkpoint."""
+    """The sums of the steps since the last row of metrics.jsonl. They are part of a checkpoint."""
 
     def __init__(self, totals: dict[str, float] | None = None):
         self.totals = dict(totals or {})
@@ -51,7 +52,7 @@ class Meter:
             self.totals[name] = self.totals.get(name, 0.0) + float(value)
 
     def means(self) -> dict[str, float]:
-        """Means over the examples (`failed` stays a count), and starts again from nothing."""
+        """The means over the examples (`failed` stays a count). The sums start again from zero."""
         totals, self.totals = self.totals, {}
         count = totals.pop("count")
         return {name: value if name == "failed" else value / count for name, value in totals.items()}

@@ -63,6 +63,10 @@ class Classification:
         logits = losses.video_logits(outputs).astype(jnp.float32)
         return jax.nn.softmax(logits) if self.average == "probability" else logits
 
+    def clip_metrics(self, scores: jax.Array, batch: dict) -> dict[str, jax.Array]:
+        """What a test counts of single clips, [B] each: whether their best score, of [B, K], is the right class's."""
+        return {"top1": (jnp.argmax(scores, axis=1) == batch["label"]).astype(jnp.float32)}
+
     def metrics(self, scores: np.ndarray, label: np.ndarray) -> dict[str, float]:
         """Of videos, from their scores [N, K]: loss (of the mean scores), top1, top5, mean class accuracy.
 
@@ -115,6 +119,11 @@ class Correspondence:
         rows = jnp.nanmean(values.reshape(4, len(batch["video"]), -1), axis=2)
         return rows.T.astype(jnp.float32)
 
+    def clip_metrics(self, scores: jax.Array, batch: dict) -> dict[str, jax.Array]:
+        """What a test counts of single clips: nothing, as a pair takes two."""
+        del scores, batch
+        return {}
+
     def metrics(self, scores: np.ndarray, label: np.ndarray) -> dict[str, float]:
         """Of videos, from what `test` gives, [N, 4]: loss, and accuracy of all pairs, of positive and of negative ones.
 
@@ -166,4 +175,4 @@ def of(config: ConfigDict) -> Objective:
     normalization = Normalization(**config.normalize)
     if config.get("teacher"):
         return Correspondence(normalization)
-    return Classification(config.test.average, config.train.get("loss_reduction", "sum"), normalization)
+    return Classification(config.test.average_clips, config.train.get("loss_reduction", "sum"), normalization)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import jax
 import optax
 
+from jax_video import networks
 from jax_video.errors import UserError
-from jax_video.models import HEADS
 
-Schedule = Callable[[jax.Array], jax.Array]
+Schedule = Callable[[jax.Array | int], jax.Array]
 
 
 def schedule(
@@ -58,10 +58,10 @@ def sgd(
     """SGD with PyTorch's coupled weight decay: the decay is part of the gradient that momentum sees.
 
     Args:
-      decay_norm: whether the weight decay takes in BatchNorm's scale and offset.
-      frozen_norm: leaves BatchNorm's scale and offset as they are (frozen BatchNorm), decay included.
-      clip_norm: the gradient's largest norm; 0 for any.
-      head_rate: factor of the classifier's learning rate.
+      decay_norm: whether BatchNorm's scale and offset are decayed too.
+      frozen_norm: whether BatchNorm's scale and offset stay as they are, without decay either (frozen BatchNorm).
+      clip_norm: a gradient of a larger norm is scaled to this one; 0: no gradient is.
+      head_rate: what the classifier's learning rate is multiplied by.
     """
     chain = [
         *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
@@ -83,10 +83,10 @@ def _map_norm(params: dict, value: bool) -> dict:
 
 
 def _map_heads(params: dict) -> dict:
-    """A tree like params with True at the classifier, or at those of two streams."""
+    """A tree like params with True at the classifier, or the classifiers of two streams, and False elsewhere."""
     return {
         key: jax.tree.map(lambda _: True, node)
-        if key in HEADS
+        if key in networks.heads()
         else (_map_heads(node) if isinstance(node, dict) else False)
         for key, node in params.items()
     }
@@ -96,8 +96,8 @@ def _map_heads(params: dict) -> dict:
 class Plateau:
     """The plateau rule on validation loss. Its fields are part of a checkpoint.
 
-    A loss that is not better than the best by `threshold`, relative, for `patience` validations divides the learning
-    rate by 10. After `drops` divisions the next plateau ends the training.
+    A plateau is `patience` validations in a row whose loss is not below (1 - `threshold`) × the best. Each of the first
+    `drops` plateaus divides the learning rate by 10; the next one ends the training.
     """
 
     patience: int = 10

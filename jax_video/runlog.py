@@ -1,4 +1,4 @@
-"""What a run says of itself: metrics.jsonl, TensorBoard and the progress bar."""
+"""A run's metrics as it goes: metrics.jsonl, TensorBoard and the progress bar."""
 
 import json
 import pathlib
@@ -6,30 +6,24 @@ import shutil
 import sys
 import tempfile
 import time
+from typing import Any
 
 from tqdm import tqdm
 
 from jax_video import lock, metrics
 from jax_video.data import remote
 
-# tensorboardX imports PyTorch where it is installed, for the type of an argument: seconds, and a broken one's errors.
-_hidden = sys.modules.setdefault("torch", None) is None  # `import torch` fails as where it is not installed
-try:
-    import tensorboardX
-finally:
-    if _hidden:
-        del sys.modules["torch"]
-
-_SYNC_SECONDS = 30  # between copies into a store, which allows one a second of a file
+_SYNC_SECONDS = 30  # between copies into a store, which allows one write of a file in a second
 
 
 class RunLog:
     """The rows of `metrics.jsonl` ({"step", "split", …}), which TensorBoard and the progress bar show too.
 
-    Opened on a resumed run it drops the rows after the restored step, which the run will write again. Where there is
-    no terminal for a bar, the rows are printed, one a line.
+    Opened on a resumed run, it drops the rows after the restored step: the run will write them again. Without a
+    terminal for the progress bar, each row is printed as a line.
 
-    Nothing can be appended to a file in a store (gs://…): there the files are written beside it and copied by `sync`.
+    Files in a store (gs://…) cannot be appended to: for a run there, the files are written into a temporary folder and
+    copied by `sync`.
     """
 
     def __init__(self, workdir: remote.Path, *, step: int, validated: int, total: int, batch: int, write: bool = True):
@@ -50,7 +44,7 @@ class RunLog:
             temporary.write_text("".join(kept))
             temporary.replace(path)
             self._file = path.open("a")
-            self._board = tensorboardX.SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
+            self._board = _summary_writer(self._folder / "tensorboard", step + 1)
         self._bar = tqdm(initial=step, total=total, desc="train", unit="step", disable=None if write else True)
 
     def stepped(self) -> None:
@@ -98,9 +92,11 @@ class RunLog:
                     shutil.rmtree(self._folder)
 
     def sync(self) -> None:
-        """Brings all rows to where they will survive this machine: before a checkpoint, whose run has written them.
+        """Copies all rows into the run's folder, if it is in a store.
 
-        Raises lock.Lost where another run has taken the folder over.
+        To be called before a checkpoint is saved, so that no row that belongs to it can be missing.
+
+        Raises lock.Lost if another process has taken the folder over.
         """
         if self._write:
             lock.check(self._workdir)
@@ -112,7 +108,23 @@ class RunLog:
             self._synced = time.monotonic()
 
 
+def _summary_writer(folder: pathlib.Path, first_step: int) -> Any:
+    """A tensorboardX.SummaryWriter, which hides events of `first_step` and later that are there already.
+
+    tensorboardX imports PyTorch if it is installed, only for the type of an argument. That takes seconds, and fails if
+    PyTorch is broken; so `import torch` fails meanwhile, as if it were not installed.
+    """
+    modules: dict[str, Any] = sys.modules
+    hidden = modules.setdefault("torch", None) is None
+    try:
+        import tensorboardX
+    finally:
+        if hidden:
+            del modules["torch"]
+    return tensorboardX.SummaryWriter(str(folder), purge_step=first_step)
+
+
 def read(path: remote.Path) -> list[dict]:
-    """The rows of a metrics.jsonl, without a last one that a kill left unfinished."""
+    """The rows of a metrics.jsonl, without a last one that is unfinished because the run was killed."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -2,7 +2,9 @@
 
 import collections
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +17,7 @@ _MESSAGE = 4096  # bytes of an error that one process tells the others
 
 
 def start(distributed: str | None) -> None:
-    """Joins the other processes, before anything else touches a device.
+    """Joins the other processes. Nothing may have used a device before.
 
     Args:
       distributed: None for a single process; "auto" on TPU pods and under SLURM or MPI, where JAX finds the others by
@@ -35,8 +37,7 @@ def start(distributed: str | None) -> None:
     try:
         address, process, processes = distributed.split(",")
         host, port = address.rsplit(":", 1)
-        process, processes = int(process), int(processes)
-        valid = host and int(port) and 0 <= process < processes
+        valid = host and int(port) and 0 <= int(process) < int(processes)
     except ValueError:
         valid = False
     if not valid:
@@ -44,14 +45,14 @@ def start(distributed: str | None) -> None:
             f"--distributed={distributed}: expected auto, or HOST:PORT,ID,COUNT such as 10.0.0.1:8476,0,2 "
             "with 0 <= ID < COUNT."
         )
-    jax.distributed.initialize(address, processes, process)
+    jax.distributed.initialize(address, int(processes), int(process))
 
 
 def make_mesh() -> Mesh:
-    """All devices of all processes on one axis, `batch`.
+    """All devices of all processes on one axis, `batch`, ordered by process.
 
-    Process by process: so the rows that a process loads are the contiguous ones of its place among the processes.
-    `jax.make_mesh` orders devices by their place in the network.
+    Process p of P thus loads the p-th of P contiguous parts of a batch. `jax.make_mesh` would order the devices by
+    their place in the network.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,))
@@ -72,22 +73,29 @@ def describe(mesh: Mesh) -> str:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """A copy of an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def place_state(tree, mesh: Mesh):
-    """Copies every leaf to every device; each process gives the same values."""
+def place_state(tree: Any, mesh: Mesh) -> Any:
+    """Copies every leaf of a pytree to every device. Every process must give the same values."""
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(leaf)), tree)
 
 
-def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def place_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's contiguous rows of the global batch, spread over its devices along the first axis."""
     rows = NamedSharding(mesh, PartitionSpec("batch"))
     return {name: jax.make_array_from_process_local_data(rows, array) for name, array in batch.items()}
 
 
+def announce(mesh: Mesh, *parts: str) -> None:
+    """Says in one line on stderr what is about to be done: on what, with what network, with how many videos."""
+    if jax.process_index() == 0:
+        print("; ".join([describe(mesh), *parts]), file=sys.stderr)
+
+
 def multiple_of_devices(batch: int, mesh: Mesh) -> int:
-    """The batch, rounded up to what the devices share evenly: where it only sets the pace."""
+    """The batch size rounded up to a multiple of the devices, for uses where the size does not change the result."""
     return -(-batch // mesh.size) * mesh.size
 
 
@@ -108,8 +116,8 @@ def check_batch(
     rows = batch // devices // accumulate * clips  # of one device in one micro-batch
     if accumulate > 1 and group_size is None:
         raise UserError(
-            f"accumulate={accumulate} splits the batch over which BatchNorm takes its moments: set norm.group_size "
-            f"(for example {rows}) or norm.frozen."
+            f"{accumulate} micro-batches split the batch over which BatchNorm takes its statistics: set "
+            f"norm.group_size (for example {rows}) or norm.frozen."
         )
     if group_size is not None and (group_size < 1 or rows % group_size and group_size % rows):
         raise UserError(
@@ -123,12 +131,12 @@ def check_batch(
 
 
 def stop_requested(local: bool, step: int) -> bool:
-    """Whether to stop after `step`: all processes answer alike, once SIGTERM has reached one of them."""
+    """Whether to stop after `step`: the same answer on all processes, once SIGTERM has reached one of them."""
     return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else local
 
 
 def on_first(action: Callable[[], None]) -> None:
-    """Calls it on the first process only; where it fails there all of them raise UserError."""
+    """Calls `action` on the first process only. If it fails there, every process raises UserError."""
     message = ""
     if jax.process_index() == 0:
         try:

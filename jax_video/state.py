@@ -24,7 +24,7 @@ class TrainState:
 
     step: jax.Array  # int32 [], updates done
     params: dict  # nested, float32
-    batch_stats: dict  # nested, float32: BatchNorm's running moments
+    batch_stats: dict  # nested, float32: BatchNorm's running statistics
     opt_state: optax.OptState
     lr_scale: jax.Array  # float32 [], what the plateau rule has made of the learning rate
     ema: dict | None  # {"params", "batch_stats"}: their exponential moving averages, where asked for
@@ -40,8 +40,9 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
 
     Plain dicts, because Variables cannot cross into `jax.value_and_grad` and be written to there.
     """
-    definition, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return definition, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+    definition, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, batch_stats = map(nnx.to_pure_dict, states)
+    return definition, params, batch_stats
 
 
 def join(definition: nnx.GraphDef, params: dict, batch_stats: dict, *, train: bool) -> nnx.Module:
@@ -85,10 +86,10 @@ def describe(config: ConfigDict, num_classes: int) -> str:
 
 
 class Normalization(NamedTuple):
-    """What RGB in 0 to 255 is brought to mean 0 and deviation 1 by; ImageNet's (section `normalize` of a config)."""
+    """Mean and standard deviation by which RGB in 0 to 255 is normalised (section `normalize`); default: ImageNet's."""
 
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    deviation: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
 
 IMAGENET = Normalization()
@@ -96,14 +97,15 @@ IMAGENET = Normalization()
 
 def normalize(rgb: jax.Array, normalization: Normalization = IMAGENET) -> jax.Array:
     """uint8 [B, T, H, W, 3] -> float32."""
-    mean, deviation = (jnp.array(values, jnp.float32) for values in normalization)
-    return (rgb.astype(jnp.float32) - mean) / deviation
+    mean, std = (jnp.array(values, jnp.float32) for values in normalization)
+    return (rgb.astype(jnp.float32) - mean) / std
 
 
 def inputs(batch: dict[str, jax.Array], normalization: Normalization = IMAGENET) -> tuple[jax.Array, ...]:
     """What a network gets of a batch, normalised, float32: RGB, optical flow, or both in this order.
 
-    Flow comes as 128 plus 127 / 20 of a pixel per frame; (value - 128) / 57 is about 0 and of a deviation near 1.
+    Flow comes as 128 plus 127 / 20 of a pixel per frame; (value - 128) / 57 has a mean of about 0 and a standard
+    deviation near 1.
     """
     rgb = (normalize(batch["rgb"], normalization),) if "rgb" in batch else ()
     return (*rgb, (batch["flow"].astype(jnp.float32) - 128) / 57) if "flow" in batch else rgb
@@ -121,7 +123,7 @@ def apply(
 ) -> tuple[Any, dict]:
     """Runs the network on a batch's `rgb`, uint8 [B, T, H, W, 3], `flow`, or both: (its outputs, new batch_stats).
 
-    In training BatchNorm uses the batch's moments and updates the running ones; in test it only reads its moments.
+    In training BatchNorm uses the batch's statistics and updates the running ones; in test it only reads these.
 
     Args:
       given: what else the network takes, such as the `keys` [B] of dropout in training.

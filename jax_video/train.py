@@ -5,8 +5,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
-import signal
 import sys
 from collections.abc import Callable
 
@@ -19,15 +17,18 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jax_video import evaluate, metrics, objectives, optimizer, saved, sharding
+from jax_video import metrics, objectives, optimizer, recipe, scoring, sharding
 from jax_video import state as state_lib
-from jax_video.checkpoint import Checkpoints, check_same_run, writes_run
+from jax_video import task as task_lib
+from jax_video.checkpoint import Checkpoints, writes_run
 from jax_video.data import pipeline, reader, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import Stopped, UserError
+from jax_video.meta import Meta, check_same_run
 from jax_video.runlog import RunLog
 from jax_video.state import TrainState
-from jax_video.weights import merge
+from jax_video.stopping import StopSignals
+from jax_video.weights import start
 
 StepFunction = Callable[[TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -47,9 +48,9 @@ def make_train_step(
     what is random in a step follows from it, the step's number and a video's row in the batch alone.
 
     Args:
-      accumulate: micro-batches per update. Each is cut from every device's own rows; gradients and new running moments
-        are their means.
-      ema: decay of the moving averages of weights and moments, 0 for none.
+      accumulate: micro-batches per update. Each is cut from every device's own rows; gradients and new running
+        statistics are their means.
+      ema: decay of the moving averages of weights and statistics, 0 for none.
     """
 
     def gradient(params, batch_stats, batch):
@@ -63,7 +64,7 @@ def make_train_step(
 
         def add(total, micro_batch):
             grads, new_batch_stats, sums = gradient(params, batch_stats, micro_batch)
-            # Differences are summed, so that constants among the moments stay as they are to the bit.
+            # Differences are summed, so that constants among the statistics stay as they are to the bit.
             moves = jax.tree.map(jnp.subtract, batch_stats, new_batch_stats)
             return jax.tree.map(jnp.add, total, (grads, moves, sums)), None
 
@@ -126,8 +127,12 @@ class Progress:
 
 
 @writes_run
-def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh) -> bool:
+def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh | None = None) -> bool:
     """Trains to the end of the schedule, going on from the run's newest checkpoint where there is one.
+
+    Args:
+      workdir: the run's folder.
+      mesh: devices to train on; by default all.
 
     Returns:
       Whether there was anything left to do.
@@ -137,14 +142,17 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
         over the last good checkpoint).
       Stopped: SIGTERM or Ctrl-C; the state is saved.
     """
-    config = saved.complete_recipe(config)
-    options = config.train
-    for name in ("epochs", "validate_epochs", "checkpoint_steps", "log_steps"):
-        if options[name] < 1:
+    mesh = sharding.make_mesh() if mesh is None else mesh
+    config = recipe.resolve(config, flip=manifest.flip)
+    task_lib.check(config, manifest)
+    options, task = config.train, task_lib.Task.of(config)
+    sampling, objective = task.sampling, task.objective
+    for name in ("epochs", "steps", "validate_epochs", "checkpoint_steps", "log_steps"):
+        if options[name] is not None and options[name] < 1:
             raise UserError(f"train.{name} is {options[name]}: expected at least 1.")
-    sampling = pipeline.Sampling(**config.clip)
-    together = {"accumulate": options.accumulate, "clips": max(1, sampling.segments)}
-    sharding.check_batch(options.batch, devices=mesh.size, **together, **config.norm)
+    accumulate = recipe.micro_batches(config)
+    clips = max(1, sampling.segments)
+    sharding.check_batch(options.batch, devices=mesh.size, accumulate=accumulate, clips=clips, **config.norm)
     steps_per_epoch = max(1, round(len(manifest.select("train")) / options.batch))
     total = options.steps or steps_per_epoch * options.epochs
     validate_steps = steps_per_epoch * options.validate_epochs if manifest.select("val") else None
@@ -156,14 +164,11 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
 
     schedule = optimizer.schedule(**config.schedule, steps=total, steps_per_epoch=steps_per_epoch)
     tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
-    objective = objectives.of(config)
-    if isinstance(objective, objectives.Classification):
-        manifest.check_labels("train", "val")
     definition, _, _ = state_lib.abstract(config, len(manifest.classes))
-    given = {"accumulate": options.accumulate, "ema": options.ema, "objective": objective}
+    given = {"accumulate": accumulate, "ema": options.ema, "objective": objective}
     train_step = make_train_step(definition, tx, mesh, **given)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values
-    eval_step = evaluate.make_eval_step(definition, mesh, objective)
+    eval_step = scoring.make_eval_step(definition, mesh, objective)
 
     checkpoints = Checkpoints(workdir, mesh)
     state, progress = restore_or_create(config, manifest, checkpoints, tx, mesh)
@@ -201,20 +206,15 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
                 f"the loss or the gradient of step {number} is not finite: {values}. Nothing was saved after the last "
                 "good checkpoint. Lower --config.schedule.learning_rate or raise --config.schedule.warmup_epochs."
             )
-        progress.meter.add(values | {"failed": np.count_nonzero(failed)})
+        progress.meter.add(values | {"failed": float(np.count_nonzero(failed))})
         log.stepped()
         if number % options.log_steps == 0:
             rate = float(schedule(number - 1)) * progress.plateau.lr_scale
             log.row(number, "train", **progress.meter.means(), learning_rate=rate)
 
     def save(validation: dict | None = None) -> None:
-        meta = {
-            "config": config.to_dict(),
-            "classes": list(manifest.classes),
-            "manifest": manifest.hash,
-            "stored_flow": manifest.flow is not None if "flow" in sampling.streams else None,
-            "progress": progress.to_dict(),
-        }
+        stored_flow = manifest.flow is not None if "flow" in sampling.streams else None
+        meta = Meta(config.to_dict(), manifest.classes, manifest.hash, progress.to_dict(), stored_flow)
         log.sync()
         checkpoints.save(state, meta, validation)
 
@@ -230,27 +230,29 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
                 take_in(*running)
                 running = None
             if validate and not stop:
-                scores = evaluate.score_videos(
-                    eval_step,
-                    state.averaged,
-                    manifest,
-                    "val",
-                    sampling,
-                    mesh,
-                    protocol=pipeline.Protocol("segments" if sampling.segments else "uniform"),
-                    batch=config.test.batch,
-                    workers=config.data.workers,
-                    interrupted=lambda: signals.requested and jax.process_count() == 1,
-                )
-                stop = scores is None
+                try:
+                    means = scoring.mean_over_clips(
+                        eval_step,
+                        state.averaged,
+                        manifest,
+                        "val",
+                        sampling,
+                        mesh,
+                        protocol=task.validation,
+                        batch=config.test.batch,
+                        workers=config.data.workers,
+                        interrupted=lambda: signals.requested and jax.process_count() == 1,
+                    )
+                except scoring.Interrupted:
+                    stop = True
             if stop:
                 if step not in (0, *checkpoints.steps):
                     save()
                 checkpoints.wait()
                 raise Stopped(f"stopped after step {step} of {total}; the same command goes on from there ({workdir}).")
             if validate:
-                failures.note(np.array(scores.failed, int) + 1)
-                validation = objective.metrics(scores.scores, scores.label) | {"failed": len(scores.failed)}
+                failures.note(np.array(means.failed, int) + 1)
+                validation = objective.metrics(means.values, means.label) | {"failed": len(means.failed)}
                 log.row(step, "val", **validation)
                 progress.validated = step
                 if config.schedule.kind == "plateau":
@@ -289,11 +291,11 @@ def restore_or_create(
     if restored is None:
         # In one compilation: the networks' initial values alone would take one for every shape.
         named = config.init_from.path or config.init_from.layout
-        state = merge.initial_state(config, manifest.classes, mesh, create) if named else jax.jit(create)()
+        state = start.initial_state(config, manifest.classes, mesh, create) if named else jax.jit(create)()
         return sharding.place_state(state, mesh), progress
     state, meta = restored
     check_same_run(meta, config.to_dict(), manifest, checkpoints.folder.parent, mesh.size)
-    return state, Progress.from_dict(meta["progress"]) if meta["progress"] else progress
+    return state, Progress.from_dict(meta.progress) if meta.progress else progress
 
 
 class Failures:
@@ -320,29 +322,3 @@ class Failures:
                 f"{len(self._failed)} videos, more than 1 %, could be read by prepare but not now:\n"
                 f"  {paths}\nLook at these files under {self._manifest.root}, or run prepare again."
             )
-
-
-class StopSignals:
-    """SIGTERM and the first Ctrl-C ask for a stop after the step at hand; a second Ctrl-C stops at once.
-
-    Among several processes SIGTERM stays with JAX's own handler, by which all of them agree on the step to stop after;
-    Ctrl-C is passed on to it.
-    """
-
-    def __enter__(self):
-        self.requested = False
-        self._alone = jax.process_count() == 1
-        numbers = (signal.SIGINT, signal.SIGTERM) if self._alone else (signal.SIGINT,)
-        self._before = {number: signal.signal(number, self._ask) for number in numbers}
-        return self
-
-    def _ask(self, number, frame):
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
-        if not self._alone:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

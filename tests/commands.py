@@ -14,11 +14,11 @@ from collections.abc import Mapping
 
 from conftest import FAST_COMPILE, ROOT
 
-from jax_video.data import motions
+from jax_video.data.sources import motions
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # What the commands import, but not the commands: those run anew, as __main__.
-_CONTEXT.set_forkserver_preload(["jax_video.train", "jax_video.data.motions", "jax_video.data.sources"])
+_CONTEXT.set_forkserver_preload(["jax_video.train", "jax_video.data.sources.motions", "jax_video.data.sources"])
 _ONE_DEVICE = {"XLA_FLAGS": f"{FAST_COMPILE} --xla_force_host_platform_device_count=1"}
 
 

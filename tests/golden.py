@@ -230,6 +230,7 @@ RUNS = {
     ),
     "killed": {
         "model": TINY | {"name": "resnet3d10"},
+        "clip": {"flip": False},  # which tells left from right
         "data": {"manifest": "motions", "workers": 2, "fraction": 0.1},
         "train": {"epochs": 20, "validate_epochs": 10, "checkpoint_steps": 5, "ema": 0.9},
         "test": {"clips": "uniform", "number": 1, "batch": 16},

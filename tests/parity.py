@@ -1,7 +1,8 @@
-"""Does a network of ours compute what a PyTorch network computes? Forward, gradients, running moments and training.
+"""Does a network of ours compute what a PyTorch network computes? Forward, gradients, running statistics and training.
 
-Weights, BatchNorm's scale and offset and the running moments are random and copied from PyTorch. Gradients and training
-are compared in float64: in float32 ReLU and max pool flip with rounding, and PyTorch misses its own float64 gradients.
+Weights, BatchNorm's scale and offset and the running statistics are random and copied from PyTorch. Gradients and
+training are compared in float64: in float32 ReLU and max pool flip with rounding, and PyTorch misses its own float64
+gradients.
 """
 
 import jax
@@ -19,7 +20,7 @@ BATCH, CLASSES, LEARNING_RATE = 4, 7, 0.01
 
 
 def randomize(network):
-    """Gives every bias, BatchNorm's scale and the running moments other values than their initial zeros and ones."""
+    """Gives every bias, BatchNorm's scale and the running statistics other values than their initial zeros and ones."""
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if name.endswith(("running_var", "weight")) and tensor.ndim == 1:
@@ -87,7 +88,7 @@ def as_tuple(outputs):
 
 
 def check_test_mode_forward(model, network, *input_shapes, batch=BATCH):
-    """float32, random moments: every output within 1e-5 of its largest value.
+    """float32, random statistics: every output within 1e-5 of its largest value.
 
     Args:
       model: ours, abstract (`nnx.eval_shape`), built with float32; takes and gives channels last.
@@ -110,7 +111,7 @@ def check_test_mode_forward(model, network, *input_shapes, batch=BATCH):
 
 
 def check_training(model, network, *input_shapes, steps=1, batch=BATCH):
-    """float64, training mode: outputs, every gradient and the input's at the first step, weights and running moments
+    """float64, training mode: outputs, every gradient and the input's at the first step, weights and running statistics
     after `steps` steps of SGD, within 1e-9 of each leaf's largest value. Call under `jax.enable_x64(True)`."""
     randomize(network.double().train())
     definition, params, batch_stats = copied(model, network)

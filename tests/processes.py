@@ -177,4 +177,4 @@ def assert_same(found: Result, expected: Result) -> None:
     assert found.arrays.keys() == expected.arrays.keys()
     different = [name for name, leaf in expected.arrays.items() if found.arrays[name].tobytes() != leaf.tobytes()]
     assert not different
-    assert found.meta["progress"] == expected.meta["progress"]
+    assert found.meta.progress == expected.meta.progress

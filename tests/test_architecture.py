@@ -5,9 +5,13 @@ import graphlib
 import importlib
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
+
+from jax_video import networks
 
 PACKAGE = ROOT / "jax_video"
 
@@ -46,38 +50,167 @@ def importers(*packages: str) -> set[str]:
 def test_the_rules_see_the_source():
     """Or else every rule below would hold of nothing."""
     assert {"jax_video.main", "jax_video.models.stc", "jax_video.data.pipeline", "configs.stc"} <= set(SOURCES)
-    assert imports("jax_video.predict") >= {"absl", "numpy", "jax_video.objectives", "jax_video.data.manifest"}
-    assert importers("grain") == {"jax_video.data.pipeline"}
+    assert imports("jax_video.run") >= {"jax", "numpy", "jax_video.objectives", "jax_video.data.manifest"}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [module for module in LIBRARY if within(module, "jax_video.models") and not module.endswith("__main__")],
+# Who may import whom, from the bottom up: a room, its modules (a package stands for all that is in it), and the rooms
+# that these may import beside their own. Everybody may import `errors`; an arrow down the table is impossible.
+ROOMS = {
+    "errors": ("errors", ""),
+    "networks": ("networks", ""),  # the table of networks: data
+    "recipes": ("configs recipe saved", "networks"),  # what is trained, and the meaning of a config's keys
+    "stores": ("data data.remote", ""),  # the package itself is empty
+    "clips": ("data.clips data.transforms", ""),
+    "manifest": ("data.manifest", "stores"),
+    "decoding": ("data.decoding", "stores clips manifest"),  # files in, frames out
+    "pipeline": ("data.reader data.pipeline", "stores clips manifest decoding"),  # frames in, batches out
+    "sources": ("data.sources", "stores manifest decoding"),  # one file per kind of data set
+    "preparing": ("data.preparing", "stores clips manifest decoding pipeline sources"),  # what prepare does
+    "models": ("models", "networks"),  # one architecture, one file
+    "step": ("state objectives losses metrics optimizer sharding", "networks models"),  # what is computed
+    "folder": ("lock meta checkpoint runlog stopping", "networks recipes stores manifest models step"),  # of a run
+    "scoring": ("task scoring", "networks manifest pipeline step"),  # clips in, means over videos out
+    "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
+    "weights": ("weights", "networks recipes pipeline sources models step folder run"),
+    "train": ("train", "recipes stores manifest pipeline step folder scoring weights"),
+    "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
+    "workflow": (
+        "workflow summary",
+        "networks recipes stores manifest pipeline sources models step scoring run train testing",
+    ),
+    "commands": (  # flags in, print out
+        "main prepare predict convert fuse average models.__main__ __main__ command config_flag",
+        "networks recipes manifest decoding pipeline sources preparing step folder run weights testing workflow",
+    ),
+    "package": ("", "networks manifest sources models run testing workflow commands"),  # jax_video: the public names
+}
+WITHOUT_JAX = (
+    "errors",
+    "networks",
+    "recipes",
+    "stores",
+    "clips",
+    "manifest",
+    "decoding",
+    "pipeline",
+    "sources",
+    "preparing",
 )
-def test_networks_know_neither_data_nor_configs(module):
-    own = {name for name in imports(module) if within(name, "jax_video", "configs", "ml_collections")}
-    assert all(within(name, "jax_video.models", "jax_video.errors") for name in own), own
+# Libraries that only these modules may import.
+OWNERS = {
+    "orbax": ("checkpoint",),
+    "torch": ("weights.files",),
+    "tensorboardX": ("runlog",),
+    "matplotlib": ("testing.pictures",),
+    "grain": ("data.pipeline",),
+    "av": ("data.decoding.video", "data.decoding.probing", "data.decoding.packets", "data.sources.motions"),
+    "tensorflow_datasets": ("data.decoding.packed", "data.sources.tfds", "data.preparing.packing"),
+    "array_record": ("data.decoding.packed", "data.preparing.packing"),
+    "apache_beam": ("data.preparing.beam",),
+}
 
 
-@pytest.mark.parametrize("module", [module for module in LIBRARY if within(module, "jax_video.data")])
-def test_data_loads_without_jax(module):
-    """Its workers stay light. (Grain itself loads jax, so this cannot be seen in `sys.modules`.)"""
+def room_of(module: str) -> str:
+    """The room that a module is in: of several, the one that names it most closely."""
+    found = {
+        name: room
+        for room, (modules, _) in ROOMS.items()
+        for name in modules.split(" ")
+        if within(module.removeprefix("jax_video").removeprefix("."), name) or module == name
+    }
+    assert found, f"{module} is in no room: name it in ROOMS"
+    return found[max(found, key=len)]
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_rooms_import_what_the_table_says(module):
+    own = room_of(module)
+    allowed = {"errors", own, *ROOMS[own][1].split()}
+    wrong = {name: room_of(name) for name in imports(module) & SOURCES.keys() if room_of(name) not in allowed}
+    assert not wrong, f"{module}, in room {own}, may not import {wrong}"
+
+
+def test_the_table_of_rooms_runs_one_way():
+    """And names nothing that is not there."""
+    rooms = list(ROOMS)
+    for room, (modules, others) in ROOMS.items():
+        assert set(others.split()) <= set(rooms[: rooms.index(room)]), f"{room} imports a room that stands below it"
+        for name in modules.split():
+            assert {name, f"jax_video.{name}"} & {*SOURCES, "configs"}, name
+
+
+def test_the_table_allows_nothing_that_is_not_used():
+    found = {room: set() for room in ROOMS}
+    for module in SOURCES:
+        found[room_of(module)] |= {room_of(name) for name in imports(module) & SOURCES.keys()}
+    idle = {room: set(others.split()) - found[room] for room, (_, others) in ROOMS.items()}
+    assert not {room: names for room, names in idle.items() if names}
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_libraries_have_owners(library):
+    assert importers(library) == {f"jax_video.{module}" for module in OWNERS[library]}
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if room_of(module) in WITHOUT_JAX])
+def test_what_is_not_computed_on_devices_loads_without_jax(module):
+    """Data's worker processes stay light. (Grain itself loads jax, so this cannot be seen in `sys.modules`.)"""
     assert not {name for name in imports(module) if within(name, "jax", "flax", "optax", "orbax")}
-    own = {name for name in imports(module) if within(name, "jax_video")}
-    assert all(within(name, "jax_video.data", "jax_video.errors") for name in own), own
+    assert module == "jax_video.data.pipeline" or not {name for name in imports(module) if within(name, "absl")}
+
+
+def test_tfds_and_beam_are_loaded_where_they_are_used():
+    """They take half a second and more. `preparing.packing` is of TFDS and is itself imported only to pack."""
+    data = [name for name in LIBRARY if within(name, "jax_video.data") and name != "jax_video.data.preparing.packing"]
+    names = ["jax_video.main", "jax_video.prepare", "jax_video.predict", *data]
+    loaded = "{'tensorflow_datasets', 'tensorflow', 'apache_beam', 'torch'} & set(sys.modules)"
+    script = f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\nprint({loaded})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if within(module, "configs")])
 def test_configs_are_recipes(module):
-    assert imports(module) <= {"ml_collections", "configs.common"}
+    """They can be copied anywhere: they need the installed package, and no jax."""
+    ours = {"jax_video.recipe", "jax_video.networks", "jax_video.errors"}
+    assert imports(module) <= {"ml_collections", "types", "typing"} | ours
 
 
-def test_the_package_never_imports_configs():
-    assert not [module for module in importers("configs") if not within(module, "configs")]
+@pytest.mark.parametrize("module", ["jax_video", "jax_video.networks", "jax_video.recipe"])
+def test_what_recipes_read_loads_without_jax(module):
+    script = f"import sys, {module}; print({{'jax', 'flax', 'numpy'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "set()\n"
 
 
-def test_one_file_reads_pytorch():
-    assert importers("torch") <= {"jax_video.weights.files"}
+def told_apart(call: ast.Call) -> list[str]:
+    """The networks of whose names a `startswith`, a `re.match` or the like holds, unless it holds of all or none."""
+    arguments = [each for found in call.args for each in (found.elts if isinstance(found, ast.Tuple) else [found])]
+    for text in [each.value for each in arguments if isinstance(each, ast.Constant) and isinstance(each.value, str)]:
+        function = ast.unparse(call.func)
+        if function.startswith("re."):
+            names = [name for name in networks.NETWORKS if re.match(text, name)]
+        elif function.endswith((".startswith", ".removeprefix")):
+            names = [name for name in networks.NETWORKS if name.startswith(text)]
+        elif function.endswith((".endswith", ".removesuffix")):
+            names = [name for name in networks.NETWORKS if name.endswith(text)]
+        else:
+            continue
+        if 0 < len(names) < len(networks.NETWORKS):
+            return names
+    return []
+
+
+@pytest.mark.parametrize("folder", ["jax_video", "configs", "benchmarks", "tests"])
+def test_what_a_network_is_is_not_read_off_its_name(folder):
+    """But asked of its record in the table."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and (names := told_apart(node)):
+                pytest.fail(f"{path}:{node.lineno}: {ast.unparse(node)} holds of {', '.join(names)}")
+
+
+def test_pytorch_is_imported_where_it_is_needed():
     top = {name for module in SOURCES for node in TREES[module].body for name in imported_at(node)}
     assert "torch" not in top, "torch is imported where it is needed, so that the package works without it"
 
@@ -95,10 +228,6 @@ def test_no_network_bypasses_our_convolution():
         if within(module, "jax_video.models") and module != "jax_video.models.convolution":
             attributes = [ast.unparse(node) for node in ast.walk(TREES[module]) if isinstance(node, ast.Attribute)]
             assert not list(filter(theirs.match, attributes)), module
-
-
-def test_one_file_knows_orbax():
-    assert importers("orbax") == {"jax_video.checkpoint"}
 
 
 def test_one_file_takes_networks_apart():
@@ -129,8 +258,8 @@ def test_imports_run_one_way():
         "jax_video.models.__main__",
         "jax_video.__main__",
     ):
-        assert not importers(command)
-    assert importers("jax_video.train") == {"jax_video.main"}
+        assert importers(command) <= {"jax_video"}, "the package asks __main__ whether a module is a command"
+    assert importers("jax_video.train") == {"jax_video.workflow"}
 
 
 def test_all_modules_can_be_imported_together():
@@ -157,13 +286,13 @@ def test_modules_say_what_they_are(module):
 
 @pytest.mark.parametrize("module", LIBRARY)
 def test_public_functions_and_classes_have_docstrings(module):
-    """But for a command's `main`, which its module describes, and a name for a single statement."""
+    """But for a command's flags and `main`, which its module describes, and a name for a single statement."""
     bare = [
         node.name
         for node in TREES[module].body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
         and not node.name.startswith("_")
-        and not (isinstance(node, ast.FunctionDef) and (node.name == "main" or len(node.body) == 1))
+        and not (isinstance(node, ast.FunctionDef) and (node.name in ("main", "define_flags") or len(node.body) == 1))
         and not ast.get_docstring(node)
     ]
     assert not bare

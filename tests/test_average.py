@@ -6,8 +6,8 @@ import statistics
 import pytest
 from commands import check_user_error, run
 
-from jax_video import average
 from jax_video.errors import UserError
+from jax_video.testing import averages
 
 AVERAGE = "jax_video.average"
 PROTOCOL = {"clips": "uniform", "number": 10, "crop": "full", "flip": False, "batch": 8, "allow_partial": False}
@@ -37,7 +37,7 @@ def test_the_command(splits, tmp_path):
         [str(split), f"{100 * top1:.2f}", "%"] for split, top1 in zip(splits, TOP1, strict=True)
     ]
     assert lines[4].split() == "mean 92.00 ± 2.65 % 100.00 ± 0.00 % 96.00 ± 1.32 % 46.00 ± 1.32 %".split()
-    assert lines[5] == "Of different sets, or splits: the deviation is between them, too."
+    assert lines[5] == "Of different sets, or splits: the standard deviation is between them, too."
     result = json.loads((tmp_path / "mean.json").read_text())
     assert result["runs"] == list(map(str, splits)) and result["same_manifest"] is False
     assert result["top1"] == {"mean": statistics.mean(TOP1), "deviation": statistics.stdev(TOP1)}
@@ -51,23 +51,23 @@ def test_what_is_always_right_is_said_once(tmp_path):
 @pytest.mark.parametrize(("manifest", "same"), [("x", True), (None, None)])
 def test_whether_the_videos_are_the_same(tmp_path, manifest, same):
     runs = [write_test(tmp_path / name, 0.5, manifest=manifest) for name in ("a", "b")]
-    assert average.summarise({run.name: average.read(run) for run in runs})["same_manifest"] is same
+    assert averages.summarise({run.name: averages.read(run) for run in runs})["same_manifest"] is same
 
 
 def test_fused_scores_have_no_protocol(splits, tmp_path):
     fused = write_test(tmp_path / "fused", 0.99)
     result = json.loads((fused / "test.json").read_text())
-    (fused / "test.json").write_text(json.dumps({key: result[key] for key in average.METRICS}))
-    found = average.summarise({folder.name: average.read(folder) for folder in (*splits, fused)})
+    (fused / "test.json").write_text(json.dumps({key: result[key] for key in averages.METRICS}))
+    found = averages.summarise({folder.name: averages.read(folder) for folder in (*splits, fused)})
     assert found["same_manifest"] is None and found["top1"]["mean"] == statistics.mean([*TOP1, 0.99])
 
 
 def test_runs_that_were_not_tested_alike(splits, tmp_path):
     write_test(tmp_path / "paced", 0.5, protocol=PROTOCOL | {"batch": 64})  # on which nothing depends
-    average.summarise({name: average.read(tmp_path / name) for name in ("split0", "paced")})
+    averages.summarise({name: averages.read(tmp_path / name) for name in ("split0", "paced")})
     write_test(tmp_path / "other", 0.5, protocol=PROTOCOL | {"crop": "three"}, clip={"frames": 8, "stride": 4})
     with pytest.raises(UserError) as caught:
-        average.summarise({name: average.read(tmp_path / name) for name in ("split0", "split1", "other")})
+        averages.summarise({name: averages.read(tmp_path / name) for name in ("split0", "split1", "other")})
     message = str(caught.value)
     assert "split0 and other were not tested alike:" in message
     assert "protocol.crop: full and three\n" in message and "clip.stride: 8 and 4\n" in message
@@ -77,9 +77,9 @@ def test_runs_that_were_not_tested_alike(splits, tmp_path):
 def test_one_that_tells_no_protocol_hides_no_difference(splits, tmp_path):
     """Fused scores first: what comes after is still compared."""
     other = write_test(tmp_path / "other", 0.5, clip={"frames": 16, "stride": 8})
-    fused = {key: 0.5 for key in average.METRICS}
+    fused = {key: 0.5 for key in averages.METRICS}
     with pytest.raises(UserError, match="a and b were not tested alike:\n  clip.frames: 8 and 16"):
-        average.summarise({"fused": fused, "a": average.read(splits[0]), "b": average.read(other)})
+        averages.summarise({"fused": fused, "a": averages.read(splits[0]), "b": averages.read(other)})
 
 
 def test_errors_of_the_command(splits, tmp_path):
@@ -92,4 +92,4 @@ def test_errors_of_the_command(splits, tmp_path):
 def test_files_that_are_no_result(tmp_path, content):
     (tmp_path / "test.json").write_text(content)
     with pytest.raises(UserError, match="test.json is not the result of a test of classes"):
-        average.read(tmp_path)
+        averages.read(tmp_path)

@@ -16,9 +16,10 @@ from flax import nnx
 
 from jax_video import checkpoint, optimizer, sharding
 from jax_video import state as state_lib
-from jax_video.checkpoint import CheckpointError, Checkpoints
+from jax_video.checkpoint import Checkpoints
 from jax_video.data.manifest import Manifest
-from jax_video.errors import UserError
+from jax_video.errors import CheckpointError, UserError
+from jax_video.meta import Meta, check_same_run
 from jax_video.models.layers import BatchNorm, Conv, Linear
 
 # Where one of Orbax's reads fails, it forgets those beside it, of which Python warns when they are collected.
@@ -27,7 +28,7 @@ pytestmark = [
     pytest.mark.usefixtures("collected"),
 ]
 
-META = {"config": {"seed": 0}, "classes": ["left", "right"], "manifest": "abc", "progress": {"validated": 4}}
+META = Meta({"seed": 0}, ("left", "right"), "abc", {"validated": 4})
 
 tx = optimizer.sgd(lambda step: 0.1)
 
@@ -73,7 +74,7 @@ def write(workdir: pathlib.Path, *steps: int, top1: dict | None = None, ema: boo
     with opened(workdir) as checkpoints:
         for step in steps:
             validation = {"top1": top1[step]} if top1 else None
-            checkpoints.save(state(step, ema=ema), META | {"step": step}, validation)
+            checkpoints.save(state(step, ema=ema), dataclasses.replace(META, progress={"validated": step}), validation)
 
 
 def assert_same(found, expected) -> None:
@@ -91,10 +92,11 @@ def test_what_is_saved_comes_back(tmp_path, ema):
         restored, meta = checkpoints.restore(target(ema=ema))
         assert_same(restored, state(3, ema=ema))
         machines = {"processes": 1, "devices": 8}
-        assert meta == META | {"step": 3, "ema": ema, "machines": machines} == checkpoints.best_meta()
+        expected = dataclasses.replace(META, progress={"validated": 3}, ema=ema, machines=machines)
+        assert meta == expected == checkpoints.best_meta()
 
         weights, meta, step = checkpoints.read_best(network(target()))
-        assert step == 3 and meta["classes"] == META["classes"]
+        assert step == 3 and meta.classes == META.classes
         assert_same(weights, state(3).ema if ema else network(state(3, ema=False)))
 
 
@@ -124,12 +126,12 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     write(tmp_path, 1, 2)
     with opened(tmp_path) as checkpoints:
         again = dataclasses.replace(state(9), step=state(2).step)
-        checkpoints.save(again, META | {"again": True}, {"top1": 0.5})
+        checkpoints.save(again, dataclasses.replace(META, origin={"again": True}), {"top1": 0.5})
         checkpoints.wait()
         assert checkpoints.steps == [1, 2]
         restored, meta = checkpoints.restore(target())
         assert_same(restored, again)
-        assert meta["again"]
+        assert meta.origin
 
 
 def test_a_state_may_change_while_it_is_saved(tmp_path):
@@ -179,7 +181,7 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_is_used(damaged, c
         restored, meta = checkpoints.restore(target())
         assert checkpoints.steps == [1]
     assert_same(restored, state(1))
-    assert meta["step"] == 1
+    assert meta.progress["validated"] == 1
     assert "checkpoint 2 is damaged" in caplog.text and "moved to" in caplog.text
     assert [path.name.split("-")[0] for path in (damaged / "corrupted").iterdir()] == ["2"]
     write(damaged, 2, top1={2: 0.3})  # the run gets there again
@@ -192,7 +194,7 @@ def test_the_best_checkpoint_is_not_used_where_it_is_damaged(damaged, caplog):
         flip(path, 4 * path.stat().st_size)
     with opened(damaged, read_only=True) as checkpoints:
         weights, meta, step = checkpoints.read_best(network(target()))
-    assert step == 1 and meta["step"] == 1
+    assert step == 1 and meta.progress["validated"] == 1
     assert_same(weights, state(1).ema)
     assert "checkpoint 2 of" in caplog.text and "trying the one before" in caplog.text
     assert (damaged / "checkpoints" / "2").is_dir(), "who only reads moves nothing"
@@ -225,8 +227,8 @@ def test_no_flipped_bit_is_taken_for_sound(sound, tmp_path, places):
         with opened(workdir) as checkpoints:
             restored, meta = checkpoints.restore(target())
         aside = (workdir / "corrupted").exists()
-        assert meta["step"] == (1 if aside else 2), f"bit {bit} of {name}"
-        assert_same(restored, state(meta["step"]))
+        assert meta.progress["validated"] == (1 if aside else 2), f"bit {bit} of {name}"
+        assert_same(restored, state(meta.progress["validated"]))
         noticed[part] += aside
         shutil.rmtree(workdir)
         gc.collect()
@@ -290,12 +292,12 @@ MANIFEST = Manifest("people", ("run", "walk"), "/videos", ())
 CONFIG = {
     "seed": 0,
     "model": {"name": "resnet3d18"},
-    "train": {"batch": 8, "accumulate": 1, "log_steps": 1, "checkpoint_steps": 2},
+    "train": {"batch": 8, "micro_batch": None, "log_steps": 1, "checkpoint_steps": 2},
     "data": {"manifest": "a", "workers": 1},
     "test": {"clips": "uniform"},
     "schedule": {"drop_epochs": (3, 6)},
 }
-SAVED = {"config": CONFIG, "classes": ["run", "walk"], "manifest": MANIFEST.hash}
+SAVED = Meta(CONFIG, ("run", "walk"), MANIFEST.hash)
 
 
 def changed(**sections) -> dict:
@@ -303,33 +305,33 @@ def changed(**sections) -> dict:
 
 
 def check(meta=SAVED, config=CONFIG, manifest=MANIFEST) -> None:
-    checkpoint.check_same_run(meta, config, manifest, pathlib.Path("runs/first"), devices=8)
+    check_same_run(meta, config, manifest, pathlib.Path("runs/first"), devices=8)
 
 
 def test_the_same_run_goes_on():
     check()
-    check(SAVED | {"config": changed(schedule={"drop_epochs": [3, 6]})})  # as JSON gives it back
+    check(dataclasses.replace(SAVED, config=changed(schedule={"drop_epochs": [3, 6]})))  # as JSON gives it back
     check(config=changed(data={"workers": 4}, test={"clips": "nonoverlap"}, train={"log_steps": 5}))
     check(config=changed(train={"checkpoint_steps": 5}))
     check(manifest=dataclasses.replace(MANIFEST, root="/moved"))
 
 
 def test_it_goes_on_elsewhere_and_says_what_that_means(capsys):
-    accumulating = changed(train={"accumulate": 2})
+    accumulating = changed(train={"micro_batch": 4})
     here = {"processes": 1, "devices": 8}
-    check(SAVED | {"machines": here})
-    check(SAVED | {"machines": here, "config": accumulating}, accumulating)
+    check(dataclasses.replace(SAVED, machines=here))
+    check(dataclasses.replace(SAVED, machines=here, config=accumulating), accumulating)
     assert capsys.readouterr().err == ""
-    check(SAVED | {"machines": {"processes": 2, "devices": 8}, "config": accumulating}, accumulating)
-    check(SAVED | {"machines": {"processes": 2, "devices": 4}})
-    check(SAVED | {"machines": {"processes": 1, "devices": 4}, "config": accumulating}, accumulating)
+    check(dataclasses.replace(SAVED, machines={"processes": 2, "devices": 8}, config=accumulating), accumulating)
+    check(dataclasses.replace(SAVED, machines={"processes": 2, "devices": 4}))
+    check(dataclasses.replace(SAVED, machines={"processes": 1, "devices": 4}, config=accumulating), accumulating)
     assert capsys.readouterr().err.splitlines() == [
         "processes: 2 before, 1 now; devices: 8 before, 8 now. The same clips in the same batches; results equal to "
         "rounding.",
         "processes: 2 before, 1 now; devices: 4 before, 8 now. The same clips in the same batches; results equal to "
         "rounding.",
         "processes: 1 before, 1 now; devices: 4 before, 8 now. The same clips in the same batches; with "
-        "train.accumulate=2 in other micro-batches, so that results differ.",
+        "train.micro_batch=4 in other micro-batches, so that results differ.",
     ]
 
 
@@ -358,9 +360,9 @@ def test_another_manifest():
 
 def test_flow_that_was_computed_is_not_gone_on_with_from_a_store():
     stored = dataclasses.replace(MANIFEST, flow="/flow")
-    check(SAVED | {"stored_flow": True}, manifest=stored)
-    check(SAVED | {"stored_flow": None}, manifest=stored)  # a run that looks at none
+    check(dataclasses.replace(SAVED, stored_flow=True), manifest=stored)
+    check(dataclasses.replace(SAVED, stored_flow=None), manifest=stored)  # a run that looks at none
     with pytest.raises(CheckpointError, match="begun with flow computed on the way; now it is stored by prepare"):
-        check(SAVED | {"stored_flow": False}, manifest=stored)
+        check(dataclasses.replace(SAVED, stored_flow=False), manifest=stored)
     with pytest.raises(CheckpointError, match="begun with flow stored by prepare; now it is computed on the way"):
-        check(SAVED | {"stored_flow": True})
+        check(dataclasses.replace(SAVED, stored_flow=True))

@@ -1,13 +1,16 @@
 """The frame of all commands: help, errors and exit codes; each as a process, since that is what a shell sees."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
-from commands import run
+from commands import check_user_error, run
 from conftest import ROOT
+
+from jax_video.__main__ import COMMANDS
 
 PYTHON = [sys.executable, "-W", "error"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -27,19 +30,96 @@ def command(tmp_path, body: str, *arguments: str) -> subprocess.CompletedProcess
         '"""Does something.\n\n  python script.py\n"""\n'
         "import errno, os, signal, time\nfrom absl import flags\n"
         "from jax_video import command\nfrom jax_video.errors import UserError\n"
-        "SIZE = flags.DEFINE_integer('size', 3, 'How large.', lower_bound=1)\n"
-        f"def main(arguments):\n{lines}\ncommand.run(main)\n"
+        "def define_flags():\n"
+        "    flags.DEFINE_integer('size', 3, 'How large.', lower_bound=1)\n"
+        "    command.define_takeover()\n"
+        f"def main(arguments):\n{lines}\n"
+        "command.run(main, define_flags)\n"
     )
     return python(str(script), *arguments)
 
 
-def test_the_package_lists_its_commands():
-    listed = python("-m", "jax_video")
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_the_package_lists_its_commands(arguments):
+    listed = python("-m", "jax_video", *arguments)
     assert (listed.returncode, listed.stderr) == (0, "")
-    for name in ("main", "prepare", "predict"):
-        assert f"python -m jax_video.{name} " in listed.stdout
-        assert (ROOT / "jax_video" / f"{name}.py").exists()
-    assert len(listed.stdout.splitlines()) < 15
+    names = re.findall("^  python -m jax_video ([a-z]+) ", listed.stdout, re.MULTILINE)
+    assert names == ["main", "prepare", "predict", "convert", "fuse", "average", "models"]
+    lines = listed.stdout.splitlines()
+    assert len(lines) < 15 and max(map(len, lines)) <= 120
+
+
+def test_the_list_is_complete():
+    started = {
+        path.parent.name if path.name == "__main__.py" else path.stem
+        for path in (ROOT / "jax_video").rglob("*.py")
+        if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
+    }
+    assert started - {"jax_video"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_the_same_by_either_name(name):
+    by_package, by_module = run("jax_video", name, "--help"), run(f"jax_video.{name}", "--help")
+    assert (by_package.code, by_package.stderr) == (0, "")
+    assert by_package == by_module
+
+
+def test_a_commands_arguments_are_its_own():
+    """Also the config's values, which are read off the whole command line."""
+    finished = run("jax_video", "main", "--config=tests/tiny.py", "--config.train.nosuch=1")
+    check_user_error(finished, "unknown config key --config.train.nosuch: there is no 'nosuch'.")
+    finished = run("jax_video", "predict", "nosuch.mp4", "--checkpoint=nosuch")
+    check_user_error(finished, "nosuch.mp4: no such file")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("predikt", "predict"), ("prepair", "prepare"), ("train", "main"), ("test", "main --mode=test"), ("qqq", None)],
+)
+def test_an_unknown_command(name, nearest):
+    finished = python("-m", "jax_video", name, "--size=3")
+    assert (finished.returncode, finished.stdout) == (2, "")
+    hint = f": did you mean python -m jax_video {nearest}?" if nearest else "."
+    listed = "Commands: main, prepare, predict, convert, fuse, average, models; see python -m jax_video --help."
+    assert finished.stderr == f"error: there is no command {name!r}{hint} {listed}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "command"),
+    [
+        (("-m", "jax_video.train", "--config=stc"), "jax_video.train", "main"),
+        (("-mjax_video.train",), "jax_video.train", "main"),
+        (("-Bm", "jax_video.data.pipeline", "-m", "jax_video.main"), "jax_video.data.pipeline", "prepare"),
+        (("-m", "jax_video.data"), "jax_video.data", "prepare"),
+        (("-m", "jax_video.models.stc"), "jax_video.models.stc", "models"),
+        (("-m", "jax_video.evaluate"), "jax_video.evaluate", "main --mode=test"),
+    ],
+)
+def test_a_module_that_is_no_command(arguments, module, command):
+    finished = python(*arguments)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    expected = f"error: {module} is no command: did you mean python -m jax_video {command}?"
+    assert finished.stderr.startswith(expected) and finished.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("-m", "job", "jax_video.train"), ("-m", "job.work", "-m", "jax_video.train")])
+def test_whoever_imports_the_package_may_be_anything(tmp_path, arguments):
+    """Another package that is run with -m, its spawned processes, and a forkserver's."""
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "__init__.py").write_text("import jax_video.errors\n")
+    (tmp_path / "job" / "work.py").write_text(
+        "import multiprocessing\n"
+        "if __name__ == '__main__':\n"
+        "    for method in ('spawn', 'forkserver'):\n"
+        "        process = multiprocessing.get_context(method).Process(target=print, args=(method,))\n"
+        "        process.start(), process.join()\n"
+        "        assert process.exitcode == 0\n"
+    )
+    (tmp_path / "job" / "__main__.py").write_text("print('main')\n")
+    finished = python(*arguments, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.split() == (["main"] if "job" in arguments else ["spawn", "forkserver"])
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpshort"])
@@ -73,8 +153,17 @@ def test_a_command_by_itself():
 
 
 def test_arguments_and_flags(tmp_path):
-    done = command(tmp_path, "print(arguments, SIZE.value)", "a", "--size=5", "b c")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "['a', 'b c'] 5\n", "")
+    done = command(tmp_path, "print(arguments, flags.FLAGS.size, flags.FLAGS.takeover)", "a", "--size=5", "b c")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['a', 'b c'] 5 False\n", "")
+
+
+def test_help_is_the_docstring_and_the_flags(tmp_path):
+    done = command(tmp_path, "raise AssertionError", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    description, example, named, *known = filter(None, done.stdout.splitlines())
+    assert (description, example) == ("Does something.", "  python script.py") and named.endswith("script.py:")
+    takeover = "Take the folder over from another process, which is gone."
+    assert known == ["  --size: How large. [3]", f"  --[no]takeover: {takeover} [false]"]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +200,20 @@ def test_a_bug_keeps_its_traceback(tmp_path):
     done = command(tmp_path, "{}['key']")
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "KeyError: 'key'" in done.stderr
+
+
+def test_a_reader_of_help_that_goes_away_is_no_error(tmp_path):
+    command(tmp_path, "pass", "--help")  # writes the script
+    script = tmp_path / "script.py"
+    script.write_text(script.read_text().replace("Does something.", "Does something.\n" * 10_000))
+    process = subprocess.Popen(
+        [*PYTHON, script, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
+    )
+    assert process.stdout.readline() == "Does something.\n"
+    process.stdout.close()
+    with process.stderr as stderr:
+        assert stderr.read() == ""
+    assert process.wait(60) == 0
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):

@@ -1,5 +1,6 @@
 """Every row of the papers' tables is a config string, and each of them makes a run."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -11,13 +12,12 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from configs import common, cost, st_resnet, stc, t3d, transfer
-from jax_video import evaluate, objectives, optimizer, sharding
+from configs import cost, st_resnet, stc, t3d, transfer
+from jax_video import networks, objectives, optimizer, recipe, saved, sharding, task
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest, Video
-from jax_video.models import MODELS
 
 FULL = [f"model={name}" for name in ("resnet3d101", "resnext3d101", "stc_resnet101", "stc_resnext101")]
 START = "start=RUN"
@@ -68,24 +68,23 @@ ROWS = {
     ],
 }  # fmt: skip
 OTHERS = {
-    stc: ["", "recipe=small,data=DIR", "recipe=small,data=DIR,start=RUN", "data=DIR,hold=32"],
-    t3d: ["", "model=c3d,frames=16,size=112", "model=densenet121", "consensus=true", "hold=16"],
-    cost: ["", "recipe=code", "recipe=code_moments", "imagenet=r50.pth", "model=resnet50", "hold=8"],
+    stc: ["", "recipe=small,data=DIR", "recipe=small,data=DIR,start=RUN", "data=DIR,micro_batch=32"],
+    t3d: ["", "model=c3d,frames=16,size=112", "model=densenet121", "consensus=true", "micro_batch=16"],
+    cost: ["", "recipe=code", "recipe=code_moments", "imagenet=r50.pth", "model=resnet50", "micro_batch=8"],
     st_resnet: ["", "phase=motion,group=64", *[f"{phase(name)},data=motions" for name in st_resnet.PHASES]],
-    transfer: ["", "data=motions", "data=motions,clips=4", "hold=4"],
+    transfer: ["", "data=motions", "data=motions,clips=4", "micro_batch=4"],
 }
 STRINGS = [(module, string) for strings in (ROWS, OTHERS) for module, found in strings.items() for string in found]
-LAYERS = {"densenet": (1, 1, 1, 1), "t3d": (1, 1, 1, 1), "inception": (1, 1, 1), "c3d": None}
 
 
 def shrink(config: ConfigDict) -> ConfigDict:
-    """The same run with small networks and frames; what is trained how, and with what, stays."""
+    """The same run, resolved, with small networks and frames; what is trained how, and with what, stays."""
+    config = recipe.resolve(config)
     config.clip.update(size=32, short_side=40, jitter=(32, 48) if config.clip.jitter else ())
     for network in [config.model, *([config.teacher] if "teacher" in config else [])]:
         network.width = 1 / 16
-        family = next((family for family in LAYERS if network.name.startswith(family)), None)
-        if layers := LAYERS.get(family, (2, 1, 1, 1)):  # CoST and ST-ResNet change every second unit
-            network.layers = layers
+        if stages := networks.find(network.name).stages:
+            network.layers = (2, *(1,) * (stages - 1))  # CoST and ST-ResNet change every second unit
         if "size" in network:
             network.size = config.clip.size
     return config
@@ -94,8 +93,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
 def make_step(config: ConfigDict, classes: int = 7):
     """(the jitted step, how its state is made, a batch's shapes) of a run on one device."""
     options, mesh = config.train, jax.make_mesh((1,), ("batch",), devices=jax.devices()[:1])
-    clips = max(1, config.clip.get("segments", 0))
-    sharding.check_batch(options.batch, devices=1, accumulate=options.accumulate, clips=clips, **config.norm)
+    clips, accumulate = max(1, config.clip.get("segments", 0)), recipe.micro_batches(config)
+    sharding.check_batch(options.batch, devices=1, accumulate=accumulate, clips=clips, **config.norm)
     schedule = optimizer.schedule(**config.schedule, steps=100, steps_per_epoch=10)
     tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
     definition, _, _ = state_lib.abstract(config, classes)
@@ -103,7 +102,7 @@ def make_step(config: ConfigDict, classes: int = 7):
         definition,
         tx,
         mesh,
-        accumulate=options.accumulate,
+        accumulate=accumulate,
         ema=options.ema,
         objective=objectives.of(config),
     )
@@ -120,9 +119,17 @@ def check(config: ConfigDict) -> None:
     state = jax.eval_shape(make_step(config)[1])
     assert state.params
     entry = Video("video.mp4", 0, "test", 300, 25.0, 340, 256, None, "video")
-    evaluate.check(config, Manifest("x", ("a",), "", (entry,)))
+    task.check(config, Manifest("x", ("a",), "", (entry,)))
     optimizer.Plateau(**config.plateau)
     assert json.loads(json.dumps(config.to_dict())), "a checkpoint carries it as JSON"
+
+
+def shallow(name: str) -> str:
+    """The network with 50 layers in place of 101, if there is one; else itself."""
+    network = networks.find(name)
+    like = dataclasses.replace(network, arguments={**network.arguments, "depth": 50})
+    deep = network.arguments.get("depth") == 101
+    return next((other for other, found in networks.NETWORKS.items() if deep and found == like), name)
 
 
 @functools.cache
@@ -134,9 +141,8 @@ def check_once(text: str) -> None:
 @pytest.mark.parametrize(("module", "string"), STRINGS)
 def test_every_string_makes_a_run(module, string):
     config = shrink(module.get_config(string)).to_dict()
-    config["init_from"] = {"path": ""}
-    shallow = re.sub("101$", "50", config["model"]["name"])
-    config["model"]["name"] = shallow if shallow in MODELS else config["model"]["name"]
+    config["init_from"] = {"path": None}
+    config["model"]["name"] = shallow(config["model"]["name"])
     check_once(json.dumps(config, sort_keys=True))
 
 
@@ -145,7 +151,8 @@ def test_every_string_makes_a_run(module, string):
 def test_every_string_trains_a_step(module, string):
     """Really, with as few videos as its groups allow; tests/test_recipes.py does it for one string of each config."""
     config = shrink(module.get_config(string))
-    config.train.batch = config.train.accumulate * max(2, config.norm.group_size or 0)
+    count, rows = recipe.micro_batches(config), max(2, config.norm.group_size or 0)
+    config.train.update(batch=count * rows, micro_batch=rows if count > 1 else None)
     step, create, row = make_step(config)
     rng = np.random.default_rng(0)
     batch = {
@@ -191,7 +198,7 @@ def test_the_settings_of_stc(string):
         "crop": "corners",
         "flip": True,
     }
-    assert settings(config, "train", "batch", "epochs", "accumulate") == (128, 200, 1)
+    assert settings(config, "train", "batch", "epochs", "steps", "micro_batch") == (128, 200, None, None)
     assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay", "decay_norm") == (
         0.9,
         True,
@@ -200,7 +207,7 @@ def test_the_settings_of_stc(string):
     )
     assert settings(config, "schedule", "kind", "learning_rate") == ("plateau", 0.1)
     assert config.plateau.to_dict() == {"patience": 10, "threshold": 1e-3, "drops": 3}
-    assert settings(config, "test", "clips", "crop", "average", "allow_partial") == (
+    assert settings(config, "test", "clips", "crop", "average_clips", "allow_partial") == (
         "nonoverlap",
         "center",
         "probability",
@@ -208,7 +215,7 @@ def test_the_settings_of_stc(string):
     )
     assert config.norm.to_dict() == {"group_size": None, "frozen": False}
     expected = {"name": given["model"], "width": 1.0, "stem": "hara", "shortcut": "B", "preactivation": False}
-    if given["model"].startswith("stc_"):
+    if networks.find(given["model"]).bound:
         expected |= {"frames": config.clip.frames, "branches": given.get("branches", "both"), "reduction": 4}
     assert config.model.to_dict() == expected
 
@@ -216,7 +223,7 @@ def test_the_settings_of_stc(string):
 @pytest.mark.parametrize("module", [stc, t3d])
 def test_fine_tuning(module):
     config = module.get_config("data=DIR,start=runs/before")
-    assert settings(config, "init_from", "path", "layout", "new_head") == ("runs/before", "", True)
+    assert settings(config, "init_from", "path", "layout", "new_head") == ("runs/before", None, True)
     assert (config.optimizer.head_rate, config.train.epochs) == (10.0, 60)
     assert settings(config, "schedule", "kind", "learning_rate") == ("plateau", 0.01)
 
@@ -236,10 +243,10 @@ def test_the_settings_of_cost():
     assert (config.train.batch, config.train.steps, config.norm.group_size) == (32, 600_000, 8)
     assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay") == (0.9, False, 1e-4)
     assert settings(config, "schedule", "learning_rate", "drop_steps") == (0.005, (300_000, 450_000))
-    assert settings(config, "test", "clips", "number", "average") == ("uniform", 10, "probability")
+    assert settings(config, "test", "clips", "number", "average_clips") == ("uniform", 10, "probability")
     assert settings(config, "test", "crop", "flip") == ("full", False)
     code = cost.get_config("recipe=code")
-    assert (code.train.batch, code.train.steps, code.train.epochs, code.schedule.learning_rate) == (64, 0, 160, 0.01)
+    assert (code.train.batch, code.train.steps, code.train.epochs, code.schedule.learning_rate) == (64, None, 160, 0.01)
     assert (code.schedule.drop_epochs, code.optimizer.clip_norm, code.model.pool) == ((80, 120), 40.0, "code")
     moments = cost.get_config("recipe=code_moments")
     assert (moments.train.epochs, moments.schedule.drop_epochs, moments.model.pool) == (48, (24, 36), "code")
@@ -279,7 +286,7 @@ def test_the_settings_of_st_resnet():
         assert (pytest.approx(rates), lengths) == expected
         keys = ("momentum", "nesterov", "weight_decay", "decay_norm")
         assert settings(config, "optimizer", *keys) == (0.9, False, 5e-4, False)
-        assert settings(config, "test", "clips", "number", "crop", "flip", "average") == (
+        assert settings(config, "test", "clips", "number", "crop", "flip", "average_clips") == (
             "spread",
             25,
             "full",
@@ -296,31 +303,72 @@ def test_the_settings_of_transfer():
     assert settings(config, "schedule", "kind", "drop_epochs") == ("step", (30, 60, 90, 120))
     assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay") == (0.9, True, 1e-4)
     assert settings(config, "init_from", "path", "layout", "into") == ("r50.pth", "torchvision", "teacher")
-    assert transfer.get_config("weights=runs/2d").init_from.layout == ""
+    assert transfer.get_config("weights=runs/2d").init_from.layout is None
     of_t3d = transfer.get_config("frames=32,size=224")
     assert settings(of_t3d, "clip", "frames", "short_side", "size", "segments") == (32, 256, 224, 0)
     assert transfer.get_config("clips=4").clip.segments == 4
 
 
-def test_what_is_held_at_once():
-    held = {
-        string: (config.train.accumulate, config.norm.group_size)
-        for string in ("hold=32", "hold=50", "hold=1", "")
-        for config in [stc.get_config(f"data=DIR,{string}")]
+def micro(config: ConfigDict) -> tuple[int, int | None, int | None]:
+    """Micro-batches of a batch, the videos in one, and BatchNorm's groups."""
+    resolved = recipe.resolve(config)
+    assert recipe.resolve(resolved) == resolved, "as it is once it is resolved"
+    return recipe.micro_batches(resolved), resolved.train.micro_batch, resolved.norm.group_size
+
+
+def test_micro_batches_divide_the_batch_and_leave_groups_whole():
+    found = {
+        string: micro(stc.get_config(f"data=DIR,{string}"))
+        for string in ("micro_batch=32", "micro_batch=50", "micro_batch=1", "micro_batch=200", "")
     }
-    assert held == {"hold=32": (4, 32), "hold=50": (4, 32), "hold=1": (128, 1), "": (1, None)}
-    assert (cost.get_config("hold=8").train.accumulate, cost.get_config("hold=8").norm.group_size) == (4, 8)
-    assert cost.get_config("hold=4").train.accumulate == 4, "groups of 8 stay whole"
-    frozen = cost.get_config("frames=32,start=RUN,hold=8")
-    assert (frozen.train.accumulate, frozen.norm.group_size) == (4, None)
-    phases = {name: st_resnet.get_config(phase(name)).train.accumulate for name in st_resnet.PHASES}
+    assert found == {
+        "micro_batch=32": (4, 32, 32),
+        "micro_batch=50": (4, 32, 32),
+        "micro_batch=1": (128, 1, 1),
+        "micro_batch=200": (1, None, 128),
+        "": (1, None, None),
+    }
+    assert micro(cost.get_config("micro_batch=8")) == (4, 8, 8)
+    assert micro(cost.get_config("micro_batch=4")) == (4, 8, 8), "groups of 8 stay whole"
+    assert micro(cost.get_config("frames=32,start=RUN,micro_batch=8")) == (4, 8, None), "frozen, which has no groups"
+    phases = {name: micro(st_resnet.get_config(phase(name)))[0] for name in st_resnet.PHASES}
     assert phases == {"motion": 3, "appearance": 4, "joint": 8, "star": 16}
     by_64 = st_resnet.get_config("phase=motion,group=64")
-    assert (by_64.train.batch, by_64.train.accumulate, by_64.norm.group_size) == (256, 4, 64), "for 4 or 8 devices"
-    small = st_resnet.get_config("data=motions,group=4,hold=8,epochs=3")
-    assert (small.train.accumulate, small.norm.group_size, small.train.epochs, small.train.steps) == (2, 4, 3, 0)
-    clips = t3d.get_config("consensus=true,hold=16")
-    assert (clips.train.accumulate, clips.norm.group_size) == (4, 16 * 5), "groups count clips"
+    assert (by_64.train.batch, *micro(by_64)) == (256, 4, 64, 64), "for 4 or 8 devices"
+    small = st_resnet.get_config("data=motions,group=4,micro_batch=8,epochs=3")
+    assert (*micro(small), small.train.epochs, small.train.steps) == (2, 8, 4, 3, None)
+    assert micro(t3d.get_config("consensus=true,micro_batch=16")) == (4, 16, 16 * 5), "groups count clips"
+
+
+def test_a_micro_batch_that_is_set_later_is_the_same():
+    """As by --config.train.micro_batch, and for the batch that there is then."""
+    given, later = (stc.get_config(f"data=DIR{argument}") for argument in (",micro_batch=32", ""))
+    later.train.micro_batch = 32
+    assert recipe.resolve(later) == recipe.resolve(given)
+    later.train.update(batch=64, micro_batch=33)
+    assert micro(later) == (2, 32, 32)
+    later.train.micro_batch = 0
+    with pytest.raises(ValueError, match="train.micro_batch is 0: expected at least 1"):
+        recipe.resolve(later)
+
+
+def test_nothing_is_mirrored_where_the_set_must_not_be():
+    """As motions, where one to the left would be one to the right."""
+    assert settings(st_resnet.get_config("data=motions"), "clip", "flip") == (True,)
+    for config in (stc.get_config(), st_resnet.get_config("data=motions")):
+        resolved = recipe.resolve(config, flip=False)
+        assert (resolved.clip.flip, resolved.test.flip) == (False, False)
+
+
+def test_steps_stand_in_place_of_epochs():
+    assert (stc.get_config().train.epochs, cost.get_config().train.epochs) == (10, None)
+    assert settings(cost.get_config("epochs=3"), "train", "epochs", "steps") == (3, None)
+    config = stc.get_config()
+    config.train.steps = 7
+    assert settings(recipe.resolve(config), "train", "epochs", "steps") == (None, 7)
+    config.train.update(epochs=None, steps=None)
+    with pytest.raises(ValueError, match="neither train.epochs nor train.steps is given"):
+        recipe.resolve(config)
 
 
 @pytest.mark.parametrize("argument", ["", "transfer", "phase=motion", phase("star")])
@@ -331,8 +379,9 @@ def test_a_test_config_makes_a_run(argument):
 def test_the_first_command_is_small():
     config = stc.get_config()
     assert (config.data.manifest, config.model.name, config.model.width) == ("motions", "stc_resnet18", 0.25)
-    assert config.clip.flip is False, "a mirrored motion to the left is one to the right"
-    assert (config.test.clips, config.test.average) == ("nonoverlap", "probability"), "tested by the paper's protocol"
+    assert (config.test.clips, config.test.average_clips) == ("nonoverlap", "probability"), (
+        "tested by the paper's protocol"
+    )
 
 
 def test_recipe_is_the_users_choice():
@@ -370,14 +419,47 @@ def test_unknown_arguments(module, argument, message):
 
 
 def test_arguments_take_the_type_of_their_default():
-    found = common.arguments(
-        "count=2,rate=1,name=3,flag=False,other=TRUE", count=1, rate=0.5, name="", flag=True, other=False
+    found = vars(
+        recipe.arguments(
+            "count=2,rate=1,name=3,flag=False,other=TRUE", count=1, rate=0.5, name="", flag=True, other=False
+        )
     )
     assert found == {"count": 2, "rate": 1.0, "name": "3", "flag": False, "other": True}
     assert [type(value) for value in found.values()] == [int, float, str, bool, bool]
-    assert common.arguments("", count=1) == {"count": 1}
+    assert vars(recipe.arguments("", count=1)) == {"count": 1}
     with pytest.raises(ValueError, match="config argument 'flag=yes': expected a value like True"):
-        common.arguments("flag=yes", flag=True)
+        recipe.arguments("flag=yes", flag=True)
+
+
+def test_arguments_without_a_default():
+    assert vars(recipe.arguments("start=a,stride=3", start=str, stride=int, rest=int)) == {
+        **{"start": "a", "stride": 3, "rest": None}
+    }
+    assert vars(recipe.arguments("start=", start=str)) == {"start": None}
+    with pytest.raises(ValueError, match="config argument 'stride=a': expected a whole number"):
+        recipe.arguments("stride=a", stride=int)
+
+
+def test_arguments_of_earlier_versions(capsys):
+    found = recipe.arguments("hold=32", micro_batch=int)
+    assert found.micro_batch == 32 and recipe.arguments("hold=0", micro_batch=int).micro_batch is None
+    assert recipe.arguments("hold=3", hold=0).hold == 3, "of a recipe of that time"
+    recipe.note.cache_clear()
+    recipe.arguments("hold=2", micro_batch=int), recipe.arguments("hold=2", micro_batch=int)
+    assert capsys.readouterr().err.endswith("The argument hold is called micro_batch now.\n")
+    for text in ("hold=32", "hold=200"):
+        old, new = (stc.get_config(f"data=DIR,{given}") for given in (text, text.replace("hold", "micro_batch")))
+        assert old == new
+
+
+def test_a_recipe_says_all_that_papers_decide():
+    sections = {"model": {"name": "c3d"}, "data": {"manifest": "a"}, "clip": dict.fromkeys(saved.KEYS["clip"])}
+    with pytest.raises(
+        ValueError, match="a recipe says what train.batch, .*schedule.learning_rate, .*test.average_clips is"
+    ):
+        recipe.config(**sections, test={"flip": False})
+    with pytest.raises(ValueError, match="unknown keys train.batches, lab"):
+        recipe.config(**sections, train={"batches": 3}, lab={"note": 1})
 
 
 def test_values_that_start_as_none_can_be_set():

@@ -14,10 +14,9 @@ from commands import check_user_error, run
 from conftest import ROOT
 from reference import cost, resnet
 
-from jax_video import convert
-from jax_video.data import motions
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
-from jax_video.weights import names
+from jax_video.weights import conversion, names
 
 CONVERT = "jax_video.convert"
 CONFIG = f"--config={ROOT}/tests/tiny.py"  # a 3D-ResNet-18 of four channels
@@ -187,7 +186,7 @@ def test_a_2d_network_is_checked_on_images(tmp_path):
         config = tiny.get_config()
         config.model = {"name": "resnet18", **SIZES}
         out = tmp_path / "run"
-        return convert.convert(tmp_path / "r18.pth", "torchvision", config, out, check=tmp_path / "outputs.npz")
+        return conversion.convert(tmp_path / "r18.pth", "torchvision", config, out, check=tmp_path / "outputs.npz")
 
     for wrong in (logits + 1e-3 * np.abs(logits).max(), logits[:0]):
         with pytest.raises(UserError, match="outputs.npz: (the logits differ|has logits of shape)"):
@@ -211,16 +210,16 @@ def test_a_2d_network_is_checked_on_images(tmp_path):
 def test_classes_as_prepare_reads_them(tmp_path, data):
     path = tmp_path / "classes.txt"
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    found, manifest, told = convert._classes(path, tiny.get_config(), 3)
+    found, manifest, told = conversion._classes(path, tiny.get_config(), 3)
     assert (found, manifest, told) == (["jump", "run", "walk"], "", f"those of {path}")
     with pytest.raises(UserError, match="classes.txt: names 3 classes, the network has 4"):
-        convert._classes(path, tiny.get_config(), 4)
+        conversion._classes(path, tiny.get_config(), 4)
 
 
 def test_a_class_that_is_named_twice(tmp_path):
     (tmp_path / "classes.txt").write_text("jump\njump\nwalk\n")
     with pytest.raises(UserError, match="classes.txt:2: the class 'jump' is named twice"):
-        convert._classes(tmp_path / "classes.txt", tiny.get_config(), 3)
+        conversion._classes(tmp_path / "classes.txt", tiny.get_config(), 3)
 
 
 def test_what_the_command_line_says_of_clips_stays(theirs, tmp_path):
@@ -231,7 +230,8 @@ def test_what_the_command_line_says_of_clips_stays(theirs, tmp_path):
     assert finished.code == 0, finished.stderr
     assert "  clip: short_side=112, size=112 as there; frames=8, stride=4 as given\n" in finished.stdout
     assert (
-        "  test: clips=nonoverlap, flip=False, average=probability as there; crop=three as given\n" in finished.stdout
+        "  test: clips=nonoverlap, flip=False, average_clips=probability as there; crop=three as given\n"
+        in finished.stdout
     )
     shortcut = (*flags, "--config.model.shortcut=A", f"--out={tmp_path / 'other'}")
     finished = run(CONVERT, theirs.folder / "r3d.pth", LAYOUT, config, *shortcut)
@@ -261,7 +261,7 @@ def test_a_conversion_that_was_stopped_can_be_done_again(theirs, data, tmp_path)
     arguments = (theirs.folder / "r3d.pth", LAYOUT, CONFIG, f"--out={tmp_path / 'run'}")
     finished = run(CONVERT, *arguments, f"--config.data.manifest={data}", "--config.normalize.mean=(1.0,2.0,3.0)")
     assert finished.code == 0, finished.stderr
-    assert "  RGB is normalised by mean 1.0, 2.0, 3.0 and deviation 58.395, " in finished.stdout, "as the user says"
+    assert "  RGB is normalised by mean 1.0, 2.0, 3.0 and std 58.395, " in finished.stdout, "as the user says"
     check_user_error(run(CONVERT, *arguments), "run already holds a run; choose another --out")
 
 

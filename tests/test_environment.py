@@ -9,8 +9,8 @@ import subprocess
 import sys
 import types
 
-import networks
 import numpy as np
+import outlines
 import processes
 import pytest
 import tiny
@@ -20,6 +20,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from jax_video import sharding, state
+from jax_video.__main__ import COMMANDS
 from jax_video.weights import files
 
 SOURCES = {
@@ -27,7 +28,6 @@ SOURCES = {
     for path in sorted((ROOT / "jax_video").rglob("*.py"))
 }
 LAYOUT = "--layout=jax_video"
-COMMANDS = [name for name, source in SOURCES.items() if 'if __name__ == "__main__"' in source]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def trained(tmp_path_factory) -> TinyRun:
 
 
 def parameters(config: ConfigDict) -> str:
-    return f"{networks.parameters(nnx.eval_shape(lambda: state.network(config, 8))):,} parameters"
+    return f"{outlines.parameters(nnx.eval_shape(lambda: state.network(config, 8))):,} parameters"
 
 
 HARDWARE_AND_NETWORK = rf"CPU, \d+ cores?; resnet3d18, {parameters(tiny.get_config())}"
@@ -54,9 +54,13 @@ def python(code: str, *arguments: str, packages: pathlib.Path | None = None) -> 
     )
 
 
-def frameworks(folder: pathlib.Path, body: str) -> pathlib.Path:
-    """A folder with a torch and a tensorflow that note their import in the file `imported`, and do `body` then."""
-    for name in ("torch", "tensorflow"):
+FRAMEWORKS = ("torch", "tensorflow")
+OF_SOME_COMMANDS = ("tensorflow_datasets", "apache_beam")  # of prepare, and of sets that it has packed
+
+
+def frameworks(folder: pathlib.Path, body: str, names: tuple[str, ...] = FRAMEWORKS) -> pathlib.Path:
+    """A folder with packages of these names that note their import in the file `imported`, and do `body` then."""
+    for name in names:
         (folder / name).mkdir(parents=True)
         note = f"open({str(folder / 'imported')!r}, 'a').write({name!r})"
         (folder / name / "__init__.py").write_text(f"{note}\n{body}\n")
@@ -67,37 +71,45 @@ def frameworks(folder: pathlib.Path, body: str) -> pathlib.Path:
 
 
 def test_the_library_loads_neither_pytorch_nor_tensorflow(tmp_path):
+    """Nor, before they are used, TFDS, Beam and tensorboardX; packing builds on TFDS, and is itself loaded for that."""
     packages = frameworks(tmp_path, "class Tensor: pass")
     code = (
         "import importlib, sys\n"
+        "def check(*names):\n"
+        "    print(sorted(set(names) & {name.split('.')[0] for name in sys.modules}))\n"
         "for name in sys.argv[1:]: importlib.import_module(name)\n"
-        "print({'torch', 'tensorflow'} & {name.split('.')[0] for name in sys.modules})\n"
+        "check('torch', 'tensorflow', 'tensorflow_datasets', 'apache_beam', 'tensorboardX')\n"
+        "import jax_video.data.preparing.packing\n"
+        "check('torch', 'tensorflow', 'tensorflow_datasets')\n"
         "import torch; print(torch.Tensor)"
     )
-    done = python(code, *(name for name in SOURCES if name != "jax_video.__main__"), packages=packages)
+    packing = "jax_video.data.preparing.packing"
+    done = python(code, *(name for name in SOURCES if name != packing), packages=packages)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["set()", "<class 'torch.Tensor'>"], "and who wants it gets it"
+    assert done.stdout.splitlines() == ["[]", "['tensorflow_datasets']", "<class 'torch.Tensor'>"]
 
 
 @pytest.mark.parametrize("error", [pytest.param("ImportError", marks=pytest.mark.slow), "OSError"])
 def test_help_beside_frameworks_that_are_broken(tmp_path, error):
-    packages = frameworks(tmp_path, f"raise {error}('libcudart.so.13: cannot open shared object file')")
+    broken = f"raise {error}('libcudart.so.13: cannot open shared object file')"
+    packages = frameworks(tmp_path, broken, FRAMEWORKS + OF_SOME_COMMANDS)
     code = (
         "import os, runpy, sys\n"
-        "import jax_video.evaluate, jax_video.train, jax_video.weights.merge  # once for all commands\n"
+        "import jax_video.scoring, jax_video.train, jax_video.weights.merge  # once for all commands\n"
         "for name in sys.argv[1:]:\n"
         "    if os.fork() == 0:\n"
         "        sys.argv = [name, '--help']\n"
         "        runpy.run_module(name, run_name='__main__', alter_sys=True)\n"
         "    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0, name\n"
     )
-    done = python(code, *COMMANDS, packages=packages)
+    done = python(code, *(f"jax_video.{name}" for name in COMMANDS), packages=packages)
     assert done.returncode == 0, done.stderr
     assert len(re.findall("^  python -m jax_video", done.stdout, re.MULTILINE)) >= len(COMMANDS)
 
 
 def test_a_run_beside_frameworks_that_are_broken(tmp_path, trained, monkeypatch):
-    packages = frameworks(tmp_path / "packages", "raise OSError('libcudart.so.13: cannot open shared object file')")
+    broken = "raise OSError('libcudart.so.13: cannot open shared object file')"
+    packages = frameworks(tmp_path / "packages", broken, FRAMEWORKS + OF_SOME_COMMANDS)
     monkeypatch.setenv("PYTHONPATH", str(packages))
     workdir = tmp_path / "run"
     process = processes.start(workdir, trained.data / "manifest.jsonl", "--config.train.epochs=1")

@@ -1,7 +1,6 @@
 """Pooled features of every video against means taken by NumPy: of one stream, of two, and of several clips."""
 
 import dataclasses
-import functools
 import pathlib
 
 import jax
@@ -14,12 +13,17 @@ from conftest import ROOT
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jax_video import features, models, optimizer, sharding
+from jax_video import networks, optimizer, sharding
 from jax_video import state as state_lib
-from jax_video.checkpoint import CheckpointError, Checkpoints
-from jax_video.data import clips, motions, video
+from jax_video.checkpoint import Checkpoints
+from jax_video.data import clips
+from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
-from jax_video.errors import UserError
+from jax_video.data.sources import motions
+from jax_video.errors import CheckpointError, UserError
+from jax_video.meta import Meta
+from jax_video.run import load
+from jax_video.testing import features
 
 SIDE = 32  # of the resized frames, which are 40 × 32
 CLASSES = ["a", "b"]  # of the network: other than those of the videos
@@ -56,7 +60,7 @@ class Squares(nnx.Module):
 @pytest.fixture(scope="module", autouse=True)
 def squares_is_a_network():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.MODELS, "squares", functools.partial(Squares))
+        patch.setitem(networks.NETWORKS, "squares", networks.Network(f"{__name__}:Squares", {"streams": 1}))
         yield
 
 
@@ -72,7 +76,7 @@ def config_of(**model) -> ConfigDict:
 def make_run(workdir: pathlib.Path, config: ConfigDict) -> pathlib.Path:
     state = state_lib.create(state_lib.network(config, len(CLASSES)), optimizer.sgd(0.1))
     checkpoints = Checkpoints(workdir, sharding.make_mesh())
-    checkpoints.save(state, {"config": config.to_dict(), "classes": CLASSES}, {"top1": 0.5})
+    checkpoints.save(state, Meta(config.to_dict(), tuple(CLASSES)), {"top1": 0.5})
     checkpoints.close()
     return workdir
 
@@ -101,7 +105,7 @@ def test_means_over_places_clips_and_crops(manifest, tmp_path, streams):
     """Of unlabelled videos, split by split; a pair of streams is put together."""
     config = config_of(streams=streams)
     workdir = make_run(tmp_path / "run", config)
-    found = features.extract(config, manifest, workdir, sharding.make_mesh())
+    found = features.extract(load(workdir, config=config), manifest)
     powers = (2, 3)[:streams]
     np.testing.assert_allclose(found["features"], expected(manifest, [0, 4, 8], powers), rtol=1e-4, atol=1e-4)
     assert found["video"].tolist() == [entry.path for entry in manifest.videos]
@@ -119,7 +123,7 @@ def test_several_clips_under_consensus(labelled, tmp_path):
     config = config_of(consensus=True)
     config.clip.segments = 2
     config.test.update(clips="segments", crop="three", flip=False)
-    found = features.extract(config, labelled, make_run(tmp_path / "run", config), sharding.make_mesh())
+    found = features.extract(load(make_run(tmp_path / "run", config), config=config), labelled)
     starts = [int(clip[0]) for clip in clips.segment_clips(12, 4, 1, 2)]
     # The network weighs the four frames of each clip alike.
     np.testing.assert_allclose(found["features"], expected(labelled, starts), rtol=1e-4, atol=1e-4)
@@ -132,7 +136,7 @@ def test_a_knowledge_transfer_gives_its_students(manifest, tmp_path, segments):
     config.teacher = {"name": "squares"}
     config.clip.segments = segments
     config.test.update(clips="segments" if segments else "uniform")
-    found = features.extract(config, manifest, make_run(tmp_path / "run", config), sharding.make_mesh())
+    found = features.extract(load(make_run(tmp_path / "run", config), config=config), manifest)
     starts = [int(clip[0]) for clip in clips.segment_clips(12, 4, 1, 2)] if segments else [0, 4, 8]
     np.testing.assert_allclose(found["features"], expected(manifest, starts), rtol=1e-4, atol=1e-4)
 
@@ -141,13 +145,13 @@ def test_videos_that_cannot_be_read_are_counted(manifest, tmp_path):
     config = config_of()
     workdir = make_run(tmp_path / "run", config)
     broken = [dataclasses.replace(manifest.videos[0], path="gone.mp4"), *manifest.videos[1:]]
-    found = features.extract(config, dataclasses.replace(manifest, videos=tuple(broken)), workdir, sharding.make_mesh())
+    found = features.extract(load(workdir, config=config), dataclasses.replace(manifest, videos=tuple(broken)))
     assert found["video"].tolist() == [entry.path for entry in manifest.videos[1:]]
     assert "15 of the 16 videos" in features.report(found, manifest, workdir)
     with pytest.raises(UserError, match="has no readable video"):
-        features.extract(config, dataclasses.replace(manifest, videos=()), workdir, sharding.make_mesh())
+        features.extract(load(workdir, config=config), dataclasses.replace(manifest, videos=()))
     with pytest.raises(CheckpointError, match="model.streams: None -> 2"):
-        features.extract(config_of(streams=2), manifest, workdir, sharding.make_mesh())
+        load(workdir, config=config_of(streams=2))
 
 
 def test_the_mode_of_the_command(manifest, tmp_path):

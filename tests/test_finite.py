@@ -13,10 +13,14 @@ import tiny
 from commands import check_user_error, run
 from conftest import ROOT
 
-from jax_video import checkpoint, convert, evaluate, objectives, optimizer, predict, sharding
+from jax_video import checkpoint, objectives, optimizer, sharding
 from jax_video import state as state_lib
-from jax_video.data import motions
+from jax_video.data.sources import motions, prepared
 from jax_video.errors import UserError
+from jax_video.meta import Meta
+from jax_video.run import load
+from jax_video.testing import results
+from jax_video.weights import conversion
 
 CONFIG = f"--config={ROOT}/tests/tiny.py"
 
@@ -40,11 +44,11 @@ def make_run(folder: pathlib.Path, state: state_lib.TrainState, **changed) -> pa
         name = jax.tree_util.keystr(path, simple=True, separator="/").replace("/", "_")
         return leaf.at[(0,) * leaf.ndim].set(changed[name]) if name in changed else leaf
 
-    mesh, meta = sharding.make_mesh(), {"config": tiny.get_config().to_dict(), "manifest": "", "progress": None}
+    mesh, meta = sharding.make_mesh(), Meta(tiny.get_config().to_dict(), motions.CLASSES)
     network = jax.tree_util.tree_map_with_path(change, {"params": state.params, "batch_stats": state.batch_stats})
     state = dataclasses.replace(state, **network)
     with contextlib.closing(checkpoint.Checkpoints(folder, mesh)) as checkpoints:
-        checkpoints.save(sharding.place_state(state, mesh), meta | {"classes": list(motions.CLASSES)})
+        checkpoints.save(sharding.place_state(state, mesh), meta)
     return folder
 
 
@@ -61,12 +65,12 @@ def make_run(folder: pathlib.Path, state: state_lib.TrainState, **changed) -> pa
 )
 def test_weights_of_a_run(tmp_path, data, random_state, name, value, line):
     folder = make_run(tmp_path / "run", random_state, **{name: value})
-    config, manifest, mesh = tiny.get_config(), motions.read_manifest(data), sharding.make_mesh()
+    config, manifest, mesh = tiny.get_config(), prepared.read(data), sharding.make_mesh()
     video = str(next((data / "test").rglob("*.mp4")))
     for use in (
-        lambda: predict.classify([video], folder),
-        lambda: evaluate.test(config, manifest, folder, mesh),
-        lambda: convert.export(folder, "jax_video", tmp_path / "out.npz"),
+        lambda: load(folder).classify(video),
+        lambda: results.test(load(folder, config=config, mesh=mesh), manifest),
+        lambda: conversion.export(load(folder), "jax_video", tmp_path / "out.npz"),
     ):
         with pytest.raises(UserError, match="run is not what a network computes with, in 1 of 62 arrays") as error:
             use()
@@ -84,12 +88,12 @@ def test_a_run_that_starts_from_such_a_run(tmp_path, data, random_state):
 def test_scores_that_grow_too_large(tmp_path, data, random_state):
     """Of finite weights: no prediction, no test.json, and the video is named."""
     folder = make_run(tmp_path / "run", random_state, params_fc_kernel=3e38, params_bn1_scale=3e38)
-    config, manifest, mesh = tiny.get_config(), motions.read_manifest(data), sharding.make_mesh()
+    config, manifest, mesh = tiny.get_config(), prepared.read(data), sharding.make_mesh()
     videos = sorted(map(str, (data / "test").rglob("*.mp4")))
     with pytest.raises(UserError, match=r"the scores of 8 of 8 videos \(.*mp4 first\) are NaN or infinite, although"):
-        predict.classify(videos, folder)
+        load(folder).classify(videos)
     with pytest.raises(UserError, match=r"the scores of 8 of 8 videos \(test/.*mp4 first\) are NaN or infinite"):
-        evaluate.test(config, manifest, folder, mesh)
+        results.test(load(folder, config=config, mesh=mesh), manifest)
     assert not [path for path in folder.iterdir() if path.name != "checkpoints"]
     finished = run("jax_video.predict", *videos, f"--checkpoint={folder}", "--json")
     check_user_error(finished, "the scores of 8 of 8 videos")
@@ -99,7 +103,7 @@ def test_scores_that_grow_too_large(tmp_path, data, random_state):
 def test_what_sound_weights_give_is_json(tmp_path, data, random_state):
     """Strictly: Python would also read NaN."""
     folder = make_run(tmp_path / "run", random_state)
-    evaluate.test(tiny.get_config(), motions.read_manifest(data), folder, sharding.make_mesh())
+    results.test(load(folder), prepared.read(data))
     for path in (folder / "test.json", folder / "confusion.json"):
         json.loads(path.read_text(), parse_constant=pytest.fail)
     for line in (folder / "predictions.jsonl").read_text().splitlines():

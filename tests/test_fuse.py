@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from commands import check_user_error, run
 
-from jax_video import fuse
 from jax_video.errors import UserError
+from jax_video.testing import fusion
 
 FUSE = "jax_video.fuse"
 CLASSES = ("run", "walk", "walk dog")
@@ -55,18 +55,18 @@ def sources(tmp_path, scores):
 @pytest.mark.parametrize("l2", [False, True])
 def test_the_weighted_sum(sources, scores, l2):
     weights = [1.0, 0.5, -2.0]
-    fused = fuse.fuse([fuse.read(source) for source in sources], weights, l2=l2)
+    fused = fusion.fuse([fusion.read(source) for source in sources], weights, l2=l2)
     if l2:
         scores = scores / np.linalg.norm(scores, axis=-1, keepdims=True)
     assert list(fused.scores) == list(VIDEOS) and fused.labels == VIDEOS and fused.classes == CLASSES
     np.testing.assert_allclose(list(fused.scores.values()), np.tensordot(weights, scores, 1), rtol=1e-12)
     right = np.tensordot(weights, scores, 1).argmax(axis=1) == [1, 0, 0, 2]
-    assert fuse.measure(fused)["top1"] == right.mean()
+    assert fusion.measure(fused)["top1"] == right.mean()
 
 
 def test_scores_of_nothing_stay_nothing(tmp_path):
     nothing = write_run(tmp_path / "a", np.zeros((4, 3)))
-    fused = fuse.fuse([fuse.read(nothing)] * 2, [1.0, 1.0], l2=True)
+    fused = fusion.fuse([fusion.read(nothing)] * 2, [1.0, 1.0], l2=True)
     assert not np.any(list(fused.scores.values()))
 
 
@@ -84,7 +84,7 @@ def test_the_command(sources, scores, tmp_path):
         assert f" {100 * np.mean(row.argmax(axis=1) == label):6.2f} %" in line
     result = json.loads((tmp_path / "out" / "test.json").read_text())
     assert result["weights"] == [1, 2, 1] and result["top1"] == np.mean(row.argmax(axis=1) == label)
-    again = fuse.read(tmp_path / "out")
+    again = fusion.read(tmp_path / "out")
     np.testing.assert_allclose(list(again.scores.values()), row)
     assert json.loads((tmp_path / "out" / "confusion.json").read_text())["classes"] == list(CLASSES)
 
@@ -111,22 +111,22 @@ def test_errors_of_the_command(sources, tmp_path):
 def test_files_that_are_no_scores(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
-        fuse.read(tmp_path / name)
+        fusion.read(tmp_path / name)
 
 
 def test_sources_that_do_not_fit(sources, scores, tmp_path):
-    first, outside, by_stem = map(fuse.read, sources)
+    first, outside, by_stem = map(fusion.read, sources)
     with pytest.raises(UserError, match="2 weights for 3 sources"):
-        fuse.fuse([first, outside, by_stem], [1, 1])
+        fusion.fuse([first, outside, by_stem], [1, 1])
     with pytest.raises(UserError, match="b.csv has no labels; the first source must be a run"):
-        fuse.fuse([outside, first], [1, 1])
+        fusion.fuse([outside, first], [1, 1])
     write_csv(tmp_path / "few.csv", ["video", "run", "walk"], [["b", 1, 2]])
     with pytest.raises(UserError, match="few.csv has no scores for 1 classes of .*a, 'walk dog' first"):
-        fuse.fuse([first, fuse.read(tmp_path / "few.csv")], [1, 1])
+        fusion.fuse([first, fusion.read(tmp_path / "few.csv")], [1, 1])
     rows = [[f"{folder}/{stem}.avi", 1, 2, 3] for folder in ("p", "q") for stem in ("b", "c")]
     write_csv(tmp_path / "twice.csv", ["video", *CLASSES], [*rows, ["å 1", 1, 2, 3]])
     with pytest.raises(UserError, match="twice.csv has no scores, or those of two videos of one name, for 3 of the 4"):
-        fuse.fuse([first, fuse.read(tmp_path / "twice.csv")], [1, 1])
+        fusion.fuse([first, fusion.read(tmp_path / "twice.csv")], [1, 1])
     np.savez(tmp_path / "narrow.npz", b=np.ones(2))
     with pytest.raises(UserError, match="narrow.npz: b has 2 scores; .*a has 3 classes"):
-        fuse.fuse([first, fuse.read(tmp_path / "narrow.npz")], [1, 1])
+        fusion.fuse([first, fusion.read(tmp_path / "narrow.npz")], [1, 1])

@@ -11,16 +11,18 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import commands
 import processes
 import pytest
 from conftest import ROOT
 
-from jax_video import evaluate, features, lock, views
+from jax_video import lock
 from jax_video import train as train_lib
-from jax_video.data import motions
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
+from jax_video.testing import coefficients, features, results
 
 HOLDER = """
 import pathlib, sys, time
@@ -364,14 +366,16 @@ def test_commands_that_write_are_refused_before_they_touch_a_file(tmp_path, comm
         assert contents(folder) == before
 
 
-@pytest.mark.parametrize("function", [train_lib.train, evaluate.test, features.extract, views.analyse])
+@pytest.mark.parametrize("function", [train_lib.train, results.test, features.extract, coefficients.analyse])
 def test_functions_that_write_into_a_run_are_refused_too(tmp_path, function):
+    folder = types.SimpleNamespace(folder=tmp_path)  # all of a run that is looked at before
+    arguments = (None, None, tmp_path) if function is train_lib.train else (folder, None)
     put(tmp_path)
     with pytest.raises(lock.InUse, match="on elsewhere"):
-        function(None, None, tmp_path, None)
+        function(*arguments)
     put(tmp_path, age=lock.LIMIT + 10)
     with pytest.raises((AttributeError, TypeError)):  # it begins
-        function(None, None, workdir=tmp_path, mesh=None)
+        function(*arguments)
 
 
 @pytest.mark.slow

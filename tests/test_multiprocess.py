@@ -13,7 +13,7 @@ import pytest
 from rounding import roundings
 
 from jax_video import lock
-from jax_video.data import motions
+from jax_video.data.sources import motions
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from commands import TinyRun, check_user_error, run, tiny_run
 
-from jax_video import predict
+import jax_video
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import files
 from jax_video.errors import UserError
 
 PREDICT = "jax_video.predict"
@@ -129,12 +130,12 @@ def test_find_keeps_the_order_and_takes_each_once(tmp_path, monkeypatch):
     for name in ("b/2.mp4", "b/10.mp4", "b/c/1.AVI", "b/notes.txt", "a.mkv", "[x].mp4"):
         pathlib.Path(name).parent.mkdir(parents=True, exist_ok=True)
         pathlib.Path(name).touch()
-    assert predict.find(["b", "a.mkv", "b/2.mp4", "*.mkv"]) == ["b/2.mp4", "b/10.mp4", "b/c/1.AVI", "a.mkv"]
-    assert predict.find(["[x].mp4"]) == ["[x].mp4"], "a name is a name before it is a glob"
-    assert predict.find(["**/*.AVI"]) == ["b/c/1.AVI"]
-    assert predict.find(["b/*"]) == ["b/10.mp4", "b/2.mp4", "b/c/1.AVI", "b/notes.txt"], "a glob's folders are searched"
+    assert files.named(["b", "a.mkv", "b/2.mp4", "*.mkv"]) == ["b/2.mp4", "b/10.mp4", "b/c/1.AVI", "a.mkv"]
+    assert files.named(["[x].mp4"]) == ["[x].mp4"], "a name is a name before it is a glob"
+    assert files.named(["**/*.AVI"]) == ["b/c/1.AVI"]
+    assert files.named(["b/*"]) == ["b/10.mp4", "b/2.mp4", "b/c/1.AVI", "b/notes.txt"], "a glob's folders are searched"
     with pytest.raises(UserError, match="c.mp4: no such file"):
-        predict.find(["c.mp4"])
+        files.named(["c.mp4"])
 
 
 def test_a_folder_of_pictures_is_a_video(tmp_path):
@@ -142,14 +143,15 @@ def test_a_folder_of_pictures_is_a_video(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     pictures, file = str(tmp_path / "walk"), str(tmp_path / "run" / "a.mp4")
-    assert predict.find([pictures]) == [pictures]
-    assert predict.find([str(tmp_path)]) == [file, pictures]
+    assert files.named([pictures]) == [pictures]
+    assert files.named([str(tmp_path)]) == [file, pictures]
 
 
 def test_classify_is_the_same_from_python(elsewhere, tested):
     paths = [str(path) for path in sorted((elsewhere / "videos").rglob("*.mp4"))[:2]]
-    classes, scores, broken = predict.classify([*paths, str(elsewhere / "nosuch.mp4")], elsewhere / "run")
-    assert len(classes) == 8 and list(scores) == paths
-    assert broken == {str(elsewhere / "nosuch.mp4"): "no such file"}
-    for path in paths:
-        np.testing.assert_allclose(scores[path], tested[pathlib.Path(path).name], atol=1e-6)
+    trained = jax_video.load(elsewhere / "run")
+    scores, faults = trained.scores([*paths, str(elsewhere / "nosuch.mp4")])
+    assert len(trained.classes) == 8 and list(scores) == [0, 1]
+    assert faults == {2: "no such file"}
+    for place, path in enumerate(paths):
+        np.testing.assert_allclose(scores[place], tested[pathlib.Path(path).name], atol=1e-6)

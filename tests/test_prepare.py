@@ -12,12 +12,14 @@ import commands
 import cv2
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 from preparing import contents, interrupt, run
 
-from jax_video import lock, prepare
-from jax_video.data import flow, motions
+from jax_video import lock
+from jax_video.data.decoding import flow
 from jax_video.data.manifest import MISSING, Manifest
+from jax_video.data.preparing.machines import Machines
+from jax_video.data.preparing.preparation import Preparation, prepare
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -235,10 +237,33 @@ def test_flow_is_stored_for_all_that_can_be_read_and_goes_on_where_it_was(with_f
 
 def test_the_embedded_set_can_be_written(tmp_path, monkeypatch):
     made = motions.make(tmp_path / "cache", train=8, val=0, test=0, frames=2, width=16, height=16)
-    monkeypatch.setattr(motions, "make", lambda: made)
-    with flagsaver.flagsaver(out=str(tmp_path / "out")):
-        prepare.main(["motions"])
-    assert Manifest.read(tmp_path / "out" / "manifest.jsonl") == Manifest.read(made)
+    monkeypatch.setattr(motions, "make", lambda *_: made)
+    result = prepare(Preparation("motions", tmp_path / "out"))
+    assert result.manifest == Manifest.read(tmp_path / "out" / "manifest.jsonl") == Manifest.read(made)
+    assert not result.manifest.flip
+
+
+def test_it_is_called_from_python_with_parameters(clips, tmp_path, capsys):
+    """It reads no flags, prints nothing on stdout, and says what the command prints."""
+    said = []
+    task = Preparation(
+        "folder",
+        tmp_path / "out",
+        videos=clips,
+        parameters={"group": "^([a-z]+)_", "test_groups": ["boris"]},
+        check="fast",
+        flow=flow.Settings("dis", 32),
+        machines=Machines(workers=1),
+    )
+    result = prepare(task, say=said.append)
+    assert capsys.readouterr().out == ""
+    assert result.report == "\n".join(said) and table(result.report)["readable"][-1] == 10
+    assert "flow: 10 of 10 videos in" in result.report
+    assert result.folder == tmp_path / "out" and result.manifest == Manifest.read(tmp_path / "out" / "manifest.jsonl")
+    with pytest.raises(UserError, match="--split: not for folder, which knows --fraction --seed --group"):
+        Preparation("folder", tmp_path / "out", videos=clips, parameters={"split": 2})
+    with pytest.raises(UserError, match="out is in the hands of another"):
+        prepare(task, check_ours=lambda: (_ for _ in ()).throw(UserError("out is in the hands of another")))
 
 
 def test_videos_without_labels_are_for_knowledge_transfer(clips, tmp_path):

@@ -11,13 +11,15 @@ import pytest
 import tensorflow_datasets as tfds
 from preparing import contents, interrupt, run
 
-from jax_video.data import motions, packed, reader
+from jax_video.data import reader
+from jax_video.data.decoding import packed
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 
 # Shards of 8 records, so that a small set has many.
 SMALL_SHARDS = (
     "-c",
-    "import runpy; from jax_video.data import packed; packed._SHARD_RECORDS = 8; "
+    "import runpy; from jax_video.data.preparing import packing; packing._SHARD_RECORDS = 8; "
     "runpy.run_module('jax_video.prepare', run_name='__main__', alter_sys=True)",
 )
 

@@ -13,13 +13,17 @@ from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from configs import cost, t3d
-from jax_video import checkpoint, evaluate, optimizer, predict, sharding
+from jax_video import optimizer, sharding, task
 from jax_video import state as state_lib
-from jax_video.data import motions
+from jax_video.checkpoint import Checkpoints
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
+from jax_video.meta import Meta
+from jax_video.run import load
+from jax_video.testing import results
 from jax_video.train import train
-from jax_video.weights import merge
+from jax_video.weights.start import initial_state
 
 
 def mesh() -> Mesh:
@@ -36,23 +40,23 @@ def videos(tmp_path_factory) -> Manifest:
 def run(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, steps: int = 2) -> dict:
     """Trains so many steps and tests: what test.json holds."""
     config.train.update(steps=steps, epochs=steps, log_steps=1)
-    evaluate.check(config, manifest)
+    task.check(config, manifest)
     workdir.mkdir()
     assert train(config, manifest, workdir, mesh())
-    return evaluate.test(config, manifest, workdir, mesh())
+    return results.test(load(workdir, config=config, mesh=mesh()), manifest)
 
 
 def make_run(config: ConfigDict, workdir: pathlib.Path, classes: tuple[str, ...] = motions.CLASSES) -> pathlib.Path:
     """The folder of a run that has a checkpoint, but has learnt nothing."""
     state = jax.jit(lambda: state_lib.create(state_lib.network(config, len(classes)), optimizer.sgd(0.1)))()
-    meta = {"config": config.to_dict(), "classes": list(classes), "manifest": "", "progress": None}
-    with contextlib.closing(checkpoint.Checkpoints(workdir, mesh())) as checkpoints:
+    meta = Meta(config.to_dict(), tuple(classes))
+    with contextlib.closing(Checkpoints(workdir, mesh())) as checkpoints:
         checkpoints.save(sharding.place_state(state, mesh()), meta)
     return workdir
 
 
 def weights(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-    _, network, _ = checkpoint.read_network(workdir, mesh())
+    network = load(workdir, mesh=mesh()).weights
     return state_lib.named_leaves(network)
 
 
@@ -62,7 +66,7 @@ def start(config: ConfigDict, classes: tuple[str, ...] = motions.CLASSES) -> dic
     def create():
         return state_lib.create(state_lib.network(config, len(classes)), optimizer.sgd(0.1), ema=config.train.ema > 0)
 
-    state = merge.initial_state(config, classes, mesh(), create)
+    state = initial_state(config, classes, mesh(), create)
     return state_lib.named_leaves({"params": state.params, "batch_stats": state.batch_stats})
 
 
@@ -85,10 +89,10 @@ def test_knowledge_transfer_needs_no_label(transferred):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert {row["split"] for row in rows} == {"train", "val"}
     assert all({"loss", "pair_accuracy", "positive_accuracy", "negative_accuracy"} <= row.keys() for row in rows)
-    report = evaluate.report(result, strip_labels(motions_like()), workdir)
+    report = results.report(result, strip_labels(motions_like()), workdir)
     assert "pairs told right" in report and f"start={workdir}" in report
     with pytest.raises(UserError, match="is a run of knowledge transfer, which knows no classes"):
-        predict.classify([], workdir)
+        load(workdir).classify([])
 
 
 def motions_like() -> Manifest:
@@ -126,15 +130,15 @@ def test_a_teacher_is_another_runs_network(transferred, tmp_path):
 
 def test_pairs_need_two_videos_at_once(videos):
     config = tiny.get_config("transfer")
-    config.train.update(batch=8, accumulate=8)
-    with pytest.raises(UserError, match="train.batch=8 and train.accumulate=8 leave single videos"):
-        evaluate.check(config, videos)
+    config.train.update(batch=8, micro_batch=1)
+    with pytest.raises(UserError, match="train.batch=8 and train.micro_batch=1 leave single videos"):
+        task.check(config, videos)
 
 
 def test_a_teacher_of_random_weights_is_spoken_of(videos, capsys):
-    evaluate.check(tiny.get_config("transfer"), videos)
+    task.check(tiny.get_config("transfer"), videos)
     assert "The teacher has random weights: give ImageNet's, weights=" in capsys.readouterr().err
-    evaluate.check(tiny.get_config("transfer,weights=resnet18.pth"), videos)
+    task.check(tiny.get_config("transfer,weights=resnet18.pth"), videos)
     assert capsys.readouterr().err == ""
 
 
@@ -205,7 +209,7 @@ def test_a_network_gets_the_streams_that_it_takes(videos):
     config = tiny.get_config("phase=joint,appearance=A,motion=M")
     config.clip.streams = ("rgb",)
     with pytest.raises(UserError, match=r"clip.streams is \('rgb',\), but st_resnet takes \('rgb', 'flow'\)"):
-        evaluate.check(config, videos)
+        task.check(config, videos)
 
 
 def small_cost(string: str) -> ConfigDict:

@@ -12,8 +12,9 @@ import time
 import processes
 import pytest
 
-from jax_video.data import motions, pipeline
+from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 
 VALIDATED = 8  # steps: tests/tiny.py validates after every eighth
 SHORT = ("--config.train.epochs=4",)
@@ -106,7 +107,7 @@ def test_the_end_of_a_split_frees_its_shared_memory(manifest):
     """At once: every validation would leave a batch of each worker, until Python collects its garbage."""
     videos = Manifest.read(manifest)
     sampling = pipeline.Sampling(frames=4, stride=1, short_side=32, size=32)
-    views = pipeline.views(videos, "val", sampling, pipeline.Protocol("uniform"))
+    views = pipeline.cropped_clips(videos, "val", sampling, pipeline.Protocol("uniform"))
     segments = set()
     gc.disable()
     try:

@@ -9,11 +9,13 @@ import pytest
 import tiny
 from orbax.checkpoint._src.path import gcs_utils
 
-from jax_video import evaluate, optimizer, runlog
+from jax_video import optimizer, runlog
 from jax_video import train as train_lib
-from jax_video.checkpoint import Checkpoints, read_network, run_folder
-from jax_video.data import motions
+from jax_video.checkpoint import Checkpoints, run_folder
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
+from jax_video.run import load
+from jax_video.testing import results
 
 
 @pytest.fixture
@@ -37,9 +39,9 @@ def test_a_run_in_a_store(tmp_path_factory, store, orbax_too):
     workdir, there = run_folder("gs://bucket/runs/first"), store / "bucket" / "runs" / "first"
 
     assert train_lib.train(config, manifest, workdir, mesh)
-    result = evaluate.test(config, manifest, workdir, mesh)
+    result = results.test(load(workdir, config=config, mesh=mesh), manifest)
     assert not train_lib.train(config, manifest, workdir, mesh)
-    assert evaluate.read_result(config, manifest, workdir, mesh) == result
+    assert results.read_result(load(workdir, config=config, mesh=mesh), manifest) == result
     assert json.loads((there / "test.json").read_text()) == result
     files = {"config.json", "metrics.jsonl", "tensorboard", "predictions.jsonl", "confusion.json", "confusion.png"}
     assert {path.name for path in there.iterdir()} == files | {"checkpoints", "test.json"}
@@ -47,8 +49,8 @@ def test_a_run_in_a_store(tmp_path_factory, store, orbax_too):
         *((step, "train") for step in range(1, 5)),
         (4, "val"),
     ]
-    _, network, meta = read_network(workdir, mesh)
-    assert meta["step"] == 4 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(network))
+    run = load(workdir, mesh=mesh)
+    assert run.step == 4 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.weights))
 
     (there / "checkpoints" / "4" / "meta" / "metadata").write_text("{}")
     tx = optimizer.sgd(lambda step: 0.0, **config.optimizer, frozen_norm=False)

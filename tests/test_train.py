@@ -18,16 +18,18 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from jax_video import evaluate, lock, models, optimizer, runlog, sharding
+from jax_video import lock, models, networks, optimizer, runlog, sharding, task
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints
-from jax_video.data import motions
 from jax_video.data.manifest import Manifest, Video
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.models.convolution import max_pool
 from jax_video.models.layers import BatchNorm, Conv, Dropout, Linear
 from jax_video.models.stc import STCBasic
+from jax_video.run import load
+from jax_video.testing import results
 
 STEPS, BATCH, CLASSES = 10, 32, 5
 KEY = jax.random.key(0)
@@ -215,7 +217,7 @@ class Classifier(nnx.Module):
 @pytest.fixture
 def config(monkeypatch):
     """A run of 6 epochs of 4 steps."""
-    monkeypatch.setitem(models.MODELS, "classifier", functools.partial(Classifier))
+    monkeypatch.setitem(networks.NETWORKS, "classifier", networks.Network(f"{__name__}:Classifier"))
     config = tiny.get_config()
     config.model = ConfigDict({"name": "classifier"})
     config.clip.update(short_side=16, size=16)
@@ -303,17 +305,17 @@ def test_consensus_trains_and_is_tested_on_clips_of_every_part_of_a_video(tmp_pa
     config.clip.update(frames=2, segments=3)
     config.test.clips = "segments"
     mesh = first_devices(1)
-    evaluate.check(config, manifest)
+    task.check(config, manifest)
     train_lib.train(config, manifest, tmp_path, mesh)
     assert np.isfinite(rows(tmp_path, "val")[8]["loss"])
-    result = evaluate.test(config, manifest, tmp_path, mesh)
+    result = results.test(load(tmp_path, config=config, mesh=mesh), manifest)
     assert result["videos"] == 8 and result["clip_top1"] == result["top1"], "one view of a video"
     config.clip.segments = 0
     with pytest.raises(UserError, match="test.clips is 'segments' and clip.segments 0"):
-        evaluate.check(config, manifest)
+        task.check(config, manifest)
     config.test.clips = "uniform"
     with pytest.raises(UserError, match="clip.segments is 0 and model.consensus True"):
-        evaluate.check(config, manifest)
+        task.check(config, manifest)
 
 
 def test_a_run_without_validation_videos_goes_on_to_its_end(tmp_path, config, manifest):

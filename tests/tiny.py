@@ -1,6 +1,7 @@
 """The smallest runs that have everything: `python -m jax_video.main --config=tests/tiny.py`, four steps an epoch.
 
-Arguments: none is a 3D-ResNet; `transfer,…` and `phase=…,…` are configs/transfer.py's and configs/st_resnet.py's.
+Arguments: without any it is a 3D-ResNet; `transfer,…` and `phase=…,…` are those of configs/transfer.py and
+configs/st_resnet.py.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,8 @@ looped: stride and start stay, indices wrap around. With `reflect` it has the la
 even 1 does, its frames run forth and back (ST-ResNet §4). Only a video without frames is an error.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jax_video.errors import UserError
@@ -13,7 +15,7 @@ from jax_video.errors import UserError
 def random_clip(
     frames: int, length: int, stride: int, rng: np.random.Generator, *, reflect: bool = False
 ) -> np.ndarray:
-    """A training clip: every start that fits is equally likely. Returns int64 [length], each in [0, frames)."""
+    """A training clip, drawn from all starts that fit: int64 [length], each in [0, frames)."""
     stride = _fitting(frames, length, stride) if reflect else stride
     start = int(rng.integers(_last_start(frames, length, stride) + 1))
     return _inside(_clip(start, length, stride), frames, reflect)
@@ -22,7 +24,7 @@ def random_clip(
 def test_clips(
     frames: int, length: int, stride: int, *, clips: str = "nonoverlap", number: int = 10, reflect: bool = False
 ) -> list[np.ndarray]:
-    """The clips that a test averages over.
+    """The clips of a test, over whose scores it takes the mean.
 
     Args:
       frames: frames in the video, at least 1.
@@ -40,13 +42,14 @@ def test_clips(
     """
     stride = _fitting(frames, length, stride) if reflect else stride
     last = _last_start(frames, length, stride)
+    starts: Sequence[int]
     match clips:
         case "nonoverlap":
             starts = range(0, last + 1, length * stride)
         case "uniform" if number == 1:
             starts = [last // 2]
         case "uniform" if number > 1:
-            starts = [(2 * last * i + number - 1) // (2 * (number - 1)) for i in range(number)]  # Rounded half up.
+            starts = [(2 * last * i + number - 1) // (2 * (number - 1)) for i in range(number)]  # rounded half up
         case "spread" if number > 1:
             return [(2 * (frames - 1) * np.arange(number, dtype=np.int64) + number - 1) // (2 * (number - 1))]
         case "spread":

@@ -8,40 +8,61 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import operator
 import os
-import tempfile
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_video.data import remote
-from jax_video.data.packets import FrameIndex
 from jax_video.errors import UserError
 
 SPLITS = ("train", "val", "test")
-MISSING = "missing"  # The `error` of a video that a list names and the folder does not have.
-_FORMAT = 1  # Of the file; a reader knows exactly its own.
+MISSING = "missing"  # the `error` of a video that a list names and the folder does not have
+_FORMAT = 1  # of the file; a reader knows exactly its own
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FrameIndex:
+    """Where the frames of a file are: enough to decode from a keyframe before a wanted frame, and no more.
+
+    Nothing is sought by one that is not `verified`. One that is, is trusted: only of a file of another size it is
+    noticed that it is not the one that was probed.
+    """
+
+    frames: int  # in the file, each in a packet of its own; not verified: packets, whatever they hold
+    start: int = 0  # timestamp of frame 0, in the stream's time base
+    step: int = 0  # timestamps from a frame to the next; 0: uneven, or differs after a seek, so that the file is asked
+    keyframes: tuple[int, ...] = ()  # ascending; decoding from each gave the frames that decoding in order gave
+    size: int = 0  # of the file, in bytes; 0: not known
+    verified: bool = False  # whether the whole file was decoded, and gave these frames
+
+    @classmethod
+    def from_json(cls, values: dict) -> "FrameIndex":
+        """The inverse of `dataclasses.asdict`, after JSON, which has no tuples."""
+        return cls(**values | {"keyframes": tuple(values["keyframes"])})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Video:
     """One video of a data set. Where `error` is set, frames, fps, width and height are 0."""
 
-    path: str  # Relative to the manifest's root.
-    label: int | None  # Index into the classes; None without labels.
-    split: str  # One of SPLITS.
-    frames: int  # That decode.
-    fps: float  # 0 if unknown.
-    width: int  # Upright, in pixels.
+    path: str  # relative to the manifest's root
+    label: int | None  # index into the classes; None without labels
+    split: str  # one of SPLITS
+    frames: int  # that decode
+    fps: float  # 0 if unknown
+    width: int  # upright, in pixels
     height: int
-    error: str | None  # Why it cannot be used: MISSING or what is broken; None if it can.
-    source: str  # What it was cut from, or who is seen: where a split is ours, a source is on one side of it.
-    span: tuple[float, float] | None = None  # Seconds of a longer file that it is; None: the whole file.
-    first: int = 0  # The frame of the file at which it starts: not 0 for a part of a longer file.
-    index: FrameIndex | None = None  # Of the file; None where it is no file, or is decoded from its start.
+    error: str | None  # why it cannot be used: MISSING or what is broken; None if it can
+    source: str  # what it was cut from, or who is seen: where a split is ours, a source is on one side of it
+    span: tuple[float, float] | None = None  # seconds of a longer file that it is; None: the whole file
+    first: int = 0  # the frame of the file at which it starts: not 0 for a part of a longer file
+    index: FrameIndex | None = None  # of the file; None where it is no file, or is decoded from its start
 
     def broken(self, reason: str) -> "Video":
         """The same video, which cannot be used."""
@@ -63,16 +84,19 @@ class Manifest:
 
     name: str
     classes: tuple[str, ...]
-    root: str  # Absolute folder of the videos; of a packed set also in a store (gs://…).
+    root: str  # absolute folder of the videos; of a packed set also in a store (gs://…)
     videos: tuple[Video, ...]
-    flow: str | None = None  # Absolute folder of the videos' stored optical flow; None: it is computed when needed.
-    packed: Packed | None = None  # None: the videos are files below the root.
+    flow: str | None = None  # absolute folder of the videos' stored optical flow; None: it is computed when needed
+    packed: Packed | None = None  # None: the videos are files below the root
+    flip: bool = True  # whether a mirrored video is still one of its class; False where classes tell left from right
+    # The frames of each video by its path, uint8 [T, H, W, 3], where they are in memory; None: they are read from disk.
+    memory: Mapping[str, np.ndarray] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         self.check_labels()
 
     def check_labels(self, *needed: str) -> None:
-        """Raises UserError, which names the video, for a label that is none of the classes: it would count as another.
+        """Raises UserError, which names the video, for a label that is none of the classes, or is needed and missing.
 
         Args:
           needed: splits whose videos all need a label.
@@ -96,15 +120,20 @@ class Manifest:
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 of all but `root`, `flow` and `index`: the same data in another folder is the same data."""
-        return _hash(self.name, self.classes, map(_row, self.videos))
+        """SHA-256 of what the data is, wherever it lies: of all but `root`, `flow`, `flip` and `index`."""
+        rows = map(_row, self.videos)
+        frames = (
+            hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in (self.memory or {}).values()
+        )
+        return _hash(self.name, self.classes, itertools.chain(rows, frames))
 
     def __reduce__(self):
         """Pickles columns: every worker process gets the set, and 300,000 rows take seconds one by one."""
         rows = map(operator.attrgetter(*_ALWAYS, "span", "first", "index"), self.videos)
         *columns, indices = zip(*rows, strict=True) if self.videos else ((),)
-        columns.append([index and _index_values(index) for index in indices])
-        return _from_columns, (self.name, self.classes, self.root, columns, self.flow, self.packed)
+        columns.append(tuple(index and _index_values(index) for index in indices))
+        others = {name: getattr(self, name) for name in ("name", "classes", "root", "flow", "packed", "flip", "memory")}
+        return _from_columns, (columns, others)
 
     def select(self, split: str) -> list[tuple[int, Video]]:
         """The readable videos of a split as (index in `videos`, video)."""
@@ -119,7 +148,7 @@ class Manifest:
         return f"{self.name}: {', '.join(parts)} video{'s' * (sum(numbers.values()) != 1)}"
 
     def keep(self, fraction: float) -> "Manifest":
-        """The set with this part of its training videos: of every class alike, at least one, always the same ones."""
+        """The set with a part of the training videos of every class, of each at least one, and always the same."""
         if not 0 < fraction <= 1:
             raise UserError(f"data.fraction is {fraction}: expected a part of the training videos, above 0 and up to 1")
         if fraction == 1:
@@ -135,7 +164,14 @@ class Manifest:
         return dataclasses.replace(self, videos=videos)
 
     def write(self, path: str | os.PathLike) -> None:
-        """Writes the file whole or not at all; folders beside or below it are stored relative, so all can move."""
+        """Writes the file whole or not at all; folders beside or below it are stored relative, so all can move.
+
+        Raises:
+          ValueError: the frames are in memory, so that a file about them would be of no use.
+          OSError: the file cannot be written.
+        """
+        if self.memory is not None:
+            raise ValueError(f"the frames of {self.name!r} are in memory: write the videos to files, and prepare these")
         path = remote.absolute(path)
         header = {
             "format": _FORMAT,
@@ -148,27 +184,16 @@ class Manifest:
         }
         if self.packed is not None:
             header["packed"] = self.packed._asdict()
+        if not self.flip:
+            header["flip"] = False
         # Names of files need not be valid Unicode: surrogateescape carries any bytes through.
         lines = (
             f"{line}\n".encode(errors="surrogateescape")
             for line in (json.dumps(header, ensure_ascii=False), *map(_line, self.videos))
         )
-        if remote.is_remote(path):  # where a file appears when it is closed
-            with remote.reaching(path):
-                path.write_bytes(b"".join(lines))
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with open(handle, "wb") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp gives 0600; a manifest is shared.
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        if not remote.is_remote(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        remote.write_whole(path, lines)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Manifest":
@@ -187,7 +212,7 @@ class Manifest:
                 "python -m jax_video.prepare"
             ) from error
 
-        header = {"flow": None, "packed": None} | _parse(path, 1, lines[0])
+        header = {"flow": None, "packed": None, "flip": True} | _parse(path, 1, lines[0])
         if header.get("format") != _FORMAT:
             raise UserError(
                 f"{path}:1: not a manifest of format {_FORMAT} (found format {header.get('format')!r}); "
@@ -213,15 +238,44 @@ class Manifest:
         repeated = [name for name, count in collections.Counter(video.path for video in videos).items() if count > 1]
         if repeated:
             raise UserError(f"{path}: {len(repeated)} videos are listed more than once, e.g. {repeated[0]!r}")
-        root, flow = (
-            None if folder is None else _absolute(folder, path.parent) for folder in (header["root"], header["flow"])
-        )
+        root = _absolute(header["root"], path.parent)
+        flow = None if header["flow"] is None else _absolute(header["flow"], path.parent)
         packed = header["packed"] and _packed(path, header["packed"])
         if not written:
             raise UserError(f"{path}: the content does not match its hash: the file was changed; run prepare again")
-        manifest = cls(header["name"], classes, root, videos, flow, packed)
-        manifest.__dict__["hash"] = header["hash"]  # It was computed just now; with 300,000 videos that takes seconds.
+        manifest = cls(header["name"], classes, root, videos, flow, packed, header["flip"])
+        manifest.__dict__["hash"] = header["hash"]  # it was computed just now; with 300,000 videos that takes seconds
         return manifest
+
+
+def in_memory(
+    videos: Sequence[np.ndarray] | Mapping[str, np.ndarray], *, fps: float = 0.0, classes: Sequence[str] = ()
+) -> Manifest:
+    """A set of videos whose frames are in memory; all are for test, and without labels.
+
+    Args:
+      videos: uint8 [T, H, W, 3] each, upright RGB, by name; without names they are called "array 0", "array 1", ....
+        They are not copied, so they should not be changed while the set is in use.
+      fps: frames per second of all of them; 0: unknown.
+      classes: the names that a network knows.
+
+    Raises:
+      UserError: no videos, or one that is not such an array.
+    """
+    if not isinstance(videos, Mapping):
+        videos = {f"array {number}": array for number, array in enumerate(videos)}
+    if not videos:
+        raise UserError("no video given: expected arrays uint8 [T, H, W, 3]")
+    rows = []
+    for name, array in videos.items():
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+            raise UserError(f"{name} is {found}: expected frames as a NumPy array uint8 [T, H, W, 3], RGB")
+        if 0 in array.shape:
+            raise UserError(f"{name} is {found}: expected at least one frame of one pixel")
+        frames, height, width, _ = array.shape
+        rows.append(Video(name, None, "test", frames, float(fps), width, height, None, name))
+    return Manifest("arrays", tuple(classes), "", tuple(rows), memory=dict(videos))
 
 
 def _absolute(folder: str, parent: remote.Path) -> str:
@@ -233,7 +287,7 @@ def _absolute(folder: str, parent: remote.Path) -> str:
 
 
 def _relative(folder: str, parent: remote.Path, beside: bool = False) -> str:
-    """A folder as the manifest in `parent` stores it; where `beside`, relative also if it lies beside it."""
+    """A folder as the manifest in `parent` stores it: relative if it is below `parent`, or with `beside` next to it."""
     absolute = remote.absolute(folder)
     if beside and not remote.is_remote(folder) and absolute.parent == parent.parent:
         return os.path.join("..", absolute.name)
@@ -248,11 +302,11 @@ def _hash(name: str, classes: Iterable[str], rows: Iterable[str]) -> str:
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
-_INDEX = ', "index": '  # Begins the end of a line; inside of a string the quotes would be escaped.
+_INDEX = ', "index": '  # begins the end of a line; inside of a string the quotes would be escaped
 
 
 def _row(video: Video) -> str:
-    """What a video is, as JSON: without its index, and without `span` and `first` where there is nothing to say."""
+    """A video as JSON, without its index; `span` and `first` only where they are set."""
     row = {key: getattr(video, key) for key in _ALWAYS}
     if video.span is not None:
         row["span"] = video.span
@@ -262,19 +316,17 @@ def _row(video: Video) -> str:
 
 
 def _line(video: Video) -> str:
-    """A line of the file."""
+    """A video's line of the file: its row, with its index at the end."""
     row = _row(video)
     return row if video.index is None else f"{row[:-1]}{_INDEX}{_encode(dataclasses.asdict(video.index))}}}"
 
 
-def _from_columns(
-    name: str, classes: tuple[str, ...], root: str, columns: list[tuple], flow: str | None, packed: Packed | None
-) -> Manifest:
-    *values, indices = columns or [()]
-    indices = (None if index is None else FrameIndex(*index) for index in indices)
+def _from_columns(columns: list[tuple], others: dict[str, Any]) -> Manifest:
+    *values, indexed = columns or [()]
+    indices = (None if index is None else FrameIndex(*index) for index in indexed)
     videos = tuple(map(Video, *values, indices)) if values else ()
     manifest = object.__new__(Manifest)  # whose labels were looked at when it was made
-    manifest.__dict__.update(name=name, classes=classes, root=root, videos=videos, flow=flow, packed=packed)
+    manifest.__dict__.update(others, videos=videos)
     return manifest
 
 
@@ -291,7 +343,7 @@ def _parse(path: remote.Path, number: int, line: str) -> dict:
 
 
 def _check_types(
-    path: remote.Path, number: int, row: dict, types: dict[str, type], optional: Collection[str] = ()
+    path: remote.Path, number: int, row: dict, types: Mapping[str, type | UnionType], optional: Collection[str] = ()
 ) -> None:
     for key, kind in types.items():
         if key not in row:
@@ -301,7 +353,7 @@ def _check_types(
         if not isinstance(row[key], kind) or (isinstance(row[key], bool) and kind is not bool):
             expected = getattr(kind, "__name__", kind)
             raise UserError(f"{path}:{number}: {key!r} is {row[key]!r}, expected {expected}; run prepare again")
-    if number > 1 and row.keys() - types.keys():  # A header may say more.
+    if number > 1 and row.keys() - types.keys():  # a header may say more
         unknown = sorted(row.keys() - types.keys())
         raise UserError(f"{path}:{number}: unknown keys {unknown}; expected {list(types)}")
 
@@ -312,6 +364,7 @@ _HEADER_TYPES = {
     "root": str,
     "flow": str | None,
     "packed": dict | None,
+    "flip": bool,
     "videos": int,
     "hash": str,
 }

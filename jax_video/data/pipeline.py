@@ -13,13 +13,15 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypedDict
+from collections.abc import Generator, Sequence
+from typing import NamedTuple, TypedDict, cast
 
 import grain
 import numpy as np
+from absl import flags
 
-from jax_video.data import clips, flow, reader, remote, transforms
+from jax_video.data import clips, reader, remote, transforms
+from jax_video.data.decoding import flow
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
@@ -46,7 +48,7 @@ class Sampling:
     short_side: int  # of the resized frames, in pixels
     size: int  # of the square crop, in pixels
     crop: str = "corners"  # where training crops, one of transforms.CROPS; "scales" and "sizes" are resized to `size`
-    flip: bool = True  # whether training flips half of the clips
+    flip: bool = True  # whether training flips half of the clips, where the manifest lets it
     jitter: tuple[int, ...] = ()  # (least, most): training draws the short side from there (CoST §4.1)
     segments: int = 0  # clips of a video that the network takes together, one from each of as many parts; 0: just one
     streams: tuple[str, ...] = ("rgb",)  # what a batch holds: RGB, "flow" or both
@@ -107,8 +109,8 @@ class Protocol:
             raise UserError(f"test.crop is {self.crop!r}: choose {', '.join(CROPS)}.")
 
 
-class View(NamedTuple):
-    """What a test sees of a video at once."""
+class CroppedClip(NamedTuple):
+    """A clip of a video in one crop, mirrored or not: what a test sees at once."""
 
     video: int  # index in the manifest
     frames: np.ndarray  # indices [T], or [N, T] of several clips
@@ -132,9 +134,9 @@ def train_batches(
     batch: int,
     seed: int,
     first_step: int = 0,
-    workers: int = 0,
+    workers: int | None = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Endless shuffled batches of random clips of the training videos, this host's rows of each global batch.
 
     Batches run on over the ends of epochs, so none is smaller. Starting at `first_step` gives the same batches as
@@ -155,27 +157,27 @@ def train_batches(
 def test_batches(
     manifest: Manifest,
     sampling: Sampling,
-    views: Sequence[View],
+    cropped: Sequence[CroppedClip],
     *,
     batch: int,
-    workers: int = 0,
+    workers: int | None = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
-) -> Iterator[Batch]:
-    """Batches of the given views, in the order of `test_rows`; rows without a view have mask 0."""
-    rows = test_rows(views, batch)
-    load = functools.partial(_test_sample, manifest, sampling, list(views), rows)
+) -> Generator[Batch, None, None]:
+    """Batches of cropped clips, in the order of `test_rows`; rows that only fill a batch up have mask 0."""
+    rows = test_rows(cropped, batch)
+    load = functools.partial(_test_sample, manifest, sampling, list(cropped), rows)
     samples = grain.MapDataset.range(len(rows)).map(load)
     return _iterate(_HostRows(samples, batch, hosts).batch(batch // hosts.count), workers)
 
 
-def test_rows(views: Sequence[View], batch: int) -> list[tuple[int, bool]]:
-    """(place in `views`, whether it is a view and not padding) of every row of the test's batches.
+def test_rows(cropped: Sequence[CroppedClip], batch: int) -> list[tuple[int, bool]]:
+    """(place in `cropped`, whether it counts and is not padding) of every row of the test's batches.
 
-    In a batch all are of one shape: views come shape by shape, each filled up to whole batches.
+    In a batch all are of one shape: they come shape by shape, each filled up to whole batches.
     """
-    shapes = collections.defaultdict(list)
-    for place, view in enumerate(views):
-        shapes[view.size, view.frames.shape].append(place)
+    shapes: dict[tuple, list[int]] = collections.defaultdict(list)
+    for place, clip in enumerate(cropped):
+        shapes[clip.size, clip.frames.shape].append(place)
     return [
         row
         for places in shapes.values()
@@ -183,10 +185,10 @@ def test_rows(views: Sequence[View], batch: int) -> list[tuple[int, bool]]:
     ]
 
 
-def views(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol) -> list[View]:
-    """All views of a test: every clip of every readable video of the split, in every crop, and mirrored.
+def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol) -> list[CroppedClip]:
+    """All that a test sees: every clip of every readable video of the split, in every crop, and mirrored if asked for.
 
-    With `segments` all clips of a video are one view.
+    With `segments` all clips of a video are one. A manifest that must not be flipped is not mirrored.
     """
     if (protocol.clips == "segments") != bool(sampling.segments):
         raise UserError(
@@ -202,9 +204,9 @@ def views(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol
         else:
             wanted = clips.test_clips(*clip, clips=protocol.clips, number=protocol.number, reflect=sampling.reflect)
         size = _test_size(sampling, protocol.crop, entry.height, entry.width)
-        mirrored = (False, True) if protocol.flip else (False,)
+        mirrored = (False, True) if protocol.flip and manifest.flip else (False,)
         found += [
-            View(index, first + frames, crop, flip, size)
+            CroppedClip(index, first + frames, crop, flip, size)
             for frames in wanted
             for crop in CROPS[protocol.crop]
             for flip in mirrored
@@ -213,7 +215,7 @@ def views(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol
 
 
 def check_stored(manifest: Manifest, sampling: Sampling) -> None:
-    """Raises UserError where clips need more than is stored: larger packed frames; flow, all of it, of their size."""
+    """Raises UserError where packed frames are smaller than the clips, or stored flow is missing or of other frames."""
     side = max(sampling.short_side, *sampling.jitter, 0)
     least = manifest.packed.short_side if manifest.packed else 0
     if 0 < least < side and any(min(entry.width, entry.height) > least for entry in manifest.videos):
@@ -227,7 +229,7 @@ def check_stored(manifest: Manifest, sampling: Sampling) -> None:
                 f"the flow of {manifest.name!r} is in {manifest.flow}, but it is read from local disks only: copy the "
                 "set, its flow included, and give --config.data.manifest the copy."
             )
-        flow.check_made(manifest, sampling.flow_method, sampling.short_side)
+        flow.check_made(manifest.flow, sampling.flow_method, sampling.short_side)
         flow.check_stored(manifest)
 
 
@@ -237,8 +239,9 @@ def _test_size(sampling: Sampling, crop: str, height: int, width: int) -> tuple[
         return sampling.size, sampling.size
     if crop == "three":
         return sampling.short_side, sampling.short_side
-    sides = transforms.resized(height, width, sampling.short_side)
-    return tuple(sampling.short_side + (side - sampling.short_side) // ROUNDED * ROUNDED for side in sides)
+    short = sampling.short_side
+    high, wide = transforms.resized(height, width, short)
+    return short + (high - short) // ROUNDED * ROUNDED, short + (wide - short) // ROUNDED * ROUNDED
 
 
 def _train_sample(
@@ -257,27 +260,29 @@ def _train_sample(
             continue
         height, width = next(iter(streams.values())).shape[1:3]
         box = transforms.draw_box(height, width, sampling.size, sampling.crop, rng)
-        flip = sampling.flip and rng.random() < 0.5
+        flip = sampling.flip and manifest.flip and bool(rng.random() < 0.5)
         streams = _looked_at(streams, wanted, box, (sampling.size,) * 2, flip)
         return _row(streams, entry.label, index, mask=1, failed=failed)
     raise UserError(f"none of the {len(indices)} training videos in {manifest.root} can be read: has the folder moved?")
 
 
-def _test_sample(manifest: Manifest, sampling: Sampling, views: list, rows: list, position: int) -> Batch:
-    place, is_view = rows[position]
-    view = views[place]
-    entry = manifest.videos[view.video]
-    blank = {name: np.zeros((*view.frames.shape, *view.size, CHANNELS[name]), np.uint8) for name in sampling.streams}
-    if not is_view:
+def _test_sample(
+    manifest: Manifest, sampling: Sampling, cropped: list[CroppedClip], rows: list[tuple[int, bool]], position: int
+) -> Batch:
+    place, counts = rows[position]
+    clip = cropped[place]
+    entry = manifest.videos[clip.video]
+    blank = {name: np.zeros((*clip.frames.shape, *clip.size, CHANNELS[name]), np.uint8) for name in sampling.streams}
+    if not counts:
         return _row(blank, 0, 0, mask=0, failed=0)
     try:
-        streams = _load(manifest, entry, view.frames, sampling, short_side=sampling.short_side)
+        streams = _load(manifest, entry, clip.frames, sampling, short_side=sampling.short_side)
     except VideoError:
-        return _row(blank, entry.label, view.video, mask=0, failed=1 + view.video)
+        return _row(blank, entry.label, clip.video, mask=0, failed=1 + clip.video)
     height, width = next(iter(streams.values())).shape[1:3]
-    box = transforms.draw_box(height, width, view.size, "center" if view.crop == "full" else view.crop)
-    streams = _looked_at(streams, view.frames, box, view.size, view.flip)
-    return _row(streams, entry.label, view.video, mask=1, failed=0)
+    box = transforms.draw_box(height, width, clip.size, "center" if clip.crop == "full" else clip.crop)
+    streams = _looked_at(streams, clip.frames, box, clip.size, clip.flip)
+    return _row(streams, entry.label, clip.video, mask=1, failed=0)
 
 
 def _usable(entry: Video, sampling: Sampling) -> tuple[int, int]:
@@ -288,7 +293,8 @@ def _usable(entry: Video, sampling: Sampling) -> tuple[int, int]:
 def _random_clips(entry: Video, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
     """Frames of a training sample: int64 [T], or with segments [N, T]."""
     first, count = _usable(entry, sampling)
-    stride = int(rng.integers(*sampling.strides, endpoint=True)) if sampling.strides else sampling.stride
+    least, most = sampling.strides or (sampling.stride, sampling.stride)
+    stride = int(rng.integers(least, most, endpoint=True)) if sampling.strides else sampling.stride
     clip = (count, sampling.frames, stride)
     if sampling.segments:
         return first + clips.segment_clips(*clip, sampling.segments, rng, reflect=sampling.reflect)
@@ -298,12 +304,12 @@ def _random_clips(entry: Video, sampling: Sampling, rng: np.random.Generator) ->
 def _load(
     manifest: Manifest, entry: Video, wanted: np.ndarray, sampling: Sampling, *, short_side: int
 ) -> dict[str, np.ndarray]:
-    """The wanted frames, and the flow about them, whole: uint8 [N T, H, W, C] of each stream; or VideoError."""
+    """The wanted frames and the flow about them, not cropped: uint8 [N T, H, W, C] of each stream."""
     streams = {}
     if "rgb" in sampling.streams:
         streams["rgb"] = reader.decode(manifest, entry, wanted.ravel(), short_side=short_side)
     if "flow" in sampling.streams:
-        streams["flow"] = flow.stacks(
+        streams["flow"] = reader.flow_stacks(
             manifest, entry, wanted.ravel(), short_side=short_side, method=sampling.flow_method
         )
     return streams
@@ -323,13 +329,12 @@ def _looked_at(
 
 
 def _row(streams: dict[str, np.ndarray], label: int | None, index: int, *, mask: float, failed: int) -> Batch:
-    return Batch(
-        **{name: np.ascontiguousarray(frames) for name, frames in streams.items()},
-        label=np.int32(-1 if label is None else label),
-        video=np.int32(index),
-        mask=np.float32(mask),
-        failed=np.int32(failed),
-    )
+    row: dict[str, np.ndarray | np.generic] = {name: np.ascontiguousarray(frames) for name, frames in streams.items()}
+    row["label"] = np.int32(-1 if label is None else label)
+    row["video"] = np.int32(index)
+    row["mask"] = np.float32(mask)
+    row["failed"] = np.int32(failed)
+    return cast(Batch, row)  # of which Grain makes one
 
 
 class _HostRows(grain.MapDataset):
@@ -358,35 +363,36 @@ class _HostRows(grain.MapDataset):
 
 
 def worker_processes() -> int:
-    """How many are best, as measured (RESULTS.md): on two cores threads are, else the training keeps two cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 0 if cores <= 2 else min(32, cores - 2)  # Each takes 300 MB.
+    """The best number of worker processes, as measured (RESULTS.md): two less than cores, at most 32."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores <= 2 else min(32, cores - 2)  # each takes 300 MB
 
 
-def _iterate(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
-    """Reads ahead: in threads of this process, or in `workers` processes with one reading thread each; -1: the machine
-    decides."""
-    if workers < -1:
-        raise UserError(f"{workers} workers: expected their number, 0 to load in the process itself, or -1.")
-    if workers == -1:
+def _iterate(batches: grain.MapDataset, workers: int | None) -> Generator[Batch, None, None]:
+    """The batches, read ahead in threads of this process, or in `workers` processes; None: as many as are best here."""
+    if workers is None:
         workers = worker_processes()
+    if workers < 0:
+        raise UserError(f"{workers} workers: expected their number, or 0 to load in the process itself.")
     threads = 1 if workers else 2
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2)
     dataset = batches.to_iter_dataset(read)
     if workers:
+        if not flags.FLAGS.is_parsed():  # outside of a command: Grain's processes read its own, of which none is given
+            flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
     return _closed_at_once(iter(dataset))
 
 
-def _closed_at_once(iterator: grain.DatasetIterator) -> Iterator[Batch]:
-    """The iterator's elements. Its end, or `close()`, ends the workers and frees their shared memory."""
+def _closed_at_once(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
+    """The iterator's elements; at its end, or when closed, it ends the workers and frees their shared memory."""
     try:
         yield from iterator
     finally:
         iterator.close()
         del iterator
-        gc.collect()  # Grain's iterators are in a reference cycle, and each holds a batch of every worker.
+        gc.collect()  # Grain's iterators are in a reference cycle, and each holds a batch of every worker
 
 
 def _start_worker(index: int, count: int) -> None:
@@ -397,5 +403,6 @@ def _start_worker(index: int, count: int) -> None:
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG in prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-        if os.getppid() != multiprocessing.parent_process().pid:
+        parent = multiprocessing.parent_process()
+        if parent is None or os.getppid() != parent.pid:
             os._exit(1)  # the parent died before it could be watched

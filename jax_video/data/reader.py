@@ -1,18 +1,25 @@
-"""The frames of a data set's videos, wherever they lie: in video files, in folders of pictures, or packed."""
+"""The frames and the flow of a data set's videos, wherever they lie: in files, in records of TFDS, or in memory."""
 
+import itertools
 import os
 import shutil
 import sys
 
 import numpy as np
 
-from jax_video.data import remote, verified, video
+from jax_video.data import remote, transforms
+from jax_video.data.decoding import flow, packed, verified, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
 
 def check(manifest: Manifest) -> None:
-    """Raises UserError where the frames lie in a store but are not packed; says how much of it will be copied."""
+    """Raises UserError where the frames lie in a store but are not packed.
+
+    Says on stderr how much of a packed set will be copied, and of a set that must not be flipped that it is not.
+    """
+    if not manifest.flip:
+        print(f"Clips of {manifest.name} are never mirrored: its classes tell left from right.", file=sys.stderr)
     if not remote.is_remote(manifest.root):
         return
     if manifest.packed is None:
@@ -46,9 +53,58 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
     Raises:
       VideoError: the video cannot be read, has no such frame, or other frames than a fast check has counted.
     """
+    if manifest.memory is not None:
+        return _from_memory(entry.path, manifest.memory[entry.path], entry.first + indices, short_side)
     if manifest.packed is not None:
-        from jax_video.data import packed  # TFDS, which it needs, takes half a second to import.
-
         return packed.decode(manifest, entry, indices, short_side=short_side)
     path = os.path.join(manifest.root, entry.path)
-    return video.decode(path, entry.first + indices, index=verified.index(path, entry), short_side=short_side)
+    return video.decode(
+        path, (entry.first + indices).tolist(), index=verified.index(path, entry), short_side=short_side
+    )
+
+
+def _from_memory(name: str, frames: np.ndarray, indices: np.ndarray, short_side: int | None) -> np.ndarray:
+    if indices.max() >= len(frames):
+        raise VideoError(name, f"no frame {indices.max()}: there are only {len(frames)}")
+    chosen = frames[indices]
+    return chosen if short_side is None else transforms.resize_short(chosen, short_side)
+
+
+def flow_stacks(
+    manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int, method: str = "tvl1"
+) -> np.ndarray:
+    """The ten fields of flow about frames of a video: read where the manifest's flow is stored, else computed.
+
+    Args:
+      manifest: knows where the videos are, and their flow.
+      entry: the video.
+      indices: int64 [N], of frames.
+      short_side: of the frames, in pixels.
+      method: one of flow.METHODS, for what is computed.
+
+    Returns:
+      uint8 [N, H, W, 20].
+
+    Raises:
+      VideoError: the video, or its flow, cannot be read.
+    """
+    size = transforms.resized(entry.height, entry.width, short_side)
+    if entry.frames == 1:
+        return np.full((len(indices), *size, flow.CHANNELS), flow.ZERO, np.uint8)
+    wanted, which = np.unique(flow.around(indices, entry.frames), return_inverse=True)
+    runs = [run.tolist() for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)]  # of neighbours
+    if manifest.flow is None:
+        fields = _compute_runs(manifest, entry, runs, short_side, method)
+    else:
+        fields = flow.read(flow.stored_path(manifest.flow, entry), runs, entry.frames, size)
+    moved = np.moveaxis(fields[which.reshape(-1, flow.FIELDS)], 1, 3)  # [N, H, W, 10, 2]: x and y in turn
+    return moved.reshape(*moved.shape[:3], flow.CHANNELS)
+
+
+def _compute_runs(
+    manifest: Manifest, entry: Video, runs: list[list[int]], short_side: int, method: str
+) -> np.ndarray:  # [number of fields, H, W, 2]
+    between = [range(run[0], run[-1] + 2) for run in runs]  # the frames that each run of fields leads through
+    images = iter(decode(manifest, entry, np.concatenate(between), short_side=short_side))
+    fields = [field for run in between for field in flow.compute(itertools.islice(images, len(run)), method)]
+    return np.stack(fields)

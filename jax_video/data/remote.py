@@ -9,14 +9,16 @@ import errno
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 import fsspec
 from etils import epath
 
 from jax_video.errors import UserError
 
-Path = pathlib.Path | epath.Path  # of the second, only what a store can do: no open("a"), no rename at once
+Path: TypeAlias = pathlib.Path | epath.Path  # of the second, only what a store can do: no open("a"), no rename at once
 _PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
 
 
@@ -47,13 +49,13 @@ def path(name: str | os.PathLike) -> Path:
 
 
 def absolute(name: str | os.PathLike) -> Path:
-    """The same from the root of its disk or store."""
+    """The absolute path of this name, on a disk or in a store."""
     return path(name) if is_remote(name) else pathlib.Path(name).absolute()
 
 
 @contextlib.contextmanager
 def reaching(name: str | os.PathLike) -> Iterator[None]:
-    """Turns what the packages raise of stores (no network, no rights) into UserError; a missing file stays OSError."""
+    """Turns the errors of a store's package (no network, no rights) into UserError; a missing file stays an OSError."""
     try:
         yield
     except FileNotFoundError as error:
@@ -66,8 +68,33 @@ def reaching(name: str | os.PathLike) -> Iterator[None]:
         raise UserError(f"cannot reach {name}: {type(error).__name__}: {error}") from error
 
 
+def write_whole(name: str | os.PathLike, parts: Iterable[bytes]) -> None:
+    """Writes a file whole or not at all: it takes the place of another when all of it is on the disk, or in the store.
+
+    Raises:
+      OSError: it cannot be written; nothing is left of it.
+      UserError: the store cannot be reached.
+    """
+    target = path(name)
+    if is_remote(target):  # where a file appears when it is closed
+        with reaching(target):
+            target.write_bytes(b"".join(parts))
+        return
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with open(temporary, "xb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
 def cache_folder() -> pathlib.Path:
-    """Where what can be made again is kept: $JAX_VIDEO_CACHE or ~/.cache/jax_video."""
+    """The folder for what can be made again: $JAX_VIDEO_CACHE or ~/.cache/jax_video."""
     return pathlib.Path(os.environ.get("JAX_VIDEO_CACHE") or pathlib.Path.home() / ".cache" / "jax_video")
 
 
@@ -84,10 +111,10 @@ def size(folder: str) -> int:
 
 
 def local(name: str) -> str:
-    """A local file of this content: the file itself, or of one in a store a copy, made when it is first asked for.
+    """The path of a local file with this content: the file itself, or a copy of one in a store.
 
-    Whole or not at all; of several processes that ask at once, one copies and the others wait. A file that has changed
-    in its store is copied anew.
+    The copy is made when it is first asked for, whole or not at all; of several processes that ask at once, one copies
+    and the others wait. A file that has changed in its store is copied again.
 
     Raises:
       OSError: it is not there, or the disk is full.
@@ -95,7 +122,7 @@ def local(name: str) -> str:
     """
     if not is_remote(name):
         return name
-    import fcntl  # There is none on Windows, where all else works.
+    import fcntl  # there is none on Windows, where all else works
 
     with reaching(name):
         store, inside = fsspec.core.url_to_fs(name)

@@ -74,11 +74,28 @@ def draw_box(
       rng: needed for "corners", "random", "scales" and "sizes".
 
     Raises:
-      UserError: the frames are smaller than that.
+      UserError: the frames are smaller than that, or there is no such crop.
+      ValueError: `rng` is needed and missing.
     """
     high, wide = (size, size) if isinstance(size, int) else size
     if height < high or width < wide:
         raise UserError(f"cannot crop {wide}x{high} from frames of {width}x{height}; resize them to larger ones")
+    bottom, right = height - high, width - wide
+    match where:
+        case "center":
+            return Box(bottom // 2, right // 2, high, wide)
+        case "first":
+            return Box(0, 0, high, wide)
+        case "last":
+            return Box(bottom, right, high, wide)
+    if where not in CROPS:
+        raise UserError(f"unknown crop {where!r}; known: {', '.join(CROPS)}, first, last")
+    if rng is None:
+        raise ValueError(f"the crop {where!r} is drawn: it needs a generator of random numbers")
+    return _random_box(height, width, high, wide, where, rng)
+
+
+def _random_box(height: int, width: int, high: int, wide: int, where: str, rng: np.random.Generator) -> Box:
     match where:
         case "scales":
             high, wide = (round(high * _SCALES[rng.integers(4)]), round(wide * _SCALES[rng.integers(4)]))
@@ -86,23 +103,15 @@ def draw_box(
             high, wide = (round(side * rng.uniform(1 - _STRETCH, 1 + _STRETCH)) for side in (high, wide))
     high, wide = min(high, height), min(wide, width)
     bottom, right = height - high, width - wide
-    center = (bottom // 2, right // 2)
     match where:
-        case "center":
-            top, left = center
-        case "first":
-            top, left = 0, 0
-        case "last":
-            top, left = bottom, right
-        case "corners" | "scales":
-            top, left = [center, (0, 0), (0, right), (bottom, 0), (bottom, right)][rng.integers(5)]
         case "random":
-            top, left = rng.integers(bottom + 1), rng.integers(right + 1)
+            top, left = int(rng.integers(bottom + 1)), int(rng.integers(right + 1))
         case "sizes":
-            top, left = (_near_a_border(slack, rng) for slack in (bottom, right))
-        case _:
-            raise UserError(f"unknown crop {where!r}; known: {', '.join(CROPS)}, first, last")
-    return Box(int(top), int(left), high, wide)
+            top, left = _near_a_border(bottom, rng), _near_a_border(right, rng)
+        case _:  # corners and scales
+            center = (bottom // 2, right // 2)
+            top, left = [center, (0, 0), (0, right), (bottom, 0), (bottom, right)][rng.integers(5)]
+    return Box(top, left, high, wide)
 
 
 def _near_a_border(slack: int, rng: np.random.Generator) -> int:

@@ -6,157 +6,68 @@ Examples:
   python -m jax_video.models --name=cost_b_resnet101 --frames=32 --layers
 
 GFLOPs are of one clip in test mode, a multiplication and an addition counted as two, from XLA's cost analysis of what
-it makes for a TPU. It leaves out products with padding: papers, which count them, have larger numbers. Parameters are
+it makes for a TPU. Products with padding are left out; papers count them, so their numbers are larger. Parameters are
 with 400 classes unless --classes says otherwise.
 """
 
-import contextlib
-import math
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 from absl import flags
-from flax import nnx
 from tqdm import tqdm
 
-from jax_video import command, models, state
+from jax_video import command, networks
 from jax_video.errors import UserError
-from jax_video.models.st_resnet import FLOW_CHANNELS
-
-NAME = flags.DEFINE_string("name", None, "Only this network.")
-LAYERS = flags.DEFINE_bool("layers", False, "Its layers: name, output [T, H, W, C], parameters.")
-CLASSES = flags.DEFINE_integer("classes", 400, "Number of classes.", lower_bound=1)
-FRAMES = flags.DEFINE_integer("frames", None, "Frames of a clip, in place of the paper's.", lower_bound=1)
-SIZE = flags.DEFINE_integer("size", None, "Height and width of a frame, in place of the paper's.", lower_bound=1)
-
-# Frames and size of the papers' clips, by what a name begins with: the first that fits.
-CLIPS = {
-    "resnet3d": (16, 112),
-    "resnext3d": (16, 112),
-    "stc_": (16, 112),
-    "c3d_": (8, 224),
-    "c3d": (16, 112),
-    "c2d_": (8, 224),
-    "cost_": (8, 224),
-    "densenet3d": (32, 224),
-    "t3d": (32, 224),
-    "inception3d": (32, 224),
-    "st_resnet_star": (11, 224),
-    "st_resnet": (5, 224),
-    "": (1, 224),
-}
-CHANNELS = {
-    "motion_stream": (FLOW_CHANNELS,),
-    **dict.fromkeys(("two_streams", "st_resnet", "st_resnet_star"), (3, FLOW_CHANNELS)),
-}
+from jax_video.summary import Summary
 
 
-class Network:
-    """A network without values, and the shapes of what it takes."""
+def define_flags() -> None:
+    """Only where this is the command that runs."""
+    flags.DEFINE_string("name", None, "Only this network.")
+    flags.DEFINE_bool("layers", False, "Its layers: name, output [T, H, W, C], parameters.")
+    flags.DEFINE_integer("classes", 400, "Number of classes.", lower_bound=1)
+    flags.DEFINE_integer("frames", None, "Frames of a clip, in place of the paper's.", lower_bound=1)
+    flags.DEFINE_integer("size", None, "Height and width of a frame, in place of the paper's.", lower_bound=1)
 
-    def __init__(self, name):
-        frames, size = next(clip for start, clip in CLIPS.items() if name.startswith(start))
-        frames, size = FRAMES.value or frames, SIZE.value or size
-        self.name, self.clip = name, f"{frames}×{size}×{size}"
-        self.inputs = [
-            jax.ShapeDtypeStruct((1, frames, size, size, channels), jnp.float32)
-            for channels in CHANNELS.get(name, (3,))
+
+def main(arguments: list[str]) -> None:
+    options = flags.FLAGS
+    if arguments:
+        raise UserError(f"unexpected arguments {' '.join(arguments)}: choose a network with --name=NAME.")
+    if options.name is not None:
+        networks.find(options.name)
+    elif options.layers:
+        raise UserError("--layers is of one network: choose it with --name=NAME.")
+    names = [options.name] if options.name else list(networks.NETWORKS)
+    summaries = (
+        Summary(name, num_classes=options.classes, frames=options.frames, size=options.size)
+        for name in tqdm(names, leave=False, disable=options.layers)
+    )
+    if options.layers:
+        (network,) = summaries
+        layers = [(layer.name, _times(layer.output), f"{layer.parameters:,}") for layer in network.layers()]
+        print_table(("layer", "output", "parameters"), [*layers, ("total", "", f"{network.parameters():,}")])
+    else:
+        rows = [
+            (network.name, f"{network.parameters():,}", f"{network.flops() / 1e9:.1f}", _times(network.clip))
+            for network in summaries
         ]
-        kwargs = {}
-        if name.startswith("stc_"):
-            kwargs = {"frames": frames}
-        elif name == "c3d":
-            kwargs = {"frames": frames, "size": size}
-        elif name.startswith(("c2d_", "c3d_", "cost_")) and frames == 32:
-            kwargs = {"frames": 32}
-        model = nnx.eval_shape(lambda: models.build(name, num_classes=CLASSES.value, rngs=nnx.Rngs(0), **kwargs))
-        self.definition, self.params, self.batch_stats = state.split(model)
-
-    def parameters(self):
-        return count(self.params)
-
-    def flops(self):
-        def scores(params, batch_stats, *videos):
-            return state.join(self.definition, params, batch_stats, train=False)(*videos)
-
-        traced = jax.jit(scores).trace(self.params, self.batch_stats, *self.inputs)
-        return traced.lower(lowering_platforms=("tpu",)).cost_analysis()["flops"]
-
-    def layers(self):
-        """(name, output's shape without the batch, parameters) of every layer with weights, in the order of use."""
-        rows = []
-
-        def scores(params, batch_stats, *videos):
-            model = state.join(self.definition, params, batch_stats, train=False)
-            with recorded(model, rows):
-                return model(*videos)
-
-        jax.eval_shape(scores, self.params, self.batch_stats, *self.inputs)
-        return rows
+        print_table(("network", "parameters", "GFLOPs", "clip"), rows)
 
 
-def count(params):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-
-
-@contextlib.contextmanager
-def recorded(model, rows):
-    """Appends a row to `rows` for every call of a module of the model that holds parameters itself."""
-    names, originals = {}, {}
-    for path, module in nnx.iter_modules(model):
-        own = [value[...] for value in vars(module).values() if isinstance(value, nnx.Param)]
-        if own:
-            names[id(module)] = (".".join(map(str, path)), count(own))
-            originals.setdefault(type(module), type(module).__call__)
-
-    def record(original):
-        def call(module, *args, **kwargs):
-            output = original(module, *args, **kwargs)
-            if id(module) in names:
-                name, parameters = names[id(module)]
-                rows.append((name, output.shape[1:], parameters))
-            return output
-
-        return call
-
-    for kind, original in originals.items():
-        kind.__call__ = record(original)
-    try:
-        yield
-    finally:
-        for kind, original in originals.items():
-            kind.__call__ = original
-
-
-def table(header, rows):
-    """A Markdown table; numbers to the right."""
-    rows = [[str(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    for index, row in enumerate(rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Prints a Markdown table; numbers to the right."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for index, (first, *others) in enumerate(lines):
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
         print("| " + " | ".join(cells) + " |", flush=True)
         if index == 0:
             print("|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|")
 
 
-def main(arguments: list[str]) -> None:
-    if arguments:
-        raise UserError(f"unexpected arguments {' '.join(arguments)}: choose a network with --name=NAME.")
-    if NAME.value is not None and NAME.value not in models.MODELS:
-        raise UserError(f"there is no network {NAME.value!r}; choose one of {', '.join(models.MODELS)}")
-    if LAYERS.value:
-        if NAME.value is None:
-            raise UserError("--layers is of one network: choose it with --name=NAME.")
-        network = Network(NAME.value)
-        rows = [(name, "×".join(map(str, shape)), f"{parameters:,}") for name, shape, parameters in network.layers()]
-        table(("layer", "output", "parameters"), [*rows, ("total", "", f"{network.parameters():,}")])
-        return
-    rows = []
-    for name in tqdm([NAME.value] if NAME.value else list(models.MODELS), leave=False):
-        network = Network(name)
-        rows.append((name, f"{network.parameters():,}", f"{network.flops() / 1e9:.1f}", network.clip))
-    table(("network", "parameters", "GFLOPs", "clip"), rows)
+def _times(sizes: tuple[int, ...]) -> str:
+    return "×".join(map(str, sizes))
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, define_flags)

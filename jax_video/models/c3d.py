@@ -45,9 +45,9 @@ HIDDEN = 4096
 class Convolution(nnx.Module):
     """3×3×3 convolution, BN and ReLU, `[B, T, H, W, C_in]` to `[B, T, H, W, C_out]`."""
 
-    def __init__(self, in_features, features, *, norm, dtype, rngs):
-        self.conv = Conv(in_features, features, (3, 3, 3), padding=((1, 1),) * 3, dtype=dtype, rngs=rngs)
-        self.bn = norm(features, dtype=dtype, rngs=rngs)
+    def __init__(self, in_features, features, *, norm, **layer):
+        self.conv = Conv(in_features, features, (3, 3, 3), padding=((1, 1),) * 3, **layer)
+        self.bn = norm(features, **layer)
 
     def __call__(self, x):
         return nnx.relu(self.bn(self.conv(x)))
@@ -56,8 +56,7 @@ class Convolution(nnx.Module):
 class FullyConnected(nnx.Module):
     """Fully connected layer, BN and ReLU, `[B, D_in]` to `[B, D_out]`."""
 
-    def __init__(self, in_features, features, *, norm, dtype, rngs):
-        layer = {"dtype": dtype, "rngs": rngs}
+    def __init__(self, in_features, features, *, norm, **layer):
         self.linear = Linear(in_features, features, use_bias=False, kernel_init=he_normal_fan_out, **layer)
         self.bn = norm(features, **layer)
 
@@ -74,7 +73,7 @@ class C3D(nnx.Module):
       width: multiplies all widths, for small runs.
       remat: computes a stage's activations again in the backward pass: less memory, a third more work.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
-      dtype: of activations. Parameters, moments, the head and the logits are float32 at least.
+      dtype: of activations. Parameters, statistics, the head and the logits are float32 at least.
       rngs: key of the initial parameters.
 
     Raises:

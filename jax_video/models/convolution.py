@@ -19,6 +19,7 @@ gathers the others.
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -345,7 +346,7 @@ def _fold(z, axis, taps, stride, before, size):
         margin = [(0, 0)] * z.ndim
         margin[axis] = (reach, reach)
         z = jnp.split(lax.optimization_barrier(jnp.pad(z, margin)), taps, axis=-1)
-        phases = []  # the places congruent modulo the stride
+        phases: list[Any] = []  # the places congruent modulo the stride
         for phase in range(stride):
             terms = [
                 lax.slice_in_dim(z[tap], reach - shift, reach - shift + places, 1, axis)
@@ -354,9 +355,9 @@ def _fold(z, axis, taps, stride, before, size):
             phases.append(sum(terms) if terms else jnp.zeros_like(phases[0]))
         y = jnp.stack(phases, axis + 1)
     y = y.reshape(*y.shape[:axis], places * stride, *y.shape[axis + 2 :])
-    margin = [(0, 0, 0)] * y.ndim
-    margin[axis] = (-before, size + before - places * stride, 0)
-    return lax.pad(y, jnp.zeros((), y.dtype), margin)
+    edges = [(0, 0, 0)] * y.ndim
+    edges[axis] = (-before, size + before - places * stride, 0)
+    return lax.pad(y, jnp.zeros((), y.dtype), edges)
 
 
 def _pad(x, padding, value=0.0):
@@ -457,8 +458,7 @@ def max_pool_gradient_cpu(x, dy, *, window, strides, padding):
         for value in _shifts(before, _AXES[axis], window[axis], strides[axis]):
             parts.append(jnp.where((value == after) & ~taken, dy, jnp.zeros_like(dy)))
             taken |= value == after
-        parts = jnp.concatenate(parts, axis=-1)
-        dy = _fold(parts, _AXES[axis], window[axis], strides[axis], 0, before.shape[1 + axis])
+        dy = _fold(jnp.concatenate(parts, axis=-1), _AXES[axis], window[axis], strides[axis], 0, before.shape[1 + axis])
     return _pad(dy, [(-before, -after) for before, after in padding])
 
 

@@ -2,7 +2,7 @@
 
 A frozen 2D network, the teacher, sees the frames of a clip; a 3D network, the student, sees the clip. A classifier of
 both their features tells whether frames and clip belong together, which takes no label. The student is what is kept:
-its weights are `params["student"]`, its running moments `batch_stats["student"]`.
+its weights are `params["student"]`, its running statistics `batch_stats["student"]`.
 """
 
 import jax
@@ -16,20 +16,21 @@ he_normal = nnx.initializers.he_normal()
 
 
 def derangement(key, ids, present=None):
-    """Puts clips together with clips of other videos, at random.
+    """Pairs every clip with a clip of another video, at random.
 
-    Clips in an order at random, but those of a video in a row, are turned against themselves by a random number of
-    places: at least the length m of the longest row, at most B - m, so that nobody meets its own row.
+    The clips are put in a random order in which those of a video are neighbours. The pairs are this order and the same
+    order rotated by k places. k is random, at least the number m of clips of the video that has the most, and at most
+    B - m, so that no clip meets one of its own video.
 
     Args:
       key: a random key.
       ids: `[B]` int, the video of each clip.
-      present: `[B]` bool, False for rows that only fill the batch up, which are left out. None: all are clips.
+      present: `[B]` bool, False for padding, which is left out. None: all are clips.
 
     Returns:
-      source: `[B]` int, a permutation: clip i is put together with clip `source[i]`.
-      valid: `[B]` bool, whether the two are of different videos. Some are not only where a video has more than half of
-        the clips, and no more of them than must be.
+      source: `[B]` int, a permutation: clip i is paired with clip `source[i]`.
+      valid: `[B]` bool, whether the two are of different videos. All are, unless one video has more than half of the
+        clips; then as few are not as can be.
     """
     batch = ids.shape[0]
     present = jnp.ones(batch, bool) if present is None else present
@@ -37,13 +38,12 @@ def derangement(key, ids, present=None):
     among_videos, within_video, places = jax.random.split(key, 3)
     same = (ids[:, None] == ids[None, :]) & present[:, None] & present[None, :]  # [B, B]
     video = jax.random.permutation(among_videos, batch)[jnp.argmax(same, axis=1)]  # a number at random for each video
-    order = jnp.lexsort(
-        (jax.random.permutation(within_video, batch), video, ~present)
-    )  # [B], clips that are there first
-    longest = jnp.max(jnp.sum(same, axis=1))
-    turn = jax.random.randint(places, (), longest, jnp.maximum(longest, count - longest) + 1)
+    ranks = (jax.random.permutation(within_video, batch), video, ~present)
+    order = jnp.lexsort(ranks)  # [B], clips that are there first
+    most = jnp.max(jnp.sum(same, axis=1))  # m
+    k = jax.random.randint(places, (), most, jnp.maximum(most, count - most) + 1)
     place = jnp.arange(batch)
-    other = jnp.where(place < count, (place + turn) % jnp.maximum(count, 1), place)
+    other = jnp.where(place < count, (place + k) % jnp.maximum(count, 1), place)
     source = jnp.zeros_like(order).at[order].set(order[other])
     return source, present & (ids[source] != ids)
 
@@ -55,7 +55,7 @@ class Correspondence(nnx.Module):
       student: the 3D network, whose `features` are trained. Its own classifier takes no part and gets no gradient.
       teacher: the 2D network, `features(video)` to `[B, T', H', W', D]` whose mean over all places is the mean over the
         frames of the pooled features. It is frozen here, in place: it stays in test mode, and its weights become
-        constants among the running moments, where no weight decay can reach them.
+        constants among the running statistics, where no weight decay can reach them.
       clip: frames, height and width of the clips, by which the widths of the two networks' features are found.
       dtype: of the classifier's layers, float32 at least.
       rngs: key of the initial parameters.
@@ -80,12 +80,12 @@ class Correspondence(nnx.Module):
           video: normalised video `[B, T, H, W, 3]`.
           ids: `[B]` int, the video of each clip.
           key: one random key, which decides on the negative pairs.
-          present: `[B]` bool, False where a batch is only filled up: such a clip makes no pair. None: all are clips.
+          present: `[B]` bool, False for padding, which makes no pair. None: all are clips.
 
         Returns:
           logits: `[2B, 2]`, of the B positive pairs and then of the B negative ones.
           label: `[2B]` int32, 1 for a positive and 0 for a negative pair.
-          weight: `[2B]`, 0 for a pair that is none: a clip is not present, or too many are of one video; else 1.
+          weight: `[2B]`, 1, or 0 for what is no pair: a clip is padding, or too many are of one video.
 
         Raises:
           UserError: there is not one id for each clip, or the networks do not take the video.
@@ -112,5 +112,5 @@ def pooled(network, video):
 
 def feature_width(network, clip):
     """D of a network's features."""
-    network = nnx.view(network, use_running_average=True)  # which writes to no running moments
+    network = nnx.view(network, use_running_average=True)  # which writes to no running statistics
     return jax.eval_shape(network.features, jax.ShapeDtypeStruct((1, *clip, 3), jnp.float32)).shape[-1]

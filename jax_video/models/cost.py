@@ -4,6 +4,9 @@ Every second unit of the network is converted, but not in C2D: in C3D one of its
 one 2D kernel looks at the clip from three sides.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -11,19 +14,18 @@ from jax_video.errors import UserError
 from jax_video.models import convolution
 from jax_video.models.convolution import max_pool
 from jax_video.models.layers import (
-    BatchNorm,
     Linear,
     check_choice,
     he_normal_fan_out,
     normal_001,
-    padded_conv,
     param_dtype,
 )
 from jax_video.models.resnet2d import BOTTLENECK_LAYERS, STAGES, Bottleneck, ResNet2D
 
 TAPS = {"c2d": (1, 1, 1), "c3d_3x1x1": (3, 1, 1), "c3d_3x3x3": (1, 3, 1)}  # in time, of a converted unit
 KINDS = (*TAPS, "cost_a", "cost_b")
-INITIAL_ALPHA = (0.7, -0.7, -0.7)  # logits of H-W, T-W and T-H
+VIEWS = ("H-W", "T-W", "T-H")
+INITIAL_ALPHA = (0.7, -0.7, -0.7)  # logits of the views
 
 
 def views(kernel):
@@ -125,7 +127,7 @@ class CoST(nnx.Module):
 
 
 class CoSTBottleneck(Bottleneck):
-    """Bottleneck whose 3×3 convolution is the CoST operation."""
+    """Bottleneck whose 3×3 convolution is the CoST operation, with the keywords `cost`."""
 
     def __init__(self, in_features, width, *, cost, **kwargs):
         def middle_conv(in_features, out_features, kernel_size, *, strides, groups, **layer):
@@ -160,20 +162,14 @@ class C2D(ResNet2D):
         depth,
         kind,
         *,
-        num_classes,
         frames=8,
         stem="5x7x7",
         pool="paper",
         kernel_size=3,
         share_weights=True,
         fuse_views=None,
-        layers=None,
-        width=1.0,
         dropout=0.5,
-        remat=False,
-        norm=BatchNorm,
-        dtype=jnp.float32,
-        rngs,
+        **resnet,
     ):
         check_choice("kind", kind, KINDS)
         check_choice("frames", frames, (8, 32))
@@ -182,46 +178,28 @@ class C2D(ResNet2D):
         if kind in TAPS and (kernel_size, share_weights, fuse_views) != (3, True, None):
             raise UserError(f"kernel_size, share_weights and fuse_views are of CoST's operation, which {kind} has not")
         self.kind, self.pool = kind, pool
-        self.stem_taps = 5 if frames == 32 and stem == "5x7x7" else 1
+        stem_taps = 5 if frames == 32 and stem == "5x7x7" else 1
         self.stem_stride = 2 if frames == 32 else 1  # in time, of the convolution and of the pool
-        self.kernel_size, self.share_weights, self.fuse_views = kernel_size, share_weights, fuse_views
         # The code's pools are not padded in time: each needs as many frames as it looks at.
         self.smallest = (1 if pool == "paper" else 2 if frames == 8 else 7, 5, 5)
-        super().__init__(
-            depth,
-            num_classes=num_classes,
-            layers=layers,
-            width=width,
-            dropout=dropout,
-            remat=remat,
-            norm=norm,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        converted: Callable[..., Bottleneck]
+        if kind in TAPS:
+            converted = functools.partial(Bottleneck, taps=TAPS[kind])
+        else:
+            cost = {"kernel_size": kernel_size, "share_weights": share_weights, "fuse_views": fuse_views}
+            converted = functools.partial(CoSTBottleneck, cost={**cost, "adaptive": kind == "cost_b"})
 
-    def stem_conv(self, in_features, out_features, **kwargs):
-        return padded_conv(
-            in_features, out_features, (self.stem_taps, 7, 7), strides=(self.stem_stride, 2, 2), **kwargs
-        )
+        def unit(number, index):
+            del index
+            return converted if number % 2 else Bottleneck  # every second unit of the network
+
+        super().__init__(depth, dropout=dropout, unit=unit, stem_in_time=(stem_taps, self.stem_stride), **resnet)
 
     def stem_pool(self, x):
         if self.pool == "paper":
             return max_pool(x, (3, 3, 3), strides=(self.stem_stride, 2, 2), padding=((1, 1),) * 3)
         window = (self.stem_stride, 3, 3)
         return max_pool(x, window, strides=(self.stem_stride, 2, 2), padding=((0, 0), (1, 1), (1, 1)))
-
-    def unit(self, stage, index, in_features, width, **kwargs):
-        if (sum(self.layers[:stage]) + index) % 2 == 0:
-            return Bottleneck(in_features, width, **kwargs)
-        if self.kind in TAPS:
-            return Bottleneck(in_features, width, taps=TAPS[self.kind], **kwargs)
-        cost = {
-            "kernel_size": self.kernel_size,
-            "adaptive": self.kind == "cost_b",
-            "share_weights": self.share_weights,
-            "fuse_views": self.fuse_views,
-        }
-        return CoSTBottleneck(in_features, width, cost=cost, **kwargs)
 
     def after(self, name, x):
         """The max pool over time that follows the first stage."""

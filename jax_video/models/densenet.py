@@ -37,8 +37,8 @@ class DenseLayer(nnx.Module):
     What it puts out follows all that it got: every later layer of the block sees it.
     """
 
-    def __init__(self, in_features, growth_rate, kernel_size, *, norm, dtype, rngs):
-        layer, middle = {"dtype": dtype, "rngs": rngs}, BOTTLENECK * growth_rate
+    def __init__(self, in_features, growth_rate, kernel_size, *, norm, **layer):
+        middle = BOTTLENECK * growth_rate
         self.norm1 = norm(in_features, **layer)
         self.conv1 = padded_conv(in_features, middle, (1, 1, 1), **layer)
         self.norm2 = norm(middle, **layer)
@@ -54,10 +54,10 @@ class DenseLayer(nnx.Module):
 class Transition(nnx.Module):
     """BN-ReLU-1×1×1 convolution to half the channels, average pool: `[B, T, H, W, C]` to `[B, T', H', W', C / 2]`."""
 
-    def __init__(self, in_features, window, *, norm, dtype, rngs):
+    def __init__(self, in_features, window, *, norm, **layer):
         self.out_features, self.window = in_features // 2, window
-        self.norm = norm(in_features, dtype=dtype, rngs=rngs)
-        self.conv = padded_conv(in_features, self.out_features, (1, 1, 1), dtype=dtype, rngs=rngs)
+        self.norm = norm(in_features, **layer)
+        self.conv = padded_conv(in_features, self.out_features, (1, 1, 1), **layer)
 
     def __call__(self, x):
         return avg_pool(self.conv(nnx.relu(self.norm(x))), self.window, strides=self.window)
@@ -76,8 +76,10 @@ class DenseNet(nnx.Module):
       stem: "t3d" has a first kernel of 3×7×7 and strides it (2, 2, 2) and the pool (1, 2, 2); "hara" 7×7×7, (1, 2, 2)
         and (2, 2, 2). In 2D they are one.
       remat: computes a block's activations again in the backward pass: less memory, a third more work.
+      transition: makes what follows block 1, 2 or 3, `transition(block, in_features, norm=…, dtype=…, rngs=…)`, with
+        `out_features`; None: a `Transition`.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
-      dtype: of activations. Parameters, moments, the head and the logits are float32 at least.
+      dtype: of activations. Parameters, statistics, the head and the logits are float32 at least.
       rngs: key of the initial parameters.
 
     Raises:
@@ -94,6 +96,7 @@ class DenseNet(nnx.Module):
         temporal=True,
         stem="t3d",
         remat=False,
+        transition=None,
         norm=BatchNorm,
         dtype=jnp.float32,
         rngs,
@@ -104,32 +107,30 @@ class DenseNet(nnx.Module):
         layers = check_layers(LAYERS[depth] if layers is None else layers, 4)
         self.temporal, self.remat = temporal, remat
         growth_rate, features = (max(1, round(width * channels)) for channels in (GROWTH_RATE, STEM_WIDTH))
-        layer = {"norm": norm, "dtype": dtype, "rngs": rngs}
+        layer = {"dtype": dtype, "rngs": rngs}
 
         kernel_size, strides, self.pool_strides = map(self.extent, STEMS[stem])
-        self.conv0 = padded_conv(3, features, kernel_size, strides=strides, dtype=dtype, rngs=rngs)
-        self.norm0 = norm(features, dtype=dtype, rngs=rngs)
+        self.conv0 = padded_conv(3, features, kernel_size, strides=strides, **layer)
+        self.norm0 = norm(features, **layer)
         for block, count in enumerate(layers, start=1):
-            units = nnx.List()
+            units: nnx.List[DenseLayer] = nnx.List()
             for _ in range(count):
-                units.append(DenseLayer(features, growth_rate, self.extent((3, 3, 3)), **layer))
+                units.append(DenseLayer(features, growth_rate, self.extent((3, 3, 3)), norm=norm, **layer))
                 features += growth_rate
             setattr(self, f"denseblock{block}", units)
             if block < 4:
-                transition = self.transition(block, features, **layer)
-                setattr(self, f"transition{block}", transition)
-                features = transition.out_features
-        self.norm5 = norm(features, dtype=dtype, rngs=rngs)
+                if transition is None:
+                    module = Transition(features, self.extent((2, 2, 2)), norm=norm, **layer)
+                else:
+                    module = transition(block, features, norm=norm, **layer)
+                setattr(self, f"transition{block}", module)
+                features = module.out_features
+        self.norm5 = norm(features, **layer)
         self.classifier = Linear(features, num_classes, dtype=param_dtype(dtype), rngs=rngs)
 
     def extent(self, sizes):
         """Sizes in time, height and width as this network has them: in 2D they are one frame deep."""
         return sizes if self.temporal else (1, *sizes[1:])
-
-    def transition(self, block, in_features, **kwargs):
-        """What follows block 1, 2 or 3."""
-        del block
-        return Transition(in_features, self.extent((2, 2, 2)), **kwargs)
 
     def stages(self, video):
         """What every row of Table 1 puts out, each `[B, T', H', W', C]`.

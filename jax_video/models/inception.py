@@ -5,6 +5,7 @@ names of the published PyTorch weights (pytorch-i3d), so that a checkpoint can b
 """
 
 import operator
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -24,7 +25,9 @@ from jax_video.models.layers import (
 )
 
 EPSILON = 1e-3  # of batch normalisation
-NETWORK = {  # Figure 3 of the paper; a mixed block has the channels of its convolutions b0, b1a, b1b, b2a, b2b and b3b
+NETWORK: dict[
+    str, dict[str, Any]
+] = {  # Figure 3 of the paper; a mixed block has the channels of its convolutions b0, b1a, b1b, b2a, b2b and b3b
     "Conv3d_1a_7x7": {"features": 64, "kernel_size": (7, 7, 7), "strides": (2, 2, 2)},
     "MaxPool3d_2a_3x3": {"window": (1, 3, 3), "strides": (1, 2, 2)},
     "Conv3d_2b_1x1": {"features": 64, "kernel_size": (1, 1, 1)},
@@ -49,8 +52,7 @@ AVERAGED = (2, 7, 7)  # window of the average pool: the last map of frames of 22
 class Unit(nnx.Module):
     """Convolution, BN and ReLU, `[B, T, H, W, C_in]` to `[B, T', H', W', C_out]`."""
 
-    def __init__(self, in_features, features, kernel_size, *, strides=(1, 1, 1), norm, dtype, rngs):
-        layer = {"dtype": dtype, "rngs": rngs}
+    def __init__(self, in_features, features, kernel_size, *, strides=(1, 1, 1), norm, **layer):
         self.conv3d = Conv(in_features, features, kernel_size, strides=strides, padding="SAME", **layer)
         self.bn = norm(features, epsilon=EPSILON, **layer)
         self.out_features = features
@@ -90,7 +92,7 @@ class Inception3D(nnx.Module):
       width: multiplies all widths, for small runs.
       remat: computes each layer's activations again in the backward pass: less memory, a third more work.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
-      dtype: of activations. Parameters, moments, the head and the logits are float32 at least.
+      dtype: of activations. Parameters, statistics, the head and the logits are float32 at least.
       rngs: key of the initial parameters.
 
     Raises:
@@ -124,6 +126,7 @@ class Inception3D(nnx.Module):
 
         self.remat, common = remat, {"norm": norm, "dtype": dtype, "rngs": rngs}
         features = 3
+        layer: Unit | Mixed
         for name in self.names:
             options = NETWORK[name]
             if name.startswith("Conv3d"):

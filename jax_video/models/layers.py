@@ -1,6 +1,7 @@
 """Convolution, linear layer, batch normalisation and dropout, and the checks of input: what every network is made of.
 
-Activations have the compute type `dtype`; parameters and moments are float32, or float64 where `dtype` is.
+Activations have the compute type `dtype`; parameters and statistics are float32, or float64 where `dtype` is.
+Every layer takes `dtype` and `rngs`, the source of initial values; what is made of layers hands both on as `**layer`.
 """
 
 import jax
@@ -16,7 +17,7 @@ normal_001 = nnx.initializers.normal(0.01)
 
 
 def param_dtype(dtype):
-    """The type of parameters, moments and logits under the compute type `dtype`: at least float32."""
+    """The type of parameters, statistics and logits under the compute type `dtype`: at least float32."""
     return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
@@ -90,14 +91,14 @@ class Linear(nnx.Module):
 class BatchNorm(nnx.Module):
     """Batch normalisation over video: local, sub-batch, cross-replica or frozen, by one argument (Ioffe and Szegedy).
 
-    Moments are taken over time, height, width and
+    Mean and variance are taken over time, height, width and
       - the whole global batch (`group_size=None`): under `jax.jit` over a batch that is sharded over a mesh, this is
         cross-replica normalisation;
       - or each group of `group_size` consecutive videos.
-    In training the running moments move by `1 - momentum` towards the mean of the groups' moments, where a group's
-    variance is the unbiased one, as in PyTorch. The activations are normalised with the biased variance.
+    In training the running statistics move by `1 - momentum` towards the mean of the groups' statistics, where a
+    group's variance is the unbiased one, as in PyTorch. The activations are normalised with the biased variance.
 
-    Test mode, which uses the running moments, is `nnx.view(model, use_running_average=True)`. A `frozen` layer is
+    Test mode, which uses the running statistics, is `nnx.view(model, use_running_average=True)`. A `frozen` layer is
     always in test mode, and its scale and offset get no gradient.
 
     Args:
@@ -105,7 +106,7 @@ class BatchNorm(nnx.Module):
       group_size: videos per group; it must divide the batch.
       frozen: see above.
       epsilon: added to the variance.
-      momentum: share of the running moments that a step keeps.
+      momentum: share of the running statistics that a step keeps.
 
     Raises:
       UserError: when called in training on a batch that does not divide into groups, or on groups of a single value,
@@ -151,9 +152,9 @@ class BatchNorm(nnx.Module):
             raise UserError(
                 f"BatchNorm got features of shape {x.shape}, one value in each channel of a group of {size}; "
                 "normalised by itself it is always 0. Train with more videos, longer clips or larger frames, or with "
-                "frozen moments."
+                "frozen statistics."
             )
-        mean, var = moments(groups)  # [G, 1, 1, 1, 1, C]
+        mean, var = statistics(groups)  # [G, 1, 1, 1, 1, C]
         self._update(mean, var, count)
         return self._normalize(groups, mean, var, scale, bias).reshape(x.shape)
 
@@ -204,11 +205,11 @@ class Dropout(nnx.Module):
 
 
 class Frozen(nnx.BatchStat):
-    """A constant of a network: no gradient, no weight decay. It is kept and saved with the running moments."""
+    """A constant of a network: no gradient, no weight decay. It is kept and saved with the running statistics."""
 
 
 def freeze(network):
-    """Makes a network's parameters `Frozen`, in place. Its running moments rest in test mode only."""
+    """Makes a network's parameters `Frozen`, in place. Its running statistics are constant in test mode only."""
     for _, module in nnx.iter_modules(network):
         for name, variable in list(vars(module).items()):
             if isinstance(variable, nnx.Param):
@@ -227,11 +228,11 @@ def run(units, x, *, remat):
     return (nnx.remat(sequence) if remat else sequence)(units, x)
 
 
-def moments(groups):
+def statistics(groups):
     """Mean and biased variance of each group and channel: `[G, ..., C]` to a pair of `[G, 1 ..., C]`.
 
-    Two passes, and in float32 also for bfloat16: the mean of squares less the square of the mean would cancel where the
-    mean is large.
+    In two passes, and for bfloat16 in float32: where the mean is large, the mean of squares less the square of the mean
+    would lose all digits.
     """
     groups = groups.astype(param_dtype(groups.dtype))
     axes = tuple(range(1, groups.ndim - 1))
@@ -272,7 +273,7 @@ def check_video(video, *, smallest, channels=3):
             "A single clip needs a leading axis of one; PyTorch's [B, C, T, H, W] needs a transposition."
         )
     if not jnp.issubdtype(video.dtype, jnp.floating):
-        raise UserError(f"got a video of type {video.dtype}; expected floats, normalised by the data set's moments")
+        raise UserError(f"got a video of type {video.dtype}; expected floats, normalised by the data set's statistics")
     if any(size < least for size, least in zip(video.shape[1:4], smallest, strict=True)):
         frames, height, width = video.shape[1:4]
         raise UserError(

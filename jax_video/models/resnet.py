@@ -4,6 +4,7 @@ Hara et al. 2018, "Can spatiotemporal 3D CNNs retrace the history of 2D CNNs and
 their published weights, so that a checkpoint can be recognised.
 """
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -52,30 +53,35 @@ def conv3x3x3(in_features, out_features, *, stride=1, **kwargs):
 class Projection(nnx.Module):
     """Shortcut B where a unit changes the shape: a strided 1×1×1 convolution and BN."""
 
-    def __init__(self, in_features, out_features, *, stride, norm, dtype, rngs):
-        self.conv = conv1x1x1(in_features, out_features, stride=stride, dtype=dtype, rngs=rngs)
-        self.bn = norm(out_features, dtype=dtype, rngs=rngs)
+    def __init__(self, in_features, out_features, *, stride, norm, **layer):
+        self.conv = conv1x1x1(in_features, out_features, stride=stride, **layer)
+        self.bn = norm(out_features, **layer)
 
     def __call__(self, x):
         return self.bn(self.conv(x))
 
 
 class Unit(nnx.Module):
-    """A residual unit, `[B, T, H, W, C_in]` to `[B, T', H', W', C_out]`; a subclass has the branch `residual(x)`.
+    """A residual unit, the sum of a branch and a shortcut: `[B, T, H, W, C_in]` to `[B, T', H', W', C_out]`.
 
     Post-activation (He et al. 2016, "Deep residual learning"): the branch is conv-BN-ReLU … conv-BN, and a ReLU follows
     the addition. Pre-activation (He et al. 2016, "Identity mappings"): the branch is BN-ReLU-conv … BN-ReLU-conv, and
     nothing follows the addition. The shortcut starts from the raw input in both, as in Hara et al.
+
+    `norm` makes the normalisation layers; `layer` is what every layer takes, `dtype` and `rngs`.
     """
 
-    def __init__(self, in_features, out_features, *, stride, shortcut, preactivation, norm, dtype, rngs):
+    def __init__(self, in_features, out_features, *, stride, shortcut, preactivation, **options):
         self.out_features, self.stride, self.preactivation = out_features, stride, preactivation
-        if shortcut == "B" and (stride != 1 or in_features != out_features):
-            self.downsample = Projection(in_features, out_features, stride=stride, norm=norm, dtype=dtype, rngs=rngs)
-        else:
-            self.downsample = None
+        projects = shortcut == "B" and (stride != 1 or in_features != out_features)
+        self.downsample = Projection(in_features, out_features, stride=stride, **options) if projects else None
+
+    def residual(self, x):
+        """The branch."""
+        raise NotImplementedError
 
     def shortcut(self, x):
+        """The other summand."""
         if self.downsample is not None:
             return self.downsample(x)
         # Shortcut A: strided, with zeros for the missing channels. Without stride or new channels, the identity.
@@ -90,8 +96,7 @@ class Unit(nnx.Module):
 class Basic(Unit):
     """Two 3×3×3 convolutions, the first one strided."""
 
-    def __init__(self, in_features, width, *, stride, shortcut, preactivation, norm, dtype, rngs):
-        layer = {"dtype": dtype, "rngs": rngs}
+    def __init__(self, in_features, width, *, stride, shortcut, preactivation, norm, **layer):
         super().__init__(
             in_features, width, stride=stride, shortcut=shortcut, preactivation=preactivation, norm=norm, **layer
         )
@@ -114,8 +119,7 @@ class Bottleneck(Unit):
     With `cardinality` above 1 it is ResNeXt's: the 3×3×3 convolution has that many groups and twice the width.
     """
 
-    def __init__(self, in_features, width, *, cardinality, stride, shortcut, preactivation, norm, dtype, rngs):
-        layer = {"dtype": dtype, "rngs": rngs}
+    def __init__(self, in_features, width, *, cardinality, stride, shortcut, preactivation, norm, **layer):
         middle, out = (width if cardinality == 1 else 2 * width), 4 * width
         super().__init__(
             in_features, out, stride=stride, shortcut=shortcut, preactivation=preactivation, norm=norm, **layer
@@ -137,6 +141,12 @@ class Bottleneck(Unit):
         return self.bn3(self.conv3(x))
 
 
+def plain_units(stage):
+    """The basic unit and the bottleneck of stage 0, 1, 2 or 3: the same in all."""
+    del stage
+    return Basic, Bottleneck
+
+
 class ResNet3D(nnx.Module):
     """3D-ResNet, and 3D-ResNeXt with `cardinality=32`.
 
@@ -150,8 +160,9 @@ class ResNet3D(nnx.Module):
       shortcut: "B" projects where shapes change, "A" strides and pads channels with zeros.
       preactivation: BN-ReLU-conv units. The stem keeps its BN and ReLU, and none follow the last unit (Hara et al.).
       remat: computes a stage's activations again in the backward pass: less memory, a third more work.
+      units: what stages are made of: `units(stage)` is the pair of a basic unit and a bottleneck.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
-      dtype: of activations. Parameters, moments, the head and the logits are float32 at least.
+      dtype: of activations. Parameters, statistics, the head and the logits are float32 at least.
       rngs: key of the initial parameters.
 
     Raises:
@@ -170,6 +181,7 @@ class ResNet3D(nnx.Module):
         shortcut="B",
         preactivation=False,
         remat=False,
+        units=plain_units,
         norm=BatchNorm,
         dtype=jnp.float32,
         rngs,
@@ -178,7 +190,7 @@ class ResNet3D(nnx.Module):
         check_positive(width=width, cardinality=cardinality)
         check_choice("stem", stem, STEMS)
         check_choice("shortcut", shortcut, ("A", "B"))
-        self.bottleneck, self.cardinality, self.remat = depth >= 50, cardinality, remat
+        self.remat = remat
         layers = check_layers(LAYERS[depth] if layers is None else layers, 4)
         if cardinality > 1 and depth < 50:
             raise UserError(f"cardinality={cardinality} needs bottlenecks; depth {depth} has none, choose 50 or more")
@@ -186,23 +198,20 @@ class ResNet3D(nnx.Module):
         widths = [max(multiple, round(width * w / multiple) * multiple) for w in STAGE_WIDTHS]
 
         conv_strides, self.pool_strides = STEMS[stem]
-        self.conv1 = Conv(3, widths[0], (7, 7, 7), strides=conv_strides, padding=((3, 3),) * 3, dtype=dtype, rngs=rngs)
-        self.bn1 = norm(widths[0], dtype=dtype, rngs=rngs)
+        layer = {"dtype": dtype, "rngs": rngs}
+        self.conv1 = Conv(3, widths[0], (7, 7, 7), strides=conv_strides, padding=((3, 3),) * 3, **layer)
+        self.bn1 = norm(widths[0], **layer)
         features = widths[0]
-        common = {"shortcut": shortcut, "preactivation": preactivation, "norm": norm, "dtype": dtype, "rngs": rngs}
+        options = {"shortcut": shortcut, "preactivation": preactivation, "norm": norm, **layer}
         for stage, (count, stage_width, stride) in enumerate(zip(layers, widths, STAGE_STRIDES, strict=True)):
-            units = nnx.List()
+            basic, bottleneck = units(stage)
+            unit = basic if depth < 50 else functools.partial(bottleneck, cardinality=cardinality)
+            modules: nnx.List[Unit] = nnx.List()
             for index in range(count):
-                units.append(self.unit(stage, features, stage_width, stride=stride if index == 0 else 1, **common))
-                features = units[-1].out_features
-            setattr(self, f"layer{stage + 1}", units)
+                modules.append(unit(features, stage_width, stride=stride if index == 0 else 1, **options))
+                features = modules[-1].out_features
+            setattr(self, f"layer{stage + 1}", modules)
         self.fc = Linear(features, num_classes, dtype=param_dtype(dtype), rngs=rngs)
-
-    def unit(self, stage, in_features, width, **kwargs):
-        """One unit of stage 0, 1, 2 or 3."""
-        if self.bottleneck:
-            return Bottleneck(in_features, width, cardinality=self.cardinality, **kwargs)
-        return Basic(in_features, width, **kwargs)
 
     def stages(self, video):
         """What every stage puts out: `conv1`, `pool` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""

@@ -32,25 +32,30 @@ STAGE_STRIDES = (1, 2, 2, 2)  # in height and width
 class Projection(nnx.Module):
     """Shortcut where a unit changes the shape: a strided 1×1×1 convolution and BN."""
 
-    def __init__(self, in_features, out_features, *, stride, norm, dtype, rngs):
-        self.conv = padded_conv(
-            in_features, out_features, (1, 1, 1), strides=(1, stride, stride), dtype=dtype, rngs=rngs
-        )
-        self.bn = norm(out_features, dtype=dtype, rngs=rngs)
+    def __init__(self, in_features, out_features, *, stride, norm, **layer):
+        self.conv = padded_conv(in_features, out_features, (1, 1, 1), strides=(1, stride, stride), **layer)
+        self.bn = norm(out_features, **layer)
 
     def __call__(self, x):
         return self.bn(self.conv(x))
 
 
-def shortcut(in_features, out_features, *, stride, **layer):
+def shortcut(in_features, out_features, *, stride, **options):
     """A `Projection` where a unit changes the shape, and None, which is the identity, where it does not."""
     if stride == 1 and in_features == out_features:
         return None
-    return Projection(in_features, out_features, stride=stride, **layer)
+    return Projection(in_features, out_features, stride=stride, **options)
 
 
 class Unit(nnx.Module):
-    """A residual unit; a subclass has `out_features`, the branch `residual(x)` and the shortcut `downsample`."""
+    """A residual unit: the sum of a branch and a shortcut, `downsample`, and a ReLU."""
+
+    out_features: int
+    downsample: Projection | None  # None is the identity
+
+    def residual(self, x):
+        """The branch."""
+        raise NotImplementedError
 
     def total(self, x):
         """The sum of residual branch and shortcut, before the ReLU."""
@@ -63,8 +68,7 @@ class Unit(nnx.Module):
 class Basic(Unit):
     """Two 3×3 convolutions in space, the first one strided, `[B, T, H, W, C_in]` to `[B, T, H', W', width]`."""
 
-    def __init__(self, in_features, width, *, stride=1, norm=BatchNorm, dtype=jnp.float32, rngs):
-        layer = {"dtype": dtype, "rngs": rngs}
+    def __init__(self, in_features, width, *, stride=1, norm=BatchNorm, **layer):
         self.out_features = width
         self.conv1 = padded_conv(in_features, width, (1, 3, 3), strides=(1, stride, stride), **layer)
         self.bn1 = norm(width, **layer)
@@ -99,10 +103,8 @@ class Bottleneck(Unit):
         stride_on="3x3",
         middle_conv=padded_conv,
         norm=BatchNorm,
-        dtype=jnp.float32,
-        rngs,
+        **layer,
     ):
-        layer = {"dtype": dtype, "rngs": rngs}
         middle, self.out_features = cardinality * max(1, width * group_width // 64), 4 * width
         first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
         self.conv1 = padded_conv(in_features, middle, (taps[0], 1, 1), strides=(1, first, first), **layer)
@@ -134,8 +136,11 @@ class ResNet2D(nnx.Module):
       stride_on: of a `Bottleneck`: "3x3", or "1x1" as in Caffe's networks.
       dropout: probability that a pooled feature is dropped in training.
       remat: computes a stage's activations again in the backward pass: less memory, a third more work.
+      unit: which unit stands where: `unit(number, index)`, of its numbers in the network and in its stage; None: a
+        `Basic` or a `Bottleneck`, as the depth has them.
+      stem_in_time: extent and stride in time of the first convolution.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
-      dtype: of activations. Parameters, moments, the head and the logits are float32 at least.
+      dtype: of activations. Parameters, statistics, the head and the logits are float32 at least.
       rngs: key of the initial parameters.
 
     Raises:
@@ -158,6 +163,8 @@ class ResNet2D(nnx.Module):
         stride_on="3x3",
         dropout=0.0,
         remat=False,
+        unit=None,
+        stem_in_time=(1, 1),
         norm=BatchNorm,
         dtype=jnp.float32,
         rngs,
@@ -165,43 +172,38 @@ class ResNet2D(nnx.Module):
         check_choice("depth", depth, self.depths)
         check_positive(width=width, cardinality=cardinality, group_width=group_width, channels=channels)
         check_choice("stride_on", stride_on, ("3x3", "1x1"))
-        self.layers = check_layers(self.depths[depth] if layers is None else layers, 4)
-        self.bottleneck, self.channels, self.remat = depth in BOTTLENECK_LAYERS, channels, remat
-        if not self.bottleneck and (cardinality, group_width, stride_on) != (1, 64, "3x3"):
+        layers = check_layers(self.depths[depth] if layers is None else layers, 4)
+        bottleneck, self.channels, self.remat = depth in BOTTLENECK_LAYERS, channels, remat
+        if not bottleneck and (cardinality, group_width, stride_on) != (1, 64, "3x3"):
             raise UserError(
                 f"cardinality={cardinality}, group_width={group_width} and stride_on={stride_on!r} are of bottlenecks; "
                 f"depth {depth} has none: leave them at 1, 64 and '3x3', or choose 50 or more"
             )
         widths = [max(1, round(width * w)) for w in STAGE_WIDTHS]
-        options = {"norm": norm, "dtype": dtype, "rngs": rngs}
-        if self.bottleneck:
+        layer = {"dtype": dtype, "rngs": rngs}
+        options = {"norm": norm, **layer}
+        if bottleneck:
             options |= {"cardinality": cardinality, "group_width": group_width, "stride_on": stride_on}
 
-        self.conv1 = self.stem_conv(channels, widths[0], dtype=dtype, rngs=rngs)
-        self.bn1 = norm(widths[0], dtype=dtype, rngs=rngs)
-        features = widths[0]
-        for stage, (count, stage_width, stride) in enumerate(zip(self.layers, widths, STAGE_STRIDES, strict=True)):
-            units = nnx.List()
+        taps, time_stride = stem_in_time
+        self.conv1 = padded_conv(channels, widths[0], (taps, 7, 7), strides=(time_stride, 2, 2), **layer)
+        self.bn1 = norm(widths[0], **layer)
+        plain = Bottleneck if bottleneck else Basic
+        features, number = widths[0], 0
+        for name, count, stage_width, stage_stride in zip(STAGES, layers, widths, STAGE_STRIDES, strict=True):
+            units: nnx.List[Unit] = nnx.List()
             for index in range(count):
-                stride = stride if index == 0 else 1
-                units.append(self.unit(stage, index, features, stage_width, stride=stride, **options))
-                features = units[-1].out_features
-            setattr(self, STAGES[stage], units)
+                stride = stage_stride if index == 0 else 1
+                make = unit(number, index) if unit else plain
+                units.append(make(features, stage_width, stride=stride, **options))
+                features, number = units[-1].out_features, number + 1
+            setattr(self, name, units)
         self.dropout = Dropout(dropout)
         self.fc = Linear(features, num_classes, dtype=param_dtype(dtype), rngs=rngs)
-
-    def stem_conv(self, in_features, out_features, **kwargs):
-        """The first convolution."""
-        return padded_conv(in_features, out_features, (1, 7, 7), strides=(1, 2, 2), **kwargs)
 
     def stem_pool(self, x):
         """The max pool before the first stage."""
         return max_pool(x, (1, 3, 3), strides=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1)))
-
-    def unit(self, stage, index, in_features, width, **kwargs):
-        """The unit of that index in stage 0, 1, 2 or 3."""
-        del stage, index
-        return (Bottleneck if self.bottleneck else Basic)(in_features, width, **kwargs)
 
     def after(self, name, x):
         """What follows a stage: nothing."""

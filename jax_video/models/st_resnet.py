@@ -1,14 +1,14 @@
 """Two streams, ST-ResNet and ST-ResNet* (Feichtenhofer et al. 2016), on the 2D ResNet."""
 
-import jax.numpy as jnp
+import functools
+
 from flax import nnx
 
 from jax_video.errors import UserError
 from jax_video.models.convolution import avg_pool, max_pool
-from jax_video.models.layers import BatchNorm, check_choice, sequence
+from jax_video.models.layers import check_choice, sequence
 from jax_video.models.resnet2d import BOTTLENECK_LAYERS, STAGES, Bottleneck, ResNet2D
-
-FLOW_CHANNELS = 20  # x and y of ten consecutive fields of optical flow
+from jax_video.networks import CHANNELS
 
 
 class Stream(ResNet2D):
@@ -22,42 +22,16 @@ class Stream(ResNet2D):
 
     depths = BOTTLENECK_LAYERS  # every unit is a bottleneck
 
-    def __init__(
-        self,
-        depth,
-        *,
-        num_classes,
-        channels=3,
-        temporal=False,
-        temporal_pool="none",
-        layers=None,
-        width=1.0,
-        stride_on="3x3",
-        remat=False,
-        norm=BatchNorm,
-        dtype=jnp.float32,
-        rngs,
-    ):
+    def __init__(self, depth, *, temporal=False, temporal_pool="none", **resnet):
         check_choice("temporal_pool", temporal_pool, ("none", "after", "before"))
-        self.temporal, self.temporal_pool = temporal, temporal_pool
+        self.temporal_pool = temporal_pool
         self.smallest = (1 if temporal_pool == "none" else 5, 5, 5)
-        super().__init__(
-            depth,
-            num_classes=num_classes,
-            channels=channels,
-            layers=layers,
-            width=width,
-            stride_on=stride_on,
-            remat=remat,
-            norm=norm,
-            dtype=dtype,
-            rngs=rngs,
-        )
 
-    def unit(self, stage, index, in_features, width, **kwargs):
-        del stage
-        taps = (3, 1, 3) if self.temporal and index == 1 else (1, 1, 1)
-        return Bottleneck(in_features, width, taps=taps, **kwargs)
+        def unit(number, index):
+            del number
+            return functools.partial(Bottleneck, taps=(3, 1, 3)) if temporal and index == 1 else Bottleneck
+
+        super().__init__(depth, unit=unit, **resnet)
 
     def head(self, x):
         """Class scores `[B, T', h, w, K]` of the last stage's output `[B, T, H, W, D]`; small maps are pooled whole."""
@@ -92,38 +66,21 @@ class TwoStreams(nnx.Module):
         self,
         depth,
         *,
-        num_classes,
         connections=True,
         temporal=True,
-        temporal_pool="none",
-        flow_channels=FLOW_CHANNELS,
+        flow_channels=CHANNELS["flow"],
         layers=None,
-        width=1.0,
-        stride_on="3x3",
         remat=False,
-        norm=BatchNorm,
-        dtype=jnp.float32,
-        rngs,
+        **stream,
     ):
         if layers is not None and max(layers) < 2 and (connections or temporal):
             raise UserError(
                 f"layers={tuple(layers)} has no second unit in any stage, where connections and temporal convolutions "
                 "are; expected at least one number above 1, or connections=False and temporal=False."
             )
-        options = {
-            "num_classes": num_classes,
-            "temporal": temporal,
-            "temporal_pool": temporal_pool,
-            "layers": layers,
-            "width": width,
-            "stride_on": stride_on,
-            "remat": remat,
-            "norm": norm,
-            "dtype": dtype,
-            "rngs": rngs,
-        }
-        self.appearance = Stream(depth, **options)
-        self.motion = Stream(depth, channels=flow_channels, **options)
+        stream |= {"temporal": temporal, "layers": layers, "remat": remat}
+        self.appearance = Stream(depth, **stream)
+        self.motion = Stream(depth, channels=flow_channels, **stream)
         self.connections, self.remat = connections, remat
 
     def features(self, rgb, flow):

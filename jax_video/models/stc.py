@@ -1,11 +1,12 @@
 """STC-Net: 3D-ResNet and 3D-ResNeXt with spatio-temporal channel correlation (Diba et al. 2018)."""
 
-import jax.numpy as jnp
+import functools
+
 from flax import nnx
 
 from jax_video.errors import UserError
-from jax_video.models.layers import BatchNorm, Linear, check_choice, check_positive, param_dtype
-from jax_video.models.resnet import Basic, Bottleneck, ResNet3D
+from jax_video.models.layers import Linear, check_choice, check_positive, param_dtype
+from jax_video.models.resnet import Basic, Bottleneck, ResNet3D, Unit
 
 he_uniform = nnx.initializers.he_uniform()
 
@@ -13,9 +14,9 @@ he_uniform = nnx.initializers.he_uniform()
 class Correlation(nnx.Module):
     """Two fully connected layers, `[B, C_in]` to one scale in (0, 1) per channel, `[B, C_out]`."""
 
-    def __init__(self, in_features, hidden, out_features, *, dtype, rngs):
-        self.fc1 = Linear(in_features, hidden, kernel_init=he_uniform, dtype=dtype, rngs=rngs)
-        self.fc2 = Linear(hidden, out_features, kernel_init=he_uniform, dtype=dtype, rngs=rngs)
+    def __init__(self, in_features, hidden, out_features, **layer):
+        self.fc1 = Linear(in_features, hidden, kernel_init=he_uniform, **layer)
+        self.fc2 = Linear(hidden, out_features, kernel_init=he_uniform, **layer)
 
     def __call__(self, z):
         return nnx.sigmoid(self.fc2(nnx.relu(self.fc1(z))))
@@ -34,12 +35,12 @@ class STC(nnx.Module):
       branches: "tcb", "scb" or "both". A single branch is not halved.
     """
 
-    def __init__(self, features, hidden, *, frames, branches, dtype, rngs):
+    def __init__(self, features, hidden, *, frames, branches, **layer):
         self.branches = branches
         if branches != "scb":
-            self.tcb = Correlation(features, hidden, features, dtype=dtype, rngs=rngs)
+            self.tcb = Correlation(features, hidden, features, **layer)
         if branches != "tcb":
-            self.scb = Correlation(frames * features, frames * hidden, features, dtype=dtype, rngs=rngs)
+            self.scb = Correlation(frames * features, frames * hidden, features, **layer)
 
     def __call__(self, x):
         per_frame = x.mean(axis=(2, 3), dtype=param_dtype(x.dtype))  # [B, T, C]
@@ -52,14 +53,14 @@ class STC(nnx.Module):
         return x * scale[:, None, None, None]
 
 
-class STCUnit:
+class STCUnit(Unit):
     """Puts an STC block at the end of a unit's residual branch, before the addition.
 
     That is after its last BN, or under `preactivation` after its last convolution.
     """
 
-    def __init__(self, in_features, width, *, frames, branches, reduction, dtype, rngs, **kwargs):
-        super().__init__(in_features, width, dtype=dtype, rngs=rngs, **kwargs)
+    def __init__(self, in_features, width, *, frames, branches, reduction, dtype, rngs, **unit):
+        super().__init__(in_features, width, dtype=dtype, rngs=rngs, **unit)
         hidden = max(1, width // reduction)
         self.stc = STC(self.out_features, hidden, frames=frames, branches=branches, dtype=dtype, rngs=rngs)
 
@@ -85,49 +86,17 @@ class STCResNet3D(ResNet3D):
         bottleneck's output C.
     """
 
-    def __init__(
-        self,
-        depth,
-        *,
-        num_classes,
-        frames=16,
-        branches="both",
-        reduction=4,
-        layers=None,
-        width=1.0,
-        cardinality=1,
-        stem="hara",
-        shortcut="B",
-        preactivation=False,
-        remat=False,
-        norm=BatchNorm,
-        dtype=jnp.float32,
-        rngs,
-    ):
+    def __init__(self, depth, *, frames=16, branches="both", reduction=4, **resnet):
         check_choice("branches", branches, ("both", "tcb", "scb"))
         check_positive(frames=frames, reduction=reduction)
-        self.frames, self.branches, self.reduction = frames, branches, reduction
-        super().__init__(
-            depth,
-            num_classes=num_classes,
-            layers=layers,
-            width=width,
-            cardinality=cardinality,
-            stem=stem,
-            shortcut=shortcut,
-            preactivation=preactivation,
-            remat=remat,
-            norm=norm,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.frames, self.branches = frames, branches
 
-    def unit(self, stage, in_features, width, **kwargs):
-        kwargs |= {"branches": self.branches, "reduction": self.reduction}
-        kwargs["frames"] = -(-self.frames // 2 ** (stage + 1))  # the stem halves time, and so do stages 1 to 3
-        if self.bottleneck:
-            return STCBottleneck(in_features, width, cardinality=self.cardinality, **kwargs)
-        return STCBasic(in_features, width, **kwargs)
+        def units(stage):
+            left = -(-frames // 2 ** (stage + 1))  # the stem halves time, and so do stages 1 to 3
+            block = {"frames": left, "branches": branches, "reduction": reduction}
+            return functools.partial(STCBasic, **block), functools.partial(STCBottleneck, **block)
+
+        super().__init__(depth, units=units, **resnet)
 
     def stages(self, video):
         if self.branches != "tcb" and video.ndim == 5 and video.shape[1] != self.frames:

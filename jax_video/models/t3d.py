@@ -15,9 +15,9 @@ DEPTHS = {1: 6, 2: 4, 3: 4}  # Table 1's longest temporal kernel after each bloc
 class Branch(nnx.Module):
     """BN-ReLU-convolution that keeps time and space: `[B, T, H, W, C_in]` to `[B, T, H, W, C_out]`."""
 
-    def __init__(self, in_features, out_features, kernel_size, *, norm, dtype, rngs):
-        self.norm = norm(in_features, dtype=dtype, rngs=rngs)
-        self.conv = padded_conv(in_features, out_features, kernel_size, dtype=dtype, rngs=rngs)
+    def __init__(self, in_features, out_features, kernel_size, *, norm, **layer):
+        self.norm = norm(in_features, **layer)
+        self.conv = padded_conv(in_features, out_features, kernel_size, **layer)
 
     def __call__(self, x):
         return self.conv(nnx.relu(self.norm(x)))
@@ -34,11 +34,15 @@ class TTL(nnx.Module):
       depth: of the longest kernel. An even one is padded with (depth - 1) // 2 frames before and one more after.
     """
 
-    def __init__(self, in_features, channels, *, depth, norm=BatchNorm, dtype=jnp.float32, rngs):
+    def __init__(self, in_features, channels, *, depth, norm=BatchNorm, **layer):
         self.out_features = sum(channels)
-        self.branches = nnx.List()
-        for out_features, kernel_size in zip(channels, ((1, 1, 1), (3, 3, 3), (depth, 3, 3)), strict=True):
-            self.branches.append(Branch(in_features, out_features, kernel_size, norm=norm, dtype=dtype, rngs=rngs))
+        kernel_sizes = ((1, 1, 1), (3, 3, 3), (depth, 3, 3))
+        self.branches = nnx.List(
+            [
+                Branch(in_features, out_features, kernel_size, norm=norm, **layer)
+                for out_features, kernel_size in zip(channels, kernel_sizes, strict=True)
+            ]
+        )
 
     def maps(self, x):
         """The branches' maps side by side, before the pool: `[B, T, H, W, c₁ + c₂ + c₃]`."""
@@ -56,45 +60,23 @@ class T3D(DenseNet):
         times DenseNet3D's parameters that it reports. `width` multiplies them too.
     """
 
-    def __init__(
-        self,
-        depth,
-        *,
-        num_classes,
-        ttl_channels=48,
-        layers=None,
-        width=1.0,
-        stem="t3d",
-        remat=False,
-        norm=BatchNorm,
-        dtype=jnp.float32,
-        rngs,
-    ):
+    def __init__(self, depth, *, ttl_channels=48, width=1.0, **densenet):
         channels = (ttl_channels,) * 3 if isinstance(ttl_channels, int) else tuple(ttl_channels)
         if len(channels) != 3 or min(channels) < 1:
             raise UserError(f"ttl_channels={ttl_channels}; expected one number or three, each at least 1, as in 48")
-        self.ttl_channels = tuple(max(1, round(width * c)) for c in channels)
-        super().__init__(
-            depth,
-            num_classes=num_classes,
-            layers=layers,
-            width=width,
-            stem=stem,
-            remat=remat,
-            norm=norm,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        channels = tuple(max(1, round(width * c)) for c in channels)
 
-    def transition(self, block, in_features, **kwargs):
-        return TTL(in_features, self.ttl_channels, depth=DEPTHS[block], **kwargs)
+        def transition(block, in_features, **options):
+            return TTL(in_features, channels, depth=DEPTHS[block], **options)
+
+        super().__init__(depth, width=width, temporal=True, transition=transition, **densenet)
 
 
 class SegmentConsensus(nnx.Module):
     """One network for several clips of a video, whose logits are averaged before the loss (TSN; T3D §4).
 
-    Wang et al. 2016, "Temporal segment networks". In training BatchNorm takes its moments over the clips of all videos;
-    a `group_size` counts clips, and a video's N clips are consecutive.
+    Wang et al. 2016, "Temporal segment networks". In training BatchNorm takes its statistics over the clips of all
+    videos; a `group_size` counts clips, and a video's N clips are consecutive.
 
     Args:
       network: any network that maps clips `[B, T, H, W, C]` to logits, or several such inputs to several outputs.

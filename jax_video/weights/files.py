@@ -12,6 +12,7 @@ import struct
 import tarfile
 import warnings
 import zipfile
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -91,10 +92,11 @@ def write(path: str | os.PathLike, weights: dict[str, np.ndarray], notes: dict[s
                 ordered = {name: np.asarray(array, order="C") for name, array in weights.items()}
                 file.write(safetensors.numpy.save(ordered, metadata={"format": "pt"} | (notes or {})))
             elif path.suffix == ".npz":
-                np.savez(file, **weights)
+                arrays: dict[str, Any] = weights
+                np.savez(file, **arrays)
             else:
                 tensors = collections.OrderedDict((name, _tensor(weights[name])) for name in weights)
-                tensors._metadata = {_NOTES: notes or {}}  # as PyTorch has it, by the names of modules
+                vars(tensors)["_metadata"] = {_NOTES: notes or {}}  # as PyTorch has it, by the names of modules
                 _torch().save(tensors, file)
         part.replace(path)
     except WeightFileError:
@@ -162,7 +164,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         weights = collections.OrderedDict(safetensors.numpy.load_file(path))
         with safetensors.safe_open(path, "numpy") as file:
-            weights._metadata = {_NOTES: file.metadata() or {}}
+            vars(weights)["_metadata"] = {_NOTES: file.metadata() or {}}
         return weights
     except Exception as error:
         raise _damaged(path, error) from error
@@ -170,7 +172,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_torch(path: pathlib.Path):
     torch = _torch()
-    scalar = np._core.multiarray.scalar  # under both of its names: NumPy 2 has moved it
+    scalar = np.float64(0).__reduce__()[0]  # what makes pickled numbers, under both of its names: NumPy 2 has moved it
     harmless = [*HARMLESS, *(type(np.dtype(kind)) for kind in SCALARS)]
     harmless += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     harmless += [(lambda *_: {}, "collections.defaultdict")]  # torch fills plain dicts only

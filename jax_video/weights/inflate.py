@@ -6,8 +6,9 @@ Mean and centre make a network whose output on a video of one repeated frame is 
 
 import numpy as np
 
+from jax_video.networks import CHANNELS
+
 METHODS = ("mean", "centre")
-FLOW_CHANNELS = 20
 
 
 def inflate(kernel: np.ndarray, shape: tuple[int, ...], method: str, *, views: bool = False) -> np.ndarray | None:
@@ -17,15 +18,14 @@ def inflate(kernel: np.ndarray, shape: tuple[int, ...], method: str, *, views: b
       method: how one tap in time becomes t. "mean": each is the kernel divided by t. On the 1×1×1 convolutions of
         ST-ResNet this is its replicate-and-divide. "centre": the tap that sees the frame itself is the kernel, the
         others are zero.
-      views: t counts CoST's views, all of which look with the kernel as it is.
+      views: the first axis is CoST's views, not time: each gets the kernel as it is.
 
-    The first layer of a motion stream, I = 20 where I₀ = 3, sees the kernel's mean over RGB in all of its channels.
-
+    The first layer of a motion stream, where I₀ = 3 and I = 20, gets the kernel's mean over RGB in all its channels.
     """
     if kernel.ndim != 5 or len(shape) != 5:
         return None
-    if kernel.shape[3] == 3 and shape[3] == FLOW_CHANNELS:
-        kernel = np.repeat(kernel.mean(axis=3, keepdims=True), FLOW_CHANNELS, axis=3)
+    if kernel.shape[3] == 3 and shape[3] == CHANNELS["flow"]:
+        kernel = np.repeat(kernel.mean(axis=3, keepdims=True), CHANNELS["flow"], axis=3)
     if kernel.shape[0] == 1 < shape[0]:
         taps = shape[0]
         if views:

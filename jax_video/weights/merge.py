@@ -1,26 +1,16 @@
-"""Puts weights into a network, strictly: every array that does not fit is named, in one error."""
+"""Puts arrays into a network, strictly: every array that does not fit is named, in one error."""
 
 import dataclasses
 import fnmatch
-import inspect
-import json
-import pathlib
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from jax_video import checkpoint, models
 from jax_video import state as state_lib
 from jax_video.errors import UserError, listed
-from jax_video.models.cost import CoST
 from jax_video.models.layers import check_choice
-from jax_video.weights import files, mismatch, names, provenance
+from jax_video.weights import mismatch
 from jax_video.weights.inflate import METHODS, inflate
 from jax_video.weights.names import shape_text
 
@@ -56,7 +46,7 @@ def merge(
     *,
     skip: Sequence[str] = (),
     method: str = "",
-    views: Sequence[str] = (),
+    views: Collection[str] = (),
     problems: Sequence[str] = (),
     source: str = "the weights",
     their_name: Callable[[str], str] = str,
@@ -86,10 +76,10 @@ def merge(
     problems, merged = list(problems), Merged({}, [], [], [], [])
 
     def skips(name: str) -> bool:
-        return any(_matching(pattern)(name) for pattern in skip)
+        return any(matching(pattern)(name) for pattern in skip)
 
     for pattern in skip:
-        if not any(map(_matching(pattern), (*arrays, *target))):
+        if not any(map(matching(pattern), (*arrays, *target))):
             problems.append(f"pattern  {pattern!r} of skip matches no name")
     merged.skipped = [name for name in arrays if skips(name)]
     merged.fresh = [name for name in target if skips(name)]
@@ -104,8 +94,8 @@ def merge(
             problems.append(f"missing  {name} {shape_text(wanted.shape)}{called}")
             continue
         array = arrays.pop(name)
+        fitting: np.ndarray | None = array
         if array.shape == wanted.shape:
-            fitting = array
             merged.loaded.append(name)
         elif method and (fitting := inflate(array, wanted.shape, method, views=name in views)) is not None:
             merged.inflated.append(name)
@@ -134,320 +124,6 @@ def merge(
     return merged
 
 
-def _matching(pattern: str) -> Callable[[str], bool]:
-    """Whether a name, without `params/` and `batch_stats/`, matches a pattern of `skip`."""
+def matching(pattern: str) -> Callable[[str], bool]:
+    """A function of names that tells whether one, without `params/` and `batch_stats/`, matches a pattern of `skip`."""
     return lambda name: fnmatch.fnmatchcase(name.removeprefix("params/").removeprefix("batch_stats/"), pattern)
-
-
-@dataclasses.dataclass
-class Weights:
-    """Weights for the network of a config."""
-
-    merged: Merged
-    shapes: dict  # {"params", "batch_stats"}, nested, of the network
-    sources: list["Source"]  # where from, without their arrays
-    num_classes: int
-
-
-def read(
-    path: str | pathlib.Path,
-    layout: str,
-    config: ConfigDict,
-    mesh: Mesh,
-    *,
-    num_classes: int | None = None,
-    into: str = "",
-    expects: str = "",
-    new_head: bool = False,
-    skip: Sequence[str] = (),
-    method: str = "",
-) -> Weights:
-    """Weights for the network of a config: from a run's folder, or from a file in a layout.
-
-    A run of knowledge transfer gives its 3D network, without a classifier.
-
-    Args:
-      path, into, expects: where from; the part of the network that they are of, as in "network" of one with consensus,
-        while the rest starts afresh; and the network that the run must be of, if not empty. Several parts, as in
-        "appearance,motion", have as many paths, and networks, in the same order.
-      num_classes: K; None takes the source's.
-      new_head: leaves out the classifier, which starts afresh.
-      skip, method: of `merge`.
-
-    Raises:
-      UserError: what `files.read`, `names.to_ours` and `merge` raise, or a folder is of no run or of another network.
-    """
-    parts = into.split(",")
-    paths = [path] if len(parts) == 1 else str(path).split(",")
-    networks = expects.split(",") if expects else [""] * len(parts)
-    if not len(parts) == len(paths) == len(networks):
-        raise UserError(f"init_from.path={path}: expected {len(parts)} paths, for {into}, with commas between them")
-    sources = [read_source(*given, layout, config, mesh) for given in zip(paths, networks, strict=True)]
-    return fit(sources, config, parts=parts, num_classes=num_classes, new_head=new_head, skip=skip, method=method)
-
-
-@dataclasses.dataclass
-class Source:
-    """Weights by our names, before they have found their places."""
-
-    path: str
-    layout: str  # "" of a run
-    arrays: dict[str, np.ndarray]
-    origin: dict | None  # of a file's weights: `names.Translation.origin`
-    problems: list[str]
-    num_classes: int | None  # None: there is no classifier
-    classes: tuple[str, ...] | None = None  # their names; None: not known
-    headless: bool = False  # whether no classifier was trained
-    version: str = ""  # of the layout's code, and what says so: `provenance.version`
-    signs: str = ""
-    normalize: dict | None = None  # section `normalize` of the run that a file was exported from; None: not known
-
-
-def fit(
-    sources: Sequence[Source],
-    config: ConfigDict,
-    *,
-    parts: Sequence[str] = ("",),
-    num_classes: int | None = None,
-    new_head: bool = False,
-    skip: Sequence[str] = (),
-    method: str = "",
-) -> Weights:
-    """Sources that have been read as the weights of a config's network; see `read`. Takes the sources' arrays."""
-    path, layout = ",".join(source.path for source in sources), sources[0].layout
-    num_classes = num_classes or sources[0].num_classes
-    if num_classes is None:
-        raise UserError(f"{path}: has no classifier ({', '.join(models.HEADS)}), so the number of classes is unknown")
-
-    model = nnx.eval_shape(lambda: state_lib.network(config, num_classes))
-    _, params, batch_stats = state_lib.split(model)
-    shapes = {"params": params, "batch_stats": batch_stats}
-    leaves = state_lib.named_leaves(shapes)
-    target = {name: leaf for name, leaf in leaves.items() if _without(name, parts) is not None}
-    if missing := [part for part in parts if not any(_without(name, [part]) is not None for name in leaves)]:
-        raise UserError(f"into={missing[0]!r}: the network has no such part; it has {', '.join(params)}")
-    arrays = {
-        _with(name, part, leaves): source.arrays.pop(name)
-        for source, part in zip(sources, parts, strict=True)
-        for name in list(source.arrays)
-    }
-    if new_head or any(source.headless for source in sources):
-        patterns = {f"{before}{head}/*" for head in models.HEADS for before in ("", *(f"{part}/" for part in parts))}
-        skip = (*skip, *(pattern for pattern in sorted(patterns) if any(map(_matching(pattern), [*arrays, *target]))))
-    merged = merge(
-        arrays,
-        target,
-        skip=skip,
-        method=method,
-        views=_view_kernels(model),
-        problems=[problem for source in sources for problem in source.problems],
-        source=f"the weights in {path}",
-        their_name=lambda name: (names.their_name(layout or "jax_video", _without(name, parts)) or (name,))[0],
-        network=(config.teacher if config.get("teacher") and "teacher" in parts else config.model).name,
-    )
-    merged.fresh += [name for name in leaves if name not in target]
-    return Weights(merged, shapes, list(sources), num_classes)
-
-
-def read_source(path: str | pathlib.Path, expected: str, layout: str, config: ConfigDict, mesh: Mesh) -> Source:
-    """The weights in a run's folder, which must be of the network `expected` if that is not empty, or in a file.
-
-    Raises:
-      UserError: as of `read`.
-    """
-    path = pathlib.Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: there is no such weight file or run's folder")
-    if not path.is_dir():
-        if not layout:
-            raise UserError(f"{path}: a weight file needs a layout: one of {', '.join(names.LAYOUTS)}")
-        file = files.read_file(path)
-        version, signs = provenance.version(layout, file)
-        found = names.to_ours(layout, file.weights)
-        return Source(
-            str(path),
-            layout,
-            found.arrays,
-            found.origin,
-            found.problems,
-            _num_classes(found.arrays),
-            version=version,
-            signs=signs,
-            normalize=json.loads(file.notes["normalize"]) if "normalize" in file.notes else None,
-        )
-    if layout:
-        raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
-    _, network, meta = checkpoint.read_network(path, mesh)
-    if expected and meta["config"]["model"]["name"] != expected:
-        raise UserError(f"{path} is a run of {meta['config']['model']['name']}, where one of {expected} is expected")
-    arrays, transferred = state_lib.named_leaves(network), bool(meta["config"].get("teacher"))
-    if transferred:
-        arrays = {name.replace("/student/", "/", 1): leaf for name, leaf in arrays.items() if "/student/" in name}
-        arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] not in models.HEADS}
-    if not config.get("teacher"):
-        _print_differences(path, meta["config"], config)
-    # A conversion that was given no names has numbered the classes.
-    named = meta.get("manifest") or meta["classes"] != [str(index) for index in range(len(meta["classes"]))]
-    classes = tuple(meta["classes"]) if named else None
-    return Source(str(path), "", arrays, None, [], len(meta["classes"]), classes, transferred)
-
-
-def initial_state(
-    config: ConfigDict, classes: Sequence[str], mesh: Mesh, create: Callable[[], state_lib.TrainState]
-) -> state_lib.TrainState:
-    """The state that a run begins with, with the weights that section `init_from` of its config names.
-
-    Prints a table of what was loaded, inflated, left fresh and skipped.
-
-    Args:
-      classes: names of the run's classes.
-      create: makes the state with random values.
-
-    Raises:
-      UserError: the weights cannot be read, do not fit, are of a network that computes otherwise, or have a classifier
-        that may be of other classes.
-    """
-    options = config.init_from
-    if not options.path:
-        raise UserError(f"init_from.layout is {options.layout!r}, but init_from.path, the weight file, is not given")
-    if options.layout:
-        check_keywords(options.layout, config.teacher if options.into == "teacher" else config.model)
-    weights = read(
-        options.path,
-        options.layout,
-        config,
-        mesh,
-        num_classes=len(classes),
-        into=options.into,
-        expects=options.expects,
-        new_head=options.new_head,
-        skip=options.skip,
-        method=options.inflate,
-    )
-    _check_classifier(options, weights, tuple(classes))
-    if jax.process_index() == 0:
-        print(f"Weights from {options.path}:\n{weights.merged.table()}", file=sys.stderr)
-        if options.layout:
-            _print_normalization(weights.sources[0], state_lib.Normalization(**config.normalize))
-    return fill(weights, create)
-
-
-def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str, ...]) -> None:
-    """Raises UserError where a classifier was loaded that may be of other classes, and the user has not said so."""
-    keeps = options.get("keep_head", False)
-    if keeps and options.new_head:
-        raise UserError("init_from.keep_head and init_from.new_head are both True: choose one")
-    if keeps or not any(name.split("/")[-2] in models.HEADS for name in weights.merged.loaded):
-        return
-    for source in weights.sources:
-        if source.headless or source.classes == classes:
-            continue
-        if source.classes is None:
-            what = "does not name the classes of its classifier"
-        elif sorted(source.classes) == sorted(classes):
-            what = "has the classes of this run in another order"
-        else:
-            unknown = [name for name in source.classes if name not in classes]
-            what = f"has a classifier of other classes, {', '.join(map(repr, unknown[:3]))} among them"
-        raise UserError(
-            f"{source.path} {what}; those of this run are {', '.join(map(repr, classes[:3]))}, …. Say which it is: "
-            "--config.init_from.new_head=True starts a classifier afresh, --config.init_from.keep_head=True keeps this "
-            "one, class for class in its order"
-        )
-
-
-def _print_normalization(source: Source, given: state_lib.Normalization) -> None:
-    """Says so where weights have seen RGB that was normalised otherwise than in this run."""
-    found = names.layout(source.layout)
-    usual = {source.version: found.versions[source.version]} if source.version else found.versions
-    usual = {"": source.normalize} if source.normalize else usual or {"": found.normalize}
-    if None in usual.values() or given in [state_lib.Normalization(**values) for values in usual.values()]:
-        return
-    seen = " or, by the version of the code, ".join(map(str, usual.values()))
-    print(f"  These weights have seen RGB of {seen}; normalize in the config is another.", file=sys.stderr)
-
-
-def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_lib.TrainState:
-    """The state that `create` makes, but with these weights; their moving averages, if there are any, are the same.
-
-    Empties the weights on its way.
-    """
-
-    def rest() -> tuple[state_lib.TrainState, dict]:
-        state = create()
-        leaves = state_lib.named_leaves({"params": state.params, "batch_stats": state.batch_stats})
-        fresh = {name: leaves[name] for name in weights.merged.fresh}
-        return dataclasses.replace(state, params={}, batch_stats={}, ema=None if state.ema is None else {}), fresh
-
-    # What was found is not drawn: XLA leaves it out, where it would be a second copy of the network. And each array
-    # leaves the host as it goes to the device.
-    state, fresh = jax.jit(rest)()
-    arrays = weights.merged.arrays
-    arrays |= fresh
-    network = jax.tree_util.tree_map_with_path(
-        lambda path, _: jax.device_put(arrays.pop(jax.tree_util.keystr(path, simple=True, separator="/"))),
-        weights.shapes,
-    )
-    averages = None if state.ema is None else jax.tree.map(jnp.copy, network)
-    return dataclasses.replace(state, **network, ema=averages)
-
-
-def check_keywords(layout: str, model: ConfigDict) -> None:
-    """Raises UserError where a config's network has the layout's weights but computes something else with them."""
-    function = models.MODELS.get(model.name)
-    if function is None or not (wanted := names.keywords(layout, model.name)):
-        return
-    parameters = inspect.signature(function.func.__init__).parameters
-    given = {key: model.get(key, parameters[key].default) for key in wanted}
-    wrong = {key: value for key, value in wanted.items() if given[key] != value}
-    if wrong:
-        raise UserError(
-            f"weights in layout {layout} are of networks with {_options(wrong)}; {model.name} here has "
-            f"{_options({key: given[key] for key in wrong})}. Give it "
-            + " ".join(f"--config.model.{key}={value}" for key, value in wrong.items())
-        )
-
-
-def _with(name: str, part: str, leaves: dict) -> str:
-    """("params/fc/bias", "network") -> "params/network/fc/bias"; what is constant here is among the moments."""
-    collection, slash, path = name.partition("/")
-    placed = f"{collection}/{part}/{path}" if part and slash else name
-    constant = placed.replace("params/", "batch_stats/", 1)
-    return constant if placed not in leaves and constant in leaves else placed
-
-
-def _without(name: str, parts: Sequence[str]) -> str | None:
-    """("params/network/fc/bias", ["network"]) -> "params/fc/bias"; None where the name is of no such part."""
-    collection, _, path = name.partition("/")
-    for part in parts:
-        if not part or path.startswith(f"{part}/"):
-            return f"{collection}/{path.removeprefix(f'{part}/' if part else '')}"
-    return None
-
-
-def _print_differences(path: pathlib.Path, theirs: dict, ours: ConfigDict) -> None:
-    """Names what another run's network is built with, or has seen, otherwise than this config says."""
-    ours = json.loads(json.dumps(ours.to_dict()))
-    changed = [
-        f"{section}.{key}: there {value}, here {ours[section][key]}"
-        for section in ("model", "normalize")
-        for key, value in theirs[section].items()
-        if key in ours[section] and ours[section][key] != value
-    ]
-    if changed and jax.process_index() == 0:
-        print(f"The run in {path} has another config: {'; '.join(changed)}.", file=sys.stderr)
-
-
-def _options(values: dict) -> str:
-    return ", ".join(f"{key}={value!r}" for key, value in values.items())
-
-
-def _num_classes(arrays: dict[str, np.ndarray]) -> int | None:
-    kernels = (arrays.get(f"params/{head}/kernel") for head in models.HEADS)
-    return next((kernel.shape[-1] for kernel in kernels if kernel is not None), None)
-
-
-def _view_kernels(model: nnx.Module) -> set[str]:
-    """Names of the kernels whose first axis is CoST's views."""
-    modules = ((path, module) for path, module in nnx.iter_modules(model) if isinstance(module, CoST))
-    return {"/".join(map(str, ("params", *path, "kernel"))) for path, module in modules}

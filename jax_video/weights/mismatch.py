@@ -1,10 +1,11 @@
-"""Why weights do not fit a network: the likely causes, read off the names and shapes of both."""
+"""Why weights do not fit a network: the likely causes, by the names and shapes of both."""
 
 import fnmatch
 import re
 from collections.abc import Iterable
 
-from jax_video.models import HEADS, densenet, resnet
+from jax_video import networks
+from jax_video.models import densenet, resnet
 from jax_video.weights import provenance
 
 PARTS = {  # patterns of init_from.skip: what they match
@@ -16,7 +17,7 @@ Shapes = dict[str, tuple[int, ...]]  # by our names, "params/layer1/0/conv1/kern
 
 
 def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool = False) -> list[str]:
-    """What is likely to be wrong, the likeliest first; none where names and shapes do not tell.
+    """The likely causes, the likeliest first; none where names and shapes do not tell.
 
     Args:
       found, wanted: of the weights and of the network.
@@ -28,8 +29,8 @@ def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool =
     theirs, ours = _title(found), _title(wanted)
     lines = []
     if theirs and ours and theirs != ours:
-        here = f"{network} is" if network else "the network is"
-        lines.append(f"these are weights of {theirs}; {here} {ours}: give the config of their network")
+        subject = network or "the network"
+        lines.append(f"these are weights of {theirs}; {subject} is {ours}: give the config of their network")
         if re.split("[ -]", theirs)[0] != re.split("[ -]", ours)[0]:
             return lines
     elif theirs and (different := _different(_widths(found), _widths(wanted))):
@@ -42,9 +43,9 @@ def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool =
     if _taps(found) > 1 and _taps(wanted) == 1:
         lines.append("these are weights of a 3D network; this one is 2D")
     for key, rule in (("shortcut", provenance.shortcut), ("preactivation", provenance.preactivation)):
-        there, here = rule(found), rule(wanted)
-        if theirs == ours and there != here and None not in (there, here):
-            lines.append(f"these are weights with {key}={there}, the network has {key}={here}: model.{key}")
+        values = rule(found), rule(wanted)
+        if theirs == ours and values[0] != values[1] and None not in values:
+            lines.append(f"these are weights with {key}={values[0]}, the network has {key}={values[1]}: model.{key}")
     for pattern, what in PARTS.items():
         there, here = _of(pattern, found), _of(pattern, wanted)
         if here and not there:
@@ -59,7 +60,7 @@ def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool =
 
 
 def _part(found: Shapes, wanted: Shapes) -> str:
-    """The part of the network whose arrays have the names that the weights have without it, or ""."""
+    """The part of the network, as in "params/PART/conv1/kernel", that the weights are of; "" where there is none."""
     if set(found) & set(wanted):
         return ""
     for part in dict.fromkeys(name.split("/")[1] for name in wanted):
@@ -82,8 +83,8 @@ def _title(shapes: Shapes) -> str:
     bottlenecks = 2 * sum(bool(re.search(r"/layer[1-4]/\d+/conv3/kernel", name)) for name in shapes) > sum(units)
     groups = _groups(shapes) if bottlenecks else 1
     kind = "ResNeXt" if groups > 1 else "ResNet"
-    known = (depth for depth, layers in resnet.LAYERS.items() if layers == units and (depth >= 50) == bottlenecks)
-    depth = next(known, None)
+    depths = (depth for depth, layers in resnet.LAYERS.items() if layers == units and (depth >= 50) == bottlenecks)
+    depth = next(depths, None)
     return f"{kind}-{depth}" if depth else f"{kind} of {_and(units)} {'bottlenecks' if bottlenecks else 'basic units'}"
 
 
@@ -101,7 +102,7 @@ def _groups(shapes: Shapes) -> int:
 
 
 def _taps(shapes: Shapes) -> int:
-    """The largest extent in time of a kernel; views of CoST, whose kernel has no extent of its own, are none."""
+    """The largest extent in time of any kernel, but for CoST's, which have views in place of it."""
     parts = ("alpha", "fc1/kernel")  # beside a kernel of views
     views = {name for name in shapes if any(name.removesuffix("kernel") + part in shapes for part in parts)}
     return max((shape[0] for name, shape in shapes.items() if len(shape) == 5 and name not in views), default=0)
@@ -117,12 +118,12 @@ def _heads(shapes: Shapes) -> dict[str, int]:
     return {
         name.split("/", 1)[1].removesuffix("/kernel"): shape[-1]
         for name, shape in shapes.items()
-        if name.endswith("/kernel") and name.split("/")[-2] in HEADS
+        if name.endswith("/kernel") and name.split("/")[-2] in networks.heads()
     }
 
 
 def _different(found: dict[str, int], wanted: dict[str, int]) -> str:
-    """The first of what both have otherwise, in words."""
+    """The first size in which the two differ, in words; "" where there is none."""
     for name, size in wanted.items():
         if found.get(name, size) != size:
             return f"{name} has {found[name]}, here {size}"

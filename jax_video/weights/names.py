@@ -1,15 +1,18 @@
 """Which array of a source's weights is which of ours.
 
-A layout is a table of the source's modules, each with our module and the kind of both; a kind says what the module's
-arrays are called on both sides and how their axes are ordered. Fields in braces stand for the same word on both sides;
-`{layer+1}` counts from one what ours counts from zero.
+A layout is a table: one row for a module of the source, with our module and its kind. A kind says what the module's
+arrays are called on both sides, and how their axes are ordered. A field in braces is the same word on both sides;
+`{layer+1}` is a number that the source counts from one and we count from zero.
 """
 
 import dataclasses
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from jax_video import networks
 from jax_video import state as state_lib
 from jax_video.errors import UserError, listed
 
@@ -25,7 +28,7 @@ BATCH_NORM = {
     "running_var": ("var", "O", "O"),
 }
 COUNTER = "num_batches_tracked"  # the steps that a BatchNorm of PyTorch has trained for; ours does not count them
-MOMENTS = ("mean", "var")
+STATISTICS = ("mean", "var")
 
 
 def _resnet(conv):
@@ -72,8 +75,8 @@ I3D = {
     "{block}.{branch}.bn": ("{block}/{branch}/bn", BATCH_NORM),
 }
 IMAGENET = state_lib.IMAGENET._asdict()
-KINETICS = {"mean": (110.7975, 103.3005, 96.2625), "deviation": (70.584, 69.1815, 69.7935)}
-ACTIVITYNET = {"mean": (114.7748, 107.7354, 99.475), "deviation": (1.0, 1.0, 1.0)}
+KINETICS = {"mean": (110.7975, 103.3005, 96.2625), "std": (70.584, 69.1815, 69.7935)}
+ACTIVITYNET = {"mean": (114.7748, 107.7354, 99.475), "std": (1.0, 1.0, 1.0)}
 # Before torch 0.4 a dense layer's modules were called norm.1 and so on.
 _OLD_DENSE_LAYER = (r"(denselayer\d+)\.(conv|norm)\.(\d)", r"\1.\2\3")
 
@@ -85,17 +88,15 @@ class Layout:
     Attributes:
       source: whose they are.
       table: {their module: (our module, kind)}.
-      keywords: {pattern of our networks' names: keywords with which they compute the same function}.
       normalize: what their networks expect of RGB in 0 to 255, section `normalize` of a config; None: not known.
-      renamed: (pattern, replacement): names of older files as they are called now.
+      renamed: (pattern, replacement) pairs that turn the names of older files into today's.
       versions: {version of their code: its `normalize`}, where that has changed; the last is `normalize`.
-      clip, test: how their own test sees a video, what is known of it, of the sections `clip` and `test` of a config.
-      rate: frames a second of the videos that they have seen, where that is one.
+      clip, test: how their own test looks at a video, as far as it is known: keys of these sections of a config.
+      rate: frames per second of the videos that their networks were trained on; None: whatever the files had.
     """
 
     source: str
     table: dict
-    keywords: dict[str, dict]
     normalize: dict | None
     renamed: tuple = ()
     versions: dict[str, dict] = dataclasses.field(default_factory=dict)
@@ -108,7 +109,6 @@ LAYOUTS = {
     "torchvision": Layout(
         "torchvision: ResNet, ResNeXt and DenseNet, 2D",
         _resnet(CONV_2D) | _densenet(CONV_2D, 0),
-        {r"resne(t|xt)\d+|appearance_stream": {"stride_on": "3x3"}, r"densenet\d+": {}},
         IMAGENET,
         (_OLD_DENSE_LAYER,),
         clip={"short_side": 256, "size": 224},
@@ -117,38 +117,28 @@ LAYOUTS = {
     "3d-resnets": Layout(
         "3D-ResNets-PyTorch (Hara et al.): 3D ResNet, ResNeXt and DenseNet",
         _resnet(CONV_3D) | _densenet(CONV_3D, 1),
-        {r"(resne(t|xt)3d|densenet3d)\d+": {"stem": "hara"}},
         KINETICS,
         (_OLD_DENSE_LAYER, (r"features\.(conv|norm)0", r"features.\g<1>1")),
         versions={"2018": ACTIVITYNET, "2020": KINETICS},
         clip={"frames": 16, "stride": 1, "short_side": 112, "size": 112},
-        test={"clips": "nonoverlap", "crop": "center", "flip": False, "average": "probability"},
+        test={"clips": "nonoverlap", "crop": "center", "flip": False, "average_clips": "probability"},
     ),
     "cost": Layout(
         "CoST's authors' PyTorch code: C2D, C3D and CoST",
         COST,
-        {
-            r"(c2d|c3d_3x1x1|c3d_3x3x3|cost_a|cost_b)_resnet\d+": {
-                "pool": "code",
-                "stem": "5x7x7",
-                "kernel_size": 3,
-                "share_weights": True,
-            }
-        },
         IMAGENET,
         clip={"frames": 8, "stride": 8, "short_side": 256, "size": 224},
-        test={"clips": "uniform", "number": 10, "crop": "three", "flip": False, "average": "probability"},
+        test={"clips": "uniform", "number": 10, "crop": "three", "flip": False, "average_clips": "probability"},
     ),
     "i3d": Layout(
         "pytorch-i3d: Inception3D (its epsilon and padding are ours)",
         I3D,
-        {r"inception3d": {}},
-        {"mean": (127.5,) * 3, "deviation": (127.5,) * 3},
+        {"mean": (127.5,) * 3, "std": (127.5,) * 3},
         clip={"frames": 64, "stride": 1, "short_side": 256, "size": 224},
         test={"crop": "center"},
         rate=25,
     ),
-    "jax_video": Layout("this library: any of its networks, arrays as they are", {}, {r".*": {}}, None),
+    "jax_video": Layout("this library: any of its networks, arrays as they are", {}, None),
 }
 
 
@@ -160,12 +150,10 @@ def layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def keywords(name: str, network: str) -> dict | None:
-    """Keywords of our network with which it computes what the layout's does; None where the layout has no such one."""
-    for pattern, values in layout(name).keywords.items():
-        if re.fullmatch(pattern, network):
-            return values
-    return None
+def keywords(name: str, network: str) -> Mapping[str, Any] | None:
+    """Keywords with which our network computes what the layout's does; None where the layout has no such network."""
+    layout(name)  # raises where there is none
+    return {} if name == "jax_video" else networks.find(network).layouts.get(name)
 
 
 @dataclasses.dataclass
@@ -174,18 +162,20 @@ class Translation:
 
     arrays: dict[str, np.ndarray]  # "params/…" and "batch_stats/…"; by their own names what the layout does not know
     origin: dict | None  # what `to_theirs` needs to give back the same: {"layout", "counters", "dtypes", "renamed"}
-    problems: list[str]  # arrays that the layout knows otherwise, one line each
+    problems: list[str]  # arrays that contradict the layout, one line each
 
 
 def to_ours(name: str, weights: dict[str, np.ndarray]) -> Translation:
-    """A source's weights as ours, float32 at least. Empties `weights` on its way, so that no array is held twice.
+    """A source's weights under our names, float32 at least. Empties `weights`, so that no array is in memory twice.
 
     Raises:
-      UserError: an unknown layout, or another one that more of the arrays belong to.
+      UserError: an unknown layout, or one that fits fewer of the arrays than another does.
     """
     found = layout(name)
     _check_layout(name, weights)
-    counters, dtypes, renamed = {}, {}, {}
+    counters: dict[str, int] = {}
+    dtypes: dict[str, str] = {}
+    renamed: dict[str, str] = {}
     result = Translation({}, {"layout": name, "counters": counters, "dtypes": dtypes, "renamed": renamed}, [])
     while weights:
         theirs = next(iter(weights))
@@ -214,33 +204,34 @@ def to_theirs(name: str, arrays: dict[str, np.ndarray], *, origin: dict | None, 
     """Our weights under a source's names, in its axes and types.
 
     Args:
-      origin: what `to_ours` told where the weights came from this layout: older names, and no counters, come back so.
-      steps: of training since.
+      origin: what `to_ours` returned if the weights came from this layout: then a file with older names, or without
+        counters, is written as it was.
+      steps: of training since then.
 
     Raises:
       UserError: weights that the layout has no name for, in one message.
     """
-    known = origin is not None and origin["layout"] == name
-    origin = origin if known else {"counters": {}, "dtypes": {}, "renamed": {}}
-    counts = name != "jax_video" and not (known and not origin["counters"])
+    if known := origin is not None and origin["layout"] == name:
+        counters, dtypes, renamed = origin["counters"], origin["dtypes"], origin["renamed"]
+    else:
+        counters, dtypes, renamed = {}, {}, {}
+    counts = name != "jax_video" and not (known and not counters)
     weights, problems = {}, []
     for ours, array in arrays.items():
-        place = their_name(name, ours)
-        arranged = place and arrange(array, *reversed(place[1:]))
-        if arranged is None:
+        theirs, their_axes, our_axes = their_name(name, ours) or ("", "", "")
+        if not theirs or (arranged := arrange(array, our_axes, their_axes)) is None:
             problems.append(f"{ours} {shape_text(array.shape)}")
             continue
-        theirs = place[0]
-        weights[theirs] = np.ascontiguousarray(arranged.astype(origin["dtypes"].get(theirs, array.dtype), copy=False))
+        weights[theirs] = np.ascontiguousarray(arranged.astype(dtypes.get(theirs, array.dtype), copy=False))
         if counts and ours.endswith("/var"):
             counter = theirs.rpartition(".")[0] + "." + COUNTER
-            weights[counter] = np.array(origin["counters"].get(counter, 0) + steps, np.int64)
+            weights[counter] = np.array(counters.get(counter, 0) + steps, np.int64)
     if problems:
         raise UserError(
             f"layout {name} ({layout(name).source}) has no place for {len(problems)} arrays of this network:\n"
             + listed(problems)
         )
-    return {origin["renamed"].get(theirs, theirs): array for theirs, array in weights.items()}
+    return {renamed.get(theirs, theirs): array for theirs, array in weights.items()}
 
 
 def their_name(name: str, ours: str) -> tuple[str, str, str] | None:
@@ -251,7 +242,7 @@ def their_name(name: str, ours: str) -> tuple[str, str, str] | None:
     module, _, leaf = path.rpartition("/")
     for source, (target, kind) in layout(name).table.items():
         for theirs, (our_leaf, axes, our_axes) in kind.items():
-            right = our_leaf == leaf and (collection == "batch_stats") == (leaf in MOMENTS)
+            right = our_leaf == leaf and (collection == "batch_stats") == (leaf in STATISTICS)
             if right and (fields := _match(target, module)) is not None:
                 return f"{_fill(source, fields)}.{theirs}", axes, our_axes
     return None
@@ -301,7 +292,7 @@ def _place(name: str, theirs: str) -> tuple[str, str, str] | None:
     for source, (target, kind) in layout(name).table.items():
         if leaf in kind and (fields := _match(source, module)) is not None:
             our_leaf, axes, our_axes = kind[leaf]
-            collection = "batch_stats" if our_leaf in MOMENTS else "params"
+            collection = "batch_stats" if our_leaf in STATISTICS else "params"
             return f"{collection}/{_fill(target, fields)}/{our_leaf}", axes, our_axes
     return None
 
@@ -336,7 +327,7 @@ def _check_layout(name: str, weights: dict[str, np.ndarray]) -> None:
     """Raises UserError where the arrays are of another layout, or of none."""
     weights = {theirs: array for theirs, array in weights.items() if not theirs.endswith(COUNTER)}
     fitting = {other: _fitting(other, weights) for other in LAYOUTS}
-    best = max(fitting, key=fitting.get)
+    best = max(fitting, key=lambda other: fitting[other])
     if fitting[best] > fitting[name] or not fitting[best]:
         advice = f"layout {best} has a place for {fitting[best]}" if fitting[best] else "no layout here has such names"
         raise UserError(

@@ -1,4 +1,4 @@
-"""Does a network with others' weights compute what it computed there? The comparison behind `convert --check`."""
+"""Whether a network with imported weights computes what it computed at its source: `convert --check`."""
 
 import functools
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jax_video import models
+from jax_video import networks
 from jax_video import state as state_lib
 from jax_video.errors import UserError
 from jax_video.weights import files
@@ -19,23 +19,24 @@ TOLERANCE = 1e-4  # of the logits, relative to the largest
 
 
 def compare(config: ConfigDict, num_classes: int, state: state_lib.TrainState, path: str | pathlib.Path) -> list[str]:
-    """Runs the network on what an .npz holds and compares its logits with those there.
+    """Runs the network on a video in an .npz file and compares its logits with those in the file.
 
-    The file has `logits` [B, K], whose further axes, as I3D's of time, are averaged, and `video`, raw RGB in uint8, or
-    `input`, the same normalised, or both; as PyTorch takes it ([B, 3, T, H, W], or [B, 3, H, W] of a 2D network) or as
-    we do ([B, T, H, W, 3]). Where there is `video`, normalisation is compared as well.
+    The file holds
+      - `logits` [B, K], or with further axes, as I3D's for time, over which the mean is taken;
+      - `video`, raw RGB in uint8, or `input`, the same normalised, or both: [B, 3, T, H, W] as PyTorch has it ([B, 3,
+        H, W] for a 2D network), or [B, T, H, W, 3]. With `video`, normalisation is compared as well.
 
     Returns:
-      What was compared, in lines: in float32, and in the type in which the run computes where that is another.
+      Lines that say what was compared: in float32, and in the run's own type where that is another.
 
     Raises:
-      UserError: the file is none of that, or the normalised videos or the logits differ by more than `TOLERANCE` of the
+      UserError: it is not such a file, or the normalised videos or the logits differ by more than `TOLERANCE` of the
         largest.
     """
     arrays = files.read(path)
     if "logits" not in arrays or not {"input", "video"} & set(arrays):
         raise UserError(f"{path}: expected the arrays logits and video or input; it has {', '.join(sorted(arrays))}")
-    if models.streams(config.model.name) != ("rgb",):
+    if networks.find(config.model.name).streams != ("rgb",):
         raise UserError(f"--check is for networks of RGB; {config.model.name} sees optical flow")
     expected = arrays["logits"].astype(np.float64)
     expected = expected.mean(axis=tuple(range(2, expected.ndim)))
@@ -107,12 +108,12 @@ def _compare_inputs(path, config: ConfigDict, raw: np.ndarray, ours: np.ndarray,
     error = _difference(ours, theirs)
     if error <= TOLERANCE:
         return
-    advice = "No mean and deviation leads from one to the other: are they of the same video?"
+    advice = "No mean and std leads from one to the other: are they of the same video?"
     for order, channels in ((", and the order of channels BGR, which no run has", raw[..., ::-1]), ("", raw)):
         if (found := _find_normalization(channels, theirs)) is not None:
             values = (tuple(round(float(value), 4) for value in values) for values in found)
-            mean, deviation = map(str, values)
-            advice = f"It has '--config.normalize.mean={mean}' '--config.normalize.deviation={deviation}'{order}."
+            mean, std = map(str, values)
+            advice = f"It has '--config.normalize.mean={mean}' '--config.normalize.std={std}'{order}."
     raise UserError(
         f"{path}: input is not video as this run normalises it, by {normalization_text(config.normalize)}: the largest "
         f"difference is {error:.1e} of the largest value. {advice}"
@@ -120,14 +121,14 @@ def _compare_inputs(path, config: ConfigDict, raw: np.ndarray, ours: np.ndarray,
 
 
 def _find_normalization(raw: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """(mean [3], deviation [3]) by which raw RGB becomes theirs, a line for every channel; None where it does not."""
+    """(mean [3], std [3]) by which raw RGB becomes theirs, a line for every channel; None where it does not."""
     x, y = (video.reshape(-1, 3).astype(np.float64) for video in (raw, theirs))
     center, height = x.mean(axis=0), y.mean(axis=0)
     slope = ((x - center) * (y - height)).sum(axis=0) / np.maximum(((x - center) ** 2).sum(axis=0), 1e-9)
     if not slope.all():
         return None  # a channel of one value
-    mean, deviation = center - height / slope, 1 / slope
-    return (mean, deviation) if _difference((x - mean) / deviation, y) <= TOLERANCE else None
+    mean, std = center - height / slope, 1 / slope
+    return (mean, std) if _difference((x - mean) / std, y) <= TOLERANCE else None
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:

@@ -1,9 +1,10 @@
-"""What a weight file tells of the code that it is from: the version of it, and how its network is built."""
+"""What a weight file tells about the code that wrote it: its version, and how its network is built."""
 
 import re
 
 import numpy as np
 
+from jax_video import networks
 from jax_video.errors import UserError
 from jax_video.weights import names
 from jax_video.weights.files import WeightFile
@@ -15,12 +16,12 @@ _NEW_NAMES = r"features\.(conv|norm)1\."
 def version(layout: str, file: WeightFile) -> tuple[str, str]:
     """Which version of a layout's code has saved a file, and what says so.
 
-    Before 2018-11 3D-ResNets-PyTorch saved a network inside DataParallel, with a PyTorch that did not count the batches
-    of BatchNorm, and its DenseNet was torchvision's; since then the network itself, with counters, and beside the
-    optimizer a scheduler. What loads an older file into a newer PyTorch and saves it again adds counters that are zero.
+    Before 2018-11 3D-ResNets-PyTorch saved a network inside DataParallel, PyTorch did not yet count the batches of
+    BatchNorm, and DenseNet had torchvision's names. Since then it saves the network itself, with counters, and a
+    scheduler beside the optimizer. An older file that a newer PyTorch has loaded and saved again has counters of zero.
 
     Returns:
-      (one of the layout's versions, what says so), or ("", what there is to go by) where the file does not tell.
+      (one of the layout's versions, the signs of it), or ("", the signs that there are) where the file does not tell.
     """
     if not names.layout(layout).versions:
         return "", ""
@@ -50,10 +51,10 @@ def version(layout: str, file: WeightFile) -> tuple[str, str]:
 
 
 def check_version(layout: str, given: str, found: str, source: str) -> str:
-    """The version that the user gives, else the one that a file tells; "" where there is neither.
+    """The version that the user has given, or else the one that the file tells; "" where neither is known.
 
     Raises:
-      UserError: the layout has no such version, or the file tells another.
+      UserError: the layout has no such version, or the file tells another one.
     """
     known = names.layout(layout).versions
     if given and given not in known:
@@ -62,16 +63,16 @@ def check_version(layout: str, given: str, found: str, source: str) -> str:
     if given and found and given != found:
         raise UserError(
             f"--normalize={given}, but {source} is of {found}, when its code expected other RGB. Leave it out, or "
-            "give the numbers: --config.normalize.mean=(…) --config.normalize.deviation=(…)"
+            "give the numbers: --config.normalize.mean=(…) --config.normalize.std=(…)"
         )
     return given or found
 
 
 def keywords(layout: str, network: str, arrays: dict[str, np.ndarray]) -> dict:
-    """Keywords of our network that follow from the arrays of a file, by our names, in a layout where they vary."""
+    """Keywords of our network that the arrays of a file, by our names, decide: those that vary within the layout."""
     if layout == "cost" and (kernel := arrays.get("params/conv1/kernel")) is not None:
         return {"frames": 32 if kernel.shape[0] == 5 else 8}
-    if layout != "3d-resnets" or not re.match("resne(t|xt)3d", network):
+    if layout != "3d-resnets" or "shortcut" not in networks.find(network).keywords:
         return {}
     shapes = {name: array.shape for name, array in arrays.items()}
     found = {"shortcut": shortcut(shapes), "preactivation": preactivation(shapes)}
@@ -79,14 +80,14 @@ def keywords(layout: str, network: str, arrays: dict[str, np.ndarray]) -> dict:
 
 
 def shortcut(shapes: dict[str, tuple[int, ...]]) -> str | None:
-    """ "B" where units project, "A" where none of several stages does, which has no arrays; None of no ResNet."""
+    """ "B" where units have projections, "A" where there are several stages but no projection; None of no ResNet."""
     if any("/downsample/" in name for name in shapes):
         return "B"
     return "A" if any("/layer2/" in name for name in shapes) else None
 
 
 def preactivation(shapes: dict[str, tuple[int, ...]]) -> bool | None:
-    """Whether the first BatchNorm of the units is of their input; None where input and output are of one width."""
+    """Whether the first BatchNorm of the units has their input's width; None where no unit changes the width."""
     votes = 0
     for name, shape in shapes.items():
         if re.search(r"/layer\d/\d+/conv1/kernel$", name) and len(shape) == 5 and shape[-2] != shape[-1]:
@@ -96,9 +97,9 @@ def preactivation(shapes: dict[str, tuple[int, ...]]) -> bool | None:
 
 
 def clip(layout: str, frames: int, num_classes: int) -> dict:
-    """How the source's own test cuts clips out of a video, what is known of section `clip`.
+    """How the source's own test takes clips from a video: what is known of section `clip`.
 
-    CoST's 32 frames are of 64 on Moments in Time, with 339 classes, and of 128 on Kinetics-400.
+    CoST takes 32 frames out of 64 on Moments in Time, which has 339 classes, and out of 128 on Kinetics-400.
     """
     found = dict(names.layout(layout).clip)
     if layout == "cost" and frames == 32:

@@ -1,56 +1,57 @@
-"""What of a run's config follows from weights that others have trained: keywords of the network, RGB, clips and test.
+"""What imported weights decide in a run's config: keywords of the network, normalisation of RGB, clips and test.
 
-What the user has given stays. It is told by its keys, as in ("clip.frames", "test").
+What the user has set stays. `given` names it by keys or sections, as in ("clip.frames", "test").
 """
 
-import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from jax_video import models
+from jax_video import networks
 from jax_video.data import pipeline
 from jax_video.errors import UserError
 from jax_video.state import IMAGENET, Normalization
 from jax_video.weights import names, provenance
-from jax_video.weights.merge import Source
+from jax_video.weights.source import Source
 
 
 def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> list[str]:
-    """Sets the keywords with which the network computes what the source's does; lines for a report.
+    """Sets the keywords with which the network computes what the source's does; returns lines for a report.
 
-    A keyword at the network's default counts as not given, unless its key is in `given`: recipes have them all.
+    Recipes write out all keywords. So one that has the network's default was set by the user only if it is in `given`.
 
     Raises:
-      UserError: some were given otherwise.
+      UserError: the user has set one of them to another value.
     """
     model = config.model
-    if model.name not in models.MODELS:
+    if model.name not in networks.NETWORKS:
         return []  # what builds the network says so
-    fixed = names.keywords(source.layout, model.name)
+    fixed = names.keywords(source.layout, model.name) or {}
     told = provenance.keywords(source.layout, model.name, source.arrays)
-    parameters = inspect.signature(models.MODELS[model.name].func.__init__).parameters
+    defaults = networks.find(model.name).keywords
     wrong = [
         f"model.{key} is {model[key]!r}, but {whose} has {value!r}"
         for whose, values in ((f"layout {source.layout}", fixed), (source.path, told))
         for key, value in values.items()
-        if model.get(key, value) != value
-        and (model[key] != parameters[key].default or _is_given(f"model.{key}", given))
+        if model.get(key, value) != value and (model[key] != defaults[key] or _is_given(f"model.{key}", given))
     ]
     if wrong:
         raise UserError(f"{'; '.join(wrong)}. Leave it out of the config, or take the weights of such a network")
-    model.update(fixed | told)
+    model.update({**fixed, **told})
     return [f"{who} sets {_options(values)}" for who, values in (("the layout", fixed), ("the file", told)) if values]
 
 
 def set_normalization(config: ConfigDict, source: Source, version: str, given: Collection[str]) -> list[str]:
-    """Sets what the weights expect of RGB; a line for a report. Another than ImageNet's counts as given.
+    """Sets the normalisation of RGB that the weights expect; returns a line for a report.
+
+    A normalisation other than ImageNet's in the config was set by the user, and stays.
 
     Args:
-      version: of the layout's code, or "" to go by what the file tells.
+      version: of the layout's code; "" takes it from the file.
 
     Raises:
-      UserError: the layout has had several, and neither the file nor the user says which.
+      UserError: the layout's normalisation has changed over time, and neither the file nor the user says which it is.
     """
     layout, here = names.layout(source.layout), Normalization(**config.normalize)
     chosen = here != IMAGENET or any(_is_given(f"normalize.{key}", given) for key in config.normalize)
@@ -76,10 +77,10 @@ def set_normalization(config: ConfigDict, source: Source, version: str, given: C
 
 
 def set_sampling(config: ConfigDict, source: Source, num_classes: int, given: Collection[str]) -> list[str]:
-    """Sets clips and test to those of the source's own test, as far as they are known; lines for a report.
+    """Sets clips and test to those of the source's own test, as far as they are known; returns lines for a report.
 
     Raises:
-      UserError: what was given does not fit the rest.
+      UserError: what the user has set does not fit the rest.
     """
     layout, lines = names.layout(source.layout), []
     clip = provenance.clip(source.layout, config.model.get("frames", 0), num_classes)
@@ -101,11 +102,11 @@ def set_sampling(config: ConfigDict, source: Source, num_classes: int, given: Co
 
 def normalization_text(normalize: ConfigDict | dict) -> str:
     """Section `normalize` of a config, in words."""
-    mean, deviation = (", ".join(map(str, normalize[key])) for key in ("mean", "deviation"))
-    return f"mean {mean} and deviation {deviation}"
+    mean, std = (", ".join(map(str, normalize[key])) for key in ("mean", "std"))
+    return f"mean {mean} and std {std}"
 
 
-def _options(values: dict) -> str:
+def _options(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in values.items())
 
 

@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from jax_video.data import checks, motions, video
+from jax_video.data.decoding import probing, video
 from jax_video.data.manifest import MISSING, Manifest, Video
+from jax_video.data.preparing import checks
+from jax_video.data.sources import motions
 from jax_video.errors import UnavailableError
 
 
@@ -49,7 +51,7 @@ def test_rows_say_what_was_found(tmp_path):
     found, doubles = check(asked, tmp_path / "out", processes=2)
     assert doubles == {}
     good, empty, gone, never = found.videos
-    info = video.probe(tmp_path / "good.mp4")
+    info = probing.probe(tmp_path / "good.mp4")
     expected = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
     assert good == dataclasses.replace(asked.videos[0], **expected)
     assert (good.frames, good.width, good.height) == (5, 48, 32)

@@ -11,7 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from jax_video.data import checks, flow, manifest, packed, reader, video
+from jax_video.data import manifest, reader
+from jax_video.data.decoding import flow, packed, probing, video
+from jax_video.data.preparing import checks, packing, storing
 from jax_video.errors import VideoError
 
 FRAMES, SIDE, BITS = 40, 64, 6
@@ -166,7 +168,7 @@ def files(tmp_path_factory) -> dict[str, pathlib.Path]:
 @pytest.mark.parametrize("name", FORMATS)
 def test_frames_at_random_are_those_in_order(name, files):
     path = files[name]
-    info, fast = video.probe(path), video.probe(path, full=False)
+    info, fast = probing.probe(path), probing.probe(path, full=False)
     in_order = video.decode(path, range(info.frames))
     assert numbers(in_order) == list(range(FRAMES)) and fast.frames == info.frames
     sought = info.index is not None and len(info.index.keyframes) > 0
@@ -196,10 +198,10 @@ def test_clips_and_packed_frames_are_those_of_the_file(level, files, tmp_path):
     whole = checked(files, tmp_path / "out", level)
     assert [(row.source, row.error, row.frames) for row in whole.videos] == [(name, None, FRAMES) for name in files]
     settings = manifest.Packed("frames", packed.RECORD_FRAMES, SIDE, 90)
-    builder = packed.open_folder(tmp_path / "packed", whole, settings)
-    for shard in packed.shards(whole, builder.data_dir, settings):
-        packed.write_shard(shard)
-    tight = packed.finish(whole, builder, tmp_path / "packed")
+    builder = packing.open_folder(tmp_path / "packed", whole, settings)
+    for shard in packing.shards(whole, builder.data_dir, settings):
+        packing.write_shard(shard)
+    tight = packing.finish(whole, builder, tmp_path / "packed")
     for entry, small in zip(whole.videos, tight.videos, strict=True):
         for wanted in (np.arange(9, 25), np.array([30, 2, 17, 2]), np.arange(0, FRAMES, 3)):
             assert numbers(reader.decode(whole, entry, wanted, short_side=SIDE)) == wanted.tolist(), entry.source
@@ -230,12 +232,12 @@ def test_flow_is_that_of_the_frames_in_order(name, files, tmp_path):
     for level in checks.LEVELS:
         found = checked({name: files[name]}, tmp_path / level, level)
         (entry,) = found.videos
-        stacked = flow.stacks(found, entry, np.array([20]), short_side=SIDE, method="dis")[0]  # [H, W, 20]
+        stacked = reader.flow_stacks(found, entry, np.array([20]), short_side=SIDE, method="dis")[0]  # [H, W, 20]
         np.testing.assert_array_equal(stacked.reshape(*SIZE, 10, 2).swapaxes(0, 2).swapaxes(1, 2), expected[15:25])
         target = tmp_path / level / "stored.flow"
-        flow.store(files[name], target, entry, settings)
+        storing.store(files[name], target, entry, settings)
         plain = tmp_path / level / "plain.flow"
-        flow.store(files[name], plain, dataclasses.replace(entry, index=None), settings)
+        storing.store(files[name], plain, dataclasses.replace(entry, index=None), settings)
         assert target.read_bytes() == plain.read_bytes()
 
 
@@ -254,8 +256,8 @@ def test_an_index_of_an_earlier_version_is_verified_once(files, tmp_path, monkey
     found = manifest.Manifest.read(path)
     assert found == whole and found.hash == whole.hash
     probed = []
-    original = video.probe
-    monkeypatch.setattr(video, "probe", lambda *args, **options: probed.append(args) or original(*args, **options))
+    original = probing.probe
+    monkeypatch.setattr(probing, "probe", lambda *args, **options: probed.append(args) or original(*args, **options))
     for wanted in (np.arange(3, 19), np.array([33, 12]), np.arange(20, 40, 2)):
         for entry in found.videos:
             assert numbers(reader.decode(found, entry, wanted, short_side=SIDE)) == wanted.tolist(), entry.source
@@ -265,7 +267,7 @@ def test_an_index_of_an_earlier_version_is_verified_once(files, tmp_path, monkey
 def test_a_count_of_packets_that_are_no_frames_is_noted_and_not_trained_on(tmp_path):
     """As where a file ends in packets that the decoder makes nothing of."""
     path = write(tmp_path / "a.mp4", FORMATS["h264 mp4, short groups"], numbered())
-    whole = video.probe(path)
+    whole = probing.probe(path)
     entry = manifest.Video(path.name, 0, "train", FRAMES + 2, 25.0, 96, 64, None, "a", index=video.FrameIndex(42))
     found = manifest.Manifest("mine", ("a",), str(tmp_path), (entry,))
     for _ in range(2):
@@ -291,7 +293,7 @@ def test_what_a_decoder_makes_up_for_a_lost_packet_is_the_same_after_a_seek(suff
                 packet.stream = stream
                 target.mux(packet)
     try:
-        info = video.probe(path)
+        info = probing.probe(path)
     except VideoError as error:
         assert error.reason.startswith("damaged: only ")
         return

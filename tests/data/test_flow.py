@@ -11,8 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from jax_video.data import flow, motions, pipeline, video
+from jax_video.data import pipeline, reader
+from jax_video.data.decoding import flow, video
 from jax_video.data.manifest import Manifest, Video
+from jax_video.data.preparing import storing
+from jax_video.data.sources import motions
 from jax_video.errors import UserError, VideoError
 
 HEIGHT, WIDTH = 48, 64
@@ -47,9 +50,9 @@ def moved(tmp_path_factory) -> Manifest:
 
 def stored(manifest: Manifest, folder: pathlib.Path, settings: flow.Settings = SETTINGS) -> Manifest:
     """The same with the flow of its videos in a folder."""
-    flow.open_folder(folder, settings)
+    storing.open_folder(folder, settings)
     for entry in manifest.videos:
-        flow.store(pathlib.Path(manifest.root, entry.path), flow.stored_path(folder, entry), entry, settings)
+        storing.store(pathlib.Path(manifest.root, entry.path), flow.stored_path(folder, entry), entry, settings)
     return dataclasses.replace(manifest, flow=str(folder))
 
 
@@ -62,11 +65,11 @@ def median(fields: np.ndarray) -> np.ndarray:
 def test_the_flow_of_a_moved_pattern_is_its_motion(method, moved, tmp_path):
     """Through the video's encoder, the flow, its JPEG, and back."""
     manifest = stored(moved, tmp_path / "flow", SETTINGS._replace(method=method))
-    fields = flow.stacks(manifest, manifest.videos[0], np.arange(5, 9), short_side=HEIGHT)
+    fields = reader.flow_stacks(manifest, manifest.videos[0], np.arange(5, 9), short_side=HEIGHT)
     assert fields.shape == (4, HEIGHT, WIDTH, 20) and fields.dtype == np.uint8
     np.testing.assert_allclose(median(fields), [3, -2], atol=0.2)
     np.testing.assert_allclose(median(flow.flip(fields)), [-3, -2], atol=0.2)
-    computed = flow.stacks(moved, moved.videos[0], np.arange(5, 9), short_side=HEIGHT, method=method)
+    computed = reader.flow_stacks(moved, moved.videos[0], np.arange(5, 9), short_side=HEIGHT, method=method)
     np.testing.assert_allclose(median(computed), [3, -2], atol=0.2)
     assert abs(computed.astype(int) - fields).mean() < 0.2  # by JPEG; in steps of .16 px
 
@@ -120,11 +123,11 @@ def numbered_fields(monkeypatch):
 def test_the_fields_of_a_frame_are_the_ten_about_it(frames, frame, expected, numbered_fields, tmp_path):
     motions.encode(tmp_path / "a.mp4", moving(frames))
     manifest = stored(manifest_of(tmp_path, listed("a.mp4", frames)), tmp_path / "flow")
-    (fields,) = flow.stacks(manifest, manifest.videos[0], np.array([frame]), short_side=HEIGHT)
+    (fields,) = reader.flow_stacks(manifest, manifest.videos[0], np.array([frame]), short_side=HEIGHT)
     values = [value for index in expected for value in (3 * index, 3 * index + 100)]
     assert abs(fields.astype(int) - values).max() <= 1  # by JPEG
     if frame == 8:  # one read for neighbours, two where others lie between
-        both = flow.stacks(manifest, manifest.videos[0], np.array([8, 5]), short_side=HEIGHT)
+        both = reader.flow_stacks(manifest, manifest.videos[0], np.array([8, 5]), short_side=HEIGHT)
         np.testing.assert_array_equal(both[0], fields)
 
 
@@ -132,9 +135,9 @@ def test_a_video_of_one_frame_does_not_move(tmp_path):
     motions.encode(tmp_path / "a.mp4", moving(1))
     alone = manifest_of(tmp_path, listed("a.mp4", 1))
     for manifest in (alone, stored(alone, tmp_path / "flow")):
-        fields = flow.stacks(manifest, manifest.videos[0], np.array([0, 0]), short_side=24)
+        fields = reader.flow_stacks(manifest, manifest.videos[0], np.array([0, 0]), short_side=24)
         assert fields.shape == (2, 24, 32, 20) and (fields == 128).all()
-    assert flow.is_stored(tmp_path / "flow", alone.videos[0])
+    assert storing.is_stored(tmp_path / "flow", alone.videos[0])
 
 
 def test_usable_frames_have_all_their_fields():
@@ -231,16 +234,16 @@ def test_a_short_video_has_the_largest_stride_that_fits_then_runs_forth_and_back
 def test_a_spread_test_clip_is_of_frames_with_flow(places):
     sampling = dataclasses.replace(BOTH, frames=5)
     protocol = pipeline.Protocol("spread", 7, "full", flip=True)
-    views = pipeline.views(places, "test", sampling, protocol)
-    assert len(views) == 8 and views[0].frames.tolist() == [5, 10, 15, 20, 24, 29, 34]
-    with contextlib.closing(pipeline.test_batches(places, sampling, views, batch=3)) as batches:
+    cropped = pipeline.cropped_clips(places, "test", sampling, protocol)
+    assert len(cropped) == 8 and cropped[0].frames.tolist() == [5, 10, 15, 20, 24, 29, 34]
+    with contextlib.closing(pipeline.test_batches(places, sampling, cropped, batch=3)) as batches:
         batches = list(batches)
     assert batches[0]["flow"].shape == (3, 7, HEIGHT, HEIGHT, 20)  # long sides are rounded down to multiples of 32
     plain, mirrored = ({name: batches[0][name][row].astype(int) for name in ("rgb", "flow")} for row in range(2))
     np.testing.assert_array_equal(mirrored["rgb"], plain["rgb"][:, :, ::-1])
     np.testing.assert_array_equal(mirrored["flow"][..., ::2], 256 - plain["flow"][:, :, ::-1, ::2])
     assert batches[-1]["mask"].tolist() == [1, 1, 0] and not batches[-1]["flow"][2].any()
-    rgb_only = pipeline.views(places, "test", dataclasses.replace(sampling, streams=("rgb",)), protocol)
+    rgb_only = pipeline.cropped_clips(places, "test", dataclasses.replace(sampling, streams=("rgb",)), protocol)
     assert rgb_only[0].frames[[0, -1]].tolist() == [0, FRAMES - 1]
 
 
@@ -251,7 +254,7 @@ def test_flow_that_was_stopped_goes_on_where_it_was(moved, tmp_path, monkeypatch
     """With the field after the last whole one, to the same bytes."""
     entry, folder = moved.videos[0], tmp_path / "flow"
     path, target = pathlib.Path(moved.root, entry.path), pathlib.Path(flow.stored_path(folder, entry))
-    flow.open_folder(folder, SETTINGS)
+    storing.open_folder(folder, SETTINGS)
     compute = flow.compute
     computed = []
 
@@ -262,21 +265,21 @@ def test_flow_that_was_stopped_goes_on_where_it_was(moved, tmp_path, monkeypatch
             computed.append(1)
             yield field
 
-    monkeypatch.setattr(flow, "_SYNC", 0.0)
+    monkeypatch.setattr(storing, "_SYNC", 0.0)
     for most in (3, 7):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(flow, "compute", functools.partial(counted, most=most))
-            flow.store(path, target, entry, SETTINGS)
+            storing.store(path, target, entry, SETTINGS)
         (begun,) = folder.glob(".*.part")
-        assert not flow.is_stored(folder, entry)
+        assert not storing.is_stored(folder, entry)
     with open(begun, "ab") as file:
         file.write(b"half of a field")
     monkeypatch.setattr(flow, "compute", counted)
-    flow.store(path, target, entry, SETTINGS)
+    storing.store(path, target, entry, SETTINGS)
     assert len(computed) == entry.frames - 1
     resumed = target.read_bytes()
     target.unlink()
-    flow.store(path, target, entry, SETTINGS)
+    storing.store(path, target, entry, SETTINGS)
     assert target.read_bytes() == resumed
     assert sorted(os.listdir(folder)) == ["a.mp4.flow", "flow.json"]
 
@@ -285,15 +288,15 @@ def test_flow_that_was_stopped_goes_on_where_it_was(moved, tmp_path, monkeypatch
 def test_what_was_torn_is_computed_anew(torn, moved, tmp_path, monkeypatch):
     entry, target = moved.videos[0], tmp_path / "a.mp4.flow"
     path = pathlib.Path(moved.root, entry.path)
-    flow.store(path, target, entry, SETTINGS)
+    storing.store(path, target, entry, SETTINGS)
     expected = target.read_bytes()
     target.unlink()
     with monkeypatch.context() as patch, pytest.raises(TypeError):
         patch.setattr(flow, "compute", None)
-        flow.store(path, target, entry, SETTINGS)
+        storing.store(path, target, entry, SETTINGS)
     (begun,) = tmp_path.glob(".*.part")
     begun.write_bytes(expected[:torn] if isinstance(torn, int) else torn)
-    flow.store(path, target, entry, SETTINGS)
+    storing.store(path, target, entry, SETTINGS)
     assert target.read_bytes() == expected and os.listdir(tmp_path) == ["a.mp4.flow"]
 
 
@@ -301,31 +304,31 @@ def test_what_was_begun_of_other_videos_is_swept_away(moved, tmp_path):
     manifest = stored(moved, tmp_path / "flow")
     (tmp_path / "flow" / "deep").mkdir()
     (tmp_path / "flow" / "deep" / ".abc.part").write_text("of a video that has changed")
-    flow.close_folder(tmp_path / "flow")
+    storing.close_folder(tmp_path / "flow")
     assert os.listdir(tmp_path / "flow" / "deep") == []
-    assert all(flow.is_stored(tmp_path / "flow", entry) for entry in manifest.videos)
+    assert all(storing.is_stored(tmp_path / "flow", entry) for entry in manifest.videos)
 
 
 def test_flow_of_another_number_of_frames_is_refused(moved, tmp_path):
     for frames, found in ((13, "more than 13 of 13"), (15, "only 14 of 15")):
         with pytest.raises(VideoError, match=f"{found} frames decode: the file has changed"):
-            flow.store(pathlib.Path(moved.root, "a.mp4"), tmp_path / "a.flow", listed("a.mp4", frames), SETTINGS)
+            storing.store(pathlib.Path(moved.root, "a.mp4"), tmp_path / "a.flow", listed("a.mp4", frames), SETTINGS)
     assert os.listdir(tmp_path) == []
 
     part = dataclasses.replace(listed("a.mp4", 6), first=5, index=video.FrameIndex(14))  # of the longer file
     target = tmp_path / "part.flow"
-    flow.store(pathlib.Path(moved.root, "a.mp4"), target, part, SETTINGS)
-    stack = flow.stacks(moved, part, np.array([2]), short_side=HEIGHT, method=SETTINGS.method)
+    storing.store(pathlib.Path(moved.root, "a.mp4"), target, part, SETTINGS)
+    stack = reader.flow_stacks(moved, part, np.array([2]), short_side=HEIGHT, method=SETTINGS.method)
     target.rename(tmp_path / "a.mp4.flow")
-    read = flow.stacks(dataclasses.replace(moved, flow=str(tmp_path)), part, np.array([2]), short_side=HEIGHT)
+    read = reader.flow_stacks(dataclasses.replace(moved, flow=str(tmp_path)), part, np.array([2]), short_side=HEIGHT)
     assert np.abs(stack.astype(int) - read).mean() < 2  # JPEG
     (tmp_path / "a.mp4.flow").unlink()
 
     manifest = stored(moved, tmp_path / "flow")
     longer = dataclasses.replace(manifest.videos[0], frames=15)
-    assert not flow.is_stored(manifest.flow, longer)
+    assert not storing.is_stored(manifest.flow, longer)
     with pytest.raises(VideoError, match="the flow of 14 frames, but the video has 15"):
-        flow.stacks(manifest, longer, np.array([6]), short_side=HEIGHT)
+        reader.flow_stacks(manifest, longer, np.array([6]), short_side=HEIGHT)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no flow at all", 400, None])
@@ -338,8 +341,8 @@ def test_damaged_flow_is_an_unreadable_video(damage, moved, tmp_path):
         if damage is None:
             path.unlink()
     sampling = dataclasses.replace(BOTH, strides=(), stride=1)
-    views = pipeline.views(manifest, "test", sampling, pipeline.Protocol("uniform", 1))
-    with contextlib.closing(pipeline.test_batches(manifest, sampling, views, batch=1)) as batches:
+    cropped = pipeline.cropped_clips(manifest, "test", sampling, pipeline.Protocol("uniform", 1))
+    with contextlib.closing(pipeline.test_batches(manifest, sampling, cropped, batch=1)) as batches:
         (batch,) = batches
     assert batch["mask"].tolist() == [0] and batch["failed"].tolist() == [2]
     with pytest.raises(UserError, match="none of the 1 training videos"):
@@ -347,10 +350,10 @@ def test_damaged_flow_is_an_unreadable_video(damage, moved, tmp_path):
 
 
 def test_other_settings_in_a_folder_are_an_error(tmp_path):
-    flow.open_folder(tmp_path, SETTINGS)
-    flow.open_folder(tmp_path, SETTINGS)
+    storing.open_folder(tmp_path, SETTINGS)
+    storing.open_folder(tmp_path, SETTINGS)
     with pytest.raises(UserError, match=r"holds flow of method dis, short_side 48.* asked for was method tvl1.*remove"):
-        flow.open_folder(tmp_path, SETTINGS._replace(method="tvl1"))
+        storing.open_folder(tmp_path, SETTINGS._replace(method="tvl1"))
     (tmp_path / "flow.json").write_text("{}")
     with pytest.raises(UserError, match="flow.json does not say how"):
         flow.read_settings(tmp_path)

@@ -20,8 +20,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from jax_video.data import clips, flow, motions, pipeline, reader, video
+from jax_video.data import clips, pipeline, reader
+from jax_video.data.decoding import flow, video
 from jax_video.data.manifest import Manifest, Video
+from jax_video.data.sources import motions
 from jax_video.errors import VideoError
 
 SAMPLING = pipeline.Sampling(frames=8, stride=4, short_side=64, size=56, flow_method="dis")
@@ -163,7 +165,7 @@ def check(tasks: list[fuzz.Task], labels: list[str]) -> None:
 def read_flow(manifest: Manifest, entry: Video) -> str:
     """In a process of its own: the flow about some frames."""
     try:
-        fields = flow.stacks(manifest, entry, np.array([5, 6, 30]), short_side=SAMPLING.short_side)
+        fields = reader.flow_stacks(manifest, entry, np.array([5, 6, 30]), short_side=SAMPLING.short_side)
     except VideoError:
         return "reason"
     assert fields.shape == (3, 64, 80, flow.CHANNELS)

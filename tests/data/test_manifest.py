@@ -7,8 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from jax_video.data.manifest import MISSING, Manifest, Packed, Video
-from jax_video.data.video import FrameIndex
+from jax_video.data.manifest import MISSING, FrameIndex, Manifest, Packed, Video
 from jax_video.errors import UserError
 
 VIDEOS = (

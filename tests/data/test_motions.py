@@ -1,12 +1,14 @@
 import collections
+import dataclasses
 import os
 import pathlib
 
 import numpy as np
 import pytest
 
-from jax_video.data import motions, video
+from jax_video.data.decoding import probing, video
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 
 PAIRS = list(zip(motions.CLASSES[::2], motions.CLASSES[1::2], strict=True))
@@ -84,13 +86,28 @@ def small(tmp_path_factory) -> pathlib.Path:
     return motions.make(tmp_path_factory.mktemp("cache"), **SMALL)
 
 
+def test_its_manifest_forbids_flipping_and_is_otherwise_as_ever(small):
+    """Runs that were trained on it before go on: the hash is of the version that did not know of flipping."""
+    manifest = Manifest.read(small)
+    assert not manifest.flip
+    assert manifest.hash == "258367db42016726120c4722886df759e43992d980ded2ee5fed379fc373cb8f"
+
+
+def test_a_set_that_an_older_version_rendered_is_not_flipped_either(tmp_path):
+    path = motions.make(tmp_path, **SMALL)
+    path.write_text(path.read_text().replace(', "flip": false', "", 1))
+    assert Manifest.read(path).flip
+    read = motions.read(tmp_path, **SMALL)
+    assert not read.flip and read == dataclasses.replace(Manifest.read(path), flip=False)
+
+
 def test_the_set_is_balanced_and_its_files_are_what_the_manifest_says(small):
     manifest = Manifest.read(small)
     assert (manifest.name, manifest.classes) == ("motions", motions.CLASSES)
     counts = collections.Counter((video.split, video.label) for video in manifest.videos)
     assert counts == {(split, label): SMALL[split] // 8 for split in ("train", "val", "test") for label in range(8)}
     for entry in manifest.videos:
-        found = video.probe(f"{manifest.root}/{entry.path}")
+        found = probing.probe(f"{manifest.root}/{entry.path}")
         assert (found.frames, found.fps, found.width, found.height) == (
             entry.frames,
             entry.fps,

@@ -6,8 +6,8 @@ import unicodedata
 
 import pytest
 
-from jax_video.data import official
 from jax_video.data.manifest import MISSING
+from jax_video.data.sources import SOURCES, hmdb51, ucf101
 from jax_video.errors import UserError
 
 
@@ -32,7 +32,7 @@ def found(listing) -> dict[str, tuple[str, str]]:
 @pytest.mark.parametrize("split", [1, 2, 3])
 @pytest.mark.parametrize("name, classes, listed", [("ucf101", 101, 13320), ("hmdb51", 51, 5100)])
 def test_official_lists(name, classes, listed, split, test_data):
-    listing = official.SOURCES[name](test_data / name / "videos", split=split)
+    listing = SOURCES[name].find(test_data / name / "videos", split=split)
     assert len(listing.classes) == classes
     assert len(listing.videos) == listed == len({video.path for video in listing.videos})
     groups = collections.defaultdict(set)
@@ -58,11 +58,11 @@ def test_official_lists(name, classes, listed, split, test_data):
 
 def test_validation_videos_depend_on_the_lists_and_the_seed_alone(test_data, tmp_path):
     lists = test_data / "ucf101" / "ucfTrainTestlist"
-    here = official.ucf101(test_data / "ucf101" / "videos")
+    here = ucf101.find(test_data / "ucf101" / "videos")
     root = touch(tmp_path, "v_Archery_g01_c01.mp4")
-    other = official.ucf101(root, annotations=lists)
+    other = ucf101.find(root, annotations=lists)
     assert [v.split for v in here.videos] == [v.split for v in other.videos]
-    assert [v.split for v in here.videos] != [v.split for v in official.ucf101(root, annotations=lists, seed=1).videos]
+    assert [v.split for v in here.videos] != [v.split for v in ucf101.find(root, annotations=lists, seed=1).videos]
     assert collections.Counter(v.error for v in other.videos) == {MISSING: 13319, None: 1}
 
 
@@ -71,7 +71,7 @@ def test_official_videos_are_found_flat_or_converted(test_data, tmp_path):
     root = touch(
         tmp_path, "v_Archery_g01_c01.mp4", "other/v_Archery_g01_c02.AVI", "v_archery_g01_c03.webm", "extra.mp4"
     )
-    listing = official.ucf101(root, annotations=lists.parent)
+    listing = ucf101.find(root, annotations=lists.parent)
     assert {v.path for v in listing.videos if v.error is None} == {
         "v_Archery_g01_c01.mp4",
         "other/v_Archery_g01_c02.AVI",
@@ -82,18 +82,18 @@ def test_official_videos_are_found_flat_or_converted(test_data, tmp_path):
 
 def test_official_lists_that_are_not_there_or_damaged(test_data, tmp_path):
     with pytest.raises(UserError, match="no official lists .*--annotations=DIR/ucfTrainTestlist"):
-        official.ucf101(tmp_path)
+        ucf101.find(tmp_path)
     with pytest.raises(UserError, match="splits 1, 2 and 3, got --split=4"):
-        official.hmdb51(tmp_path, split=4)
+        hmdb51.find(tmp_path, split=4)
     lists = tmp_path / "testTrainMulti_7030_splits"
     touch(lists, "wave_test_split1.txt")
     with pytest.raises(UserError, match="has 1 lists .*expected 51"):
-        official.hmdb51(tmp_path)
+        hmdb51.find(tmp_path)
     for path in (test_data / "hmdb51" / "testTrainMulti_7030_splits").glob("*_split1.txt"):
         (lists / path.name).write_bytes(path.read_bytes())
     (lists / "wave_test_split1.txt").write_text("a.avi 1 \r\n\r\nb.avi 3\r\n")
     with pytest.raises(UserError, match="wave_test_split1.txt:3: expected <file> and 0, 1 or 2, got 'b.avi 3'"):
-        official.hmdb51(tmp_path)
+        hmdb51.find(tmp_path)
     ucf = tmp_path / "ucfTrainTestlist"
     ucf.mkdir()
     for path in (test_data / "ucf101" / "ucfTrainTestlist").iterdir():
@@ -102,18 +102,18 @@ def test_official_lists_that_are_not_there_or_damaged(test_data, tmp_path):
     with pytest.raises(
         UserError, match="testlist01.txt:2: expected <class of classInd.txt>/<file>, got 'Flying/v_2.avi'"
     ):
-        official.ucf101(tmp_path)
+        ucf101.find(tmp_path)
     (ucf / "classInd.txt").write_text("1 Archery\n")
     with pytest.raises(UserError, match="names 1 classes, expected 101"):
-        official.ucf101(tmp_path)
+        ucf101.find(tmp_path)
 
 
 def test_no_video_of_the_lists(test_data, tmp_path):
     lists = test_data / "ucf101" / "ucfTrainTestlist"
     with pytest.raises(UserError, match="no videos found: .* none of the 13320 .*ApplyEyeMakeup_g.*no videos at all"):
-        official.ucf101(tmp_path, annotations=lists)
+        ucf101.find(tmp_path, annotations=lists)
     with pytest.raises(UserError, match="no videos found: .* it has 1 other videos, e.g. my/x.mp4. --videos names"):
-        official.ucf101(touch(tmp_path, "my/x.mp4"), annotations=lists)
+        ucf101.find(touch(tmp_path, "my/x.mp4"), annotations=lists)
 
 
 def test_official_lists_with_what_editors_do_to_them(test_data, tmp_path):
@@ -126,17 +126,17 @@ def test_official_lists_with_what_editors_do_to_them(test_data, tmp_path):
     classes = (tmp_path / "classInd.txt").read_text().replace("\n\n", " \r")
     write(tmp_path / "classInd.txt", classes, "utf-8-sig")
     root = test_data / "ucf101" / "videos"
-    listing = official.ucf101(root, annotations=tmp_path)
+    listing = ucf101.find(root, annotations=tmp_path)
     assert any("listed again, taken once: 2 videos" in note for note in listing.notes)
-    assert listing.videos == official.ucf101(root).videos
-    assert listing.classes == official.ucf101(root).classes
+    assert listing.videos == ucf101.find(root).videos
+    assert listing.classes == ucf101.find(root).classes
 
 
 HEADER = "label,youtube_id,time_start,time_end,split"
 
 
 def test_kinetics_with_three_of_its_files(test_data):
-    listing = official.SOURCES["kinetics400"](test_data / "kinetics400" / "val", annotations=test_data / "kinetics400")
+    listing = SOURCES["kinetics400"].find(test_data / "kinetics400" / "val", annotations=test_data / "kinetics400")
     assert (listing.name, len(listing.classes), listing.classes[0]) == ("kinetics400", 400, "abseiling")
     assert len(listing.videos) == 19877
     assert {v.split for v in listing.videos} == {"test"}
@@ -169,7 +169,7 @@ def test_kinetics_in_class_folders_in_folders_of_the_splits_and_whole(tmp_path):
         "val/playing_guitar/another_000300_000310.mp4",
         *(f"val/run/othernumber_000000_000010/image_{i:05d}.jpg" for i in range(3)),
     )
-    listing = official.SOURCES["kinetics700"](root)
+    listing = SOURCES["kinetics700"].find(root)
     assert listing.classes == ("playing guitar", "run")
     assert found(listing) == {
         "train/playing_guitar/-abc_def-12_000003_000013.mkv": ("playing guitar", "train"),
@@ -198,13 +198,13 @@ def test_kinetics_holds_whole_videos_out_for_validation(tmp_path):
     rows = [f"class {i % 5},video{i // 2:06d},{i % 2 * 10},{i % 2 * 10 + 10},train" for i in range(400)]
     path = write(tmp_path / "list.csv", "\n".join([HEADER, *rows]))
     root = touch(tmp_path, "video000003_000000_000010.mp4")
-    listing = official.SOURCES["kinetics600"](root, annotations=path)
+    listing = SOURCES["kinetics600"].find(root, annotations=path)
     sides = collections.defaultdict(set)
     for video in listing.videos:
         sides[video.split].add(video.source)
     assert collections.Counter(v.split for v in listing.videos) == {"train": 380, "val": 20}
     assert not sides["train"] & sides["val"]
-    again = official.SOURCES["kinetics600"](root, annotations=path, seed=1)
+    again = SOURCES["kinetics600"].find(root, annotations=path, seed=1)
     assert [v.split for v in again.videos] != [v.split for v in listing.videos]
 
 
@@ -212,7 +212,7 @@ def test_kinetics_rows_that_repeat(tmp_path):
     rows = ["run,a,0,10,train", "run,a,0,10,train", "walk,a,0,10,train", "run,a,10,20,train", "run,b,0,10,train"]
     write(tmp_path / "train.csv", "\n".join([HEADER, *rows]))
     write(tmp_path / "validate.csv", f"{HEADER}\nrun,b,0,10,validate\nwalk,c,1,2,validate\n")
-    listing = official.SOURCES["kinetics400"](touch(tmp_path, "a_000000_000010.mp4"))
+    listing = SOURCES["kinetics400"].find(touch(tmp_path, "a_000000_000010.mp4"))
     paths = ["a_000000_000010.mp4", "a_000010_000020.mp4", "b_000000_000010.mp4", "c_000001_000002.mp4"]
     assert [v.path for v in listing.videos] == paths
     assert [v.split for v in listing.videos] == ["train", "train", "test", "test"]
@@ -226,31 +226,31 @@ def test_kinetics_rows_that_repeat(tmp_path):
 def test_which_kinetics_lists_count(tmp_path):
     root = touch(tmp_path, "a_000000_000010.mp4", "b_000000_000010.mp4")
     test = write(tmp_path / "kinetics_test.csv", "youtube_id,time_start,time_end\na,0,10\n")
-    listing = official.SOURCES["kinetics400"](root)
+    listing = SOURCES["kinetics400"].find(root)
     assert [(v.label, v.split, v.error) for v in listing.videos] == [(None, "test", None)]
     assert "there are no labels: only the official test list is here" in listing.notes
     train = write(tmp_path / "kinetics_train.csv", f"{HEADER}\nrun,b,0,10,train\n")
-    listing = official.SOURCES["kinetics400"](root)
+    listing = SOURCES["kinetics400"].find(root)
     assert list(found(listing)) == ["b_000000_000010.mp4"]
     assert "left out: 1 videos of the official test list that have no labels" in listing.notes
     write(test, f"{HEADER}\nrun,a,0,10,test\n")
-    assert found(official.SOURCES["kinetics400"](root))["a_000000_000010.mp4"] == ("run", "test")
-    assert list(found(official.SOURCES["kinetics400"](root, annotations=train))) == ["b_000000_000010.mp4"]
+    assert found(SOURCES["kinetics400"].find(root))["a_000000_000010.mp4"] == ("run", "test")
+    assert list(found(SOURCES["kinetics400"].find(root, annotations=train))) == ["b_000000_000010.mp4"]
     write(tmp_path / "train.csv", HEADER)
     with pytest.raises(UserError, match="has several lists for train: kinetics_train.csv, train.csv; give one"):
-        official.SOURCES["kinetics400"](root)
+        SOURCES["kinetics400"].find(root)
 
 
 def test_a_label_map_says_which_classes_there_are(tmp_path):
     write(tmp_path / "validate.csv", f"{HEADER}\nrun,a,0,10,validate\n")
     write(tmp_path / "label_map.txt", "walk\r\nrun\r\n")
-    listing = official.SOURCES["kinetics400"](touch(tmp_path, "a_000000_000010.mp4"))
+    listing = SOURCES["kinetics400"].find(touch(tmp_path, "a_000000_000010.mp4"))
     assert (listing.classes, listing.videos[0].label) == (("walk", "run"), 1)
     write(tmp_path / "validate.csv", f"{HEADER}\nrun,a,0,10,validate\n\njump,b,0,10,validate\n")
     with pytest.raises(
         UserError, match="validate.csv:4: the label 'jump' is without a class: .*label_map.txt has 2 names"
     ):
-        official.SOURCES["kinetics400"](tmp_path)
+        SOURCES["kinetics400"].find(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -281,15 +281,15 @@ def test_kinetics_rows_that_cannot_be_understood(text, message, tmp_path):
     touch(tmp_path, "a_000000_000010.mp4")
     write(tmp_path / "train.csv", text)
     with pytest.raises(UserError, match=message):
-        official.SOURCES["kinetics400"](tmp_path)
+        SOURCES["kinetics400"].find(tmp_path)
 
 
 def test_kinetics_lists_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match=r"no official lists \(train.csv, validate.csv or val.csv, test.csv\) in "):
-        official.SOURCES["kinetics400"](tmp_path, annotations=tmp_path / "none")
+        SOURCES["kinetics400"].find(tmp_path, annotations=tmp_path / "none")
     path = write(tmp_path / "mine.csv", "label,youtube_id,time_start,time_end\n")
     with pytest.raises(UserError, match="mine.csv:1: expected a header with .*split, found label"):
-        official.SOURCES["kinetics400"](tmp_path, annotations=path)
+        SOURCES["kinetics400"].find(tmp_path, annotations=path)
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ def test_moments(moments_lists, folders, tmp_path):
         decomposed,
         f"{validation}praying/same.mp4",
     )
-    listing = official.SOURCES["moments"](root, annotations=moments_lists)
+    listing = SOURCES["moments"].find(root, annotations=moments_lists)
     assert (listing.name, len(listing.classes), listing.classes[1]) == ("moments", 339, "praying")
     assert collections.Counter(v.split for v in listing.videos) == {"train": 97, "val": 5, "test": 2}
     there = found(listing)
@@ -350,16 +350,16 @@ def test_moments_rows_that_cannot_be_understood(row, message, moments_lists, tmp
     with open(moments_lists / "validationSet.csv", "a") as file:
         file.write(row)
     with pytest.raises(UserError, match=message):
-        official.SOURCES["moments"](tmp_path, annotations=moments_lists)
+        SOURCES["moments"].find(tmp_path, annotations=moments_lists)
 
 
 def test_moments_with_a_part_of_the_lists(moments_lists, tmp_path):
     (moments_lists / "trainingSet.csv").unlink()
-    listing = official.SOURCES["moments"](touch(tmp_path, "same.mp4"), annotations=moments_lists)
+    listing = SOURCES["moments"].find(touch(tmp_path, "same.mp4"), annotations=moments_lists)
     assert {v.split for v in listing.videos} == {"test"}
     assert any("trainingSet.csv: nothing is for train" in note for note in listing.notes)
     (moments_lists / "validationSet.csv").unlink()
     with pytest.raises(UserError, match="one of them must be there"):
-        official.SOURCES["moments"](tmp_path, annotations=moments_lists)
+        SOURCES["moments"].find(tmp_path, annotations=moments_lists)
     with pytest.raises(UserError, match="no official lists .*moments_categories.txt"):
-        official.SOURCES["moments"](tmp_path / "videos")
+        SOURCES["moments"].find(tmp_path / "videos")

@@ -11,8 +11,12 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from jax_video.data import motions, packed, pipeline, reader, video
+from jax_video.data import pipeline, reader
+from jax_video.data.decoding import packed, probing
 from jax_video.data.manifest import MISSING, Manifest, Packed, Video
+from jax_video.data.preparing import packing
+from jax_video.data.sources import motions
+from jax_video.data.sources import tfds as tfds_source
 from jax_video.errors import UserError, VideoError
 
 SETTINGS = Packed("frames", packed.RECORD_FRAMES, short_side=32, quality=100)
@@ -36,21 +40,21 @@ def source(tmp_path_factory) -> Manifest:
     for number, (path, frames) in enumerate(FRAMES.items()):
         motions.encode(root / path, smooth(frames, number))
         split = "test" if path == "t.mp4" else "train"
-        rows.append(Video(path, number % 2, split, error=None, source=path, **vars(video.probe(root / path))))
+        rows.append(Video(path, number % 2, split, error=None, source=path, **vars(probing.probe(root / path))))
     rows.insert(1, Video("missing.mp4", 1, "train", 0, 0.0, 0, 0, MISSING, "missing"))
     return Manifest("small", ("even", "odd"), str(root), tuple(rows))
 
 
 @pytest.fixture
 def shards_of_two_records(monkeypatch):
-    monkeypatch.setattr(packed, "_SHARD_RECORDS", 2)
+    monkeypatch.setattr(packing, "_SHARD_RECORDS", 2)
 
 
 def pack(source: Manifest, folder, settings: Packed = SETTINGS) -> Manifest:
-    builder = packed.open_folder(folder, source, settings)
-    for shard in packed.shards(source, builder.data_dir, settings):
-        packed.write_shard(shard)
-    return packed.finish(source, builder, folder)
+    builder = packing.open_folder(folder, source, settings)
+    for shard in packing.shards(source, builder.data_dir, settings):
+        packing.write_shard(shard)
+    return packing.finish(source, builder, folder)
 
 
 def test_packed_frames_are_those_of_the_files(source, tmp_path, shards_of_two_records):
@@ -99,11 +103,11 @@ def test_tfds_reads_it_by_itself(source, tmp_path, shards_of_two_records):
 
 def test_a_shard_written_again_is_the_same(source, tmp_path, shards_of_two_records):
     done = pack(source, tmp_path)
-    shard = packed.shards(source, done.root, SETTINGS)[2]
+    shard = packing.shards(source, done.root, SETTINGS)[2]
     with open(shard.path, "rb") as file:
         before = file.read()
     os.unlink(shard.path)
-    packed.write_shard(shard)
+    packing.write_shard(shard)
     with open(shard.path, "rb") as file:
         assert file.read() == before
 
@@ -124,9 +128,9 @@ def test_a_video_that_fails_is_left_out_and_the_others_stay_where_they_are(sourc
 def test_another_packing_is_not_mixed_in(source, tmp_path):
     pack(source, tmp_path)
     with pytest.raises(UserError, match=r"quality 100 \(asked for: 90\): remove that folder"):
-        packed.open_folder(tmp_path, source, SETTINGS._replace(quality=90))
+        packing.open_folder(tmp_path, source, SETTINGS._replace(quality=90))
     with pytest.raises(UserError, match="the set has changed since .* was packed from it"):
-        packed.open_folder(tmp_path, dataclasses.replace(source, videos=source.videos[:3]), SETTINGS)
+        packing.open_folder(tmp_path, dataclasses.replace(source, videos=source.videos[:3]), SETTINGS)
 
 
 def test_flow_that_was_stored_since_is_found(source, tmp_path):
@@ -146,7 +150,7 @@ def test_shards_of_large_frames_hold_fewer(source):
             dataclasses.replace(row, frames=10**5, width=width, height=height) if row.error is None else row
             for row in source.videos
         )
-        return max(s.frames for s in packed.shards(dataclasses.replace(source, videos=rows), "somewhere", SETTINGS))
+        return max(s.frames for s in packing.shards(dataclasses.replace(source, videos=rows), "somewhere", SETTINGS))
 
     assert largest(320, 240) == largest(340, 256) == 2048 * packed.RECORD_FRAMES
     assert largest(1920, 1080) < 2048 * packed.RECORD_FRAMES / 20
@@ -185,7 +189,7 @@ def test_damage_is_an_unreadable_video(source, tmp_path):
     with pytest.raises(VideoError, match="there is no record 5000"):
         reader.decode(done, dataclasses.replace(moved, first=5000 * packed.RECORD_FRAMES), np.array([0]), short_side=32)
     (path,) = [
-        shard.path for shard in packed.shards(source, done.root, SETTINGS) if "test" in os.path.basename(shard.path)
+        shard.path for shard in packing.shards(source, done.root, SETTINGS) if "test" in os.path.basename(shard.path)
     ]
     gone = shutil.copytree(done.root, tmp_path / "gone")
     os.unlink(gone / os.path.basename(path))
@@ -196,13 +200,13 @@ def test_damage_is_an_unreadable_video(source, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written(source, tmp_path):
-    shard = packed.shards(source, tmp_path / "nowhere", SETTINGS)[0]
+    shard = packing.shards(source, tmp_path / "nowhere", SETTINGS)[0]
     with pytest.raises(OSError, match="No such file or directory"):
-        packed.write_shard(shard)
+        packing.write_shard(shard)
 
 
 def test_an_estimate_is_near_what_comes_out(source, tmp_path):
-    measured = [packed.measure(sample) for sample in packed.samples(source, SETTINGS)]
+    measured = [packing.measure(sample) for sample in packing.samples(source, SETTINGS)]
     assert [frames for frames, *_ in measured] == [16, 8, 1, 16, 9] and all(seconds > 0 for *_, seconds in measured)
     size = sum(size for _, size, _ in measured) / sum(frames for frames, *_ in measured)
     builder = tfds.builder_from_directory(pack(source, tmp_path).root)
@@ -251,7 +255,7 @@ def tfds_folder(tmp_path_factory):
 
 
 def test_a_set_that_tfds_holds(tfds_folder):
-    found = packed.tfds_set("clips", tfds_folder)
+    found = tfds_source.find("clips", tfds_folder)
     assert found.classes == ("left", "right")
     assert sorted((row.frames, row.label) for row in found.videos if row.split == "train") == [
         (2, 0), (3, 1), (4, 0), (5, 1), (6, 0)
@@ -266,7 +270,7 @@ def test_a_set_that_tfds_holds(tfds_folder):
 
 def test_tfds_sets_that_cannot_be_read_say_so(tfds_folder, tmp_path):
     with pytest.raises(UserError, match=r"no set ucf101 in .*: TFDS finds clips there"):
-        packed.tfds_set("ucf101", tfds_folder)
+        tfds_source.find("ucf101", tfds_folder)
     (tmp_path / "clips" / "1.0.0").mkdir(parents=True)
     for path in (tfds_folder / "clips" / "1.0.0").glob("*.*"):
         (tmp_path / "clips" / "1.0.0" / path.name).write_bytes(path.read_bytes())
@@ -274,7 +278,7 @@ def test_tfds_sets_that_cannot_be_read_say_so(tfds_folder, tmp_path):
     text = about.read_text()
     about.write_text(text.replace("array_record", "tfrecord"))
     with pytest.raises(UserError, match="stored as tfrecord, which only TensorFlow reads"):
-        packed.tfds_set("clips", tmp_path)
+        tfds_source.find("clips", tmp_path)
     about.write_text(text)
     described = tmp_path / "clips" / "1.0.0" / "features.json"
     content = json.loads(described.read_text())
@@ -284,4 +288,4 @@ def test_tfds_sets_that_cannot_be_read_say_so(tfds_folder, tmp_path):
     }
     described.write_text(json.dumps(content))
     with pytest.raises(UserError, match="pip install tensorflow"):
-        packed.tfds_set("clips", tmp_path)
+        tfds_source.find("clips", tmp_path)

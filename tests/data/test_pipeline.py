@@ -9,8 +9,10 @@ import shutil
 import numpy as np
 import pytest
 
-from jax_video.data import clips, motions, pipeline, transforms, video
+from jax_video.data import clips, pipeline, transforms
+from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 
 FRAMES = 12  # of every video
@@ -21,7 +23,8 @@ WHOLE_FRAMES = pipeline.Sampling(frames=8, stride=1, short_side=24, size=24, fli
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory) -> Manifest:
     folder = tmp_path_factory.mktemp("motions")
-    return Manifest.read(motions.make(folder, train=16, val=8, test=8, frames=FRAMES, width=24, height=24))
+    made = motions.read(folder, train=16, val=8, test=8, frames=FRAMES, width=24, height=24)
+    return dataclasses.replace(made, flip=True)  # classes are not of interest here
 
 
 @pytest.fixture
@@ -37,14 +40,14 @@ def take(number: int, manifest: Manifest, sampling=SAMPLING, *, batch=4, seed=0,
         return [next(batches) for _ in range(number)]
 
 
-def take_test(manifest: Manifest, views, sampling=SAMPLING, *, batch=3, **kwargs) -> list[pipeline.Batch]:
-    batches = pipeline.test_batches(manifest, sampling, views, batch=batch, **kwargs)
+def take_test(manifest: Manifest, cropped, sampling=SAMPLING, *, batch=3, **kwargs) -> list[pipeline.Batch]:
+    batches = pipeline.test_batches(manifest, sampling, cropped, batch=batch, **kwargs)
     with contextlib.closing(batches):
         return list(batches)
 
 
-def two_views(manifest: Manifest, sampling=SAMPLING) -> list[pipeline.View]:
-    return pipeline.views(manifest, "test", sampling, pipeline.Protocol("uniform", 2))
+def two_clips(manifest: Manifest, sampling=SAMPLING) -> list[pipeline.CroppedClip]:
+    return pipeline.cropped_clips(manifest, "test", sampling, pipeline.Protocol("uniform", 2))
 
 
 def assert_equal(found: list[pipeline.Batch], expected: list[pipeline.Batch]) -> None:
@@ -68,7 +71,7 @@ def test_shapes_and_types(manifest):
         "mask": ((4,), "float32"),
         "failed": ((4,), "int32"),
     }
-    (padded,) = take_test(manifest, two_views(manifest)[:2])
+    (padded,) = take_test(manifest, two_clips(manifest)[:2])
     assert [(name, array.shape[1:], array.dtype) for name, array in padded.items()] == [
         (name, array.shape[1:], array.dtype) for name, array in batch.items()
     ]
@@ -92,8 +95,8 @@ def test_any_number_of_workers_gives_the_same_batches(manifest):
     assert_equal(take(7, manifest, batch=6, workers=1), alone)
     assert_equal(take(4, manifest, batch=6, workers=2, first_step=3), alone[3:])
 
-    views = two_views(manifest)
-    assert_equal(take_test(manifest, views, workers=2), take_test(manifest, views))
+    cropped = two_clips(manifest)
+    assert_equal(take_test(manifest, cropped, workers=2), take_test(manifest, cropped))
 
 
 def test_resumed_batches_are_the_tail(manifest):
@@ -111,9 +114,9 @@ def test_hosts_hold_contiguous_rows_of_the_global_batch(manifest, count):
     parts = [take(5, manifest, batch=8, first_step=1, hosts=host) for host in hosts]
     assert_equal(joined(parts), take(6, manifest, batch=8)[1:])
 
-    views = two_views(manifest)[:13]  # 16 rows, the last three are padding
-    parts = [take_test(manifest, views, batch=8, hosts=host) for host in hosts]
-    assert_equal(joined(parts), take_test(manifest, views, batch=8))
+    cropped = two_clips(manifest)[:13]  # 16 rows, the last three are padding
+    parts = [take_test(manifest, cropped, batch=8, hosts=host) for host in hosts]
+    assert_equal(joined(parts), take_test(manifest, cropped, batch=8))
 
 
 ONE_FRAME = pipeline.Sampling(frames=1, stride=1, short_side=8, size=8)
@@ -140,14 +143,14 @@ def test_hosts_share_every_epoch_and_go_on_at_any_step(manifest, size, batch, co
     assert_equal(take(1, few, ONE_FRAME, batch=batch, first_step=last, hosts=hosts[-1]), parts[-1][last:])
 
 
-@pytest.mark.parametrize(("views", "batch", "count"), [(1, 4, 4), (7, 2, 2), (16, 6, 3)])
-def test_hosts_share_every_view_in_as_many_batches(manifest, views, batch, count):
-    wanted = two_views(manifest, ONE_FRAME)[:views]
+@pytest.mark.parametrize(("cropped", "batch", "count"), [(1, 4, 4), (7, 2, 2), (16, 6, 3)])
+def test_hosts_share_every_view_in_as_many_batches(manifest, cropped, batch, count):
+    wanted = two_clips(manifest, ONE_FRAME)[:cropped]
     hosts = [pipeline.Hosts(index, count) for index in range(count)]
     parts = [take_test(manifest, wanted, ONE_FRAME, batch=batch, hosts=host) for host in hosts]
-    assert {len(part) for part in parts} == {-(-views // batch)}
+    assert {len(part) for part in parts} == {-(-cropped // batch)}
     seen = [batch["video"][batch["mask"] == 1] for together in zip(*parts, strict=True) for batch in together]
-    assert np.concatenate(seen).tolist() == [view.video for view in wanted]
+    assert np.concatenate(seen).tolist() == [clip.video for clip in wanted]
 
 
 def test_a_batch_that_hosts_cannot_share_is_an_error(manifest):
@@ -155,7 +158,7 @@ def test_a_batch_that_hosts_cannot_share_is_an_error(manifest):
     with pytest.raises(UserError, match="a batch of 6 does not divide among 4 processes"):
         take(1, manifest, batch=6, hosts=hosts)
     with pytest.raises(UserError, match="a batch of 6 does not divide among 4 processes"):
-        take_test(manifest, two_views(manifest), batch=6, hosts=hosts)
+        take_test(manifest, two_clips(manifest), batch=6, hosts=hosts)
 
 
 def test_a_batch_may_be_one_row(manifest):
@@ -197,6 +200,17 @@ def test_flip_turns_half_of_the_clips(manifest):
     assert 16 < flipped < 48  # of 64: four standard deviations
 
 
+def test_a_set_that_must_not_be_flipped_is_not(manifest):
+    """Whatever is asked for: its clips are those of a recipe that does not flip, all random draws included."""
+    fixed, flip = dataclasses.replace(manifest, flip=False), dataclasses.replace(SAMPLING, crop="random")
+    assert_equal(take(4, fixed, flip), take(4, manifest, dataclasses.replace(flip, flip=False)))
+    protocol = pipeline.Protocol("uniform", 2, flip=True)
+    mirrored = [
+        [clip.flip for clip in pipeline.cropped_clips(m, "test", SAMPLING, protocol)] for m in (manifest, fixed)
+    ]
+    assert mirrored == [[False, True] * 16, [False] * 16]
+
+
 def test_training_draws_the_short_side_and_testing_does_not(manifest):
     sampling = dataclasses.replace(WHOLE_FRAMES, crop="center", size=20, jitter=(20, 23))
 
@@ -212,7 +226,7 @@ def test_training_draws_the_short_side_and_testing_does_not(manifest):
 
     batches = take(5, manifest, sampling)
     assert {side(batch["rgb"][row], batch["video"][row]) for batch in batches for row in range(4)} == {20, 21, 22, 23}
-    (tested, *_) = take_test(manifest, two_views(manifest, sampling), sampling)
+    (tested, *_) = take_test(manifest, two_clips(manifest, sampling), sampling)
     assert side(tested["rgb"][0], tested["video"][0]) == 24
     for wrong in ((30, 20), (19, 30), (20,)):
         with pytest.raises(UserError, match=r"clip.jitter is .*: expected the least and the most"):
@@ -228,19 +242,21 @@ def test_several_clips_of_a_video_are_one_sample(manifest):
         for part, clip in enumerate(batch["rgb"][row]):  # ten starts: 0 and 1, 2 to 4, 5 and 6, 7 to 9
             first, last = [(0, 1), (2, 4), (5, 6), (7, 9)][part]
             assert any(np.array_equal(clip, frames[start : start + 3]) for start in range(first, last + 1))
-    views = pipeline.views(manifest, "test", sampling, pipeline.Protocol("segments"))
-    assert [view.frames.shape for view in views] == [(4, 3)] * 8
-    (tested, *_, last) = take_test(manifest, views, sampling)
-    expected = frames_of(manifest, views[0].video)[views[0].frames]
+    cropped = pipeline.cropped_clips(manifest, "test", sampling, pipeline.Protocol("segments"))
+    assert [clip.frames.shape for clip in cropped] == [(4, 3)] * 8
+    (tested, *_, last) = take_test(manifest, cropped, sampling)
+    expected = frames_of(manifest, cropped[0].video)[cropped[0].frames]
     np.testing.assert_array_equal(tested["rgb"][0], expected)
     assert last["mask"].tolist() == [1, 1, 0] and last["rgb"].shape == (3, 4, 3, 24, 24, 3)
 
 
 def test_consensus_and_its_test_go_together(manifest):
     with pytest.raises(UserError, match="test.clips is 'uniform' and clip.segments 2.*test.clips='segments'"):
-        pipeline.views(manifest, "test", dataclasses.replace(SAMPLING, segments=2), pipeline.Protocol("uniform"))
+        pipeline.cropped_clips(
+            manifest, "test", dataclasses.replace(SAMPLING, segments=2), pipeline.Protocol("uniform")
+        )
     with pytest.raises(UserError, match="test.clips is 'segments' and clip.segments 0"):
-        pipeline.views(manifest, "test", SAMPLING, pipeline.Protocol("segments"))
+        pipeline.cropped_clips(manifest, "test", SAMPLING, pipeline.Protocol("segments"))
     with pytest.raises(UserError, match="clip.segments is -1"):
         dataclasses.replace(SAMPLING, segments=-1)
 
@@ -251,10 +267,10 @@ def test_a_short_video_is_looped(manifest):
     for batch in take(2, manifest, sampling):
         for row, index in enumerate(batch["video"]):
             np.testing.assert_array_equal(batch["rgb"][row], frames_of(manifest, index)[order])
-    views = pipeline.views(manifest, "test", sampling, pipeline.Protocol("nonoverlap"))
-    assert [view.video for view in views] == [index for index, _ in manifest.select("test")]
-    (batch,) = take_test(manifest, views[:1], sampling, batch=1)
-    np.testing.assert_array_equal(batch["rgb"][0], frames_of(manifest, views[0].video)[order])
+    cropped = pipeline.cropped_clips(manifest, "test", sampling, pipeline.Protocol("nonoverlap"))
+    assert [clip.video for clip in cropped] == [index for index, _ in manifest.select("test")]
+    (batch,) = take_test(manifest, cropped[:1], sampling, batch=1)
+    np.testing.assert_array_equal(batch["rgb"][0], frames_of(manifest, cropped[0].video)[order])
 
 
 def test_an_unreadable_training_video_is_replaced(copied):
@@ -301,55 +317,55 @@ def test_the_machine_decides_on_workers_where_asked(manifest, monkeypatch):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         assert pipeline.worker_processes() == expected
     monkeypatch.setattr(pipeline, "worker_processes", lambda: 1)
-    assert_equal(take(2, manifest, workers=-1), take(2, manifest))
+    assert_equal(take(2, manifest, workers=None), take(2, manifest))
 
 
 def test_test_rows_come_in_order_and_are_padded(manifest):
-    views = two_views(manifest, WHOLE_FRAMES)[:7]
-    batches = take_test(manifest, views, WHOLE_FRAMES)
+    cropped = two_clips(manifest, WHOLE_FRAMES)[:7]
+    batches = take_test(manifest, cropped, WHOLE_FRAMES)
     assert [batch["mask"].tolist() for batch in batches] == [[1, 1, 1], [1, 1, 1], [1, 0, 0]]
     rows = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    assert rows["video"][:7].tolist() == [view.video for view in views]
-    assert rows["label"][:7].tolist() == [manifest.videos[view.video].label for view in views]
+    assert rows["video"][:7].tolist() == [clip.video for clip in cropped]
+    assert rows["label"][:7].tolist() == [manifest.videos[clip.video].label for clip in cropped]
     assert not rows["rgb"][7:].any() and not rows["failed"].any()
-    for rgb, (index, wanted, *_) in zip(rows["rgb"], views, strict=False):
+    for rgb, (index, wanted, *_) in zip(rows["rgb"], cropped, strict=False):
         np.testing.assert_array_equal(rgb, frames_of(manifest, index)[wanted])
 
 
 def test_test_crops_the_centre_and_never_flips(manifest):
-    views = two_views(manifest)
-    batches = take_test(manifest, views, dataclasses.replace(SAMPLING, crop="random"), batch=4)
+    cropped = two_clips(manifest)
+    batches = take_test(manifest, cropped, dataclasses.replace(SAMPLING, crop="random"), batch=4)
     clips_of_batches = np.concatenate([batch["rgb"] for batch in batches])
-    for rgb, (index, wanted, *_) in zip(clips_of_batches, views, strict=True):
+    for rgb, (index, wanted, *_) in zip(clips_of_batches, cropped, strict=True):
         np.testing.assert_array_equal(rgb, frames_of(manifest, index)[wanted, 4:20, 4:20])
 
 
 def test_an_unreadable_test_video_says_so(copied):
-    views = two_views(copied)
-    gone = views[2].video
+    cropped = two_clips(copied)
+    gone = cropped[2].video
     pathlib.Path(copied.root, copied.videos[gone].path).unlink()
-    batches = take_test(copied, views, batch=4)
+    batches = take_test(copied, cropped, batch=4)
     rows = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     assert rows["failed"].tolist() == [0, 0, 1 + gone, 1 + gone] + [0] * 12
     assert rows["mask"].tolist() == [1, 1, 0, 0] + [1] * 12
-    assert rows["video"].tolist() == [view.video for view in views]
+    assert rows["video"].tolist() == [clip.video for clip in cropped]
 
 
 def test_a_video_without_label_has_minus_one(manifest):
     unlabelled = tuple(dataclasses.replace(entry, label=None) for entry in manifest.videos)
     manifest = dataclasses.replace(manifest, videos=unlabelled)
-    for batch in (take(1, manifest)[0], take_test(manifest, two_views(manifest)[:3])[0]):
+    for batch in (take(1, manifest)[0], take_test(manifest, two_clips(manifest)[:3])[0]):
         assert set(batch["label"].tolist()) == {-1}
 
 
 @pytest.mark.parametrize(("mode", "number"), [("nonoverlap", 1), ("uniform", 3)])
-def test_views_are_the_clips_of_every_readable_video(manifest, mode, number):
+def test_a_test_sees_the_clips_of_every_readable_video(manifest, mode, number):
     videos = list(manifest.videos)
     damaged = manifest.select("test")[3][0]
     videos[damaged] = dataclasses.replace(videos[damaged], error="damaged")
     broken = dataclasses.replace(manifest, videos=tuple(videos))
     sampling = dataclasses.replace(SAMPLING, frames=4)
-    views = pipeline.views(broken, "test", sampling, pipeline.Protocol(mode, number))
+    cropped = pipeline.cropped_clips(broken, "test", sampling, pipeline.Protocol(mode, number))
     readable = [i for i, entry in enumerate(broken.videos) if entry.split == "test" and entry.error is None]
     assert len(readable) == 7
     expected = [
@@ -357,5 +373,5 @@ def test_views_are_the_clips_of_every_readable_video(manifest, mode, number):
         for index in readable
         for clip in clips.test_clips(FRAMES, 4, 1, clips=mode, number=number)
     ]
-    assert [(view.video, view.frames.tolist()) for view in views] == expected
+    assert [(clip.video, clip.frames.tolist()) for clip in cropped] == expected
     assert len(expected) == 7 * 3

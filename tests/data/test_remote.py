@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from stores import FolderStore
 
-from jax_video.data import motions, packed, pipeline, reader, remote
+from jax_video.data import pipeline, reader, remote
+from jax_video.data.decoding import packed
 from jax_video.data.manifest import Manifest, Packed
+from jax_video.data.preparing import packing
+from jax_video.data.sources import motions, prepared
 from jax_video.errors import UserError
 
 SAMPLING = pipeline.Sampling(frames=4, stride=1, short_side=16, size=16)
@@ -34,11 +37,11 @@ def in_store(videos, store) -> tuple[Manifest, Manifest]:
     """A packed set, on disk and in the store, from which the manifest was read."""
     folder = store / "bucket" / "set"
     settings = Packed("frames", packed.RECORD_FRAMES, short_side=16, quality=90)
-    builder = packed.open_folder(folder, videos, settings)
-    for shard in packed.shards(videos, builder.data_dir, settings):
-        packed.write_shard(shard)
-    packed.finish(videos, builder, folder)
-    return Manifest.read(folder / "manifest.jsonl"), motions.read_manifest("gs://bucket/set")
+    builder = packing.open_folder(folder, videos, settings)
+    for shard in packing.shards(videos, builder.data_dir, settings):
+        packing.write_shard(shard)
+    packing.finish(videos, builder, folder)
+    return Manifest.read(folder / "manifest.jsonl"), prepared.read("gs://bucket/set")
 
 
 def take(number: int, manifest: Manifest) -> list[pipeline.Batch]:
@@ -54,7 +57,7 @@ def test_a_manifest_in_a_store_is_the_same_file(videos, store, tmp_path):
     )
     there.write("gs://bucket/set/manifest.jsonl")
     assert Manifest.read("gs://bucket/set/manifest.jsonl") == there
-    assert motions.read_manifest("gs://bucket/set") == there
+    assert prepared.read("gs://bucket/set") == there
 
     here = dataclasses.replace(there, root=str(tmp_path / "here" / "videos"), flow="gs://other/flow")
     here.write(tmp_path / "here" / "manifest.jsonl")
@@ -108,11 +111,11 @@ def test_video_files_and_flow_are_not_read_from_a_store(videos, store):
 
 def test_what_cannot_be_reached_is_said(videos, store, monkeypatch):
     with pytest.raises(UserError, match=r"the manifest gs://bucket/none \(No such file or directory\)"):
-        motions.read_manifest("gs://bucket/none")
+        prepared.read("gs://bucket/none")
     with pytest.raises(UserError, match="cannot reach gs://bucket/unreachable: RuntimeError: no route to the store"):
-        motions.read_manifest("gs://bucket/unreachable")
+        prepared.read("gs://bucket/unreachable")
     with pytest.raises(UserError, match="ftp://host/set: expected a local path or one of gs://, s3://, az://, hf://"):
-        motions.read_manifest("ftp://host/set")
+        prepared.read("ftp://host/set")
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(UserError, match="s3://bucket/set: what reaches s3:// is not installed: pip install s3fs"):
-        motions.read_manifest("s3://bucket/set")
+        prepared.read("s3://bucket/set")

@@ -11,8 +11,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from jax_video.data import sources
 from jax_video.data.manifest import MISSING
+from jax_video.data.sources import finding, folder, lists, unlabelled
+from jax_video.data.sources.text import compose
 from jax_video.errors import UserError
 
 
@@ -41,7 +42,7 @@ def test_folder_of_class_folders(tmp_path):
         "stray.mp4",
     )
     (root / "empty").mkdir()
-    listing = sources.folder(root)
+    listing = folder.find(root)
     assert listing.name == "my set"
     assert listing.classes == ("Z", "a rün", "b walk")
     assert [v.path for v in listing.videos][:14] == [
@@ -63,13 +64,13 @@ def test_folder_of_class_folders(tmp_path):
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.25, 0.49])
 def test_a_fraction_leaves_something_for_training_and_is_fixed_by_the_seed(count, fraction, tmp_path):
     root = touch(tmp_path, *(f"{name}/{i}.mp4" for name in "ab" for i in range(count)))
-    splits = by_split(sources.folder(root, fraction=fraction))
-    assert by_split(sources.folder(root, fraction=fraction)) == splits
+    splits = by_split(folder.find(root, fraction=fraction))
+    assert by_split(folder.find(root, fraction=fraction)) == splits
     expected = 0 if count < 3 else max(1, min(round(fraction * count), (count - 1) // 2))
     assert len(splits.get("test", [])) == len(splits.get("val", [])) == 2 * expected
     assert len(splits["train"]) == 2 * (count - 2 * expected) > 0
     if count == 31:
-        assert by_split(sources.folder(root, fraction=fraction, seed=1)) != splits
+        assert by_split(folder.find(root, fraction=fraction, seed=1)) != splits
 
 
 @pytest.mark.parametrize("val", ["val", "validation", "Valid"])
@@ -78,7 +79,7 @@ def test_folders_for_the_splits(val, tmp_path):
         tmp_path,
         *(f"{split}/{name}/{split}{i}.mp4" for split in ("train", val, "test") for name in "ab" for i in (1, 2)),
     )
-    listing = sources.folder(touch(root, "train/only here/x.mp4"))
+    listing = folder.find(touch(root, "train/only here/x.mp4"))
     assert listing.classes == ("a", "b", "only here")
     for split, paths in by_split(listing).items():
         assert all(path.startswith(val if split == "val" else split) for path in paths)
@@ -96,15 +97,15 @@ def test_a_class_that_training_does_not_have_is_an_error(split, tmp_path):
         UserError,
         match=f"2 class folders in .* have videos for {split} and none in train/: Walk, c; .*not for .*: walk",
     ):
-        sources.folder(tmp_path)
+        folder.find(tmp_path)
     touch(tmp_path, "train/c/1.mp4", "train/Walk/1.mp4")
-    assert sources.folder(tmp_path).classes == ("Walk", "a", "b", "c", "walk")
+    assert folder.find(tmp_path).classes == ("Walk", "a", "b", "c", "walk")
 
 
 def test_accents_are_the_same_letter_however_they_are_stored(tmp_path):
     touch(tmp_path, *(unicodedata.normalize("NFC", f"train/trää/{i}.mp4") for i in range(3)))
     touch(tmp_path, unicodedata.normalize("NFD", "val/trää/1.mp4"))
-    listing = sources.folder(tmp_path)
+    listing = folder.find(tmp_path)
     assert listing.classes == (unicodedata.normalize("NFC", "trää"),)
     assert all((tmp_path / video.path).exists() for video in listing.videos)
 
@@ -129,38 +130,38 @@ def test_folders_of_pictures_are_videos(tmp_path):
         "walk/v_3/.3.jpeg",
         "walk/v_4.avi",
     )
-    listing = sources.folder(root)
+    listing = folder.find(root)
     found = ["run/not/with", "run/previews/a.mp4", "run/v_1.2", "run/v_2", "walk/v_3", "walk/v_4.avi"]
     assert [video.path for video in listing.videos] == found
     assert [video.source for video in listing.videos] == ["with", "a", "v_1.2", "v_2", "v_3", "v_4"]
     assert "7 files (.jpg 7)" in listing.notes[0]
-    assert sources.find_videos(root / "run" / "v_2")[0] == []  # A video is below the folder of the videos.
+    assert finding.find_videos(root / "run" / "v_2")[0] == []  # A video is below the folder of the videos.
 
 
 def test_train_folder_without_val_holds_a_fraction_out(tmp_path):
     root = touch(tmp_path, *(f"{split}/a/{i}.mp4" for split in ("train", "test") for i in range(10)))
-    listing = sources.folder(root, fraction=0.2)
+    listing = folder.find(root, fraction=0.2)
     counts = collections.Counter(video.split for video in listing.videos)
     assert counts == {"train": 8, "val": 2, "test": 10}
     assert any("no val/: 20% of every class in train/ is for validation" in note for note in listing.notes)
 
 
 def test_a_class_called_train_is_a_class(tmp_path):
-    assert sources.folder(touch(tmp_path, "train/1.mp4", "bus/1.mp4")).classes == ("bus", "train")
+    assert folder.find(touch(tmp_path, "train/1.mp4", "bus/1.mp4")).classes == ("bus", "train")
 
 
 def test_any_folder_of_videos_without_labels(tmp_path):
     root = touch(tmp_path, *(f"{place}{i}.mp4" for place in ("", "a/", "a/b/c/") for i in range(10)), "a/notes.txt")
-    listing = sources.unlabelled(root)
+    listing = unlabelled.find(root)
     assert (listing.classes, len(listing.videos)) == ((), 30)
     assert all(video.label is None and video.error is None for video in listing.videos)
     assert {split: len(found) for split, found in by_split(listing).items()} == {"train": 24, "val": 3, "test": 3}
-    assert by_split(listing) == by_split(sources.unlabelled(root)) != by_split(sources.unlabelled(root, seed=1))
+    assert by_split(listing) == by_split(unlabelled.find(root)) != by_split(unlabelled.find(root, seed=1))
     assert "1 files (.txt 1)" in listing.notes[0]
     with pytest.raises(UserError, match="no videos in .*: looked for .*.mp4"):
-        sources.unlabelled(touch(tmp_path / "other", "x.txt"))
+        unlabelled.find(touch(tmp_path / "other", "x.txt"))
     with pytest.raises(UserError, match="must be between 0 and 0.5, got 0.5"):
-        sources.unlabelled(root, fraction=0.5)
+        unlabelled.find(root, fraction=0.5)
 
 
 def test_symbolic_links_are_followed_and_loops_end(tmp_path):
@@ -169,14 +170,12 @@ def test_symbolic_links_are_followed_and_loops_end(tmp_path):
     (root / "b").symlink_to(tmp_path / "store")
     (root / "a" / "loop").symlink_to(root)
     (root / "a" / "linked.mp4").symlink_to(tmp_path / "store" / "x.mp4")
-    listing = sources.folder(root)
+    listing = folder.find(root)
     assert [v.path for v in listing.videos] == ["a/1.mp4", "a/linked.mp4", "b/more/y.mp4", "b/x.mp4"]
 
 
 def test_groups_are_never_on_both_sides(test_data):
-    listing = sources.folder(
-        test_data / "weizmann", group="^([a-z]+)_", test_groups=("ira", "lena"), val_groups=("eli",)
-    )
+    listing = folder.find(test_data / "weizmann", group="^([a-z]+)_", test_groups=("ira", "lena"), val_groups=("eli",))
     assert len(listing.classes) == 10 and len(listing.videos) == 63
     for video in listing.videos:
         person = pathlib.PurePath(video.path).name.split("_")[0]
@@ -203,18 +202,18 @@ def test_rules_that_do_not_fit(arguments, message, tmp_path):
         key: value.replace("[a-z]+", "[a-z]+[0-9]*") if key == "group" else value for key, value in arguments.items()
     }
     with pytest.raises(UserError, match=message):
-        sources.folder(touch(tmp_path, *names), **arguments)
+        folder.find(touch(tmp_path, *names), **arguments)
 
 
 def test_folders_without_videos_say_what_was_looked_for(tmp_path):
     with pytest.raises(UserError, match="none is not a folder; --videos names"):
-        sources.folder(tmp_path / "none")
+        folder.find(tmp_path / "none")
     touch(tmp_path, "a.mp4", "b/c.txt")
     with pytest.raises(UserError, match=r"found 1 video files elsewhere, folders \['b'\]; expected .*<class>/<video>"):
-        sources.folder(tmp_path)
+        folder.find(tmp_path)
     touch(tmp_path / "split", "train/a/1.mp4", "test/a/2.mp4")
     with pytest.raises(UserError, match="is split by its folders test, train: leave out --group"):
-        sources.folder(tmp_path / "split", group="(.)", test_groups=("1",))
+        folder.find(tmp_path / "split", group="(.)", test_groups=("1",))
 
 
 class Entry:
@@ -242,7 +241,7 @@ def at_fault(monkeypatch):
         with scandir(path) as found:
             yield (Entry(entry, entries[entry.name]) if entry.name in entries else entry for entry in found)
 
-    monkeypatch.setattr(sources.os, "scandir", listing)
+    monkeypatch.setattr(finding.os, "scandir", listing)
     return lambda *, entry=None, folder=None, number: (folders if folder else entries).update({entry or folder: number})
 
 
@@ -271,7 +270,7 @@ def test_one_bad_entry_is_one_fault_and_the_rest_stays(tmp_path, kind, name):
     make_bad(root / "a" / name, kind)
     make_bad(root / "a" / "pictures" / "2.jpg", kind)
     make_bad(root / name, kind)
-    listing = sources.folder(root)
+    listing = folder.find(root)
     assert listing.classes == ("a", "b")
     errors = {video.path: video.error for video in listing.videos}
     assert all(errors[f"{label}/{i}.mp4"] is None for label in "ab" for i in range(1, 5))
@@ -279,8 +278,8 @@ def test_one_bad_entry_is_one_fault_and_the_rest_stays(tmp_path, kind, name):
         assert errors["a/bad.mp4"] == BAD[kind]
     else:
         assert "a/bad" not in errors and any("not a file 2" in note for note in listing.notes), listing.notes
-    assert sources.fault(root / "a" / name) == (MISSING if kind == "nothing" else BAD[kind])
-    assert sources.fault(root / "a") is sources.fault(root / "a" / "1.mp4") is None
+    assert finding.fault(root / "a" / name) == (MISSING if kind == "nothing" else BAD[kind])
+    assert finding.fault(root / "a") is finding.fault(root / "a" / "1.mp4") is None
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ELOOP, errno.ETIMEDOUT])
@@ -288,23 +287,23 @@ def test_an_entry_that_cannot_be_looked_at_is_one_fault(tmp_path, number, at_fau
     root = touch(tmp_path, *(f"{label}/{i}.mp4" for label in "ab" for i in range(1, 5)), "a/notes.txt")
     at_fault(entry="2.mp4", number=number)
     at_fault(entry="notes.txt", number=number)
-    listing = sources.folder(root)
+    listing = folder.find(root)
     reason = BAD["circle"] if number == errno.ELOOP else f"cannot be read ({os.strerror(number)})"
     assert {video.path: video.error for video in listing.videos} == {
         f"{label}/{i}.mp4": reason if i == 2 else None for label in "ab" for i in range(1, 5)
     }
     assert "1 files" in listing.notes[0]
 
-    unlabelled = sources.unlabelled(root)
-    assert sorted(video.path for video in unlabelled.videos if video.error == reason) == ["a/2.mp4", "b/2.mp4"]
-    listed = sources.listed(root, train_list=write(tmp_path / "list.txt", "a/1.mp4 0\na/2.mp4 0\nb/9.mp4 1\n"))
+    loose = unlabelled.find(root)
+    assert sorted(video.path for video in loose.videos if video.error == reason) == ["a/2.mp4", "b/2.mp4"]
+    listed = lists.find(root, train_list=write(tmp_path / "list.txt", "a/1.mp4 0\na/2.mp4 0\nb/9.mp4 1\n"))
     assert [video.error for video in listed.videos] == [None, reason, MISSING]
     assert any("in no list: 6 of" in note for note in listed.notes)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ETIMEDOUT])
 @pytest.mark.parametrize("what", ["entry", "folder"])
-@pytest.mark.parametrize("source", [sources.folder, sources.unlabelled, sources.find_videos])
+@pytest.mark.parametrize("source", [folder.find, unlabelled.find, finding.find_videos])
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, number, what, source, at_fault):
     """What may be a folder too: with it a whole class would go."""
     root = touch(tmp_path, *(f"{label}/{i}.mp4" for label in "ab" for i in range(1, 5)), "b/deep/9.mp4")
@@ -323,7 +322,7 @@ def test_what_goes_while_it_is_listed_is_counted(tmp_path, at_fault):
     root = touch(tmp_path, "a/1.mp4", "b/2.mp4", "lost+found/3.mp4")
     at_fault(folder="b", number=errno.ENOENT)
     at_fault(folder="lost+found", number=errno.EACCES)  # a disk's own
-    assert sources.find_videos(root) == (["a/1.mp4"], {"removed meanwhile": 1}, {})
+    assert finding.find_videos(root) == (["a/1.mp4"], {"removed meanwhile": 1}, {})
 
 
 def write(path: pathlib.Path, text: str | bytes) -> pathlib.Path:
@@ -343,7 +342,7 @@ def test_lists_of_numbers_with_names(tmp_path):
     decomposed = unicodedata.normalize("NFD", "walk/é.mp4")
     test = write(tmp_path / "test.txt", f"{decomposed} 1\nWALK/Z.mp4, 1\n".encode("utf-16"))
     names = write(tmp_path / "names.txt", "run around\r\nwalk\r\n\r\n")
-    listing = sources.listed(root, train_list=train, test_list=test, class_names=names)
+    listing = lists.find(root, train_list=train, test_list=test, class_names=names)
     assert (listing.name, listing.classes) == ("videos", ("run around", "walk"))
     assert by_split(listing) == {
         "train": ["run/a b.mp4", "run/c, d.avi", "walk/none.mp4"],
@@ -366,33 +365,33 @@ def test_lists_of_names(text, tmp_path):
     root = touch(tmp_path / "videos", "1.mp4", "2.mp4", "frames 3/img_1.jpg", "frames 3/img_2.jpg")
     names = write(tmp_path / "names.txt", text)
     listed = write(tmp_path / "list.txt", "1.mp4 playing guitar\n2,run\nframes 3 playing guitar")
-    listing = sources.listed(root, val_list=listed, class_names=names)
+    listing = lists.find(root, val_list=listed, class_names=names)
     assert listing.classes == ("run", "playing guitar")
     assert labels(listing) == {"1.mp4": "playing guitar", "2.mp4": "run", "frames 3": "playing guitar"}
     assert by_split(listing).keys() == {"val"}
-    without = sources.listed(root, test_list=write(tmp_path / "some.txt", "1.mp4 playing guitar\n2\trun\n"))
+    without = lists.find(root, test_list=write(tmp_path / "some.txt", "1.mp4 playing guitar\n2\trun\n"))
     assert without.classes == ("playing guitar", "run")
 
 
 def test_lists_of_numbers_alone(tmp_path):
     root = touch(tmp_path, *(f"{i}.mp4" for i in range(60)))
     train = write(tmp_path / "train.txt", "".join(f"{i}.mp4 {i % 3 * 2}\n" for i in range(60)))
-    listing = sources.listed(root, train_list=train)
+    listing = lists.find(root, train_list=train)
     assert listing.classes == ("0", "1", "2", "3", "4")
     assert {split: len(paths) for split, paths in by_split(listing).items()} == {"train": 57, "val": 3}
-    assert by_split(listing) == by_split(sources.listed(root, train_list=train))
-    assert by_split(listing) != by_split(sources.listed(root, train_list=train, seed=1))
+    assert by_split(listing) == by_split(lists.find(root, train_list=train))
+    assert by_split(listing) != by_split(lists.find(root, train_list=train, seed=1))
 
 
 def test_lists_written_for_another_folder(tmp_path):
     root = touch(tmp_path / "kinetics", "train/run/x.mp4", "val/run/x.mp4", "y.mp4", "val/walk/w.mp4")
     train = write(tmp_path / "train.txt", f"run/x.mp4 0\n{root}/y.mp4 1\n")
     val = write(tmp_path / "val.txt", "/other/machine/val/run/x.mp4 0\nrun\\..\\walk\\w.mp4 1\n")
-    listing = sources.listed(root, train_list=train, val_list=val)
+    listing = lists.find(root, train_list=train, val_list=val)
     assert by_split(listing) == {"train": ["train/run/x.mp4", "y.mp4"], "val": ["val/run/x.mp4", "val/walk/w.mp4"]}
     assert all(video.error is None for video in listing.videos)
     with pytest.raises(UserError, match="list.txt:2: 'x.mp4' may be any of train/run/x.mp4, val/run/x.mp4; write its"):
-        sources.listed(root, test_list=write(tmp_path / "list.txt", "y.mp4 0\nx.mp4 0\n"))
+        lists.find(root, test_list=write(tmp_path / "list.txt", "y.mp4 0\nx.mp4 0\n"))
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -400,10 +399,10 @@ def test_lists_of_folders_with_their_numbers_of_frames(there, tmp_path):
     (tmp_path / "videos").mkdir()
     folders = ["v_1", "v 2"] if there else ["v_1"]
     root = touch(tmp_path / "videos", *(f"{name}/img_{i}.jpg" for name in folders for i in range(2)))
-    listing = sources.listed(root, test_list=write(tmp_path / "list.txt", "v_1 120 3\nv 2 8 0\n"))
+    listing = lists.find(root, test_list=write(tmp_path / "list.txt", "v_1 120 3\nv 2 8 0\n"))
     assert labels(listing) == {"v_1": "3", "v 2": "0"}
     clips = touch(tmp_path / "clips", "clip 1.mp4", "clip 2.mp4")
-    listing = sources.listed(clips, test_list=write(tmp_path / "list.txt", "clip 1 3\nclip 2 0\n"))
+    listing = lists.find(clips, test_list=write(tmp_path / "list.txt", "clip 1 3\nclip 2 0\n"))
     assert labels(listing) == {"clip 1.mp4": "3", "clip 2.mp4": "0"}
 
 
@@ -411,7 +410,7 @@ def test_what_is_listed_twice(tmp_path):
     root = touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
     train = write(tmp_path / "train.txt", "a.mp4 run\nb.mp4 run\n./a.mp4 walk\nc.mp4 walk\n")
     test = write(tmp_path / "test.txt", "b.mp4 run\nb.mp4 run\n")
-    listing = sources.listed(root, train_list=train, test_list=test)
+    listing = lists.find(root, train_list=train, test_list=test)
     assert by_split(listing) == {"train": ["a.mp4", "c.mp4"], "test": ["b.mp4"]}
     assert labels(listing)["a.mp4"] == "run"
     assert listing.notes[:3] == (
@@ -458,14 +457,14 @@ def test_lists_that_cannot_be_understood(lines, names, message, tmp_path):
     root = touch(tmp_path / "videos", "a.mp4")
     names = None if names is None else write(tmp_path / "names", names)
     with pytest.raises(UserError, match=message):
-        sources.listed(root, train_list=write(tmp_path / "list", lines), class_names=names)
+        lists.find(root, train_list=write(tmp_path / "list", lines), class_names=names)
 
 
 def test_lists_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match="expected --train_list=FILE, --val_list=FILE or --test_list=FILE"):
-        sources.listed(tmp_path)
+        lists.find(tmp_path)
     with pytest.raises(UserError, match="cannot read .*none.txt .No such file"):
-        sources.listed(tmp_path, test_list=tmp_path / "none.txt")
+        lists.find(tmp_path, test_list=tmp_path / "none.txt")
 
 
 CHARACTERS = strategies.characters(categories=("L", "M", "Nd", "P", "S", "Zs"), include_characters="\t ,'\"")
@@ -502,14 +501,14 @@ def test_a_list_is_read_as_it_was_written(rows, named, mark, end, tmp_path_facto
         text += f"{written}{separator}{names[label] if named else label}{end}{end * blank_lines}"
     root = touch(folder / "videos", "found.mp4")
     text += f"found.mp4 {names[0] if named else 0}{end}"
-    listing = sources.listed(
+    listing = lists.find(
         root,
         test_list=write(folder / "list.txt", text.encode(mark)),
         class_names=write(folder / "names.txt", "\n".join(names)),
     )
     expected = [*((path, label) for path, label, *_ in rows), ("found.mp4", 0)]
-    assert [(sources.compose(video.path), video.label) for video in listing.videos] == [
-        (sources.compose(path), label) for path, label in expected
+    assert [(compose(video.path), video.label) for video in listing.videos] == [
+        (compose(path), label) for path, label in expected
     ]
     assert [video.error for video in listing.videos] == [MISSING] * len(rows) + [None]
 
@@ -519,7 +518,7 @@ def test_links_that_may_have_been_class_folders_are_named(tmp_path):
     root = touch(tmp_path, *(f"{label}/{i}.mp4" for label in "ab" for i in range(1, 5)))
     (root / "c").symlink_to("c")
     (root / "d.e").symlink_to("/nowhere/disk2/d")
-    listing = sources.folder(root)
+    listing = folder.find(root)
     assert listing.classes == ("a", "b")
     (note,) = [note for note in listing.notes if note.startswith("warning: ")]
     assert "c (not a file: a symbolic link that leads in a circle)" in note

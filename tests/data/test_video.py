@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jax_video.data import motions, packets, transforms, video
-from jax_video.data.packets import FrameIndex
+from jax_video.data import transforms
+from jax_video.data.decoding import packets, probing, video
+from jax_video.data.manifest import FrameIndex
+from jax_video.data.sources import motions
 from jax_video.errors import VideoError
 
 FRAMES, HEIGHT, WIDTH = 40, 48, 64
@@ -81,7 +83,7 @@ def test_every_format_gives_every_frame_in_order_and_at_random(name, tmp_path, m
     file, codec, pix_fmt, options, error, seekable = FORMATS[name]
     frames = moving_bars()
     path = write(tmp_path / file, frames, codec=codec, pix_fmt=pix_fmt, options=options)
-    info = video.probe(path)
+    info = probing.probe(path)
     assert (info.frames, info.width, info.height) == (FRAMES, WIDTH, HEIGHT)
     assert info.fps == pytest.approx(25)
 
@@ -116,8 +118,8 @@ def test_formats_without_colour_or_with_a_palette(pix_fmt, tmp_path):
                 plane.update(np.full(plane.buffer_size, 40 * i, np.uint8).tobytes())
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    assert video.probe(tmp_path / file).frames == 5
-    decoded = video.decode(tmp_path / file, [4, 0], index=video.probe(tmp_path / file).index)
+    assert probing.probe(tmp_path / file).frames == 5
+    decoded = video.decode(tmp_path / file, [4, 0], index=probing.probe(tmp_path / file).index)
     assert decoded.shape == (2, HEIGHT, WIDTH, 3)
     if pix_fmt.startswith("gray"):
         assert np.abs(decoded.mean((1, 2, 3)) - [160, 0]).max() < 2
@@ -135,7 +137,7 @@ def real_files(folder: pathlib.Path) -> list[pathlib.Path]:
 def test_real_files_give_the_same_frames_by_seeking_as_in_order(test_data):
     rng = np.random.default_rng(0)
     for path in real_files(test_data):
-        info = video.probe(path)
+        info = probing.probe(path)
         in_order = video.decode(path, range(info.frames))
         for _ in range(3):
             wanted = rng.integers(0, info.frames, 3)
@@ -145,7 +147,7 @@ def test_real_files_give_the_same_frames_by_seeking_as_in_order(test_data):
 @pytest.mark.slow
 def test_every_single_frame_of_every_real_file_by_seeking(test_data):
     for path in [path for path in sorted(test_data.rglob("*")) if path.suffix in (".mp4", ".avi")]:
-        info = video.probe(path)
+        info = probing.probe(path)
         in_order = video.decode(path, range(info.frames))
         for place in range(info.frames):
             np.testing.assert_array_equal(video.decode(path, [place], index=info.index)[0], in_order[place], str(path))
@@ -155,19 +157,21 @@ def test_counts_of_real_files(test_data):
     hmdb = test_data / "hmdb51" / "videos" / "wave"
     with av.open(str(hmdb / "RATRACE_wave_f_nm_np1_fr_goo_37.avi")) as container:
         assert container.streams.video[0].frames == 73  # What the header says; see the next line.
-    assert video.probe(hmdb / "RATRACE_wave_f_nm_np1_fr_goo_37.avi") == video.VideoInfo(72, 30.0, 560, 240)  # no index
+    assert probing.probe(hmdb / "RATRACE_wave_f_nm_np1_fr_goo_37.avi") == probing.VideoInfo(
+        72, 30.0, 560, 240
+    )  # no index
     ucf = test_data / "ucf101" / "videos" / "Basketball" / "v_Basketball_g01_c01.avi"
     index = FrameIndex(141, 0, 1, keyframes=tuple(range(0, 141, 12)), size=os.path.getsize(ucf), verified=True)
-    assert video.probe(ucf) == video.VideoInfo(141, 30000 / 1001, 320, 240, 0, index)
+    assert probing.probe(ucf) == probing.VideoInfo(141, 30000 / 1001, 320, 240, 0, index)
 
 
 def test_real_clips_are_cut_by_seeking_and_decode_little(test_data, monkeypatch):
     path = test_data / "ucf101" / "videos" / "SoccerJuggling" / "v_SoccerJuggling_g24_c01.avi"
-    index = video.probe(path).index
+    index = probing.probe(path).index
     forbid_decoding_in_order(monkeypatch)
     converted = []
-    original = video._rgb
-    monkeypatch.setattr(video, "_rgb", lambda *args: converted.append(1) or original(*args))
+    original = video.rgb
+    monkeypatch.setattr(video, "rgb", lambda *args: converted.append(1) or original(*args))
     assert video.decode(path, range(200, 232, 2), index=index, short_side=122).shape == (16, 122, 163, 3)
     assert len(converted) == 16
 
@@ -211,7 +215,7 @@ def test_frames_are_turned_and_mirrored_as_the_track_header_says(matrix, tmp_pat
     path.write_bytes(data)
 
     expected = np.stack([filtered(frame, DISPLAYED[matrix]) for frame in stored])
-    info = video.probe(path)
+    info = probing.probe(path)
     assert (info.height, info.width) == expected.shape[1:3]
     np.testing.assert_array_equal(video.decode(path, [2, 0], index=info.index), expected[[2, 0]])
 
@@ -220,7 +224,7 @@ def test_variable_frame_rate_counts_frames_not_time(tmp_path, monkeypatch):
     times = np.cumsum(np.random.default_rng(0).integers(1, 9, FRAMES)).tolist()
     frames = moving_bars()
     path = write(tmp_path / "a.mp4", frames, options=GOP, times=times)
-    known = video.probe(path).index
+    known = probing.probe(path).index
     assert known.frames == FRAMES and known.step == 0
     in_order = video.decode(path, range(FRAMES))
     assert np.abs(in_order.astype(int) - frames).mean() < 6
@@ -232,7 +236,7 @@ def test_variable_frame_rate_counts_frames_not_time(tmp_path, monkeypatch):
 def test_audio_track_is_ignored(tmp_path):
     path = write(tmp_path / "a.mp4", moving_bars(), options=GOP, audio=True)
     silent = write(tmp_path / "b.mp4", moving_bars(), options=GOP)
-    with_sound, without = video.probe(path), video.probe(silent)
+    with_sound, without = probing.probe(path), probing.probe(silent)
     assert dataclasses.replace(with_sound.index, size=0) == dataclasses.replace(without.index, size=0)
     assert dataclasses.replace(with_sound, index=None) == dataclasses.replace(without, index=None)
     np.testing.assert_array_equal(video.decode(path, [33, 7], index=with_sound.index), video.decode(silent, [33, 7]))
@@ -241,13 +245,13 @@ def test_audio_track_is_ignored(tmp_path):
 @pytest.mark.parametrize("step", [0, 512])
 def test_a_count_that_does_not_fit_the_packets_still_gives_the_right_frames(step, tmp_path):
     path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
-    other = dataclasses.replace(video.probe(path).index, frames=FRAMES - 1, step=step)
+    other = dataclasses.replace(probing.probe(path).index, frames=FRAMES - 1, step=step)
     np.testing.assert_array_equal(video.decode(path, [30], index=other), video.decode(path, [30]))
 
 
 def test_a_file_that_was_replaced_is_noticed(tmp_path):
     path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
-    index = video.probe(path).index
+    index = probing.probe(path).index
     write(path, moving_bars(), options=GOP | {"crf": "40"})
     for read in (
         lambda: video.decode(path, [3], index=index),
@@ -262,7 +266,7 @@ def test_packets_are_read_once_for_all_clips_of_a_file(tmp_path, monkeypatch):
 
     def uneven(frames: np.ndarray) -> tuple[pathlib.Path, FrameIndex]:
         path = write(tmp_path / "a.mp4", frames, options=GOP, times=[*range(FRAMES - 1), FRAMES])
-        return path, video.probe(path).index
+        return path, probing.probe(path).index
 
     path, index = uneven(moving_bars())
     forbid_decoding_in_order(monkeypatch)
@@ -300,7 +304,7 @@ def test_odd_path_names(tmp_path):
     for name in ("with space.mp4", "ünï 中文.mp4", "a:b.mp4", "http:x.mp4", "%03d.mp4", "-i.mp4"):
         motions.encode(tmp_path / "plain.mp4", moving_bars(2))
         os.rename(tmp_path / "plain.mp4", tmp_path / name)
-        assert video.probe(tmp_path / name).frames == 2
+        assert probing.probe(tmp_path / name).frames == 2
 
 
 @pytest.mark.parametrize("frames", [None, FRAMES, FRAMES + 60])
@@ -369,7 +373,7 @@ def test_broken_files_say_what_is_wrong_and_leave_nothing_behind(tmp_path, capfd
     handles = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
     for name, (path, reason) in files.items():
         with pytest.raises(VideoError, match=reason) as caught:
-            video.probe(path)
+            probing.probe(path)
         assert caught.value.path == str(path), name
         assert str(caught.value) == f"{path}: {caught.value.reason}", name
         with pytest.raises(VideoError):
@@ -386,7 +390,7 @@ def test_frames_that_change_size_are_an_error(tmp_path):
     path = tmp_path / "a.h264"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     with pytest.raises(VideoError, match="change size: from 64x48 to 32x32 at frame 4"):
-        video.probe(path)
+        probing.probe(path)
 
 
 def test_frames_that_change_size_are_not_one_clip(tmp_path):
@@ -406,8 +410,8 @@ def test_frames_that_change_size_are_not_one_clip(tmp_path):
                 packet.stream = stream
                 container.mux(packet)
     with pytest.raises(VideoError, match="frames change size: from 64x48 to 32x32 at frame 12"):
-        video.probe(path)
-    index = video.probe(path, full=False).index
+        probing.probe(path)
+    index = probing.probe(path, full=False).index
     for known in (index, dataclasses.replace(index, keyframes=(0, 12), verified=True)):
         assert video.decode(path, [11, 3], index=known).shape == (2, 48, 64, 3)
         with pytest.raises(VideoError, match="frames change size: from 64x48 to 32x32 at frame 12"):
@@ -417,7 +421,7 @@ def test_frames_that_change_size_are_not_one_clip(tmp_path):
 @pytest.mark.parametrize("width, height, reason", [(6000, 6000, "damaged|not a readable"), (16, 1024, "strange size")])
 def test_frames_that_would_take_memory_without_measure_are_an_error(width, height, reason, tmp_path):
     path = write(tmp_path / "a.mkv", np.zeros((1, height, width, 3), np.uint8), codec="ffv1", pix_fmt="gray")
-    for call in (video.probe, lambda path: video.decode(path, [0], short_side=16)):
+    for call in (probing.probe, lambda path: video.decode(path, [0], short_side=16)):
         with pytest.raises(VideoError, match=reason):
             call(path)
 
@@ -429,7 +433,7 @@ def test_a_file_without_keyframes_is_decoded_in_order(tmp_path):
     place = data.index(b"stss") + 8  # How many keyframes are listed.
     data[place : place + 4] = bytes(4)
     path.write_bytes(data)
-    np.testing.assert_array_equal(video.decode(path, [3, 30], index=video.probe(path).index), expected)
+    np.testing.assert_array_equal(video.decode(path, [3, 30], index=probing.probe(path).index), expected)
 
 
 def test_the_exception_survives_pickling():
@@ -461,7 +465,7 @@ def test_damaged_bytes_give_frames_or_a_video_error(which, seed, flips, cut, ori
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            info = video.probe(path)
+            info = probing.probe(path)
             decoded = video.decode(path, [info.frames - 1, 0], index=FrameIndex(info.frames))
         except VideoError as error:
             assert error.reason
@@ -472,33 +476,33 @@ def test_damaged_bytes_give_frames_or_a_video_error(which, seed, flips, cut, ori
 def test_a_fast_look_sees_what_decoding_finds(test_data):
     """But for where the frames are: that is not known of a file that nobody has decoded."""
     for path in real_files(test_data):
-        fast, full = video.probe(path, full=False), video.probe(path)
+        fast, full = probing.probe(path, full=False), probing.probe(path)
         assert dataclasses.replace(fast, index=full.index) == full, path
         assert fast == full or fast.index == FrameIndex(full.frames, size=os.path.getsize(path)), path
 
 
 def test_a_part_of_a_file_by_seconds(tmp_path):
     path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
-    whole = video.probe(path)
+    whole = probing.probe(path)
     for full in (True, False):
-        part = video.probe(path, span=(0.4, 1.0), full=full)  # at 25 frames a second
+        part = probing.probe(path, span=(0.4, 1.0), full=full)  # at 25 frames a second
         assert (part.first, part.frames) == (10, 15)
         assert part.index == (whole.index if full else FrameIndex(FRAMES, size=whole.index.size))
-        rest = video.probe(path, span=(1.2, 99.0), full=full)
+        rest = probing.probe(path, span=(1.2, 99.0), full=full)
         assert (rest.first, rest.frames) == (30, FRAMES - 30)
         with pytest.raises(VideoError, match=r"too short: no frame from 10 to 20 s, the last is at 1\.\d s"):
-            video.probe(path, span=(10.0, 20.0), full=full)
+            probing.probe(path, span=(10.0, 20.0), full=full)
 
 
 def test_what_comes_after_a_part_need_not_decode(tmp_path):
     path = write(tmp_path / "a.mp4", moving_bars(), options=GOP)
-    part = video.probe(path, span=(0.0, 0.4))
+    part = probing.probe(path, span=(0.0, 0.4))
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
         last = [packet for packet in container.demux(video=0) if packet.size][-1]
         data[last.pos : last.pos + last.size] = bytes(last.size)
     path.write_bytes(data)
-    assert video.probe(path, span=(0.0, 0.4)) == part
+    assert probing.probe(path, span=(0.0, 0.4)) == part
 
 
 def test_packets_before_a_cut_are_no_frames(tmp_path):
@@ -512,8 +516,8 @@ def test_packets_before_a_cut_are_no_frames(tmp_path):
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 packet.stream = stream
                 target.mux(packet)
-    info = video.probe(tmp_path / "cut.mp4")
-    assert info.frames == FRAMES - 7 and video.probe(tmp_path / "cut.mp4", full=False).frames == info.frames
+    info = probing.probe(tmp_path / "cut.mp4")
+    assert info.frames == FRAMES - 7 and probing.probe(tmp_path / "cut.mp4", full=False).frames == info.frames
     expected = video.decode(path, range(7, FRAMES))
     for place in (0, 3, 20, info.frames - 1):
         np.testing.assert_array_equal(video.decode(tmp_path / "cut.mp4", [place], index=info.index)[0], expected[place])

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from jax_video.data import motions, video, workers
+from jax_video.data.decoding import probing
+from jax_video.data.preparing import workers
+from jax_video.data.sources import motions
 from jax_video.errors import VideoError
 
 
@@ -37,8 +39,8 @@ def test_what_is_no_fault_of_a_file_stops_it():
 def test_it_gives_what_the_probe_says(tmp_path):
     motions.encode(tmp_path / "good.mp4", np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3), np.uint8))
     (tmp_path / "empty.mp4").touch()
-    results = dict(run([str(tmp_path / "good.mp4"), str(tmp_path / "empty.mp4")], video.probe, count=2))
-    assert results == {0: video.probe(tmp_path / "good.mp4"), 1: "empty file"}
+    results = dict(run([str(tmp_path / "good.mp4"), str(tmp_path / "empty.mp4")], probing.probe, count=2))
+    assert results == {0: probing.probe(tmp_path / "good.mp4"), 1: "empty file"}
 
 
 def test_tasks_are_taken_as_workers_become_free():
@@ -97,7 +99,7 @@ def test_a_worker_ends_with_its_parent(tmp_path):
     """`kill -9` leaves no decoder behind."""
     script = tmp_path / "script.py"
     script.write_text(
-        "import time\nfrom jax_video.data import workers\n"
+        "import time\nfrom jax_video.data.preparing import workers\n"
         "def decode(_):\n    print('decoding', flush=True)\n    time.sleep(600)\n"
         "if __name__ == '__main__':\n    list(workers.run([0], decode, workers=1, timeout=600))\n"
     )

@@ -4,12 +4,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-import networks
+import outlines
 import parity
 import pytest
 import torch
 from flax import nnx
-from networks import shapes
+from outlines import shapes
 from reference import c3d as reference
 
 from jax_video.errors import UserError
@@ -34,7 +34,7 @@ NETWORK_INPUT = (12, 44, 44, 3)
 
 
 def abstract(num_classes=400, **kwargs):
-    return networks.abstract("c3d", num_classes, **kwargs)
+    return outlines.abstract("c3d", num_classes, **kwargs)
 
 
 @pytest.mark.usefixtures("strict_dtypes", "one_torch_thread")

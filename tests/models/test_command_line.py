@@ -5,7 +5,7 @@ import re
 import commands
 import pytest
 
-from jax_video import models
+from jax_video import networks
 
 
 def rows(table):
@@ -54,4 +54,4 @@ def test_misuse_ends_with_one_message(arguments, message):
 def test_the_examples_of_the_help_are_networks():
     finished = commands.run("jax_video.models", "--help")
     examples = re.findall("--name=([a-z0-9_]+)", finished.stdout)
-    assert finished.code == 0 and examples and set(examples) <= set(models.MODELS)
+    assert finished.code == 0 and examples and set(examples) <= set(networks.NETWORKS)

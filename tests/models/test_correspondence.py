@@ -41,7 +41,7 @@ class Network(nnx.Module):
 
 
 def abstract(dtype=jnp.float32, make=Correspondence):
-    """A small pair of networks. What matters of the teacher is that it has weights and running moments."""
+    """A small pair of networks. What matters of the teacher is that it has weights and running statistics."""
     common = {"num_classes": 3, "layers": (1, 1, 1, 1), "width": 0.0625, "dtype": dtype}
 
     def build():
@@ -190,7 +190,7 @@ def test_ids_must_be_one_for_each_clip():
 # Student and teacher
 
 
-def test_the_teachers_weights_are_constants_among_the_moments():
+def test_the_teachers_weights_are_constants_among_the_statistics():
     model = abstract()
     definition, params, batch_stats = state_lib.split(model)
     assert set(params) == {"student"} | HEAD and set(batch_stats) == {"student", "teacher"}
@@ -217,10 +217,10 @@ def test_gradients_reach_all_of_student_and_head_but_the_students_classifier():
         loss = -jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=1)[:, 0]
         return (weight * loss).mean(), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-    gradients, moments = gradient(params)
+    gradients, statistics = gradient(params)
     dead = {name for name, leaf in state_lib.named_leaves(gradients).items() if not np.any(leaf)}
     assert dead == {"student/fc/kernel", "student/fc/bias"}
-    before, after = state_lib.named_leaves(batch_stats), state_lib.named_leaves(moments)
+    before, after = state_lib.named_leaves(batch_stats), state_lib.named_leaves(statistics)
     moved = {name for name in before if np.any(before[name] != after[name])}
     assert moved == {name for name in before if name.startswith("student/")}
 

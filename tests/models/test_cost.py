@@ -9,7 +9,7 @@ import parity
 import pytest
 import torch
 from flax import nnx
-from networks import abstract, parameters, shapes
+from outlines import abstract, parameters, shapes
 from reference import cost as reference
 
 from jax_video import models, state
@@ -50,7 +50,7 @@ OPERATIONS = {
 def pair(label, dtype):
     name = label.split()[0]
     options = NETWORKS[label] | {"num_classes": parity.CLASSES}
-    ours = options | ({} if name.startswith("res") else {"dropout": 0.0})
+    ours = options | {"dropout": 0.0}
     model = nnx.eval_shape(lambda: models.build(name, rngs=nnx.Rngs(0), dtype=dtype, **ours))
     options.pop("fuse_views", None)
     shape = (9, *INPUT[1:]) if options.get("frames") == 32 else INPUT
@@ -194,7 +194,7 @@ def test_an_even_kernel_has_no_centre():
 
 
 def randomized(name, dtype=jnp.float32, **kwargs):
-    """A small network in test mode with random weights, offsets and moments, and dropout off."""
+    """A small network in test mode with random weights, offsets and statistics, and dropout off."""
     model = models.build(name, num_classes=5, rngs=nnx.Rngs(0), dtype=dtype, **SMALL, **kwargs)
     rng = np.random.default_rng(1)
     definition, params, batch_stats = state.split(model)

@@ -7,7 +7,7 @@ import parity
 import pytest
 import torch
 from flax import nnx
-from networks import T3D_TABLE_1, abstract, parameters, shapes
+from outlines import T3D_TABLE_1, abstract, parameters, shapes
 from reference import densenet as reference
 
 from jax_video.errors import UserError
@@ -102,8 +102,8 @@ def test_parameters_have_torchvisions_names():
 
 
 def test_in_2d_frames_do_not_see_each_other():
-    definition, params, moments = parity.copied(*pair("densenet121", jnp.float32))
-    model = nnx.view(nnx.merge(definition, params, moments), use_running_average=True)
+    definition, params, statistics = parity.copied(*pair("densenet121", jnp.float32))
+    model = nnx.view(nnx.merge(definition, params, statistics), use_running_average=True)
     graphdef, state = nnx.split(model)
     features = jax.jit(lambda video: nnx.merge(graphdef, state).features(video))
     video = jax.random.normal(jax.random.key(0), (2, 3, 32, 32, 3))
@@ -122,8 +122,8 @@ def test_the_program_of_a_block_grows_with_its_layers_not_with_their_square():
         block = nnx.eval_shape(build)
         definition, *state = nnx.split(block, nnx.Param, nnx.BatchStat)
 
-        def loss(params, moments, x):
-            return sequence(nnx.merge(definition, params, moments), x).sum()
+        def loss(params, statistics, x):
+            return sequence(nnx.merge(definition, params, statistics), x).sum()
 
         arguments = (*map(nnx.to_pure_dict, state), jax.ShapeDtypeStruct((2, 1, 8, 8, 4), jnp.float32))
         return jax.jit(jax.grad(loss)).lower(*arguments).compile().as_text().count(" = ")

@@ -4,13 +4,13 @@ import math
 
 import jax
 import jax.numpy as jnp
-import networks
 import numpy as np
+import outlines
 import parity
 import pytest
 import torch
 from flax import nnx
-from networks import shapes
+from outlines import shapes
 from reference import inception as reference
 
 from jax_video.errors import UserError
@@ -41,7 +41,7 @@ NETWORK_INPUT = (17, 37, 50, 3)
 
 
 def abstract(num_classes=400, **kwargs):
-    return networks.abstract("inception3d", num_classes, **kwargs)
+    return outlines.abstract("inception3d", num_classes, **kwargs)
 
 
 def with_real_head(**kwargs):

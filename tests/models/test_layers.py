@@ -22,7 +22,7 @@ def video(shape=(4, 2, 5, 6, 3), seed=0, mean=0.5, deviation=2.0):
 
 
 def batch_norm(features=3, seed=1, **kwargs):
-    """A layer whose scale, offset and running moments are all different from each other."""
+    """A layer whose scale, offset and running statistics are all different from each other."""
     rng = np.random.default_rng(seed)
     layer = BatchNorm(features, **kwargs)
     for variable in (layer.scale, layer.bias, layer.mean, layer.var):
@@ -69,7 +69,7 @@ def test_linear_head_starts_normal():
 
 
 @pytest.mark.parametrize("group_size", [None, 1, 2])
-def test_training_normalises_each_group_by_its_own_moments(group_size):
+def test_training_normalises_each_group_by_its_own_statistics(group_size):
     layer, x = batch_norm(group_size=group_size), video()
     groups = x.astype(np.float64).reshape(-1, group_size or 4, *x.shape[1:])
     mean, var = groups.mean((1, 2, 3, 4), keepdims=True), groups.var((1, 2, 3, 4), keepdims=True)
@@ -77,7 +77,7 @@ def test_training_normalises_each_group_by_its_own_moments(group_size):
 
 
 @pytest.mark.parametrize("group_size", [None, 1, 2])
-def test_running_moments_move_by_a_tenth_towards_the_mean_over_groups_of_unbiased_moments(group_size):
+def test_running_statistics_move_by_a_tenth_towards_the_mean_over_groups_of_unbiased_statistics(group_size):
     layer, x = batch_norm(group_size=group_size), video()
     mean, var = np.asarray(layer.mean[...]), np.asarray(layer.var[...])
     layer(x)
@@ -100,7 +100,7 @@ def test_groups_are_separate_runs():
         np.testing.assert_allclose(batch_norm(group_size=2, **wide)(x), np.concatenate(alone), rtol=1e-12, atol=1e-12)
 
 
-def assert_moments(layer, x):
+def assert_statistics(layer, x):
     """A mean that is off adds its square to the variance, of 1 here; one taken of squares would be off by 6 % of it."""
     x = np.asarray(x, np.float64).reshape(-1, 3)
     off = of_a_sum(len(x)) * np.abs(x).mean()
@@ -109,10 +109,10 @@ def assert_moments(layer, x):
 
 
 @pytest.mark.parametrize("mean", [0.0, 1000.0])
-def test_moments_do_not_cancel(mean):
+def test_statistics_do_not_cancel(mean):
     layer, x = BatchNorm(3, momentum=0.0), video((8, 8, 16, 16, 3), mean=mean, deviation=1.0)
     layer(x)
-    assert_moments(layer, x)
+    assert_statistics(layer, x)
 
 
 def test_bfloat16_takes_its_moments_in_float32():
@@ -120,7 +120,7 @@ def test_bfloat16_takes_its_moments_in_float32():
     x = jnp.asarray(video((8, 8, 16, 16, 3), mean=10.0, deviation=1.0), jnp.bfloat16)
     assert layer(x).dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(layer))} == {jnp.dtype("float32")}
-    assert_moments(layer, x)
+    assert_statistics(layer, x)
 
 
 def test_float64_is_float64_throughout():
@@ -132,7 +132,7 @@ def test_float64_is_float64_throughout():
         assert layer.mean[...].dtype == layer.scale[...].dtype == jnp.float64
 
 
-def test_test_mode_uses_the_running_moments_and_leaves_them():
+def test_test_mode_uses_the_running_statistics_and_leaves_them():
     layer, x = batch_norm(), video()
     before = nnx.to_pure_dict(nnx.state(layer, nnx.BatchStat))
     tested = nnx.view(layer, use_running_average=True)

@@ -5,46 +5,26 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import outlines
 import pytest
 from flax import nnx
 
-from jax_video import models, state
+from jax_video import models, networks, state
 from jax_video.errors import UserError
 from jax_video.models.layers import BatchNorm
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 BATCH = 4
-UNITS = {"layers": (1, 1, 1, 1)}
-# Keywords that make a network small, and an input [T, H, W] that it still takes, by what a name begins with.
-SMALL = {
-    # ResNeXt with 4 groups; STC with a hidden layer too wide to be dead by chance.
-    "resnext3d": (UNITS | {"cardinality": 4}, (4, 16, 16)),
-    "stc_resnext": (UNITS | {"cardinality": 4, "frames": 4, "reduction": 1}, (4, 16, 16)),
-    "stc_": (UNITS | {"frames": 4, "reduction": 1}, (4, 16, 16)),
-    "densenet3d": (UNITS, (15, 32, 32)),
-    "densenet": (UNITS, (1, 32, 32)),
-    "t3d": (UNITS, (15, 32, 32)),
-    "resnext": (UNITS | {"cardinality": 4}, (2, 16, 16)),
-    "st_resnet": ({"layers": (2, 1, 1, 1)}, (5, 16, 16)),
-    "inception3d": ({"layers": (1, 1, 1)}, (9, 32, 32)),
-    "c3d_": (UNITS, (4, 16, 16)),
-    "c3d": ({"frames": 16, "size": 32}, (16, 32, 32)),
-    "": (UNITS, (4, 16, 16)),
-}
 # These few compile programs of their own without a part of their own: what they hold is in the others too.
 ALIKE = ("stc_resnet50", "stc_resnet101", "resnet50", "resnet101", "resnet152", "resnext101")
 ALIKE += ("c3d_3x3x3_resnet50", "c3d_3x3x3_resnet101", "motion_stream", "two_streams", "st_resnet_star")
 FAMILIES = ["resnet3d18", "t3d121", "cost_b_resnet50", "st_resnet", "inception3d", "c3d"]
 
 
-def of_family(name):
-    return next(values for start, values in SMALL.items() if name.startswith(start))
-
-
 def small(name, **kwargs):
     """(graph definition, params, batch_stats) of the network with one unit per stage and small widths."""
-    kwargs = of_family(name)[0] | kwargs
+    kwargs = outlines.small(name) | kwargs
 
     def build():
         return models.build(name, num_classes=5, rngs=nnx.Rngs(0), width=0.125, **kwargs)
@@ -53,7 +33,7 @@ def small(name, **kwargs):
     rng = np.random.default_rng(0)  # initialising as the networks do compiles a function for every shape
 
     def draw(leaf):
-        if leaf.ndim == 1:  # scales, offsets and moments
+        if leaf.ndim == 1:  # scales, offsets and statistics
             return rng.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
         return (rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))).astype(leaf.dtype)
 
@@ -63,13 +43,13 @@ def small(name, **kwargs):
 def videos(name):
     """What the network takes: RGB, flow or both."""
     rng = np.random.default_rng(0)
-    channels = {"motion_stream": (20,), "two_streams": (3, 20), "st_resnet": (3, 20), "st_resnet_star": (3, 20)}
-    shape = (BATCH, *of_family(name)[1])
-    return [rng.normal(size=(*shape, count)).astype(np.float32) for count in channels.get(name, (3,))]
+    shape = (BATCH, *outlines.small_clip(name))
+    channels = [networks.CHANNELS[stream] for stream in networks.find(name).streams]
+    return [rng.normal(size=(*shape, count)).astype(np.float32) for count in channels]
 
 
 def gradients_of(graphdef, params, batch_stats, *videos):
-    """Logits, new running moments and gradients of a cross-entropy, as a train step computes them."""
+    """Logits, new running statistics and gradients of a cross-entropy, as a train step computes them."""
 
     def loss(params):
         model = nnx.merge(graphdef, params, batch_stats)
@@ -81,8 +61,8 @@ def gradients_of(graphdef, params, batch_stats, *videos):
             total -= by_class[jnp.arange(logits.shape[0]), labels].mean()
         return total, (outputs, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
-    gradients, (outputs, moments) = jax.grad(loss, has_aux=True)(params)
-    return outputs, moments, gradients
+    gradients, (outputs, statistics) = jax.grad(loss, has_aux=True)(params)
+    return outputs, statistics, gradients
 
 
 train = jax.jit(gradients_of, static_argnames="graphdef")  # networks that differ in depth alone compile once
@@ -105,17 +85,17 @@ def names_where(predicate, tree, *rest):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in models.MODELS]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in networks.NETWORKS]
 )
 def test_every_network_is_finite_and_reaches_every_parameter(name):
     graphdef, params, batch_stats = small(name)
-    outputs, moments, gradients = train(graphdef, params, batch_stats, *videos(name))
+    outputs, statistics, gradients = train(graphdef, params, batch_stats, *videos(name))
     for logits in jax.tree.leaves(outputs):
         assert logits.shape[0] == BATCH and logits.shape[-1] == 5
         assert np.all(np.isfinite(logits)) and np.ptp(logits) > 0
     assert names_where(lambda leaf: not np.all(np.isfinite(leaf)), gradients) == []
     assert names_where(lambda leaf: not np.any(leaf), gradients) == []
-    assert names_where(lambda old, new: np.any(old == new), batch_stats, moments) == []
+    assert names_where(lambda old, new: np.any(old == new), batch_stats, statistics) == []
 
 
 @pytest.mark.parametrize("name", ["resnet3d18", "stc_resnet18", "densenet3d121", "t3d121", "inception3d", "c3d"])
@@ -136,8 +116,8 @@ def test_variants_reach_every_parameter():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_bfloat16_is_the_type_of_activations_only(name):
     graphdef, *trees = small(name, dtype=jnp.bfloat16)
-    outputs, moments, gradients = jax.eval_shape(functools.partial(gradients_of, graphdef), *trees, *videos(name))
-    assert {leaf.dtype for leaf in jax.tree.leaves((outputs, moments, gradients, trees))} == {jnp.dtype("float32")}
+    outputs, statistics, gradients = jax.eval_shape(functools.partial(gradients_of, graphdef), *trees, *videos(name))
+    assert {leaf.dtype for leaf in jax.tree.leaves((outputs, statistics, gradients, trees))} == {jnp.dtype("float32")}
     activations = jax.eval_shape(functools.partial(features, graphdef), *trees, *videos(name))
     assert {leaf.dtype for leaf in jax.tree.leaves(activations)} == {jnp.dtype("bfloat16")}
 
@@ -172,10 +152,10 @@ def test_test_mode_gives_a_video_the_same_scores_in_any_batch():
     np.testing.assert_allclose(in_test_mode(*parts, video[1:3]), in_test_mode(*parts, video)[1:3], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", networks.NETWORKS)
 @pytest.mark.parametrize("depth", ["a unit per stage", pytest.param("full", marks=pytest.mark.slow)])
-def test_networks_hold_parameters_and_moments_only_and_take_another_norm(name, depth):
-    options = {} if depth == "full" or name == "stc_resnext101" else of_family(name)[0]
+def test_networks_hold_parameters_and_statistics_only_and_take_another_norm(name, depth):
+    options = {} if depth == "full" or name == "stc_resnext101" else outlines.small(name)
     norm = functools.partial(BatchNorm, group_size=2, momentum=0.5)
     model = nnx.eval_shape(
         lambda: models.build(name, num_classes=400, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, norm=norm, **options)
@@ -193,12 +173,12 @@ def test_full_size_network_runs():
     model = nnx.eval_shape(lambda: models.build("stc_resnet18", num_classes=400, rngs=nnx.Rngs(0)))
     graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     clips = jax.ShapeDtypeStruct((2, 16, 112, 112, 3), jnp.float32)
-    logits, moments, gradients = jax.eval_shape(
+    logits, statistics, gradients = jax.eval_shape(
         functools.partial(gradients_of, graphdef), nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats), clips
     )
     assert logits.shape == (2, 400)
     assert [leaf.shape for leaf in jax.tree.leaves(gradients)] == [leaf.shape for leaf in jax.tree.leaves(params)]
-    assert [leaf.shape for leaf in jax.tree.leaves(moments)] == [leaf.shape for leaf in jax.tree.leaves(batch_stats)]
+    assert [leaf.shape for leaf in jax.tree.leaves(statistics)] == [leaf.shape for leaf in jax.tree.leaves(batch_stats)]
 
 
 def test_an_unknown_name_is_answered_with_the_names():

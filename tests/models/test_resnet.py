@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from networks import abstract, parameters, shapes
+from outlines import abstract, parameters, shapes
 from reference import resnet as reference
 
 from jax_video.errors import UserError

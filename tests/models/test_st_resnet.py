@@ -9,7 +9,7 @@ import parity
 import pytest
 import torch
 from flax import nnx
-from networks import abstract, parameters, shapes
+from outlines import abstract, parameters, shapes
 from reference import st_resnet as reference
 
 from jax_video import losses, state
@@ -92,7 +92,7 @@ def test_there_are_scores_of_every_frame_and_place(name, frames, size, expected)
 
 
 def randomized(model, seed=1):
-    """(definition, params, batch_stats) with BatchNorm's scales, offsets and moments away from zero and one.
+    """(definition, params, batch_stats) with BatchNorm's scales, offsets and statistics away from zero and one.
 
     The values are NumPy's: initialising as the networks do compiles a function for every shape.
     """

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from networks import abstract, parameters
+from outlines import abstract, parameters
 
 from jax_video.errors import UserError
 from jax_video.models.layers import BatchNorm

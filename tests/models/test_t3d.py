@@ -7,7 +7,7 @@ import parity
 import pytest
 import torch
 from flax import nnx
-from networks import T3D_TABLE_1, abstract, parameters, shapes
+from outlines import T3D_TABLE_1, abstract, parameters, shapes
 from reference import densenet as reference
 from reference import resnet
 

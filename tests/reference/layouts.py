@@ -70,7 +70,7 @@ def _3d_resnets(name: str, **kwargs) -> Source:
 def _cost(kind: str, **kwargs) -> Source:
     name = f"{kind}_resnet50"
     build = functools.partial(cost.build, name, pool="code", stem="5x7x7")
-    shape = {"shape": _VIEWS} if kind.startswith("cost") else {}
+    shape = {"shape": _VIEWS} if kind in ("cost_a", "cost_b") else {}
     return Source("cost", name, build, _COST_NAMES, video=(2, 4, 32, 40, 3), **shape, **kwargs)
 
 
@@ -115,7 +115,7 @@ def read(path) -> dict[str, tuple[int, ...]]:
 
 
 def random(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
-    """A state dict of these names and shapes: moments are random, and so are the counters of BatchNorm's steps."""
+    """A state dict of these names and shapes: statistics are random, and so are the counters of BatchNorm's steps."""
     rng = np.random.default_rng(seed)
     weights = {}
     for name, shape in shapes.items():

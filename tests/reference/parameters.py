@@ -41,7 +41,7 @@ def gradients(network):
 
 
 def batch_stats(network):
-    """A torch network's running moments as ours, and with them the weights that require no gradient."""
+    """A torch network's running statistics as ours, and with them the weights that require no gradient."""
     return _nest(network, lambda tensor: tensor, trained=False)
 
 

@@ -80,7 +80,7 @@ class TwoStreams(nn.Module):
 
 def build(name, num_classes, **options):
     """The reference of the network that `jax_video.models.build` makes of the same name."""
-    if name.endswith("_stream"):
+    if name in ("appearance_stream", "motion_stream"):
         return Stream(num_classes, {"appearance_stream": 3, "motion_stream": 20}[name], **options)
     options = {"connections": name != "two_streams", "temporal": name != "two_streams"} | options
     if name == "st_resnet_star":

@@ -2,8 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-import networks
 import numpy as np
+import outlines
 import pytest
 from conftest import ROOT
 from flax import nnx
@@ -11,8 +11,9 @@ from reference import layouts
 
 from jax_video import state
 from jax_video.models.layers import padded_conv
+from jax_video.networks import CHANNELS
 from jax_video.weights import merge, names
-from jax_video.weights.inflate import FLOW_CHANNELS, METHODS, inflate
+from jax_video.weights.inflate import METHODS, inflate
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(1, 3, 3, 4, 5)).astype(np.float32)  # [t, h, w, I, O]
@@ -46,11 +47,11 @@ def test_views_see_the_kernel_as_it_is():
 
 def test_a_flow_stem_sees_the_mean_of_rgb():
     stem = RNG.normal(size=(1, 7, 7, 3, 5)).astype(np.float32)
-    flow = inflate(stem, (1, 7, 7, FLOW_CHANNELS, 5), "mean")
+    flow = inflate(stem, (1, 7, 7, CHANNELS["flow"], 5), "mean")
     assert flow.shape == (1, 7, 7, 20, 5) and flow.dtype == np.float32
-    for channel in range(FLOW_CHANNELS):
+    for channel in range(CHANNELS["flow"]):
         np.testing.assert_array_equal(flow[:, :, :, channel], stem.mean(axis=3))
-    both = inflate(stem, (3, 7, 7, FLOW_CHANNELS, 5), "centre")
+    both = inflate(stem, (3, 7, 7, CHANNELS["flow"], 5), "centre")
     np.testing.assert_array_equal(both[1], flow[0])
     assert not both[0].any() and not both[2].any()
 
@@ -114,7 +115,7 @@ CLASSES = 5
 
 
 def random_arrays(model) -> dict[str, np.ndarray]:
-    """Weights and moments of a network, none at its initial value."""
+    """Weights and statistics of a network, none at its initial value."""
     _, params, batch_stats = state.split(model)
     rng, arrays = np.random.default_rng(1), {}
     for name, leaf in state.named_leaves({"params": params, "batch_stats": batch_stats}).items():
@@ -167,12 +168,12 @@ def close(found, expected):
 
 @pytest.fixture(scope="module")
 def resnet50():
-    return networks.abstract("resnet50", CLASSES, **SMALL)
+    return outlines.abstract("resnet50", CLASSES, **SMALL)
 
 
 def test_c2d_of_a_repeated_frame_has_the_2d_logits(resnet50):
     """It has no temporal taps, and a max pool over frames that are all the same does nothing."""
-    target = networks.abstract("c2d_resnet50", CLASSES, **SMALL)
+    target = outlines.abstract("c2d_resnet50", CLASSES, **SMALL)
     network, merged = inflated(resnet50, target, "")
     assert not merged.inflated and not merged.fresh
     assert close(logits(with_arrays(target, merged.arrays), 8), logits(network, 1))
@@ -180,7 +181,7 @@ def test_c2d_of_a_repeated_frame_has_the_2d_logits(resnet50):
 
 @pytest.mark.parametrize("share_weights", [True, False])
 def test_cost_a_that_looks_at_h_and_w_has_the_2d_logits(resnet50, share_weights):
-    target = networks.abstract("cost_a_resnet50", CLASSES, pool="code", share_weights=share_weights, **SMALL)
+    target = outlines.abstract("cost_a_resnet50", CLASSES, pool="code", share_weights=share_weights, **SMALL)
     network, merged = inflated(resnet50, target, "mean", skip=["*/alpha"])
     assert len(merged.fresh) == 3 and len(merged.inflated) == (0 if share_weights else 3)
     for name in merged.fresh:  # a softmax of exactly (1, 0, 0)
@@ -189,7 +190,7 @@ def test_cost_a_that_looks_at_h_and_w_has_the_2d_logits(resnet50, share_weights)
 
 
 def test_cost_b_that_looks_at_h_and_w_has_the_2d_logits(resnet50):
-    target = networks.abstract("cost_b_resnet50", CLASSES, pool="code", **SMALL)
+    target = outlines.abstract("cost_b_resnet50", CLASSES, pool="code", **SMALL)
     network, merged = inflated(resnet50, target, "mean", skip=["*/fc?/*"])
     assert len(merged.fresh) == 6
     for name in merged.fresh:
@@ -207,7 +208,7 @@ def test_cost_b_that_looks_at_h_and_w_has_the_2d_logits(resnet50):
 @pytest.mark.parametrize(("kind", "method"), [("c3d_3x1x1", "mean"), ("c3d_3x3x3", "mean"), ("c3d_3x1x1", "centre")])
 def test_c3d_of_a_repeated_frame_has_the_2d_logits_away_from_the_borders(resnet50, kind, method):
     """The logits of the frame in the middle; "centre" has them everywhere."""
-    target = networks.abstract(f"{kind}_resnet50", CLASSES, pool="code", **SMALL)
+    target = outlines.abstract(f"{kind}_resnet50", CLASSES, pool="code", **SMALL)
     network, merged = inflated(resnet50, target, method)
     assert len(merged.inflated) == 3 and not merged.fresh
     model = with_arrays(target, merged.arrays)
@@ -220,7 +221,7 @@ def test_c3d_of_a_repeated_frame_has_the_2d_logits_away_from_the_borders(resnet5
 
 def test_st_resnet_of_a_repeated_frame_has_the_2d_logits_away_from_the_borders(resnet50):
     """Replicate and divide, on the 1×1×1 convolutions at both ends of a stage's second unit (§3.3)."""
-    target = networks.abstract("appearance_stream", CLASSES, temporal=True, **SMALL)
+    target = outlines.abstract("appearance_stream", CLASSES, temporal=True, **SMALL)
     network, merged = inflated(resnet50, target, "mean")
     assert sorted(merged.inflated) == [
         f"params/layer{stage}/1/conv{number}/kernel" for stage in (1, 2) for number in (1, 3)
@@ -233,13 +234,13 @@ def test_st_resnet_of_a_repeated_frame_has_the_2d_logits_away_from_the_borders(r
 
 def test_a_motion_stream_sees_ten_fields_as_it_would_see_grey(resnet50):
     """Flow whose 20 channels are all x gives what RGB gives whose three channels are 20 x / 3."""
-    target = networks.abstract("motion_stream", CLASSES, **SMALL)
+    target = outlines.abstract("motion_stream", CLASSES, **SMALL)
     network, merged = inflated(resnet50, target, "mean")
     assert merged.inflated == ["params/conv1/kernel"]
     model = with_arrays(target, merged.arrays)
     grey = FRAMES[..., :1]
-    flow = jax.jit(lambda video: model(video))(np.repeat(grey, FLOW_CHANNELS, axis=-1))
-    rgb = jax.jit(lambda video: network(video))(np.repeat(grey, 3, axis=-1) * np.float32(FLOW_CHANNELS / 3))
+    flow = jax.jit(lambda video: model(video))(np.repeat(grey, CHANNELS["flow"], axis=-1))
+    rgb = jax.jit(lambda video: network(video))(np.repeat(grey, 3, axis=-1) * np.float32(CHANNELS["flow"] / 3))
     assert close(np.asarray(flow)[:, 0, 0, 0], np.asarray(rgb))
 
 
@@ -263,7 +264,7 @@ def test_every_convolution_of_imagenets_resnet50_is_loaded(name, options, skip, 
         pytest.skip(f"no names and shapes in {path.parent.resolve()}")
     weights = layouts.random(layouts.read(path))
     translation = names.to_ours("torchvision", dict(weights))
-    target = networks.abstract(name, 400, **options)
+    target = outlines.abstract(name, 400, **options)
     merged = merge.merge(
         translation.arrays,
         leaves(target),

@@ -15,7 +15,8 @@ from jax_video import optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
 from jax_video.errors import UserError
-from jax_video.weights import files, merge, names
+from jax_video.meta import Meta
+from jax_video.weights import files, merge, names, start
 
 CLASSES = 5
 LAYERS = (1, 1, 1, 1)
@@ -159,7 +160,7 @@ def creator(config, classes=CLASSES):
 
 
 def initial_state(config, classes=CLASSES):
-    return merge.initial_state(config, list("abcdefgh")[:classes], sharding.make_mesh(), creator(config, classes))
+    return start.initial_state(config, list("abcdefgh")[:classes], sharding.make_mesh(), creator(config, classes))
 
 
 def leaves(state):
@@ -167,7 +168,7 @@ def leaves(state):
 
 
 def theirs(classes=CLASSES, **options) -> dict[str, torch.Tensor]:
-    """A small 3D-ResNet-18 of PyTorch, with moments that are not the initial ones."""
+    """A small 3D-ResNet-18 of PyTorch, with statistics that are not the initial ones."""
     torch.manual_seed(0)
     network = resnet.build("resnet3d18", classes, width=1 / 16, layers=LAYERS, **options)
     weights = network.state_dict()
@@ -260,7 +261,7 @@ def test_a_run_starts_from_another_runs_folder(tmp_path, capsys):
     checkpoints = Checkpoints(tmp_path / "run", mesh)
     checkpoints.save(
         sharding.place_state(source, mesh),
-        {"config": config.to_dict(), "classes": list("abcde"), "manifest": "", "progress": None},
+        Meta(config.to_dict(), tuple("abcde")),
     )
     checkpoints.close()
 
@@ -298,9 +299,9 @@ def test_a_run_starts_from_a_file_of_our_own(tmp_path):
 @pytest.mark.parametrize(("key", "value"), [("share_weights", False), ("kernel_size", 5), ("pool", "paper")])
 def test_what_the_authors_of_cost_do_not_have(key, value):
     theirs = {"name": "cost_a_resnet50", "pool": "code"}
-    merge.check_keywords("cost", ConfigDict(theirs))
+    start.check_keywords("cost", ConfigDict(theirs))
     with pytest.raises(UserError, match=f"weights in layout cost are of networks with {key}="):
-        merge.check_keywords("cost", ConfigDict(theirs | {key: value}))
+        start.check_keywords("cost", ConfigDict(theirs | {key: value}))
 
 
 def test_mistakes(file, tmp_path):
@@ -328,13 +329,13 @@ def test_mistakes(file, tmp_path):
 
 def test_the_number_of_classes_is_the_classifiers(file):
     config = config_of()
-    assert merge.read(file, "3d-resnets", config, sharding.make_mesh()).num_classes == CLASSES
+    assert start.read(file, "3d-resnets", config, sharding.make_mesh()).num_classes == CLASSES
     torch.save({name: tensor for name, tensor in theirs().items() if "fc" not in name}, file)
     with pytest.raises(UserError, match="has no classifier .*fc.*, so the number of classes is unknown"):
-        merge.read(file, "3d-resnets", config, sharding.make_mesh())
+        start.read(file, "3d-resnets", config, sharding.make_mesh())
     with pytest.raises(UserError, match="missing  params/fc/bias 5, there fc.bias"):
-        merge.read(file, "3d-resnets", config, sharding.make_mesh(), num_classes=5)
-    weights = merge.read(file, "3d-resnets", config, sharding.make_mesh(), num_classes=5, skip=["fc/*"])
+        start.read(file, "3d-resnets", config, sharding.make_mesh(), num_classes=5)
+    weights = start.read(file, "3d-resnets", config, sharding.make_mesh(), num_classes=5, skip=["fc/*"])
     assert len(weights.merged.fresh) == 2
 
 
@@ -362,10 +363,10 @@ def test_the_number_of_classes_is_the_classifiers(file):
 )
 def test_keywords_of_a_network_that_computes_something_else(layout, model, expected):
     if expected is None:
-        merge.check_keywords(layout, ConfigDict(model))
+        start.check_keywords(layout, ConfigDict(model))
         return
     with pytest.raises(UserError, match=f"weights in layout {layout} are of networks with") as error:
-        merge.check_keywords(layout, ConfigDict(model))
+        start.check_keywords(layout, ConfigDict(model))
     assert expected in str(error.value)
 
 
@@ -385,7 +386,7 @@ def random_state():
 def make_run(state, classes, folder, manifest=""):
     """The folder of a run of five classes."""
     mesh, checkpoints = sharding.make_mesh(), Checkpoints(folder, sharding.make_mesh())
-    meta = {"config": config_of().to_dict(), "classes": list(classes), "manifest": manifest, "progress": None}
+    meta = Meta(config_of().to_dict(), tuple(classes), manifest)
     checkpoints.save(sharding.place_state(state, mesh), meta)
     checkpoints.close()
     return folder
@@ -395,7 +396,7 @@ def begin(path, classes, layout="", **options):
     """Starts a run of these classes from these weights; returns its classifier's bias."""
     config = config_of(path, layout)
     config.init_from.update({"keep_head": False} | options)
-    state = merge.initial_state(config, classes, sharding.make_mesh(), creator(config, len(classes)))
+    state = start.initial_state(config, classes, sharding.make_mesh(), creator(config, len(classes)))
     return leaves(state)["params/fc/kernel"]
 
 

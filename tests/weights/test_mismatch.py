@@ -1,7 +1,7 @@
 """Weights of another network: the message begins with why."""
 
-import networks
 import numpy as np
+import outlines
 import pytest
 
 from jax_video import state
@@ -10,7 +10,7 @@ from jax_video.weights import merge, mismatch
 
 
 def shapes(name: str, classes: int = 5, **options):
-    _, params, batch_stats = state.split(networks.abstract(name, classes, **options))
+    _, params, batch_stats = state.split(outlines.abstract(name, classes, **options))
     return {
         name: leaf.shape for name, leaf in state.named_leaves({"params": params, "batch_stats": batch_stats}).items()
     }
@@ -89,7 +89,7 @@ def test_what_fits_has_no_cause():
 def test_ten_lines_and_no_more():
     """The message of a whole network that is another."""
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes("resnet3d50", width=1 / 16).items()}
-    _, params, batch_stats = state.split(networks.abstract("resnet3d101", 5, width=1 / 16))
+    _, params, batch_stats = state.split(outlines.abstract("resnet3d101", 5, width=1 / 16))
     target = state.named_leaves({"params": params, "batch_stats": batch_stats})
     with pytest.raises(UserError) as error:
         merge.merge(arrays, target, network="resnet3d101")

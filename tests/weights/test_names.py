@@ -5,8 +5,8 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
-import networks
 import numpy as np
+import outlines
 import parity
 import pytest
 import torch
@@ -14,7 +14,7 @@ from conftest import ROOT
 from reference import layouts
 from reference.layouts import SOURCES
 
-from jax_video import models, state
+from jax_video import networks, state
 from jax_video.errors import UserError
 from jax_video.weights import files, merge, names
 
@@ -40,7 +40,7 @@ def classes_of(weights: dict[str, np.ndarray]) -> int:
 def network_of(name: str, num_classes: int):
     """(definition, {"params", "batch_stats"}) of our network, abstract."""
     source = SOURCES[name]
-    model = networks.abstract(source.network, num_classes, **names.keywords(source.layout, source.network))
+    model = outlines.abstract(source.network, num_classes, **names.keywords(source.layout, source.network))
     definition, params, batch_stats = state.split(model)
     return definition, {"params": params, "batch_stats": batch_stats}
 
@@ -169,12 +169,12 @@ def test_training_adds_to_the_counters():
 @pytest.mark.parametrize("layout", names.LAYOUTS)
 def test_every_name_of_ours_leads_back(layout):
     """Of each network that the layout has; no two arrays share a name."""
-    for network in models.MODELS:
+    for network in networks.NETWORKS:
         wanted = names.keywords(layout, network)
         if wanted is None or (layout == "jax_video" and network not in ("t3d121", "st_resnet", "stc_resnet18")):
             continue
-        units = {} if network in ("inception3d", "c3d") else {"layers": (2, 1, 1, 1)}
-        _, params, batch_stats = state.split(networks.abstract(network, 5, width=1 / 8, **units, **wanted))
+        units = {"layers": (2, 1, 1, 1)} if networks.find(network).stages == 4 else {}
+        _, params, batch_stats = state.split(outlines.abstract(network, 5, width=1 / 8, **units, **wanted))
         leaves = state.named_leaves({"params": params, "batch_stats": batch_stats})
         arrays = {name: np.full(leaf.shape, place, leaf.dtype) for place, (name, leaf) in enumerate(leaves.items())}
         theirs = names.to_theirs(layout, arrays, origin=None, steps=0)
@@ -278,7 +278,7 @@ def test_no_layout():
 
 
 def test_networks_that_a_layout_does_not_have():
-    _, params, batch_stats = state.split(networks.abstract("stc_resnet18", 5, width=1 / 16, layers=(1, 1, 1, 1)))
+    _, params, batch_stats = state.split(outlines.abstract("stc_resnet18", 5, width=1 / 16, layers=(1, 1, 1, 1)))
     leaves = state.named_leaves({"params": params, "batch_stats": batch_stats})
     arrays = {name: np.zeros(leaf.shape) for name, leaf in leaves.items()}
     stc = [name for name in arrays if "/stc/" in name]

@@ -14,7 +14,7 @@ from jax_video.weights import names, proof
 CLASSES = 5
 NORMALIZE = names.ACTIVITYNET
 VIDEO = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 40, 3), np.uint8)
-NORMAL = ((VIDEO - np.array(NORMALIZE["mean"])) / np.array(NORMALIZE["deviation"])).astype(np.float32)
+NORMAL = ((VIDEO - np.array(NORMALIZE["mean"])) / np.array(NORMALIZE["std"])).astype(np.float32)
 
 
 def config_of(dtype: str = "float32", **normalize) -> ConfigDict:
@@ -85,7 +85,7 @@ def test_another_normalisation_is_found_out(compare):
     with pytest.raises(UserError, match=r"mean=\(1.0, 2.0, 3.0\)' .*, and the order of channels BGR"):
         compare(other, video=VIDEO, input=bgr)
     for video in (VIDEO[::-1], np.full_like(VIDEO, 7)):
-        with pytest.raises(UserError, match="No mean and deviation leads from one to the other"):
+        with pytest.raises(UserError, match="No mean and std leads from one to the other"):
             compare(other, video=video, input=NORMAL)
 
 

@@ -1,7 +1,7 @@
 """What a weight file tells of itself: the version of its code, the shortcut and the order of its units."""
 
-import networks
 import numpy as np
+import outlines
 import pytest
 import torch
 from conftest import ROOT
@@ -86,11 +86,11 @@ def test_the_numbers_are_those_of_the_note():
         pytest.skip(f"there is no {path.resolve()}")
     text = path.read_text(encoding="utf-8")
     old, new = names.LAYOUTS["3d-resnets"].versions.values()
-    assert "(114.7748, 107.7354, 99.4750), divided by 1;" in text and old["deviation"] == (1.0, 1.0, 1.0)
+    assert "(114.7748, 107.7354, 99.4750), divided by 1;" in text and old["std"] == (1.0, 1.0, 1.0)
     assert old["mean"] == (114.7748, 107.7354, 99.475)
     assert "minus (.4345, .4051, .3775), divided by (.2768, .2713, .2737)" in text
     np.testing.assert_allclose(new["mean"], np.array([0.4345, 0.4051, 0.3775]) * 255, rtol=1e-12)
-    np.testing.assert_allclose(new["deviation"], np.array([0.2768, 0.2713, 0.2737]) * 255, rtol=1e-12)
+    np.testing.assert_allclose(new["std"], np.array([0.2768, 0.2713, 0.2737]) * 255, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_the_numbers_are_those_of_the_note():
 @pytest.mark.parametrize("preactivation", [False, True])
 def test_how_a_3d_resnet_is_built(name, shortcut, preactivation):
     given = {"shortcut": shortcut, "preactivation": preactivation}
-    _, params, batch_stats = state.split(networks.abstract(name, 5, layers=(1, 1, 2, 1), width=1 / 4, **given))
+    _, params, batch_stats = state.split(outlines.abstract(name, 5, layers=(1, 1, 2, 1), width=1 / 4, **given))
     leaves = state.named_leaves({"params": params, "batch_stats": batch_stats})
     assert provenance.keywords("3d-resnets", name, leaves) == given
 

@@ -12,10 +12,11 @@ from reference import resnet
 
 from configs import cost as cost_config
 from configs import stc, t3d
-from jax_video import checkpoint, convert, models, sharding
+from jax_video import networks
 from jax_video.errors import UserError
-from jax_video.weights import names, settings
-from jax_video.weights.merge import Source
+from jax_video.run import load
+from jax_video.weights import conversion, names, settings
+from jax_video.weights.source import Source
 
 SIZES = {"width": 1 / 16, "layers": (1, 1, 1, 1)}
 OLD, NEW = names.ACTIVITYNET, names.KINETICS
@@ -84,8 +85,7 @@ def config_of(**model) -> ConfigDict:
 
 def converted(out: pathlib.Path) -> ConfigDict:
     """The config that a run's folder has."""
-    _, _, meta = checkpoint.read_network(out, sharding.make_mesh())
-    return ConfigDict(meta["config"])
+    return load(out).config
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_files_of_both_times(tmp_path, save, normalize, told):
     """Shortcut A, which has no arrays; the proof begins with raw RGB. The run's folder knows it all."""
     network = network_of(shortcut="A")
     file, check = save(network, tmp_path / "w.pth"), outputs(network, normalize, tmp_path / "o.npz", "video")
-    report = convert.convert(file, "3d-resnets", config_of(), tmp_path / "run", check=check)
+    report = conversion.convert(file, "3d-resnets", config_of(), tmp_path / "run", check=check)
     assert told in report and "the file sets shortcut=A, preactivation=False" in report
     assert "as the run computes, in bfloat16 on a CPU, it is " in report
     config = converted(tmp_path / "run")
@@ -114,24 +114,22 @@ def test_a_file_that_has_lost_its_signs(tmp_path):
     with pytest.raises(
         UserError, match="does not tell which RGB its network expects; it has .* of 0 everywhere"
     ) as error:
-        convert.convert(*arguments, check=check)
+        conversion.convert(*arguments, check=check)
     assert "--normalize=2018: mean 114.7748" in str(error.value) and "--normalize=2020: mean 110.7975" in str(
         error.value
     )
     with pytest.raises(UserError, match=r"o.npz: the logits differ by .* Has it seen mean 110.7975, "):
-        convert.convert(*arguments, check=check, normalize="2020")
+        conversion.convert(*arguments, check=check, normalize="2020")
     assert not out.exists()
-    assert "code of 2018, by --normalize" in convert.convert(*arguments, check=check, normalize="2018")
+    assert "code of 2018, by --normalize" in conversion.convert(*arguments, check=check, normalize="2018")
     assert tuple(converted(out).normalize.mean) == OLD["mean"]
 
 
 def test_numbers_that_are_given_answer_as_well(tmp_path):
     config = config_of()
     config.normalize.mean = (1.0, 2.0, 3.0)
-    report = convert.convert(save_again(network_of(), tmp_path / "w.pth"), "3d-resnets", config, tmp_path / "run")
-    assert (
-        "RGB is normalised by mean 1.0, 2.0, 3.0 and deviation 58.395, 57.12, 57.375, as given; the layout's" in report
-    )
+    report = conversion.convert(save_again(network_of(), tmp_path / "w.pth"), "3d-resnets", config, tmp_path / "run")
+    assert "RGB is normalised by mean 1.0, 2.0, 3.0 and std 58.395, 57.12, 57.375, as given; the layout's" in report
     assert tuple(converted(tmp_path / "run").normalize.mean) == (1.0, 2.0, 3.0)
 
 
@@ -141,11 +139,11 @@ def test_what_a_run_has_seen_goes_out_and_in_with_its_weights(suffix, tmp_path):
     config = config_of()
     config.normalize.update({"mean": (1.0, 2.0, 3.0), "deviation": (4.0, 5.0, 6.0)})
     path = save_2020(network_of(), tmp_path / "theirs.pth")
-    convert.convert(path, "3d-resnets", config, tmp_path / "run")
+    conversion.convert(path, "3d-resnets", config, tmp_path / "run")
     exported = tmp_path / f"back{suffix}"
-    convert.export(tmp_path / "run", "3d-resnets", exported)
-    report = convert.convert(exported, "3d-resnets", config_of(), tmp_path / "again")
-    assert "deviation 4.0, 5.0, 6.0, as in the run that it was exported from" in report
+    conversion.export(load(tmp_path / "run"), "3d-resnets", exported)
+    report = conversion.convert(exported, "3d-resnets", config_of(), tmp_path / "again")
+    assert "std 4.0, 5.0, 6.0, as in the run that it was exported from" in report
     assert converted(tmp_path / "again").normalize == converted(tmp_path / "run").normalize
     if suffix == ".pth":
         network_of().load_state_dict(torch.load(exported, weights_only=True), strict=True)
@@ -157,12 +155,12 @@ def test_preactivation_of_2018(tmp_path):
     for preactivation in (True, False):
         out = tmp_path / f"run{preactivation}"
         given = config_of(name="resnet3d50", preactivation=preactivation)
-        assert "the file sets shortcut=B, preactivation=True" in convert.convert(file, "3d-resnets", given, out)
+        assert "the file sets shortcut=B, preactivation=True" in conversion.convert(file, "3d-resnets", given, out)
         assert converted(out).model.preactivation is True
     file = save_2018(network_of("resnet3d50"), tmp_path / "post.pth")
     given = config_of(name="resnet3d50", preactivation=True)
     with pytest.raises(UserError, match=r"model.preactivation is True, but \S+post.pth has False"):
-        convert.convert(file, "3d-resnets", given, tmp_path / "run")
+        conversion.convert(file, "3d-resnets", given, tmp_path / "run")
 
 
 # What is known of each source, without weights.
@@ -205,7 +203,7 @@ def test_each_sources_own_test():
 
     config = tiny.get_config()
     before = config.to_dict()
-    assert settle("jax_video", config)[0].startswith("RGB is normalised by mean 123.675, 116.28, 103.53 and dev")
+    assert settle("jax_video", config)[0].startswith("RGB is normalised by mean 123.675, 116.28, 103.53 and std")
     assert config.to_dict() == before
 
 
@@ -271,4 +269,4 @@ def test_every_layout_fits_the_sections_of_a_config():
     for layout in names.LAYOUTS.values():
         assert set(layout.clip) <= set(config.clip) and set(layout.test) <= set(config.test)
         assert not layout.versions or list(layout.versions.values())[-1] == layout.normalize
-    assert {name for name in models.MODELS if names.keywords("3d-resnets", name)} >= {"resnet3d200", "resnext3d101"}
+    assert {name for name in networks.NETWORKS if names.keywords("3d-resnets", name)} >= {"resnet3d200", "resnext3d101"}

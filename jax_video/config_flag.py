@@ -1,0 +1,248 @@
+"""The flag --config: a recipe by name or as a file, its arguments, and where the values of its config come from."""
+
+import contextlib
+import difflib
+import importlib.machinery
+import importlib.util
+import inspect
+import itertools
+import pathlib
+import re
+import sys
+import textwrap
+import types
+from collections.abc import Iterable
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_dict, config_flags
+
+from jax_video import recipe, saved
+from jax_video.errors import UserError
+
+flags.disclaim_key_flags()  # `define` defines the flag for the module that calls it
+
+
+def define(help_string: str) -> None:
+    """Defines the flag."""
+    config_flags.DEFINE_config_file("config", None, help_string, flag_values=flags.FLAGS)
+    flags.FLAGS["config"].parser = _Parser()
+    config_flags.register_flag_parser_for_type(saved.SEVERAL, _Several())
+
+
+def recipes() -> dict[str, pathlib.Path]:
+    """The files of this project's recipes by name: inside of the package where it is installed, or else beside it."""
+    package = pathlib.Path(__file__).parent
+    folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
+
+
+def load(text: str) -> ConfigDict:
+    """The config of a recipe, `NAME[:key=value,...]` or `FILE.py[:key=value,...]`, in the keys of this version.
+
+    Raises:
+      flags.Error: there is no recipe of this name, or the file is none, or it refuses the arguments.
+      OSError: there is no such file.
+    """
+    file, colon, argument = text.partition(":")
+    module = _module(file)
+    if not hasattr(module, "get_config"):
+        raise flags.Error(f"--config: {file} is no recipe: it has no function get_config.")
+    try:
+        config = module.get_config(*[argument] * bool(colon))
+    except (TypeError, ValueError) as error:
+        raise flags.Error(str(error)) from error
+    if not isinstance(config, ConfigDict):
+        raise flags.Error(f"--config: get_config of {file} gives a {type(config).__name__}, no ConfigDict.")
+    return saved.complete_recipe(config)
+
+
+def read() -> tuple[ConfigDict, str]:
+    """The config that the command line asks for, resolved, and a name for its run.
+
+    Raises:
+      UserError: the flag was not given, or its values do not fit each other.
+    """
+    if flags.FLAGS.config is None:
+        raise UserError("--config is missing: for example --config=configs/stc.py")
+    file, argument = _given()
+    name = [pathlib.Path(file).stem, re.sub(r"[^\w=.,]+", "_", argument).strip("_")]
+    return recipe.resolve(_unresolved()).lock(), "-".join(filter(None, name))
+
+
+def chosen(config: ConfigDict) -> set[str]:
+    """Keys of the config that the command line sets: by a flag of their own, or as an argument of the recipe."""
+    _, argument = _given()
+    arguments = {item.partition("=")[0] for item in argument.split(",")}
+    named = {f"{section}.{key}" for section in ("model", "clip") for key in config[section] if key in arguments}
+    return _overridden() | named
+
+
+def describe() -> str:
+    """The resolved config, one value a line: key, value, and where the value comes from."""
+    config, given = _flat(read()[0]), _flat(_unresolved())
+    origins = dict.fromkeys(config, "recipe") | _from_arguments() | {key: f"--config.{key}" for key in _overridden()}
+    for key, value in config.items():
+        if value != given.get(key):
+            origins[key] = "derived" if origins[key] == "recipe" else f"derived, from {given[key]} by {origins[key]}"
+    file, argument = _given()
+    width, column = max(map(len, config)), min(40, max(len(repr(value)) for value in config.values()))
+    lines = [f"{key:{width}} = {value!r:{column}}  # {origins[key]}" for key, value in config.items()]
+    return "\n".join([f"# {_find(file)}{f' with {argument}' if argument else ''}", *lines])
+
+
+def list_recipes() -> str:
+    """Name, first line and arguments of every recipe, for a command's help."""
+    lines = ["Recipes, as --config=NAME:key=value,... (or --config=FILE.py:..., also one that you have copied):"]
+    for name, path in recipes().items():
+        module = _module(str(path))
+        title = (inspect.getdoc(module) or "").partition("\n")[0]
+        shown = (key if isinstance(value, type) else f"{key}={value}" for key, value in module.ARGUMENTS.items())
+        lines += textwrap.wrap(f"{name}: {title}", 116, initial_indent="  ", subsequent_indent="    ")
+        lines += textwrap.wrap(", ".join(shown), 116, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+class _Parser(flags.ArgumentParser):
+    """Makes a config of what the flag says."""
+
+    def parse(self, argument: str) -> ConfigDict:
+        """A config whose keys can also be set by the names that earlier versions had for them."""
+        config = load(_with(argument, _linked(argument)))
+        with config.unlocked():
+            for section, old, new in _renamed():
+                if section in config:
+                    keys = config[section]
+                    keys[old] = config_dict.placeholder(int) if old == "accumulate" else keys.get_ref(new)
+        return config.lock()
+
+    def flag_type(self) -> str:
+        """What `--help` calls it."""
+        return "recipe"
+
+
+class _Several(flags.ArgumentParser):
+    """Takes one string, or several with commas, as they are: `recipe.resolve` splits them where several are meant."""
+
+    def parse(self, argument: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """The argument."""
+        return argument
+
+
+def _find(name: str) -> pathlib.Path:
+    """The file of a recipe.
+
+    Raises:
+      flags.Error: it is a bare name, and there is neither a recipe nor a file of that name.
+    """
+    known = recipes()
+    if name in known or not re.fullmatch(r"[\w-]+", name) or pathlib.Path(name).exists():
+        return known.get(name, pathlib.Path(name))
+    nearest = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else "."
+    own = f"--config={name}.py" if pathlib.Path(f"{name}.py").exists() else "--config=FILE.py"
+    raise flags.Error(
+        f"--config: there is no recipe {name!r}{hint} There are {', '.join(known)}. A file of your own is {own}."
+    )
+
+
+def _module(name: str) -> types.ModuleType:
+    path = _find(name)
+    loader = importlib.machinery.SourceFileLoader(f"recipe_{path.stem}", str(path))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None  # there is a loader
+    module = sys.modules[loader.name] = importlib.util.module_from_spec(spec)
+    try:
+        loader.exec_module(module)
+    except ImportError as error:
+        hint = ""
+        if "configs" in str(error):  # `from configs import common`, as in version 0.1
+            hint = " Recipes import jax_video.recipe in place of configs.common: see configs/stc.py."
+        raise flags.Error(f"--config: {name} cannot be imported: {error}.{hint}") from error
+    return module
+
+
+def _given() -> tuple[str, str]:
+    """(recipe or file, arguments), as the command line names them."""
+    file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return file, argument
+
+
+def _overridden() -> set[str]:
+    """Keys that have a flag of their own on the command line, by the names of this version."""
+    renamed = {f"{section}.{old}": f"{section}.{new}" for section, old, new in _renamed()}
+    return {renamed.get(key, key) for key in config_flags.get_override_values(flags.FLAGS["config"])}
+
+
+def _renamed() -> list[tuple[str, str, str]]:
+    """[(section, name in earlier versions, name)]."""
+    return [(section, old, new) for section, names in saved.RENAMED.items() for old, new in names.items()]
+
+
+def _unresolved() -> ConfigDict:
+    """The config with what the command line sets, without the names of earlier versions."""
+    config = flags.FLAGS.config.copy_and_resolve_references()
+    values = config_flags.get_override_values(flags.FLAGS["config"])
+    with config.unlocked():
+        for section, old, new in _renamed():
+            if section not in config:
+                continue
+            value = config[section][old]
+            del config[section][old]
+            if f"{section}.{old}" not in values:
+                continue
+            if old == "accumulate":
+                config.train.micro_batch = value = saved.micro_batch(config.train.batch, value)
+            recipe.note(f"--config.{section}.{old} is now --config.{section}.{new}={value}")
+        if "train.epochs" in values and "train.steps" not in values:
+            config.train.steps = None
+    return config
+
+
+def _linked(text: str) -> dict[str, str]:
+    """{argument: flag} of the flags that set a key by which the recipe has an argument.
+
+    So `--config.clip.frames=32` is `frames=32`, with all that follows from it in the recipe.
+    """
+    arguments, found = getattr(_module(text.partition(":")[0]), "ARGUMENTS", {}), {}
+    for word, following in itertools.pairwise([*sys.argv, ""]):
+        if match := re.fullmatch(r"--?(config\.(?:clip|train)\.(\w+))(?:=(.*))?", word):
+            value = following if match[3] is None else match[3]
+            if match[2] in arguments and re.fullmatch("[1-9][0-9]*", value):  # or else the flag itself refuses it
+                found[f"{match[2]}={value}"] = f"--{match[1]}"
+    return found
+
+
+def _with(text: str, items: Iterable[str]) -> str:
+    """A recipe's name or file and its arguments, with further ones."""
+    file, _, argument = text.partition(":")
+    together = ",".join([*filter(None, [argument]), *items])
+    return f"{file}:{together}" if together else text
+
+
+def _from_arguments() -> dict[str, str]:
+    """{key: the argument that it has its value from}: of keys that would have another without it, or have its name."""
+    file, argument = _given()
+    linked = _linked(file)
+    items = [*filter(None, argument.split(",")), *linked]
+    config, found = _flat(load(_with(file, items))), {}
+    for place, item in enumerate(items):
+        origin = linked.get(item, f"argument {item}")
+        name, _, value = item.partition("=")
+        if name == "data":  # which decides on more than itself where `recipe` is not given
+            found["data.manifest"] = origin
+            continue
+        keys = (f"{section}.{recipe.RENAMED.get(name, name)}" for section in ("model", "clip", "train"))
+        found |= {key: origin for key in keys if str(config.get(key)) == value}
+        with contextlib.suppress(flags.Error):  # of an argument that others need
+            other = _flat(load(_with(file, items[:place] + items[place + 1 :])))
+            found |= {key: origin for key, entry in config.items() if other.get(key) != entry}
+    return found
+
+
+def _flat(config: ConfigDict) -> dict[str, Any]:
+    """{"clip.frames": 16, "seed": 0, …}."""
+    flat: dict[str, Any] = {}
+    for name, value in config.to_dict().items():
+        flat |= {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
+    return flat

@@ -1,0 +1,215 @@
+"""A video file's packets: where they are, and the frames decoded from them."""
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import os
+import stat
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+import av
+import numpy as np
+
+from jax_video.data.decoding import pictures
+from jax_video.data.manifest import FrameIndex
+from jax_video.errors import UnavailableError, VideoError, unreadable
+
+MISSING = np.iinfo(np.int64).min  # for a timestamp or position that a packet does not have
+ROW = np.dtype([("time", np.int64), ("place", np.int64, 2), ("keyframe", np.bool_)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Packets:
+    """The packets of a video stream in presentation order, one for each frame; without their data."""
+
+    times: np.ndarray  # [P] int64, ascending
+    keyframes: np.ndarray  # ascending indices into the P packets
+    places: np.ndarray | None = None  # [P, 2] int64: position in the file, size; None where a probe has seen to them
+
+    @classmethod
+    def sorted(cls, rows: np.ndarray) -> "Packets | None":
+        """Packets as [P] ROW in the order in which they are shown; None where timestamps do not say it."""
+        rows = rows[np.argsort(rows["time"])]
+        times = rows["time"].copy()  # in one piece of memory, for a search to be quick
+        if not len(times) or times[0] == MISSING or not np.all(np.diff(times)):
+            return None
+        return cls(times, np.flatnonzero(rows["keyframe"]), rows["place"].copy())
+
+    @classmethod
+    def of(cls, index: FrameIndex) -> "Packets":
+        """What an index with a `step` says of them."""
+        return cls(index.start + index.step * np.arange(index.frames), np.array(index.keyframes))
+
+    @functools.cached_property
+    def is_whole(self) -> bool:
+        """Whether there is no gap between them, as a frame that was lost leaves."""
+        steps = np.diff(self.times)
+        return not len(steps) or bool(steps.max() < 2 * steps.min())
+
+    def holds(self, packet: av.Packet) -> bool:
+        """Whether a packet, met after a seek, is one of these at the same place of the file."""
+        if packet.pts is None or self.places is None:
+            return packet.pts is not None
+        index = min(int(np.searchsorted(self.times, packet.pts)), len(self.times) - 1)
+        return (self.times[index], *self.places[index]) == (packet.pts, *_place(packet))
+
+
+def is_shown(packet: av.Packet) -> bool:
+    """Whether a packet is neither the empty one at the end, which flushes the decoder, nor hidden by a cut."""
+    return packet.size > 0 and not packet.is_discard
+
+
+def row(packet: av.Packet) -> tuple:
+    """What is known of a packet, as ROW."""
+    return MISSING if packet.pts is None else packet.pts, _place(packet), packet.is_keyframe
+
+
+def _place(packet: av.Packet) -> tuple[int, int]:
+    return MISSING if packet.pos is None else packet.pos, packet.size
+
+
+# Options of decoders, which may find another size than the header's.
+_LIMITS = {"max_pixels": str(pictures.MOST_PIXELS)}
+# They hide damage behind what they decoded before, so after a seek they would hide it differently.
+STRICT = {"err_detect": "explode"}
+PYAV = int(av.__version__.partition(".")[0])  # its version, of which 15 and later will do
+# `file:` keeps a colon in a name from being read as a protocol; the whitelist keeps a playlist that calls itself .mp4
+# from reaching into the network.
+_OPTIONS: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}
+if PYAV < 19:
+    _OPTIONS["metadata_errors"] = "ignore"  # titles may be in any encoding
+if PYAV >= 18:
+    _OPTIONS["options"] = _LIMITS  # before, options of streams crash where a container finds streams late, as FLV
+
+
+@contextlib.contextmanager
+def opened(
+    path: str | os.PathLike, **decoder_options: str
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Opens a file at its best video stream; what goes wrong inside the block becomes a VideoError.
+
+    Raises:
+      UnavailableError: the system, and not the file, is at fault.
+      VideoError: all else.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise VideoError(path, "not a file")
+        if status.st_size == 0:
+            raise VideoError(path, "empty file")
+        with av.open(f"file:{os.fspath(path)}", **_OPTIONS) as container:
+            stream = container.streams.best("video")
+            if stream is None:
+                kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
+                raise VideoError(path, f"no video stream (streams found: {kinds})")
+            if stream.codec_context is None:
+                raise VideoError(path, "its video codec is unknown")
+            stream.codec_context.thread_count = 1  # parallel over videos: more threads here would fight over cores
+            stream.codec_context.options = _LIMITS | decoder_options
+            yield container, stream
+    except av.FFmpegError as error:
+        if error.errno in _OF_THE_SYSTEM or (error.errno == errno.EIO and not _is_readable(path)):
+            raise UnavailableError(path, f"cannot be read ({error.strerror})") from error
+        raise VideoError(path, f"not a readable video ({error.strerror})") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise VideoError(path, "no such file") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except MemoryError as error:
+        raise VideoError(path, f"cannot be read ({error})") from error
+
+
+# What FFmpeg's errors never say of a file itself. Of a damaged one it does say EIO.
+_OF_THE_SYSTEM = {errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT}
+
+
+def _is_readable(path: str | os.PathLike) -> bool:
+    """Whether every byte of a file can be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(2**20):
+                pass
+    except OSError:
+        return False
+    return True
+
+
+def demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The packets of a stream."""
+    # Where other streams begin in the middle of a file, PyAV may look for one that it does not have, after our last.
+    with contextlib.suppress(IndexError):
+        yield from container.demux(stream)
+
+
+def decode_all(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    for packet in demux(container, stream):
+        yield from packet.decode()
+
+
+# Decoders of FFmpeg that leave out, packet by packet, what no other frame refers to (B-frames, mostly).
+_SKIPPING = ("h264", "mpeg4")
+
+
+def decode_from(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    time: int,
+    listed: Packets,
+    wanted: Collection[int] | None,
+) -> Iterator[av.VideoFrame]:
+    """Frames from the keyframe at `time` on, the `wanted` timestamps among them, until nothing is wanted any more.
+
+    Where `wanted` is None, all are. Ends early where the packets are not at their places.
+    """
+    decoder = stream.codec_context
+    # Where a frame is lost, the decoder makes it up from any other.
+    kept = wanted if decoder.name in _SKIPPING and listed.is_whole else None
+    container.seek(time, stream=stream)
+    arrived = False
+    for packet in demux(container, stream):
+        if packet.size > 0:
+            if packet.pts is None or not listed.holds(packet) or (not arrived and packet.pts > time):
+                return
+            arrived = True
+            if kept is not None:
+                decoder.skip_frame = "DEFAULT" if packet.pts in kept else "NONREF"
+        yield from packet.decode()
+        if wanted is not None and not wanted:
+            return
+
+
+class KnownPackets:
+    """The packets of one file, read once, when its first clip is: a clip of a long video costs only its own frames."""
+
+    def __init__(self):
+        self._lock = threading.Lock()  # Grain reads in several threads
+        self._known = False
+        self._packets = None
+
+    def read(self, packets: Iterable[av.Packet]) -> Packets | None:
+        """All that are shown; None where timestamps do not put them in order."""
+        with self._lock:
+            if not self._known:
+                rows = (row(packet) for packet in packets if is_shown(packet))
+                self._packets = Packets.sorted(np.fromiter(rows, ROW))
+                self._known = True
+            return self._packets
+
+
+def known(path: str | os.PathLike) -> KnownPackets:
+    """The packets of a file as it is now, kept from clip to clip."""
+    status = os.stat(path)
+    with _KNOWING:
+        return _known(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+
+
+_KNOWING = threading.Lock()
+
+
+@functools.lru_cache(maxsize=4)  # of the files read last: two hours of video have 5 MB of them
+def _known(path: str, size: int, modified: int) -> KnownPackets:
+    return KnownPackets()

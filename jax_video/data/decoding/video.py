@@ -1,0 +1,229 @@
+"""Video files in, upright RGB frames out: exactly the frames asked for, and a reason when a file cannot give them.
+
+A frame's index is its place in the order in which the decoder hands frames out, which is presentation order. Timestamps
+never enter a result, so a variable frame rate needs no special case.
+"""
+
+import bisect
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import av
+import numpy as np
+
+from jax_video.data import transforms
+from jax_video.data.decoding import packets, pictures
+from jax_video.data.decoding.packets import Packets
+from jax_video.data.manifest import FrameIndex
+from jax_video.errors import VideoError
+
+# What may give other frames, or other verdicts, where it changes.
+DECODER = f"PyAV {av.__version__}, " + ", ".join(
+    f"{name} {'.'.join(map(str, version))}"
+    for name, version in sorted(av.library_versions.items())
+    if name in ("libavcodec", "libavformat")
+)
+
+
+def decode(
+    path: str | os.PathLike,
+    indices: Sequence[int],
+    *,
+    index: FrameIndex | None = None,
+    short_side: int | None = None,
+) -> np.ndarray:
+    """Decodes the frames at `indices`, which may repeat and come in any order.
+
+    Args:
+      path: a video file, or a folder of picture files (`pictures.py`).
+      indices: places in presentation order, counted from 0.
+      index: what `probe` found. With a verified one only what lies between a keyframe and a wanted frame is decoded,
+        and of that only what a wanted frame may refer to. Without one everything before the last wanted frame is
+        decoded. The result is the same to the bit (but for what a decoder makes up for lost parts of a damaged stream).
+      short_side: if given, each frame is resized to it as it is decoded, so that no large frame waits in memory.
+
+    Returns:
+      uint8 [len(indices), H, W, 3], RGB, upright.
+
+    Raises:
+      VideoError: the file cannot be read, or has no frame at an index.
+    """
+    wanted = sorted({int(place) for place in indices})
+    if not wanted or wanted[0] < 0:
+        raise ValueError(f"frame indices must be at least one and not negative, got {list(indices)}")
+
+    if os.path.isdir(path):
+        return pictures.decode(path, indices, short_side=short_side)
+    _check_same(path, index)
+    image = image_of(short_side)
+    images = _decode_by_seeking(path, wanted, index, image) if index and index.verified else None
+    if images is None:
+        images = _decode_in_order(path, wanted, image)
+    return np.stack([images[int(place)] for place in indices])
+
+
+def frames_in_order(
+    path: str | os.PathLike, *, first: int = 0, index: FrameIndex | None = None, short_side: int | None = None
+) -> Iterator[np.ndarray]:
+    """The frames of a video from the `first` on, one at a time, so that any length fits in memory.
+
+    Each is uint8 [H, W, 3], upright RGB: what `decode` gives, and so is the meaning of `index` and `short_side`.
+
+    Raises:
+      VideoError: the file cannot be read, or is damaged after the frames already given.
+    """
+    if os.path.isdir(path):
+        yield from itertools.islice(pictures.frames_in_order(path, short_side=short_side), first, None)
+        return
+    _check_same(path, index)
+    image = image_of(short_side)
+    place = first
+    if first and index and index.verified and index.step and index.keyframes and first >= index.keyframes[0]:
+        for frame in _from_keyframe(path, index, first):
+            if frame.pts != index.start + index.step * place:
+                break
+            yield image(frame)
+            place += 1
+        if place == index.frames:
+            return
+        if place > first:
+            raise VideoError(path, f"damaged: frame {place} does not follow; run prepare again")
+    with packets.opened(path) as (container, stream):
+        yield from map(image, itertools.islice(_of_one_size(path, packets.decode_all(container, stream)), first, None))
+
+
+def _from_keyframe(path: str | os.PathLike, index: FrameIndex, first: int) -> Iterator[av.VideoFrame]:
+    """The frames from the `first` on, decoded from the keyframe before it."""
+    keyframe = index.keyframes[bisect.bisect_right(index.keyframes, first) - 1]
+    time = index.start + index.step * first
+    with packets.opened(path) as (container, stream):
+        decoded = packets.decode_from(container, stream, index.start + index.step * keyframe, Packets.of(index), None)
+        for frame in _of_one_size(path, decoded):
+            if frame.pts is None or frame.pts >= time:
+                yield frame
+
+
+def _of_one_size(path: str | os.PathLike, decoded: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """The same frames; raises VideoError at the first one of another size."""
+    first = None
+    for count, frame in enumerate(decoded):
+        first = first or frame
+        check_size(path, frame, first, count)
+        yield frame
+
+
+def _check_same(path: str | os.PathLike, index: FrameIndex | None) -> None:
+    """Raises VideoError where a file has another size than when it was probed: its frames would be others."""
+    if index is None or not index.size:
+        return
+    with contextlib.suppress(FileNotFoundError):  # which opening it says better
+        size = os.path.getsize(path)
+        if size != index.size:
+            raise VideoError(path, f"changed: {size:,} bytes, where prepare saw {index.size:,}; run prepare again")
+
+
+def image_of(short_side: int | None) -> Callable[[av.VideoFrame], np.ndarray]:
+    """The function from a decoded frame to the image that users get."""
+    reformatter = av.video.reformatter.VideoReformatter()  # keeps its tables from frame to frame
+
+    def image(frame: av.VideoFrame) -> np.ndarray:
+        whole = rgb(frame, reformatter)
+        return whole if short_side is None else transforms.resize_short(whole[None], short_side)[0]
+
+    return image
+
+
+def _decode_in_order(
+    path: str | os.PathLike, wanted: list[int], image: Callable[[av.VideoFrame], np.ndarray]
+) -> dict[int, np.ndarray]:
+    """Decodes from the start up to the last wanted frame; defines what `_decode_by_seeking` must give."""
+    images: dict[int, np.ndarray] = {}
+    count = 0
+    with packets.opened(path) as (container, stream):
+        for count, frame in enumerate(_of_one_size(path, packets.decode_all(container, stream)), start=1):
+            if count - 1 == wanted[len(images)]:
+                images[count - 1] = image(frame)
+                if len(images) == len(wanted):
+                    return images
+    raise VideoError(path, f"no frame {wanted[len(images)]}: only {count} frames decode")
+
+
+def _decode_by_seeking(
+    path: str | os.PathLike, wanted: list[int], index: FrameIndex, image: Callable[[av.VideoFrame], np.ndarray]
+) -> dict[int, np.ndarray] | None:
+    """Decodes from the keyframe before each wanted frame; None where that cannot be shown to give the same frames."""
+    if wanted[-1] >= index.frames or not index.keyframes or wanted[0] < index.keyframes[0]:
+        return None  # the last of a file that was cut between two keyframes
+    images: dict[int, np.ndarray] = {}
+    first = None
+    try:
+        with packets.opened(path, **packets.STRICT) as (container, stream):
+            listed = Packets.of(index) if index.step else packets.known(path).read(packets.demux(container, stream))
+            if listed is None or len(listed.times) != index.frames:
+                return None
+            for keyframe, places in _runs(wanted, index.keyframes):
+                missing = {int(listed.times[place]): place for place in places}
+                for frame in packets.decode_from(
+                    container, stream, int(listed.times[keyframe]), listed, missing.keys()
+                ):
+                    first = first or frame
+                    check_size(path, frame, first, 0)
+                    if frame.is_corrupt:
+                        return None
+                    if frame.pts in missing:
+                        images[missing.pop(frame.pts)] = image(frame)
+                if missing:
+                    return None
+    except VideoError:
+        return None  # decoding in order meets the same fault, if it matters, and knows where
+    return images
+
+
+def _runs(wanted: list[int], keyframes: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Wanted frames, ascending, by the keyframe to seek.
+
+    A keyframe that decoding for the frame before comes to anyway is not sought.
+    """
+    runs: list[tuple[int, list[int]]] = []
+    for place in wanted:
+        keyframe = keyframes[bisect.bisect_right(keyframes, place) - 1]
+        if runs and keyframe <= runs[-1][1][-1] + 1:
+            runs[-1][1].append(place)
+        else:
+            runs.append((keyframe, [place]))
+    return runs
+
+
+_ONE_THREAD = {"threads": 1} if packets.PYAV >= 17 else {}  # before there was no choice
+
+
+def rgb(frame: av.VideoFrame, reformatter: av.video.reformatter.VideoReformatter) -> np.ndarray:
+    """Any pixel format to upright RGB, uint8 [H, W, 3]."""
+    image = reformatter.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # a buffer
+    return image if matrix is None else _displayed(image, np.frombuffer(matrix, np.int32).reshape(3, 3))
+
+
+def _displayed(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """An image [H, W, 3] turned by quarters and mirrored as its display matrix [3, 3] says, in fixed point.
+
+    (x, y), y down, goes to (a x + c y, b x + d y), where a b are in the first row and c d in the second.
+    """
+    (a, b), (c, d) = matrix[:2, :2].astype(np.int64).tolist()
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def check_size(path: str | os.PathLike, frame: av.VideoFrame, first: av.VideoFrame, index: int) -> None:
+    """Raises VideoError for a frame of another size than the first one of its file, or of a strange size."""
+    if frame is first:
+        pictures.check_shape(path, frame.width, frame.height)
+    if (frame.width, frame.height) != (first.width, first.height):
+        raise VideoError(
+            path,
+            f"frames change size: from {first.width}x{first.height} to {frame.width}x{frame.height} at frame {index}",
+        )

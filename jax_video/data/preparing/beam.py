@@ -1,0 +1,70 @@
+"""The same work as `workers`, as an Apache Beam pipeline, for sets that take many machines.
+
+Every machine must see the videos and the folder that is written to at the same paths, and have jax_video installed.
+"""
+
+import functools
+import json
+import pathlib
+import shlex
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from jax_video.errors import UnavailableError, UserError, VideoError
+
+
+def run(
+    tasks: Iterable, function: Callable[[Any], None], *, options: str, folder: pathlib.Path
+) -> Iterator[tuple[int, str | None]]:
+    """Runs a pipeline to its end, then yields what became of each task.
+
+    Args:
+      tasks: what `function` gets.
+      function: of a module; may raise VideoError. Run again on a task, it must do the same.
+      options: of the pipeline, as on a command line: "--runner=DataflowRunner --project=..."; "" runs it here.
+      folder: where results are collected.
+
+    Yields:
+      (index in tasks, None or in plain words why the video is broken).
+
+    Raises:
+      UserError: Apache Beam is not installed, or does not take the options.
+    """
+    try:
+        import apache_beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError(
+            f"--beam needs Apache Beam: pip install 'apache-beam>=2.70' (the extra `beam`; {error})"
+        ) from error
+    results = folder / ".beam"
+    shutil.rmtree(results, ignore_errors=True)  # of a run that was killed
+    try:
+        pipeline = apache_beam.Pipeline(options=PipelineOptions(shlex.split(options)))
+    except ValueError as error:
+        raise UserError(f"--beam={options!r}: {error}") from error
+    with pipeline:
+        (
+            pipeline
+            | apache_beam.Create(list(enumerate(tasks)))
+            | apache_beam.Reshuffle()
+            | apache_beam.Map(functools.partial(_attempt, function))
+            | apache_beam.Map(json.dumps)
+            | apache_beam.io.WriteToText(str(results / "result"))
+        )
+    for path in sorted(results.glob("result-*")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            yield tuple(json.loads(line))
+    shutil.rmtree(results)
+
+
+def _attempt(function: Callable[[Any], None], task: tuple[int, Any]) -> tuple[int, str | None]:
+    index, given = task
+    try:
+        function(given)
+    except UnavailableError:  # the pipeline tries again, or ends with it
+        raise
+    except VideoError as error:
+        return index, error.reason
+    return index, None

@@ -1,0 +1,344 @@
+"""Checks the files of a data set: which of them can be used, and what is wrong with the others.
+
+What it finds is remembered in a folder's checked.jsonl, one line for each file, as it is found. A check that was
+stopped or killed goes on where it was, and a later one looks only at files that are new, have changed, or were looked
+at less thoroughly, or by another decoder. What stood in the way of looking at a file is shown, and not remembered.
+"""
+
+import collections
+import contextlib
+import csv
+import dataclasses
+import filecmp
+import hashlib
+import io
+import json
+import os
+import pathlib
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
+import tqdm
+
+from jax_video.data import remote
+from jax_video.data.decoding import pictures, probing, video
+from jax_video.data.manifest import MISSING, SPLITS, FrameIndex, Manifest, Video
+from jax_video.data.preparing import workers
+from jax_video.errors import unreadable
+
+LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded
+DOUBLE = "duplicate of a test video"  # what is said of such a video for training or validation, which stays
+NOT_LOOKED_AT = "not looked at"  # what the reason of a video begins with, of which something else is to blame
+_MEMORY = "checked.jsonl"
+# Keys of a line, and of
+_RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video"}
+_VIDEO = {field.name for field in dataclasses.fields(probing.VideoInfo)}  # its `video`
+_BLOCK = 2**16  # bytes at the beginning, in the middle and at the end of a file that tell it from most others
+_SYNC = 1.0  # seconds of work that may be lost with the whole machine
+
+
+def check(
+    prepared: Manifest,
+    out: pathlib.Path,
+    *,
+    level: str = "full",
+    min_frames: int = 1,
+    processes: int = 1,
+    timeout: float = 300.0,
+    recheck: bool = False,
+) -> tuple[Manifest, dict[str, str]]:
+    """Checks every video of a set that is not MISSING, with a progress bar.
+
+    Args:
+      prepared: the set; what its rows say of frames, size and errors is found anew.
+      out: the folder that remembers. Its files are known again by path, size and time of change; a folder of pictures
+        by its own, which changes when pictures come or go.
+      level: one of LEVELS.
+      min_frames: a video of fewer is broken.
+      processes: how many look at files.
+      timeout: seconds that one file may take.
+      recheck: whether all are looked at again.
+
+    Returns:
+      the set as it is, and what is said of videos for training and validation whose content is also for test:
+      path -> reason.
+
+    Raises:
+      OSError: checked.jsonl cannot be written, for example because the disk is full; what stands in it counts.
+    """
+    with contextlib.closing(_Records(out / _MEMORY, prepared.videos)) as records:
+        unknown = _look(prepared, records, level, processes, timeout, recheck)
+        digests = np.zeros(len(prepared.videos), np.uint64)
+        rows = []
+        for index, row in enumerate(prepared.videos):
+            record = None if row.error == MISSING or index in unknown else records.read(index)
+            found = row.broken(unknown.get(index, MISSING)) if record is None else _judged(row, record, min_frames)
+            rows.append(found)
+            if record is not None and record["digest"] is not None:
+                digests[index] = int(record["digest"], 16)
+        records.sort()
+    checked = dataclasses.replace(prepared, videos=tuple(rows))
+    return checked, _doubles(checked, digests)
+
+
+def table(prepared: Manifest, doubles: Mapping[str, str]) -> str:
+    """How many videos of each split can be read, how many cannot, and why."""
+    count: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in SPLITS}
+    for row in prepared.videos:
+        count[row.split]["readable" if row.error is None else _kind(row.error)] += 1
+        count[row.split]["all"] += 1
+        count[row.split][DOUBLE] += row.path in doubles
+    count["all"] = sum(count.values(), collections.Counter())
+
+    first, last = ("readable", DOUBLE, MISSING), ("all",)
+    others = sorted(count["all"].keys() - {*first, *last}, key=lambda kind: (-count["all"][kind], kind))
+    kinds = [kind for kind in (*first, *others, *last) if count["all"][kind] or kind in ("readable", "all")]
+    width = max(map(len, kinds)) + 2
+    lines = [f"{prepared.name}: {len(prepared.classes)} classes"]
+    lines.append(" " * width + "".join(f"{name:>10}" for name in count))
+    for kind in kinds:
+        name = f"  {kind}" if kind == DOUBLE else kind  # indented: they are among the readable ones
+        lines.append(f"{name:{width}}" + "".join(f"{numbers[kind]:10,}" for numbers in count.values()))
+    return "\n".join(lines)
+
+
+def write_reasons(path: pathlib.Path, prepared: Manifest, reasons: Mapping[str, str]) -> None:
+    """Writes a CSV of the videos that have a reason, in the set's order: split, path, reason."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(("split", "path", "reason"))
+    writer.writerows((row.split, row.path, reasons[row.path]) for row in prepared.videos if row.path in reasons)
+    remote.write_whole(path, [table.getvalue().encode("utf-8", errors="surrogateescape")])
+
+
+def first_reasons(what: str, reasons: Mapping[str, str], path: pathlib.Path) -> list[str]:
+    """Lines with the first ten reasons (of which `what` came), and where the CSV with all of them is."""
+    lines = [f"{what}: {name}: {reason}" for name, reason in list(reasons.items())[:10]]
+    return lines + [f"{what}: {len(reasons) - 10:,} more, in {path}"] * (len(reasons) > 10)
+
+
+def _look(
+    prepared: Manifest,
+    records: "_Records",
+    level: str,
+    processes: int,
+    timeout: float,
+    recheck: bool,
+) -> dict[int, str]:
+    """Looks at the files that are not known yet; {index of a video: why it could not be looked at}."""
+    root, videos = prepared.root, prepared.videos
+    present = np.array([row.error != MISSING for row in videos], bool)
+    known = np.zeros(len(videos), bool)
+    for index, record in records.earlier():
+        path = videos[index].path
+        stamp = (record["size"], record["modified"], record["span"] and tuple(record["span"]))
+        known[index] = (
+            not recheck
+            and present[index]
+            and record["decoder"] == _decoder(os.path.join(root, path))
+            and LEVELS.index(record["level"]) >= LEVELS.index(level)
+            and not _was_late(record["reason"], timeout)
+            and stamp == (*_stamp(os.path.join(root, path)), videos[index].span)
+        )
+    waiting = np.flatnonzero(present & ~known)
+    stamps = {}  # of the files that are looked at now, as they were before
+
+    def tasks() -> Iterator[tuple]:
+        for which, index in enumerate(waiting):
+            path = os.path.join(root, videos[index].path)
+            stamps[which] = _stamp(path)
+            yield path, videos[index].span, level == "full"
+
+    results = workers.run(tasks(), _examine, workers=processes, timeout=timeout)
+    unknown, shown = {}, set()
+    progress = tqdm.tqdm(desc="checking", total=int(present.sum()), initial=int(known.sum()), unit=" videos")
+    with progress, contextlib.closing(results):
+        for which, result in results:
+            row = videos[waiting[which]]
+            size, modified = stamps.pop(which)
+            if isinstance(result, workers.NoVerdict):
+                unknown[waiting[which]] = f"{NOT_LOOKED_AT}: {result}"
+                if result.traceback and result.traceback not in shown:
+                    shown.add(result.traceback)
+                    tqdm.tqdm.write(f"{row.path}: {result.traceback}", file=sys.stderr)
+                progress.update()
+                continue
+            digest, info, reason = (None, None, result) if isinstance(result, str) else (*result, None)
+            record = {
+                "path": row.path,
+                "size": size,
+                "modified": modified,
+                "span": row.span,
+                "level": level,
+                "decoder": _decoder(os.path.join(root, row.path)),
+                "digest": digest,
+                "reason": reason,
+                "video": info and dataclasses.asdict(info),
+            }
+            records.add(waiting[which], record)
+            progress.update()
+    return unknown
+
+
+def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, probing.VideoInfo]:
+    """A video's digest, and what `probing.probe` says; runs in a worker."""
+    path, span, full = task
+    info = probing.probe(path, span=span, full=full)
+    try:
+        return _digest(path, span), info
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _decoder(path: str) -> str:
+    """The decoder of a file, with its version, since another one may find something else."""
+    return pictures.DECODER if os.path.isdir(path) else video.DECODER
+
+
+def _digest(path: str, span: tuple[float, float] | None) -> str | None:
+    """A checksum of some of a file's bytes, which differs for most files that differ; None for a folder of pictures."""
+    if os.path.isdir(path):
+        return None
+    size = os.path.getsize(path)
+    digest = hashlib.blake2b(repr((size, span)).encode(), digest_size=8)
+    with open(path, "rb") as file:
+        for place in (0, size // 2, max(0, size - _BLOCK)):
+            file.seek(place)
+            digest.update(file.read(_BLOCK))
+    return digest.hexdigest()
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Size and time of change, by which a file is known again; zeros as long as it may not be read."""
+    try:
+        status = os.stat(path)
+        return (status.st_size, status.st_mtime_ns) if os.access(path, os.R_OK) else (0, 0)
+    except OSError:
+        return 0, 0
+
+
+def _was_late(reason: str | None, timeout: float) -> bool:
+    """Whether a file took longer than another timeout."""
+    return reason is not None and reason.startswith(workers.LATE) and reason != workers.late(timeout)
+
+
+def _judged(row: Video, record: dict[str, Any], min_frames: int) -> Video:
+    """A row with what was found."""
+    if record["reason"] is not None:
+        return row.broken(record["reason"])
+    found = dict(record["video"])
+    if found["frames"] < min_frames:
+        return row.broken(f"too short: {found['frames']} frames, expected at least {min_frames}")
+    if found["index"] is not None:
+        found["index"] = FrameIndex.from_json(found["index"])
+    return dataclasses.replace(row, **found, error=None)
+
+
+def _doubles(checked: Manifest, digests: np.ndarray) -> dict[str, str]:
+    """Reasons for the videos of training and validation whose content is also a test video's; `digests` uint64 [N]."""
+    videos = checked.videos
+    comparable = np.array([row.error is None for row in videos], bool) & (digests != 0)
+    test = np.array([row.split == "test" for row in videos], bool)
+    tested = collections.defaultdict(list)
+    for index in np.flatnonzero(comparable & test & np.isin(digests, digests[~test])):
+        tested[digests[index]].append(videos[index].path)
+    reasons = {}
+    for index in np.flatnonzero(comparable & ~test & np.isin(digests, digests[test])):
+        path = videos[index].path
+        same = next((other for other in tested[digests[index]] if _equal(checked.root, path, other)), None)
+        if same is not None:
+            reasons[path] = f"{DOUBLE}: {same}"
+    return reasons
+
+
+def _equal(root: str, one: str, other: str) -> bool:
+    try:
+        return filecmp.cmp(os.path.join(root, one), os.path.join(root, other), shallow=False)
+    except OSError:
+        return False
+
+
+def _kind(reason: str) -> str:
+    """What a table calls a reason: "damaged", of "damaged: undecodable from frame 37"."""
+    return re.split("[:(]", reason, maxsplit=1)[0].strip()
+
+
+class _Records:
+    """The lines of checked.jsonl for the videos of a set. In memory is only where they are."""
+
+    def __init__(self, path: pathlib.Path, videos: tuple[Video, ...]):
+        self._path = path
+        self._places = np.full(len(videos), -1, np.int64)  # of each video's line; -1: it has none
+        self._numbers = {row.path: index for index, row in enumerate(videos)}
+        self._writer = open(path, "ab")
+        self._reader = open(path, "rb")
+        self._synced = time.monotonic()
+
+    def earlier(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(index of a video, its record); where there are several of one, the last one counts."""
+        whole = 0
+        for start, end, record in _lines(self._reader):
+            whole = end
+            index = self._numbers.get(record["path"]) if record is not None else None
+            if index is not None and record is not None:
+                self._places[index] = start
+                yield index, record
+        self._writer.truncate(whole)  # where a kill has torn the last line
+        self._writer.seek(whole)
+        self._numbers = {}
+
+    def add(self, index: int, record: dict[str, Any]) -> None:
+        """Appends the record of a video."""
+        line = json.dumps(record, ensure_ascii=False) + "\n"
+        self._places[index] = self._writer.tell()
+        self._writer.write(line.encode("utf-8", "surrogateescape"))
+        self._writer.flush()
+        if time.monotonic() > self._synced + _SYNC:
+            os.fsync(self._writer.fileno())
+            self._synced = time.monotonic()
+
+    def read(self, index: int) -> dict[str, Any] | None:
+        """The record of a video; None if there is none."""
+        line = self._line(self._places[index])
+        return _parse(line) if line else None
+
+    def sort(self) -> None:
+        """Writes the file anew, in the order of the set, without lines of other videos."""
+        remote.write_whole(self._path, map(self._line, self._places.tolist()))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._reader.close()
+        with contextlib.suppress(OSError):  # of a full disk, which was said when the line was added
+            self._writer.close()
+
+    def _line(self, place: int) -> bytes:
+        if place < 0:
+            return b""
+        self._reader.seek(place)
+        return self._reader.readline()
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
+    """The whole lines of a file: where each begins and ends, and its record; None where it is not ours."""
+    end = 0
+    for line in file:
+        if not line.endswith(b"\n"):
+            return
+        start, end = end, end + len(line)
+        yield start, end, _parse(line)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A record; None if it is torn, or of another version."""
+    try:
+        record = json.loads(line.decode("utf-8", "surrogateescape"))
+    except ValueError:
+        return None
+    if not isinstance(record, dict) or record.keys() != _RECORD or record["level"] not in LEVELS:
+        return None
+    return record if record["video"] is None or record["video"].keys() == _VIDEO else None

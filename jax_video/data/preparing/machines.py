@@ -1,0 +1,45 @@
+"""Where the work on a set's videos is done: in processes of this machine, or on those of Apache Beam."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from jax_video.data.preparing import beam, workers
+
+
+@dataclasses.dataclass(frozen=True)
+class Machines:
+    """How many processes work, and how long each may take."""
+
+    workers: int = os.cpu_count() or 1  # processes of this machine
+    timeout: float = 300.0  # seconds that a usual piece of work may take
+    beam: str | None = None  # options of an Apache Beam pipeline that stores flow and packs; None: processes here
+
+    def __str__(self) -> str:
+        return f"{self.workers} process{'es' * (self.workers != 1)}" if self.beam is None else "Apache Beam"
+
+    def run(
+        self,
+        tasks: Iterable[Any],
+        function: Callable[[Any], None],
+        share: Callable[[Any], float],
+        folder: pathlib.Path,
+    ) -> Iterator[tuple[int, str | None]]:
+        """Calls a function of a module with each task.
+
+        Args:
+          tasks: what the function gets.
+          function: what is to be done; may raise VideoError.
+          share: of a task, how many times as long as a usual one it may take; at least once is given.
+          folder: where Apache Beam collects its results.
+
+        Yields:
+          (index in tasks, None or why it cannot be done), as they are done.
+        """
+        if self.beam is not None:
+            return beam.run(tasks, function, options=self.beam, folder=folder)
+        return workers.run(
+            tasks, function, workers=self.workers, timeout=lambda task: self.timeout * max(1.0, share(task))
+        )

@@ -1,0 +1,399 @@
+"""The packed form of a data set: frames as JPEGs in ArrayRecord shards that TFDS knows, read without TensorFlow.
+
+The frames of a split's readable videos stand one video after the other, RECORD_FRAMES of one video in each record, so
+that to read a clip (`decoding/packed.py`) costs the reading of its own part and the decoding of its own frames. Where a
+video starts follows from the videos before it; the manifest of the packed set says so (`Video.first`). Shards hold the
+same number of records each, and are written independently: by processes here, or by the workers of an Apache Beam
+pipeline.
+
+TFDS takes half a second to import, so this module is imported where a set is packed, and nowhere else.
+"""
+
+import dataclasses
+import datetime
+import errno
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+from array_record.python import array_record_module
+
+from jax_video.data import remote
+from jax_video.data.decoding import verified, video
+from jax_video.data.decoding.packed import RECORD_FRAMES, encoded
+from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
+from jax_video.data.preparing import checks, workers
+from jax_video.data.preparing.machines import Machines
+from jax_video.errors import UnavailableError, UserError, VideoError
+
+# At most, of a shard. Of frames of 340x256 pixels they are 350 MB and half a minute of work, which is done again where
+# packing was stopped.
+_SHARD_RECORDS, _PIXELS = 2048, 340 * 256
+_PART = ".part"  # of a shard that is being written
+_FAILED = ".failed"  # of a list beside a shard, while others are written: its videos that cannot be read
+_SETTINGS = "packed.json"
+
+
+class PackedVideos(tfds.core.GeneratorBasedBuilder):
+    """The TFDS builder of a packed set; `tfds.builder_from_directory` finds it again.
+
+    An example is a part of a video: its path, label, the place of its first frame in it, and the frames, as JPEGs.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, folder: str | os.PathLike, source: Manifest, settings: Packed):
+        self._source, self.settings = source, settings
+        super().__init__(data_dir=os.fspath(folder), file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        settings = self.settings._asdict() | {"manifest": self._source.hash, "set": self._source.name}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=features(self._source.classes),
+            description=f"The videos of {self._source.name}, packed by jax_video.",
+            metadata=tfds.core.MetadataDict(settings),
+        )
+
+    def _split_generators(self, dl_manager):
+        raise NotImplementedError("shards are written one by one, so that packing goes on where it was stopped")
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+
+def features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
+    """The features of an example."""
+    label = tfds.features.ClassLabel(names=list(classes)) if classes else tfds.features.Scalar(np.int64)
+    return tfds.features.FeaturesDict(
+        {
+            "video": tfds.features.Text(),  # path in the set that was packed
+            "label": label,  # -1: none
+            "first": tfds.features.Scalar(np.int64),  # the first frame's place in the video
+            "frames": tfds.features.Sequence(tfds.features.Text()),  # JPEGs; Text takes any bytes, without TensorFlow
+        }
+    )
+
+
+class Part(NamedTuple):
+    """Frames of one video in a shard."""
+
+    entry: Video  # in the set that is packed
+    start: int  # the first of the frames, a multiple of RECORD_FRAMES
+    end: int  # behind the last
+
+
+class Shard(NamedTuple):
+    """One file to write."""
+
+    path: str
+    root: str  # of the videos
+    classes: tuple[str, ...]
+    settings: Packed
+    parts: tuple[Part, ...]
+
+    @property
+    def frames(self) -> int:
+        return sum(part.end - part.start for part in self.parts)
+
+
+def shards(source: Manifest, folder: str | os.PathLike, settings: Packed) -> list[Shard]:
+    """All files of the packed set."""
+    template = {split: _template(folder, split) for split in SPLITS}
+    records = _shard_records(source)
+    return [
+        Shard(
+            os.fspath(template[split].sharded_filepath(shard_index=number, num_shards=count)),
+            source.root,
+            source.classes,
+            settings,
+            tuple(_parts(entries, starts, number * records, (number + 1) * records)),
+        )
+        for split, entries, starts, count in _layout(source)
+        for number in range(count)
+    ]
+
+
+def _layout(source: Manifest) -> Iterator[tuple[str, list[Video], np.ndarray, int]]:
+    """Of each split: its name, readable videos, the record in which each starts (and the last ends), and its shards."""
+    records_each = _shard_records(source)
+    for split in SPLITS:
+        entries = [entry for _, entry in source.select(split)]
+        if entries:
+            records = [-(-entry.frames // RECORD_FRAMES) for entry in entries]
+            starts = np.concatenate([[0], np.cumsum(records)])
+            yield split, entries, starts, -(-int(starts[-1]) // records_each)
+
+
+def _shard_records(source: Manifest) -> int:
+    """Records in a shard: fewer where frames are large, as it is their decoding that takes the time."""
+    pixels = np.mean([entry.width * entry.height for entry in source.videos if entry.error is None])
+    return max(1, min(_SHARD_RECORDS, round(_SHARD_RECORDS * _PIXELS / pixels)))
+
+
+def _parts(entries: list[Video], starts: np.ndarray, first: int, last: int) -> Iterator[Part]:
+    """The parts of videos in the records from `first` to before `last`."""
+    begin = int(np.searchsorted(starts, first, side="right")) - 1
+    end = int(np.searchsorted(starts[:-1], last, side="left"))
+    for entry, start in zip(entries[begin:end], starts[begin:end].tolist(), strict=True):
+        yield Part(entry, max(0, first - start) * RECORD_FRAMES, min(entry.frames, (last - start) * RECORD_FRAMES))
+
+
+def _template(folder: str | os.PathLike, split: str) -> tfds.core.ShardedFileTemplate:
+    return tfds.core.ShardedFileTemplate(
+        dataset_name=PackedVideos.name, data_dir=folder, split=split, filetype_suffix="array_record"
+    )
+
+
+def check_settings(folder: str | os.PathLike, settings: Packed, source_hash: str | None = None) -> None:
+    """Raises UserError where the folder holds a set that was packed with other settings, or before the set changed."""
+    about = pathlib.Path(folder, _SETTINGS)
+    if not about.exists():
+        return
+    found = json.loads(about.read_text(encoding="utf-8"))
+    other = [
+        f"{key} {found.get(key)} (asked for: {value})"
+        for key, value in settings._asdict().items()
+        if found.get(key) != value
+    ]
+    if other:
+        raise UserError(f"{folder} holds a set packed with {', '.join(other)}: remove that folder to pack anew")
+    if source_hash is not None and found["manifest"] != source_hash:
+        raise UserError(f"the set has changed since {folder} was packed from it: remove that folder to pack anew")
+
+
+def open_folder(folder: str | os.PathLike, source: Manifest, settings: Packed) -> PackedVideos:
+    """Begins a packed set, or goes on with one; removes what was left half written.
+
+    Raises:
+      UserError: the folder holds a set packed otherwise, or from another manifest.
+    """
+    check_settings(folder, settings, source.hash)
+    builder = PackedVideos(folder, source, settings)
+    asked = settings._asdict() | {"manifest": source.hash}
+    os.makedirs(builder.data_dir, exist_ok=True)
+    for left in pathlib.Path(builder.data_dir).glob(f"*{_PART}"):
+        left.unlink()
+    remote.write_whole(pathlib.Path(folder, _SETTINGS), [f"{json.dumps(asked)}\n".encode()])
+    return builder
+
+
+def write_shard(shard: Shard) -> None:
+    """Decodes, resizes, encodes and writes the records of one shard, whole or not at all.
+
+    A video that cannot be read to the end of its part has no frames from there on, and is noted for `finish`.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    described = features(shard.classes)
+    serializer = tfds.core.ExampleSerializer(described.get_serialized_info())
+    failures: dict[str, str] = {}  # path -> why it cannot be read
+    temporary = f"{shard.path}{_PART}"
+    try:
+        writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,uncompressed")  # JPEGs are packed
+        try:
+            for part in shard.parts:
+                jpegs = _jpegs(shard.root, part, shard.settings, failures)
+                for first in range(part.start, part.end, RECORD_FRAMES):
+                    example = {
+                        "video": encoded(part.entry.path),
+                        "label": -1 if part.entry.label is None else part.entry.label,
+                        "first": first,
+                        "frames": list(itertools.islice(jpegs, RECORD_FRAMES)),
+                    }
+                    found = serializer.get_tf_example(described.encode_example(example))
+                    writer.write(found.SerializeToString(deterministic=True))  # the same set is the same bytes
+        finally:
+            if writer.is_open():
+                writer.close()
+    except BaseException as error:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, RuntimeError):  # ArrayRecord's; "write() failed: No space left on device; writing ..."
+            raise OSError(errno.EIO, str(error), shard.path) from error
+        raise
+    if failures:
+        with open(f"{shard.path}{_FAILED}", "w", encoding="utf-8") as file:
+            json.dump(failures, file)
+    os.replace(temporary, shard.path)
+
+
+def _jpegs(root: str, part: Part, settings: Packed, failures: dict[str, str]) -> Iterator[bytes]:
+    """The frames of a part as JPEGs; where the video fails they end, and `failures` gets the reason."""
+    entry, quality = part.entry, (cv2.IMWRITE_JPEG_QUALITY, settings.quality)
+    path = os.path.join(root, entry.path)
+    count = 0
+    try:
+        frames = video.frames_in_order(
+            path,
+            first=entry.first + part.start,
+            index=verified.index(path, entry),
+            short_side=min(settings.short_side, entry.width, entry.height),
+        )
+        for frame in itertools.islice(frames, part.end - part.start):
+            yield cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
+            count += 1
+        if count < part.end - part.start:
+            raise VideoError(entry.path, f"only {part.start + count} of {entry.frames} frames decode")
+    except UnavailableError:  # nothing is known of the video: packing stops
+        raise
+    except VideoError as error:
+        failures[entry.path] = error.reason
+
+
+def samples(source: Manifest, settings: Packed) -> list[Shard]:
+    """A few frames of a few videos all over the set, for `measure`."""
+    entries = [entry for entry in source.videos if entry.error is None]
+    return [
+        Shard("", source.root, source.classes, settings, (Part(entry, 0, min(entry.frames, 2 * RECORD_FRAMES)),))
+        for entry in entries[:: -(-len(entries) // 24)]
+    ]
+
+
+def measure(sample: Shard) -> tuple[int, int, float]:
+    """(frames, bytes, seconds) that it takes to pack a sample; it is not written."""
+    began = time.perf_counter()
+    sizes = [len(jpeg) for part in sample.parts for jpeg in _jpegs(sample.root, part, sample.settings, {})]
+    return len(sizes), sum(sizes), time.perf_counter() - began
+
+
+def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -> Manifest:
+    """Describes the written shards for TFDS, and writes and returns the manifest of the packed set.
+
+    That manifest has the videos of the source's manifest, in the same order. If it is there already, only the place of
+    its flow is brought up to date.
+    """
+    path = pathlib.Path(folder, "manifest.jsonl")
+    notes = list(pathlib.Path(builder.data_dir).glob(f"*{_FAILED}"))
+    if path.exists():
+        done = Manifest.read(path)
+        if done.flow != source.flow:  # it was stored since
+            done = dataclasses.replace(done, flow=source.flow)
+            done.write(path)
+    else:
+        failures: dict[str, str] = {}
+        for note in notes:
+            failures |= json.loads(note.read_text(encoding="utf-8"))
+        layout, records_each = list(_layout(source)), _shard_records(source)
+        infos = [
+            _split_info(builder.data_dir, split, int(starts[-1]), count, records_each)
+            for split, _, starts, count in layout
+        ]
+        builder.info.set_splits(tfds.core.SplitDict(infos))
+        builder.info.write_to_directory(builder.data_dir)
+        first = {
+            entry.path: start * RECORD_FRAMES
+            for _, entries, starts, _ in layout
+            for entry, start in zip(entries, starts.tolist(), strict=False)
+        }
+        rows = tuple(_packed_row(row, first, failures) for row in source.videos)
+        root = os.path.abspath(builder.data_dir)
+        done = dataclasses.replace(source, root=root, videos=rows, packed=builder.settings)
+        done.write(path)
+    for note in notes:
+        note.unlink()
+    return done
+
+
+def _split_info(
+    folder: str | os.PathLike, split: str, records: int, shards: int, records_each: int
+) -> tfds.core.SplitInfo:
+    template = _template(folder, split)
+    size = sum(os.path.getsize(file) for file in template.sharded_filepaths(shards))
+    lengths = [min(records_each, records - number * records_each) for number in range(shards)]
+    return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
+
+
+def _packed_row(row: Video, first: dict[str, int], failures: dict[str, str]) -> Video:
+    """The row of a video in the packed set. Width and height stay the file's, so that clips have the same sizes."""
+    if row.error is not None:
+        return row
+    if row.path in failures:
+        return row.broken(failures[row.path])
+    return dataclasses.replace(row, first=first[row.path], index=None)
+
+
+def pack(
+    prepared: Manifest, settings: Packed, out: pathlib.Path, machines: Machines, say: Callable[[str], None]
+) -> Manifest:
+    """Writes the shards of a set that are not there yet, and the manifest of the packed set, which it returns.
+
+    Args:
+      prepared: the set.
+      settings: what the frames become.
+      out: the set's folder; the packed one is `packed` in it.
+      machines: where it is packed.
+      say: called with how much it will take, and with what became of it.
+
+    Raises:
+      UserError: the folder holds another set or has no room, or something else than the videos is to blame.
+    """
+    folder = out / "packed"
+    builder = open_folder(folder, prepared, settings)
+    everything = shards(prepared, builder.data_dir, settings)
+    waiting = [shard for shard in everything if not os.path.exists(shard.path)]
+    total, frames = (sum(shard.frames for shard in each) for each in (everything, waiting))
+    if waiting:
+        size, seconds = _measure_frame(prepared, settings, machines.workers)
+        free = shutil.disk_usage(folder).free
+        hours = datetime.timedelta(seconds=round(seconds * frames / machines.workers))
+        say(
+            f"packing {frames:,} frames into {folder}: about {size * frames / 1e9:,.2f} GB, of {free / 1e9:,.0f} GB "
+            f"that are free, in {hours} on this machine"
+        )
+        if size * frames > free:
+            raise UserError(f"{folder} has no room for it: take a smaller --pack_side or --pack_quality, or free some")
+
+    with tqdm.tqdm(desc="packing", total=total, initial=total - frames, unit=" frames") as progress:
+        for which, reason in machines.run(waiting, write_shard, _share, folder):
+            name = os.path.basename(waiting[which].path)
+            if isinstance(reason, workers.NoVerdict):
+                workers.stop_at({name: reason})
+            if reason is not None:
+                raise UserError(
+                    f"{name}: {reason}. One of its videos cannot be decoded any more: "
+                    f"python -m jax_video.prepare manifest --out={out} --check=full"
+                )
+            progress.update(waiting[which].frames)
+    done = finish(prepared, builder, folder)
+    size = sum(os.path.getsize(shard.path) for shard in everything)
+    say(f"packed: {size / 1e9:,.2f} GB in {len(everything):,} shards in {folder}")
+    lost = {
+        row.path: row.error
+        for row, was in zip(done.videos, prepared.videos, strict=True)
+        if row.error is not None and row.error != was.error
+    }
+    checks.write_reasons(folder / "broken.csv", done, lost)
+    for path, reason in list(lost.items())[:10]:
+        say(f"not packed: {path}: {reason}")
+    if lost:
+        say(f"not packed: {len(lost):,} in all, in {folder / 'broken.csv'}; remove {folder} to pack again")
+    say("")
+    return done
+
+
+def _share(shard: Shard) -> float:
+    """How much longer than a usual piece of work, a thousand frames, a shard may take."""
+    return shard.frames / 1000
+
+
+def _measure_frame(prepared: Manifest, settings: Packed, processes: int) -> tuple[float, float]:
+    """(bytes, seconds of one process) for each frame of the set, from a few."""
+    some = samples(prepared, settings)
+    found = dict(workers.run(some, measure, workers=processes, timeout=60))
+    strange = {which: result for which, result in found.items() if isinstance(result, workers.NoVerdict)}
+    workers.stop_at({some[which].parts[0].entry.path: result for which, result in strange.items()})
+    measured = [result for result in found.values() if not isinstance(result, str)]
+    if not any(frames for frames, *_ in measured):
+        raise UserError(f"none of {len(measured)} videos can be read: look at the set again with --check=full")
+    frames, size, seconds = map(sum, zip(*measured, strict=True))
+    return size / frames, seconds / frames

@@ -1,0 +1,288 @@
+"""Prepares a set for training: finds its videos, checks them, stores their flow, packs them.
+
+It is what `python -m jax_video.prepare` does, and can be called from Python:
+
+    from jax_video.data.preparing.preparation import Preparation, prepare
+    result = prepare(Preparation("folder", "data/mine", videos="clips", parameters={"fraction": 0.2}))
+    print(result.report)
+    result.manifest
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jax_video.data import remote, sources
+from jax_video.data.decoding.flow import Settings as FlowSettings
+from jax_video.data.manifest import MISSING, Manifest, Packed
+from jax_video.data.preparing import checks, storing, workers
+from jax_video.data.preparing.machines import Machines
+from jax_video.data.sources import finding
+from jax_video.errors import Stopped, UserError
+
+PREPARED = "manifest"  # the source that is what stands in `out` already
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """What is to be done with which set. Raises UserError for what cannot be, before any work."""
+
+    source: str  # one of sources.SOURCES, tfds:NAME, or "manifest": the set that was prepared in `out` before
+    out: str | os.PathLike  # the folder to write into
+    videos: str | os.PathLike | None = None  # the folder of the videos; "manifest" and "motions" know it
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the source, by name
+    check: str | None = None  # one of checks.LEVELS; None: full, or of the source "manifest" none
+    recheck: bool = False  # whether every file is looked at again
+    min_frames: int | None = None  # a video of fewer is broken; None: 1
+    flow: FlowSettings | None = None  # how optical flow is computed and stored; None: it is not
+    pack: Packed | None = None  # how frames are packed; None: they are not
+    machines: Machines = Machines()
+
+    def __post_init__(self):
+        files = [name for name, source in sources.SOURCES.items() if not source.refuses]
+        others = [sources.written(name) for name, source in sources.SOURCES.items() if source.refuses]
+        if self.source != PREPARED and self._record is None:
+            raise UserError(
+                f"expected one source of {', '.join([*files, PREPARED, *others])}, got {self.source or 'none'}; "
+                "see --help"
+            )
+        if not self.out or (self.videos is None and self.needs_videos):
+            raise UserError("expected --videos=DIR, where the videos are, and --out=DIR, where to write; see --help")
+        if "," in os.fspath(self.out):
+            raise UserError(f"--out={self.out}: a comma cannot stand in a config's arguments; choose another name")
+        for name, value in (("out", self.out), ("videos", self.videos)):
+            if value is not None and remote.is_remote(value):
+                raise UserError(
+                    f"--{name}={value}: prepare works on local folders; what it writes can be copied to a store"
+                )
+        if self.machines.beam is not None and self.flow is None and self.pack is None:
+            raise UserError("--beam: nothing to do without --flow or --pack")
+        if self.flow is not None:
+            if self.videos is not None and self.folder.resolve() == pathlib.Path(self.videos).resolve():
+                raise UserError(
+                    f"--out={self.out} is the folder of the videos, among which flow has no place; choose another"
+                )
+            storing.check_settings(self.folder / "flow", self.flow)
+        if self.pack is not None:
+            from jax_video.data.preparing import packing
+
+            packing.check_settings(self.folder / "packed", self.pack)
+        self._check_parameters()
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The folder to write into."""
+        return pathlib.Path(self.out)
+
+    @property
+    def level(self) -> str | None:
+        """How thoroughly files are to be looked at; None where nothing was said."""
+        return self.check or ("full" if self.recheck else None)
+
+    @property
+    def needs_videos(self) -> bool:
+        """Whether the source must be told where the videos are."""
+        return self._record is not None and "videos" not in self._record.refuses
+
+    @property
+    def _record(self) -> sources.Source | None:
+        """The source's record in the table; None of "manifest", which has none, and of what is no source."""
+        name, colon, _ = self.source.partition(":")
+        record = sources.SOURCES.get(name)
+        return record if record is not None and bool(record.argument) == bool(colon) else None
+
+    def _check_parameters(self) -> None:
+        """Raises UserError for a parameter that the source does not know; none is ignored."""
+        record = self._record
+        known = [parameter.name for parameter in record.parameters] if record else []
+        unknown = [f"--{name}" for name in self.parameters if name not in known]
+        if record is None or record.refuses:
+            given = {"videos": self.videos, "check": self.level, "flow": self.flow, "pack": self.pack}
+            refused = record.refuses if record else ()
+            unknown += [f"--{name}" for name in refused if given[name] is not None]
+            if unknown:
+                raise UserError(f"{' '.join(unknown)}: not for {self.source}, whose videos are known")
+        elif unknown:
+            names = " ".join(f"--{name}" for name in known)
+            raise UserError(f"{' '.join(unknown)}: not for {self.source}, which knows {names}")
+        if self.source != PREPARED:
+            return
+        if self.level is None and self.min_frames:
+            raise UserError(f"--min_frames: {self.source} is looked at only with --check=fast|full or --recheck")
+        if self.flow is None and self.level is None and self.videos is None and self.pack is None:
+            raise UserError(
+                "nothing to do for a set that is prepared: --flow=METHOD adds its optical flow, --pack its frames as "
+                "JPEGs, --check=fast|full looks at its files again, --videos=DIR says where they are now"
+            )
+
+    def find(self) -> tuple[Manifest, Sequence[str], bool]:
+        """The set as its source has it; what the user should know of it; whether its files are to be looked at."""
+        record = self._record
+        if record is None:
+            return self._find_prepared(), (), self.level is not None
+        name = self.source.partition(":")[2]
+        arguments = [name] * bool(record.argument)
+        found = record.find(*arguments, *[pathlib.Path(self.videos or "")] * self.needs_videos, **self.parameters)
+        if isinstance(found, Manifest):
+            return found, (), False
+        return Manifest(found.name, found.classes, str(found.root.absolute()), found.videos), found.notes, True
+
+    def _find_prepared(self) -> Manifest:
+        """The set that was prepared before, where its videos are now."""
+        found = Manifest.read(self.folder / "manifest.jsonl")
+        if found.packed is not None:
+            raise UserError(f"{self.out} is a packed set, whose videos are no files: name the set that it was made of")
+        if self.videos is not None:
+            found = _moved(found, pathlib.Path(self.videos), self.level)
+        if self.level is None:
+            return found
+        rows = (
+            dataclasses.replace(row, error=finding.fault(os.path.join(found.root, row.path))) for row in found.videos
+        )
+        return dataclasses.replace(found, videos=tuple(rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What became of a set."""
+
+    manifest: Manifest  # the one to train on: the packed one, where it was packed
+    folder: pathlib.Path  # of that manifest
+    report: str  # the table of readable and broken videos, notes, and what was stored
+
+
+def prepare(
+    task: Preparation,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    check_ours: Callable[[], None] = lambda: None,
+) -> Prepared:
+    """Does what a preparation asks for, with progress bars on stderr; stopped, it goes on where it was.
+
+    Args:
+      task: what is to be done.
+      say: called with each part of the report as soon as it is known.
+      check_ours: called before the set's files are written; raises where another process has taken the folder over.
+
+    Raises:
+      UserError: there are no videos, none of them can be read, or the folder cannot be written.
+      Stopped: Ctrl-C.
+    """
+    parts: list[str] = []
+
+    def tell(text: str) -> None:
+        parts.append(text)
+        say(text)
+
+    out = task.folder
+    found, notes, is_looked_at = task.find()
+    _check_found(found)
+    _open_folder(out)
+    there = sum(row.error != MISSING for row in found.videos)
+    print(f"{task.machines}; {found.name}: {there:,} video{'s' * (there != 1)}", file=sys.stderr)
+
+    doubles: Mapping[str, str] = {}
+    with _resumable(out):
+        if is_looked_at:
+            found, doubles = _check(found, task, check_ours)
+        folder = out / "flow"
+        if task.flow:
+            storing.open_folder(folder, task.flow)
+        if folder.exists():
+            found = dataclasses.replace(found, flow=str(folder.absolute()))
+        check_ours()
+        found.write(out / "manifest.jsonl")
+
+    tell(f"\n{checks.table(found, doubles)}")
+    tell("".join(f"{note}\n" for note in notes))
+    if all(row.error for row in found.videos):
+        there = sum(row.error != MISSING for row in found.videos)
+        raise UserError(f"none of the {there:,} videos can be read; the reasons are in {out / 'broken.csv'}")
+    with _resumable(out):
+        if task.flow:
+            storing.store_all(found, task.flow, out, task.machines, tell)
+        if task.pack is not None:
+            from jax_video.data.preparing import packing
+
+            found, out = packing.pack(found, task.pack, out, task.machines, tell), out / "packed"
+    return Prepared(found, out, "\n".join(parts))
+
+
+def _moved(found: Manifest, root: pathlib.Path, level: str | None) -> Manifest:
+    """The set whose files are below another folder now."""
+    readable = [row.path for row in found.videos if row.error is None]
+    lost = [path for path in readable if not (root / path).exists()]
+    if lost and (level is None or len(lost) == len(readable)):  # a check counts those that are missing
+        raise UserError(
+            f"{len(readable) - len(lost):,} of the {len(readable):,} readable videos of {found.name} are below {root}; "
+            f"{lost[0]} is not: looked for {root / lost[0]}. --videos names the folder below which all have the same "
+            f"place as below {found.root}"
+        )
+    return dataclasses.replace(found, root=str(root.absolute()))
+
+
+def _check_found(found: Manifest) -> None:
+    missing = [row for row in found.videos if row.error == MISSING]
+    if len(missing) == len(found.videos):
+        raise UserError(
+            f"no videos found: {found.root} has none of the {len(missing)} videos of {found.name}, "
+            f"e.g. {missing[0].path}; --videos names the folder that holds them"
+        )
+
+
+def _open_folder(out: pathlib.Path) -> None:
+    """Whether it can be written is known before hours of decoding; what a kill left half written goes."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+    for left in (*out.glob(".manifest.jsonl.*"), *out.glob(".*.part")):
+        left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _resumable(out: pathlib.Path) -> Iterator[None]:
+    """Work whose every step counts."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped("stopped: the same command goes on where it was") from None
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {out} ({error.strerror}); once it can be, the same command goes on where it was"
+        ) from error
+
+
+def _check(found: Manifest, task: Preparation, check_ours: Callable[[], None]) -> tuple[Manifest, Mapping[str, str]]:
+    """Looks at every file: the set as it is, and what is said of videos that are also in the test."""
+    # What is no file is not opened: a pipe would never end.
+    faults = {row.path: row.error for row in found.videos if row.error is not None and row.error != MISSING}
+    found, doubles = checks.check(
+        _with_errors(found, dict.fromkeys(faults, MISSING)),
+        task.folder,
+        level=task.level or "full",
+        min_frames=task.min_frames or 1,
+        processes=task.machines.workers,
+        timeout=task.machines.timeout,
+        recheck=task.recheck,
+    )
+    found = _with_errors(found, faults)
+    check_ours()
+    broken = {row.path: row.error for row in found.videos if row.error is not None and row.error != MISSING}
+    workers.stop_at({path: reason for path, reason in broken.items() if reason.startswith(checks.NOT_LOOKED_AT)})
+    # Not the missing ones, which can be most of a data set.
+    checks.write_reasons(task.folder / "broken.csv", found, broken | doubles)
+    return found, doubles
+
+
+def _with_errors(found: Manifest, errors: Mapping[str, str]) -> Manifest:
+    """The set whose videos of these paths cannot be used, for these reasons."""
+    rows = (row.broken(errors[row.path]) if row.path in errors else row for row in found.videos)
+    return dataclasses.replace(found, videos=tuple(rows)) if errors else found

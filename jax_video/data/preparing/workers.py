@@ -1,0 +1,231 @@
+"""Processes in which a decoder may crash, hang or ask for all the memory: it costs one file, not the whole work."""
+
+import contextlib
+import errno
+import multiprocessing
+import multiprocessing.connection
+import os
+import pathlib
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable, Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import cv2
+
+from jax_video.errors import UnavailableError, UserError, VideoError, listed
+
+if sys.platform != "win32":
+    import resource
+
+LATE = "not done after"  # so many seconds, it is said of a file that takes longer
+_MEMORY = 2**30  # bytes that one process may have
+_LIMIT = f"{_MEMORY / 2**30:g} GiB of memory"
+_OUT_OF_MEMORY = errno.ENOMEM  # exit code of a process that had one: what is left of its memory is in pieces
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGBUS, signal.SIGTRAP)
+
+
+class NoVerdict(str):
+    """Why a file could not be looked at, where the system or this library is to blame and not the file.
+
+    `traceback` is for what no one has foreseen, or else empty.
+    """
+
+    traceback: str
+
+    def __new__(cls, reason: str, traceback: str = ""):
+        self = super().__new__(cls, reason)
+        self.traceback = traceback
+        return self
+
+    def __reduce__(self):
+        return type(self), (str(self), self.traceback)
+
+
+def stop_at(strange: Mapping[str, str]) -> None:
+    """Raises UserError where something else than files or videos is to blame, so that nothing is stored of it.
+
+    Args:
+      strange: path -> what stood in the way; the traceback of a NoVerdict is printed on stderr.
+    """
+    for trace in filter(None, {getattr(reason, "traceback", ""): None for reason in strange.values()}):
+        print(trace, file=sys.stderr)
+    if strange:
+        raise UserError(
+            f"stopped at {len(strange):,} of the files, by no fault of theirs:\n"
+            + listed([f"{path}: {reason}" for path, reason in strange.items()])
+            + "\nNothing was stored of it. Mend it, or move these files away; the same command goes on where it was"
+        )
+
+
+def run(
+    tasks: Iterable, function: Callable[[Any], Any], *, workers: int, timeout: float | Callable[[Any], float]
+) -> Generator[tuple[int, Any], None, None]:
+    """Calls a function with each task in processes of their own, and yields what becomes of them as they finish.
+
+    A decoder that crashes, never ends or (on Linux) needs more than 1 GiB of memory costs its process, which is
+    replaced, and its file, which is broken.
+
+    Args:
+      tasks: what `function` gets, for example paths; each is taken from here only when a process is free for it.
+      function: a function of a module, that may raise VideoError.
+      workers: number of processes.
+      timeout: seconds that one may take; or a function from a task to them.
+
+    Yields:
+      (index in tasks, what `function` returns, or in plain words why the file is broken, or a NoVerdict).
+
+    Raises:
+      OSError: what `function` raised, for example of a full disk: it is not one file's fault.
+    """
+    seconds = timeout if callable(timeout) else lambda _: timeout
+    context = multiprocessing.get_context("spawn")  # forking a process that has threads (the progress bar) can hang
+    waiting = enumerate(tasks)
+    idle: list[tuple[BaseProcess, Connection]] = []
+    busy: dict[Connection, tuple[BaseProcess, int, float, float]] = {}  # with the index in tasks, seconds, deadline
+    try:
+        while True:
+            while len(busy) < workers and (following := next(waiting, None)) is not None:
+                index, task = following
+                process, connection = idle.pop() if idle else _start(context, function)
+                limit = seconds(task)
+                busy[connection] = process, index, limit, time.monotonic() + limit
+                connection.send(task)
+            if not busy:
+                return
+
+            soonest = min(deadline for *_, deadline in busy.values())
+            ready = multiprocessing.connection.wait(list(busy), timeout=max(0, soonest - time.monotonic()))
+            for connection in [connection for connection in busy if connection in ready]:
+                process, index, *_ = busy.pop(connection)
+                try:
+                    result = connection.recv()
+                    idle.append((process, connection))
+                except (EOFError, OSError):
+                    process.join()
+                    connection.close()
+                    result = _ending(process)
+                if isinstance(result, OSError):
+                    raise result
+                yield index, result
+            for connection, (process, index, limit, deadline) in list(busy.items()):
+                if deadline <= time.monotonic():
+                    del busy[connection]
+                    _stop(process, connection)
+                    yield index, late(limit)
+    finally:
+        for process, connection in [*idle, *((process, connection) for connection, (process, *_) in busy.items())]:
+            _stop(process, connection)
+
+
+def late(seconds: float) -> str:
+    """What `run` says of a file that took longer."""
+    return f"{LATE} {seconds:g} s"
+
+
+def _start(context, function: Callable) -> tuple[BaseProcess, Connection]:
+    connection, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, function), daemon=True)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the parent
+    process.start()
+    signal.signal(signal.SIGINT, handler)
+    theirs.close()  # so that the end of the process is the end of the connection
+    return process, connection
+
+
+def _work(connection: Connection, function: Callable) -> None:
+    """Runs in a worker: receives tasks and sends what `function` returns, until the other end is closed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _limit_memory()
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            task = connection.recv()
+            _forget_peak()
+            try:
+                result = function(task)
+            except Exception as error:
+                if _lacks_memory(error):
+                    os._exit(_OUT_OF_MEMORY)
+                result = _said(error)
+            connection.send(result)
+
+
+def _said(error: Exception) -> str | OSError:
+    """The reason that an error gives for a file, or the error itself where the file is not to blame."""
+    if isinstance(error, UnavailableError):
+        return NoVerdict(error.reason)
+    if isinstance(error, VideoError):
+        return error.reason + _doubt()
+    if isinstance(error, OSError):
+        return error
+    return NoVerdict(f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _limit_memory() -> None:
+    """Lets the process grow to 1 GiB; where the system does not say how large it is, there is no limit."""
+    sizes = _sizes()
+    if sys.platform == "win32" or not sizes:
+        return
+    # Much of the data, such as room for numpy's threads, is only reserved. What is resident counts.
+    limit = sizes["VmData"] + max(0, _MEMORY - sizes["VmRSS"])
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    if most == resource.RLIM_INFINITY or limit < most:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+
+
+def _sizes() -> dict[str, int]:
+    """How large this process is, in bytes; only Linux says."""
+    status = pathlib.Path("/proc/self/status")
+    text = status.read_text() if status.exists() else ""
+    return {name: int(size) * 1024 for name, size in re.findall(r"^(Vm\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def _doubt() -> str:
+    """What to add to a reason where much memory was used: some decoders take a failed allocation for damage."""
+    return f"; or it needs more than {_LIMIT}" if _sizes().get("VmHWM", 0) > _MEMORY / 2 else ""
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, is a failed allocation of Python or OpenCV."""
+    while error is not None:
+        if isinstance(error, MemoryError) or getattr(error, "code", 0) == cv2.Error.StsNoMem:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone: the flow of a video may take hours."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _stop(process: BaseProcess, connection: Connection) -> None:
+    process.kill()
+    process.join()
+    connection.close()
+
+
+def _ending(process: BaseProcess) -> str:
+    """Why a process has ended by itself, or was ended."""
+    code = process.exitcode
+    assert code is not None  # it was waited for
+    if code == _OUT_OF_MEMORY:
+        return f"needs more than {_LIMIT}"
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code == 1 or (code < 0 and -code not in _CRASHES):  # Python's own, as it could not start; or a kill
+        return NoVerdict(f"the process that looked at it was ended ({how})")
+    return f"the decoder crashes ({how})"

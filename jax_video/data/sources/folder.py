@@ -1,0 +1,135 @@
+"""A folder of class folders."""
+
+import collections
+import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
+
+from jax_video.data.manifest import Video
+from jax_video.data.sources import finding, listing, text
+from jax_video.data.sources.listing import Listing
+from jax_video.errors import UserError
+
+
+def find(
+    videos: pathlib.Path,
+    *,
+    fraction: float = 0.1,
+    seed: int = 0,
+    group: str | None = None,
+    test_groups: Sequence[str] = (),
+    val_groups: Sequence[str] = (),
+) -> Listing:
+    """A folder of class folders, or of train/, val/ and test/ with class folders in each.
+
+    Classes are in the order of their sorted names. Class folders are split by one of two rules:
+      * fraction: of every class with at least three videos, this part is for test and as much for validation, at least
+        one video each, drawn by `seed`;
+      * group: a regular expression searched in each file's name, whose first group says e.g. who is seen. Videos of
+        `test_groups` are for test, of `val_groups` for validation, all others for training.
+    Where there is train/ without val/, the fraction of its videos is for validation.
+
+    Raises:
+      UserError: no class folders with videos in them, or a rule that does not fit them; in val/ or test/ a class that
+        train/ does not have.
+    """
+    finding.check_folder(videos)
+    listing.check_fraction(fraction)
+    found, ignored, faults = finding.find_videos(videos)
+    folders = finding.folders_in(videos)
+    with_splits = bool(folders) and all(name.lower() in listing.SPLIT_FOLDERS for name in folders)
+    depth = 2 if with_splits else 1  # of the files in a class folder
+    inside = [path for path in found if path.count("/") >= depth]
+    if not inside:
+        raise UserError(
+            f"no videos in class folders in {videos}: found {len(found)} video files elsewhere, folders "
+            f"{folders[:5]}; expected {videos}/<class>/<video>, or train/, val/ and test/ with such folders in them; "
+            f"looked for {finding.LOOKED_FOR}"
+        )
+    class_of = {path: text.compose(path.split("/")[depth - 1]) for path in inside}
+    classes = tuple(sorted(set(class_of.values())))
+    label = {name: i for i, name in enumerate(classes)}
+    rows = [
+        listing.unopened(path, label[class_of[path]], "train", finding.stem(path), faults.get(path)) for path in inside
+    ]
+
+    notes = finding.ignored_note(ignored)
+    if len(inside) < len(found):
+        notes.append(f"ignored, as outside of class folders: {len(found) - len(inside)} videos")
+    parents = [videos / name for name in folders] if with_splits else [videos]
+    known = {text.compose(name) for parent in parents for name in finding.folders_in(parent)}
+    empty = sorted(known - set(classes))
+    if empty:
+        notes.append(f"warning: no videos in these class folders, which make no class: {', '.join(empty)}")
+
+    if with_splits and group is not None:
+        raise UserError(f"{videos} is split by its folders {', '.join(folders)}: leave out --group")
+    if with_splits:
+        rows = [dataclasses.replace(row, split=listing.SPLIT_FOLDERS[row.path.split("/")[0].lower()]) for row in rows]
+        present = {row.split for row in rows}
+        notes.extend(_compare_classes(videos, rows, classes))
+        if present == {"train"} or present == {"train", "test"}:
+            rows = listing.split_by_fraction(rows, fraction, seed, ("val",))
+            notes.append(f"no val/: {fraction:.0%} of every class in train/ is for validation (seed {seed})")
+        notes.extend(f"no {split}/" for split in ("train", "test") if split not in present)
+    elif group is not None:
+        rows = _split_by_group(rows, group, tuple(test_groups), tuple(val_groups))
+        notes.append(f"split by {group!r}: test {', '.join(test_groups)}; val {', '.join(val_groups) or '(none)'}")
+    elif test_groups or val_groups:
+        raise UserError("--test_groups and --val_groups need --group, the regular expression that finds the groups")
+    else:
+        rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
+        notes.append(f"of every class {fraction:.0%} is for test and as much for validation (seed {seed})")
+    return Listing(videos.absolute().name, classes, videos, tuple(rows), tuple(notes))
+
+
+def _compare_classes(videos: pathlib.Path, rows: list[Video], classes: tuple[str, ...]) -> list[str]:
+    """The classes that lie only in train/, as notes; those that are not in it are an error."""
+    names: dict[str, set[str]] = collections.defaultdict(set)
+    for row in rows:
+        if row.label is not None:
+            names[row.split].add(classes[row.label])
+    if "train" not in names:
+        return []
+    for split in names.keys() - {"train"}:
+        unknown = sorted(names[split] - names["train"])
+        if unknown:
+            only = sorted(names["train"] - names[split])
+            raise UserError(
+                f"{len(unknown)} class folders in {videos} have videos for {split} and none in train/: "
+                f"{text.some(unknown)}; expected the folders of train/, of which these are not for {split}: "
+                f"{text.some(only) or '(none)'}"
+            )
+    return [
+        f"classes in train/ that have no videos for {split}: {text.some(sorted(names['train'] - names[split]))}"
+        for split in ("val", "test")
+        if split in names and names["train"] - names[split]
+    ]
+
+
+def _split_by_group(rows: list[Video], pattern: str, test: tuple[str, ...], val: tuple[str, ...]) -> list[Video]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"--group={pattern!r} is not a regular expression: {error}") from error
+    if expression.groups < 1:
+        raise UserError(f"--group={pattern!r} has no group in parentheses, as in '^([a-z]+)_'")
+    matches = [expression.search(pathlib.PurePosixPath(row.path).name) for row in rows]
+    group_of = [match[1] or "" if match else "" for match in matches]
+    unmatched = [row.path for row, match in zip(rows, matches, strict=True) if match is None or match[1] is None]
+    if unmatched:
+        raise UserError(f"--group={pattern!r} finds nothing in the names of {len(unmatched)} videos: {unmatched[:5]}")
+
+    groups = sorted(set(group_of), key=finding.natural)
+    unknown = [name for name in (*test, *val) if name not in groups]
+    if unknown or not test or set(test) & set(val):
+        raise UserError(
+            f"--test_groups={','.join(test)} --val_groups={','.join(val)}: expected at least one group for test and "
+            f"none for both; --group={pattern!r} finds {', '.join(groups)}"
+        )
+    split = dict.fromkeys(test, "test") | dict.fromkeys(val, "val")
+    return [
+        dataclasses.replace(row, split=split.get(group, "train"), source=group)
+        for row, group in zip(rows, group_of, strict=True)
+    ]

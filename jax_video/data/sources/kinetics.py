@@ -1,0 +1,146 @@
+"""Kinetics-400, 600 and 700."""
+
+import collections
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from jax_video.data.manifest import MISSING
+from jax_video.data.sources import listing, official, text
+from jax_video.data.sources.listing import Listing
+from jax_video.errors import UserError
+
+
+class _Row(NamedTuple):
+    """A row of a Kinetics list."""
+
+    where: str  # file:line
+    label: str | None
+    id: str  # of the YouTube video
+    start: float  # seconds
+    end: float
+    split: str  # "train", "val" or "test", as the list calls it
+
+    @property
+    def file(self) -> str:
+        return f"{self.id}_{int(self.start):06d}_{int(self.end):06d}.mp4"
+
+
+def find(name: str, videos: pathlib.Path, *, annotations: pathlib.Path | None = None, seed: int = 0) -> Listing:
+    """Kinetics by its official lists (train.csv, validate.csv or val.csv, test.csv); `name` is e.g. "kinetics400".
+
+    The papers' results are on the validation list: it is for test here, and of the training list 5 % of the YouTube
+    videos, drawn by `seed`, are for validation. The official test list counts only where there is no validation list.
+
+    Files are <id>_<start>_<end>, cut already, or <id>, whole, of which `Video.span` says what counts. One row of the
+    lists has one file: where several rows share a whole video, the others must have been cut.
+
+    Classes are in the order of label_map.txt where one lies with the lists, otherwise the sorted names in the lists.
+
+    Args:
+      annotations: the folder of the lists, or one list; by default they are looked for beside the videos.
+
+    Raises:
+      UserError: no lists, or no video of them; a row that cannot be understood, or whose label is no class.
+    """
+    lists = _find_kinetics(videos, annotations)
+    listed = [row for path, split in lists.items() for row in _read_kinetics(path, split)]
+    if not listed:
+        raise UserError(f"no videos in {' and '.join(map(str, lists))}: expected rows of {', '.join(_COLUMNS)}")
+    listed, notes = _choose_kinetics(listed)
+    map_file = next(iter(lists)).parent / "label_map.txt"
+    if map_file.is_file():
+        classes = text.read_classes(map_file)
+    else:
+        classes = tuple(sorted({row.label for row in listed if row.label is not None}))
+        expected = int(name.removeprefix("kinetics"))
+        if len(classes) != expected:
+            notes.append(
+                f"warning: the lists name {len(classes)} classes, not {expected}: labels count these alone; "
+                f"with a part of the lists a label_map.txt beside them, {expected} names in order, says all"
+            )
+    index = {label: i for i, label in enumerate(classes)}
+    rows, cuts = [], {}
+    for row in listed:
+        if row.label is not None and row.label not in index:
+            raise UserError(
+                f"{row.where}: the label {row.label!r} is without a class: {map_file} has {len(classes)} names, "
+                "and not this one"
+            )
+        label = None if row.label is None else index[row.label]
+        rows.append(listing.unopened(row.file, label, "train" if row.split == "train" else "test", row.id, MISSING))
+        cuts[row.file] = row.id, (row.start, row.end)
+    return official.place(name, classes, videos, rows, seed, notes, cuts)
+
+
+def _find_kinetics(videos: pathlib.Path, annotations: pathlib.Path | None) -> dict[pathlib.Path, str | None]:
+    """The lists, and of which split they are by name."""
+    if annotations is not None and annotations.is_file():
+        return {annotations: _split_of(annotations)}
+    places = [videos, videos.absolute().parent] if annotations is None else [annotations]
+    places += [place / "annotations" for place in places]
+    for place in places:
+        paths = sorted(place.glob("*.[cC][sS][vV]")) if place.is_dir() else []
+        lists = {path: split for path in paths if (split := _split_of(path)) is not None}
+        repeated = [split for split, count in collections.Counter(lists.values()).items() if count > 1]
+        if repeated:
+            names = ", ".join(path.name for path, split in lists.items() if split == repeated[0])
+            raise UserError(f"{place} has several lists for {repeated[0]}: {names}; give one with --annotations=FILE")
+        if lists:
+            return dict(sorted(lists.items(), key=lambda item: ("train", "val", "test").index(item[1])))
+    raise UserError(
+        f"no official lists (train.csv, validate.csv or val.csv, test.csv) in {' or '.join(map(str, places))}; "
+        "say where they are with --annotations=DIR or --annotations=FILE"
+    )
+
+
+def _split_of(path: pathlib.Path) -> str | None:
+    """train.csv, kinetics_train.csv, kinetics-600_val.csv, ..."""
+    return listing.SPLIT_FOLDERS.get(re.split(r"[_\-. ]", path.stem.lower())[-1])
+
+
+_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+
+
+def _read_kinetics(path: pathlib.Path, split_of_file: str | None) -> Iterator[_Row]:
+    table = text.read_csv(path)
+    number, header = next(table, (1, []))
+    header = [name.lower().replace(" ", "_") for name in header]
+    needed = {"youtube_id", "time_start", "time_end"} | ({"split"} if split_of_file is None else set())
+    if not needed <= set(header):
+        raise UserError(
+            f"{path}:{number}: expected a header with {', '.join(_COLUMNS)}, found {', '.join(header) or 'nothing'}"
+        )
+    places = [header.index(name) if name in header else None for name in _COLUMNS]
+    for number, cells in table:
+        if len(cells) < len(header):
+            cells = cells + [""] * (len(header) - len(cells))
+        label, name, time_start, time_end, split = ("" if place is None else cells[place] for place in places)
+        kind = listing.SPLIT_FOLDERS.get(split.lower()) if split else split_of_file
+        try:
+            start, end = float(time_start), float(time_end)
+        except ValueError:
+            start = end = -1.0
+        if not name or "/" in name or kind is None or not 0 <= start < end < 1e6 or (not label and kind != "test"):
+            raise UserError(
+                f"{path}:{number}: expected {', '.join(header)}, with times in seconds and a split of train, validate "
+                f"or test, got {','.join(cells)!r}"
+            )
+        yield _Row(f"{path}:{number}", label or None, name, start, end, kind)
+
+
+def _choose_kinetics(rows: list[_Row]) -> tuple[list[_Row], list[str]]:
+    """The rows that count, and what to say of the others."""
+    splits = {row.split for row in rows}
+    if "val" in splits:
+        kept = [row for row in rows if row.split != "test"]
+        reason = (
+            "left out: {} videos of the official test list; the papers test on the validation list, and so does this"
+        )
+    elif any(row.label is not None for row in rows):
+        kept = [row for row in rows if row.label is not None]
+        reason = "left out: {} videos of the official test list that have no labels"
+    else:
+        return rows, ["there are no labels: only the official test list is here"]
+    return kept, [reason.format(len(rows) - len(kept))] if len(kept) < len(rows) else []

@@ -1,0 +1,129 @@
+"""What a source says of a set, and how videos are held out of its training part: what sources share."""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from jax_video.data.manifest import MISSING, Video
+from jax_video.data.sources import text
+from jax_video.errors import UserError
+
+SPLIT_FOLDERS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validate": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_VALIDATION = 0.05  # of the training videos, where a data set has no validation list
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What a source found; its videos are not opened yet: they have 0 frames; without a file they are MISSING."""
+
+    name: str
+    classes: tuple[str, ...]
+    root: pathlib.Path
+    videos: tuple[Video, ...]
+    notes: tuple[str, ...]  # what the user should know: what was ignored, how a split was made
+
+
+def unopened(path: str, label: int | None, split: str, source: str, error: str | None = None) -> Video:
+    """A row about a video of which only the name is known."""
+    return Video(path, label, split, 0, 0.0, 0, 0, error, source)
+
+
+def check_found(name: str, root: pathlib.Path, rows: Sequence[Video], found: Sequence[str]) -> None:
+    """Raises UserError where the folder has none of the videos that lists name."""
+    if all(row.error == MISSING for row in rows):
+        others = f"{len(found)} other videos, e.g. {found[0]}" if found else "no videos at all"
+        raise UserError(
+            f"no videos found: {root} has none of the {len(rows)} videos of {name}, e.g. {rows[0].path}, in it or "
+            f"below, whatever their extension; it has {others}. --videos names the folder that holds them"
+        )
+
+
+def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
+    """The rows without those that repeat a path, and notes on what was left out.
+
+    Of several the first counts; but a video that is for test anywhere is for nothing else.
+    """
+    first: dict[str, Video] = {}  # by path
+    repeated = 0
+    relabelled, moved = [], []
+    for row in sorted(rows, key=lambda row: ("test", "val", "train").index(row.split)):
+        kept = first.setdefault(text.compose(row.path), row)
+        if kept is not row:
+            repeated += 1
+            if kept.label != row.label:
+                relabelled.append(row.path)
+            elif kept.split != row.split:
+                moved.append(f"{row.path} ({row.split} and {kept.split})")
+    notes = []
+    if repeated:
+        notes.append(f"listed again, taken once: {repeated} videos")
+    if relabelled:
+        notes.append(f"listed with two labels, of which the first is taken: {len(relabelled)}, e.g. {relabelled[0]}")
+    if moved:
+        notes.append(f"listed for two splits, of which the second is taken: {len(moved)}, e.g. {moved[0]}")
+    return [row for row in rows if first[text.compose(row.path)] is row], notes
+
+
+def hold_out(rows: list[Video], seed: int) -> tuple[list[Video], str]:
+    """Moves 5 % of the training videos, in whole sources, to validation: all rows, and a note on it."""
+    held_out = _hold_out_sources([row for row in rows if row.split == "train"], seed)
+    rows = [
+        dataclasses.replace(row, split="val") if row.split == "train" and row.source in held_out else row
+        for row in rows
+    ]
+    count = sum(row.split == "val" for row in rows)
+    return rows, f"{count} of the training list's videos, whole sources, are for validation (seed {seed})"
+
+
+def _hold_out_sources(rows: list[Video], seed: int) -> set[str]:
+    """Whole sources of a training list that make up 5 % of it, drawn by seed; few classes get a second one.
+
+    The list decides, not which files are there: with a part of a data set the split is the same.
+    """
+    sources = collections.defaultdict(list)
+    for row in rows:
+        sources[row.source].append(row)
+    names = sorted(sources)
+    turns = []  # (how many sources of the same class came before, name)
+    seen: collections.Counter[int | None] = collections.Counter()  # sources of each class so far
+    for i in np.random.default_rng(seed).permutation(len(names)):
+        label = sources[names[i]][0].label
+        turns.append((seen[label], names[i]))
+        seen[label] += 1
+    turns.sort(key=lambda turn: turn[0])  # stable: the draw decides among equals
+
+    room = round(_VALIDATION * len(rows))
+    held_out = set()
+    for _, name in turns:
+        if len(sources[name]) <= room:
+            held_out.add(name)
+            room -= len(sources[name])
+    return held_out
+
+
+def check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 0.5:
+        raise UserError(f"the fraction for test, and again for validation, must be between 0 and 0.5, got {fraction}")
+
+
+def split_by_fraction(rows: list[Video], fraction: float, seed: int, splits: tuple[str, ...]) -> list[Video]:
+    """Moves a fraction of every class's training videos into each of `splits`."""
+    by_class = collections.defaultdict(list)
+    for i, row in enumerate(rows):
+        if row.split == "train":
+            by_class[row.label].append(i)
+    rows = list(rows)
+    for label, members in by_class.items():
+        count = min(max(1, round(fraction * len(members))), (len(members) - 1) // len(splits))
+        order = np.random.default_rng([seed, label or 0]).permutation(members)  # a label of None: all are one class
+        for part, split in enumerate(splits):
+            for i in order[part * count : (part + 1) * count]:
+                rows[i] = dataclasses.replace(rows[i], split=split)
+    return rows

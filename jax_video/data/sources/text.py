@@ -1,0 +1,110 @@
+"""Text files as people have them, and one spelling of names: what sources share."""
+
+import csv
+import io
+import pathlib
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from jax_video.errors import UserError
+
+
+def read_text(path: pathlib.Path) -> str:
+    """A text file as people have it: UTF-8 or UTF-16, with or without byte order mark, lines ended in any way."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror})") from error
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        # Names of files need not be valid Unicode: surrogateescape carries any bytes through.
+        text = data.decode("utf-16") if wide else data.decode("utf-8-sig", errors="surrogateescape")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} begins as UTF-16 text and is none ({error.reason}); save it as UTF-8") from error
+    if "\0" in text:
+        raise UserError(f"{path} is no text: it has zero bytes; save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers, without blanks at the ends."""
+    return [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
+
+
+def read_classes(path: pathlib.Path) -> tuple[str, ...]:
+    """Class names in the order of their labels: one a line, or with their indices as `name,index` or `index name`.
+
+    Raises:
+      UserError: the file cannot be read, names none or one twice, or its indices do not follow each other from 0 or 1.
+    """
+    lines = read_lines(path)
+    if not lines:
+        raise UserError(f"{path} names no class; expected one name a line")
+    names = [unquote(line) for _, line in lines]
+    for pattern in (r"(?P<index>[0-9]+)[\s,]+(?P<name>.+)", r"(?P<name>.+?)[\s,]+(?P<index>[0-9]+)"):
+        matches = [match for _, line in lines if (match := re.fullmatch(pattern, line))]
+        if len(matches) < len(lines):
+            continue
+        indices = [int(match["index"]) for match in matches]
+        if sorted(indices) in ([*range(len(lines))], [*range(1, len(lines) + 1)]):
+            order = np.argsort(indices)
+            lines = [lines[i] for i in order]
+            names = [unquote(matches[i]["name"]) for i in order]
+            break
+        if pattern.startswith("(?P<index>") or all("," in line for _, line in lines):
+            number, line = next(
+                line
+                for line, index in zip(lines, indices, strict=True)
+                if indices.count(index) > 1 or index >= len(lines)
+            )
+            raise UserError(f"{path}:{number}: expected indices from 0 to {len(lines) - 1}, each once, got {line!r}")
+    seen = set()
+    for (number, line), name in zip(lines, names, strict=True):
+        if name in seen:
+            raise UserError(f"{path}:{number}: the class {name!r} is named twice, got {line!r}")
+        seen.add(name)
+    return tuple(names)
+
+
+def unquote(text: str) -> str:
+    """A name without the blanks and quotes around it, composed."""
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].replace(2 * text[0], text[0]).strip()
+    return compose(text)
+
+
+def compose(text: str) -> str:
+    """One spelling of letters with accents: a name as macOS stores it, decomposed, equals the one in a list."""
+    return unicodedata.normalize("NFC", text)
+
+
+def fold(text: str) -> str:
+    """A spelling that is equal for names that differ in case only."""
+    return compose(text).casefold()
+
+
+def read_csv(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, with the numbers of their first lines; cells composed, no blanks around them."""
+    text = read_text(path)
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets write the other two
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    number = 1
+    try:
+        for row in reader:
+            if any("\n" in cell for cell in row):
+                raise UserError(f"{path}:{number}: a quote that is not closed in its line")
+            cells = [compose(cell.strip()) for cell in row]
+            if any(cells):
+                yield number, cells
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}:{number}: not a table of comma-separated values ({error})") from error
+
+
+def some(names: Sequence[str]) -> str:
+    """The names in one line, at most ten of them."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

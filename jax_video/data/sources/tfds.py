@@ -1,0 +1,95 @@
+"""A set that TFDS has prepared in its folder, each video a sequence of encoded pictures in one record."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import tqdm
+from google.protobuf import message
+
+from jax_video.data.decoding import packed
+from jax_video.data.manifest import Manifest, Packed, Video
+from jax_video.errors import UserError
+
+if TYPE_CHECKING:  # importing it takes a while, and most sets are video files
+    import tensorflow_datasets as tfds
+
+_SPLITS = {"train": "train", "validation": "val", "val": "val", "valid": "val", "test": "test"}  # TFDS's names and ours
+
+
+def find(name: str, videos: str | os.PathLike) -> Manifest:
+    """The manifest of a set of TFDS, from what TFDS knows of it and the first picture of every video.
+
+    Args:
+      name: as TFDS calls it: set, set/config or set/config:version.
+      videos: TFDS's folder.
+
+    Raises:
+      UserError: there is no such set; it needs TensorFlow to be described, or read; it has no videos.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=videos)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{name} in {videos} has a feature that TFDS describes with TensorFlow only, as its Video: pip install "
+            f"tensorflow, for this command alone ({error})"
+        ) from error
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # the second of a name that cannot be one
+        there = sorted(path.parent.parent.name for path in pathlib.Path(videos).glob("*/*/dataset_info.json"))
+        raise UserError(
+            f"no set {name} in {videos}: TFDS finds {', '.join(there) or 'none'} there; --videos names its folder, "
+            "in which tfds build or download_and_prepare has put the set"
+        ) from error
+    info = builder.info
+    if info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise UserError(
+            f"{name} is stored as {info.file_format.value}, which only TensorFlow reads; this library reads "
+            f"array_record. Where TensorFlow is: python -m tensorflow_datasets.scripts.convert_format "
+            f"--dataset_dir={builder.data_dir} --out_file_format=array_record --out_path=DIR"
+        )
+    feature = _video_feature(name, info.features)
+    labels = [key for key, value in info.features.items() if isinstance(value, tfds.features.ClassLabel)]
+    classes = tuple(info.features[labels[0]].names) if labels else ()
+    folder = os.path.abspath(builder.data_dir)
+    rows = []
+    for split, about in info.splits.items():
+        if split not in _SPLITS:
+            continue
+        for number in tqdm.trange(about.num_examples, desc=f"reading {split}", unit=" videos"):
+            try:
+                example = packed.read_record(folder, split, number)
+                label = example[labels[0]].int64_list.value[0] if labels else -1  # which is TFDS's for none, too
+                rows.append(_row(split, number, example[feature].bytes_list.value, None if label == -1 else label))
+            except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:
+                raise UserError(f"record {number} of {split} of {name} cannot be read ({error})") from error
+    if not rows:
+        raise UserError(f"{name} has the splits {', '.join(info.splits)}: expected train, validation or test")
+    return Manifest(name, classes, folder, tuple(rows), packed=Packed(feature))
+
+
+def _video_feature(name: str, described: "tfds.features.FeaturesDict") -> str:
+    """The feature that is a video."""
+    import tensorflow_datasets as tfds
+
+    found = [
+        key
+        for key, value in described.items()
+        if isinstance(value, tfds.features.Sequence) and isinstance(value.feature, tfds.features.Image)
+    ]
+    if not found:
+        raise UserError(f"{name} has no feature that is a sequence of pictures; it has {', '.join(described)}")
+    return found[0]
+
+
+def _row(split: str, number: int, pictures: Sequence[bytes], label: int | None) -> Video:
+    path = f"{split}/{number}"
+    image = cv2.imdecode(np.frombuffer(pictures[0], np.uint8), cv2.IMREAD_COLOR) if pictures else None
+    if image is None:
+        return Video(path, label, _SPLITS[split], 0, 0.0, 0, 0, "no readable frame", path)
+    height, width, _ = image.shape
+    return Video(path, label, _SPLITS[split], len(pictures), 0.0, width, height, None, path, first=number)

@@ -1,0 +1,187 @@
+"""What a checkpoint says of its run beside the arrays: a typed record with a version, and what fits it.
+
+A record of an earlier version is read as this version would have written it: `Meta.from_json`.
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from jax_video import __version__, models, networks, saved
+from jax_video import state as state_lib
+from jax_video.data import remote
+from jax_video.data.manifest import Manifest
+from jax_video.errors import CheckpointError
+
+VERSION = 2  # of the record: raise it with every change that an older version of this library would misread
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta:
+    """What a run's folder is, but for its arrays.
+
+    Attributes:
+      config: all sections, as `ConfigDict.to_dict` gives them.
+      classes: names of the classes, in the order of the scores.
+      manifest: hash of the set that it was trained on; empty where nobody knows, as of converted weights.
+      progress: of the training, as `train.Progress` keeps it; None where it has not begun.
+      stored_flow: whether `prepare` had stored the optical flow; None where the network sees none.
+      origin: where converted weights came from, with what it takes to give them back the same (`names.Translation`).
+      ema: whether there are moving averages of the weights.
+      machines: how many "processes" and "devices" have trained it; None where nobody knows.
+      version: of this record.
+    """
+
+    config: dict[str, Any]
+    classes: tuple[str, ...]
+    manifest: str = ""
+    progress: dict[str, Any] | None = None
+    stored_flow: bool | None = None
+    origin: dict[str, Any] | None = None
+    ema: bool = False
+    machines: dict[str, int] | None = None
+    version: int = VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a dictionary that JSON can hold."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {
+            "classes": list(self.classes)
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any], folder: remote.Path) -> "Meta":
+        """The record that a version up to this one has written into a checkpoint of a run's folder.
+
+        Raises:
+          CheckpointError: a later version has written it, or its config has keys that this version does not know,
+            where it has to know all.
+        """
+        version = found.get("version", 1)
+        if version > VERSION:
+            raise CheckpointError(
+                f"the run in {folder} was saved by a later version of jax_video, as record {version}; version "
+                f"{__version__} reads records up to {VERSION}. Install the newer one."
+            )
+        for earlier in range(version, VERSION):
+            found = MIGRATIONS[earlier](found)
+        _check_known(found["config"], folder)
+        names = {field.name for field in dataclasses.fields(cls)}
+        kept = {name: value for name, value in found.items() if name in names}
+        config = saved.complete(found["config"])
+        return cls(**kept | {"config": config, "classes": tuple(found["classes"]), "version": VERSION})
+
+
+def _first(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The first records had no version; what they leave out is what `Meta` has by default."""
+    return {name: value for name, value in found.items() if value is not None} | {"version": 2}
+
+
+MIGRATIONS: dict[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: _first}  # from a version to the next
+
+
+def check_network(meta: Meta, config: Mapping[str, Any], folder: remote.Path) -> None:
+    """Raises CheckpointError unless a run is of the network that a config describes.
+
+    Keywords of the network that a config leaves out are the run's.
+    """
+    found, given = meta.config["model"], json.loads(json.dumps(config["model"]))
+    full = _network(found)
+    changed = [f"model.{key}: {found.get(key)} -> {value}" for key, value in given.items() if full.get(key) != value]
+    if changed:
+        raise CheckpointError(
+            f"the run in {folder} is of another network than this config:\n  "
+            + "\n  ".join(changed)
+            + "\nGive the old values, or another --workdir."
+        )
+
+
+def check_classes(meta: Meta, manifest: Manifest, folder: remote.Path) -> None:
+    """Raises CheckpointError unless a run has a manifest's classes, in the same order."""
+    if meta.classes != tuple(manifest.classes):
+        raise CheckpointError(
+            f"the run in {folder} was trained on {len(meta.classes)} classes ({', '.join(meta.classes[:4])} …), "
+            f"{manifest.name!r} has {len(manifest.classes)} ({', '.join(manifest.classes[:4])} …): "
+            "use another --workdir."
+        )
+
+
+def check_same_run(
+    meta: Meta, config: Mapping[str, Any], manifest: Manifest, folder: remote.Path, devices: int
+) -> None:
+    """Raises CheckpointError when a run cannot go on with this config or data as it would have with its own.
+
+    Says what it means where it goes on with another number of processes or devices, which it can.
+    """
+    check_classes(meta, manifest, folder)
+    if meta.manifest != manifest.hash:
+        raise CheckpointError(
+            f"the run in {folder} was trained on another manifest than {manifest.name!r} is now: use another --workdir."
+        )
+    stored = manifest.flow is not None
+    if meta.stored_flow not in (None, stored):
+        kinds = {True: "stored by prepare", False: "computed on the way"}
+        raise CheckpointError(
+            f"the run in {folder} was begun with flow {kinds[not stored]}; now it is {kinds[stored]}, which is not "
+            "quite the same: use another --workdir."
+        )
+    found, expected = _flat(config), _flat(meta.config)
+    in_full = [_flat(saved.complete(_with_defaults(each))) for each in (config, meta.config)]
+    same = {key for key in found | expected if in_full[0].get(key) == in_full[1].get(key)}
+    free = ("data/", "test/", "train/log_steps", "train/checkpoint_steps")  # what leaves the weights as they are
+    changed = [
+        f"{key.replace('/', '.')}: {expected.get(key)} -> {found.get(key)}"
+        for key in sorted(found | expected)
+        if key not in same and not key.startswith(free)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"the run in {folder} was made with another config; it cannot go on with this one:\n  "
+            + "\n  ".join(changed)
+            + "\nGive the old values, or another --workdir."
+        )
+    machines = {"processes": jax.process_count(), "devices": devices}
+    before = meta.machines or machines
+    if before != machines and jax.process_index() == 0:
+        micro_batch, results = config["train"]["micro_batch"], "results equal to rounding"
+        if micro_batch is not None and before["devices"] != devices:
+            results = f"with train.micro_batch={micro_batch} in other micro-batches, so that results differ"
+        changes = [f"{kind}: {before[kind]} before, {count} now" for kind, count in machines.items()]
+        print(f"{'; '.join(changes)}. The same clips in the same batches; {results}.", file=sys.stderr)
+
+
+_TAKEN_WHOLE = ("clip", "norm", "normalize", "optimizer", "schedule", "plateau")  # sections that a function is given
+
+
+def _check_known(config: Mapping[str, Any], folder: remote.Path) -> None:
+    """Says which keys of a saved config no version up to this one has had."""
+    if not (strange := saved.unknown(config)):
+        return
+    said = f"the run in {folder} was saved with {', '.join(strange)} in its config, not known to version {__version__}"
+    if any(key.startswith(f"{section}.") for key in strange for section in _TAKEN_WHOLE):
+        raise CheckpointError(f"{said}: it would compute something else. Use the version that it was trained with.")
+    _say_once(f"{said}: left out of account.")
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr)
+
+
+def _network(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network is built with, in full: keywords may have come since, with defaults that are what was before."""
+    known = section["name"] in networks.NETWORKS
+    return json.loads(json.dumps(models.defaults(section["name"]) | dict(section) if known else dict(section)))
+
+
+def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(config) | {name: _network(config[name]) for name in saved.NETWORKS if config.get(name)}
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    return state_lib.named_leaves(json.loads(json.dumps(config)))

@@ -1,0 +1,229 @@
+"""The table of networks: one record each, with everything that is asked of a network by its name.
+
+A new network is a class in jax_video/models and a record here. The table is data and loads neither jax nor flax, so
+recipes can read it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jax_video.errors import UserError
+
+CHANNELS = {"rgb": 3, "flow": 20}  # of each stream; flow is x and y of ten consecutive fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network, or what those of a family have alike.
+
+    Attributes:
+      constructor: "module:name" of its class, which is imported when the network is built.
+      keywords: what section `model` of a config may set, with the defaults. The class describes them.
+      arguments: what else the class is given.
+      recipe: the file of configs/ that trains it.
+      streams: what it takes, in this order: "rgb", "flow" or both.
+      frames, size: length, and height and width, of the paper's clip.
+      bound: those of the keywords `frames` and `size` that have to be the clip's, because layers depend on them.
+      stems: lengths of clips that have a stem of their own, chosen by the keyword `frames`; the others share one.
+      stages: how many numbers the keyword `layers` takes; 0 where there is no such keyword.
+      head: what its classifier is called among its parameters.
+      layouts: by name, the layouts of weights (`weights.names`) that have this network, and the keywords with which it
+        computes the same as there.
+      own: patterns of the arrays that it adds to the network that it extends: `init_from.skip`, to start from that one.
+      weighs_views: whether it looks at a clip from CoST's three views, and weighs them.
+    """
+
+    constructor: str
+    keywords: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    recipe: str = ""
+    streams: tuple[str, ...] = ("rgb",)
+    frames: int = 1
+    size: int = 224
+    bound: tuple[str, ...] = ()
+    stems: tuple[int, ...] = ()
+    stages: int = 4
+    head: str = "fc"
+    layouts: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    own: tuple[str, ...] = ()
+    weighs_views: bool = False
+
+    def but(self, **changes: Any) -> "Network":
+        """The same with other facts. `keywords` are added to the present ones."""
+        changes["keywords"] = {**self.keywords, **changes.get("keywords", {})}
+        return dataclasses.replace(self, **changes)
+
+    def at(self, depth: int, **keywords: Any) -> "Network":
+        """The family's network of that depth, with other defaults for some keywords."""
+        return self.but(arguments={**self.arguments, "depth": depth}, keywords=keywords)
+
+    def clip_keywords(self, frames: int, size: int) -> dict[str, Any]:
+        """The keywords that tell the network which clips it is for."""
+        clip = {"frames": frames, "size": size}
+        keywords = {key: clip[key] for key in self.bound}
+        return keywords | {"frames": frames} if frames in self.stems else keywords
+
+
+# Families
+
+RESNET3D = Network(  # 3D-ResNet, 3D-ResNeXt: Hara et al. 2018
+    "jax_video.models.resnet:ResNet3D",
+    dict(layers=None, width=1.0, cardinality=1, stem="hara", shortcut="B", preactivation=False, remat=False),
+    recipe="stc",
+    frames=16,
+    size=112,
+    layouts={"3d-resnets": {"stem": "hara"}},
+)
+STC = dataclasses.replace(  # STC-Net: Diba et al. 2018
+    RESNET3D,
+    constructor="jax_video.models.stc:STCResNet3D",
+    keywords=dict(frames=16, branches="both", reduction=4, **RESNET3D.keywords),
+    bound=("frames",),
+    layouts={},
+    own=("*/stc/*",),
+)
+DENSENET3D = Network(  # Diba et al. 2017
+    "jax_video.models.densenet:DenseNet",
+    dict(layers=None, width=1.0, temporal=True, stem="t3d", remat=False),
+    recipe="t3d",
+    frames=32,
+    head="classifier",
+    layouts={"3d-resnets": {"stem": "hara"}},
+)
+T3D = dataclasses.replace(  # the same with temporal transition layers
+    DENSENET3D,
+    constructor="jax_video.models.t3d:T3D",
+    keywords=dict(ttl_channels=48, layers=None, width=1.0, stem="t3d", remat=False),
+    layouts={},
+)
+DENSENET = DENSENET3D.but(  # in 2D, frame by frame: Huang et al. 2017
+    frames=1, keywords={"temporal": False}, layouts={"torchvision": {}}
+)
+RESNET = Network(  # in 2D, frame by frame: He et al. 2016, Xie et al. 2017
+    "jax_video.models.resnet2d:ResNet2D",
+    dict(channels=3, layers=None, width=1.0, cardinality=1, group_width=64, stride_on="3x3", dropout=0.0, remat=False),
+    recipe="cost",
+    layouts={"torchvision": {"stride_on": "3x3"}},
+)
+C2D = Network(  # CoST and what it is compared with: Li et al. 2019
+    "jax_video.models.cost:C2D",
+    dict(
+        frames=8,
+        stem="5x7x7",
+        pool="paper",
+        kernel_size=3,
+        share_weights=True,
+        fuse_views=None,
+        layers=None,
+        width=1.0,
+        dropout=0.5,
+        remat=False,
+    ),
+    {"kind": "c2d"},
+    recipe="cost",
+    frames=8,
+    stems=(8, 32),
+    layouts={"cost": dict(pool="code", stem="5x7x7", kernel_size=3, share_weights=True)},
+)
+C3D_3X1X1 = C2D.but(arguments={"kind": "c3d_3x1x1"})
+C3D_3X3X3 = C2D.but(arguments={"kind": "c3d_3x3x3"})
+COST_A = C2D.but(arguments={"kind": "cost_a"}, own=("*/alpha",), weighs_views=True)
+COST_B = C2D.but(arguments={"kind": "cost_b"}, own=("*/conv2/fc1/*", "*/conv2/fc2/*"), weighs_views=True)
+STREAM = Network(  # one of two streams: Feichtenhofer et al. 2016
+    "jax_video.models.st_resnet:Stream",
+    dict(channels=3, temporal=False, temporal_pool="none", layers=None, width=1.0, stride_on="3x3", remat=False),
+    {"depth": 50},
+    recipe="st_resnet",
+)
+ST_RESNET = Network(  # both
+    "jax_video.models.st_resnet:TwoStreams",
+    dict(
+        connections=True,
+        temporal=True,
+        temporal_pool="none",
+        flow_channels=CHANNELS["flow"],
+        layers=None,
+        width=1.0,
+        stride_on="3x3",
+        remat=False,
+    ),
+    {"depth": 50},
+    recipe="st_resnet",
+    streams=("rgb", "flow"),
+    frames=5,
+)
+
+NETWORKS: dict[str, Network] = {
+    "resnet3d10": RESNET3D.at(10),
+    "resnet3d18": RESNET3D.at(18),
+    "resnet3d34": RESNET3D.at(34),
+    "resnet3d50": RESNET3D.at(50),
+    "resnet3d101": RESNET3D.at(101),
+    "resnet3d152": RESNET3D.at(152),
+    "resnet3d200": RESNET3D.at(200),
+    "resnext3d101": RESNET3D.at(101, cardinality=32),
+    "stc_resnet18": STC.at(18),
+    "stc_resnet50": STC.at(50),
+    "stc_resnet101": STC.at(101),
+    "stc_resnext101": STC.at(101, cardinality=32),
+    "densenet3d121": DENSENET3D.at(121),
+    "densenet3d169": DENSENET3D.at(169),
+    "t3d121": T3D.at(121),
+    "t3d169": T3D.at(169),
+    "densenet121": DENSENET.at(121),
+    "densenet169": DENSENET.at(169),
+    "resnet18": RESNET.at(18),
+    "resnet34": RESNET.at(34),
+    "resnet50": RESNET.at(50),
+    "resnet101": RESNET.at(101),
+    "resnet152": RESNET.at(152),
+    "resnext50": RESNET.at(50, cardinality=32, group_width=4),
+    "resnext101": RESNET.at(101, cardinality=32, group_width=8),
+    "c2d_resnet50": C2D.at(50),
+    "c3d_3x1x1_resnet50": C3D_3X1X1.at(50),
+    "c3d_3x3x3_resnet50": C3D_3X3X3.at(50),
+    "cost_a_resnet50": COST_A.at(50),
+    "cost_b_resnet50": COST_B.at(50),
+    "c2d_resnet101": C2D.at(101),
+    "c3d_3x1x1_resnet101": C3D_3X1X1.at(101),
+    "c3d_3x3x3_resnet101": C3D_3X3X3.at(101),
+    "cost_a_resnet101": COST_A.at(101),
+    "cost_b_resnet101": COST_B.at(101),
+    "appearance_stream": STREAM.but(layouts={"torchvision": {"stride_on": "3x3"}}),
+    "motion_stream": STREAM.but(streams=("flow",), keywords={"channels": CHANNELS["flow"]}),
+    "two_streams": ST_RESNET.but(frames=1, keywords={"connections": False, "temporal": False}),
+    "st_resnet": ST_RESNET,
+    "st_resnet_star": ST_RESNET.but(frames=11, keywords={"temporal_pool": "after"}),
+    "inception3d": Network(  # I3D: Carreira and Zisserman 2017
+        "jax_video.models.inception:Inception3D",
+        dict(layers=None, dropout=0.0, width=1.0, remat=False),
+        recipe="t3d",
+        frames=32,
+        stages=3,
+        head="logits",
+        layouts={"i3d": {}},
+    ),
+    "c3d": Network(  # with batch normalisation: Tran et al. 2015
+        "jax_video.models.c3d:C3D",
+        dict(frames=16, size=112, width=1.0, remat=False),
+        recipe="t3d",
+        frames=16,
+        size=112,
+        bound=("frames", "size"),
+        stages=0,
+        head="fc8",
+    ),
+}
+
+
+def find(name: str) -> Network:
+    """The network of that name; UserError, with the names, where there is none."""
+    if name not in NETWORKS:
+        raise UserError(f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}")
+    return NETWORKS[name]
+
+
+def heads() -> tuple[str, ...]:
+    """What the networks call their classifiers."""
+    return tuple(dict.fromkeys(network.head for network in NETWORKS.values()))

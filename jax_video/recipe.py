@@ -1,0 +1,155 @@
+"""What recipes share: their `key=value` arguments, the keys that no paper speaks of, and the values that follow.
+
+A recipe is a file with `get_config(argument)` that states the numbers of a paper; this project's are in configs/. It
+imports this module and the table of networks, and may be copied anywhere.
+"""
+
+import functools
+import sys
+import types
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jax_video import saved
+from jax_video.errors import UserError
+
+EMBEDDED = "motions"  # the data set that is rendered where it is asked for
+RENAMED = {"hold": "micro_batch"}  # arguments of earlier versions
+
+_COMMON = {  # keys that say how a run goes, not what it computes; what papers decide has no value here
+    "seed": 0,
+    "dtype": "bfloat16",
+    "norm": {"group_size": None, "frozen": False},
+    "data": {"workers": None},  # None: as many processes as the machine has cores for
+    "train": {
+        "micro_batch": None,
+        "epochs": None,
+        "ema": 0.0,
+        "validate_epochs": 1,
+        "checkpoint_steps": 1000,
+        "log_steps": 50,
+    },
+    "schedule": {"warmup_epochs": 0, "drop_epochs": ()},
+    "plateau": {"patience": 10, "threshold": 1e-3, "drops": 3},
+    "test": {"number": 10, "batch": 64, "allow_partial": False},
+}
+SMALL = {  # for tens to thousands of short videos on a CPU: a quarter of the width, clips of 56²
+    "dtype": "float32",
+    "data": {"workers": 0},
+    "model": {"width": 0.25},
+    "clip": {"short_side": 62, "size": 56, "crop": "random"},
+    "train": {"batch": 16, "epochs": 10, "steps": None, "validate_epochs": 5, "log_steps": 20},
+    "schedule": {"kind": "cosine", "warmup_epochs": 1, "drop_epochs": (), "drop_steps": ()},
+    "test": {"batch": 16},
+}
+
+
+def arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
+    """`arguments("frames=32", frames=16, stride=int)` -> frames=32, stride=None.
+
+    Values take the type of their default; true and false are booleans. A type in place of a default is that of an
+    argument which is None unless it is given.
+
+    Raises:
+      ValueError: an unknown key, or a value of another type.
+    """
+    values = {key: None if isinstance(default, type) else default for key, default in defaults.items()}
+    for item in filter(None, text.split(",")):
+        key, equals, value = item.partition("=")
+        if key not in defaults and RENAMED.get(key) in defaults:
+            note(f"The argument {key} is called {RENAMED[key]} now.")
+            key, value = RENAMED[key], value if value != "0" else ""  # by which none was meant
+        if key not in defaults or not equals:
+            raise ValueError(f"unknown config argument {item!r}: expected key=value with one of {', '.join(defaults)}.")
+        default = defaults[key]
+        if isinstance(default, type) and not value:
+            values[key] = None
+            continue
+        kind = default if isinstance(default, type) else type(default)
+        try:
+            values[key] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+        except (KeyError, ValueError):
+            expected = "a whole number" if default is int else f"a value like {default!r}"
+            raise ValueError(f"config argument {item!r}: expected {expected}.") from None
+    return types.SimpleNamespace(**values)
+
+
+def is_small(given: types.SimpleNamespace) -> bool:
+    """Whether the argument `recipe` is small; where it is not given, it is on the embedded data set alone.
+
+    Raises:
+      ValueError: it is neither small nor paper.
+    """
+    if given.recipe not in (None, "small", "paper"):
+        raise ValueError(f"unknown recipe {given.recipe!r}: expected small or paper.")
+    return given.recipe == "small" if given.recipe else given.data == EMBEDDED
+
+
+def config(**sections: Any) -> ConfigDict:
+    """A config of these sections, with the keys that no paper speaks of.
+
+    Raises:
+      ValueError: a key is none of a config's (`saved.KEYS`), or one that papers decide is left out.
+    """
+    merged = {
+        name: common | sections.get(name, {}) if isinstance(common, dict) else sections.get(name, common)
+        for name, common in _COMMON.items()
+    }
+    merged = sections | merged
+    if unknown := saved.unknown(merged):
+        raise ValueError(f"unknown keys {', '.join(unknown)}: jax_video/saved.py lists those that there are.")
+    missing = [
+        f"{name}.{key}"
+        for name, keys in saved.KEYS.items()
+        for key, row in keys.items()
+        if row.before is saved.ALWAYS and key not in merged.get(name, {})
+    ]
+    if missing:
+        raise ValueError(f"a recipe says what {', '.join(missing)} is.")
+    return saved.complete_recipe(ConfigDict(merged))
+
+
+def resolve(config: ConfigDict, *, flip: bool = True) -> ConfigDict:
+    """The config of a run: in the keys of this version, with the values that follow from others.
+
+    A micro-batch becomes the largest part of a batch, no larger than it is asked for, that divides it and leaves groups
+    of BatchNorm whole; where it is the batch itself, it is None. Without groups, the clips of a micro-batch are one.
+    Where there are steps, the epochs become None. A config that is resolved stays as it is.
+
+    Args:
+      flip: whether the data set may be mirrored (`Manifest.flip`).
+
+    Raises:
+      UserError: neither epochs nor steps, or a micro-batch of no video.
+    """
+    config = saved.complete_recipe(config).copy_and_resolve_references()
+    train, norm = config.train, config.norm
+    if not flip:
+        config.clip.flip = config.test.flip = False
+    if train.steps is None and train.get("epochs", 1) is None:  # a config that is for a test alone may have none
+        raise UserError("neither train.epochs nor train.steps is given: say how long to train.")
+    if train.get("micro_batch") is None:
+        return config
+    if train.micro_batch < 1:
+        raise UserError(f"train.micro_batch is {train.micro_batch}: expected at least 1.")
+    clips = max(1, config.clip.get("segments", 0))  # of a video, which groups count
+    group = norm.group_size or 1
+    parts = [count for count in range(1, train.batch + 1) if train.batch % count == 0 == count * clips % group]
+    least = min(parts, default=train.batch)
+    count = max((count for count in parts if count <= train.micro_batch), default=least)
+    train.micro_batch = count if count < train.batch else None
+    if not norm.frozen:
+        norm.group_size = norm.group_size or count * clips
+    return config
+
+
+def micro_batches(config: ConfigDict) -> int:
+    """How many micro-batches a batch of a resolved config is cut into, one after another."""
+    return 1 if config.train.micro_batch is None else config.train.batch // config.train.micro_batch
+
+
+@functools.cache
+def note(text: str) -> None:
+    """Says something on stderr, once."""
+    print(text, file=sys.stderr)

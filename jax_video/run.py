@@ -1,0 +1,281 @@
+"""A run: what training leaves in a folder, opened once, to test, classify and extract features with.
+
+run = load("runs/stc")
+run.classify("video.mp4")
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jax_video import meta as meta_lib
+from jax_video import objectives, recipe, scoring, sharding
+from jax_video import state as state_lib
+from jax_video.checkpoint import Checkpoints, run_folder
+from jax_video.data import manifest as manifest_lib
+from jax_video.data import pipeline, remote
+from jax_video.data.manifest import Manifest
+from jax_video.data.sources import files
+from jax_video.errors import CheckpointError, UserError, listed
+from jax_video.meta import Meta
+from jax_video.models.correspondence import Correspondence
+from jax_video.models.t3d import SegmentConsensus
+from jax_video.state import Normalization
+from jax_video.task import Task
+
+_PATIENCE = 16  # batches of a call, for which larger ones are worth a compilation
+Video = str | os.PathLike | np.ndarray
+"""A file, a folder of numbered pictures, or frames: uint8 [T, H, W, 3], RGB."""
+
+
+class Run:
+    """A trained network with all that it takes to use it; what `load` returns.
+
+    What it compiles is kept: the second video costs no compilation.
+
+    Attributes:
+      folder: where it is.
+      config: all sections; its clips and test, and how RGB is normalised, are what this object looks at videos with.
+      meta: what its checkpoint says of it.
+      step: after how many steps of training its weights were saved.
+      definition, weights: the network, and its {"params", "batch_stats"} (`state.split`).
+      mesh: the devices that it runs on.
+    """
+
+    def __init__(
+        self,
+        folder: remote.Path,
+        config: ConfigDict,
+        meta: Meta,
+        step: int,
+        definition: nnx.GraphDef,
+        weights: Mapping[str, Any],
+        mesh: Mesh,
+    ):
+        self.folder, self.config, self.meta, self.step = folder, config, meta, step
+        self.definition, self.weights, self.mesh = definition, weights, mesh
+        self.task = Task.of(config)
+        self._batch = 0  # clips in the batches of `classify` and `features`
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes [K], in the order of the scores."""
+        return self.meta.classes
+
+    @functools.cached_property
+    def network(self) -> nnx.Module:
+        """The network in test mode: maps normalised video [B, T, H, W, 3] to logits [B, K]."""
+        return state_lib.join(self.definition, **self.weights, train=False)
+
+    @property
+    def sampling(self) -> pipeline.Sampling:
+        """How clips are cut out of a video."""
+        return self.task.sampling
+
+    @property
+    def protocol(self) -> pipeline.Protocol:
+        """How a test looks at a video."""
+        return self.task.protocol
+
+    @property
+    def objective(self) -> objectives.Objective:
+        """What it was trained for."""
+        return self.task.objective
+
+    @property
+    def normalization(self) -> Normalization:
+        """Of the RGB that its weights have seen."""
+        return Normalization(**self.meta.config["normalize"])
+
+    def check_classes(self, manifest: Manifest) -> None:
+        """Raises CheckpointError unless a set has the run's classes, in the same order."""
+        meta_lib.check_classes(self.meta, manifest, self.folder)
+
+    @functools.cached_property
+    def score_clips(self) -> scoring.ClipStep:
+        """The jitted step whose values are the objective's scores of clips: of the classes [B, K]."""
+        return scoring.make_eval_step(self.definition, self.mesh, self.objective)
+
+    @functools.cached_property
+    def pool_clips(self) -> scoring.ClipStep:
+        """The jitted step whose values are features of clips, [B, D]: means over their frames and places.
+
+        Of two streams those of appearance come first; of a knowledge transfer they are the 3D network's.
+        """
+        normalization, segments = self.normalization, self.sampling.segments
+
+        def pool(params, batch_stats, batch):
+            model: Any = state_lib.join(self.definition, params, batch_stats, train=False)
+            if isinstance(model, Correspondence):
+                model = SegmentConsensus(model.student) if segments else model.student
+            features: Any = model.features(*state_lib.inputs(batch, normalization))
+            streams = features if isinstance(features, tuple) else (features,)
+            pooled = [stream.mean(axis=(1, 2, 3), dtype=jnp.float32) for stream in streams]
+            return {"values": jnp.concatenate(pooled, axis=-1), "failed": batch["failed"]}
+
+        return jax.jit(pool, out_shardings=sharding.replicated(self.mesh))
+
+    def mean_over_clips(
+        self, step: scoring.ClipStep, manifest: Manifest, split: str, **changes: Any
+    ) -> scoring.VideoMeans:
+        """What a step says of every readable video of a split, with the run's clips and test (`changes` to them: the
+        arguments of `scoring.mean_over_clips`).
+
+        Raises:
+          UserError: no video can be read.
+        """
+        given = {
+            "sampling": self.sampling,
+            "protocol": self.protocol,
+            "batch": self.config.test.batch,
+            "workers": self.config.data.workers,
+            "mesh": self.mesh,
+        }
+        weights = self.weights["params"], self.weights["batch_stats"]
+        return scoring.mean_over_clips(step, weights, manifest, split, **given | changes)
+
+    @overload
+    def classify(  # type: ignore[overload-overlap]  # a str is a sequence of str, but here one name
+        self, videos: Video, *, fps: float = 0.0
+    ) -> dict[str, float]: ...
+    @overload
+    def classify(self, videos: Sequence[Video], *, fps: float = 0.0) -> list[dict[str, float]]: ...
+    def classify(
+        self, videos: Video | Sequence[Video], *, fps: float = 0.0
+    ) -> dict[str, float] | list[dict[str, float]]:
+        """Probabilities of the classes by name, best first: means over the clips and crops of the run's own test.
+
+        Args:
+          videos: one, or several: files, folders of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
+          fps: frames per second of the videos that are given as frames; clips count frames, so that it is only noted.
+
+        Returns:
+          Of one video {class: probability}, of several a list of these.
+
+        Raises:
+          UserError: the run knows no classes, or some videos cannot be read, each named with its reason.
+        """
+        several = _several(videos)
+        scores, faults = self.scores(several, fps=fps)
+        _refuse(faults, several)
+        order = [np.argsort(-row, kind="stable") for row in scores.values()]
+        found = [
+            {self.classes[index]: float(row[index]) for index in best}
+            for row, best in zip(scores.values(), order, strict=True)
+        ]
+        return found if several is videos else found[0]
+
+    def features(self, videos: Video | Sequence[Video], *, fps: float = 0.0) -> np.ndarray:
+        """Features of one video, float32 [D], or of several, [N, D]: means over frames and places, clips and crops.
+
+        Arguments and errors are those of `classify`; a run of knowledge transfer has features, too.
+        """
+        several = _several(videos)
+        rows, faults = self._means(self.pool_clips, several, fps)
+        _refuse(faults, several)
+        found = np.stack(list(rows.values())).astype(np.float32)
+        return found if several is videos else found[0]
+
+    def scores(self, videos: Sequence[Video], *, fps: float = 0.0) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+        """Probabilities of the classes of those videos that can be read, and why the others cannot.
+
+        Returns:
+          ({place in `videos`: probabilities [K]}, {place: reason}), both in the order of `videos`.
+
+        Raises:
+          UserError: the run knows no classes, or its network gives scores that are no numbers.
+        """
+        if not isinstance(self.objective, objectives.Classification):
+            raise UserError(
+                f"{self.folder} is a run of knowledge transfer, which knows no classes: fine-tune it on labels first"
+            )
+        rows, faults = self._means(self.score_clips, videos, fps)
+        if self.objective.average == "logit":
+            rows = {place: np.asarray(jax.nn.softmax(row)) for place, row in rows.items()}
+        return rows, faults
+
+    def _means(
+        self, step: scoring.ClipStep, videos: Sequence[Video], fps: float
+    ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+        """({place: mean over its clips [D]}, {place: why it cannot be read}) of videos, in their order."""
+        in_memory = {place: video for place, video in enumerate(videos) if isinstance(video, np.ndarray)}
+        paths = {place: os.fspath(video) for place, video in enumerate(videos) if not isinstance(video, np.ndarray)}
+        on_disk, broken = files.find(list(paths.values()), self.classes)
+        faults = {place: broken[path] for place, path in paths.items() if path in broken}
+        rows: dict[int, np.ndarray] = {}
+        sets = [(on_disk, [place for place in paths if place not in faults])]
+        if in_memory:
+            sets.append((manifest_lib.in_memory(list(in_memory.values()), fps=fps), list(in_memory)))
+        for manifest, places in sets:
+            if not places:
+                continue
+            clips = len(pipeline.cropped_clips(manifest, "test", self.sampling, self.protocol))
+            if clips > _PATIENCE * self._batch:  # as for the first call; what is compiled serves the next ones
+                self._batch = min(self.config.test.batch, clips)
+            means = self.mean_over_clips(step, manifest, "test", batch=self._batch, whole_batches=True, workers=0)
+            means.check_finite(manifest)
+            faults |= {places[index]: "unreadable when its clips were decoded" for index in means.failed}
+            rows |= {places[index]: row for index, row in zip(means.video, means.values, strict=True)}
+        return dict(sorted(rows.items())), dict(sorted(faults.items()))
+
+
+def load(
+    folder: str | os.PathLike,
+    *,
+    config: ConfigDict | None = None,
+    dtype: str | None = None,
+    mesh: Mesh | None = None,
+) -> Run:
+    """The run in a folder, local or in Google's store (gs://…), with the weights of its best sound checkpoint.
+
+    Args:
+      config: how to look at videos, if not as the run did: its clips, its test and its type of activations.
+      dtype: of the activations: "float32" or "bfloat16"; by default the config's.
+      mesh: devices to run on; by default all.
+
+    Raises:
+      CheckpointError: there is no checkpoint in this folder, its weights are none that a network computes with, or
+        `config` is of another network.
+    """
+    mesh, folder = sharding.make_mesh() if mesh is None else mesh, run_folder(folder)
+    config = None if config is None else recipe.resolve(config)
+    dtype = config.dtype if dtype is None and config is not None else dtype
+    with contextlib.closing(Checkpoints(folder, mesh, read_only=True)) as checkpoints:
+        meta = checkpoints.best_meta()
+        own = ConfigDict(meta.config | ({"dtype": dtype} if dtype else {}))
+        definition, params, batch_stats = state_lib.abstract(own, len(meta.classes))
+        weights, meta, step = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
+    leaves = state_lib.named_leaves(weights)
+    if broken := [line for name, leaf in leaves.items() if (line := state_lib.defect(name, leaf))]:
+        raise CheckpointError(
+            f"checkpoint {step} of {folder} is not what a network computes with, in {len(broken)} of {len(leaves)} "
+            "arrays; has its training diverged? Take an earlier run.\n" + listed(broken)
+        )
+    if config is not None:
+        meta_lib.check_network(meta, config.to_dict(), folder)
+        own = ConfigDict(config.to_dict() | {"normalize": meta.config["normalize"]})  # what the weights have seen
+    return Run(folder, own, meta, step, definition, weights, mesh)
+
+
+def _several(videos: Video | Sequence[Video]) -> Sequence[Video]:
+    """The argument itself where it is several videos, or a list of the one that it is."""
+    if isinstance(videos, str | os.PathLike | np.ndarray):
+        return [videos]
+    return videos
+
+
+def _refuse(faults: Mapping[int, str], videos: Sequence[Video]) -> None:
+    """Raises UserError with the reason of each video that cannot be read."""
+    if faults:
+        names = {place: "frames" if isinstance(videos[place], np.ndarray) else videos[place] for place in faults}
+        lines = [f"{names[place]}: {reason}" for place, reason in faults.items()]
+        raise UserError(f"{len(faults)} of {len(videos)} videos cannot be read:\n{listed(lines)}")

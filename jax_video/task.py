@@ -1,0 +1,77 @@
+"""What a config asks of videos: how clips are cut and tested, what is learnt; and whether a set allows it."""
+
+import dataclasses
+import sys
+
+import jax
+from ml_collections import ConfigDict
+
+from jax_video import metrics, networks, objectives
+from jax_video.data import pipeline
+from jax_video.data.manifest import SPLITS, Manifest
+from jax_video.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What sections `clip`, `test`, `normalize` and `train` of a config say, once read."""
+
+    sampling: pipeline.Sampling
+    protocol: pipeline.Protocol  # of the final test
+    objective: objectives.Objective
+
+    @classmethod
+    def of(cls, config: ConfigDict) -> "Task":
+        """The task of a config. Raises UserError for values that cannot be."""
+        test = config.test
+        protocol = pipeline.Protocol(test.clips, test.number, test.crop, test.flip)
+        return cls(pipeline.Sampling(**config.clip), protocol, objectives.of(config))
+
+    @property
+    def validation(self) -> pipeline.Protocol:
+        """The protocol of validations during training: one clip in the middle of each video, or its segments."""
+        return pipeline.Protocol("segments" if self.sampling.segments else "uniform")
+
+
+def check(config: ConfigDict, manifest: Manifest) -> None:
+    """Raises UserError, before anything is trained, where the final test is bound to fail.
+
+    That is: videos without a label, which knowledge transfer alone does without; test videos that are missing or
+    broken, unless that is allowed; an unknown protocol; clips of another kind than the network takes. A set without
+    test videos passes: it can be trained. Says where a teacher would have random weights.
+    """
+    task = Task.of(config)
+    transfers = isinstance(task.objective, objectives.Correspondence)
+    if not transfers:
+        manifest.check_labels(*SPLITS)
+        if len(manifest.classes) == 1 and jax.process_index() == 0:
+            print(metrics.note(1), file=sys.stderr)
+    if transfers and (config.train.micro_batch or config.train.batch) < 2:
+        raise UserError(
+            f"train.batch={config.train.batch} and train.micro_batch={config.train.micro_batch} leave single videos, "
+            "which make no negative pair: knowledge transfer needs two or more at once."
+        )
+    if transfers and not config.init_from.path and jax.process_index() == 0:
+        print("The teacher has random weights: give ImageNet's, weights=resnet50.pth of torchvision.", file=sys.stderr)
+    listed = sum(video.split == "test" for video in manifest.videos)
+    readable = len(manifest.select("test"))
+    if readable < listed and not config.test.allow_partial:
+        raise UserError(
+            f"only {readable} of the {listed} videos of the split 'test' of {manifest.name!r} can be read; "
+            "accuracy on a part is not comparable. Bring the others, or accept it: --config.test.allow_partial=True."
+        )
+    if config.test.batch < 1:
+        raise UserError(f"test.batch is {config.test.batch}: expected at least 1.")
+    sampling = task.sampling
+    pipeline.cropped_clips(manifest, "test", sampling, task.protocol)  # raises where unknown
+    pipeline.check_stored(manifest, sampling)
+    if bool(sampling.segments) != bool(config.model.get("consensus")) and not transfers:
+        raise UserError(
+            f"clip.segments is {sampling.segments} and model.consensus {config.model.get('consensus', False)}: several "
+            "clips of a video are for a network with consensus, and it for them."
+        )
+    streams = networks.find(config.model.name).streams
+    if tuple(sampling.streams) != streams:
+        raise UserError(
+            f"clip.streams is {tuple(sampling.streams)}, but {config.model.name} takes {streams}: give it that."
+        )

@@ -1,0 +1,80 @@
+"""The mean of several tests: of a data set's official splits, or of one split with several seeds."""
+
+import json
+import pathlib
+import statistics
+
+from jax_video import saved
+from jax_video.errors import UserError
+
+METRICS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_top1_top5": "mean of both",
+    "mean_class_accuracy": "mean class",
+}
+COMPARED = {"protocol": "test", "clip": "clip"}  # of a test's result and of a config: runs must agree there, but for
+FREE = ("batch", "allow_partial")  # on which scores do not depend
+
+
+def read(run: pathlib.Path) -> dict:
+    """A test's result.
+
+    Raises:
+      UserError: the run was not tested, or its test.json holds something else.
+    """
+    path = run / "test.json"
+    if not path.is_file():
+        raise UserError(f"{run} has no test.json: test it first, python -m jax_video.main --workdir={run} --mode=test")
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        for key in METRICS:
+            float(result[key])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the result of a test of classes ({type(error).__name__}: {error})") from error
+    return result
+
+
+def summarise(results: dict[str, dict]) -> dict:
+    """Mean and standard deviation of every metric over the runs.
+
+    Returns:
+      {"runs": names, "same_manifest": whether all were tested on the same set (None where one does not tell), "top1":
+      {"mean", "deviation"}, …}, fractions.
+
+    Raises:
+      UserError: two runs were tested by different protocols or with different clips.
+    """
+    told = [(run, result) for run, result in results.items() if "protocol" in result]  # fused scores do not tell
+    for run, result in told[1:]:
+        first, expected = told[0]
+        if changed := [
+            line
+            for key, section in COMPARED.items()
+            for line in _differences(key, *(_complete(section, each[key]) for each in (expected, result)))
+        ]:
+            raise UserError(
+                f"{first} and {run} were not tested alike:\n  "
+                + "\n  ".join(changed)
+                + "\nTest one of them again as the other."
+            )
+    manifests = {result.get("manifest") for result in results.values()}
+    values = {key: [result[key] for result in results.values()] for key in METRICS}
+    return {
+        "runs": list(results),
+        "same_manifest": None if None in manifests else len(manifests) == 1,
+        **{key: {"mean": statistics.mean(row), "deviation": statistics.stdev(row)} for key, row in values.items()},
+    }
+
+
+def _complete(section: str, values: dict) -> dict:
+    """As JSON has it, where tuples are lists."""
+    return json.loads(json.dumps(saved.complete_section(section, values)))
+
+
+def _differences(section: str, one: dict, other: dict) -> list[str]:
+    return [
+        f"{section}.{key}: {one.get(key)} and {other.get(key)}"
+        for key in sorted(one.keys() | other.keys())
+        if key not in FREE and one.get(key) != other.get(key)
+    ]

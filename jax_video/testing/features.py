@@ -1,0 +1,55 @@
+"""Pooled features of a set's videos, to search, cluster or classify with: `--mode=features` of `jax_video.main`."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_video import checkpoint, lock
+from jax_video.data import pipeline, remote
+from jax_video.data.manifest import SPLITS, Manifest
+from jax_video.errors import UserError
+from jax_video.run import Run
+
+
+@checkpoint.writes_run
+def extract(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
+    """Features of every video that can be read: `Run.pool_clips`, averaged over the clips and crops of the run's test.
+
+    Videos need no labels, and classes may be other than the run's.
+
+    Returns:
+      What it writes into features.npz: `video` [N] paths in the data set, `split` [N], `label` [N] int32 (-1 where
+      there is none) and `features` [N, D] float32; split by split, in the order of the manifest.
+
+    Raises:
+      UserError: no video can be read.
+    """
+    pipeline.check_stored(manifest, run.sampling)
+    parts = []
+    for split in filter(manifest.select, SPLITS):
+        means = run.mean_over_clips(run.pool_clips, manifest, split)
+        means.check_finite(manifest)
+        parts.append(
+            {
+                "video": np.array([manifest.videos[index].path for index in means.video]),
+                "split": np.array([split] * len(means.video)),
+                "label": means.label.astype(np.int32),
+                "features": means.values.astype(np.float32),
+            }
+        )
+    if not parts:
+        raise UserError(f"manifest {manifest.name!r} has no readable video: look at prepare's table.")
+    result: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    lock.check(run.folder)
+    if jax.process_index() == 0:
+        with (run.folder / "features.npz").open("wb") as file:
+            np.savez(file, **result)
+    return result
+
+
+def report(result: dict[str, np.ndarray], manifest: Manifest, folder: remote.Path) -> str:
+    """How many features there are, and where."""
+    videos, width = result["features"].shape
+    listed = len(manifest.videos)
+    return f"{width} features of {videos} of the {listed} videos of {manifest.name!r}: {folder}/features.npz"

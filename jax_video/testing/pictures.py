@@ -1,0 +1,72 @@
+"""Pictures of results: the confusion matrix, and what CoST's views count, by layer and by class."""
+
+import matplotlib.figure
+import numpy as np
+
+from jax_video.data import remote
+from jax_video.models.cost import VIEWS
+
+COLORS = ("tab:gray", "tab:orange", "tab:blue")  # of the views
+EXTREMES = 20  # classes with the most motion, and with the least, where a figure cannot show all
+
+
+def plot_confusion(path: remote.Path, classes: tuple[str, ...], confusion: np.ndarray) -> None:
+    """Draws a confusion matrix [K, K]: rows (true classes) sum to one; numbers of videos stand in the cells while they
+    can be read."""
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(0.3 * len(classes) + 2, 4, 30))
+    figure = matplotlib.figure.Figure((side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(classes) <= 100:
+        ticks = range(len(classes))
+        axes.set_xticks(ticks, classes, rotation=90, parse_math=False)
+        axes.set_yticks(ticks, classes, parse_math=False)
+    if len(classes) <= 30:
+        for (row, column), videos in np.ndenumerate(confusion):
+            if videos:
+                shade = "white" if share[row, column] > 0.5 else "black"
+                axes.text(column, row, videos, ha="center", va="center", color=shade, fontsize=8)
+    with remote.path(path).open("wb") as file:
+        figure.savefig(file, dpi=120)
+
+
+def plot_layers(path: remote.Path, layers: dict[str, dict[str, float]]) -> None:
+    """Draws every layer's three views, from the bottom of the network to its top (CoST Fig. 8)."""
+    figure = matplotlib.figure.Figure((max(5, 0.5 * len(layers) + 2), 4), layout="constrained")
+    axes = figure.subplots()
+    bottom = np.zeros(len(layers))
+    for view, color in zip(VIEWS, COLORS, strict=True):
+        share = np.array([row[view] for row in layers.values()])
+        bars = axes.bar(list(layers), share, bottom=bottom, color=color, label=view)
+        axes.bar_label(bars, fmt="%.2f", label_type="center", fontsize=8)
+        bottom += share
+    axes.set(xlabel="CoST layer", ylabel="mean coefficient", ylim=(0, 1))
+    axes.tick_params(axis="x", rotation=45)
+    figure.legend(loc="outside upper center", ncols=3)
+    with remote.path(path).open("wb") as file:
+        figure.savefig(file, dpi=120)
+
+
+def plot_classes(path: remote.Path, classes: dict[str, dict[str, float]]) -> None:
+    """Draws classes by what motion counts for them (CoST Fig. 7); of many only those with the most and the least."""
+    names = list(classes)
+    parts = {"": names}
+    if len(names) > 2 * EXTREMES:
+        parts = {"motion counts most": names[:EXTREMES], "motion counts least": names[-EXTREMES:]}
+    height = 1.5 + 0.25 * max(map(len, parts.values()))
+    figure = matplotlib.figure.Figure((6 * len(parts), height), layout="constrained")
+    panels = figure.subplots(1, len(parts), sharex=True, squeeze=False)[0]
+    for axes, (title, shown) in zip(panels, parts.items(), strict=True):
+        left = np.zeros(len(shown))
+        for view, color in zip(VIEWS[1:], COLORS[1:], strict=True):
+            share = np.array([classes[name][view] for name in shown])
+            axes.barh(range(len(shown)), share, left=left, color=color, label=view)
+            left += share
+        axes.set(xlabel="mean coefficient", title=title)
+        axes.set_yticks(range(len(shown)), shown, parse_math=False)
+        axes.invert_yaxis()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    with remote.path(path).open("wb") as file:
+        figure.savefig(file, dpi=120)

@@ -1,0 +1,153 @@
+"""The test of a run: scores of videos, metrics, and what is written of them into its folder."""
+
+import json
+import shlex
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_video import checkpoint, lock, metrics, networks, objectives, recipe, saved
+from jax_video.data import remote
+from jax_video.data.manifest import Manifest
+from jax_video.errors import UserError
+from jax_video.run import Run
+from jax_video.scoring import VideoMeans
+from jax_video.testing import pictures
+
+NAMES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_top1_top5": "mean of top-1 and top-5",
+    "mean_class_accuracy": "mean class accuracy",
+    "clip_top1": "single clips, top-1",
+    "pair_accuracy": "pairs told right",
+    "positive_accuracy": "  of the same video",
+    "negative_accuracy": "  of different videos",
+}
+
+
+@checkpoint.writes_run
+def test(run: Run, manifest: Manifest) -> dict[str, Any]:
+    """Tests a run by its protocol, on the split "test".
+
+    Writes test.json, predictions.jsonl, confusion.json and confusion.png.
+
+    Returns:
+      What test.json holds.
+
+    Raises:
+      UserError: the run has other classes, or videos cannot be read.
+    """
+    run.check_classes(manifest)
+    _print_other_clips(run.meta.config["clip"], run.config.clip.to_dict(), run.folder)
+    if isinstance(run.objective, objectives.Classification):
+        manifest.check_labels("test")
+    means = run.mean_over_clips(run.score_clips, manifest, "test")
+    lock.check(run.folder)
+    listed = sum(video.split == "test" for video in manifest.videos)
+    result = _subject(run, manifest) | {"videos": len(means.video), "of": listed}
+    if isinstance(run.objective, objectives.Correspondence):
+        student = {"name": run.config.model.name, "frames": run.config.clip.frames}
+        result |= run.objective.metrics(means.values, means.label) | {"student": student}
+    else:
+        means.check_finite(manifest)
+        values = metrics.video_metrics(means.values, means.label, len(manifest.classes))
+        result |= {
+            "top1": values["top1"],
+            "top5": values["top5"],
+            "mean_top1_top5": values["mean_top1_top5"],
+            "mean_class_accuracy": values["mean_class_accuracy"],
+            "clip_top1": means.clips["top1"],
+            "class_accuracy": dict(zip(manifest.classes, values["class_accuracy"], strict=True)),
+        }
+        if note := metrics.note(len(manifest.classes)):
+            result["note"] = note
+        if jax.process_index() == 0:
+            _write_classes(run.folder, manifest, means, values["confusion"])
+    if jax.process_index() == 0:
+        temporary = run.folder / "test.json.tmp"  # last, and at once: its presence says that the test is complete
+        temporary.write_text(json.dumps(result, ensure_ascii=False, allow_nan=False, indent=1), encoding="utf-8")
+        temporary.replace(run.folder / "test.json")
+    if means.failed and not run.config.test.allow_partial:
+        names = ", ".join(manifest.videos[index].path for index in means.failed[:5])
+        raise UserError(
+            f"{len(means.failed)} videos could not be read in the test ({names} …): its result in "
+            f"{run.folder / 'test.json'} covers {result['videos']} of {listed}. Run prepare again, or accept it: "
+            "--config.test.allow_partial=True."
+        )
+    return result
+
+
+def _print_other_clips(theirs: dict, ours: dict, folder: remote.Path) -> None:
+    """Says so where a run has seen other clips than those of its test."""
+    changed = [f"{key} {theirs[key]}" for key in ("frames", "stride", "short_side", "size") if theirs[key] != ours[key]]
+    if changed and jax.process_index() == 0:
+        print(f"Other clips than those of the run in {folder}, which has {', '.join(changed)}.", file=sys.stderr)
+
+
+def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
+    """The result of an earlier test of the same checkpoint by the same protocol on all videos of the same set; None
+    where there is none."""
+    path = run.folder / "test.json"
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text(encoding="utf-8"))
+    expected = _subject(run, manifest)
+    found = {key: result.get(key) for key in expected}
+    whole = result["videos"] == result["of"] or run.config.test.allow_partial
+    return result if whole and _in_full(found) == _in_full(expected) else None
+
+
+def _subject(run: Run, manifest: Manifest) -> dict[str, Any]:
+    """What a result is of, and how it was got; as JSON has it, where tuples are lists."""
+    config = recipe.resolve(run.config, flip=manifest.flip)
+    subject = {
+        "step": run.step,
+        "manifest": manifest.hash,
+        "protocol": config.test.to_dict(),
+        "clip": config.clip.to_dict(),
+    }
+    return json.loads(json.dumps(subject))
+
+
+def _in_full(subject: dict[str, Any]) -> dict[str, Any]:
+    """The same with what earlier versions, and recipes, leave out."""
+    sections = {"protocol": "test", "clip": "clip"}
+    subject |= {key: saved.complete_section(section, subject[key] or {}) for key, section in sections.items()}
+    return json.loads(json.dumps(subject))
+
+
+def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path) -> str:
+    """A result to be read, and how to use the network."""
+    lines = [
+        f"{manifest.name}: {result['videos']} of {result['of']} test videos, checkpoint of step {result['step']}",
+        *(f"  {name:<24}{100 * result[key]:6.2f} %" for key, name in NAMES.items() if key in result),
+    ]
+    if "pair_accuracy" in result:
+        name, frames = result["student"]["name"], result["student"]["frames"]
+        recipes = "stc" if networks.find(name).recipe == "stc" else "t3d"  # whose start=RUN takes any other network
+        start = shlex.quote(f"--config=configs/{recipes}.py:model={name},frames={frames},data=DIR,start={folder}")
+        return "\n".join([*lines, "Train its 3D network on labels:", f"  python -m jax_video.main {start}"])
+    first = manifest.videos[manifest.select("test")[0][0]].path
+    example = "VIDEO" if manifest.packed else shlex.quote(f"{manifest.root}/{first}")  # packed ones are no files
+    return "\n".join(
+        [
+            *lines,
+            *filter(None, [metrics.note(len(manifest.classes))]),
+            f"Per class: {folder}/test.json and confusion.png. Classify a video:",
+            f"  python -m jax_video.predict {example} --checkpoint={shlex.quote(str(folder))}",
+        ]
+    )
+
+
+def _write_classes(folder: remote.Path, manifest: Manifest, means: VideoMeans, confusion: list) -> None:
+    """predictions.jsonl and the confusion matrix, as JSON and as a picture."""
+    with (folder / "predictions.jsonl").open("wb") as file:
+        for index, label, row in zip(means.video, means.label, means.values, strict=True):
+            line = {"video": manifest.videos[index].path, "label": manifest.classes[label], "scores": row.tolist()}
+            file.write(f"{json.dumps(line, ensure_ascii=False, allow_nan=False)}\n".encode(errors="surrogateescape"))
+    table = {"classes": list(manifest.classes), "rows": "true class", "columns": "predicted", "videos": confusion}
+    (folder / "confusion.json").write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
+    pictures.plot_confusion(folder / "confusion.png", manifest.classes, np.array(confusion))

@@ -1,0 +1,125 @@
+"""Weights in and out: PyTorch's into the folder of a run, and a run's into a file for PyTorch."""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Collection
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jax_video import checkpoint, lock, networks, optimizer, sharding
+from jax_video import state as state_lib
+from jax_video.data.sources import motions, prepared, text
+from jax_video.errors import UserError
+from jax_video.meta import Meta
+from jax_video.run import Run
+from jax_video.weights import files, names, proof, settings, start
+from jax_video.weights.source import read_source
+
+
+def convert(
+    source: str | pathlib.Path,
+    layout: str,
+    config: ConfigDict,
+    out: str | pathlib.Path,
+    *,
+    normalize: str = "",
+    classes: str | pathlib.Path | None = None,
+    check: str | pathlib.Path | None = None,
+    given: Collection[str] = (),
+) -> str:
+    """Writes the weights of a file as the first checkpoint of a run.
+
+    The run's config is `config` with the keywords of the network, the normalisation of RGB, the clips and the test that
+    follow from the layout and the file.
+
+    Args:
+      normalize: the version of the layout's code, where it has several and the file does not tell.
+      classes: file of the classes' names; by default those of the config's data set, if it has as many.
+      check: see `proof.compare`.
+      given: what of the config the user has chosen, by key ("clip.frames", "clip"): sections clip, test and normalize
+        keep it, and a keyword of the network that contradicts the weights is an error. So are, without being named
+        here, keywords that are not the network's defaults.
+
+    Returns:
+      What was done, in some lines.
+
+    Raises:
+      UserError: the weights cannot be read, do not fit, leave open what RGB they expect, contradict what was given, or
+        do not compute what `check` says; nothing is written then.
+    """
+    out = pathlib.Path(out)
+    if any(step.name.isdigit() for step in (out / "checkpoints").glob("*")):  # not of a conversion that was stopped
+        raise UserError(f"{out} already holds a run; choose another --out")
+    wanted = names.keywords(layout, config.model.name) if config.model.name in networks.NETWORKS else {}
+    if wanted is None:
+        fitting = [name for name in networks.NETWORKS if names.keywords(layout, name) is not None]
+        raise UserError(
+            f"{config.model.name} is not a network of layout {layout}, which has {', '.join(fitting)}. To start "
+            "another network from such weights, train it with --config.init_from.path, .layout, .inflate and .skip."
+        )
+    config = config.copy_and_resolve_references()
+    mesh = sharding.make_mesh()
+    found = read_source(source, "", layout, config, mesh)
+    with config.unlocked():
+        told = settings.set_keywords(config, found, given)
+        weights = start.fit([found], config)
+        num_classes = weights.num_classes
+        told += settings.set_normalization(config, found, normalize, given)
+        told += settings.set_sampling(config, found, num_classes, given)
+    sharding.announce(mesh, state_lib.describe(config, num_classes))
+    lines = [f"{source}, layout {layout}, is {config.model.name} of {num_classes} classes:", weights.merged.table()]
+    lines += [f"  {line}" for line in told]
+    class_names, manifest, note = _classes(classes, config, num_classes)
+    lines.append(f"  classes: {note}")
+    meta = Meta(config.to_dict(), tuple(class_names), manifest, origin=found.origin)
+
+    def create() -> state_lib.TrainState:
+        schedule = optimizer.schedule(**config.schedule, steps=1, steps_per_epoch=1)
+        tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
+        return state_lib.create(state_lib.network(config, num_classes), tx, ema=config.train.ema > 0)
+
+    state = start.fill(weights, create)
+    if check is not None:
+        lines += [f"  {line}" for line in proof.compare(config, num_classes, state, check)]
+    with lock.hold(out), contextlib.closing(checkpoint.Checkpoints(out, mesh)) as checkpoints:
+        checkpoints.save(sharding.place_state(state, mesh), meta)
+    return "\n".join([*lines, f"Wrote {out}."])
+
+
+def export(run: Run, layout: str, path: str | pathlib.Path) -> None:
+    """Writes the weights of a run as a file that a layout's own code loads.
+
+    Raises:
+      UserError: there is no such layout, the network is not one of its, or the file cannot be written.
+    """
+    check_export(layout, path)
+    model = run.config.model
+    if names.keywords(layout, model.name) is None:
+        raise UserError(f"layout {layout} ({names.layout(layout).source}) has no {model.name}")
+    start.check_keywords(layout, model)
+    arrays = {name: np.asarray(leaf) for name, leaf in state_lib.named_leaves(run.weights).items()}
+    notes = {"normalize": json.dumps(run.meta.config["normalize"])}  # without which it would count as its layout's
+    files.write(path, names.to_theirs(layout, arrays, origin=run.meta.origin, steps=run.step), notes)
+
+
+def check_export(layout: str, path: str | pathlib.Path) -> None:
+    """Raises UserError where there is no such layout, or no such kind of file."""
+    names.layout(layout)
+    files.check_suffix(path)
+
+
+def _classes(path: str | pathlib.Path | None, config: ConfigDict, number: int) -> tuple[list[str], str, str]:
+    """Names of the classes, the hash of the manifest that they are of or "", and where they are from, in words."""
+    if path is not None:
+        found = list(text.read_classes(pathlib.Path(path)))
+        if len(found) != number:
+            raise UserError(f"{path}: names {len(found)} classes, the network has {number}")
+        return found, "", f"those of {path}"
+    embedded = config.data.manifest == "motions"
+    if number == len(motions.CLASSES) if embedded else pathlib.Path(config.data.manifest).exists():
+        manifest = prepared.read(config.data.manifest)
+        if len(manifest.classes) == number:
+            return list(manifest.classes), manifest.hash, f"{', '.join(manifest.classes[:3])}, … of {manifest.name}"
+    return [str(index) for index in range(number)], "", f"0 to {number - 1}; --classes=FILE gives them names"

@@ -1,0 +1,99 @@
+"""Weights by our names, read from a run's folder or from a file, before they have found their places."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jax_video import networks, run, saved
+from jax_video import state as state_lib
+from jax_video.errors import UserError
+from jax_video.weights import files, names, provenance
+
+
+@dataclasses.dataclass
+class Source:
+    """Weights by our names, before they have found their places."""
+
+    path: str
+    layout: str  # "" of a run
+    arrays: dict[str, np.ndarray]
+    origin: dict | None  # of a file's weights: `names.Translation.origin`
+    problems: list[str]
+    num_classes: int | None  # None: there is no classifier
+    classes: tuple[str, ...] | None = None  # their names; None: not known
+    headless: bool = False  # whether no classifier was trained
+    version: str = ""  # of the layout's code, and what says so: `provenance.version`
+    signs: str = ""
+    normalize: dict | None = None  # section `normalize` of the run that a file was exported from; None: not known
+
+
+def read_source(path: str | pathlib.Path, expected: str, layout: str, config: ConfigDict, mesh: Mesh) -> Source:
+    """The weights in a run's folder, which must be of the network `expected` if that is not empty, or in a file.
+
+    Raises:
+      UserError: as of `read`.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such weight file or run's folder")
+    if not path.is_dir():
+        if not layout:
+            raise UserError(f"{path}: a weight file needs a layout: one of {', '.join(names.LAYOUTS)}")
+        file = files.read_file(path)
+        version, signs = provenance.version(layout, file)
+        found = names.to_ours(layout, file.weights)
+        return Source(
+            str(path),
+            layout,
+            found.arrays,
+            found.origin,
+            found.problems,
+            _num_classes(found.arrays),
+            version=version,
+            signs=signs,
+            normalize=_normalize(file.notes),
+        )
+    if layout:
+        raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
+    trained = run.load(path, mesh=mesh)
+    if expected and trained.config.model.name != expected:
+        raise UserError(f"{path} is a run of {trained.config.model.name}, where one of {expected} is expected")
+    arrays, transferred = state_lib.named_leaves(trained.weights), bool(trained.config.get("teacher"))
+    if transferred:
+        arrays = {name.replace("/student/", "/", 1): leaf for name, leaf in arrays.items() if "/student/" in name}
+        arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] not in networks.heads()}
+    if not config.get("teacher"):
+        _print_differences(path, trained.meta.config, config)
+    # A conversion that was given no names has numbered the classes.
+    number = len(trained.classes)
+    named = trained.meta.manifest or trained.classes != tuple(map(str, range(number)))
+    return Source(str(path), "", arrays, None, [], number, trained.classes if named else None, transferred)
+
+
+def _print_differences(path: pathlib.Path, theirs: dict, ours: ConfigDict) -> None:
+    """Names what another run's network is built with, or has seen, otherwise than this config says."""
+    ours = json.loads(json.dumps(ours.to_dict()))
+    changed = [
+        f"{section}.{key}: there {value}, here {ours[section][key]}"
+        for section in ("model", "normalize")
+        for key, value in theirs[section].items()
+        if key in ours[section] and ours[section][key] != value
+    ]
+    if changed and jax.process_index() == 0:
+        print(f"The run in {path} has another config: {'; '.join(changed)}.", file=sys.stderr)
+
+
+def _normalize(notes: dict[str, str]) -> dict | None:
+    """Section `normalize` of the run that a file was exported from, which may be of an earlier version."""
+    return saved.complete_section("normalize", json.loads(notes["normalize"])) if "normalize" in notes else None
+
+
+def _num_classes(arrays: dict[str, np.ndarray]) -> int | None:
+    kernels = (arrays.get(f"params/{head}/kernel") for head in networks.heads())
+    return next((kernel.shape[-1] for kernel in kernels if kernel is not None), None)

@@ -1,0 +1,266 @@
+"""What a run starts from: weights of a run or a file, fitted to its network; the rest begins at random."""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jax_video import networks
+from jax_video import state as state_lib
+from jax_video.errors import UserError
+from jax_video.models.cost import CoST
+from jax_video.weights import names
+from jax_video.weights.merge import Merged, matching, merge
+from jax_video.weights.source import Source, read_source
+
+
+@dataclasses.dataclass
+class Weights:
+    """Weights for the network of a config."""
+
+    merged: Merged
+    shapes: dict  # {"params", "batch_stats"}, nested, of the network
+    sources: list["Source"]  # where from, without their arrays
+    num_classes: int
+
+
+def read(
+    path: str | pathlib.Path | Sequence[str],
+    layout: str,
+    config: ConfigDict,
+    mesh: Mesh,
+    *,
+    num_classes: int | None = None,
+    into: str | Sequence[str] | None = None,
+    expects: str | Sequence[str] | None = None,
+    new_head: bool = False,
+    skip: Sequence[str] = (),
+    method: str = "",
+) -> Weights:
+    """Weights for the network of a config: from a run's folder, or from a file in a layout.
+
+    A run of knowledge transfer gives its 3D network, without a classifier.
+
+    Args:
+      path, into, expects: where from; the part of the network that they are of, as in "network" of one with consensus,
+        while the rest starts afresh; and the network that the run must be of. Several parts, as in
+        ("appearance", "motion"), have as many paths, and networks, in the same order.
+      num_classes: K; None takes the source's.
+      new_head: leaves out the classifier, which starts afresh.
+      skip, method: of `merge`.
+
+    Raises:
+      UserError: what `files.read`, `names.to_ours` and `merge` raise, or a folder is of no run or of another network.
+    """
+    parts, paths, networks = (_several(given) for given in (into or "", path, expects or ""))
+    networks = networks if expects else [""] * len(parts)
+    if not len(parts) == len(paths) == len(networks):
+        raise UserError(
+            f"init_from.path={','.join(paths)}: expected {len(parts)} paths, for {','.join(parts)}, "
+            "with commas between them"
+        )
+    sources = [read_source(*given, layout, config, mesh) for given in zip(paths, networks, strict=True)]
+    return fit(sources, config, parts=parts, num_classes=num_classes, new_head=new_head, skip=skip, method=method)
+
+
+def fit(
+    sources: Sequence[Source],
+    config: ConfigDict,
+    *,
+    parts: Sequence[str] = ("",),
+    num_classes: int | None = None,
+    new_head: bool = False,
+    skip: Sequence[str] = (),
+    method: str = "",
+) -> Weights:
+    """Sources that have been read as the weights of a config's network; see `read`. Takes the sources' arrays."""
+    path, layout = ",".join(source.path for source in sources), sources[0].layout
+    num_classes = num_classes or sources[0].num_classes
+    if num_classes is None:
+        raise UserError(
+            f"{path}: has no classifier ({', '.join(networks.heads())}), so the number of classes is unknown"
+        )
+
+    model = nnx.eval_shape(lambda: state_lib.network(config, num_classes))
+    _, params, batch_stats = state_lib.split(model)
+    shapes = {"params": params, "batch_stats": batch_stats}
+    leaves = state_lib.named_leaves(shapes)
+    target = {name: leaf for name, leaf in leaves.items() if _without(name, parts) is not None}
+    if missing := [part for part in parts if not any(_without(name, [part]) is not None for name in leaves)]:
+        raise UserError(f"into={missing[0]!r}: the network has no such part; it has {', '.join(params)}")
+    arrays = {
+        _with(name, part, leaves): source.arrays.pop(name)
+        for source, part in zip(sources, parts, strict=True)
+        for name in list(source.arrays)
+    }
+    if new_head or any(source.headless for source in sources):
+        patterns = {
+            f"{before}{head}/*" for head in networks.heads() for before in ("", *(f"{part}/" for part in parts))
+        }
+        skip = (*skip, *(pattern for pattern in sorted(patterns) if any(map(matching(pattern), [*arrays, *target]))))
+    merged = merge(
+        arrays,
+        target,
+        skip=skip,
+        method=method,
+        views=_view_kernels(model),
+        problems=[problem for source in sources for problem in source.problems],
+        source=f"the weights in {path}",
+        their_name=lambda name: (names.their_name(layout or "jax_video", _without(name, parts) or name) or (name,))[0],
+        network=(config.teacher if config.get("teacher") and "teacher" in parts else config.model).name,
+    )
+    merged.fresh += [name for name in leaves if name not in target]
+    return Weights(merged, shapes, list(sources), num_classes)
+
+
+def initial_state(
+    config: ConfigDict, classes: Sequence[str], mesh: Mesh, create: Callable[[], state_lib.TrainState]
+) -> state_lib.TrainState:
+    """The state that a run begins with, with the weights that section `init_from` of its config names.
+
+    Prints a table of what was loaded, inflated, left fresh and skipped.
+
+    Args:
+      classes: names of the run's classes.
+      create: makes the state with random values.
+
+    Raises:
+      UserError: the weights cannot be read, do not fit, are of a network that computes otherwise, or have a classifier
+        that may be of other classes.
+    """
+    options = config.init_from
+    if not options.path:
+        raise UserError(f"init_from.layout is {options.layout!r}, but init_from.path, the weight file, is not given")
+    if options.layout:
+        check_keywords(options.layout, config.teacher if options.into == "teacher" else config.model)
+    weights = read(
+        options.path,
+        options.layout or "",
+        config,
+        mesh,
+        num_classes=len(classes),
+        into=options.into,
+        expects=options.expects,
+        new_head=options.new_head,
+        skip=options.skip,
+        method=options.inflate or "",
+    )
+    _check_classifier(options, weights, tuple(classes))
+    if jax.process_index() == 0:
+        path = ",".join(_several(options.path))
+        print(f"Weights from {path}:\n{weights.merged.table()}", file=sys.stderr)
+        if options.layout:
+            _print_normalization(weights.sources[0], state_lib.Normalization(**config.normalize))
+    return fill(weights, create)
+
+
+def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str, ...]) -> None:
+    """Raises UserError where a classifier was loaded that may be of other classes, and the user has not said so."""
+    keeps = options.get("keep_head", False)
+    if keeps and options.new_head:
+        raise UserError("init_from.keep_head and init_from.new_head are both True: choose one")
+    if keeps or not any(name.split("/")[-2] in networks.heads() for name in weights.merged.loaded):
+        return
+    for source in weights.sources:
+        if source.headless or source.classes == classes:
+            continue
+        if source.classes is None:
+            what = "does not name the classes of its classifier"
+        elif sorted(source.classes) == sorted(classes):
+            what = "has the classes of this run in another order"
+        else:
+            unknown = [name for name in source.classes if name not in classes]
+            what = f"has a classifier of other classes, {', '.join(map(repr, unknown[:3]))} among them"
+        raise UserError(
+            f"{source.path} {what}; those of this run are {', '.join(map(repr, classes[:3]))}, …. Say which it is: "
+            "--config.init_from.new_head=True starts a classifier afresh, --config.init_from.keep_head=True keeps this "
+            "one, class for class in its order"
+        )
+
+
+def _print_normalization(source: Source, given: state_lib.Normalization) -> None:
+    """Says so where weights have seen RGB that was normalised otherwise than in this run."""
+    found = names.layout(source.layout)
+    versions: list[dict | None] = [found.versions[source.version]] if source.version else [*found.versions.values()]
+    usual = [source.normalize] if source.normalize else versions or [found.normalize]
+    if any(values is None or given == state_lib.Normalization(**values) for values in usual):
+        return
+    seen = " or, by the version of the code, ".join(map(str, usual))
+    print(f"  These weights have seen RGB of {seen}; normalize in the config is another.", file=sys.stderr)
+
+
+def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_lib.TrainState:
+    """The state that `create` makes, but with these weights; their moving averages, if there are any, are the same.
+
+    Empties the weights on its way.
+    """
+
+    def rest() -> tuple[state_lib.TrainState, dict]:
+        state = create()
+        leaves = state_lib.named_leaves({"params": state.params, "batch_stats": state.batch_stats})
+        fresh = {name: leaves[name] for name in weights.merged.fresh}
+        return dataclasses.replace(state, params={}, batch_stats={}, ema=None if state.ema is None else {}), fresh
+
+    # What was found is not drawn: XLA leaves it out, where it would be a second copy of the network. And each array
+    # leaves the host as it goes to the device.
+    state, fresh = jax.jit(rest)()
+    arrays = weights.merged.arrays
+    arrays |= fresh
+    network = jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.device_put(arrays.pop(jax.tree_util.keystr(path, simple=True, separator="/"))),
+        weights.shapes,
+    )
+    averages = None if state.ema is None else jax.tree.map(jnp.copy, network)
+    return dataclasses.replace(state, **network, ema=averages)
+
+
+def check_keywords(layout: str, model: ConfigDict) -> None:
+    """Raises UserError where a config's network has the layout's weights but computes something else with them."""
+    if model.name not in networks.NETWORKS or not (wanted := names.keywords(layout, model.name)):
+        return
+    given = {key: model.get(key, networks.find(model.name).keywords[key]) for key in wanted}
+    wrong = {key: value for key, value in wanted.items() if given[key] != value}
+    if wrong:
+        raise UserError(
+            f"weights in layout {layout} are of networks with {_options(wrong)}; {model.name} here has "
+            f"{_options({key: given[key] for key in wrong})}. Give it "
+            + " ".join(f"--config.model.{key}={value}" for key, value in wrong.items())
+        )
+
+
+def _with(name: str, part: str, leaves: dict) -> str:
+    """("params/fc/bias", "network") -> "params/network/fc/bias"; what is constant here is among the statistics."""
+    collection, slash, path = name.partition("/")
+    placed = f"{collection}/{part}/{path}" if part and slash else name
+    constant = placed.replace("params/", "batch_stats/", 1)
+    return constant if placed not in leaves and constant in leaves else placed
+
+
+def _without(name: str, parts: Sequence[str]) -> str | None:
+    """("params/network/fc/bias", ["network"]) -> "params/fc/bias"; None where the name is of no such part."""
+    collection, _, path = name.partition("/")
+    for part in parts:
+        if not part or path.startswith(f"{part}/"):
+            return f"{collection}/{path.removeprefix(f'{part}/' if part else '')}"
+    return None
+
+
+def _several(value: str | pathlib.Path | Sequence[str]) -> list[str]:
+    """What may be one or several, as several."""
+    return [str(value)] if isinstance(value, str | pathlib.Path) else list(value)
+
+
+def _options(values: dict) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in values.items())
+
+
+def _view_kernels(model: nnx.Module) -> set[str]:
+    """Names of the kernels whose first axis is CoST's views."""
+    modules = ((path, module) for path, module in nnx.iter_modules(model) if isinstance(module, CoST))
+    return {"/".join(map(str, ("params", *path, "kernel"))) for path, module in modules}

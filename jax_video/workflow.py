@@ -1,0 +1,69 @@
+"""What `python -m jax_video.main` does in each mode, and train-then-test, which is what a recipe is for."""
+
+from typing import Any
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jax_video import recipe, sharding, state, task
+from jax_video import run as run_lib
+from jax_video.data import reader, remote
+from jax_video.data.manifest import Manifest
+from jax_video.data.sources import prepared
+from jax_video.testing import coefficients, features, results
+from jax_video.train import train
+
+MODES = ("train", "test", "views", "features")
+
+
+def perform(mode: str, config: ConfigDict, workdir: remote.Path) -> str:
+    """Does what a mode of the command asks for with the set that a config names; returns a report.
+
+    Raises:
+      UserError: of whatever does not fit.
+    """
+    mesh = sharding.make_mesh()
+    manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
+    reader.check(manifest)
+    config = recipe.resolve(config, flip=manifest.flip)
+
+    def announce(classes: int) -> None:
+        sharding.announce(mesh, state.describe(config, classes), manifest.describe())
+
+    if mode == "train":
+        announce(len(manifest.classes))
+        result, new = train_and_test(config, manifest, workdir, mesh)
+        if result is None:
+            return f"Trained; {manifest.name!r} has no test videos. The checkpoints are in {workdir}."
+        report = results.report(result, manifest, workdir)
+        return report if new else f"The run in {workdir} is finished.\n{report}"
+    if mode == "test":
+        task.check(config, manifest)
+    run = run_lib.load(workdir, config=config, mesh=mesh)
+    announce(len(run.classes))
+    if mode == "views":
+        return coefficients.report(coefficients.analyse(run, manifest), workdir)
+    if mode == "features":
+        return features.report(features.extract(run, manifest), manifest, workdir)
+    return results.report(results.test(run, manifest), manifest, workdir)
+
+
+def train_and_test(
+    config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh | None = None
+) -> tuple[dict[str, Any] | None, bool]:
+    """Trains to the end, going on where the run has stopped, and tests its best checkpoint.
+
+    Returns:
+      (what test.json holds, whether there was anything left to do). There is no result of a set without test videos; a
+      test that was made before is not repeated.
+
+    Raises:
+      What `train.train` and `results.test` raise.
+    """
+    config = recipe.resolve(config, flip=manifest.flip)
+    new = train(config, manifest, workdir, mesh)
+    if not manifest.select("test"):
+        return None, new
+    run = run_lib.load(workdir, config=config, mesh=mesh)
+    result = None if new else results.read_result(run, manifest)
+    return (results.test(run, manifest), True) if result is None else (result, False)

@@ -1,0 +1,61 @@
+"""Single videos as they are named on a command line."""
+
+import os
+
+import numpy as np
+import pytest
+
+from jax_video.data import reader
+from jax_video.data.manifest import Manifest
+from jax_video.data.sources import files, motions, prepared
+from jax_video.errors import UserError
+
+
+def test_those_that_can_be_read_and_why_not_the_others(tmp_path, monkeypatch):
+    frames = np.random.default_rng(0).integers(0, 255, (5, 32, 48, 3), np.uint8)
+    good = [tmp_path / name for name in ("b.mp4", "a.mp4")]
+    for number, path in enumerate(good):
+        motions.encode(path, frames[number:])
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "circle.mp4").symlink_to("circle.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")  # to open it would take for ever
+    monkeypatch.chdir(tmp_path)
+    paths = [str(good[0]), "text.mp4", "none.mp4", "circle.mp4", "pipe.mp4", "a.mp4"]
+    found, broken = files.find(paths, ("run", "walk"))
+    assert found.classes == ("run", "walk") and [(v.path, v.frames, v.split, v.label) for v in found.videos] == [
+        (str(good[0]), 5, "test", None),
+        (str(good[1]), 4, "test", None),
+    ]
+    assert list(broken) == paths[1:5] and broken["none.mp4"] == "no such file"
+    assert broken["text.mp4"].startswith("not a readable video") and "in a circle" in broken["circle.mp4"]
+    assert broken["pipe.mp4"] == "not a file: a pipe, a socket or a device"
+    monkeypatch.chdir("/")  # paths are absolute
+    assert reader.decode(found, found.videos[1], np.array([3]), short_side=None).shape == (1, 32, 48, 3)
+
+
+def test_files_folders_and_globs(tmp_path, monkeypatch):
+    for name in ("a/x.mp4", "a/b/y.avi", "a/notes.txt", "p/1.jpg", "p/2.jpg", "[1].mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert files.named(["a", "p", "[1].mp4", "*/*.mp4", "a/notes.txt"]) == [
+        "a/b/y.avi",
+        "a/x.mp4",
+        "p",
+        "[1].mp4",
+        "a/notes.txt",
+    ]
+    for arguments, message in (
+        ([], "no video given"),
+        (["a", "c*"], r"c\*: no such file, or no video in that folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            files.named(arguments)
+
+
+def test_a_prepared_set_is_read_by_name_manifest_or_folder(tmp_path, monkeypatch):
+    path = motions.make(tmp_path / "cache", train=8, val=0, test=0, frames=2, width=16, height=16)
+    manifest = Manifest.read(path)
+    assert prepared.read(path) == prepared.read(str(path.parent)) == manifest
+    monkeypatch.setattr(motions, "make", lambda *_: path)
+    assert prepared.read("motions") == manifest

@@ -1,0 +1,156 @@
+"""The table of networks against the constructors, the layouts and README; and a network that is not in it."""
+
+import inspect
+import pkgutil
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from absl import flags
+from conftest import ROOT
+from flax import nnx
+from ml_collections import ConfigDict
+
+from jax_video import models, networks, optimizer, train
+from jax_video import state as state_lib
+from jax_video.data import pipeline
+from jax_video.errors import UserError
+from jax_video.models import __main__ as command
+from jax_video.models.layers import BatchNorm, Linear
+from jax_video.weights import names
+
+SHARED = {"num_classes", "norm", "dtype", "rngs"}  # keywords of every network, which no config says
+FACTORIES = {"units", "unit", "transition", "stem_in_time"}  # keywords by which one network is made of another's
+FAMILIES = [networks.RESNET3D, networks.STC, networks.DENSENET3D, networks.T3D, networks.RESNET, networks.C2D]
+FAMILIES += [networks.STREAM, networks.ST_RESNET, networks.find("inception3d"), networks.find("c3d")]
+
+
+def signature(constructor):
+    """{keyword: default} of a constructor and of those that it hands further keywords to."""
+    found = {}
+    for kind in pkgutil.resolve_name(constructor).__mro__:
+        for name, each in inspect.signature(kind.__init__).parameters.items():
+            if each.kind is each.KEYWORD_ONLY and name not in SHARED:
+                found.setdefault(name, each.default)
+    parts = {networks.ST_RESNET.constructor: networks.STREAM.constructor}  # what is built of others, not on others
+    return signature(parts[constructor]) | found if constructor in parts else found
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.constructor)
+def test_a_family_has_its_constructors_defaults(family):
+    defaults = signature(family.constructor)
+    assert family.keywords == {name: defaults[name] for name in family.keywords}
+    own = inspect.signature(pkgutil.resolve_name(family.constructor).__init__).parameters.values()
+    told = {each.name for each in own if each.kind is each.KEYWORD_ONLY} - SHARED - FACTORIES
+    assert told <= set(family.keywords), "every keyword of its own can be said in a config"
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_a_record_names_what_there_is(name):
+    network = networks.find(name)
+    assert (ROOT / "configs" / f"{network.recipe}.py").is_file()
+    assert set(network.layouts) < set(names.LAYOUTS)
+    assert all(set(keywords) <= set(network.keywords) for keywords in network.layouts.values())
+    assert set(network.bound) <= set(network.keywords) and (not network.stems or "frames" in network.keywords)
+    assert bool(network.stages) == ("layers" in network.keywords)
+
+
+def test_the_channels_are_those_that_the_pipeline_gives():
+    assert networks.CHANNELS == pipeline.CHANNELS
+
+
+def test_a_network_is_told_of_its_clip_as_far_as_it_is_bound_to_it():
+    def keywords(name):
+        return networks.find(name).clip_keywords
+
+    assert keywords("stc_resnet18")(24, 96) == {"frames": 24}
+    assert keywords("c3d")(24, 96) == {"frames": 24, "size": 96}
+    assert keywords("cost_b_resnet50")(32, 224) == {"frames": 32}
+    assert keywords("cost_b_resnet50")(16, 224) == keywords("resnet3d18")(32, 224) == {}
+
+
+def test_an_unknown_name_is_answered_with_the_names():
+    with pytest.raises(UserError, match="there is no network 'resnet'; choose one of resnet3d10, .*, c3d$"):
+        networks.find("resnet")
+
+
+def test_readme_lists_them_in_order():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text[text.index("| network ") :]
+    assert re.findall(r"^\| (\w+) +\|", table[: table.index("\n\n")], re.MULTILINE)[1:] == list(networks.NETWORKS)
+
+
+class Colours(nnx.Module):
+    """A classifier of a video's mean colour, with a hidden layer."""
+
+    def __init__(self, *, num_classes, hidden=8, norm=BatchNorm, dtype=jnp.float32, rngs):
+        self.fc1 = Linear(3, hidden, dtype=dtype, rngs=rngs)
+        self.bn1 = norm(hidden, dtype=dtype, rngs=rngs)
+        self.fc = Linear(hidden, num_classes, dtype=dtype, rngs=rngs)
+
+    def features(self, video):
+        return nnx.relu(self.bn1(self.fc1(video.mean((1, 2, 3), keepdims=True))))
+
+    def __call__(self, video, *, keys=None):
+        return self.fc(self.features(video).mean((1, 2, 3)))
+
+
+@pytest.fixture
+def colours(monkeypatch):
+    """All that a new network takes is its class and this."""
+    record = networks.Network(f"{__name__}:Colours", {"hidden": 8}, frames=4, size=16)
+    monkeypatch.setitem(networks.NETWORKS, "colours", record)
+
+
+@pytest.mark.usefixtures("colours")
+def test_a_new_network_is_built_by_name():
+    assert models.build("colours", num_classes=3, rngs=nnx.Rngs(0), hidden=5).fc.kernel.shape == (5, 3)
+    assert models.defaults("colours") == {"hidden": 8, "consensus": False}
+    with pytest.raises(UserError, match="colours has no keyword width; it has num_classes, hidden, norm, dtype, rngs"):
+        models.build("colours", num_classes=3, rngs=nnx.Rngs(0), width=0.5)
+    with pytest.raises(UserError, match="there is no network 'colour'; choose one of resnet3d10, .*, colours$"):
+        models.build("colour", num_classes=3, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture
+def flags_of_the_command():
+    """Its flags, which only the command itself defines."""
+    others = set(flags.FLAGS)
+    command.define_flags()
+    yield flags.FLAGS
+    for name in set(flags.FLAGS) - others:
+        delattr(flags.FLAGS, name)
+
+
+@pytest.mark.usefixtures("colours")
+def test_a_new_network_is_listed(flags_of_the_command, monkeypatch, capsys):
+    monkeypatch.setattr(networks, "NETWORKS", {"colours": networks.find("colours")})  # the others take a minute
+    command.main([])
+    name, parameters, _, clip = capsys.readouterr().out.splitlines()[-1].strip("| ").split("|")
+    assert (name.strip(), clip.strip()) == ("colours", "4×16×16")
+    assert int(parameters.replace(",", "")) == 3 * 8 + 8 + 2 * 8 + 8 * 400 + 400
+
+
+@pytest.mark.usefixtures("colours")
+def test_a_new_network_trains():
+    config = tiny.get_config()
+    config.model = ConfigDict({"name": "colours", "hidden": 8})
+    definition, _, _ = state_lib.abstract(config, 2)
+    tx, mesh = optimizer.sgd(0.1), jax.make_mesh((1,), ("batch",), devices=jax.devices()[:1])
+    step = train.make_train_step(definition, tx, mesh)
+    label = np.arange(8, dtype=np.int32) % 2
+    batch = {
+        "rgb": np.broadcast_to(200 * label[:, None, None, None, None].astype(np.uint8), (8, 4, 16, 16, 3)),
+        "label": label,
+        "video": np.arange(8, dtype=np.int32),
+        "mask": np.ones(8, np.float32),
+        "failed": np.zeros(8, np.int32),
+    }
+    state, losses = state_lib.create(state_lib.network(config, 2), tx), []
+    for _ in range(10):
+        state, sums = step(state, batch, jax.random.key(0))
+        losses.append(float(sums["loss"]) / 8)
+    assert losses[-1] < 0.1 < losses[0]

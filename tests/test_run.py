@@ -1,0 +1,162 @@
+"""A run as an object: what it says of files and arrays, that it compiles once, and records of other versions."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from commands import TinyRun, tiny_run
+
+import jax_video
+from jax_video import meta
+from jax_video import state as state_lib
+from jax_video.data import clips
+from jax_video.data.decoding import video
+from jax_video.data.manifest import Manifest
+from jax_video.errors import CheckpointError, UserError
+from jax_video.meta import Meta
+from jax_video.run import load
+
+FOLDER = pathlib.Path("runs/first")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> TinyRun:
+    return tiny_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def run(trained) -> jax_video.Run:
+    return jax_video.load(trained.workdir)
+
+
+@pytest.fixture(scope="module")
+def videos(trained) -> list[pathlib.Path]:
+    manifest = Manifest.read(trained.data / "manifest.jsonl")
+    return [pathlib.Path(manifest.root, entry.path) for _, entry in manifest.select("test")]
+
+
+@pytest.fixture(scope="module")
+def tested(trained) -> list[list[float]]:
+    rows = map(json.loads, (trained.workdir / "predictions.jsonl").read_text().splitlines())
+    return [row["scores"] for row in rows]
+
+
+@pytest.fixture
+def compilations():
+    """What JAX compiles from here on."""
+    found = []
+
+    def note(event, seconds, **kwargs):
+        if "compile" in event:
+            found.append((event, kwargs))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield found
+    jax.monitoring.clear_event_listeners()
+
+
+def frames_of(path: pathlib.Path) -> np.ndarray:
+    return video.decode(path, range(video.probe(path).frames))
+
+
+def test_what_it_is(run, trained):
+    assert run.classes == Manifest.read(trained.data / "manifest.jsonl").classes
+    assert (
+        run.config.model.name == "resnet3d18"
+        and run.step == json.loads((trained.workdir / "test.json").read_text())["step"]
+    )
+    assert run.folder == trained.workdir and run.sampling.frames == 4 and run.protocol.clips == "nonoverlap"
+
+
+def test_files_are_classified_as_in_the_test(run, videos, tested):
+    one = run.classify(videos[3])
+    assert list(one.values()) == sorted(one.values(), reverse=True) and sum(one.values()) == pytest.approx(1, abs=1e-6)
+    assert [one[name] for name in run.classes] == pytest.approx(tested[3], abs=1e-6)
+    several = run.classify([str(path) for path in videos])
+    assert [[row[name] for name in run.classes] for row in several] == [pytest.approx(row, abs=1e-6) for row in tested]
+
+
+def test_frames_are_a_video_too(run, videos, tested):
+    frames = frames_of(videos[5])
+    found = run.classify(frames, fps=25)
+    assert [found[name] for name in run.classes] == pytest.approx(tested[5], abs=1e-6)
+    mixed = run.classify([frames, videos[1], frames_of(videos[2])])
+    for row, place in zip(mixed, (5, 1, 2), strict=True):
+        assert [row[name] for name in run.classes] == pytest.approx(tested[place], abs=1e-6)
+
+
+def test_features_are_what_the_classifier_sees(run, videos):
+    found = run.features(videos[0])
+    assert found.shape == (run.network.fc.kernel.shape[0],) and found.dtype == np.float32
+    frames = video.decode(videos[0], range(video.probe(videos[0]).frames), short_side=32)
+    cut = np.stack([frames[clip][:, :, 4:36] for clip in clips.test_clips(len(frames), 4, 1)])
+    features = run.network.features(state_lib.normalize(cut)).mean(axis=(0, 1, 2, 3))
+    np.testing.assert_allclose(found, features, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run.features([frames_of(videos[0])])[0], found, rtol=1e-5, atol=1e-6)
+
+
+def test_the_second_video_compiles_nothing(trained, videos, compilations):
+    run = jax_video.load(trained.workdir)
+    run.classify(videos[0])
+    run.features(videos[0])
+    assert compilations, "or else this test would see nothing"
+    compilations.clear()
+    run.classify(videos[1])
+    run.classify(np.concatenate([frames_of(videos[1])] * 5))  # which is longer
+    run.features(videos[2:5])
+    assert compilations == []
+
+
+def test_videos_that_cannot_be_read_are_named(run, videos, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(UserError, match=r"2 of 3 videos cannot be read:\n  .*empty.mp4: empty file\n  no.mp4: no such"):
+        run.classify([tmp_path / "empty.mp4", videos[0], "no.mp4"])
+    with pytest.raises(UserError, match="1 of 1 videos cannot be read"):
+        run.features("no.mp4")
+    with pytest.raises(UserError, match=r"float64 \[4, 8, 8, 3\]: expected frames as a NumPy array uint8"):
+        run.classify(np.zeros((4, 8, 8, 3)))
+    assert run.classify([]) == [] and run.scores([]) == ({}, {})
+
+
+def test_another_config_for_the_same_network(run, trained, videos):
+    config = run.config.copy_and_resolve_references()
+    config.test.update(clips="uniform", number=1)
+    other = load(trained.workdir, config=config)
+    assert other.protocol.number == 1 and other.classify(videos[0]) != run.classify(videos[0])
+    config.model.width = 0.5
+    with pytest.raises(CheckpointError, match="is of another network than this config:\n  model.width: 0.0625 -> 0.5"):
+        load(trained.workdir, config=config)
+
+
+FIRST = {  # of a version that had no number, as its JSON was
+    "config": {"seed": 0, "train": {"batch": 8}},
+    "classes": ["a", "b"],
+    "manifest": "abc",
+    "progress": {"validated": 4},
+    "ema": False,
+}
+
+
+def test_records_of_the_first_version():
+    found = Meta.from_json(FIRST, FOLDER)
+    assert found.version == meta.VERSION and found.classes == ("a", "b") and found.manifest == "abc"
+    assert found.machines is None and found.origin is None and found.stored_flow is None
+    assert found.config["train"]["steps"] in (0, None), "a key that came later says what was before"
+    assert Meta.from_json(FIRST | {"origin": {"layout": "cost"}, "stored_flow": None}, FOLDER).origin == {
+        "layout": "cost"
+    }
+
+
+def test_a_record_comes_back_as_it_was():
+    written = Meta({"seed": 1}, ("a",), "m", {"validated": 1}, True, {"layout": "i3d"}, True, {"devices": 8})
+    assert Meta.from_json(json.loads(json.dumps(written.to_json())), FOLDER) == written
+    assert {field.name for field in dataclasses.fields(Meta)} == set(written.to_json())
+
+
+def test_a_record_of_a_later_version_is_refused():
+    later = Meta({"seed": 1}, ("a",)).to_json() | {"version": meta.VERSION + 1, "shape": 3}
+    with pytest.raises(CheckpointError, match="was saved by a later version of jax_video, as record 3; .* up to 2"):
+        Meta.from_json(later, FOLDER)
