@@ -62,6 +62,15 @@ def little_to_collect():
     gc.freeze()
 
 
+@pytest.fixture(scope="module")
+def one_device():
+    """For files of tests that do not care how many there are: programs for eight take a third longer to compile."""
+    devices = jax.devices()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *_: devices[:1])
+        yield
+
+
 @pytest.fixture
 def strict_dtypes():
     """Implicit dtype promotion is an error; not for the optimizer, whose schedules rely on it."""

@@ -22,7 +22,7 @@ SIZES = {"width": 1 / 16, "layers": (1, 1, 1, 1)}
 OLD, NEW = names.ACTIVITYNET, names.KINETICS
 CLASSES = 5
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = pytest.mark.usefixtures("one_device", "one_torch_thread")
 
 
 def network_of(name: str = "resnet3d18", **options) -> torch.nn.Module:
