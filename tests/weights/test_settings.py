@@ -66,8 +66,8 @@ def save_again(network: torch.nn.Module, path: pathlib.Path) -> pathlib.Path:
 def outputs(network: torch.nn.Module, normalize: dict, path: pathlib.Path, *which: str) -> pathlib.Path:
     """What the network gives of a raw video, normalised so."""
     video = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 32, 40), np.uint8)
-    mean, deviation = (np.array(normalize[key], np.float32)[:, None, None, None] for key in ("mean", "deviation"))
-    normal = ((video - mean) / deviation).astype(np.float32)
+    mean, std = (np.array(normalize[key], np.float32)[:, None, None, None] for key in ("mean", "std"))
+    normal = ((video - mean) / std).astype(np.float32)
     with torch.no_grad():
         logits = network(torch.from_numpy(normal)).numpy()
     arrays = {"video": video, "input": normal, "logits": logits}
