@@ -68,7 +68,7 @@ class Network:
 # Families
 
 RESNET3D = Network(  # 3D-ResNet, 3D-ResNeXt: Hara et al. 2018
-    "jax_video.models.resnet:ResNet3D",
+    "jax_video.models.resnet3d:ResNet3D",
     dict(layers=None, width=1.0, cardinality=1, stem="hara", shortcut="B", preactivation=False, remat=False),
     recipe="stc",
     frames=16,

@@ -116,8 +116,8 @@ def check_batch(
     rows = batch // devices // accumulate * clips  # of one device in one micro-batch
     if accumulate > 1 and group_size is None:
         raise UserError(
-            f"{accumulate} micro-batches split the batch over which BatchNorm takes its statistics: set norm.group_size "
-            f"(for example {rows}) or norm.frozen."
+            f"{accumulate} micro-batches split the batch over which BatchNorm takes its statistics: set "
+            f"norm.group_size (for example {rows}) or norm.frozen."
         )
     if group_size is not None and (group_size < 1 or rows % group_size and group_size % rows):
         raise UserError(

@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Mapping
 
-import jax
 from conftest import FAST_COMPILE, ROOT
 
 from jax_video.data.sources import motions
@@ -54,7 +53,6 @@ def run(
                 cwd,
                 _ONE_DEVICE | dict(env or {}),
                 largest_file,
-                _compiled().name,
                 outputs,
             ),
         )
@@ -67,16 +65,8 @@ def run(
         return Finished(process.exitcode, stdout, stderr)
 
 
-@functools.cache
-def _compiled() -> tempfile.TemporaryDirectory:
-    """What one command has compiled, the next one need not."""
-    return tempfile.TemporaryDirectory()
-
-
-def _command(module, arguments, cwd, env, largest_file, compiled, outputs) -> None:
+def _command(module, arguments, cwd, env, largest_file, outputs) -> None:
     os.environ.update(env)
-    jax.config.update("jax_compilation_cache_dir", compiled)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     os.chdir(cwd)
     for descriptor, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)

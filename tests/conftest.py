@@ -4,6 +4,7 @@ import gc
 import importlib.metadata
 import os
 import pathlib
+import tempfile
 
 # Networks of a few channels run for milliseconds but compile for seconds: a third of them without these two.
 FAST_COMPILE = "--xla_backend_optimization_level=0"
@@ -19,6 +20,21 @@ from absl import flags  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[1]
 flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags, which pytest does not parse.
+
+
+def pytest_configure(config):
+    """What was compiled once need not be again, be it in another file or by a command. Each worker of xdist keeps its
+    own: JAX writes these files in place, where another process could read half of one."""
+    folder = tempfile.TemporaryDirectory(prefix="jax_video-compiled-")
+    config.add_cleanup(folder.cleanup)
+    settings = {
+        "jax_compilation_cache_dir": folder.name,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
 
 
 class Module(pytest.Module):
@@ -44,6 +60,15 @@ def little_to_collect():
     jax.clear_caches()
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """For files of tests that do not care how many there are: programs for eight take a third longer to compile."""
+    devices = jax.devices()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *_: devices[:1])
+        yield
 
 
 @pytest.fixture

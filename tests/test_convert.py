@@ -18,6 +18,8 @@ from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.weights import conversion, names
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 CONVERT = "jax_video.convert"
 CONFIG = f"--config={ROOT}/tests/tiny.py"  # a 3D-ResNet-18 of four channels
 LAYOUT = "--layout=3d-resnets"

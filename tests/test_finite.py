@@ -22,6 +22,8 @@ from jax_video.run import load
 from jax_video.testing import results
 from jax_video.weights import conversion
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 CONFIG = f"--config={ROOT}/tests/tiny.py"
 
 

@@ -63,10 +63,10 @@ def stop(both: list, workdir: pathlib.Path, step: int) -> int:
     return int(first)
 
 
-# 48 pixels and small steps: see tests/test_train.py on the last stage.
 LONG = ("--config.train.epochs=200",)
+# 48 pixels and small steps: see tests/test_train.py on the last stage. Four epochs of four steps.
 SMOOTH = ("clip.size=48", "clip.short_side=48", "schedule.learning_rate=0.001", "dtype=float64")
-SMOOTH = tuple(f"--config.{flag}" for flag in SMOOTH)
+SMOOTH = tuple(f"--config.{flag}" for flag in (*SMOOTH, "train.epochs=4", "train.checkpoint_steps=100"))
 
 
 @pytest.fixture(autouse=True)
@@ -76,11 +76,11 @@ def x64(monkeypatch):
 
 def test_two_processes_are_one_and_one_goes_on(tmp_path, manifest):
     two = tmp_path / "two"
-    stopped = stop(start_two(two, manifest, *SMOOTH), two, 12)
+    stopped = stop(start_two(two, manifest, *SMOOTH), two, 5)
     assert processes.finish([processes.start(two, manifest, *SMOOTH)]) == [0], processes.output(two)
     said = "processes: 2 before, 1 now; devices: 8 before, 1 now. The same clips in the same batches; results equal"
     assert said in processes.output(two) and f"Going on from step {stopped} of" in processes.output(two)
-    assert_same_run(two, processes.undisturbed(manifest, *SMOOTH), steps=24)
+    assert_same_run(two, processes.undisturbed(manifest, *SMOOTH), steps=16)
 
 
 def test_both_are_refused_where_another_run_is(tmp_path, manifest):
@@ -110,7 +110,7 @@ def test_two_processes_go_on_and_test(tmp_path, manifest):
     stopped = stop(start_two(two, manifest, *SMOOTH), two, 5)
     assert processes.finish(start_two(two, manifest, *SMOOTH)) == [0, 0], outputs(two)
     assert f"Going on from step {stopped} of" in outputs(two)
-    assert_same_run(two, one, steps=24)
+    assert_same_run(two, one, steps=16)
     found, expected = (json.loads((workdir / "test.json").read_text()) for workdir in (two, one))
     assert found == expected
     found, expected = (scores(workdir) for workdir in (two, one))
@@ -122,9 +122,8 @@ def test_two_processes_go_on_and_test(tmp_path, manifest):
 @pytest.mark.parametrize("group_size", [None, 2, 1])
 def test_two_processes_are_one_whatever_the_norm(tmp_path, manifest, group_size):
     one, two = tmp_path / "one", tmp_path / "two"
-    flags = ["--config.train.epochs=6", "--config.train.batch=16"]
+    flags = [*SMOOTH, "--config.train.epochs=6", "--config.train.batch=16"]
     flags += [] if group_size is None else [f"--config.norm.group_size={group_size}"]
-    flags += SMOOTH
     assert processes.finish([processes.start(one, manifest, *flags)]) == [0], processes.output(one)
     assert processes.finish(start_two(two, manifest, *flags)) == [0, 0], outputs(two)
     assert_same_run(two, one, steps=12)

@@ -5,13 +5,13 @@ import re
 import nbclient
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import FAST_COMPILE, ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::nbformat.warnings.MissingIDFieldWarning")
 
 
 def test_quickstart(tmp_path, monkeypatch):
-    parameters = f"EPOCHS, WIDTH, VIDEOS, WORKDIR = 1, 0.125, dict(train=16, val=8, test=8), {str(tmp_path / 'run')!r}"
+    parameters = f"EPOCHS, WIDTH, VIDEOS, WORKDIR = 1, 1 / 16, dict(train=16, val=8, test=8), {str(tmp_path / 'run')!r}"
     outputs = run("quickstart.ipynb", parameters, tmp_path, monkeypatch)
     text = "".join(output.get("text", "") for output in outputs)
     assert "8 of 8 test videos" in text and "the file's true class: " in text
@@ -21,7 +21,7 @@ def test_quickstart(tmp_path, monkeypatch):
 
 def test_from_pytorch(tmp_path, monkeypatch):
     parameters = (
-        "NETWORK, PYTORCH_STEPS, EPOCHS, WIDTH = 'resnet3d10', 2, 1, 0.125\n"
+        "NETWORK, PYTORCH_STEPS, EPOCHS, WIDTH = 'resnet3d10', 2, 1, 1 / 16\n"
         f"VIDEOS, FOLDER = dict(train=16, val=8, test=8), {str(tmp_path / 'folder')!r}"
     )
     outputs = run("from_pytorch.ipynb", parameters, tmp_path, monkeypatch)
@@ -49,6 +49,7 @@ def run(name, parameters, tmp_path, monkeypatch):
     """The outputs of a notebook, run with these parameters and without installing anything."""
     monkeypatch.setenv("JAX_VIDEO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("XLA_FLAGS", FAST_COMPILE)  # one device, as a notebook has
     notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
     by_tag = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
     by_tag["install"].source = ""

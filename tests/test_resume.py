@@ -17,6 +17,7 @@ from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions
 
 VALIDATED = 8  # steps: tests/tiny.py validates after every eighth
+SHORT = ("--config.train.epochs=4",)
 LONG = ("--config.train.epochs=20", "--config.train.log_steps=4")
 
 
@@ -52,7 +53,7 @@ def moment(where: str, workdir: pathlib.Path, rng: random.Random):
 
 
 INTERRUPTIONS = {
-    "a kill and a Ctrl-C": ((), [("saving", signal.SIGKILL), ("training", signal.SIGINT)]),
+    "a kill and a Ctrl-C": (SHORT, [("saving", signal.SIGKILL), ("training", signal.SIGINT)]),
     "once each": ((), [("saving", signal.SIGKILL), ("training", signal.SIGINT), ("training", signal.SIGTERM)]),
     "10 kills": (
         LONG,

@@ -6,7 +6,7 @@ from flax import nnx
 
 from jax_video.errors import UserError
 from jax_video.models.layers import Linear, check_choice, check_positive, param_dtype
-from jax_video.models.resnet import Basic, Bottleneck, ResNet3D, Unit
+from jax_video.models.resnet3d import Basic, Bottleneck, ResNet3D, Unit
 
 he_uniform = nnx.initializers.he_uniform()
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 
 from jax_video import networks
-from jax_video.models import densenet, resnet
+from jax_video.models import densenet, resnet3d
 from jax_video.weights import provenance
 
 PARTS = {  # patterns of init_from.skip: what they match
@@ -83,7 +83,7 @@ def _title(shapes: Shapes) -> str:
     bottlenecks = 2 * sum(bool(re.search(r"/layer[1-4]/\d+/conv3/kernel", name)) for name in shapes) > sum(units)
     groups = _groups(shapes) if bottlenecks else 1
     kind = "ResNeXt" if groups > 1 else "ResNet"
-    depths = (depth for depth, layers in resnet.LAYERS.items() if layers == units and (depth >= 50) == bottlenecks)
+    depths = (depth for depth, layers in resnet3d.LAYERS.items() if layers == units and (depth >= 50) == bottlenecks)
     depth = next(depths, None)
     return f"{kind}-{depth}" if depth else f"{kind} of {_and(units)} {'bottlenecks' if bottlenecks else 'basic units'}"
 

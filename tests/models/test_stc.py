@@ -11,7 +11,7 @@ from outlines import abstract, parameters
 
 from jax_video.errors import UserError
 from jax_video.models.layers import BatchNorm
-from jax_video.models.resnet import Basic
+from jax_video.models.resnet3d import Basic
 from jax_video.models.stc import STC, STCBasic, STCBottleneck
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")

@@ -18,6 +18,8 @@ from jax_video.errors import UserError
 from jax_video.meta import Meta
 from jax_video.weights import files, merge, names, start
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 CLASSES = 5
 LAYERS = (1, 1, 1, 1)
 

@@ -22,7 +22,7 @@ SIZES = {"width": 1 / 16, "layers": (1, 1, 1, 1)}
 OLD, NEW = names.ACTIVITYNET, names.KINETICS
 CLASSES = 5
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = pytest.mark.usefixtures("one_device", "one_torch_thread")
 
 
 def network_of(name: str = "resnet3d18", **options) -> torch.nn.Module:
@@ -66,8 +66,8 @@ def save_again(network: torch.nn.Module, path: pathlib.Path) -> pathlib.Path:
 def outputs(network: torch.nn.Module, normalize: dict, path: pathlib.Path, *which: str) -> pathlib.Path:
     """What the network gives of a raw video, normalised so."""
     video = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 32, 40), np.uint8)
-    mean, deviation = (np.array(normalize[key], np.float32)[:, None, None, None] for key in ("mean", "deviation"))
-    normal = ((video - mean) / deviation).astype(np.float32)
+    mean, std = (np.array(normalize[key], np.float32)[:, None, None, None] for key in ("mean", "std"))
+    normal = ((video - mean) / std).astype(np.float32)
     with torch.no_grad():
         logits = network(torch.from_numpy(normal)).numpy()
     arrays = {"video": video, "input": normal, "logits": logits}
@@ -137,7 +137,7 @@ def test_numbers_that_are_given_answer_as_well(tmp_path):
 def test_what_a_run_has_seen_goes_out_and_in_with_its_weights(suffix, tmp_path):
     """Counters and bare names look like those of the layout's code of 2020, which normalises otherwise."""
     config = config_of()
-    config.normalize.update({"mean": (1.0, 2.0, 3.0), "deviation": (4.0, 5.0, 6.0)})
+    config.normalize.update({"mean": (1.0, 2.0, 3.0), "std": (4.0, 5.0, 6.0)})
     path = save_2020(network_of(), tmp_path / "theirs.pth")
     conversion.convert(path, "3d-resnets", config, tmp_path / "run")
     exported = tmp_path / f"back{suffix}"
@@ -183,7 +183,7 @@ def settle(layout: str, config: ConfigDict, given=(), **arrays) -> list[str]:
 def test_each_sources_own_test():
     config = t3d.get_config("model=inception3d")
     lines = settle("i3d", config)
-    assert tuple(config.normalize.mean) == tuple(config.normalize.deviation) == (127.5,) * 3
+    assert tuple(config.normalize.mean) == tuple(config.normalize.std) == (127.5,) * 3
     clip = config.clip
     assert (clip.frames, clip.stride, clip.short_side, clip.size) == (64, 1, 256, 224)
     assert "their videos have 25 frames a second; others have to be brought to that first" in lines

@@ -10,7 +10,7 @@ from flax import nnx
 from reference import resnet as reference
 
 from jax_video import models
-from jax_video.models import resnet, stc
+from jax_video.models import resnet3d, stc
 from jax_video.models.layers import BatchNorm
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -67,13 +67,13 @@ def unit_pair(name, dtype):
         ours |= {"frames": frames, **block}
         theirs["stc"] = reference.STC(out_features, width // block["reduction"], frames, block["branches"])
     if kind == "basic":
-        unit = stc.STCBasic if "stc" in options else resnet.Basic
+        unit = stc.STCBasic if "stc" in options else resnet3d.Basic
         network = reference.BasicUnit(in_features, width, stride, **theirs)
     else:
         cardinality = 8 if kind == "resnext" else 1
         middle = 2 * width if kind == "resnext" else width
         ours["cardinality"] = theirs["cardinality"] = cardinality
-        unit = stc.STCBottleneck if "stc" in options else resnet.Bottleneck
+        unit = stc.STCBottleneck if "stc" in options else resnet3d.Bottleneck
         network = reference.BottleneckUnit(in_features, middle, out_features, stride, **theirs)
     model = nnx.eval_shape(lambda: unit(in_features, width, rngs=nnx.Rngs(0), **ours))
     return model, network, (*UNIT_INPUT, in_features)

@@ -11,7 +11,7 @@ from reference import resnet as reference
 
 from jax_video.errors import UserError
 from jax_video.models.layers import BatchNorm
-from jax_video.models.resnet import Basic, Bottleneck
+from jax_video.models.resnet3d import Basic, Bottleneck
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
