@@ -18,7 +18,8 @@ A network by itself:
 
 A recipe, trained and tested as by `python -m jax_video.main`, from Python:
 
-  manifest = jax_video.read_manifest("data/mine")
+  config = jax_video.read_recipe("stc:recipe=small,data=data/mine")
+  manifest = jax_video.read_manifest(config.data.manifest)
   jax_video.train_and_test(config, manifest, "runs/mine")
 
 The commands are listed by `python -m jax_video`. Names are loaded when they are first used: `import jax_video` loads
@@ -30,6 +31,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jax_video.config_flag import read_recipe
     from jax_video.data.manifest import Manifest
     from jax_video.data.sources.prepared import read as read_manifest
     from jax_video.errors import UserError, VideoError
@@ -50,6 +52,7 @@ __all__ = [
     "build",
     "load",
     "read_manifest",
+    "read_recipe",
     "test",
     "train_and_test",
 ]
@@ -63,6 +66,7 @@ _PLACES = {  # by name: module:name
     "build": "jax_video.models:build",
     "load": "jax_video.run:load",
     "read_manifest": "jax_video.data.sources.prepared:read",
+    "read_recipe": "jax_video.config_flag:read_recipe",
     "test": "jax_video.testing.results:test",
     "train_and_test": "jax_video.workflow:train_and_test",
 }

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict
 
 from jax_video import config_flag
 from jax_video.errors import Stopped, UserError
@@ -62,11 +61,6 @@ def define_takeover() -> None:
 def announce(*parts: str) -> None:
     """Says in one line on stderr what a command is about to do: the hardware, the network, the number of videos."""
     print("; ".join(parts), file=sys.stderr)
-
-
-def read_config() -> tuple[ConfigDict, str]:
-    """The config of the flag `--config=RECIPE[:key=value,...]`, and a name for its run; see `config_flag.read`."""
-    return config_flag.read()
 
 
 def _quieten() -> None:

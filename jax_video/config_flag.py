@@ -65,6 +65,20 @@ def missing(text: str) -> str:
     return f"--config: there is no file {file!r}: for example --config={example}"
 
 
+def read_recipe(text: str) -> ConfigDict:
+    """The config of a recipe, as `--config` takes it: `NAME[:key=value,...]` or `FILE.py[:key=value,...]`, resolved.
+
+    Raises:
+      UserError: there is no such recipe or file, or it refuses the arguments.
+    """
+    try:
+        return recipe.resolve(load(text))
+    except OSError as error:
+        raise UserError(f"there is no file {text.partition(':')[0]!r}: for example configs/stc.py, or stc") from error
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+
+
 def read() -> tuple[ConfigDict, str]:
     """The config that the command line asks for, resolved, and a name for its run.
 

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
         return
     if given.layout is None or given.out is None:
         raise UserError("expected --layout=NAME, whose weights they are, and --out=DIR, where to write; see --help")
-    config, _ = command.read_config()
+    config, _ = config_flag.read()
     with lock.hold(given.out, takeover=given.takeover, lost=lock.end_process):
         report = conversion.convert(
             source,

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if arguments:
         raise UserError(f"unexpected arguments {' '.join(arguments)!r}: everything is a --flag=value; see --help.")
-    config, name = command.read_config()
+    config, name = config_flag.read()
     if given.print_config:
         return print(config_flag.describe())
     workdir = run_folder(given.workdir or f"runs/{name}")

@@ -9,8 +9,10 @@ from absl import flags
 from commands import check_user_error, run
 from conftest import ROOT
 
+import jax_video
 from jax_video import config_flag, recipe, saved
 from jax_video.data.sources import motions
+from jax_video.errors import UserError
 
 MAIN = "jax_video.main"
 OWN = '''"""A recipe of one's own.
@@ -211,3 +213,16 @@ def test_help_lists_the_recipes():
         (place,) = (place for place, line in enumerate(lines) if line.startswith(f"  {name}: "))
         assert "epochs" in "".join(lines[place : place + 4])
     assert "    model=stc_resnet18, data=motions, frames=16, stride, branches=both, start, epochs" in "\n".join(lines)
+
+
+def test_a_recipe_is_read_from_python():
+    config = recipe.resolve(config_flag.load("stc:micro_batch=32,model=stc_resnet50,data=x"))
+    assert jax_video.read_recipe("stc:micro_batch=32,model=stc_resnet50,data=x").to_dict() == config.to_dict()
+    assert config.norm.group_size == 32
+    for text, said in {
+        "sct": "did you mean stc",
+        "no.py": "there is no file 'no.py'",
+        "stc:x=1": "argument 'x=1'",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            jax_video.read_recipe(text)
