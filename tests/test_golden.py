@@ -12,7 +12,7 @@ import pytest
 from commands import tiny_run
 
 RENDERED = "e9e341aee3ba2afc"  # a video of the embedded set, as the x264 of PyAV 18 and 19 encodes it
-NORMS = [2.2092, 2.4438, 2.7201, 3.1497]  # of the gradients: another seed, or order of clips, changes them by hundredths
+NORMS = [2.2092, 2.4438, 2.7201, 3.1497]  # of the gradients: another seed changes them by hundredths
 LOSSES = [2.0723, 2.0641, 2.0702, 2.0719, 2.0931]  # of four steps, and of the validation
 
 
