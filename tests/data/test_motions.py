@@ -8,7 +8,7 @@ import pytest
 
 from jax_video.data.decoding import probing, video
 from jax_video.data.manifest import Manifest
-from jax_video.data.sources import motions
+from jax_video.data.sources import motions, prepared
 from jax_video.errors import UserError
 
 PAIRS = list(zip(motions.CLASSES[::2], motions.CLASSES[1::2], strict=True))
@@ -99,6 +99,7 @@ def test_a_set_that_an_older_version_rendered_is_not_flipped_either(tmp_path):
     assert Manifest.read(path).flip
     read = motions.read(tmp_path, **SMALL)
     assert not read.flip and read == dataclasses.replace(Manifest.read(path), flip=False)
+    assert prepared.read(path) == prepared.read(path.parent) == read, "by its place, as --config.data.manifest names it"
 
 
 def test_the_set_is_balanced_and_its_files_are_what_the_manifest_says(small):

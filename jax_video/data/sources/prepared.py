@@ -1,5 +1,6 @@
 """A set that is prepared already: the embedded one by its name, any other by its manifest."""
 
+import dataclasses
 import os
 
 from jax_video.data import remote
@@ -22,4 +23,7 @@ def read(name: str | os.PathLike) -> Manifest:
     path = remote.path(name)
     with remote.reaching(path):
         folder = path.is_dir()
-    return Manifest.read(path / "manifest.jsonl" if folder else path)
+    found = Manifest.read(path / "manifest.jsonl" if folder else path)
+    if (found.name, found.classes) == ("motions", motions.CLASSES):  # of an older version, it does not say so itself
+        found = dataclasses.replace(found, flip=False)
+    return found
