@@ -49,9 +49,8 @@ ARGUMENTS = {
     "epochs": int,
     "micro_batch": int,
 }
-TRAINING: dict[
-    str, dict[str, dict[str, Any]]
-] = {  # CoST §4.1; and the authors' later code, for Kinetics and for Moments
+# CoST §4.1; and the authors' later code, for Kinetics and for Moments.
+TRAINING: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "train": {"batch": 32, "steps": 600_000},
         "schedule": {"learning_rate": 0.005, "drop_steps": (300_000, 450_000)},
@@ -86,7 +85,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "jitter": (256, 320),
             "size": 224,
             "crop": "random",
-            "flip": True,
+            "flip": None,  # half of the clips, but of sets that forbid it
         },
         norm={"group_size": 8},
         data={"manifest": given.data},

@@ -104,7 +104,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "jitter": (),
             "size": 224,
             "crop": phase.crop,
-            "flip": True,
+            "flip": None,  # half of the clips, but of sets that forbid it
             "flow_method": "tvl1",
         },
         norm={"group_size": group},
@@ -123,7 +123,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "clips": "spread",
             "number": 25,
             "crop": "full",
-            "flip": True,
+            "flip": None,  # each clip twice, but of sets that forbid it
             "average_clips": "logit",
             "batch": 8,
         },

@@ -63,7 +63,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "jitter": (),
             "size": 112,
             "crop": "corners",
-            "flip": True,
+            "flip": None,  # half of the clips, but of sets that forbid it
         },
         data={"manifest": given.data},
         train={"batch": 128, "epochs": 200, "micro_batch": given.micro_batch},
@@ -72,13 +72,13 @@ def get_config(argument: str = "") -> ConfigDict:
         plateau={"patience": 10, "threshold": 1e-3, "drops": 3},  # ours
         test={"clips": "nonoverlap", "crop": "center", "flip": False, "average_clips": "probability"},
     )
+    if recipe.is_small(given):
+        config.update(recipe.SMALL)
+        config.clip.stride = given.stride or 1
     network = networks.find(given.model)
     config.model.update(network.clip_keywords(given.frames, config.clip.size))
     if "branches" in network.keywords:  # of STC's block
         config.model.update(branches=given.branches, reduction=4)
-    if recipe.is_small(given):
-        config.update(recipe.SMALL)
-        config.clip.stride = given.stride or 1
     if given.start:  # ours: the papers do not say how
         config.init_from.update(path=given.start, new_head=True)
         config.train.epochs = 60

@@ -60,7 +60,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "jitter": (),
             "size": given.size,
             "crop": "corners",
-            "flip": True,
+            "flip": None,  # half of the clips, but of sets that forbid it
         },
         data={"manifest": given.data},
         train={"batch": 64, "epochs": 200, "micro_batch": given.micro_batch},

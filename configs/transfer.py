@@ -57,7 +57,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "jitter": (),
             "size": given.size,
             "crop": "corners",
-            "flip": True,
+            "flip": None,  # half of the clips, but of sets that forbid it
             "segments": given.clips if several else 0,
         },
         data={"manifest": given.data},

@@ -99,6 +99,9 @@ class Checkpoints:
     ):
         self.folder = remote.absolute(run_folder(workdir)) / "checkpoints"
         self._sharding = sharding.replicated(mesh)  # arrays are read onto these devices, whichever they were saved on
+        # Orbax warns that what is only read is not written.
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR if read_only else verbosity)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -118,6 +121,7 @@ class Checkpoints:
                 "meta": ocp.JsonCheckpointHandler(),
             },
         )
+        logging.set_verbosity(verbosity)
 
     @property
     def steps(self) -> list[int]:

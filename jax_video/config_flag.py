@@ -74,7 +74,7 @@ def read_recipe(text: str) -> ConfigDict:
     try:
         return recipe.resolve(load(text))
     except OSError as error:
-        raise UserError(f"there is no file {text.partition(':')[0]!r}: for example configs/stc.py, or stc") from error
+        raise UserError(missing(text)) from error
     except flags.Error as error:
         raise UserError(str(error)) from error
 
@@ -158,6 +158,9 @@ def _find(name: str) -> pathlib.Path:
       flags.Error: it is a bare name, and there is neither a recipe nor a file of that name.
     """
     known = recipes()
+    in_checkout = re.fullmatch(r"configs/(\w+)\.py", name)
+    if in_checkout and in_checkout[1] in known and not pathlib.Path(name).exists():  # the same from any other folder
+        return known[in_checkout[1]]
     if name in known or not re.fullmatch(r"[\w-]+", name) or pathlib.Path(name).exists():
         return known.get(name, pathlib.Path(name))
     nearest = difflib.get_close_matches(name, known, 1)

@@ -110,23 +110,26 @@ def config(**sections: Any) -> ConfigDict:
     return saved.complete_recipe(ConfigDict(merged))
 
 
-def resolve(config: ConfigDict, *, flip: bool = True) -> ConfigDict:
+def resolve(config: ConfigDict, *, flip: bool | None = None) -> ConfigDict:
     """The config of a run: in the keys of this version, with the values that follow from others.
 
     A micro-batch becomes the largest part of a batch, no larger than it is asked for, that divides it and leaves groups
-    of BatchNorm whole; where it is the batch itself, it is None. Without groups, the clips of a micro-batch are one.
-    Where there are steps, the epochs become None. A config that is resolved stays as it is.
+    of BatchNorm whole, or else the smallest that does; where it is the batch itself, it is None. Without groups, the
+    clips of a micro-batch are one. Where there are steps, the epochs become None. A config that is resolved stays as
+    it is.
 
     Args:
-      flip: whether the data set may be mirrored (`Manifest.flip`).
+      flip: whether the data set may be mirrored (`Manifest.flip`): what `clip.flip` and `test.flip` are where they are
+        None; None leaves them so.
 
     Raises:
       UserError: neither epochs nor steps, or a micro-batch of no video.
     """
     config = saved.complete_recipe(config).copy_and_resolve_references()
     train, norm = config.train, config.norm
-    if not flip:
-        config.clip.flip = config.test.flip = False
+    for section in (config.clip, config.test) if flip is not None else ():
+        if section.get("flip", False) is None:
+            section.flip = flip
     if train.steps is None and train.get("epochs", 1) is None:  # a config that is for a test alone may have none
         raise UserError("neither train.epochs nor train.steps is given: say how long to train.")
     if train.get("micro_batch") is None:
@@ -138,6 +141,8 @@ def resolve(config: ConfigDict, *, flip: bool = True) -> ConfigDict:
     parts = [count for count in range(1, train.batch + 1) if train.batch % count == 0 == count * clips % group]
     least = min(parts, default=train.batch)
     count = max((count for count in parts if count <= train.micro_batch), default=least)
+    if count > train.micro_batch:
+        note(f"Groups of BatchNorm have {group} clips: {count} videos at once, more than train.micro_batch asks for.")
     train.micro_batch = count if count < train.batch else None
     if not norm.frozen:
         norm.group_size = norm.group_size or count * clips

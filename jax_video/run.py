@@ -7,8 +7,8 @@ run.classify("video.mp4")
 import contextlib
 import functools
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ from jax_video.models.t3d import SegmentConsensus
 from jax_video.state import Normalization
 from jax_video.task import Task
 
+_KINDS = "a file, a folder of numbered pictures, or frames as an array uint8 [T, H, W, 3], RGB"
 _PATIENCE = 16  # batches of a call, for which larger ones are worth a compilation
 Video = str | os.PathLike | np.ndarray
 """A file, a folder of numbered pictures, or frames: uint8 [T, H, W, 3], RGB."""
@@ -40,7 +41,7 @@ Video = str | os.PathLike | np.ndarray
 class Run:
     """A trained network with all that it takes to use it; what `load` returns.
 
-    What it compiles is kept: the second video costs no compilation.
+    What it compiles is kept: the next video costs no compilation, unless it is many times as long.
 
     Attributes:
       folder: where it is.
@@ -66,14 +67,20 @@ class Run:
         self.task = Task.of(config)
         self._batch = 0  # clips in the batches of `classify` and `features`
 
+    def __repr__(self) -> str:
+        return f"<Run {self.folder}: {self.config.model.name}, {len(self.classes)} classes, step {self.step}>"
+
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes [K], in the order of the scores."""
+        """Names of the classes [K], in the order of the scores; of a transfer, which scores none, its set's."""
         return self.meta.classes
 
     @functools.cached_property
     def network(self) -> nnx.Module:
-        """The network in test mode: maps normalised video [B, T, H, W, 3] to logits [B, K]."""
+        """The network in test mode, as `models.build` describes it: maps normalised video to logits [B, K].
+
+        Of a knowledge transfer it is `models.correspondence.Correspondence`, whose 3D network is its `student`.
+        """
         return state_lib.join(self.definition, **self.weights, train=False)
 
     @property
@@ -148,9 +155,9 @@ class Run:
         self, videos: Video, *, fps: float = 0.0
     ) -> dict[str, float]: ...
     @overload
-    def classify(self, videos: Sequence[Video], *, fps: float = 0.0) -> list[dict[str, float]]: ...
+    def classify(self, videos: Iterable[Video], *, fps: float = 0.0) -> list[dict[str, float]]: ...
     def classify(
-        self, videos: Video | Sequence[Video], *, fps: float = 0.0
+        self, videos: Video | Iterable[Video], *, fps: float = 0.0
     ) -> dict[str, float] | list[dict[str, float]]:
         """Probabilities of the classes by name, best first: means over the clips and crops of the run's own test.
 
@@ -164,7 +171,7 @@ class Run:
         Raises:
           UserError: the run knows no classes, or some videos cannot be read, each named with its reason.
         """
-        several = _several(videos)
+        several, single = _several(videos)
         scores, faults = self.scores(several, fps=fps)
         _refuse(faults, several)
         order = [np.argsort(-row, kind="stable") for row in scores.values()]
@@ -172,18 +179,20 @@ class Run:
             {self.classes[index]: float(row[index]) for index in best}
             for row, best in zip(scores.values(), order, strict=True)
         ]
-        return found if several is videos else found[0]
+        return found[0] if single else found
 
-    def features(self, videos: Video | Sequence[Video], *, fps: float = 0.0) -> np.ndarray:
+    def features(self, videos: Video | Iterable[Video], *, fps: float = 0.0) -> np.ndarray:
         """Features of one video, float32 [D], or of several, [N, D]: means over frames and places, clips and crops.
 
         Arguments and errors are those of `classify`; a run of knowledge transfer has features, too.
         """
-        several = _several(videos)
+        several, single = _several(videos)
         rows, faults = self._means(self.pool_clips, several, fps)
         _refuse(faults, several)
+        if not rows:
+            raise UserError("no video given: expected a file, or frames as an array uint8 [T, H, W, 3], or several")
         found = np.stack(list(rows.values())).astype(np.float32)
-        return found if several is videos else found[0]
+        return found[0] if single else found
 
     def scores(self, videos: Sequence[Video], *, fps: float = 0.0) -> tuple[dict[int, np.ndarray], dict[int, str]]:
         """Probabilities of the classes of those videos that can be read, and why the others cannot.
@@ -207,6 +216,8 @@ class Run:
         self, step: scoring.ClipStep, videos: Sequence[Video], fps: float
     ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
         """({place: mean over its clips [D]}, {place: why it cannot be read}) of videos, in their order."""
+        if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
+            raise UserError(f"fps is {fps!r}: expected frames per second, or 0 where they are not known")
         in_memory = {place: video for place, video in enumerate(videos) if isinstance(video, np.ndarray)}
         paths = {place: os.fspath(video) for place, video in enumerate(videos) if not isinstance(video, np.ndarray)}
         on_disk, broken = files.find(list(paths.values()), self.classes)
@@ -214,7 +225,8 @@ class Run:
         rows: dict[int, np.ndarray] = {}
         sets = [(on_disk, [place for place in paths if place not in faults])]
         if in_memory:
-            sets.append((manifest_lib.in_memory(list(in_memory.values()), fps=fps), list(in_memory)))
+            arrays = {f"video {place}": frames for place, frames in in_memory.items()}
+            sets.append((manifest_lib.in_memory(arrays, fps=fps), list(in_memory)))
         for manifest, places in sets:
             if not places:
                 continue
@@ -266,11 +278,18 @@ def load(
     return Run(folder, own, meta, step, definition, weights, mesh)
 
 
-def _several(videos: Video | Sequence[Video]) -> Sequence[Video]:
-    """The argument itself where it is several videos, or a list of the one that it is."""
-    if isinstance(videos, str | os.PathLike | np.ndarray):
-        return [videos]
-    return videos
+def _several(videos: Video | Iterable[Video]) -> tuple[list[Video], bool]:
+    """(videos as a list, whether it was a single one)."""
+    single = isinstance(videos, str | os.PathLike) or hasattr(videos, "__array__")
+    if not single and (not isinstance(videos, Iterable) or isinstance(videos, bytes | Mapping)):
+        raise UserError(f"got {type(videos).__name__}: expected a video, or a list of several; a video is {_KINDS}")
+    several: list[Any] = [videos] if single else [*cast(Iterable[Any], videos)]
+    for place, video in enumerate(several):
+        if hasattr(video, "__array__"):
+            several[place] = np.asarray(video)
+        elif not isinstance(video, str | os.PathLike):
+            raise UserError(f"video {place} is of type {type(video).__name__}: expected {_KINDS}")
+    return several, single
 
 
 def _refuse(faults: Mapping[int, str], videos: Sequence[Video]) -> None:

@@ -70,7 +70,7 @@ KEYS = {
         "clips": Key(),
         "number": Key(),
         "crop": Key("center"),
-        "flip": Key(False),
+        "flip": Key(False, bool),  # None: where the set allows it
         "average_clips": Key(),
         "batch": Key(),
         "allow_partial": Key(),
@@ -81,7 +81,7 @@ KEYS = {
         "short_side": Key(),
         "size": Key(),
         "crop": Key(),
-        "flip": Key(),
+        "flip": Key(kind=bool),
         "jitter": Key(()),
         "segments": Key(0),
         "streams": Key(("rgb",)),

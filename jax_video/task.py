@@ -63,6 +63,8 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
     if config.test.batch < 1:
         raise UserError(f"test.batch is {config.test.batch}: expected at least 1.")
     sampling = task.sampling
+    if not manifest.flip and (sampling.flip or task.protocol.flip) and jax.process_index() == 0:
+        print(f"Clips of {manifest.name} are mirrored, although its classes tell left from right.", file=sys.stderr)
     pipeline.cropped_clips(manifest, "test", sampling, task.protocol)  # raises where unknown
     pipeline.check_stored(manifest, sampling)
     if bool(sampling.segments) != bool(config.model.get("consensus")) and not transfers:

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 
@@ -20,8 +21,8 @@ from tqdm import tqdm
 from jax_video import metrics, objectives, optimizer, recipe, scoring, sharding
 from jax_video import state as state_lib
 from jax_video import task as task_lib
-from jax_video.checkpoint import Checkpoints, writes_run
-from jax_video.data import pipeline, reader, remote
+from jax_video.checkpoint import Checkpoints, run_folder, writes_run
+from jax_video.data import pipeline, reader
 from jax_video.data.manifest import Manifest
 from jax_video.errors import Stopped, UserError
 from jax_video.meta import Meta, check_same_run
@@ -127,7 +128,7 @@ class Progress:
 
 
 @writes_run
-def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh | None = None) -> bool:
+def train(config: ConfigDict, manifest: Manifest, workdir: str | os.PathLike, mesh: Mesh | None = None) -> bool:
     """Trains to the end of the schedule, going on from the run's newest checkpoint where there is one.
 
     Args:
@@ -142,7 +143,7 @@ def train(config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Me
         over the last good checkpoint).
       Stopped: SIGTERM or Ctrl-C; the state is saved.
     """
-    mesh = sharding.make_mesh() if mesh is None else mesh
+    mesh, workdir = sharding.make_mesh() if mesh is None else mesh, run_folder(workdir)
     config = recipe.resolve(config, flip=manifest.flip)
     task_lib.check(config, manifest)
     options, task = config.train, task_lib.Task.of(config)

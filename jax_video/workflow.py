@@ -1,5 +1,6 @@
 """What `python -m jax_video.main` does in each mode, and train-then-test, which is what a recipe is for."""
 
+import os
 from typing import Any
 
 from jax.sharding import Mesh
@@ -49,7 +50,7 @@ def perform(mode: str, config: ConfigDict, workdir: remote.Path) -> str:
 
 
 def train_and_test(
-    config: ConfigDict, manifest: Manifest, workdir: remote.Path, mesh: Mesh | None = None
+    config: ConfigDict, manifest: Manifest, workdir: str | os.PathLike, mesh: Mesh | None = None
 ) -> tuple[dict[str, Any] | None, bool]:
     """Trains to the end, going on where the run has stopped, and tests its best checkpoint.
 

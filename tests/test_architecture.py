@@ -53,9 +53,9 @@ def test_the_rules_see_the_source():
     assert imports("jax_video.run") >= {"jax", "numpy", "jax_video.objectives", "jax_video.data.manifest"}
 
 
-# Who may import whom, from the bottom up: a room, its modules (a package stands for all that is in it), and the rooms
+# Who may import whom, from the bottom up: a layer, its modules (a package stands for all that is in it), and the layers
 # that these may import beside their own. Everybody may import `errors`; an arrow down the table is impossible.
-ROOMS = {
+LAYERS = {
     "errors": ("errors", ""),
     "networks": ("networks", ""),  # the table of networks: data
     "recipes": ("configs recipe saved", "networks"),  # what is trained, and the meaning of a config's keys
@@ -110,41 +110,41 @@ OWNERS = {
 }
 
 
-def room_of(module: str) -> str:
-    """The room that a module is in: of several, the one that names it most closely."""
+def layer_of(module: str) -> str:
+    """The layer that a module is in: of several, the one that names it most closely."""
     found = {
-        name: room
-        for room, (modules, _) in ROOMS.items()
+        name: layer
+        for layer, (modules, _) in LAYERS.items()
         for name in modules.split(" ")
         if within(module.removeprefix("jax_video").removeprefix("."), name) or module == name
     }
-    assert found, f"{module} is in no room: name it in ROOMS"
+    assert found, f"{module} is in no layer: name it in LAYERS"
     return found[max(found, key=len)]
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_rooms_import_what_the_table_says(module):
-    own = room_of(module)
-    allowed = {"errors", own, *ROOMS[own][1].split()}
-    wrong = {name: room_of(name) for name in imports(module) & SOURCES.keys() if room_of(name) not in allowed}
-    assert not wrong, f"{module}, in room {own}, may not import {wrong}"
+def test_layers_import_what_the_table_says(module):
+    own = layer_of(module)
+    allowed = {"errors", own, *LAYERS[own][1].split()}
+    wrong = {name: layer_of(name) for name in imports(module) & SOURCES.keys() if layer_of(name) not in allowed}
+    assert not wrong, f"{module}, in layer {own}, may not import {wrong}"
 
 
-def test_the_table_of_rooms_runs_one_way():
+def test_the_table_of_layers_runs_one_way():
     """And names nothing that is not there."""
-    rooms = list(ROOMS)
-    for room, (modules, others) in ROOMS.items():
-        assert set(others.split()) <= set(rooms[: rooms.index(room)]), f"{room} imports a room that stands below it"
+    layers = list(LAYERS)
+    for layer, (modules, others) in LAYERS.items():
+        assert set(others.split()) <= set(layers[: layers.index(layer)]), f"{layer} imports a layer above it"
         for name in modules.split():
             assert {name, f"jax_video.{name}"} & {*SOURCES, "configs"}, name
 
 
 def test_the_table_allows_nothing_that_is_not_used():
-    found = {room: set() for room in ROOMS}
+    found = {layer: set() for layer in LAYERS}
     for module in SOURCES:
-        found[room_of(module)] |= {room_of(name) for name in imports(module) & SOURCES.keys()}
-    idle = {room: set(others.split()) - found[room] for room, (_, others) in ROOMS.items()}
-    assert not {room: names for room, names in idle.items() if names}
+        found[layer_of(module)] |= {layer_of(name) for name in imports(module) & SOURCES.keys()}
+    idle = {layer: set(others.split()) - found[layer] for layer, (_, others) in LAYERS.items()}
+    assert not {layer: names for layer, names in idle.items() if names}
 
 
 @pytest.mark.parametrize("library", OWNERS)
@@ -152,7 +152,7 @@ def test_libraries_have_owners(library):
     assert importers(library) == {f"jax_video.{module}" for module in OWNERS[library]}
 
 
-@pytest.mark.parametrize("module", [module for module in SOURCES if room_of(module) in WITHOUT_JAX])
+@pytest.mark.parametrize("module", [module for module in SOURCES if layer_of(module) in WITHOUT_JAX])
 def test_what_is_not_computed_on_devices_loads_without_jax(module):
     """Data's worker processes stay light. (Grain itself loads jax, so this cannot be seen in `sys.modules`.)"""
     assert not {name for name in imports(module) if within(name, "jax", "flax", "optax", "orbax")}

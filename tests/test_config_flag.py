@@ -197,12 +197,13 @@ def test_an_unknown_name_is_a_users_error(tmp_path):
 
 
 def test_a_file_that_is_not_there(monkeypatch, tmp_path):
-    """As that of a recipe, where the package is installed and not checked out."""
+    """But for configs/stc.py, which is this package's own in any folder, as README and messages name it."""
     monkeypatch.chdir(tmp_path)
+    assert config_flag.load("configs/stc.py:frames=32") == config_flag.load("stc:frames=32")
     with pytest.raises(OSError):
-        config_flag.load("configs/stc.py:frames=32")
-    assert config_flag.missing("configs/stc.py:frames=32") == (
-        "--config: there is no file 'configs/stc.py': for example --config=stc, the recipe of this package"
+        config_flag.load("recipes/stc.py:frames=32")
+    assert config_flag.missing("recipes/stc.py:frames=32") == (
+        "--config: there is no file 'recipes/stc.py': for example --config=stc, the recipe of this package"
     )
     assert config_flag.missing("mine.py").endswith("'mine.py': for example --config=configs/stc.py")
 

@@ -196,7 +196,7 @@ def test_the_settings_of_stc(string):
         "jitter": (),
         "size": 112,
         "crop": "corners",
-        "flip": True,
+        "flip": None,
     }
     assert settings(config, "train", "batch", "epochs", "steps", "micro_batch") == (128, 200, None, None)
     assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay", "decay_norm") == (
@@ -230,7 +230,7 @@ def test_fine_tuning(module):
 
 def test_the_settings_of_t3d():
     config = t3d.get_config()
-    clip = {"frames": 32, "stride": 2, "short_side": 256, "jitter": (), "size": 224, "crop": "corners", "flip": True}
+    clip = {"frames": 32, "stride": 2, "short_side": 256, "jitter": (), "size": 224, "crop": "corners", "flip": None}
     assert config.clip.to_dict() == clip and (config.train.batch, config.schedule.kind) == (64, "plateau")
     consensus = t3d.get_config("consensus=true")
     assert (consensus.clip.segments, consensus.test.clips, consensus.model.consensus) == (5, "segments", True)
@@ -239,7 +239,7 @@ def test_the_settings_of_t3d():
 def test_the_settings_of_cost():
     config = cost.get_config()
     clip = {"frames": 8, "stride": 8, "short_side": 256, "jitter": (256, 320), "size": 224, "crop": "random"}
-    assert config.clip.to_dict() == clip | {"flip": True}
+    assert config.clip.to_dict() == clip | {"flip": None}
     assert (config.train.batch, config.train.steps, config.norm.group_size) == (32, 600_000, 8)
     assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay") == (0.9, False, 1e-4)
     assert settings(config, "schedule", "learning_rate", "drop_steps") == (0.005, (300_000, 450_000))
@@ -353,8 +353,11 @@ def test_a_micro_batch_that_is_set_later_is_the_same():
 
 
 def test_nothing_is_mirrored_where_the_set_must_not_be():
-    """As motions, where one to the left would be one to the right."""
-    assert settings(st_resnet.get_config("data=motions"), "clip", "flip") == (True,)
+    """As motions, where one to the left would be one to the right; but by who asks for it."""
+    assert settings(st_resnet.get_config("data=motions"), "clip", "flip") == (None,)
+    asked = stc.get_config()
+    asked.clip.flip = True
+    assert recipe.resolve(asked, flip=False).clip.flip is True
     for config in (stc.get_config(), st_resnet.get_config("data=motions")):
         resolved = recipe.resolve(config, flip=False)
         assert (resolved.clip.flip, resolved.test.flip) == (False, False)
@@ -387,7 +390,7 @@ def test_the_first_command_is_small():
 def test_recipe_is_the_users_choice():
     assert stc.get_config("data=mine").train.batch == 128
     own = stc.get_config("data=mine,recipe=small,stride=4,epochs=7")
-    assert own.model.width == 0.25 and own.clip.flip is True
+    assert own.model.width == 0.25 and own.clip.flip is None
     assert (own.clip.stride, own.train.epochs, own.data.manifest) == (4, 7, "mine")
     assert stc.get_config("recipe=paper").data.manifest == "motions"
 

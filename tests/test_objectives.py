@@ -14,7 +14,7 @@ from jax_video.models.layers import BatchNorm, Linear
 
 
 def test_unknown_average():
-    with pytest.raises(UserError, match="unknown test average 'mean': choose probability or logit"):
+    with pytest.raises(UserError, match="unknown test.average_clips 'mean': choose probability or logit"):
         objectives.Classification(average="mean")
 
 
@@ -52,7 +52,7 @@ def test_scores_of_frames_places_and_streams_are_averaged_as_logits():
 
 
 class Means(nnx.Module):
-    """A network whose features are a linear map of each frame's mean colour, normalised by moments at rest."""
+    """A network whose features are a linear map of each frame's mean colour, normalised by statistics at rest."""
 
     def __init__(self, *, rngs):
         self.norm = BatchNorm(3, frozen=True)

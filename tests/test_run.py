@@ -116,9 +116,35 @@ def test_videos_that_cannot_be_read_are_named(run, videos, tmp_path):
         run.classify([tmp_path / "empty.mp4", videos[0], "no.mp4"])
     with pytest.raises(UserError, match="1 of 1 videos cannot be read"):
         run.features("no.mp4")
-    with pytest.raises(UserError, match=r"float64 \[4, 8, 8, 3\]: expected frames as a NumPy array uint8"):
-        run.classify(np.zeros((4, 8, 8, 3)))
     assert run.classify([]) == [] and run.scores([]) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (np.zeros((4, 8, 8, 3)), r"video 0 is float64 \[4, 8, 8, 3\]: expected frames as a NumPy array uint8"),
+        (["no.mp4", np.zeros((8, 8, 3), np.uint8)], r"video 1 is uint8 \[8, 8, 3\]: expected frames"),
+        (None, "got NoneType: expected a video, or a list of several; a video is a file, a folder"),
+        ({"a": "no.mp4"}, "got dict: expected a video"),
+        ([3], "video 0 is of type int: expected a file, a folder"),
+    ],
+)
+def test_what_is_no_video(run, given, said):
+    with pytest.raises(UserError, match=said):
+        run.classify(given)
+
+
+def test_videos_may_come_as_any_iterable_and_frames_as_any_array(run, videos):
+    one = run.classify(videos[0])
+    assert run.classify(path for path in videos[:2])[0] == one == run.classify(tuple(videos[:1]))[0]
+    frames = frames_of(videos[0])
+    assert run.classify(jax.numpy.asarray(frames)) == run.classify(frames)
+    assert run.features(path for path in videos[:2]).shape == (2, run.features(frames).size)
+    with pytest.raises(UserError, match="no video given"):
+        run.features([])
+    for fps in (-1, "25", float("nan")):
+        with pytest.raises(UserError, match="expected frames per second"):
+            run.classify(frames, fps=fps)
 
 
 def test_another_config_for_the_same_network(run, trained, videos):
@@ -144,7 +170,7 @@ def test_records_of_the_first_version():
     found = Meta.from_json(FIRST, FOLDER)
     assert found.version == meta.VERSION and found.classes == ("a", "b") and found.manifest == "abc"
     assert found.machines is None and found.origin is None and found.stored_flow is None
-    assert found.config["train"]["steps"] in (0, None), "a key that came later says what was before"
+    assert found.config["train"]["steps"] is None, "a key that came later says what was before"
     assert Meta.from_json(FIRST | {"origin": {"layout": "cost"}, "stored_flow": None}, FOLDER).origin == {
         "layout": "cost"
     }

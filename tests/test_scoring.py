@@ -63,7 +63,7 @@ def mesh_of(devices: int) -> Mesh:
 class Affine(nnx.Module):
     """Class scores that are linear in the pixels, so that a float64 reference is one matrix product.
 
-    Its BatchNorm has running moments that no batch of the test has: used in training mode, every score would change.
+    Its BatchNorm has running statistics that no batch of the test has: used in training mode, every score would change.
     """
 
     def __init__(self, *, num_classes, rngs, dtype, norm):
@@ -92,7 +92,7 @@ def config() -> ConfigDict:
             "model": {"name": "affine"},
             "norm": {"group_size": None, "frozen": False},
             "data": {"workers": 0},
-            "normalize": {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)},
+            "normalize": {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)},
             "clip": dataclasses.asdict(SAMPLING),
             "train": {"loss_reduction": "sum"},
             "test": {
@@ -345,7 +345,7 @@ def test_a_report_says_what_is_always_right(config, manifest, tmp_path, classes,
 
 
 class TestRun:
-    """`evaluate.test` on the folder of a run."""
+    """`results.test` on the folder of a run."""
 
     @pytest.fixture
     def workdir(self, config, manifest, tmp_path):

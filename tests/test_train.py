@@ -134,7 +134,7 @@ def test_micro_batches_are_the_whole_batch(devices, accumulate, group_size):
     whole = ten_steps(small, devices, group_size, 1)
     accumulated = ten_steps(small, devices, group_size, accumulate)
     np.testing.assert_allclose(accumulated[0], whole[0], rtol=1e-10)
-    # The running moments too: they move once a step, by the mean over the micro-batches.
+    # The running statistics too: they move once a step, by the mean over the micro-batches.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), accumulated[1], whole[1])
 
 
@@ -306,7 +306,7 @@ def test_consensus_trains_and_is_tested_on_clips_of_every_part_of_a_video(tmp_pa
     config.test.clips = "segments"
     mesh = first_devices(1)
     task.check(config, manifest)
-    train_lib.train(config, manifest, tmp_path, mesh)
+    train_lib.train(config, manifest, str(tmp_path), mesh)
     assert np.isfinite(rows(tmp_path, "val")[8]["loss"])
     result = results.test(load(tmp_path, config=config, mesh=mesh), manifest)
     assert result["videos"] == 8 and result["clip_top1"] == result["top1"], "one view of a video"

@@ -48,7 +48,7 @@ class Sampling:
     short_side: int  # of the resized frames, in pixels
     size: int  # of the square crop, in pixels
     crop: str = "corners"  # where training crops, one of transforms.CROPS; "scales" and "sizes" are resized to `size`
-    flip: bool = True  # whether training flips half of the clips, where the manifest lets it
+    flip: bool | None = None  # whether training flips half of the clips; None: where the manifest lets it
     jitter: tuple[int, ...] = ()  # (least, most): training draws the short side from there (CoST §4.1)
     segments: int = 0  # clips of a video that the network takes together, one from each of as many parts; 0: just one
     streams: tuple[str, ...] = ("rgb",)  # what a batch holds: RGB, "flow" or both
@@ -102,7 +102,7 @@ class Protocol:
     clips: str  # "nonoverlap", "uniform", "spread" or, with segments, "segments" (clips.test_clips, segment_clips)
     number: int = 1  # of "uniform" clips, or of the frames of a "spread" one
     crop: str = "center"  # or "three" squares of the short side that cover the frame, or "full" frames
-    flip: bool = False  # whether each is also seen mirrored
+    flip: bool | None = False  # whether each is also seen mirrored; None: where the manifest lets it
 
     def __post_init__(self):
         if self.crop not in CROPS:
@@ -188,7 +188,7 @@ def test_rows(cropped: Sequence[CroppedClip], batch: int) -> list[tuple[int, boo
 def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol) -> list[CroppedClip]:
     """All that a test sees: every clip of every readable video of the split, in every crop, and mirrored if asked for.
 
-    With `segments` all clips of a video are one. A manifest that must not be flipped is not mirrored.
+    With `segments` all clips of a video are one.
     """
     if (protocol.clips == "segments") != bool(sampling.segments):
         raise UserError(
@@ -204,7 +204,7 @@ def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: 
         else:
             wanted = clips.test_clips(*clip, clips=protocol.clips, number=protocol.number, reflect=sampling.reflect)
         size = _test_size(sampling, protocol.crop, entry.height, entry.width)
-        mirrored = (False, True) if protocol.flip and manifest.flip else (False,)
+        mirrored = (False, True) if _flips(protocol, manifest) else (False,)
         found += [
             CroppedClip(index, first + frames, crop, flip, size)
             for frames in wanted
@@ -231,6 +231,10 @@ def check_stored(manifest: Manifest, sampling: Sampling) -> None:
             )
         flow.check_made(manifest.flow, sampling.flow_method, sampling.short_side)
         flow.check_stored(manifest)
+
+
+def _flips(asked: Sampling | Protocol, manifest: Manifest) -> bool:
+    return manifest.flip if asked.flip is None else asked.flip
 
 
 def _test_size(sampling: Sampling, crop: str, height: int, width: int) -> tuple[int, int]:
@@ -260,7 +264,7 @@ def _train_sample(
             continue
         height, width = next(iter(streams.values())).shape[1:3]
         box = transforms.draw_box(height, width, sampling.size, sampling.crop, rng)
-        flip = sampling.flip and manifest.flip and bool(rng.random() < 0.5)
+        flip = _flips(sampling, manifest) and bool(rng.random() < 0.5)
         streams = _looked_at(streams, wanted, box, (sampling.size,) * 2, flip)
         return _row(streams, entry.label, index, mask=1, failed=failed)
     raise UserError(f"none of the {len(indices)} training videos in {manifest.root} can be read: has the folder moved?")

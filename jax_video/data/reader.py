@@ -16,10 +16,8 @@ from jax_video.errors import UserError, VideoError
 def check(manifest: Manifest) -> None:
     """Raises UserError where the frames lie in a store but are not packed.
 
-    Says on stderr how much of a packed set will be copied, and of a set that must not be flipped that it is not.
+    Says on stderr how much of a packed set will be copied.
     """
-    if not manifest.flip:
-        print(f"Clips of {manifest.name} are never mirrored: its classes tell left from right.", file=sys.stderr)
     if not remote.is_remote(manifest.root):
         return
     if manifest.packed is None:

@@ -95,7 +95,7 @@ def measure(run: Run, manifest: Manifest, split: str) -> dict[str, Any]:
 def _cost(model: nnx.Module) -> C2D:
     """The network itself, or the one that a consensus of several clips has."""
     model = getattr(model, "network", model)
-    if not isinstance(model, C2D) or model.kind not in ("cost_a", "cost_b"):
+    if not isinstance(model, C2D) or not any(isinstance(unit, CoSTBottleneck) for _, unit in nnx.iter_modules(model)):
         known = [name for name, network in networks.NETWORKS.items() if network.weighs_views]
         raise UserError(
             f"only the networks of CoST weigh views ({', '.join(known)}); this one is a {type(model).__name__}."

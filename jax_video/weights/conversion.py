@@ -8,7 +8,7 @@ from collections.abc import Collection
 import numpy as np
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, lock, networks, optimizer, sharding
+from jax_video import checkpoint, lock, networks, optimizer, recipe, sharding
 from jax_video import state as state_lib
 from jax_video.data.sources import motions, prepared, text
 from jax_video.errors import UserError
@@ -59,7 +59,7 @@ def convert(
             f"{config.model.name} is not a network of layout {layout}, which has {', '.join(fitting)}. To start "
             "another network from such weights, train it with --config.init_from.path, .layout, .inflate and .skip."
         )
-    config = config.copy_and_resolve_references()
+    config = recipe.resolve(config, flip=True)  # of a set that is not known yet
     mesh = sharding.make_mesh()
     found = read_source(source, "", layout, config, mesh)
     with config.unlocked():

@@ -201,10 +201,11 @@ def test_flip_turns_half_of_the_clips(manifest):
 
 
 def test_a_set_that_must_not_be_flipped_is_not(manifest):
-    """Whatever is asked for: its clips are those of a recipe that does not flip, all random draws included."""
-    fixed, flip = dataclasses.replace(manifest, flip=False), dataclasses.replace(SAMPLING, crop="random")
-    assert_equal(take(4, fixed, flip), take(4, manifest, dataclasses.replace(flip, flip=False)))
-    protocol = pipeline.Protocol("uniform", 2, flip=True)
+    """Where it is not asked for: its clips are those of a recipe that does not flip, all random draws included."""
+    fixed, free = dataclasses.replace(manifest, flip=False), dataclasses.replace(SAMPLING, crop="random", flip=None)
+    assert_equal(take(4, fixed, free), take(4, manifest, dataclasses.replace(free, flip=False)))
+    assert_equal(take(4, fixed, dataclasses.replace(free, flip=True)), take(4, manifest, free))
+    protocol = pipeline.Protocol("uniform", 2, flip=None)
     mirrored = [
         [clip.flip for clip in pipeline.cropped_clips(m, "test", SAMPLING, protocol)] for m in (manifest, fixed)
     ]
