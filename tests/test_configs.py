@@ -290,7 +290,7 @@ def test_the_settings_of_st_resnet():
             "spread",
             25,
             "full",
-            True,
+            None,
             "logit",
         )
         assert (config.clip.short_side, config.clip.size, config.train.loss_reduction) == (256, 224, "sum")

@@ -13,7 +13,7 @@ import jax_video
 from jax_video import meta
 from jax_video import state as state_lib
 from jax_video.data import clips
-from jax_video.data.decoding import video
+from jax_video.data.decoding import probing, video
 from jax_video.data.manifest import Manifest
 from jax_video.errors import CheckpointError, UserError
 from jax_video.meta import Meta
@@ -59,7 +59,7 @@ def compilations():
 
 
 def frames_of(path: pathlib.Path) -> np.ndarray:
-    return video.decode(path, range(video.probe(path).frames))
+    return video.decode(path, range(probing.probe(path).frames))
 
 
 def test_what_it_is(run, trained):
@@ -91,7 +91,7 @@ def test_frames_are_a_video_too(run, videos, tested):
 def test_features_are_what_the_classifier_sees(run, videos):
     found = run.features(videos[0])
     assert found.shape == (run.network.fc.kernel.shape[0],) and found.dtype == np.float32
-    frames = video.decode(videos[0], range(video.probe(videos[0]).frames), short_side=32)
+    frames = video.decode(videos[0], range(probing.probe(videos[0]).frames), short_side=32)
     cut = np.stack([frames[clip][:, :, 4:36] for clip in clips.test_clips(len(frames), 4, 1)])
     features = run.network.features(state_lib.normalize(cut)).mean(axis=(0, 1, 2, 3))
     np.testing.assert_allclose(found, features, rtol=1e-4, atol=1e-5)

@@ -30,7 +30,7 @@ from jax_video.models.layers import BatchNorm, Conv, Linear
 from jax_video.run import load
 from jax_video.testing import results
 
-SAMPLING = pipeline.Sampling(frames=4, stride=1, short_side=24, size=16)
+SAMPLING = pipeline.Sampling(frames=4, stride=1, short_side=24, size=16, flip=False)
 PROTOCOLS = [("nonoverlap", 1), ("uniform", 3)]  # 3 and 2 clips for the two lengths of video below; 3 clips
 
 
@@ -97,7 +97,7 @@ def config() -> ConfigDict:
             "train": {"loss_reduction": "sum"},
             "test": {
                 **{"clips": "uniform", "number": 2, "crop": "center", "flip": False},
-                **{"average": "probability", "batch": 8, "allow_partial": False},
+                **{"average_clips": "probability", "batch": 8, "allow_partial": False},
             },
         }
     )

@@ -23,7 +23,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.train.ema = 0.9
     layers = (2, 1, 1, 1) if first.startswith("phase=") else (1, 1, 1, 1)
     config.model.update(width=1 / 16, layers=layers)
-    config.clip.update(stride=1, short_side=32, size=32)
+    config.clip.update(stride=1, short_side=32, size=32, flip=False)
     config.train.update(batch=8, epochs=6, validate_epochs=2, checkpoint_steps=3, log_steps=1)
     config.schedule.update(learning_rate=0.01)
     config.test.update(batch=8)
