@@ -46,7 +46,7 @@ class Classification:
 
     def __post_init__(self):
         if self.average not in ("probability", "logit"):
-            raise UserError(f"unknown test.average_clips {self.average!r}: choose probability or logit.")
+            raise UserError(f"unknown test average {self.average!r}: choose probability or logit.")
 
     def train(self, definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict):
         """(mean loss, (new batch_stats, sums over the batch)) of a step."""

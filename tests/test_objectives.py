@@ -14,7 +14,7 @@ from jax_video.models.layers import BatchNorm, Linear
 
 
 def test_unknown_average():
-    with pytest.raises(UserError, match="unknown test.average_clips 'mean': choose probability or logit"):
+    with pytest.raises(UserError, match="unknown test average 'mean': choose probability or logit"):
         objectives.Classification(average="mean")
 
 
