@@ -161,7 +161,7 @@ def test_help_is_the_docstring_and_the_flags(tmp_path):
     done = command(tmp_path, "raise AssertionError", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     description, example, named, *known = filter(None, done.stdout.splitlines())
-    assert (description, example) == ("Does something.", "  python script.py") and named.endswith("script.py:")
+    assert (description, example.strip()) == ("Does something.", "python script.py") and named.endswith("script.py:")
     takeover = "Take the folder over from another process, which is gone."
     assert known == ["  --size: How large. [3]", f"  --[no]takeover: {takeover} [false]"]
 
