@@ -86,6 +86,17 @@ def writes_run(function: Callable[..., T]) -> Callable[..., T]:
     return holding
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax warns that what is only read is not written."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
 class Checkpoints:
     """The checkpoints of one run: the last `keep` and the best one by `metrics.headline`."""
 
@@ -99,29 +110,26 @@ class Checkpoints:
     ):
         self.folder = remote.absolute(run_folder(workdir)) / "checkpoints"
         self._sharding = sharding.replicated(mesh)  # arrays are read onto these devices, whichever they were saved on
-        # Orbax warns that what is only read is not written.
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR if read_only else verbosity)
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                create=not read_only,
-                read_only=read_only,
-                best_fn=_rank,
-                best_mode="max",
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(keep),
-                        policies.BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False),
-                    ]
+        with _quiet() if read_only else contextlib.nullcontext():
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    create=not read_only,
+                    read_only=read_only,
+                    best_fn=_rank,
+                    best_mode="max",
+                    preservation_policy=policies.AnyPreservationPolicy(
+                        [
+                            policies.LatestN(keep),
+                            policies.BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False),
+                        ]
+                    ),
                 ),
-            ),
-            item_handlers={
-                **{name: ocp.StandardCheckpointHandler() for name in ("network", "ema", "training", "checksums")},
-                "meta": ocp.JsonCheckpointHandler(),
-            },
-        )
-        logging.set_verbosity(verbosity)
+                item_handlers={
+                    **{name: ocp.StandardCheckpointHandler() for name in ("network", "ema", "training", "checksums")},
+                    "meta": ocp.JsonCheckpointHandler(),
+                },
+            )
 
     @property
     def steps(self) -> list[int]:
