@@ -40,9 +40,7 @@ class RunLog:
             self._workdir, self._synced = workdir, time.monotonic()
             self._folder = pathlib.Path(tempfile.mkdtemp()) if remote.is_remote(workdir) else workdir
             path = self._folder / "metrics.jsonl"
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(kept))
-            temporary.replace(path)
+            remote.write_whole(path, [row.encode() for row in kept])
             self._file = path.open("a")
             self._board = _summary_writer(self._folder / "tensorboard", step + 1)
         self._bar = tqdm(initial=step, total=total, desc="train", unit="step", disable=None if write else True)

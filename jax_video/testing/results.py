@@ -67,9 +67,8 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
         if jax.process_index() == 0:
             _write_classes(run.folder, manifest, means, values["confusion"])
     if jax.process_index() == 0:
-        temporary = run.folder / "test.json.tmp"  # last, and at once: its presence says that the test is complete
-        temporary.write_text(json.dumps(result, ensure_ascii=False, allow_nan=False, indent=1), encoding="utf-8")
-        temporary.replace(run.folder / "test.json")
+        text = json.dumps(result, ensure_ascii=False, allow_nan=False, indent=1)
+        remote.write_whole(run.folder / "test.json", [text.encode()])  # last: it says that the test is complete
     if means.failed and not run.config.test.allow_partial:
         names = ", ".join(manifest.videos[index].path for index in means.failed[:5])
         raise UserError(
