@@ -58,11 +58,6 @@ def define_takeover() -> None:
     flags.DEFINE_boolean("takeover", False, "Take the folder over from another process, which is gone.")
 
 
-def announce(*parts: str) -> None:
-    """Says in one line on stderr what a command is about to do: the hardware, the network, the number of videos."""
-    print("; ".join(parts), file=sys.stderr)
-
-
 def _quieten() -> None:
     """Shows what JAX warns of, such as a GPU that is there and not used, and hides what Orbax and Grain say at INFO and
     WARNING, which a user cannot act on."""

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
             raise UserError(f"--weights={','.join(given.weights)}: expected numbers, as in 1,0.5") from None
     first = sources[0]
     fused = fusion.fuse(sources, weights, l2=given.l2)
-    command.announce("CPU", f"scores of {len(sources)} sources", f"{len(first.scores):,} videos")
+    print(f"CPU; scores of {len(sources)} sources; {len(first.scores):,} videos", file=sys.stderr)
     rows = {source.name: source for source in sources} | {"fused": fused}
     print(f"{len(first.scores)} videos, {len(first.class_names)} classes\n{'':30} top-1   top-5   mean class")
     for name, source in rows.items():

@@ -150,7 +150,7 @@ def _benchmark(arguments: list[str]) -> str:
     from jax_video.data.preparing import speed
 
     reader.check(found)
-    command.announce(sharding.describe(sharding.make_mesh()), found.describe())
+    sharding.announce(sharding.make_mesh(), found.describe())
 
     frames, stride, short_side, size = map(int, FLAGS.clip)
     sampling = pipeline.Sampling(frames=frames, stride=stride, short_side=short_side, size=size)
