@@ -1,6 +1,5 @@
 """Pictures of results: the confusion matrix, and what CoST's views count, by layer and by class."""
 
-import matplotlib.figure
 import numpy as np
 
 from jax_video.data import remote
@@ -13,6 +12,8 @@ EXTREMES = 20  # classes with the most motion, and with the least, where a figur
 def plot_confusion(path: remote.Path, classes: tuple[str, ...], confusion: np.ndarray) -> None:
     """Draws a confusion matrix [K, K]: rows (true classes) sum to one; numbers of videos stand in the cells while they
     can be read."""
+    import matplotlib.figure  # takes most of a second, which no other command waits for
+
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.3 * len(classes) + 2, 4, 30))
     figure = matplotlib.figure.Figure((side, side), layout="constrained")
@@ -34,6 +35,8 @@ def plot_confusion(path: remote.Path, classes: tuple[str, ...], confusion: np.nd
 
 def plot_layers(path: remote.Path, layers: dict[str, dict[str, float]]) -> None:
     """Draws every layer's three views, from the bottom of the network to its top (CoST Fig. 8)."""
+    import matplotlib.figure
+
     figure = matplotlib.figure.Figure((max(5, 0.5 * len(layers) + 2), 4), layout="constrained")
     axes = figure.subplots()
     bottom = np.zeros(len(layers))
@@ -51,6 +54,8 @@ def plot_layers(path: remote.Path, layers: dict[str, dict[str, float]]) -> None:
 
 def plot_classes(path: remote.Path, classes: dict[str, dict[str, float]]) -> None:
     """Draws classes by what motion counts for them (CoST Fig. 7); of many only those with the most and the least."""
+    import matplotlib.figure
+
     names = list(classes)
     parts = {"": names}
     if len(names) > 2 * EXTREMES:
