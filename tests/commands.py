@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import multiprocessing
 import os
 import pathlib
@@ -10,6 +11,7 @@ import resource
 import runpy
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
 
 from conftest import FAST_COMPILE, ROOT
@@ -18,7 +20,11 @@ from jax_video.data.sources import motions
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # What the commands import, but not the commands: those run anew, as __main__.
-_CONTEXT.set_forkserver_preload(["jax_video.train", "jax_video.data.sources.motions", "jax_video.data.sources"])
+_CONTEXT.set_forkserver_preload(
+    [f"jax_video.{name}" for name in ("workflow", "config_flag", "data.preparing.preparation", "weights.conversion")]
+    + ["matplotlib.figure", "matplotlib.backends.backend_agg"]
+)
+STRICT = ("error", "ignore:label() is deprecated:DeprecationWarning")  # the latter of TFDS 4.9, as in pyproject.toml
 _ONE_DEVICE = {"XLA_FLAGS": f"{FAST_COMPILE} --xla_force_host_platform_device_count=1"}
 
 
@@ -37,11 +43,13 @@ def run(
     cwd: str | os.PathLike = ROOT,
     env: Mapping[str, str] | None = None,
     largest_file: int | None = None,
+    strict: bool = False,
     timeout: float = 240,
 ) -> Finished:
     """`python -m MODULE ARGUMENTS` in the folder `cwd`, on one device, with `env` added to the environment.
 
-    `largest_file`: bytes after which writing to a file fails, as on a full disk.
+    `largest_file`: bytes after which writing to a file fails, as on a full disk. `strict`: warnings are errors, also in
+    the processes that it starts.
     """
     with tempfile.TemporaryDirectory() as folder:
         outputs = [pathlib.Path(folder, name) for name in ("stdout", "stderr")]
@@ -53,6 +61,7 @@ def run(
                 cwd,
                 _ONE_DEVICE | dict(env or {}),
                 largest_file,
+                strict,
                 outputs,
             ),
         )
@@ -65,13 +74,18 @@ def run(
         return Finished(process.exitcode, stdout, stderr)
 
 
-def _command(module, arguments, cwd, env, largest_file, outputs) -> None:
+def _command(module, arguments, cwd, env, largest_file, strict, outputs) -> None:
+    gc.freeze()  # what was imported before is no garbage, and to look through it takes long
     os.environ.update(env)
     os.chdir(cwd)
     for descriptor, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    if strict:
+        sys.warnoptions += STRICT
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", re.escape("label() is deprecated"), DeprecationWarning)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

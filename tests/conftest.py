@@ -4,6 +4,7 @@ import gc
 import importlib.metadata
 import os
 import pathlib
+import signal
 import tempfile
 
 # Networks of a few channels run for milliseconds but compile for seconds: a third of them without these two.
@@ -27,6 +28,8 @@ def pytest_configure(config):
     own: JAX writes these files in place, where another process could read half of one."""
     folder = tempfile.TemporaryDirectory(prefix="jax_video-compiled-")
     config.add_cleanup(folder.cleanup)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `pytest &` of a script; tests send it to their processes
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = {
         "jax_compilation_cache_dir": folder.name,
         "jax_persistent_cache_min_compile_time_secs": 0.0,

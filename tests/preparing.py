@@ -7,22 +7,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 
+import commands
 import pytest
 from conftest import ROOT
 
-PREPARE = ("-m", "jax_video.prepare")
-TFDS = "ignore:label() is deprecated:DeprecationWarning"  # Of TFDS 4.9 under protobuf 6.33, as in pyproject.toml.
+
+def run(*arguments, expected: int = 0, module: str = "jax_video.prepare") -> commands.Finished:
+    """Runs the command, with one worker where nothing else is said: a process takes half a second to start."""
+    given = [str(argument) for argument in arguments]
+    if not any(argument.startswith("--workers") for argument in given):
+        given.append("--workers=1")
+    finished = commands.run(module, *given, strict=True)
+    assert finished.code == expected, finished.stderr
+    return finished
 
 
-def run(
-    *arguments, expected: int = 0, program: Sequence[str] = PREPARE, modules: Sequence[pathlib.Path] = ()
+def run_beside(
+    modules: pathlib.Path, *arguments, expected: int = 0, module: str = "jax_video.prepare"
 ) -> subprocess.CompletedProcess:
-    """Runs the command as a user does; with these folders of modules before all others."""
+    """Runs the command where the modules of this folder come before all others."""
+    options = [part for option in commands.STRICT for part in ("-W", option)]
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", TFDS, *program, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*modules, ROOT]))},
+        [sys.executable, *options, "-m", module, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [modules, ROOT]))},
         capture_output=True,
         text=True,
         timeout=120,
@@ -38,11 +46,11 @@ def running(group: int) -> list[str]:
     return [args[0] for pgid, stat, *args in rows if int(pgid) == group and not stat.startswith("Z")]
 
 
-def interrupt(how: signal.Signals, when: str, *arguments, program: Sequence[str] = PREPARE) -> tuple[int, str, str]:
+def interrupt(how: signal.Signals, when: str, *arguments, module: str = "jax_video.prepare") -> tuple[int, str, str]:
     """Runs the command until it says what matches `when`, then ends it: exit code, stdout, stderr."""
     process = subprocess.Popen(
-        [sys.executable, *program, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        [sys.executable, "-m", module, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests"]))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

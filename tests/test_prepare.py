@@ -12,7 +12,7 @@ import commands
 import cv2
 import numpy as np
 import pytest
-from preparing import contents, interrupt, run
+from preparing import contents, interrupt, run, run_beside
 
 from jax_video import lock
 from jax_video.data.decoding import flow
@@ -112,7 +112,7 @@ def test_two_at_once_into_one_folder(clips, tmp_path):
         done = run("folder", f"--videos={clips}", f"--out={out}", expected=2)
         assert f"error: {out} is in use by process {os.getpid()} on" in done.stderr
         assert contents(out) == before
-    assert run("folder", f"--videos={clips}", f"--out={out}", "--check=fast").returncode == 0
+    assert run("folder", f"--videos={clips}", f"--out={out}", "--check=fast").code == 0
     assert {path.name for path in out.iterdir()} == {"manifest.jsonl", "broken.csv", "checked.jsonl"}
 
 
@@ -385,7 +385,7 @@ def test_a_broken_decoder_breaks_no_videos(clips, tmp_path):
     strange = "import av\nold = av.open\nav.open = lambda *args, **options: old(*args, no_such_keyword=1, **options)\n"
     (tmp_path / "modules" / "sitecustomize.py").write_text(strange)
     arguments = ("folder", f"--videos={clips}", f"--out={tmp_path / 'out'}")
-    done = run(*arguments, expected=2, modules=[tmp_path / "modules"])
+    done = run_beside(tmp_path / "modules", *arguments, expected=2)
     assert "no_such_keyword" in done.stdout + done.stderr and "Traceback" in done.stderr
     assert "error: stopped at 12 of the files, by no fault of theirs:\n  " in done.stderr
     assert done.stderr.count(": not looked at: TypeError: ") == 10 and "and 2 more" in done.stderr
@@ -402,7 +402,7 @@ def test_a_library_that_lacks_a_part_breaks_no_flow(clips, tmp_path):
     run("folder", f"--videos={clips}", f"--out={out}", "--check=fast")
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "sitecustomize.py").write_text("import cv2\ndel cv2.optflow\n")
-    done = run("manifest", f"--out={out}", "--flow=tvl1", "--flow_side=32", expected=2, modules=[tmp_path / "modules"])
+    done = run_beside(tmp_path / "modules", "manifest", f"--out={out}", "--flow=tvl1", "--flow_side=32", expected=2)
     assert "Traceback" in done.stderr and "by no fault of theirs" in done.stderr and "'optflow'" in done.stderr
     assert not (out / "broken_flow.csv").exists()
     mended = run("manifest", f"--out={out}", "--flow=dis", "--flow_side=32", expected=2)

@@ -9,19 +9,14 @@ import commands
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from preparing import contents, interrupt, run
+from preparing import contents, interrupt, run, run_beside
 
 from jax_video.data import reader
 from jax_video.data.decoding import packed
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions
 
-# Shards of 8 records, so that a small set has many.
-SMALL_SHARDS = (
-    "-c",
-    "import runpy; from jax_video.data.preparing import packing; packing._SHARD_RECORDS = 8; "
-    "runpy.run_module('jax_video.prepare', run_name='__main__', alter_sys=True)",
-)
+SMALL_SHARDS = "small_shards"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +37,7 @@ def undisturbed(videos, tmp_path_factory):
     """The arguments but for --out, and what they write."""
     out = tmp_path_factory.mktemp("undisturbed")
     arguments = ("folder", f"--videos={videos}", "--workers=2", "--pack", "--pack_side=48", "--pack_quality=80")
-    done = run(*arguments, f"--out={out}", program=SMALL_SHARDS)
+    done = run(*arguments, f"--out={out}", module=SMALL_SHARDS)
     return arguments, out, done, contents(out)
 
 
@@ -64,10 +59,10 @@ def test_packing_again_does_nothing_and_other_settings_are_refused(undisturbed, 
     _, out, _, files = undisturbed
     shutil.copytree(out, tmp_path / "set")
     again = ("manifest", f"--out={tmp_path / 'set'}", "--pack", "--pack_side=48")
-    done = run(*again, "--pack_quality=80", program=SMALL_SHARDS)
+    done = run(*again, "--pack_quality=80", module=SMALL_SHARDS)
     assert "packing 480 frames" not in done.stdout and "in 9 shards" in done.stdout
     assert contents(tmp_path / "set" / "packed") == contents(out / "packed")
-    done = run(*again, "--pack_quality=70", program=SMALL_SHARDS, expected=2)
+    done = run(*again, "--pack_quality=70", module=SMALL_SHARDS, expected=2)
     assert "packed with quality 80 (asked for: 70): remove that folder" in done.stderr
     done = run("manifest", f"--out={out / 'packed'}", "--check=fast", expected=2)
     assert "is a packed set, whose videos are no files" in done.stderr
@@ -76,10 +71,10 @@ def test_packing_again_does_nothing_and_other_settings_are_refused(undisturbed, 
 def kill_and_go_on(undisturbed, out, counts) -> None:
     arguments, _, _, expected = undisturbed
     for count in counts:
-        interrupt(signal.SIGKILL, rf"packing: .*\| ({count})/480", *arguments, f"--out={out}", program=SMALL_SHARDS)
+        interrupt(signal.SIGKILL, rf"packing: .*\| ({count})/480", *arguments, f"--out={out}", module=SMALL_SHARDS)
         there = sum(re.search(r"-of-\d{5}$", name) is not None for name in contents(out))
         assert there
-    done = run(*arguments, f"--out={out}", program=SMALL_SHARDS)
+    done = run(*arguments, f"--out={out}", module=SMALL_SHARDS)
     assert re.search(r"packing: +\d+%\|[^|]*\| [1-9]\d*/480", done.stderr)  # So many are not done again.
     assert contents(out) == expected
 
@@ -142,13 +137,10 @@ def test_apache_beam_packs_the_same_and_stores_flow(undisturbed, tmp_path):
     )
 
 
-def test_beam_that_is_not_installed_says_how(undisturbed):
-    without = (
-        "import runpy, sys; sys.modules['apache_beam'] = None; "
-        "runpy.run_module('jax_video.prepare', run_name='__main__')"
-    )
+def test_beam_that_is_not_installed_says_how(undisturbed, tmp_path):
+    (tmp_path / "apache_beam.py").write_text("raise ModuleNotFoundError(name='apache_beam')")
     arguments = ("manifest", f"--out={undisturbed[1]}", "--flow=dis", "--flow_side=32", "--beam=")
-    done = run(*arguments, expected=2, program=("-c", without))
+    done = run_beside(tmp_path, *arguments, expected=2)
     assert "--beam needs Apache Beam: pip install" in done.stderr
 
 
