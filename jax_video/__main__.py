@@ -12,6 +12,7 @@ COMMANDS = {  # the modules of this package that are commands: what they do, and
     "convert": ("PyTorch weights in and out", "WEIGHTS --layout=NAME --config=RECIPE --out=DIR"),
     "fuse": ("add up the scores of networks", "RUN RUN-OR-FILE... [--weights=1,1] [--l2]"),
     "average": ("mean and std of several tests", "RUN RUN..."),
+    "plan": ("what a recipe asks of TPUs", "--config=stc --topology=v5e:2x4"),
     "models": ("print the networks", "--name=NAME --layers"),
 }
 MEANT = {  # what else one may look for, and modules that one may take for a command

@@ -91,7 +91,11 @@ def check_network(meta: Meta, config: Mapping[str, Any], folder: remote.Path) ->
     """
     found, given = meta.config["model"], json.loads(json.dumps(config["model"]))
     full = _network(found)
-    changed = [f"model.{key}: {found.get(key)} -> {value}" for key, value in given.items() if full.get(key) != value]
+    changed = [
+        f"model.{key}: {found.get(key)} -> {value}"
+        for key, value in given.items()
+        if full.get(key) != value and key != "remat"  # the same function
+    ]
     if changed:
         raise CheckpointError(
             f"the run in {folder} is of another network than this config:\n  "
@@ -132,7 +136,8 @@ def check_same_run(
     found, expected = _flat(config), _flat(meta.config)
     in_full = [_flat(saved.complete(_with_defaults(each))) for each in (config, meta.config)]
     same = {key for key in found | expected if in_full[0].get(key) == in_full[1].get(key)}
-    free = ("data/", "test/", "train/log_steps", "train/checkpoint_steps")  # what leaves the weights as they are
+    # What leaves the weights as they are, but for the roundings of activations that are computed again.
+    free = ("data/", "test/", "train/log_steps", "train/checkpoint_steps", "model/remat")
     changed = [
         f"{key.replace('/', '.')}: {expected.get(key)} -> {found.get(key)}"
         for key in sorted(found | expected)

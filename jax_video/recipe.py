@@ -20,6 +20,7 @@ RENAMED = {"hold": "micro_batch"}  # arguments of earlier versions
 _COMMON = {  # keys that say how a run goes, not what it computes; what papers decide has no value here
     "seed": 0,
     "dtype": "bfloat16",
+    "model": {"remat": False},
     "norm": {"group_size": None, "frozen": False},
     "data": {"workers": None},  # None: as many processes as the machine has cores for
     "train": {

@@ -75,11 +75,11 @@ LAYERS = {
     "train": ("train", "recipes manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
     "workflow": (
-        "workflow summary",
+        "workflow summary planning",
         "networks recipes stores manifest pipeline sources models step scoring run train testing",
     ),
     "commands": (  # flags in, print out
-        "main prepare predict convert fuse average models.__main__ __main__ command config_flag",
+        "main prepare predict convert fuse average plan models.__main__ __main__ command config_flag",
         "networks recipes manifest decoding pipeline sources preparing step folder run weights testing workflow",
     ),
     "package": ("", "networks manifest sources models run testing workflow commands"),  # jax_video: the public names
@@ -259,7 +259,7 @@ def test_imports_run_one_way():
         "jax_video.__main__",
     ):
         assert importers(command) <= {"jax_video"}, "the package asks __main__ whether a module is a command"
-    assert importers("jax_video.train") == {"jax_video.workflow"}
+    assert importers("jax_video.train") == {"jax_video.workflow", "jax_video.planning"}
 
 
 def test_all_modules_can_be_imported_together():

@@ -1,0 +1,428 @@
+"""What a training or test step asks of TPUs, found by compiling it for them: no TPU is needed, only libtpu."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from jax_video import networks, optimizer, recipe, scoring, sharding, train
+from jax_video import state as state_lib
+from jax_video.data import remote
+from jax_video.errors import UserError
+from jax_video.task import Task
+
+GIB = 2**30
+_OFFLINE = {  # what libtpu otherwise asks the machine for, which is no TPU's; and it is quiet
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+}
+_COLLECTIVES = "all-reduce all-gather reduce-scatter collective-permute all-to-all".split()
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A chip's peaks, as its maker publishes them (cloud.google.com/tpu/docs, 2026-11).
+
+    Attributes:
+      operations: per second, in bfloat16, in which TPUs multiply float32 too.
+      memory: bytes.
+      bandwidth: bytes per second between the chip and its memory.
+      network: bytes per second that it can send to its neighbours while it receives as many.
+    """
+
+    operations: float
+    memory: float
+    bandwidth: float
+    network: float
+
+
+CHIPS = {  # by the first part of a topology's name
+    "v4": Chip(275e12, 32 * GIB, 1200e9, 300e9),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9),
+    "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9),
+    "v6e": Chip(918e12, 32 * GIB, 1638e9, 400e9),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """Chips that work together: `Slice("v5e:2x4")`.
+
+    Attributes:
+      name: the kind of chip and how many of them lie along each axis.
+      chip: its peaks.
+      mesh: of devices that a program can be compiled for, but not run on.
+      hosts: how many machines feed them.
+    """
+
+    name: str
+    chip: Chip
+    mesh: Mesh
+    hosts: int
+
+    @classmethod
+    def of(cls, name: str) -> "Slice":
+        """The slice of that name.
+
+        Raises:
+          UserError: there is no such slice, or libtpu is not installed.
+        """
+        kind, _, shape = name.partition(":")
+        if kind not in CHIPS or not re.fullmatch(r"\d+(x\d+){1,2}", shape):
+            raise UserError(
+                f"--topology={name}: expected a kind of TPU, one of {', '.join(CHIPS)}, and how many chips lie along "
+                "each axis, such as v5e:2x4, v6e:4x4 or v5p:2x2x2."
+            )
+        if not importlib.util.find_spec("libtpu"):
+            raise UserError(
+                'to compile for TPUs takes their compiler: pip install "jax[tpu]" (a TPU itself is not needed).'
+            )
+        for key, value in _OFFLINE.items():
+            os.environ.setdefault(key, value)
+        try:
+            devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            raise UserError(f"--topology={name}: libtpu knows no such slice ({error}).") from error
+        devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+        mesh = Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,))
+        return cls(name, CHIPS[kind], mesh, len({device.process_index for device in devices}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of a program; all numbers are of one chip.
+
+    Attributes:
+      fits: whether its memory is enough; if not, only `peak` and `capacity` are known.
+      peak: bytes of memory that it takes.
+      capacity: bytes that a program can have, where the compiler said so, or 0.
+      temporaries: bytes of activations and all else that lives only during the step.
+      arguments: bytes of what goes in: state and batch.
+      operations: floating-point operations of a step. Of micro-batches, this and what follows is that of one, times
+        their number: the update, which is done once, is counted with each of them.
+      traffic: bytes that it reads and writes in memory.
+      collectives: {kind: (how many, bytes)}, what chips exchange with one another.
+    """
+
+    fits: bool
+    peak: float
+    capacity: float = 0.0
+    temporaries: float = 0.0
+    arguments: float = 0.0
+    operations: float = 0.0
+    traffic: float = 0.0
+    collectives: Mapping[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
+
+    def exchange(self, chip: Chip, chips: int) -> float:
+        """Seconds that so many chips need for the collectives, at the least, if each sends the same amount as here.
+
+        In a ring of n, an all-reduce sends 2 (n - 1) / n of its bytes from every chip, the others half of that.
+        """
+        sent = sum(size * (2 if kind == "all-reduce" else 1) for kind, (_, size) in self.collectives.items())
+        return sent * (chips - 1) / chips / chip.network
+
+
+class Planner:
+    """Compiles the steps of a config for a slice; what was compiled before is remembered.
+
+    Args:
+      config: as `recipe.resolve` leaves it.
+      classes: how many.
+    """
+
+    def __init__(self, config: ConfigDict, where: Slice, *, classes: int):
+        self.config, self.where, self.classes = config, where, classes
+        self.task = Task.of(config)
+        self.segments = max(1, self.task.sampling.segments)  # clips of a video that the network takes together
+
+    def train_step(self, batch: int, micro_batch: int | None) -> Compiled:
+        """The training step of so many videos, `micro_batch` of them at once."""
+        config = self.config.copy_and_resolve_references()
+        config.train.update(batch=batch, micro_batch=micro_batch)
+        config = recipe.resolve(config)
+        accumulate = recipe.micro_batches(config)
+        mesh = self.where.mesh
+        sharding.check_batch(batch, devices=mesh.size, accumulate=accumulate, clips=self.segments, **config.norm)
+        definition, _, _ = state_lib.abstract(config, self.classes)
+        given = {"accumulate": accumulate, "ema": config.train.ema, "objective": self.task.objective}
+        step = train.make_train_step(definition, self._optimizer(), mesh, **given)
+        key = self._everywhere(jax.eval_shape(lambda: jax.random.key(0)))
+        return self._compile(lambda: step.trace(self.state(), self._batch(batch), key), repeats=accumulate)
+
+    def state(self) -> state_lib.TrainState:
+        """Shapes of what a run trains, of which every chip has a copy."""
+
+        def create() -> state_lib.TrainState:
+            network = state_lib.network(self.config, self.classes)
+            return state_lib.create(network, self._optimizer(), ema=self.config.train.ema > 0)
+
+        return self._everywhere(jax.eval_shape(create))
+
+    def _optimizer(self):
+        schedule = optimizer.schedule(**self.config.schedule, steps=1000, steps_per_epoch=10)  # any number will do
+        return optimizer.sgd(schedule, **self.config.optimizer, frozen_norm=self.config.norm.frozen)
+
+    def test_step(self, batch: int) -> Compiled:
+        """The step that scores so many clips."""
+        definition, *weights = state_lib.abstract(self.config, self.classes)
+        step = scoring.make_eval_step(definition, self.where.mesh, self.task.objective)
+        return self._compile(lambda: step.trace(*map(self._everywhere, weights), self._batch(batch)))
+
+    def _everywhere(self, tree: Any) -> Any:
+        """Shapes of arrays that every chip has a copy of."""
+        place = sharding.replicated(self.where.mesh)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
+
+    def _batch(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a batch, spread over the chips."""
+        sampling = self.task.sampling
+        segments = (sampling.segments,) if sampling.segments else ()
+        clip = (*segments, sampling.frames, sampling.size, sampling.size)
+        streams = {name: ((*clip, networks.CHANNELS[name]), np.uint8) for name in sampling.streams}
+        numbers = {"label": np.int32, "video": np.int32, "mask": np.float32, "failed": np.int32}
+        shapes = streams | {name: ((), dtype) for name, dtype in numbers.items()}
+        rows = NamedSharding(self.where.mesh, PartitionSpec("batch"))
+        return {
+            name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=rows) for name, (shape, dtype) in shapes.items()
+        }
+
+    def _compile(self, trace: Callable[[], Any], repeats: int = 1) -> Compiled:
+        lowered = trace().lower(lowering_platforms=("tpu",))
+        versions = [importlib.metadata.version(name) for name in ("jaxlib", "libtpu")]
+        program = hashlib.sha256("\n".join([lowered.as_text(), self.where.name, *versions]).encode()).hexdigest()
+        path = remote.cache_folder() / "plans" / f"{program}.json"
+        if path.exists():
+            return Compiled(**json.loads(path.read_text()))
+        try:
+            compiled = _measured(lowered.compile(), repeats)
+        except jax.errors.JaxRuntimeError as error:
+            compiled = _too_large(str(error))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remote.write_whole(path, [json.dumps(dataclasses.asdict(compiled)).encode()])
+        return compiled
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A step of a config on a slice, compiled.
+
+    Attributes:
+      batch, micro_batch: videos of a step, and how many of them at once (None: all of them).
+      step: of the batch as the config has it.
+      largest: the largest micro-batch that fits, where the step does not; 0 if none was found.
+      fitted: the step with that micro-batch.
+    """
+
+    planner: Planner
+    mode: str
+    batch: int
+    micro_batch: int | None
+    step: Compiled
+    largest: int | None = None
+    fitted: Compiled | None = None
+
+
+def plan(config: ConfigDict, topology: str, *, mode: str = "train", batch: int | None = None, classes: int) -> Plan:
+    """Compiles a config's step for a slice of TPUs, and finds the largest micro-batch where the batch does not fit.
+
+    A compilation takes minutes, and is remembered in the cache folder.
+
+    Args:
+      config: of a recipe.
+      topology: such as "v5e:2x4".
+      mode: "train" or "test".
+      batch: videos, or clips in a test, in place of the config's.
+      classes: how many.
+
+    Raises:
+      UserError: an unknown slice, a batch that does not divide by its chips, or libtpu is not installed.
+    """
+    planner = Planner(recipe.resolve(config), Slice.of(topology), classes=classes)
+    chips = planner.where.mesh.size
+    if mode == "test":
+        batch = sharding.multiple_of_devices(batch or config.test.batch, planner.where.mesh)
+        return Plan(planner, mode, batch, None, planner.test_step(batch))
+    batch = batch or planner.config.train.batch
+    micro_batch = planner.config.train.micro_batch
+    step = planner.train_step(batch, micro_batch)
+    if step.fits:
+        return Plan(planner, mode, batch, micro_batch, step)
+
+    whole = micro_batch or batch
+    sizes = [size for size in range(chips, whole, chips) if batch % size == 0]
+
+    def largest_below(bound: float) -> int:
+        return max((size for size in sizes if size <= bound), default=0)
+
+    tried = {whole: step}
+    size = largest_below(whole * step.capacity / step.peak / 2) or min(sizes, default=0)
+    while size and size not in tried:
+        tried[size] = planner.train_step(batch, size)
+        small, large = min(tried), max(tried)  # memory grows by the same with every video
+        each = (tried[large].peak - tried[small].peak) / (large - small)
+        bound = small + (step.capacity - tried[small].peak) / each
+        refused = min(size for size, compiled in tried.items() if not compiled.fits)
+        size = largest_below(min(bound, refused - 1))
+    largest = max((size for size, compiled in tried.items() if compiled.fits), default=0)
+    return Plan(planner, mode, batch, micro_batch, step, largest, tried.get(largest))
+
+
+def report(plan: Plan, *, videos: int = 240_000, decoding: float = 3000.0) -> str:
+    """A plan in words and numbers.
+
+    Args:
+      videos: of an epoch; Kinetics-400 has about the default.
+      decoding: frames per second that a core decodes (`prepare --benchmark` measures it).
+    """
+    lines = [_title(plan), "", "Memory of a chip, GiB", *_memory(plan)]
+    if not (plan.step.fits or plan.fitted):
+        less = (
+            "a smaller --batch"
+            if plan.mode == "test"
+            else "--config.model.remat=True, which computes activations twice"
+        )
+        return "\n".join(
+            [*lines, f"Nothing that was tried fits: take {less}, smaller clips, or chips with more memory."]
+        )
+    step = plan.step if plan.step.fits else plan.fitted
+    where, sampling, chip = plan.planner.where, plan.planner.task.sampling, plan.planner.where.chip
+    chips = where.mesh.size
+    times = {
+        "arithmetic": step.operations / chip.operations,
+        "memory": step.traffic / chip.bandwidth,
+        "network": step.exchange(chip, chips),
+    }
+    alone = max(times["arithmetic"], times["memory"])
+    rate = plan.batch * plan.planner.segments / (alone + times["network"])
+    rows = [
+        ("operations", f"{step.operations / 1e12:,.3f} TFLOP", f"{chip.operations / 1e12:,.0f} TFLOP/s", "arithmetic"),
+        ("memory traffic", f"{step.traffic / 1e9:,.2f} GB", f"{chip.bandwidth / 1e9:,.0f} GB/s", "memory"),
+    ]
+    for kind, (number, size) in step.collectives.items():
+        rows.append((f"{number} × {kind}", f"{size / 1e6:,.2f} MB", f"{chip.network / 1e9:,.0f} GB/s", "network"))
+    lines += ["", "A step of a chip, and the least time that it takes"]
+    lines += [f"  {what:26}{amount:>14} at {peak:>13}: {1000 * times[by]:8.2f} ms" for what, amount, peak, by in rows]
+    span = sampling.frames * sampling.stride
+    each = rate / where.hosts  # clips per second
+    lines += [
+        f"  {step.operations / step.traffic:,.0f} operations a byte; the chip can do "
+        f"{chip.operations / chip.bandwidth:,.0f}",
+        "",
+        f"Bound by {max(times, key=lambda name: times[name])}: at the least {1000 * (alone + times['network']):,.1f} "
+        "ms, if the network waits for the rest",
+        f"  {rate:,.0f} clips/s at the most",
+    ]
+    if plan.mode == "train":
+        epoch = videos * plan.planner.segments / rate
+        lines.append(f"  an epoch of {videos:,} videos in {epoch:,.0f} s")
+    lines += [
+        f"  each host must deliver {each:,.0f} clips/s of {span} frames: {math.ceil(each * span / decoding):,} cores "
+        f"that decode {decoding:,.0f} frames/s",
+    ]
+    if plan.mode == "train":
+        sizes = [8, 16, 32, 64, 128, 256]
+        shares = [alone / (alone + step.exchange(chip, size)) for size in sizes]
+        lines += [
+            "",
+            f"Of more chips, with {plan.batch // chips} videos each: share of the time in which they compute",
+            "".join(f"{size:>10}" for size in sizes),
+            "".join(f"{share:>10.1%}" for share in shares),
+        ]
+    return "\n".join(lines)
+
+
+def _title(plan: Plan) -> str:
+    planner, where = plan.planner, plan.planner.where
+    sampling = planner.task.sampling
+    videos = "videos" if plan.mode == "train" else "clips"
+    at_once = f", {plan.micro_batch} at once" if plan.micro_batch else ""
+    several = f"{sampling.segments} × " if sampling.segments else ""
+    return (
+        f"{planner.config.model.name}, {plan.mode}, on {where.name}: {where.mesh.size} chips, "
+        f"{where.hosts} host{'s' * (where.hosts > 1)}\n{plan.batch} {videos}{at_once}; {several}{sampling.frames} × "
+        f"{sampling.size}² of {' and '.join(sampling.streams)}; {planner.config.dtype}; {planner.classes} classes"
+    )
+
+
+def _memory(plan: Plan) -> list[str]:
+    """The rows of what a program holds."""
+    state, step = plan.planner.state(), plan.step
+    held: dict[str, Any] = {"weights and statistics": (state.params, state.batch_stats)}
+    if plan.mode == "train":
+        held["optimizer"] = state.opt_state
+        if state.ema is not None:
+            held["moving averages"] = state.ema
+    rows = {name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for name, tree in held.items()}
+    if step.fits:
+        rows["activations and others"] = step.temporaries
+    lines = [f"  {name:34}{size / GIB:8.2f}" for name, size in rows.items()]
+
+    def total(name: str, compiled: Compiled) -> str:
+        capacity = (step.capacity or plan.planner.where.chip.memory) / GIB
+        verdict = "it fits" if compiled.fits else "it does not fit"
+        return f"  {name:34}{compiled.peak / GIB:8.2f} of {capacity:.2f}: {verdict}"
+
+    lines.append(total("peak", step))
+    if plan.fitted is not None:
+        lines.append(total(f"peak, --config.train.micro_batch={plan.largest}", plan.fitted))
+    return lines
+
+
+def _measured(program: Any, repeats: int) -> Compiled:
+    memory, cost = program.memory_analysis(), program.cost_analysis()
+    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    code = memory.generated_code_size_in_bytes
+    return Compiled(
+        fits=True,
+        peak=memory.argument_size_in_bytes + memory.temp_size_in_bytes + outputs + code,
+        temporaries=memory.temp_size_in_bytes,
+        arguments=memory.argument_size_in_bytes,
+        operations=cost["flops"] * repeats,  # XLA counts a loop's body once
+        traffic=cost["bytes accessed"] * repeats,
+        collectives={
+            kind: (number * repeats, size * repeats) for kind, (number, size) in collectives(program.as_text()).items()
+        },
+    )
+
+
+def _too_large(message: str) -> Compiled:
+    """What the compiler's refusal says: "Used 25.4G of 15.7G hbm". Raises what else it refuses."""
+    found = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
+    if not found:
+        raise UserError(f"the program cannot be compiled: {message}")
+    number, unit, capacity, capacity_unit = found.groups()
+    return Compiled(fits=False, peak=_bytes(number, unit), capacity=_bytes(capacity, capacity_unit))
+
+
+def _bytes(number: str, unit: str) -> float:
+    return float(number) * 1024.0 ** " KMGT".index(unit or " ")
+
+
+def collectives(program: str) -> dict[str, tuple[int, float]]:
+    """What the chips exchange in a compiled program, by kind: how many times, and bytes of the results."""
+    found: dict[str, tuple[int, float]] = {}
+    for line in program.splitlines():
+        match = re.match(r"\s*(?:ROOT )?%\S+ = (.*?) ([a-z-]+?)(?:-start)?\(", line)
+        if match and match[2] in _COLLECTIVES:
+            arrays = re.findall(r"(\w+)\[([\d,]*)\]", match[1])
+            size = sum(_BYTES[kind] * math.prod(map(int, filter(None, shape.split(",")))) for kind, shape in arrays)
+            count, total = found.get(match[2], (0, 0.0))
+            found[match[2]] = count + 1, total + size
+    return found

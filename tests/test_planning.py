@@ -1,0 +1,140 @@
+"""Plans: what is read off a compiled program, how the largest micro-batch is found, and what is said of both."""
+
+import dataclasses
+import importlib.util
+import json
+
+import jax
+import pytest
+import tiny
+from commands import check_user_error, run
+
+from jax_video import planning, recipe
+from jax_video.errors import UserError
+
+PROGRAM = """
+  %all-reduce.1 = f32[64]{0:T(128)S(1)} all-reduce(%fusion.1), channel_id=1, to_apply=%region_0
+  %all-reduce.93 = (f32[128]{0}, bf16[3,3,3,64,128]{4,3,2,1,0}, s32[]{:T(128)}) all-reduce(%a, %b, %c), channel_id=9
+  %all-reduce-start = f32[10]{0} all-reduce-start(%d), channel_id=11
+  %all-reduce-done = f32[10]{0} all-reduce-done(%all-reduce-start)
+  ROOT %all-gather.2 = f32[8,400]{1,0} all-gather(%scores), dimensions={0}
+  %fusion.7 = f32[64]{0} fusion(%all-reduce.1), kind=kLoop, calls=%fused, metadata={op_name="all-reduce(x)"}
+"""
+CHIP = planning.Chip(operations=100.0, memory=1000.0, bandwidth=10.0, network=5.0)
+
+
+@pytest.fixture
+def where():
+    """A slice whose devices are this process's eight."""
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    return planning.Slice("v5e:2x4", CHIP, mesh, hosts=2)
+
+
+def test_what_chips_exchange():
+    sizes = 4 * 64 + (4 * 128 + 2 * 27 * 64 * 128 + 4) + 4 * 10
+    assert planning.collectives(PROGRAM) == {"all-reduce": (3, sizes), "all-gather": (1, 4 * 8 * 400)}
+
+
+def test_the_time_of_an_exchange_is_that_of_a_ring():
+    compiled = planning.Compiled(True, 1.0, collectives={"all-reduce": (2, 40.0), "all-gather": (1, 16.0)})
+    assert compiled.exchange(CHIP, 1) == 0.0
+    assert compiled.exchange(CHIP, 4) == pytest.approx((2 * 40 + 16) * 3 / 4 / 5)
+
+
+def test_a_program_that_is_too_large_says_so():
+    message = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
+    found = planning._too_large(message + "Used 25.50G of 15.75G hbm. Exceeded hbm capacity by 9.75G.")
+    assert not found.fits and (found.peak, found.capacity) == (25.5 * 2**30, 15.75 * 2**30)
+    with pytest.raises(UserError, match="cannot be compiled: INTERNAL: Mosaic"):
+        planning._too_large("INTERNAL: Mosaic")
+
+
+@pytest.mark.parametrize(
+    ("batch", "each", "fixed", "largest"),
+    [
+        (64, 10.0, 100.0, 64),  # the whole batch fits
+        (256, 10.0, 100.0, 64),
+        (96, 10.0, 100.0, 48),  # parts of the batch alone count
+        (256, 100.0, 100.0, 8),
+        (256, 10.0, 950.0, 0),  # not even one video a chip
+    ],
+)
+def test_the_largest_micro_batch_is_found(where, monkeypatch, batch, each, fixed, largest):
+    """Where memory grows by the same with every video, it takes three compilations at most."""
+    tried = []
+
+    def train_step(self, batch, micro_batch):
+        tried.append(micro_batch or batch)
+        peak = fixed + each * tried[-1]
+        return planning.Compiled(peak <= CHIP.memory, peak, capacity=CHIP.memory)
+
+    monkeypatch.setattr(planning.Planner, "train_step", train_step)
+    monkeypatch.setattr(planning.Slice, "of", lambda name: where)
+    found = planning.plan(tiny.get_config(), "v5e:2x4", batch=batch, classes=8)
+    if tried == [batch]:
+        assert found.step.fits and found.largest is None and largest == batch
+    else:
+        assert found.largest == largest and (found.fitted is not None) == bool(largest)
+    assert len(tried) <= 4 and len(set(tried)) == len(tried)
+
+
+def test_a_report_says_what_bounds_a_step(where):
+    config = recipe.resolve(tiny.get_config())
+    planner = planning.Planner(config, where, classes=8)
+    step = planning.Compiled(
+        True, 800.0, temporaries=500.0, operations=200.0, traffic=40.0, collectives={"all-reduce": (3, 10.0)}
+    )
+    told = planning.report(planning.Plan(planner, "train", 16, None, step), videos=600, decoding=10.0)
+    assert "resnet3d18, train, on v5e:2x4: 8 chips, 2 hosts\n16 videos; 4 × 32² of rgb; float32; 8 classes" in told
+    # 200 / 100 and 40 / 10 seconds, of which the longer, and 2 × 7/8 × 10 / 5.
+    assert "Bound by memory: at the least 7,500.0 ms" in told and "\n  2 clips/s at the most" in told
+    assert "an epoch of 600 videos in 281 s" in told
+    assert "each host must deliver 1 clips/s of 4 frames: 1 cores that decode 10 frames/s" in told
+    shares = [4 / (4 + 4 * (n - 1) / n) for n in (8, 16, 32, 64, 128, 256)]
+    assert told.splitlines()[-1].split() == [f"{share:.1%}" for share in shares]
+    refused = planning.Compiled(False, 3 * 2**30, capacity=2**30)
+    told = planning.report(planning.Plan(planner, "train", 16, None, refused, 8, step))
+    assert "3.00 of 1.00: it does not fit" in told and "--config.train.micro_batch=8" in told
+    told = planning.report(planning.Plan(planner, "train", 16, None, refused, 0))
+    assert "Nothing that was tried fits: take --config.model.remat=True" in told and "clips/s" not in told
+
+
+@pytest.mark.parametrize("name", ["v5e", "v5e:8", "v5e:2x", "h100:8x1", "2x4"])
+def test_slices_that_do_not_exist(name):
+    with pytest.raises(UserError, match=f"--topology={name}: expected a kind of TPU, one of v4, v5e, v5p, v6e"):
+        planning.Slice.of(name)
+
+
+def test_without_the_compiler(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'takes their compiler: pip install "jax\[tpu\]"'):
+        planning.Slice.of("v5e:2x4")
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path):
+    check_user_error(run("jax_video.plan", "video.mp4"), "unexpected arguments 'video.mp4'")
+    check_user_error(run("jax_video.plan", "--config=stc", "--topology=v9"), "--topology=v9: expected a kind of TPU")
+
+
+compiler = pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason='needs pip install "jax[tpu]"')
+
+
+@compiler
+@pytest.mark.slow
+def test_a_tiny_network_is_planned_and_remembered(tmp_path):
+    """A fresh process, since this one's JAX may have no TPU's compiler beside its devices."""
+    config = "--config=tests/tiny.py"
+    flags = ("--config.model.name=resnet3d10", "--config.dtype=bfloat16", "--batch=16", "--classes=8")
+    env = {"JAX_VIDEO_CACHE": str(tmp_path)}
+    first = run("jax_video.plan", config, *flags, env=env, timeout=600)
+    assert first.code == 0, first.stderr
+    assert "it fits" in first.stdout and "Bound by" in first.stdout
+    (path,) = (tmp_path / "plans").iterdir()
+    saved = json.loads(path.read_text())
+    assert saved["collectives"]["all-reduce"][0] > 1 and saved.keys() == {
+        field.name for field in dataclasses.fields(planning.Compiled)
+    }
+    path.write_text(json.dumps(saved | {"operations": 123e12}))  # what is remembered is what is told
+    assert "123.000 TFLOP" in run("jax_video.plan", config, *flags, env=env).stdout
+    tested = run("jax_video.plan", config, *flags, "--mode=test", env=env, timeout=600)
+    assert tested.code == 0 and "16 clips" in tested.stdout and "optimizer" not in tested.stdout
