@@ -31,6 +31,7 @@ def define_flags() -> None:
         None,
         "Several processes: auto (TPU pod, SLURM) or HOST:PORT,ID,COUNT of the first, this one, all.",
     )
+    flags.DEFINE_integer("profile", 0, "Steps of training to trace for xprof and TensorBoard.", lower_bound=0)
     command.define_takeover()
 
 
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> None:
     workdir = run_folder(given.workdir or f"runs/{name}")
     sharding.start(given.distributed)
     with hold(workdir, takeover=given.takeover, lost=lock.end_process):
-        report = workflow.perform(given.mode, config, workdir)
+        report = workflow.perform(given.mode, config, workdir, profile=given.profile)
     if jax.process_index() == 0:
         print(report)
 

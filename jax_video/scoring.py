@@ -81,7 +81,7 @@ def mean_over_clips(
 
     Raises:
       Interrupted: `interrupted` says so on the way.
-      UserError: no video can be read.
+      UserError: no video can be read, or the devices have too little memory.
     """
     clips = pipeline.cropped_clips(manifest, split, sampling, protocol)
     if not clips:
@@ -93,7 +93,7 @@ def mean_over_clips(
     sums = _Sums(manifest, clips, batch)
     progress = tqdm(total=len(clips), desc=f"{split}", unit="clip", leave=False, disable=None)
     pending: dict[str, jax.Array] | None = None  # what a step gives is read while the next one runs
-    with contextlib.closing(batches), contextlib.closing(progress):
+    with contextlib.closing(batches), contextlib.closing(progress), sharding.enough_memory():
         for rows in _until(interrupted, batches):
             running = step(*weights, sharding.place_batch(rows, mesh))
             if pending is not None:

@@ -1,9 +1,10 @@
 """Devices: the mesh, where arrays live, and the start of several processes."""
 
 import collections
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -128,6 +129,21 @@ def check_batch(
         raise UserError(
             f"BatchNorm groups of {group_size} do not divide the {batch // accumulate * clips} clips of a micro-batch."
         )
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raises UserError, which says what needs less, where the devices have too little memory for what is done here."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"the devices have too little memory ({str(error).splitlines()[0].rstrip('.')}). Needs less: in training, "
+            "fewer videos at once, --config.train.micro_batch=N, or activations that are computed twice, "
+            "--config.model.remat=True; in a test, fewer clips at once, --config.test.batch=N."
+        ) from error
 
 
 def stop_requested(local: bool, step: int) -> bool:

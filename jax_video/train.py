@@ -26,7 +26,9 @@ from jax_video.data import pipeline, reader
 from jax_video.data.manifest import Manifest
 from jax_video.errors import Stopped, UserError
 from jax_video.meta import Meta, check_same_run
+from jax_video.profiling import Profile
 from jax_video.runlog import RunLog
+from jax_video.sharding import enough_memory
 from jax_video.state import TrainState
 from jax_video.stopping import StopSignals
 from jax_video.weights import start
@@ -128,19 +130,22 @@ class Progress:
 
 
 @writes_run
-def train(config: ConfigDict, manifest: Manifest, workdir: str | os.PathLike, mesh: Mesh | None = None) -> bool:
+def train(
+    config: ConfigDict, manifest: Manifest, workdir: str | os.PathLike, mesh: Mesh | None = None, *, profile: int = 0
+) -> bool:
     """Trains to the end of the schedule, going on from the run's newest checkpoint where there is one.
 
     Args:
       workdir: the run's folder.
       mesh: devices to train on; by default all.
+      profile: steps to trace, into the run's `tensorboard` (`profiling.Profile`).
 
     Returns:
       Whether there was anything left to do.
 
     Raises:
-      UserError: a batch, config, data set or checkpoint that does not fit; a loss that is not finite (nothing is saved
-        over the last good checkpoint).
+      UserError: a batch, config, data set or checkpoint that does not fit; too little memory; a loss that is not finite
+        (nothing is saved over the last good checkpoint).
       Stopped: SIGTERM or Ctrl-C; the state is saved.
     """
     mesh, workdir = sharding.make_mesh() if mesh is None else mesh, run_folder(workdir)
@@ -220,8 +225,16 @@ def train(config: ConfigDict, manifest: Manifest, workdir: str | os.PathLike, me
         checkpoints.save(state, meta, validation)
 
     running = None  # (number, metrics) of the step that the devices are at
+    trace = Profile(workdir / "tensorboard", profile if first_process else 0)
     closing = contextlib.closing
-    with StopSignals() as signals, closing(checkpoints), closing(log), closing(batches):
+    with (
+        enough_memory(),
+        StopSignals() as signals,
+        closing(checkpoints),
+        closing(log),
+        closing(batches),
+        closing(trace),
+    ):
         while True:
             last = step == total
             validate = validate_steps and progress.validated < step and (last or step % validate_steps == 0)
@@ -272,7 +285,8 @@ def train(config: ConfigDict, manifest: Manifest, workdir: str | os.PathLike, me
                 if not signals.requested:
                     raise
                 continue
-            state, sums = train_step(state, sharding.place_batch(rows, mesh), key)
+            with trace.step(step):
+                state, sums = train_step(state, sharding.place_batch(rows, mesh), key)
             step += 1
             if running is not None:
                 take_in(*running)

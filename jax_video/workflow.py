@@ -17,8 +17,11 @@ from jax_video.train import train
 MODES = ("train", "test", "views", "features")
 
 
-def perform(mode: str, config: ConfigDict, workdir: remote.Path) -> str:
+def perform(mode: str, config: ConfigDict, workdir: remote.Path, *, profile: int = 0) -> str:
     """Does what a mode of the command asks for with the set that a config names; returns a report.
+
+    Args:
+      profile: steps of training to trace.
 
     Raises:
       UserError: of whatever does not fit.
@@ -33,7 +36,7 @@ def perform(mode: str, config: ConfigDict, workdir: remote.Path) -> str:
 
     if mode == "train":
         announce(len(manifest.classes))
-        result, new = train_and_test(config, manifest, workdir, mesh)
+        result, new = train_and_test(config, manifest, workdir, mesh, profile=profile)
         if result is None:
             return f"Trained; {manifest.name!r} has no test videos. The checkpoints are in {workdir}."
         report = results.report(result, manifest, workdir)
@@ -50,9 +53,9 @@ def perform(mode: str, config: ConfigDict, workdir: remote.Path) -> str:
 
 
 def train_and_test(
-    config: ConfigDict, manifest: Manifest, workdir: str | os.PathLike, mesh: Mesh | None = None
+    config: ConfigDict, manifest: Manifest, workdir: str | os.PathLike, mesh: Mesh | None = None, *, profile: int = 0
 ) -> tuple[dict[str, Any] | None, bool]:
-    """Trains to the end, going on where the run has stopped, and tests its best checkpoint.
+    """Trains to the end, going on where the run has stopped, and tests its best checkpoint. Arguments: `train.train`.
 
     Returns:
       (what test.json holds, whether there was anything left to do). There is no result of a set without test videos; a
@@ -62,7 +65,7 @@ def train_and_test(
       What `train.train` and `results.test` raise.
     """
     config = recipe.resolve(config, flip=manifest.flip)
-    new = train(config, manifest, workdir, mesh)
+    new = train(config, manifest, workdir, mesh, profile=profile)
     if not manifest.select("test"):
         return None, new
     run = run_lib.load(workdir, config=config, mesh=mesh)

@@ -68,7 +68,10 @@ LAYERS = {
     "preparing": ("data.preparing", "stores clips manifest decoding pipeline sources"),  # what prepare does
     "models": ("models", "networks"),  # one architecture, one file
     "step": ("state objectives losses metrics optimizer sharding", "networks models"),  # what is computed
-    "folder": ("lock meta checkpoint runlog stopping", "networks recipes stores manifest models step"),  # of a run
+    "folder": (
+        "lock meta checkpoint runlog stopping profiling",
+        "networks recipes stores manifest models step",
+    ),  # of a run
     "scoring": ("task scoring", "networks manifest pipeline step"),  # clips in, means over videos out
     "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
     "weights": ("weights", "networks recipes pipeline sources models step folder run"),

@@ -312,6 +312,14 @@ def test_a_test_can_be_interrupted(affine, manifest):
     assert len(asked) == 3
 
 
+def test_too_little_memory_is_said_with_what_needs_less(affine, manifest, monkeypatch):
+    """The device's own refusal: 2**48 bytes are more than any has."""
+    greedy = functools.partial(jnp.zeros, 2**46, jnp.float32)
+    monkeypatch.setattr(scoring, "make_eval_step", lambda *_: lambda *_: greedy())
+    with pytest.raises(UserError, match="too little memory .*train.micro_batch=N.*model.remat=True.*test.batch=N"):
+        score(affine, manifest, mesh_of(1), clips="uniform", number=1, batch=8)
+
+
 def make_run(workdir: pathlib.Path, config: ConfigDict, classes: tuple[str, ...], step: int = 0) -> pathlib.Path:
     """The folder of a run whose best checkpoint is the one of a step."""
     state = state_lib.create(state_lib.network(config, len(classes)), optimizer.sgd(0.1))

@@ -257,6 +257,20 @@ def test_loop_logs_validates_saves_and_ends(tmp_path, config, manifest):
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
+def test_steps_are_traced_and_computed_as_ever(tmp_path, config, manifest, capsys):
+    config.train.update(steps=6, validate_epochs=100)
+    for name, profile in (("plain", 0), ("traced", 2)):
+        assert train_lib.train(config, manifest, tmp_path / name, first_devices(1), profile=profile)
+    (traced,) = (tmp_path / "traced" / "tensorboard").rglob("*.xplane.pb")
+    assert traced.parents[2].name == "plugins" and not list((tmp_path / "plain").rglob("*.xplane.pb"))
+    assert b"train" in traced.read_bytes()
+    found, expected = (rows(tmp_path / name, "train") for name in ("traced", "plain"))
+    assert [row["loss"] for row in found.values()] == [row["loss"] for row in expected.values()]
+    config.train.steps = 2
+    assert train_lib.train(config, manifest, tmp_path / "short", first_devices(1), profile=2)
+    assert "--profile: no step was traced; 3 go before" in capsys.readouterr().err
+
+
 def test_a_run_goes_on_where_its_last_checkpoint_is(tmp_path, config, manifest):
     mesh = first_devices(2)
     train_lib.train(config, manifest, tmp_path, mesh)
