@@ -29,9 +29,11 @@ _OFFLINE = {  # what libtpu otherwise asks the machine for, which is no TPU's; a
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several may plan at once
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
 }
+_MEASURE = "1"  # changes with what is read off a program, so that what was remembered before is not used
 _COLLECTIVES = "all-reduce all-gather reduce-scatter collective-permute all-to-all".split()
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 
@@ -115,8 +117,7 @@ class Compiled:
       capacity: bytes that a program can have, where the compiler said so, or 0.
       temporaries: bytes of activations and all else that lives only during the step.
       arguments: bytes of what goes in: state and batch.
-      operations: floating-point operations of a step. Of micro-batches, this and what follows is that of one, times
-        their number: the update, which is done once, is counted with each of them.
+      operations: floating-point operations of a step; of micro-batches those of one, times their number.
       traffic: bytes that it reads and writes in memory.
       collectives: {kind: (how many, bytes)}, what chips exchange with one another.
     """
@@ -206,7 +207,9 @@ class Planner:
     def _compile(self, trace: Callable[[], Any], repeats: int = 1) -> Compiled:
         lowered = trace().lower(lowering_platforms=("tpu",))
         versions = [importlib.metadata.version(name) for name in ("jaxlib", "libtpu")]
-        program = hashlib.sha256("\n".join([lowered.as_text(), self.where.name, *versions]).encode()).hexdigest()
+        program = hashlib.sha256(
+            "\n".join([_MEASURE, lowered.as_text(), self.where.name, *versions]).encode()
+        ).hexdigest()
         path = remote.cache_folder() / "plans" / f"{program}.json"
         if path.exists():
             return Compiled(**json.loads(path.read_text()))
@@ -389,16 +392,15 @@ def _measured(program: Any, repeats: int) -> Compiled:
     memory, cost = program.memory_analysis(), program.cost_analysis()
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     code = memory.generated_code_size_in_bytes
+    traffic, exchanged = measure(program.as_text())
     return Compiled(
         fits=True,
         peak=memory.argument_size_in_bytes + memory.temp_size_in_bytes + outputs + code,
         temporaries=memory.temp_size_in_bytes,
         arguments=memory.argument_size_in_bytes,
         operations=cost["flops"] * repeats,  # XLA counts a loop's body once
-        traffic=cost["bytes accessed"] * repeats,
-        collectives={
-            kind: (number * repeats, size * repeats) for kind, (number, size) in collectives(program.as_text()).items()
-        },
+        traffic=traffic,
+        collectives=exchanged,
     )
 
 
@@ -415,14 +417,83 @@ def _bytes(number: str, unit: str) -> float:
     return float(number) * 1024.0 ** " KMGT".index(unit or " ")
 
 
-def collectives(program: str) -> dict[str, tuple[int, float]]:
-    """What the chips exchange in a compiled program, by kind: how many times, and bytes of the results."""
-    found: dict[str, tuple[int, float]] = {}
+@dataclasses.dataclass
+class _Instruction:
+    """One line of a compiled program's text."""
+
+    kind: str
+    arrays: list[tuple[int, bool]]  # (bytes, whether they are in the chip's main memory) of its result
+    operands: list[str]  # names
+    called: list[str]  # computations that it runs, as a loop or a choice
+    times: int  # how often
+
+
+_SHAPE = re.compile(r"(\w+)\[([\d,]*)\](\{[^{}]*\})?")
+_INSTRUCTION = re.compile(r"\s*(?:ROOT )?(%\S+) = (.*?) ([a-z-]+)\((.*)")
+_FREE = "parameter constant get-tuple-element tuple bitcast iota while conditional call".split()
+
+
+def _computations(program: str) -> tuple[str, dict[str, dict[str, _Instruction]]]:
+    """(the name of the one that runs first, {computation: {instruction's name: instruction}})."""
+    entry, current = "", ""
+    found: dict[str, dict[str, _Instruction]] = {}
     for line in program.splitlines():
-        match = re.match(r"\s*(?:ROOT )?%\S+ = (.*?) ([a-z-]+?)(?:-start)?\(", line)
-        if match and match[2] in _COLLECTIVES:
-            arrays = re.findall(r"(\w+)\[([\d,]*)\]", match[1])
-            size = sum(_BYTES[kind] * math.prod(map(int, filter(None, shape.split(",")))) for kind, shape in arrays)
-            count, total = found.get(match[2], (0, 0.0))
-            found[match[2]] = count + 1, total + size
-    return found
+        if line.endswith("{") and (match := re.match(r"(ENTRY )?(%\S+) \(", line)):
+            current = match[2]
+            entry = current if match[1] else entry
+            found[current] = {}
+        elif match := _INSTRUCTION.match(line):
+            name, result, kind, rest = match.groups()
+            arrays = [
+                (_BYTES.get(of, 0) * math.prod(map(int, filter(None, shape.split(",")))), "S(" not in layout)
+                for of, shape, layout in _SHAPE.findall(result)
+            ]
+            called = re.findall(r"(?:body|to_apply|true_computation|false_computation)=(%[\w.-]+)", rest)
+            called += re.findall(r"%[\w.-]+", "".join(re.findall(r"branch_computations=\{([^}]*)\}", rest)))
+            trips = re.search(r'known_trip_count":\{"n":"(\d+)"', rest)
+            operands = re.findall(r"%[\w.-]+", rest.partition(")")[0])
+            runs = called if kind in ("while", "conditional", "call") else []
+            found.setdefault(current, {})[name] = _Instruction(
+                kind, arrays, operands, runs, int(trips[1]) if trips else 1
+            )
+    return entry, found
+
+
+def measure(program: str) -> tuple[float, dict[str, tuple[int, float]]]:
+    """What a compiled program's text says: (bytes read from and written to the chip's main memory, collectives).
+
+    Every instruction reads its operands and writes its result, but for those that are kept on the chip. XLA's own
+    number counts these too, and also what a fusion reads of its parts: five times as much for a ResNet.
+
+    Returns:
+      The bytes, and {kind: (how many, bytes of the results)} of what the chips exchange.
+    """
+    entry, computations = _computations(program)
+
+    def of(computation: str) -> tuple[float, dict[str, tuple[int, float]]]:
+        traffic, exchanged = 0.0, dict[str, tuple[int, float]]()
+        instructions = computations.get(computation, {})
+        for instruction in instructions.values():
+            for called in instruction.called:
+                inner, collectives = of(called)
+                traffic += instruction.times * inner
+                for kind, (number, size) in collectives.items():
+                    before = exchanged.get(kind, (0, 0.0))
+                    exchanged[kind] = before[0] + instruction.times * number, before[1] + instruction.times * size
+            kind = instruction.kind.removesuffix("-start")
+            if kind in _FREE or kind.endswith("-done"):
+                continue
+            stored = sum(size for size, main in instruction.arrays if main)
+            if kind in ("copy", "slice") and kind != instruction.kind:  # its result names its operand, too
+                sizes = [size for size, _ in instruction.arrays if size > 4]
+                moved = min(sizes, default=0)
+                traffic += moved * sum(main for size, main in instruction.arrays if size > 4)
+                continue
+            read = (instructions[name].arrays for name in instruction.operands if name in instructions)
+            traffic += stored + sum(size for arrays in read for size, main in arrays if main)
+            if kind in _COLLECTIVES:
+                number, size = exchanged.get(kind, (0, 0.0))
+                exchanged[kind] = number + 1, size + sum(size for size, _ in instruction.arrays)
+        return traffic, exchanged
+
+    return of(entry)

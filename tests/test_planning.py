@@ -13,12 +13,32 @@ from jax_video import planning, recipe
 from jax_video.errors import UserError
 
 PROGRAM = """
-  %all-reduce.1 = f32[64]{0:T(128)S(1)} all-reduce(%fusion.1), channel_id=1, to_apply=%region_0
-  %all-reduce.93 = (f32[128]{0}, bf16[3,3,3,64,128]{4,3,2,1,0}, s32[]{:T(128)}) all-reduce(%a, %b, %c), channel_id=9
-  %all-reduce-start = f32[10]{0} all-reduce-start(%d), channel_id=11
-  %all-reduce-done = f32[10]{0} all-reduce-done(%all-reduce-start)
-  ROOT %all-gather.2 = f32[8,400]{1,0} all-gather(%scores), dimensions={0}
-  %fusion.7 = f32[64]{0} fusion(%all-reduce.1), kind=kLoop, calls=%fused, metadata={op_name="all-reduce(x)"}
+HloModule jit_train_step, is_scheduled=true
+
+%fused (param_0: f32[64]) -> f32[64] {
+  %param_0 = f32[64]{0} parameter(0)
+  ROOT %add.1 = f32[64]{0} add(%param_0, %param_0)
+}
+
+%body (state: (s32[], bf16[1000])) -> (s32[], bf16[1000]) {
+  %state = (s32[], bf16[1000]{0}) parameter(0)
+  %x = bf16[1000]{0:T(1024)} get-tuple-element(%state), index=1
+  %near = bf16[1000]{0:T(1024)S(1)} fusion(%x), kind=kLoop, calls=%fused
+  %all-reduce.7 = bf16[1000]{0:T(1024)S(1)} all-reduce(%near), channel_id=1, to_apply=%sum
+  ROOT %next = (s32[], bf16[1000]{0}) tuple(%i, %x)
+}
+
+ENTRY %main (a: f32[64], b: f32[8,50]) -> (f32[64], f32[8,400]) {
+  %a = f32[64]{0} parameter(0)
+  %b = f32[8,50]{1,0} parameter(1)
+  %copy-start = (f32[64]{0:T(128)S(1)}, f32[64]{0:T(128)}, u32[]{:S(2)}) copy-start(%a)
+  %copy-done = f32[64]{0:T(128)S(1)} copy-done(%copy-start)
+  %all-reduce.93 = (f32[128]{0}, s32[]{:T(128)}) all-reduce(%c, %d), channel_id=9, to_apply=%sum
+  %fusion.7 = f32[64]{0} fusion(%copy-done), kind=kLoop, calls=%fused, metadata={op_name="all-reduce(x)"}
+  %loop = (s32[], bf16[1000]{0}) while(%init), condition=%until, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %all-gather.2 = f32[8,400]{1,0} all-gather(%b), dimensions={0}
+  ROOT %results = (f32[64]{0}, f32[8,400]{1,0}) tuple(%fusion.7, %all-gather.2)
+}
 """
 CHIP = planning.Chip(operations=100.0, memory=1000.0, bandwidth=10.0, network=5.0)
 
@@ -30,9 +50,12 @@ def where():
     return planning.Slice("v5e:2x4", CHIP, mesh, hosts=2)
 
 
-def test_what_chips_exchange():
-    sizes = 4 * 64 + (4 * 128 + 2 * 27 * 64 * 128 + 4) + 4 * 10
-    assert planning.collectives(PROGRAM) == {"all-reduce": (3, sizes), "all-gather": (1, 4 * 8 * 400)}
+def test_what_a_program_reads_writes_and_exchanges():
+    """Not what stays on the chip, S(1), nor what fusions do inside; a loop's body as often as it runs."""
+    traffic, exchanged = planning.measure(PROGRAM)
+    copied, gathered = 4 * 64, 4 * 8 * 50 + 4 * 8 * 400
+    assert traffic == copied + (4 * 128 + 4) + 4 * 64 + 3 * 2 * 1000 + gathered
+    assert exchanged == {"all-reduce": (1 + 3, 4 * 128 + 4 + 3 * 2 * 1000), "all-gather": (1, 4 * 8 * 400)}
 
 
 def test_the_time_of_an_exchange_is_that_of_a_ring():
