@@ -35,7 +35,7 @@ ENTRY %main (a: f32[64], b: f32[8,50]) -> (f32[64], f32[8,400]) {
   %copy-done = f32[64]{0:T(128)S(1)} copy-done(%copy-start)
   %all-reduce.93 = (f32[128]{0}, s32[]{:T(128)}) all-reduce(%c, %d), channel_id=9, to_apply=%sum
   %fusion.7 = f32[64]{0} fusion(%copy-done), kind=kLoop, calls=%fused, metadata={op_name="all-reduce(x)"}
-  %loop = (s32[], bf16[1000]{0}) while(%init), condition=%until, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %loop = (s32[], bf16[1000]{0}) while(%i), body=%body, backend_config={"known_trip_count":{"n":"3"}}
   %all-gather.2 = f32[8,400]{1,0} all-gather(%b), dimensions={0}
   ROOT %results = (f32[64]{0}, f32[8,400]{1,0}) tuple(%fusion.7, %all-gather.2)
 }
