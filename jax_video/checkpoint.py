@@ -318,42 +318,17 @@ def _items(state: state_lib.TrainState) -> dict[str, Any]:
 
 @jax.jit
 def _checksums(tree: Any) -> jax.Array:
-    """A uint32 for each leaf, [leaves]: the sum of its 32-bit words, each times an odd number of its own, mod 2³².
+    """The checksum of each leaf, uint32 [leaves], computed on the device: no host waits for it."""
+    return jnp.stack([_checksum(leaf) for leaf in jax.tree.leaves(tree)])
 
-    Odd factors are invertible, so no single wrong word goes unnoticed. Computed on the device: no host waits for it.
+
+@jax.jit  # so that leaves of one shape are traced and compiled once: a network has hundreds
+def _checksum(leaf: jax.Array) -> jax.Array:
+    """The sum of an array's 32-bit words, each times an odd number of its own, mod 2³²: uint32 [].
+
+    Odd factors are invertible, so no single wrong word goes unnoticed.
     """
-
-    def one(leaf: jax.Array) -> jax.Array:
-        words = jax.lax.bitcast_convert_type(leaf, jnp.uint32 if leaf.dtype.itemsize >= 4 else jnp.uint16)
-        words = words.astype(jnp.uint32).reshape(-1)
-        odd = 2 * jax.lax.iota(jnp.uint32, words.size) + 1
-        return jnp.sum(words * odd, dtype=jnp.uint32)
-
-    return jnp.stack([one(leaf) for leaf in jax.tree.leaves(tree)])
-
-
-def _crc(meta: dict) -> int:
-    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
-
-
-def _check_shapes(owner: str, found: Any, expected: Any) -> None:
-    """Raises CheckpointError with every leaf that is missing, extra or of another shape."""
-    found = {name: tuple(leaf.shape) for name, leaf in state_lib.named_leaves(found).items() if hasattr(leaf, "shape")}
-    expected = {name: tuple(leaf.shape) for name, leaf in state_lib.named_leaves(expected).items()}
-    problems = [f"missing  {name} {shape}" for name, shape in expected.items() if name not in found]
-    problems += [f"extra    {name} {shape}" for name, shape in found.items() if name not in expected]
-    problems += [
-        f"shape    {name}: found {found[name]}, expected {shape}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{owner} is of another network: {len(problems)} arrays do not match.\n"
-            + listed(problems)
-            + "\nUse the config that it was trained with, or another --workdir."
-        )
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    words = jax.lax.bitcast_convert_type(leaf, jnp.uint32 if leaf.dtype.itemsize >= 4 else jnp.uint16)
+    words = words.astype(jnp.uint32).reshape(-1)
+    odd = 2 * jax.lax.iota(jnp.uint32, words.size) + 1
+    return jnp.sum(words * odd, dtype=jnp.uint32)

@@ -92,3 +92,9 @@ def test_a_configs_network_and_its_shapes():
     network = nnx.eval_shape(lambda: state_lib.network(config, 7))
     assert network.bn1.group_size == 2 and network.bn1.dtype == jnp.bfloat16
     assert state_lib.split(network)[0] == definition
+
+
+def test_keys_are_those_of_flax():
+    ours, theirs = state.Keys(7), nnx.Rngs(7)
+    for _ in range(3):
+        np.testing.assert_array_equal(jax.random.key_data(ours.params()), jax.random.key_data(theirs.params()))
