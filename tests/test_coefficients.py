@@ -47,7 +47,8 @@ def config_of(model: str, data: str = "motions", **network) -> ConfigDict:
 
 def network_of(config: ConfigDict, classes: int = 8):
     """(definition, {"params", "batch_stats"}) whose α are not all alike: their layers begin near zero."""
-    definition, params, batch_stats = state_lib.split(state_lib.network(config, classes))
+    definition = state_lib.abstract(config, classes)[0]
+    params, batch_stats = jax.jit(lambda: state_lib.split(state_lib.network(config, classes))[1:])()
     rng = np.random.default_rng(0)
     params = jax.tree_util.tree_map_with_path(
         lambda path, leaf: (
