@@ -6,6 +6,7 @@ import pathlib
 
 import commands
 import jax
+import jax.numpy as jnp
 import matplotlib.pyplot
 import numpy as np
 import pytest
@@ -46,17 +47,23 @@ def config_of(model: str, data: str = "motions", **network) -> ConfigDict:
 
 
 def network_of(config: ConfigDict, classes: int = 8):
-    """(definition, {"params", "batch_stats"}) whose α are not all alike: their layers begin near zero."""
-    definition, params, batch_stats = state_lib.split(state_lib.network(config, classes))
+    """(definition, {"params", "batch_stats"}) whose α are not all alike: their layers begin near zero.
+
+    The values are NumPy's: initialising as the networks do compiles a function for every shape.
+    """
+    definition, params, batch_stats = state_lib.abstract(config, classes)
     rng = np.random.default_rng(0)
-    params = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: (
-            leaf + rng.normal(size=leaf.shape).astype(np.float32)
-            if {"alpha", "fc1", "fc2"} & {getattr(key, "key", None) for key in path}
-            else leaf
-        ),
-        params,
-    )
+
+    def draw(path, leaf):
+        names = {getattr(key, "key", None) for key in path}
+        if names & {"scale", "var"}:
+            return jnp.ones(leaf.shape, leaf.dtype)
+        if leaf.ndim == 1 and not names & {"fc1", "fc2"}:
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        deviation = 1 if names & {"alpha", "fc1", "fc2"} else np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        return jnp.asarray(rng.normal(0, deviation, leaf.shape), leaf.dtype)
+
+    params, batch_stats = jax.tree_util.tree_map_with_path(draw, (params, batch_stats))
     return definition, {"params": params, "batch_stats": batch_stats}
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType
+from outlines import Keys
 from reference import correspondence as reference
 from reference import resnet as reference_resnet
 
@@ -20,7 +21,7 @@ from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.errors import UserError
 from jax_video.models.correspondence import Correspondence, derangement
-from jax_video.models.layers import BatchNorm, Conv, Frozen
+from jax_video.models.layers import BatchNorm, Conv, Frozen, Linear
 
 BATCH = 6
 NETWORK_INPUT = (4, 16, 16, 3)
@@ -30,11 +31,12 @@ derange = jax.jit(derangement)
 
 
 class Network(nnx.Module):
-    """A network that compiles at once."""
+    """A network that compiles at once; its classifier takes no part."""
 
     def __init__(self, *, rngs):
         self.conv = Conv(3, 8, (1, 3, 3), strides=(1, 4, 4), rngs=rngs)
         self.bn = BatchNorm(8, rngs=rngs)
+        self.fc = Linear(8, 3, rngs=rngs)
 
     def features(self, video):
         return nnx.relu(self.bn(self.conv(video)))
@@ -45,9 +47,19 @@ def abstract(dtype=jnp.float32, make=Correspondence):
     common = {"num_classes": 3, "layers": (1, 1, 1, 1), "width": 0.0625, "dtype": dtype}
 
     def build():
-        student = models.build("resnet3d18", rngs=nnx.Rngs(0), **common)
-        teacher = models.build("resnet3d50", rngs=nnx.Rngs(1), **common)
-        return make(student, teacher, clip=NETWORK_INPUT[:3], dtype=dtype, rngs=nnx.Rngs(2))
+        student = models.build("resnet3d18", rngs=Keys(), **common)
+        teacher = models.build("resnet3d50", rngs=Keys(), **common)
+        return make(student, teacher, clip=NETWORK_INPUT[:3], dtype=dtype, rngs=Keys())
+
+    return nnx.eval_shape(build)
+
+
+def quick():
+    """Two networks that compile at once."""
+
+    def build():
+        student, teacher = Network(rngs=Keys()), Network(rngs=Keys())
+        return Correspondence(student, teacher, clip=NETWORK_INPUT[:3], rngs=Keys())
 
     return nnx.eval_shape(build)
 
@@ -138,7 +150,7 @@ def test_derangements_differ_between_keys_and_not_otherwise():
 
 
 def test_both_sides_make_positive_and_negative_pairs():
-    definition, params, batch_stats = filled(abstract())
+    definition, params, batch_stats = filled(quick())
     ids = jnp.array([0, 0, 1, 1, 1, 1])  # two of video 1 must meet their own
 
     @jax.jit
@@ -166,8 +178,8 @@ def test_both_sides_make_positive_and_negative_pairs():
 
 def test_widths_are_those_of_the_papers():
     def build(*names, **kwargs):
-        networks = (models.build(name, num_classes=400, rngs=nnx.Rngs(0), **kwargs) for name in names)
-        return Correspondence(*networks, clip=(16, 112, 112), rngs=nnx.Rngs(0))
+        networks = (models.build(name, num_classes=400, rngs=Keys(), **kwargs) for name in names)
+        return Correspondence(*networks, clip=(16, 112, 112), rngs=Keys())
 
     model = nnx.eval_shape(lambda: build("resnet3d50", "resnet50", layers=(1, 1, 1, 1)))
     assert model.fc.kernel.shape == (2048, 1024)
@@ -195,7 +207,7 @@ def test_the_teachers_weights_are_constants_among_the_statistics():
     definition, params, batch_stats = state_lib.split(model)
     assert set(params) == {"student"} | HEAD and set(batch_stats) == {"student", "teacher"}
     student = nnx.eval_shape(
-        lambda: models.build("resnet3d18", num_classes=3, layers=(1, 1, 1, 1), width=0.0625, rngs=nnx.Rngs(0))
+        lambda: models.build("resnet3d18", num_classes=3, layers=(1, 1, 1, 1), width=0.0625, rngs=Keys())
     )
     _, *kept = state_lib.split(student)
     assert parity.shapes((params["student"], batch_stats["student"])) == parity.shapes(kept)
@@ -207,7 +219,7 @@ def test_the_teachers_weights_are_constants_among_the_statistics():
 
 
 def test_gradients_reach_all_of_student_and_head_but_the_students_classifier():
-    definition, params, batch_stats = filled(abstract())
+    definition, params, batch_stats = filled(quick())
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True)
@@ -227,13 +239,7 @@ def test_gradients_reach_all_of_student_and_head_but_the_students_classifier():
 
 @pytest.mark.parametrize(("accumulate", "ema"), [(1, 0.0), (3, 0.3)])
 def test_training_moves_the_student_and_leaves_the_teacher_to_the_bit(accumulate, ema):
-
-    def build():
-        networks = (Network(rngs=nnx.Rngs(seed)) for seed in (0, 1))
-        return Correspondence(*networks, clip=NETWORK_INPUT[:3], rngs=nnx.Rngs(2))
-
-    model = nnx.eval_shape(build)
-    definition, params, batch_stats = filled(model)
+    definition, params, batch_stats = filled(quick())
     batch_stats["teacher"]["conv"]["kernel"] = batch_stats["teacher"]["conv"]["kernel"].at[0].set(-0.0)
     mesh = jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
     tx = optimizer.sgd(0.1, weight_decay=0.1)

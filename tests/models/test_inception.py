@@ -53,7 +53,7 @@ def with_real_head(**kwargs):
 
 @pytest.mark.usefixtures("strict_dtypes", "one_torch_thread")
 def test_test_mode_forward_in_float32():
-    small = {"width": 0.125}
+    small = {"width": 0.125, "layers": (1, 2, 1)}  # all blocks, at full size: tests/weights/test_names.py
     parity.check_test_mode_forward(
         abstract(parity.CLASSES, **small), reference.build(parity.CLASSES, **small), NETWORK_INPUT, batch=2
     )
@@ -110,10 +110,14 @@ def test_same_padding_is_tensorflows(size, taps, stride):
     padded = np.pad(np.arange(1.0, size + 1), (before, after))
     windows = np.stack([padded[start : start + taps] for start in range(0, size, stride)])
 
-    layer = Conv(1, 1, (1, taps, 1), strides=(1, stride, 1), padding="SAME", rngs=nnx.Rngs(0))
-    np.testing.assert_allclose(layer(x).ravel(), windows @ layer.kernel[...].ravel(), rtol=1e-5)
-    # Of negative numbers, where a padding of zeros would win.
-    pooled = convolution.max_pool(x - 100, (1, taps, 1), strides=(1, stride, 1), padding="SAME")
+    kernel = jnp.linspace(0.5, 1.5, taps)
+    layer = {"padding": "SAME", "kernel_init": lambda key, shape, dtype: kernel.reshape(shape), "rngs": nnx.Rngs(0)}
+    layer = Conv(1, 1, (1, taps, 1), strides=(1, stride, 1), **layer)
+    convolved, pooled = jax.jit(
+        # Of negative numbers, where a padding of zeros would win.
+        lambda x: (layer(x), convolution.max_pool(x - 100, (1, taps, 1), strides=(1, stride, 1), padding="SAME"))
+    )(x)
+    np.testing.assert_allclose(convolved.ravel(), windows @ kernel, rtol=1e-5)
     np.testing.assert_array_equal(pooled.ravel(), windows.max(axis=1) - 100)
 
 
@@ -186,4 +190,4 @@ def test_a_video_of_the_wrong_shape_is_refused(shape, message):
 
 
 def test_the_smallest_video_passes():
-    assert shapes(abstract(5, width=0.05), (2, 1, 1, 1, 3), method="__call__") == (2, 5)
+    assert shapes(abstract(5, width=0.05, layers=(1, 1, 1)), (2, 1, 1, 1, 3), method="__call__") == (2, 5)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import parity
 import pytest
 from flax import nnx
+from outlines import Keys
 from reference import resnet as reference
 
 from jax_video import models
@@ -48,7 +49,7 @@ NETWORKS = {
     "stc_resnet50": SMALL | {"frames": 6, "stem": "table1"},
 }
 # Their units are trained on their own, and in the other networks.
-TRAINED_ALIKE = ("resnet3d50", "resnext3d101", "stc_resnet18")
+TRAINED_ALIKE = ("resnet3d50", "resnext3d101", "stc_resnet18", "stc_resnet50")
 
 
 def unit_pair(name, dtype):
@@ -75,16 +76,14 @@ def unit_pair(name, dtype):
         ours["cardinality"] = theirs["cardinality"] = cardinality
         unit = stc.STCBottleneck if "stc" in options else resnet3d.Bottleneck
         network = reference.BottleneckUnit(in_features, middle, out_features, stride, **theirs)
-    model = nnx.eval_shape(lambda: unit(in_features, width, rngs=nnx.Rngs(0), **ours))
+    model = nnx.eval_shape(lambda: unit(in_features, width, rngs=Keys(), **ours))
     return model, network, (*UNIT_INPUT, in_features)
 
 
 def network_pair(name, dtype):
     options = NETWORKS[name]
     name, *_ = name.split()
-    model = nnx.eval_shape(
-        lambda: models.build(name, num_classes=parity.CLASSES, rngs=nnx.Rngs(0), dtype=dtype, **options)
-    )
+    model = nnx.eval_shape(lambda: models.build(name, num_classes=parity.CLASSES, rngs=Keys(), dtype=dtype, **options))
     return model, reference.build(name, parity.CLASSES, **options), (*NETWORK_INPUT, 3)
 
 

@@ -24,15 +24,15 @@ NETWORKS = {
     "appearance_stream": (SMALL, [RGB]),
     "motion_stream": (SMALL | {"stride_on": "1x1", "layers": (1, 1, 1, 1)}, [FLOW]),
     "two_streams": (SMALL | {"layers": (1, 1, 1, 1)}, [RGB, FLOW]),
-    "st_resnet": (SMALL | {"layers": (3, 2, 2, 2)}, [RGB, FLOW]),
+    "st_resnet": (SMALL | {"layers": (1, 3, 1, 1)}, [RGB, FLOW]),
     "st_resnet_star": (SMALL | {"layers": (2, 1, 1, 1)}, [RGB, FLOW]),
-    "st_resnet_star, the code's pool": (SMALL | {"temporal_pool": "before"}, [RGB, FLOW]),
+    "st_resnet_star, the code's pool": (SMALL | {"layers": (1, 1, 1, 2), "temporal_pool": "before"}, [RGB, FLOW]),
 }
 TRAINED = {  # with other layers and keywords
     "motion_stream": {},
     "two_streams": {},
     "st_resnet": {"layers": (3, 2, 1, 1)},
-    "st_resnet_star": {"stride_on": "1x1"},
+    "st_resnet_star": {"layers": (1, 2, 1, 1), "stride_on": "1x1"},
 }
 
 
@@ -43,18 +43,20 @@ def pair(label, dtype, remat=False, **options):
 
 
 @pytest.mark.usefixtures("strict_dtypes")
-@pytest.mark.parametrize("label", NETWORKS)
+@pytest.mark.parametrize(  # the appearance stream is the first of the two
+    "label", [pytest.param(label, marks=[pytest.mark.slow] * (label == "appearance_stream")) for label in NETWORKS]
+)
 def test_test_mode_forward_in_float32(label):
     parity.check_test_mode_forward(*pair(label, jnp.float32))
 
 
 @pytest.mark.parametrize(
     "label",
-    [pytest.param(label, marks=pytest.mark.slow) for label in ("motion_stream", "two_streams")]
-    + ["st_resnet", "st_resnet_star"],
+    [pytest.param(label, marks=pytest.mark.slow) for label in ("motion_stream", "two_streams", "st_resnet")]
+    + ["st_resnet_star"],
 )
 def test_gradients_in_float64(label):
-    """Those of ST-ResNet* rematerialised, which changes nothing."""
+    """ST-ResNet* is all that the others are, and a pool; it is rematerialised, which changes nothing."""
     with jax.enable_x64(True):
         parity.check_training(*pair(label, jnp.float64, remat=label == "st_resnet_star", **TRAINED[label]))
 
@@ -88,7 +90,7 @@ def test_parameters_are_as_many_as_published(name, expected):
 def test_there_are_scores_of_every_frame_and_place(name, frames, size, expected):
     videos = [(2, frames, size, size, channels) for channels in (3, 20)]
     output = (2, *expected, 101)
-    assert shapes(abstract(name, 101, layers=(2, 2, 2, 2)), *videos, method="__call__") == (output, output)
+    assert shapes(abstract(name, 101, layers=(2, 1, 1, 1)), *videos, method="__call__") == (output, output)
 
 
 def randomized(model, seed=1):
@@ -109,7 +111,7 @@ def randomized(model, seed=1):
 
 
 def small(name, **kwargs):
-    return abstract(name, 5, **SMALL, **kwargs)
+    return abstract(name, 5, **SMALL | kwargs)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -119,7 +121,8 @@ def scores(definition, params, batch_stats, *videos):
 
 def test_a_repeated_frame_looks_to_averaging_taps_as_to_the_2d_network():
     """Without the motion residuals, and away from the clip's ends, whose zero padding the averages see (§3.2)."""
-    two, st = small("two_streams"), small("st_resnet", connections=False)
+    layers = {"layers": (1, 2, 1, 1)}
+    two, st = small("two_streams", **layers), small("st_resnet", connections=False, **layers)
     definition, params, batch_stats = randomized(two)
     _, spatiotemporal, _ = state.split(st)
     averaging = jax.tree.map(
@@ -130,11 +133,11 @@ def test_a_repeated_frame_looks_to_averaging_taps_as_to_the_2d_network():
         spatiotemporal,
     )
     rng = np.random.default_rng(0)
-    rgb, flow = (np.repeat(rng.normal(size=(2, 1, 32, 32, c)), 19, axis=1).astype(np.float32) for c in (3, 20))
+    rgb, flow = (np.repeat(rng.normal(size=(2, 1, 32, 32, c)), 7, axis=1).astype(np.float32) for c in (3, 20))
     expected = scores(definition, params, batch_stats, rgb, flow)
     ours = scores(state.split(st)[0], averaging, batch_stats, rgb, flow)
     for theirs, mine in zip(expected, ours, strict=True):
-        middle = slice(8, 11)  # eight convolutions over 3 frames see 8 frames to either side
+        middle = slice(2, 5)  # two convolutions over 3 frames see 2 frames to either side
         np.testing.assert_allclose(mine[:, middle], theirs[:, middle], atol=1e-5 * np.abs(theirs).max())
         assert np.abs(mine[:, 0] - theirs[:, 0]).max() > 1e-3 * np.abs(theirs).max()
 
@@ -148,7 +151,8 @@ def test_motion_learns_from_the_loss_of_appearance_but_not_the_other_way_round()
     @functools.partial(jax.grad, has_aux=True)
     def of_appearance(params):
         """Gradients of the appearance stream's loss, and the motion stream's scores."""
-        appearance, motion = nnx.merge(definition, params, batch_stats)(*videos)
+        model = state.join(definition, params, batch_stats, train=False)  # with less to compile, and the same paths
+        appearance, motion = model(*videos)
         return losses.video_cross_entropy(appearance, jnp.array([1, 3])).sum(), motion
 
     gradients, scores = of_appearance(params)

@@ -7,7 +7,7 @@ import parity
 import pytest
 import torch
 from flax import nnx
-from outlines import T3D_TABLE_1, abstract, parameters, shapes
+from outlines import T3D_TABLE_1, Keys, abstract, parameters, shapes
 from reference import densenet as reference
 from reference import resnet
 
@@ -31,7 +31,7 @@ def pair(dtype, **options):
 
 
 def ttl_pair(depth, dtype, channels=(3, 2, 4)):
-    model = nnx.eval_shape(lambda: TTL(5, channels, depth=depth, dtype=dtype, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: TTL(5, channels, depth=depth, dtype=dtype, rngs=Keys()))
     return model, reference.TemporalTransition(5, channels, depth)
 
 

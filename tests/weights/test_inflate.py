@@ -171,27 +171,33 @@ def resnet50():
     return outlines.abstract("resnet50", CLASSES, **SMALL)
 
 
-def test_c2d_of_a_repeated_frame_has_the_2d_logits(resnet50):
+@pytest.fixture(scope="module")
+def expected(resnet50):
+    """Its logits of FRAMES, with the arrays that it has in every test."""
+    return logits(with_arrays(resnet50, random_arrays(resnet50)), 1)
+
+
+def test_c2d_of_a_repeated_frame_has_the_2d_logits(resnet50, expected):
     """It has no temporal taps, and a max pool over frames that are all the same does nothing."""
     target = outlines.abstract("c2d_resnet50", CLASSES, **SMALL)
-    network, merged = inflated(resnet50, target, "")
+    _, merged = inflated(resnet50, target, "")
     assert not merged.inflated and not merged.fresh
-    assert close(logits(with_arrays(target, merged.arrays), 8), logits(network, 1))
+    assert close(logits(with_arrays(target, merged.arrays), 8), expected)
 
 
 @pytest.mark.parametrize("share_weights", [True, False])
-def test_cost_a_that_looks_at_h_and_w_has_the_2d_logits(resnet50, share_weights):
+def test_cost_a_that_looks_at_h_and_w_has_the_2d_logits(resnet50, expected, share_weights):
     target = outlines.abstract("cost_a_resnet50", CLASSES, pool="code", share_weights=share_weights, **SMALL)
-    network, merged = inflated(resnet50, target, "mean", skip=["*/alpha"])
+    _, merged = inflated(resnet50, target, "mean", skip=["*/alpha"])
     assert len(merged.fresh) == 3 and len(merged.inflated) == (0 if share_weights else 3)
     for name in merged.fresh:  # a softmax of exactly (1, 0, 0)
         merged.arrays[name] = np.stack([np.full(leaves(target)[name].shape[1:], value) for value in (1e4, -1e4, -1e4)])
-    assert close(logits(with_arrays(target, merged.arrays), 8), logits(network, 1))
+    assert close(logits(with_arrays(target, merged.arrays), 8), expected)
 
 
-def test_cost_b_that_looks_at_h_and_w_has_the_2d_logits(resnet50):
+def test_cost_b_that_looks_at_h_and_w_has_the_2d_logits(resnet50, expected):
     target = outlines.abstract("cost_b_resnet50", CLASSES, pool="code", **SMALL)
-    network, merged = inflated(resnet50, target, "mean", skip=["*/fc?/*"])
+    _, merged = inflated(resnet50, target, "mean", skip=["*/fc?/*"])
     assert len(merged.fresh) == 6
     for name in merged.fresh:
         shape = leaves(target)[name].shape
@@ -202,33 +208,31 @@ def test_cost_b_that_looks_at_h_and_w_has_the_2d_logits(resnet50):
     found, alphas = jax.jit(lambda video: (model(video), model.coefficients(video)))(np.repeat(FRAMES, 8, axis=1))
     for alpha in alphas.values():
         np.testing.assert_array_equal(alpha, np.broadcast_to([[[1], [0], [0]]], alpha.shape))
-    assert close(np.asarray(found), logits(network, 1))
+    assert close(np.asarray(found), expected)
 
 
 @pytest.mark.parametrize(("kind", "method"), [("c3d_3x1x1", "mean"), ("c3d_3x3x3", "mean"), ("c3d_3x1x1", "centre")])
-def test_c3d_of_a_repeated_frame_has_the_2d_logits_away_from_the_borders(resnet50, kind, method):
+def test_c3d_of_a_repeated_frame_has_the_2d_logits_away_from_the_borders(resnet50, expected, kind, method):
     """The logits of the frame in the middle; "centre" has them everywhere."""
     target = outlines.abstract(f"{kind}_resnet50", CLASSES, pool="code", **SMALL)
-    network, merged = inflated(resnet50, target, method)
+    _, merged = inflated(resnet50, target, method)
     assert len(merged.inflated) == 3 and not merged.fresh
     model = with_arrays(target, merged.arrays)
     features = jax.jit(lambda video: model.features(video))(np.repeat(FRAMES, 16, axis=1))  # [B, 8, H, W, D]
     of_frames = np.asarray(jax.vmap(model.fc, in_axes=1, out_axes=1)(features.mean(axis=(2, 3))))  # [B, 8, K]
-    expected = logits(network, 1)
     assert features.shape[1] == 8 and close(of_frames[:, 3], expected) and close(of_frames[:, 4], expected)
     assert close(of_frames[:, 0], expected) == (method == "centre")
 
 
-def test_st_resnet_of_a_repeated_frame_has_the_2d_logits_away_from_the_borders(resnet50):
+def test_st_resnet_of_a_repeated_frame_has_the_2d_logits_away_from_the_borders(resnet50, expected):
     """Replicate and divide, on the 1×1×1 convolutions at both ends of a stage's second unit (§3.3)."""
     target = outlines.abstract("appearance_stream", CLASSES, temporal=True, **SMALL)
-    network, merged = inflated(resnet50, target, "mean")
+    _, merged = inflated(resnet50, target, "mean")
     assert sorted(merged.inflated) == [
         f"params/layer{stage}/1/conv{number}/kernel" for stage in (1, 2) for number in (1, 3)
     ]
     model = with_arrays(target, merged.arrays)
     found = np.asarray(jax.jit(lambda video: model(video))(np.repeat(FRAMES, 12, axis=1)))  # [B, T, 1, 1, K]
-    expected = logits(network, 1)
     assert close(found[:, 6, 0, 0], expected) and not close(found[:, 0, 0, 0], expected)
 
 
