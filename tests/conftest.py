@@ -11,7 +11,7 @@ import tempfile
 FAST_COMPILE = "--xla_backend_optimization_level=0"
 if importlib.metadata.version("jaxlib") < "0.11":  # later ones may not know it, and end a process that gives it
     FAST_COMPILE += " --xla_cpu_use_fusion_emitters=false"
-# Tracing makes millions of objects that live on: to look through them as often as Python does takes a tenth of its time.
+# Tracing makes millions of objects that live on: to look through them as often as Python does takes it a tenth longer.
 SELDOM = (100_000, 20, 20)
 # Before jax starts: one process shows eight devices, so that sharding is tested on any machine.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE} --xla_force_host_platform_device_count=8"
