@@ -13,16 +13,19 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
-from conftest import FAST_COMPILE, ROOT
+import jax
+from conftest import FAST_COMPILE, ROOT, SELDOM
 
 from jax_video.data.sources import motions
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# What the commands import, but not the commands: those run anew, as __main__.
+# What the commands import, but not the commands: those run anew, as __main__. Also what they import where they need it,
+# and PyTorch before what would look for it; that nothing else imports these is of tests/test_environment.py.
 _CONTEXT.set_forkserver_preload(
     [f"jax_video.{name}" for name in ("workflow", "config_flag", "data.preparing.preparation", "weights.conversion")]
-    + ["matplotlib.figure", "matplotlib.backends.backend_agg"]
+    + ["absl.app", "matplotlib.figure", "matplotlib.backends.backend_agg", "torch", "tensorboardX"]
 )
 STRICT = ("error", "ignore:label() is deprecated:DeprecationWarning")  # the latter of TFDS 4.9, as in pyproject.toml
 _ONE_DEVICE = {"XLA_FLAGS": f"{FAST_COMPILE} --xla_force_host_platform_device_count=1"}
@@ -44,12 +47,13 @@ def run(
     env: Mapping[str, str] | None = None,
     largest_file: int | None = None,
     strict: bool = False,
+    jax_settings: Mapping[str, Any] | None = None,
     timeout: float = 240,
 ) -> Finished:
     """`python -m MODULE ARGUMENTS` in the folder `cwd`, on one device, with `env` added to the environment.
 
     `largest_file`: bytes after which writing to a file fails, as on a full disk. `strict`: warnings are errors, also in
-    the processes that it starts.
+    the processes that it starts. `jax_settings`: what JAX would take from the environment, which it has read before.
     """
     with tempfile.TemporaryDirectory() as folder:
         outputs = [pathlib.Path(folder, name) for name in ("stdout", "stderr")]
@@ -62,6 +66,7 @@ def run(
                 _ONE_DEVICE | dict(env or {}),
                 largest_file,
                 strict,
+                dict(jax_settings or {}),
                 outputs,
             ),
         )
@@ -74,8 +79,9 @@ def run(
         return Finished(process.exitcode, stdout, stderr)
 
 
-def _command(module, arguments, cwd, env, largest_file, strict, outputs) -> None:
+def _command(module, arguments, cwd, env, largest_file, strict, jax_settings, outputs) -> None:
     gc.freeze()  # what was imported before is no garbage, and to look through it takes long
+    gc.set_threshold(*SELDOM)
     os.environ.update(env)
     os.chdir(cwd)
     for descriptor, path in enumerate(outputs, start=1):
@@ -86,6 +92,8 @@ def _command(module, arguments, cwd, env, largest_file, strict, outputs) -> None
         sys.warnoptions += STRICT
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", re.escape("label() is deprecated"), DeprecationWarning)
+    for name, value in jax_settings.items():
+        jax.config.update(name, value)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -11,6 +11,8 @@ import tempfile
 FAST_COMPILE = "--xla_backend_optimization_level=0"
 if importlib.metadata.version("jaxlib") < "0.11":  # later ones may not know it, and end a process that gives it
     FAST_COMPILE += " --xla_cpu_use_fusion_emitters=false"
+# Tracing makes millions of objects that live on: to look through them as often as Python does takes it a tenth longer.
+SELDOM = (100_000, 20, 20)
 # Before jax starts: one process shows eight devices, so that sharding is tested on any machine.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE} --xla_force_host_platform_device_count=8"
 
@@ -26,6 +28,7 @@ flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags, which 
 def pytest_configure(config):
     """What was compiled once need not be again, be it in another file or by a command. Each worker of xdist keeps its
     own: JAX writes these files in place, where another process could read half of one."""
+    gc.set_threshold(*SELDOM)
     folder = tempfile.TemporaryDirectory(prefix="jax_video-compiled-")
     config.add_cleanup(folder.cleanup)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `pytest &` of a script; tests send it to their processes

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+import commands
 import jax
 import numpy as np
 import tiny
@@ -25,25 +26,33 @@ def start(
 ) -> subprocess.Popen:
     """Starts `python -m jax_video.main --config=tests/tiny.py` in a session and process group of its own.
 
-    What it prints is added to the file WORKDIR.log. Programs that one start has compiled are there for the next.
+    What it prints is added to the file WORKDIR.log. A run that is to be killed is one whose programs an undisturbed one
+    has compiled, or half of a file might stay among those of conftest.py.
     """
-    environment = os.environ | {
-        "XLA_FLAGS": f"{FAST_COMPILE} --xla_force_host_platform_device_count={devices}",
-        "JAX_COMPILATION_CACHE_DIR": str(manifest.parent / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    command = ["--config=tests/tiny.py", f"--config.data.manifest={manifest}", f"--workdir={workdir}", *flags]
+    devices_flag = f"--xla_force_host_platform_device_count={devices}"
     with workdir.with_name(f"{workdir.name}.{log}").open("a") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "jax_video.main", *command],
+            [sys.executable, "-m", "jax_video.main", *_arguments(workdir, manifest, *flags)],
             cwd=ROOT,
-            env=environment,
+            env=os.environ | {"XLA_FLAGS": f"{FAST_COMPILE} {devices_flag}"},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def run(workdir: pathlib.Path, manifest: pathlib.Path, *flags: str) -> None:
+    """The same on one device, from start to end and sent no signal: with the imports paid for once."""
+    settings = {"jax_enable_x64": os.environ.get("JAX_ENABLE_X64") == "1"}
+    finished = commands.run("jax_video.main", *_arguments(workdir, manifest, *flags), jax_settings=settings)
+    with workdir.with_name(f"{workdir.name}.log").open("a") as file:
+        file.write(finished.stdout + finished.stderr)
+    assert finished.code == 0, output(workdir)
+
+
+def _arguments(workdir: pathlib.Path, manifest: pathlib.Path, *flags: str) -> list[str]:
+    return ["--config=tests/tiny.py", f"--config.data.manifest={manifest}", f"--workdir={workdir}", *flags]
 
 
 def output(workdir: pathlib.Path, log: str = "log") -> str:
@@ -76,7 +85,7 @@ def undisturbed(manifest: pathlib.Path, *flags: str) -> pathlib.Path:
     """The folder of a run on one device that nothing disturbs; a test run makes it once."""
     workdir = manifest.parent / "-".join(["undisturbed", *(flag.rpartition(".")[2] for flag in flags)])
     if not (workdir / "test.json").exists():
-        assert finish([start(workdir, manifest, *flags)]) == [0], output(workdir)
+        run(workdir, manifest, *flags)
     return workdir
 
 

@@ -77,7 +77,7 @@ def x64(monkeypatch):
 def test_two_processes_are_one_and_one_goes_on(tmp_path, manifest):
     two = tmp_path / "two"
     stopped = stop(start_two(two, manifest, *SMOOTH), two, 5)
-    assert processes.finish([processes.start(two, manifest, *SMOOTH)]) == [0], processes.output(two)
+    processes.run(two, manifest, *SMOOTH)
     said = "processes: 2 before, 1 now; devices: 8 before, 1 now. The same clips in the same batches; results equal"
     assert said in processes.output(two) and f"Going on from step {stopped} of" in processes.output(two)
     assert_same_run(two, processes.undisturbed(manifest, *SMOOTH), steps=16)
@@ -124,7 +124,7 @@ def test_two_processes_are_one_whatever_the_norm(tmp_path, manifest, group_size)
     one, two = tmp_path / "one", tmp_path / "two"
     flags = [*SMOOTH, "--config.train.epochs=6", "--config.train.batch=16"]
     flags += [] if group_size is None else [f"--config.norm.group_size={group_size}"]
-    assert processes.finish([processes.start(one, manifest, *flags)]) == [0], processes.output(one)
+    processes.run(one, manifest, *flags)
     assert processes.finish(start_two(two, manifest, *flags)) == [0, 0], outputs(two)
     assert_same_run(two, one, steps=12)
     difference = max(abs(losses(two, "train")[step] / loss - 1) for step, loss in losses(one, "train").items())

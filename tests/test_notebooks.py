@@ -12,7 +12,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::n
 
 def test_quickstart(tmp_path, monkeypatch):
     parameters = f"EPOCHS, WIDTH, VIDEOS, WORKDIR = 1, 1 / 16, dict(train=16, val=8, test=8), {str(tmp_path / 'run')!r}"
-    outputs = run("quickstart.ipynb", parameters, tmp_path, monkeypatch)
+    small = ("config.model.width = WIDTH", "config.model.update(width=WIDTH, layers=(1, 1, 1, 1))")
+    outputs = run("quickstart.ipynb", parameters, tmp_path, monkeypatch, small)
     text = "".join(output.get("text", "") for output in outputs)
     assert "8 of 8 test videos" in text and "the file's true class: " in text
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
@@ -45,8 +46,11 @@ def test_cost_views(tmp_path, monkeypatch):
     assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 2
 
 
-def run(name, parameters, tmp_path, monkeypatch):
-    """The outputs of a notebook, run with these parameters and without installing anything."""
+def run(name, parameters, tmp_path, monkeypatch, replaced=None):
+    """The outputs of a notebook, run with these parameters and without installing anything.
+
+    `replaced`: a text that stands once in its cells, and another in its place.
+    """
     monkeypatch.setenv("JAX_VIDEO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("XLA_FLAGS", FAST_COMPILE)  # one device, as a notebook has
@@ -54,6 +58,9 @@ def run(name, parameters, tmp_path, monkeypatch):
     by_tag = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
     by_tag["install"].source = ""
     by_tag["parameters"].source = parameters
+    if replaced is not None:
+        (cell,) = (cell for cell in notebook.cells if replaced[0] in cell.source)
+        cell.source = cell.source.replace(*replaced)
 
     nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": ROOT}}

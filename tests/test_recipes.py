@@ -46,13 +46,16 @@ def run(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, steps: in
     return results.test(load(workdir, config=config, mesh=mesh()), manifest)
 
 
-def make_run(config: ConfigDict, workdir: pathlib.Path, classes: tuple[str, ...] = motions.CLASSES) -> pathlib.Path:
-    """The folder of a run that has a checkpoint, but has learnt nothing."""
-    state = jax.jit(lambda: state_lib.create(state_lib.network(config, len(classes)), optimizer.sgd(0.1)))()
+def make_run(config: ConfigDict, workdir: pathlib.Path, classes: tuple[str, ...] = motions.CLASSES) -> dict:
+    """A run that has a checkpoint, but has learnt nothing: its weights, as `weights` reads them."""
+    state = jax.eval_shape(lambda: state_lib.create(state_lib.network(config, len(classes)), optimizer.sgd(0.1)))
+    rng = np.random.default_rng(len(str(workdir)))
+    state = jax.tree.map(lambda leaf: np.asarray(rng.uniform(0.1, 1, leaf.shape), leaf.dtype), state)
+    state = sharding.place_state(dataclasses.replace(state, step=np.int32(0)), mesh())
     meta = Meta(config.to_dict(), tuple(classes))
     with contextlib.closing(Checkpoints(workdir, mesh())) as checkpoints:
-        checkpoints.save(sharding.place_state(state, mesh()), meta)
-    return workdir
+        checkpoints.save(state, meta)
+    return state_lib.named_leaves({"params": state.params, "batch_stats": state.batch_stats})
 
 
 def weights(workdir: pathlib.Path) -> dict[str, np.ndarray]:
@@ -115,7 +118,7 @@ def test_a_teacher_is_another_runs_network(transferred, tmp_path):
     config = tiny.get_config()
     del config.model
     config.model = tiny.get_config("transfer").teacher
-    given = weights(make_run(config, tmp_path / "teacher"))
+    given = make_run(config, tmp_path / "teacher")
     found = start(tiny.get_config(f"transfer,weights={tmp_path / 'teacher'}"))
     constants = {name: leaf for name, leaf in found.items() if name.startswith("batch_stats/teacher/")}
     assert len(constants) > 20 and not any(name.startswith("params/teacher/") for name in found)
@@ -143,17 +146,18 @@ def test_a_teacher_of_random_weights_is_spoken_of(videos, capsys):
 
 
 @pytest.fixture(scope="module")
-def streams(tmp_path_factory) -> pathlib.Path:
-    """The folder of runs `motion` and `appearance`."""
+def streams(tmp_path_factory) -> tuple[pathlib.Path, dict[str, dict]]:
+    """The folder of runs `motion` and `appearance`, and their weights."""
     folder = tmp_path_factory.mktemp("streams")
-    for phase in ("motion", "appearance"):
-        make_run(tiny.get_config(f"phase={phase}"), folder / phase)
-    return folder
+    return folder, {
+        phase: make_run(tiny.get_config(f"phase={phase}"), folder / phase) for phase in ("motion", "appearance")
+    }
 
 
 @pytest.fixture(scope="module")
 def joint(videos, streams) -> pathlib.Path:
     """The folder of a run of ST-ResNet from both streams."""
+    streams, _ = streams
     config = tiny.get_config(f"phase=joint,appearance={streams}/appearance,motion={streams}/motion")
     result = run(config, videos, streams / "joint", steps=1)
     assert (result["videos"], result["protocol"]["clips"]) == (8, "spread")
@@ -161,10 +165,10 @@ def joint(videos, streams) -> pathlib.Path:
 
 
 def test_st_resnet_starts_from_both_streams(streams):
+    streams, both = streams
     found = start(tiny.get_config(f"phase=joint,appearance={streams}/appearance,motion={streams}/motion"))
     inflated = set()
-    for stream in ("appearance", "motion"):
-        given = weights(streams / stream)
+    for stream, given in both.items():
         assert len(given) == sum(f"/{stream}/" in name for name in found)
         for name, leaf in given.items():
             here = found[name.replace("/", f"/{stream}/", 1)]
@@ -182,6 +186,7 @@ def test_st_resnet_star_starts_from_st_resnet(joint):
 
 
 def test_a_phase_after_the_wrong_one(streams, joint):
+    streams, _ = streams
     for argument, message in {
         f"phase=joint,appearance={streams}/motion,motion={streams}/appearance": (
             "motion is a run of motion_stream, where one of appearance_stream is expected"
@@ -226,7 +231,7 @@ def small_cost(string: str) -> ConfigDict:
 
 def test_cost_of_32_frames_starts_from_8_with_batchnorm_frozen(videos, tmp_path):
     few = dataclasses.replace(videos, videos=videos.videos[:2] + videos.videos[-1:])
-    given = weights(make_run(small_cost("span=8"), tmp_path / "8"))
+    given = make_run(small_cost("span=8"), tmp_path / "8")
     config = small_cost(f"frames=32,span=32,start={tmp_path / '8'}")
     found = start(config)
     stem = "params/conv1/kernel"

@@ -98,8 +98,7 @@ def test_a_disturbed_run_is_the_undisturbed_one(tmp_path, manifest, name):
         processes.Leftovers(process.pid, started, time.time()).wait_until_none()
         print(f"{signal_number.name} in {where} ({workers} workers) after step {logged(workdir)}")
 
-    process = processes.start(workdir, manifest, *flags)
-    assert processes.finish([process]) == [0], processes.output(workdir)
+    processes.run(workdir, manifest, *flags)
     processes.assert_same(processes.result(workdir), processes.result(expected))
 
 
