@@ -332,3 +332,30 @@ def _checksum(leaf: jax.Array) -> jax.Array:
     words = words.astype(jnp.uint32).reshape(-1)
     odd = 2 * jax.lax.iota(jnp.uint32, words.size) + 1
     return jnp.sum(words * odd, dtype=jnp.uint32)
+
+
+def _crc(meta: dict) -> int:
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+
+
+def _check_shapes(owner: str, found: Any, expected: Any) -> None:
+    """Raises CheckpointError with every leaf that is missing, extra or of another shape."""
+    found = {name: tuple(leaf.shape) for name, leaf in state_lib.named_leaves(found).items() if hasattr(leaf, "shape")}
+    expected = {name: tuple(leaf.shape) for name, leaf in state_lib.named_leaves(expected).items()}
+    problems = [f"missing  {name} {shape}" for name, shape in expected.items() if name not in found]
+    problems += [f"extra    {name} {shape}" for name, shape in found.items() if name not in expected]
+    problems += [
+        f"shape    {name}: found {found[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{owner} is of another network: {len(problems)} arrays do not match.\n"
+            + listed(problems)
+            + "\nUse the config that it was trained with, or another --workdir."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
