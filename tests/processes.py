@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,15 +27,21 @@ def start(
 ) -> subprocess.Popen:
     """Starts `python -m jax_video.main --config=tests/tiny.py` in a session and process group of its own.
 
-    What it prints is added to the file WORKDIR.log. A run that is to be killed is one whose programs an undisturbed one
-    has compiled, or half of a file might stay among those of conftest.py.
+    What it prints is added to WORKDIR.log. The programs that were compiled before it are there in a copy: killed
+    while it adds one, it would leave half of a file.
     """
-    devices_flag = f"--xla_force_host_platform_device_count={devices}"
+    compiled = workdir.with_name(f"{workdir.name}.compiled")
+    if not compiled.exists():
+        shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], compiled, copy_function=os.link)
+    environment = {
+        "XLA_FLAGS": f"{FAST_COMPILE} --xla_force_host_platform_device_count={devices}",
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+    }
     with workdir.with_name(f"{workdir.name}.{log}").open("a") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "jax_video.main", *_arguments(workdir, manifest, *flags)],
             cwd=ROOT,
-            env=os.environ | {"XLA_FLAGS": f"{FAST_COMPILE} {devices_flag}"},
+            env=os.environ | environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::n
 
 def test_quickstart(tmp_path, monkeypatch):
     parameters = f"EPOCHS, WIDTH, VIDEOS, WORKDIR = 1, 1 / 16, dict(train=16, val=8, test=8), {str(tmp_path / 'run')!r}"
-    small = ("config.model.width = WIDTH", "config.model.update(width=WIDTH, layers=(1, 1, 1, 1))")
+    small = ("config.model.width = WIDTH", "config.model.width = WIDTH\nconfig.model.update(layers=(1, 1, 1, 1))")
     outputs = run("quickstart.ipynb", parameters, tmp_path, monkeypatch, small)
     text = "".join(output.get("text", "") for output in outputs)
     assert "8 of 8 test videos" in text and "the file's true class: " in text
