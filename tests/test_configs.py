@@ -215,6 +215,7 @@ def test_the_settings_of_stc(string):
     )
     assert config.norm.to_dict() == {"group_size": None, "frozen": False}
     expected = {"name": given["model"], "width": 1.0, "stem": "hara", "shortcut": "B", "preactivation": False}
+    expected["remat"] = False
     if networks.find(given["model"]).bound:
         expected |= {"frames": config.clip.frames, "branches": given.get("branches", "both"), "reduction": 4}
     assert config.model.to_dict() == expected
