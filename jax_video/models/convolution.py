@@ -24,6 +24,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from jax_video.errors import UserError
 
@@ -159,10 +161,7 @@ def _checked(x, window, strides, padding):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x, kernel, strides, padding, groups):
-    options = {"strides": strides, "padding": padding, "groups": groups}
-    return lax.platform_dependent(
-        x, kernel, cpu=functools.partial(conv_cpu, **options), default=functools.partial(conv_xla, **options)
-    )
+    return _conv_form(x, kernel, strides=strides, padding=padding, groups=groups)[0]
 
 
 def _conv_forward(x, kernel, strides, padding, groups):
@@ -170,13 +169,7 @@ def _conv_forward(x, kernel, strides, padding, groups):
 
 
 def _conv_backward(strides, padding, groups, residuals, dy):
-    options = {"strides": strides, "padding": padding, "groups": groups}
-    return lax.platform_dependent(
-        *residuals,
-        dy,
-        cpu=functools.partial(conv_gradients_cpu, **options),
-        default=functools.partial(conv_gradients_xla, **options),
-    )
+    return _conv_gradients_form(*residuals, dy, strides=strides, padding=padding, groups=groups)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
@@ -189,7 +182,10 @@ def conv_xla(x, kernel, *, strides, padding, groups):
 
 
 def conv_gradients_xla(x, kernel, dy, **options):
-    return jax.vjp(lambda x, kernel: conv_xla(x, kernel, **options), x, kernel)[1](dy)
+    """The gradients of `conv` in `x` and `kernel`, as XLA has them."""
+    (dx,) = jax.linear_transpose(lambda x: conv_xla(x, kernel, **options), x)(dy)
+    (dkernel,) = jax.linear_transpose(lambda kernel: conv_xla(x, kernel, **options), kernel)(dy)
+    return dx, dkernel
 
 
 def conv_cpu(x, kernel, *, strides, padding, groups):
@@ -411,10 +407,7 @@ def _wide(x):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x, window, strides, padding):
-    options = {"window": window, "strides": strides, "padding": padding}
-    return lax.platform_dependent(
-        x, cpu=functools.partial(max_pool_cpu, **options), default=functools.partial(max_pool_xla, **options)
-    )
+    return _max_pool_form(x, window=window, strides=strides, padding=padding)[0]
 
 
 def _max_pool_forward(x, window, strides, padding):
@@ -422,14 +415,7 @@ def _max_pool_forward(x, window, strides, padding):
 
 
 def _max_pool_backward(window, strides, padding, x, dy):
-    options = {"window": window, "strides": strides, "padding": padding}
-    dx = lax.platform_dependent(
-        x,
-        dy,
-        cpu=functools.partial(max_pool_gradient_cpu, **options),
-        default=functools.partial(max_pool_gradient_xla, **options),
-    )
-    return (dx,)
+    return _max_pool_gradient_form(x, dy, window=window, strides=strides, padding=padding)
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
@@ -468,3 +454,74 @@ def _pool_stages(x, window, strides, padding):
     for axis in (2, 1, 0):
         stages.append(functools.reduce(jnp.maximum, _shifts(stages[-1], _AXES[axis], window[axis], strides[axis])))
     return stages
+
+
+# Either form -----------------------------------------------------------------------------------------------------
+
+
+def _by_platform(name, *, cpu, default, outputs):
+    """A primitive that is `cpu` on a CPU and `default` elsewhere: functions from arrays and options to a tuple.
+
+    Which it is, is decided when a program is lowered. `lax.platform_dependent` would trace both, every time: a third of
+    the time that a network takes before it is compiled.
+
+    Args:
+      outputs: from the arrays' shapes and the options, shapes of the results.
+    """
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+
+    def bind(*arrays, **options):
+        return tuple(primitive.bind(*arrays, **options))
+
+    def either(options):
+        forms = {"cpu": functools.partial(cpu, **options), "default": functools.partial(default, **options)}
+        return lambda *arrays: lax.platform_dependent(*arrays, **forms)
+
+    def shapes(first, *rest, **options):
+        return [first.update(shape=leaf.shape, dtype=leaf.dtype) for leaf in outputs(first, *rest, **options)]
+
+    primitive.def_abstract_eval(shapes)
+    primitive.def_impl(lambda *arrays, **options: jax.jit(functools.partial(bind, **options))(*arrays))
+    for platform, form in ((None, default), ("cpu", cpu)):
+        mlir.register_lowering(primitive, mlir.lower_fun(form, multiple_results=True), platform)
+
+    # What networks do not need, but a caller may: gradients of gradients, and vmap.
+    def differentiate(arrays, tangents, **options):
+        return jax.jvp(either(options), arrays, tuple(map(ad.instantiate_zeros, tangents)))
+
+    def batch(arrays, axes, **options):
+        results = jax.vmap(either(options), axes)(*arrays)
+        return results, [0] * len(results)
+
+    ad.primitive_jvps[primitive] = differentiate
+    batching.primitive_batchers[primitive] = batch
+    return bind
+
+
+def _alone(function):
+    """The same function with a tuple of its result."""
+    return lambda *arrays, **options: (function(*arrays, **options),)
+
+
+def _traced(function):
+    """The shapes that a function gives."""
+    return lambda *shapes, **options: jax.eval_shape(functools.partial(function, **options), *shapes)
+
+
+_conv_form = _by_platform("conv", cpu=_alone(conv_cpu), default=_alone(conv_xla), outputs=_traced(_alone(conv_xla)))
+_conv_gradients_form = _by_platform(
+    "conv_gradients",
+    cpu=conv_gradients_cpu,
+    default=conv_gradients_xla,
+    outputs=lambda x, kernel, dy, **_: (x, kernel),
+)
+_max_pool_form = _by_platform(
+    "max_pool", cpu=_alone(max_pool_cpu), default=_alone(max_pool_xla), outputs=_traced(_alone(max_pool_xla))
+)
+_max_pool_gradient_form = _by_platform(
+    "max_pool_gradient",
+    cpu=_alone(max_pool_gradient_cpu),
+    default=_alone(max_pool_gradient_xla),
+    outputs=lambda x, dy, **_: (x,),
+)

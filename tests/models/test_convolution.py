@@ -163,6 +163,25 @@ def test_gradients_under_jit_scan_and_remat():
     check_grads(jax.jit(loss), (x, kernel), order=1, modes=["rev"], rtol=1e-6)
 
 
+@pytest.mark.usefixtures("float64")
+def test_gradients_of_gradients_and_vmap():
+    """Which no network needs: of a penalty on the gradient, by differences; and of two kernels at once."""
+    x, kernel = map(jnp.asarray, draw((1, 2, 3, 3, 2), (2, 2, 2), 2, 1))
+    pad = ((1, 0), (0, 1), (1, 1))
+
+    def penalty(x, kernel):
+        def through(x):
+            y = jnp.tanh(convolution.conv(x, kernel, padding=pad))
+            return jnp.square(convolution.max_pool(y, (2, 2, 2), strides=(1, 1, 1), padding=((0, 0),) * 3)).sum()
+
+        return jnp.square(jax.grad(through)(x)).sum()
+
+    check_grads(jax.jit(penalty), (x, kernel), order=1, modes=["rev"], rtol=1e-5)
+    both = jnp.stack([kernel, 2 * kernel])
+    found = jax.vmap(lambda kernel: convolution.conv(x, kernel, padding=pad))(both)
+    np.testing.assert_allclose(found[1], 2 * convolution.conv(x, kernel, padding=pad), rtol=1e-12)
+
+
 def test_kernel_is_cast_to_the_video():
     x, kernel = draw((1, 2, 3, 3, 2), (3, 3, 3), 4, 1, np.float32)
     x = jnp.asarray(x, jnp.bfloat16)
