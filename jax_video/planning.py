@@ -99,7 +99,7 @@ class Slice:
         for key, value in _OFFLINE.items():
             os.environ.setdefault(key, value)
         try:
-            devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+            devices: list[Any] = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
         except (RuntimeError, ValueError, NotImplementedError) as error:
             raise UserError(f"--topology={name}: libtpu knows no such slice ({error}).") from error
         devices = sorted(devices, key=lambda device: (device.process_index, device.id))
@@ -163,7 +163,7 @@ class Planner:
         sharding.check_batch(batch, devices=mesh.size, accumulate=accumulate, clips=self.segments, **config.norm)
         definition, _, _ = state_lib.abstract(config, self.classes)
         given = {"accumulate": accumulate, "ema": config.train.ema, "objective": self.task.objective}
-        step = train.make_train_step(definition, self._optimizer(), mesh, **given)
+        step: Any = train.make_train_step(definition, self._optimizer(), mesh, **given)
         key = self._everywhere(jax.eval_shape(lambda: jax.random.key(0)))
         return self._compile(lambda: step.trace(self.state(), self._batch(batch), key), repeats=accumulate)
 
@@ -183,7 +183,7 @@ class Planner:
     def test_step(self, batch: int) -> Compiled:
         """The step that scores so many clips."""
         definition, *weights = state_lib.abstract(self.config, self.classes)
-        step = scoring.make_eval_step(definition, self.where.mesh, self.task.objective)
+        step: Any = scoring.make_eval_step(definition, self.where.mesh, self.task.objective)
         return self._compile(lambda: step.trace(*map(self._everywhere, weights), self._batch(batch)))
 
     def _everywhere(self, tree: Any) -> Any:
@@ -295,7 +295,8 @@ def report(plan: Plan, *, videos: int = 240_000, decoding: float = 3000.0) -> st
       decoding: frames per second that a core decodes (`prepare --benchmark` measures it).
     """
     lines = [_title(plan), "", "Memory of a chip, GiB", *_memory(plan)]
-    if not (plan.step.fits or plan.fitted):
+    step = plan.step if plan.step.fits else plan.fitted
+    if step is None:
         less = (
             "a smaller --batch"
             if plan.mode == "test"
@@ -304,7 +305,6 @@ def report(plan: Plan, *, videos: int = 240_000, decoding: float = 3000.0) -> st
         return "\n".join(
             [*lines, f"Nothing that was tried fits: take {less}, smaller clips, or chips with more memory."]
         )
-    step = plan.step if plan.step.fits else plan.fitted
     where, sampling, chip = plan.planner.where, plan.planner.task.sampling, plan.planner.where.chip
     chips = where.mesh.size
     times = {
