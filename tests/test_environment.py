@@ -107,9 +107,31 @@ def test_help_beside_frameworks_that_are_broken(tmp_path, error):
     assert len(re.findall("^  python -m jax_video", done.stdout, re.MULTILINE)) >= len(COMMANDS)
 
 
+BROKEN_LIBRARY = "raise OSError('libcudart.so.13: cannot open shared object file')"
+
+
+def test_a_log_beside_frameworks_that_are_broken(tmp_path):
+    """What of a run may look for them: its events for TensorBoard."""
+    packages = frameworks(tmp_path / "packages", BROKEN_LIBRARY, FRAMEWORKS + OF_SOME_COMMANDS)
+    code = (
+        "import pathlib, sys\n"
+        "import jax_video.workflow\n"
+        "from jax_video.runlog import RunLog\n"
+        "log = RunLog(pathlib.Path(sys.argv[1]), step=0, validated=0, total=1, batch=1)\n"
+        "log.row(1, 'train', loss=1.0, top1=0.5)\n"
+        "log.close()\n"
+    )
+    (tmp_path / "run").mkdir()
+    done = python(code, str(tmp_path / "run"), packages=packages)
+    assert done.returncode == 0, done.stderr
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"train/loss" in events.read_bytes()
+    assert not (packages / "imported").exists()
+
+
+@pytest.mark.slow  # the test above, from a run's start to its end
 def test_a_run_beside_frameworks_that_are_broken(tmp_path, trained, monkeypatch):
-    broken = "raise OSError('libcudart.so.13: cannot open shared object file')"
-    packages = frameworks(tmp_path / "packages", broken, FRAMEWORKS + OF_SOME_COMMANDS)
+    packages = frameworks(tmp_path / "packages", BROKEN_LIBRARY, FRAMEWORKS + OF_SOME_COMMANDS)
     monkeypatch.setenv("PYTHONPATH", str(packages))
     workdir = tmp_path / "run"
     process = processes.start(workdir, trained.data / "manifest.jsonl", "--config.train.epochs=1")
