@@ -1,6 +1,7 @@
 """What a training or test step asks of TPUs, found by compiling it for them: no TPU is needed, only libtpu."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -14,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jax_video import networks, optimizer, recipe, scoring, sharding, train
@@ -65,7 +66,7 @@ CHIPS = {  # by the first part of a topology's name
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """Chips that work together: `Slice("v5e:2x4")`.
+    """Chips that work together: `Slice.of("v5e:2x4")`.
 
     Attributes:
       name: the kind of chip and how many of them lie along each axis.
@@ -102,9 +103,7 @@ class Slice:
             devices: list[Any] = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
         except (RuntimeError, ValueError, NotImplementedError) as error:
             raise UserError(f"--topology={name}: libtpu knows no such slice ({error}).") from error
-        devices = sorted(devices, key=lambda device: (device.process_index, device.id))
-        mesh = Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,))
-        return cls(name, CHIPS[kind], mesh, len({device.process_index for device in devices}))
+        return cls(name, CHIPS[kind], sharding.make_mesh(devices), len({device.process_index for device in devices}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,8 +164,9 @@ class Planner:
         given = {"accumulate": accumulate, "ema": config.train.ema, "objective": self.task.objective}
         step: Any = train.make_train_step(definition, self._optimizer(), mesh, **given)
         key = self._everywhere(jax.eval_shape(lambda: jax.random.key(0)))
-        return self._compile(lambda: step.trace(self.state(), self._batch(batch), key), repeats=accumulate)
+        return self._compile(lambda: step.trace(self.state, self._batch(batch), key), repeats=accumulate)
 
+    @functools.cached_property
     def state(self) -> state_lib.TrainState:
         """Shapes of what a run trains, of which every chip has a copy."""
 
@@ -366,7 +366,7 @@ def _title(plan: Plan) -> str:
 
 def _memory(plan: Plan) -> list[str]:
     """The rows of what a program holds."""
-    state, step = plan.planner.state(), plan.step
+    state, step = plan.planner.state, plan.step
     held: dict[str, Any] = {"weights and statistics": (state.params, state.batch_stats)}
     if plan.mode == "train":
         held["optimizer"] = state.opt_state

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -49,13 +49,13 @@ def start(distributed: str | None) -> None:
     jax.distributed.initialize(address, int(processes), int(process))
 
 
-def make_mesh() -> Mesh:
-    """All devices of all processes on one axis, `batch`, ordered by process.
+def make_mesh(devices: Iterable[Any] | None = None) -> Mesh:
+    """Devices, by default all of all processes, on one axis, `batch`, ordered by process.
 
     Process p of P thus loads the p-th of P contiguous parts of a batch. `jax.make_mesh` would order the devices by
     their place in the network.
     """
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,))
 
 

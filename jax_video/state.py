@@ -51,21 +51,6 @@ def join(definition: nnx.GraphDef, params: dict, batch_stats: dict, *, train: bo
     return model if train else nnx.view(model, use_running_average=True)
 
 
-class Keys:
-    """The random keys of `nnx.Rngs(seed)`, one after the other, counted in Python.
-
-    flax counts them in an array, and to add one to it walks all that was traced before: seconds for a deep network.
-    """
-
-    def __init__(self, seed: int):
-        self._key, self._given = jax.random.key(seed), 0
-
-    def params(self) -> jax.Array:
-        """The next key, for a parameter's initial value."""
-        self._given += 1
-        return jax.random.fold_in(self._key, self._given - 1)
-
-
 def network(config: ConfigDict, num_classes: int) -> nnx.Module:
     """The network that a config describes (sections `seed`, `dtype`, `norm`, `model`).
 
@@ -74,7 +59,7 @@ def network(config: ConfigDict, num_classes: int) -> nnx.Module:
     if config.dtype not in ("float32", "bfloat16", "float64"):
         raise UserError(f"dtype is {config.dtype!r}: choose float32, bfloat16 or float64.")
     common = {
-        "rngs": Keys(config.seed),
+        "rngs": models.Keys(config.seed),
         "dtype": jnp.dtype(config.dtype),
         "norm": functools.partial(BatchNorm, **config.norm),
     }

@@ -40,7 +40,7 @@ class Summary:
             jax.ShapeDtypeStruct((1, *self.clip, networks.CHANNELS[stream]), jnp.float32) for stream in network.streams
         ]
         options = network.clip_keywords(frames, size)
-        model = nnx.eval_shape(lambda: models.build(name, num_classes=num_classes, rngs=nnx.Rngs(0), **options))
+        model = nnx.eval_shape(lambda: models.build(name, num_classes=num_classes, rngs=models.Keys(0), **options))
         self.definition, self.params, self.batch_stats = state.split(model)
 
     def parameters(self) -> int:

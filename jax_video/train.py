@@ -28,7 +28,6 @@ from jax_video.errors import Stopped, UserError
 from jax_video.meta import Meta, check_same_run
 from jax_video.profiling import Profile
 from jax_video.runlog import RunLog
-from jax_video.sharding import enough_memory
 from jax_video.state import TrainState
 from jax_video.stopping import StopSignals
 from jax_video.weights import start
@@ -228,7 +227,7 @@ def train(
     trace = Profile(workdir / "tensorboard", profile if first_process else 0)
     closing = contextlib.closing
     with (
-        enough_memory(),
+        sharding.enough_memory(),
         StopSignals() as signals,
         closing(checkpoints),
         closing(log),

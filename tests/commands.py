@@ -21,8 +21,8 @@ from conftest import FAST_COMPILE, ROOT, SELDOM
 from jax_video.data.sources import motions
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# What the commands import, but not the commands: those run anew, as __main__. Also what they import where they need it,
-# and PyTorch before what would look for it; that nothing else imports these is of tests/test_environment.py.
+# What the commands import, but not the commands: those run anew, as __main__. Also what they import only where it is
+# needed; tests/test_environment.py sees, in fresh processes, that they load it nowhere else.
 _CONTEXT.set_forkserver_preload(
     [f"jax_video.{name}" for name in ("workflow", "config_flag", "data.preparing.preparation", "weights.conversion")]
     + ["absl.app", "matplotlib.figure", "matplotlib.backends.backend_agg", "torch", "tensorboardX"]

@@ -30,13 +30,6 @@ CLIPS = {  # [T, H, W] that a constructor's networks still take
 }
 
 
-class Keys:
-    """In place of `nnx.Rngs` where nothing is drawn: of each key that these give, flax walks all that was traced."""
-
-    def params(self):
-        return jax.random.key(0)
-
-
 def small_clip(name):
     """A clip [T, H, W] that is small, and that the network still takes."""
     network = networks.find(name)
@@ -62,7 +55,7 @@ def small(name):
 @functools.cache
 def abstract(name, num_classes=400, **kwargs):
     """A network with shapes in place of arrays. It is built once, so that no test may change it."""
-    return nnx.eval_shape(lambda: models.build(name, num_classes=num_classes, rngs=Keys(), **kwargs))
+    return nnx.eval_shape(lambda: models.build(name, num_classes=num_classes, rngs=models.Keys(0), **kwargs))
 
 
 def parameters(model):

@@ -98,7 +98,7 @@ def test_the_largest_micro_batch_is_found(where, monkeypatch, batch, each, fixed
         assert found.step.fits and found.largest is None and largest == batch
     else:
         assert found.largest == largest and (found.fitted is not None) == bool(largest)
-    assert len(tried) <= 4 and len(set(tried)) == len(tried)
+    assert len(tried) <= 3 and len(set(tried)) == len(tried)
 
 
 def test_a_report_says_what_bounds_a_step(where):

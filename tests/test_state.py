@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from configs import stc
-from jax_video import optimizer
+from jax_video import models, optimizer
 from jax_video import state as state_lib
 from jax_video.models.layers import BatchNorm, Conv, Linear
 
@@ -95,6 +95,6 @@ def test_a_configs_network_and_its_shapes():
 
 
 def test_keys_are_those_of_flax():
-    ours, theirs = state_lib.Keys(7), nnx.Rngs(7)
+    ours, theirs = models.Keys(7), nnx.Rngs(7)
     for _ in range(3):
         np.testing.assert_array_equal(jax.random.key_data(ours.params()), jax.random.key_data(theirs.params()))

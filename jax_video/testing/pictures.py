@@ -1,5 +1,7 @@
 """Pictures of results: the confusion matrix, and what CoST's views count, by layer and by class."""
 
+from typing import Any
+
 import numpy as np
 
 from jax_video.data import remote
@@ -12,11 +14,9 @@ EXTREMES = 20  # classes with the most motion, and with the least, where a figur
 def plot_confusion(path: remote.Path, classes: tuple[str, ...], confusion: np.ndarray) -> None:
     """Draws a confusion matrix [K, K]: rows (true classes) sum to one; numbers of videos stand in the cells while they
     can be read."""
-    import matplotlib.figure  # takes most of a second, which no other command waits for
-
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.3 * len(classes) + 2, 4, 30))
-    figure = matplotlib.figure.Figure((side, side), layout="constrained")
+    figure = _figure(side, side)
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
@@ -35,9 +35,7 @@ def plot_confusion(path: remote.Path, classes: tuple[str, ...], confusion: np.nd
 
 def plot_layers(path: remote.Path, layers: dict[str, dict[str, float]]) -> None:
     """Draws every layer's three views, from the bottom of the network to its top (CoST Fig. 8)."""
-    import matplotlib.figure
-
-    figure = matplotlib.figure.Figure((max(5, 0.5 * len(layers) + 2), 4), layout="constrained")
+    figure = _figure(max(5, 0.5 * len(layers) + 2), 4)
     axes = figure.subplots()
     bottom = np.zeros(len(layers))
     for view, color in zip(VIEWS, COLORS, strict=True):
@@ -54,14 +52,12 @@ def plot_layers(path: remote.Path, layers: dict[str, dict[str, float]]) -> None:
 
 def plot_classes(path: remote.Path, classes: dict[str, dict[str, float]]) -> None:
     """Draws classes by what motion counts for them (CoST Fig. 7); of many only those with the most and the least."""
-    import matplotlib.figure
-
     names = list(classes)
     parts = {"": names}
     if len(names) > 2 * EXTREMES:
         parts = {"motion counts most": names[:EXTREMES], "motion counts least": names[-EXTREMES:]}
     height = 1.5 + 0.25 * max(map(len, parts.values()))
-    figure = matplotlib.figure.Figure((6 * len(parts), height), layout="constrained")
+    figure = _figure(6 * len(parts), height)
     panels = figure.subplots(1, len(parts), sharex=True, squeeze=False)[0]
     for axes, (title, shown) in zip(panels, parts.items(), strict=True):
         left = np.zeros(len(shown))
@@ -75,3 +71,10 @@ def plot_classes(path: remote.Path, classes: dict[str, dict[str, float]]) -> Non
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     with remote.path(path).open("wb") as file:
         figure.savefig(file, dpi=120)
+
+
+def _figure(width: float, height: float) -> Any:
+    """An empty figure, in inches."""
+    import matplotlib.figure  # takes most of a second, for which no command waits that draws nothing
+
+    return matplotlib.figure.Figure((width, height), layout="constrained")

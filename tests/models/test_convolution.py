@@ -115,7 +115,7 @@ def geometries(draw):
     return (draw(st.integers(1, 2)), *sizes, channels), taps, features, strides, padding, groups
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(geometry=geometries())
 def test_conv_matches_pytorch_at_any_geometry(geometry):
     with jax.enable_x64(True):

@@ -12,7 +12,6 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType
-from outlines import Keys
 from reference import correspondence as reference
 from reference import resnet as reference_resnet
 
@@ -47,9 +46,9 @@ def abstract(dtype=jnp.float32, make=Correspondence):
     common = {"num_classes": 3, "layers": (1, 1, 1, 1), "width": 0.0625, "dtype": dtype}
 
     def build():
-        student = models.build("resnet3d18", rngs=Keys(), **common)
-        teacher = models.build("resnet3d50", rngs=Keys(), **common)
-        return make(student, teacher, clip=NETWORK_INPUT[:3], dtype=dtype, rngs=Keys())
+        student = models.build("resnet3d18", rngs=models.Keys(0), **common)
+        teacher = models.build("resnet3d50", rngs=models.Keys(0), **common)
+        return make(student, teacher, clip=NETWORK_INPUT[:3], dtype=dtype, rngs=models.Keys(0))
 
     return nnx.eval_shape(build)
 
@@ -58,8 +57,8 @@ def quick():
     """Two networks that compile at once."""
 
     def build():
-        student, teacher = Network(rngs=Keys()), Network(rngs=Keys())
-        return Correspondence(student, teacher, clip=NETWORK_INPUT[:3], rngs=Keys())
+        student, teacher = Network(rngs=models.Keys(0)), Network(rngs=models.Keys(0))
+        return Correspondence(student, teacher, clip=NETWORK_INPUT[:3], rngs=models.Keys(0))
 
     return nnx.eval_shape(build)
 
@@ -178,8 +177,8 @@ def test_both_sides_make_positive_and_negative_pairs():
 
 def test_widths_are_those_of_the_papers():
     def build(*names, **kwargs):
-        networks = (models.build(name, num_classes=400, rngs=Keys(), **kwargs) for name in names)
-        return Correspondence(*networks, clip=(16, 112, 112), rngs=Keys())
+        networks = (models.build(name, num_classes=400, rngs=models.Keys(0), **kwargs) for name in names)
+        return Correspondence(*networks, clip=(16, 112, 112), rngs=models.Keys(0))
 
     model = nnx.eval_shape(lambda: build("resnet3d50", "resnet50", layers=(1, 1, 1, 1)))
     assert model.fc.kernel.shape == (2048, 1024)
@@ -207,7 +206,7 @@ def test_the_teachers_weights_are_constants_among_the_statistics():
     definition, params, batch_stats = state_lib.split(model)
     assert set(params) == {"student"} | HEAD and set(batch_stats) == {"student", "teacher"}
     student = nnx.eval_shape(
-        lambda: models.build("resnet3d18", num_classes=3, layers=(1, 1, 1, 1), width=0.0625, rngs=Keys())
+        lambda: models.build("resnet3d18", num_classes=3, layers=(1, 1, 1, 1), width=0.0625, rngs=models.Keys(0))
     )
     _, *kept = state_lib.split(student)
     assert parity.shapes((params["student"], batch_stats["student"])) == parity.shapes(kept)

@@ -9,7 +9,7 @@ import parity
 import pytest
 import torch
 from flax import nnx
-from outlines import Keys, abstract, parameters, shapes
+from outlines import abstract, parameters, shapes
 from reference import cost as reference
 
 from jax_video import models, state
@@ -54,7 +54,7 @@ def pair(label, dtype):
     name = label.split()[0]
     options = NETWORKS[label] | {"num_classes": parity.CLASSES}
     ours = options | {"dropout": 0.0}
-    model = nnx.eval_shape(lambda: models.build(name, rngs=Keys(), dtype=dtype, **ours))
+    model = nnx.eval_shape(lambda: models.build(name, rngs=models.Keys(0), dtype=dtype, **ours))
     options.pop("fuse_views", None)
     shape = (9, *INPUT[1:]) if options.get("frames") == 32 else INPUT
     return model, reference.build(name, **options), shape
@@ -80,7 +80,7 @@ def test_gradients_of_the_operation_in_float64(label):
     theirs = {"kind": "cost_b" if ours["adaptive"] else "cost_a", "k": ours["kernel_size"]}
     network = reference.CoST(6, 8, ours["stride"], share_weights=ours["share_weights"], **theirs)
     with jax.enable_x64(True):
-        model = nnx.eval_shape(lambda: CoST(6, 8, dtype=jnp.float64, rngs=Keys(), **ours))
+        model = nnx.eval_shape(lambda: CoST(6, 8, dtype=jnp.float64, rngs=models.Keys(0), **ours))
         parity.check_training(model, network, (4, 5, 6, 6))
 
 
@@ -208,7 +208,7 @@ def randomized(name, dtype=jnp.float32, **kwargs):
 
     def draw(path, leaf):
         if path[-1].key == "alpha":
-            return jnp.asarray(np.broadcast_to([[0.7], [-0.7], [-0.7]], leaf.shape), dtype)
+            return CoST(1, leaf.shape[-1], dtype=dtype, rngs=nnx.Rngs(0)).alpha[...]
         if leaf.ndim == 1:
             return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), dtype)
         deviation = 0.01 if path[-2].key in ("fc1", "fc2") else np.sqrt(2 / np.prod(leaf.shape[:-1]))

@@ -37,7 +37,7 @@ def small(name, **kwargs):
     kwargs = outlines.small(name) | kwargs
 
     def build():
-        return models.build(name, num_classes=5, rngs=outlines.Keys(), width=0.125, **kwargs)
+        return models.build(name, num_classes=5, rngs=models.Keys(0), width=0.125, **kwargs)
 
     graphdef, *trees = state.split(nnx.eval_shape(build))
     rng = np.random.default_rng(0)  # initialising as the networks do compiles a function for every shape
@@ -173,7 +173,7 @@ def test_networks_hold_parameters_and_statistics_only_and_take_another_norm(name
     options = {} if depth == "full" else outlines.small(name)
     norm = functools.partial(BatchNorm, group_size=2, momentum=0.5)
     model = nnx.eval_shape(
-        lambda: models.build(name, num_classes=400, rngs=outlines.Keys(), dtype=jnp.bfloat16, norm=norm, **options)
+        lambda: models.build(name, num_classes=400, rngs=models.Keys(0), dtype=jnp.bfloat16, norm=norm, **options)
     )
     _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)  # raises where anything else is left
     assert len(jax.tree.leaves(params)) > 2 and len(jax.tree.leaves(batch_stats)) > 2
@@ -185,7 +185,7 @@ def test_networks_hold_parameters_and_statistics_only_and_take_another_norm(name
 
 
 def test_full_size_network_runs():
-    model = nnx.eval_shape(lambda: models.build("stc_resnet18", num_classes=400, rngs=outlines.Keys()))
+    model = nnx.eval_shape(lambda: models.build("stc_resnet18", num_classes=400, rngs=models.Keys(0)))
     graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     clips = jax.ShapeDtypeStruct((2, 16, 112, 112, 3), jnp.float32)
     logits, statistics, gradients = jax.eval_shape(

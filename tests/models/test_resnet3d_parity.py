@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import parity
 import pytest
 from flax import nnx
-from outlines import Keys
 from reference import resnet as reference
 
 from jax_video import models
@@ -76,14 +75,16 @@ def unit_pair(name, dtype):
         ours["cardinality"] = theirs["cardinality"] = cardinality
         unit = stc.STCBottleneck if "stc" in options else resnet3d.Bottleneck
         network = reference.BottleneckUnit(in_features, middle, out_features, stride, **theirs)
-    model = nnx.eval_shape(lambda: unit(in_features, width, rngs=Keys(), **ours))
+    model = nnx.eval_shape(lambda: unit(in_features, width, rngs=models.Keys(0), **ours))
     return model, network, (*UNIT_INPUT, in_features)
 
 
 def network_pair(name, dtype):
     options = NETWORKS[name]
     name, *_ = name.split()
-    model = nnx.eval_shape(lambda: models.build(name, num_classes=parity.CLASSES, rngs=Keys(), dtype=dtype, **options))
+    model = nnx.eval_shape(
+        lambda: models.build(name, num_classes=parity.CLASSES, rngs=models.Keys(0), dtype=dtype, **options)
+    )
     return model, reference.build(name, parity.CLASSES, **options), (*NETWORK_INPUT, 3)
 
 

@@ -7,10 +7,11 @@ import parity
 import pytest
 import torch
 from flax import nnx
-from outlines import T3D_TABLE_1, Keys, abstract, parameters, shapes
+from outlines import T3D_TABLE_1, abstract, parameters, shapes
 from reference import densenet as reference
 from reference import resnet
 
+from jax_video import models
 from jax_video.errors import UserError
 from jax_video.models.layers import Dropout
 from jax_video.models.t3d import TTL, SegmentConsensus
@@ -31,7 +32,7 @@ def pair(dtype, **options):
 
 
 def ttl_pair(depth, dtype, channels=(3, 2, 4)):
-    model = nnx.eval_shape(lambda: TTL(5, channels, depth=depth, dtype=dtype, rngs=Keys()))
+    model = nnx.eval_shape(lambda: TTL(5, channels, depth=depth, dtype=dtype, rngs=models.Keys(0)))
     return model, reference.TemporalTransition(5, channels, depth)
 
 
