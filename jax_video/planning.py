@@ -1,5 +1,6 @@
 """What a training or test step asks of TPUs, found by compiling it for them: no TPU is needed, only libtpu."""
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -34,7 +35,7 @@ _OFFLINE = {  # what libtpu otherwise asks the machine for, which is no TPU's; a
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
 }
-_MEASURE = "1"  # changes with what is read off a program, so that what was remembered before is not used
+_MEASURE = "2"  # changes with what is read off a program, so that what was remembered before is not used
 _COLLECTIVES = "all-reduce all-gather reduce-scatter collective-permute all-to-all".split()
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 
@@ -115,7 +116,6 @@ class Compiled:
       peak: bytes of memory that it takes.
       capacity: bytes that a program can have, where the compiler said so, or 0.
       temporaries: bytes of activations and all else that lives only during the step.
-      arguments: bytes of what goes in: state and batch.
       operations: floating-point operations of a step; of micro-batches those of one, times their number.
       traffic: bytes that it reads and writes in memory.
       collectives: {kind: (how many, bytes)}, what chips exchange with one another.
@@ -125,7 +125,6 @@ class Compiled:
     peak: float
     capacity: float = 0.0
     temporaries: float = 0.0
-    arguments: float = 0.0
     operations: float = 0.0
     traffic: float = 0.0
     collectives: Mapping[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
@@ -397,7 +396,6 @@ def _measured(program: Any, repeats: int) -> Compiled:
         fits=True,
         peak=memory.argument_size_in_bytes + memory.temp_size_in_bytes + outputs + code,
         temporaries=memory.temp_size_in_bytes,
-        arguments=memory.argument_size_in_bytes,
         operations=cost["flops"] * repeats,  # XLA counts a loop's body once
         traffic=traffic,
         collectives=exchanged,
@@ -469,31 +467,29 @@ def measure(program: str) -> tuple[float, dict[str, tuple[int, float]]]:
       The bytes, and {kind: (how many, bytes of the results)} of what the chips exchange.
     """
     entry, computations = _computations(program)
+    traffic, numbers, sizes = 0.0, collections.Counter[str](), collections.Counter[str]()
 
-    def of(computation: str) -> tuple[float, dict[str, tuple[int, float]]]:
-        traffic, exchanged = 0.0, dict[str, tuple[int, float]]()
+    def add(computation: str, times: int) -> None:
+        nonlocal traffic
         instructions = computations.get(computation, {})
         for instruction in instructions.values():
             for called in instruction.called:
-                inner, collectives = of(called)
-                traffic += instruction.times * inner
-                for kind, (number, size) in collectives.items():
-                    before = exchanged.get(kind, (0, 0.0))
-                    exchanged[kind] = before[0] + instruction.times * number, before[1] + instruction.times * size
-            kind = instruction.kind.removesuffix("-start")
-            if kind in _FREE or kind.endswith("-done"):
-                continue
-            stored = sum(size for size, main in instruction.arrays if main)
-            if kind in ("copy", "slice") and kind != instruction.kind:  # its result names its operand, too
-                sizes = [size for size, _ in instruction.arrays if size > 4]
-                moved = min(sizes, default=0)
-                traffic += moved * sum(main for size, main in instruction.arrays if size > 4)
-                continue
-            read = (instructions[name].arrays for name in instruction.operands if name in instructions)
-            traffic += stored + sum(size for arrays in read for size, main in arrays if main)
-            if kind in _COLLECTIVES:
-                number, size = exchanged.get(kind, (0, 0.0))
-                exchanged[kind] = number + 1, size + sum(size for size, _ in instruction.arrays)
-        return traffic, exchanged
+                add(called, times * instruction.times)
+            traffic += times * _moved(instruction, instructions)
+            if (kind := instruction.kind.removesuffix("-start")) in _COLLECTIVES:
+                numbers[kind] += times
+                sizes[kind] += times * sum(size for size, _ in instruction.arrays)
 
-    return of(entry)
+    add(entry, 1)
+    return traffic, {kind: (number, sizes[kind]) for kind, number in numbers.items()}
+
+
+def _moved(instruction: _Instruction, instructions: Mapping[str, _Instruction]) -> int:
+    """Bytes that an instruction reads from main memory and writes to it; `instructions`: its neighbours."""
+    if instruction.kind in _FREE or instruction.kind.endswith("-done"):
+        return 0
+    if instruction.kind in ("copy-start", "slice-start"):  # the result names the operand, too
+        arrays = [(size, main) for size, main in instruction.arrays if size > 4]
+        return min((size for size, _ in arrays), default=0) * sum(main for _, main in arrays)
+    read = (instructions[name].arrays for name in instruction.operands if name in instructions)
+    return sum(size for arrays in (instruction.arrays, *read) for size, main in arrays if main)
