@@ -33,6 +33,10 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None] | No
         sys.unraisablehook = _report_unraisable
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
+        if "jax" in sys.modules:  # a command that compiles
+            from jax_video.programs import keep_programs
+
+            keep_programs()
         main(argv[1:])
 
     try:

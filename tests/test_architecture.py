@@ -69,7 +69,7 @@ LAYERS = {
     "models": ("models", "networks"),  # one architecture, one file
     "step": ("state objectives losses metrics optimizer sharding", "networks models"),  # what is computed
     "folder": (
-        "lock meta checkpoint runlog stopping profiling",
+        "lock meta checkpoint runlog stopping profiling programs",
         "networks recipes stores manifest models step",
     ),  # of a run
     "scoring": ("task scoring", "networks manifest pipeline step"),  # clips in, means over videos out
@@ -78,14 +78,17 @@ LAYERS = {
     "train": ("train", "recipes manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
     "workflow": (
-        "workflow summary planning",
+        "workflow summary planning hlo",
         "networks recipes stores manifest pipeline sources models step scoring run train testing",
     ),
     "commands": (  # flags in, print out
         "main prepare predict convert fuse average plan models.__main__ __main__ command config_flag",
         "networks recipes manifest decoding pipeline sources preparing step folder run weights testing workflow",
     ),
-    "package": ("", "networks manifest sources models run testing workflow commands"),  # jax_video: the public names
+    "package": (
+        "",
+        "networks manifest sources models folder run testing workflow commands",
+    ),  # jax_video: the public names
 }
 WITHOUT_JAX = (
     "errors",

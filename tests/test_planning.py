@@ -9,7 +9,7 @@ import pytest
 import tiny
 from commands import check_user_error, run
 
-from jax_video import planning, recipe
+from jax_video import hlo, planning, recipe
 from jax_video.errors import UserError
 
 PROGRAM = """
@@ -52,7 +52,7 @@ def where():
 
 def test_what_a_program_reads_writes_and_exchanges():
     """Not what stays on the chip, S(1), nor what fusions do inside; a loop's body as often as it runs."""
-    traffic, exchanged = planning.measure(PROGRAM)
+    traffic, exchanged = hlo.measure(PROGRAM)
     copied, gathered = 4 * 64, 4 * 8 * 50 + 4 * 8 * 400
     assert traffic == copied + (4 * 128 + 4) + 4 * 64 + 3 * 2 * 1000 + gathered
     assert exchanged == {"all-reduce": (1 + 3, 4 * 128 + 4 + 3 * 2 * 1000), "all-gather": (1, 4 * 8 * 400)}

@@ -1,0 +1,96 @@
+"""What was compiled stays for the next start: JAX's persistent cache, on by default and in the user's cache folder."""
+
+import hashlib
+import importlib
+import os
+import pathlib
+import platform
+import re
+import shutil
+import sys
+import zlib
+from typing import Any
+
+import jax
+
+from jax_video.data import remote
+
+_NEEDED = 2**30  # bytes free, or nothing is kept
+_WHOLE = 0o444  # the mode of an entry that was found to be whole
+
+
+def keep_programs(*, limit: int = 4 * 2**30) -> None:
+    """From now on, what this process compiles is looked for in the cache folder first, and kept there.
+
+    JAX's own settings come first: with a folder of yours (JAX_COMPILATION_CACHE_DIR), or without a cache
+    (JAX_ENABLE_COMPILATION_CACHE=false), nothing changes. Nothing is kept where the folder cannot be written or less
+    than 1 GiB is free.
+
+    Args:
+      limit: bytes beyond which the programs that were not used for longest are deleted.
+    """
+    config: Any = jax.config
+    if config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache:
+        return
+    folder = remote.cache_folder() / "programs" / _machine()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # whoever can write there can make this process run code
+        if not os.access(folder, os.W_OK) or shutil.disk_usage(folder).free < _NEEDED:
+            return
+        _tidy(folder, limit)
+    except OSError:  # no such folder, no room, or somebody else tidies too
+        return
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,  # hundreds of small ones take seconds
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        config.update(name, value)
+
+
+def _machine() -> str:
+    """A name for what kind of processor this is: JAX's keys do not tell them apart, and a home may have several."""
+    try:
+        about = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        about = platform.processor()
+    flags = re.search("^(?:flags|Features)\t*: .*", about, re.MULTILINE)
+    kind = flags[0] if flags else about
+    return f"{platform.machine()}-{hashlib.sha256(kind.encode()).hexdigest()[:12]}"
+
+
+def _tidy(folder: pathlib.Path, limit: int) -> None:
+    """Deletes entries that are not whole, and those that are too many.
+
+    JAX writes an entry in place, and never again: of a process that was killed meanwhile, half of one would stay there
+    for ever, to be compiled and complained of at every start.
+    """
+    entries = {path: path.stat() for path in folder.glob("*-cache")}
+    for path, about in list(entries.items()):
+        if about.st_mode & 0o777 == _WHOLE:
+            continue
+        if _is_whole(path.read_bytes()):
+            path.chmod(_WHOLE)
+        else:
+            path.unlink()
+            del entries[path]
+    total = sum(about.st_size for about in entries.values())
+    for path, about in sorted(entries.items(), key=lambda entry: max(entry[1].st_atime, entry[1].st_mtime)):
+        if total <= limit:
+            break
+        path.unlink()
+        total -= about.st_size
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether an entry can be unpacked, by the library that JAX packs with."""
+    try:
+        if data.startswith(b"\x28\xb5\x2f\xfd"):
+            zstandard = "compression.zstd" if sys.version_info >= (3, 14) else "zstandard"
+            importlib.import_module(zstandard).decompress(data)
+        else:
+            zlib.decompress(data)
+    except Exception:  # each library has its own; and without one, JAX cannot read it either
+        return False
+    return True
