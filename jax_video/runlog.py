@@ -33,17 +33,24 @@ class RunLog:
         """
         self._batch, self._total, self._write = batch, total, write
         self._since, self._steps = time.perf_counter(), 0
+        copied = write and remote.is_remote(workdir)
+        self._workdir, self._synced = workdir, time.monotonic()
+        self._folder: Any = pathlib.Path(tempfile.mkdtemp()) if copied else workdir
+        self._copies: dict[pathlib.Path, tuple[int, int]] = {}  # of files: their size and time
         if write:
             ends = {"train": step, "val": validated}
             rows = read(workdir / "metrics.jsonl")
             kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= ends[row["split"]]]
-            self._workdir, self._synced = workdir, time.monotonic()
-            self._folder = pathlib.Path(tempfile.mkdtemp()) if remote.is_remote(workdir) else workdir
             path = self._folder / "metrics.jsonl"
             remote.write_whole(path, [row.encode() for row in kept])
             self._file = path.open("a")
-            self._board = _summary_writer(self._folder / "tensorboard", step + 1)
+            self._board = _summary_writer(self.tensorboard, step + 1)
         self._bar = tqdm(initial=step, total=total, desc="train", unit="step", disable=None if write else True)
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """The folder of what TensorBoard shows, on a disk: what is added there is kept with the run."""
+        return self._folder / "tensorboard"
 
     def stepped(self) -> None:
         """Counts a step that is done."""
@@ -102,7 +109,10 @@ class RunLog:
             self._board.flush()
             with remote.reaching(self._workdir):
                 for path in filter(pathlib.Path.is_file, self._folder.rglob("*")):
-                    (self._workdir / path.relative_to(self._folder)).write_bytes(path.read_bytes())
+                    copy = path.stat().st_size, path.stat().st_mtime_ns
+                    if self._copies.get(path) != copy:  # a trace is large, and written once
+                        (self._workdir / path.relative_to(self._folder)).write_bytes(path.read_bytes())
+                        self._copies[path] = copy
             self._synced = time.monotonic()
 
 

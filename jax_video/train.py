@@ -224,7 +224,7 @@ def train(
         checkpoints.save(state, meta, validation)
 
     running = None  # (number, metrics) of the step that the devices are at
-    trace = Profile(workdir / "tensorboard", profile if first_process else 0)
+    trace = Profile(log.tensorboard, profile if first_process else 0)
     closing = contextlib.closing
     with (
         sharding.enough_memory(),

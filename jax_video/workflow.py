@@ -11,6 +11,7 @@ from jax_video import run as run_lib
 from jax_video.data import reader, remote
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import prepared
+from jax_video.errors import UserError
 from jax_video.testing import coefficients, features, results
 from jax_video.train import train
 
@@ -26,6 +27,8 @@ def perform(mode: str, config: ConfigDict, workdir: remote.Path, *, profile: int
     Raises:
       UserError: of whatever does not fit.
     """
+    if profile and mode != "train":
+        raise UserError(f"--profile traces steps of training, and --mode={mode} takes none. Leave one of them out.")
     mesh = sharding.make_mesh()
     manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
     reader.check(manifest)

@@ -110,6 +110,7 @@ def test_the_default_folder_is_named_after_the_config(trained, tmp_path):
         ([STC, "video.mp4", "more"], ["unexpected arguments 'video.mp4 more'", "see --help"]),
         ([STC, "--epochs=3"], ["Unknown command line flag 'epochs'", "See --help"]),
         ([STC, "--mode=predict"], ["--mode=predict", "<train|test|views|features>"]),
+        ([STC, "--mode=test", "--profile=2"], ["--profile traces steps of training, and --mode=test takes none"]),
         ([STC, "--distributed=host"], ["--distributed=host: expected auto, or HOST:PORT,ID,COUNT"]),
         ([STC, "--config.batch=8"], ["unknown config key --config.batch: there is no 'batch'", "train"]),
         ([STC, "--config.train.batch-size=8"], ["--config.train.batch-size: there is no 'batch-size'", "batch, "]),
@@ -212,6 +213,7 @@ def test_a_run_goes_on_only_as_it_began(trained, tmp_path):
     assert json.loads((trained.workdir / "config.json").read_text())["seed"] == 0, "nothing was written over"
 
 
+@pytest.mark.slow  # tests/test_train.py has it, but for what the command says
 def test_a_loss_that_is_not_finite(trained, tmp_path):
     finished = run(
         MAIN,

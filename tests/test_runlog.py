@@ -124,10 +124,17 @@ def test_rows_are_in_the_store_before_a_checkpoint_and_now_and_then(store, monke
     log.sync()
     log.row(6, "train", loss=1.0, top1=0.5)
     assert [row["step"] for row in runlog.read(workdir / "metrics.jsonl")] == [5]
+    trace = log.tensorboard / "host.xplane.pb"
+    trace.write_bytes(b"a trace")
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 60)
     log.row(7, "train", loss=0.5, top1=0.75)
     assert [row["step"] for row in runlog.read(workdir / "metrics.jsonl")] == [5, 6, 7]
+    copy = store / "bucket" / "run" / "tensorboard" / trace.name
+    assert copy.read_bytes() == b"a trace"
+    copy.unlink()
+    log.sync()
+    assert not copy.exists(), "what has not changed is not copied again"
 
     resumed = open_log(workdir, step=5)  # the one before was killed
     resumed.row(6, "train", loss=1.0, top1=0.5)

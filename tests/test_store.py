@@ -9,7 +9,7 @@ import pytest
 import tiny
 from orbax.checkpoint._src.path import gcs_utils
 
-from jax_video import optimizer, runlog
+from jax_video import lock, optimizer, runlog
 from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints, run_folder
 from jax_video.data.manifest import Manifest
@@ -29,7 +29,8 @@ def orbax_too(store, monkeypatch):
     monkeypatch.setattr(gcs_utils, "is_hierarchical_namespace_enabled", lambda path: False)
 
 
-def test_a_run_in_a_store(tmp_path_factory, store, orbax_too):
+def test_a_run_in_a_store(tmp_path_factory, store, orbax_too, monkeypatch):
+    monkeypatch.setattr(lock, "SETTLE", 0.05)
     folder = tmp_path_factory.getbasetemp()
     manifest = Manifest.read(motions.make(folder, train=16, val=8, test=8, frames=8, width=40, height=32))
     config = tiny.get_config()
