@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, at a small size."""
+"""The notebooks run from top to bottom, at a small size. `pytest -m slow tests/test_notebooks.py`: `.ci/run` does."""
 
 import re
 
@@ -7,7 +7,10 @@ import nbformat
 import pytest
 from conftest import FAST_COMPILE, ROOT
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::nbformat.warnings.MissingIDFieldWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::nbformat.warnings.MissingIDFieldWarning"),
+]
 
 
 def test_quickstart(tmp_path, monkeypatch):

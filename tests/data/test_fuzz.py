@@ -182,16 +182,16 @@ def read_packed(manifest: Manifest, entry: Video, expected: np.ndarray) -> str:
     return "frames"
 
 
-@pytest.mark.parametrize("kind", ["rendered", "real"])
-def test_forty_damaged_videos(kind, tmp_path, request):
-    if kind == "rendered":
-        files = rendered(tmp_path)
-    else:
+def test_forty_damaged_videos(tmp_path, request):
+    """Real ones, where there are some."""
+    try:
         files = {name: data for name, data in real(request.getfixturevalue("test_data")).items() if len(data) < SMALL}
+    except pytest.skip.Exception:
+        files = rendered(tmp_path)
     survey(files, 42, tmp_path / "mutants", workers=0, looks=1)
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(300, marks=pytest.mark.slow)])
 def test_damaged_flow_gives_flow_or_a_reason_and_a_damaged_shard_its_very_frames_or_a_reason(count, tmp_path):
     scene = motions.draw(np.random.default_rng(0))
     for name in ("left", "right"):
