@@ -2,6 +2,7 @@
 
     python benchmarks/motions.py --out=runs/motions-comparison
     python benchmarks/motions.py --out=runs/motions-comparison --networks="cost_a;cost_b" --seeds=0
+    python benchmarks/motions.py --out=runs/motions-comparison --seeds=0 --dtype=bfloat16
 
 No single frame tells a class from its reverse: a network that only pools over time stays near 50 % within a pair, which
 is the share of test videos whose true class scores higher than its reverse. Networks are narrow and shallow; but for
@@ -49,6 +50,7 @@ NAMES = flags.DEFINE_string("networks", ";".join(NETWORKS), "Which, separated by
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "A run for each.")
 EPOCHS = flags.DEFINE_integer("epochs", 15, "Of 320 videos each, for every network.", lower_bound=1)
 RATE = flags.DEFINE_float("learning_rate", 0.02, "Of every network; a half cosine after an epoch of warm-up.")
+DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "What the networks compute in.")
 OUT = flags.DEFINE_string("out", None, "Folder of the runs.", required=True)
 
 
@@ -65,7 +67,7 @@ def within_pair(workdir, classes):
 def config_of(name, seed=0):
     """The recipe of configs/stc.py with another network."""
     config = stc.get_config(f"epochs={EPOCHS.value}")
-    config.seed = seed
+    config.seed, config.dtype = seed, DTYPE.value
     config.train.validate_epochs = EPOCHS.value
     config.schedule.learning_rate = RATE.value
     if "pool" in NETWORKS[name]:  # CoST and its baselines take 8 frames, of the same stretch of time
@@ -80,7 +82,7 @@ def run(name, seed, manifest):
     config = config_of(name, seed)
     workdir = (
         pathlib.Path(OUT.value)
-        / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}-epochs{EPOCHS.value}-lr{RATE.value}"
+        / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}-epochs{EPOCHS.value}-lr{RATE.value}-{DTYPE.value}"
     )
     result, _ = train_and_test(config, manifest, workdir)
     return result["top1"], within_pair(workdir, manifest.classes)
