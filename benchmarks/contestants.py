@@ -22,14 +22,9 @@ from flax import nnx
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from reference import c3d, cost, densenet, inception, parameters, resnet, st_resnet  # noqa: E402
+from reference import cost, densenet, parameters, resnet, st_resnet  # noqa: E402
 
 from jax_video import losses, models, optimizer  # noqa: E402
-
-
-def _single(reference):
-    """A reference of a single network, which is built without a name."""
-    return types.SimpleNamespace(build=lambda name, *args, **options: reference.build(*args, **options))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +32,7 @@ class Case:
     """A network, its PyTorch reference and its input."""
 
     model: str
-    reference: types.ModuleType | types.SimpleNamespace
+    reference: types.ModuleType
     options: dict = dataclasses.field(default_factory=dict)  # of both
     ours: dict = dataclasses.field(default_factory=dict)  # of ours alone
     batch: int = 2
@@ -124,8 +119,9 @@ class Ours:
         self.state = (params, batch_stats, tx.init(params))
         start = time.perf_counter()
         self.compiled_train = jax.jit(train_step, donate_argnums=0).lower(self.state, *self.batch).compile()
-        test = jax.jit(functools.partial(inference, definition)).lower(params, batch_stats, self.batch[0])
-        self.compiled_inference = test.compile()
+        test = jax.jit(functools.partial(inference, definition)).trace(params, batch_stats, self.batch[0])
+        self.jaxpr = test.jaxpr  # of inference
+        self.compiled_inference = test.lower().compile()
         self.compile_seconds = time.perf_counter() - start
 
     def train(self):
@@ -141,16 +137,16 @@ class Ours:
 
 
 class PyTorch:
-    """The reference network: eager, or with `torch.compile`; on a GPU in bfloat16 autocast, channels last."""
+    """The reference network: eager, or compiled by a backend; on a GPU in bfloat16 autocast, channels last."""
 
-    def __init__(self, network, videos, label, *, compiled=False):
+    def __init__(self, network, videos, label, *, backend=None):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.backends.cudnn.benchmark = True  # measures cuDNN's algorithms and takes the fastest, as XLA does
         memory_format = torch.channels_last_3d if self.device == "cuda" else torch.contiguous_format
         self.network = network.to(self.device, memory_format=memory_format)
         self.videos = [channels_first(video).to(self.device, memory_format=memory_format) for video in videos]
         self.label = torch.from_numpy(label).long().to(self.device)
-        self.forward = torch.compile(self.network) if compiled else self.network
+        self.forward = torch.compile(self.network, backend=backend) if backend else self.network
         self.tx = torch.optim.SGD(
             self.network.parameters(), lr=LEARNING_RATE, momentum=0.9, nesterov=True, weight_decay=1e-4
         )

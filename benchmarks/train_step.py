@@ -34,7 +34,7 @@ def measure(name, case, on_gpu):
     ours = Ours(case, network, videos, label, jnp.bfloat16 if on_gpu else jnp.float32)
     torches = {"torch": PyTorch(network, videos, label)}
     if on_gpu:
-        torches["torch.compile"] = PyTorch(network, videos, label, compiled=True)
+        torches["torch.compile"] = PyTorch(network, videos, label, backend="inductor")
     for other in torches.values():
         for mine, theirs in zip(jax.tree.leaves(ours.inference()), other.inference(), strict=True):
             error = np.max(np.abs(np.asarray(mine, np.float32) - theirs)) / np.max(np.abs(theirs))
