@@ -1,38 +1,30 @@
 """The 3D convolution and the 3D pools of every network.
 
-On TPU and GPU the convolution and the max pool are XLA's own. On CPU XLA lowers 3D convolutions to loops that take 2 to
-90 times PyTorch's time, while its matrix products run at full speed; there a convolution and its two gradients are one
-matrix product each, by two operations that are each other's transpose:
-
-  gather: along some axes, the taps of the kernel become input channels: `[..., T, H, W, C]` to
-    `[..., T', H', W', t h w C]` (im2col);
-  fold: along the other axes, the product has one output channel per tap, which is added to the place that the tap
-    belongs to (col2im).
-
-Which axis is gathered and which is folded decides how much memory moves and how much is computed in vain. The forward
-pass gathers height and width and folds time: the patches are t times smaller than with all three axes gathered (3x3x3
-at 64 channels: 3 times as fast). With a temporal stride, folding computes frames that are then dropped: short kernels
-gather all three axes (3 taps at stride 2: twice as fast), long ones fold all the same (7 taps: 3 times as fast). The
-input gradient folds the axes with a stride, so that no zero is multiplied (stride 2: 20 times as fast as XLA's), and
-gathers the others.
+How they are computed depends on the device, which is known when a program is lowered. On TPU they are XLA's own, on CPU
+matrix products (`convolution_cpu`). On GPU a convolution has the formulation that a table gives for its kernel's shape
+(`convolution_gpu`). All compute the same, and so do their gradients.
 """
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 from jax_video.errors import UserError
-
-_DIMENSIONS = ("NTHWC", "THWIO", "NTHWC")
-_TIME, _HEIGHT, _WIDTH = _AXES = (-4, -3, -2)
-_GROUP_WIDTH = 16  # narrower channel groups are computed together: the matrix product of 4 channels is all overhead
-_PATCH_BYTES = 2**24  # of patches at a time: they stay in the cache, and large ones cost more to allocate than to use
+from jax_video.models.convolution_cpu import (
+    AXES,
+    conv_cpu,
+    conv_gradients_cpu,
+    max_pool_cpu,
+    max_pool_gradient_cpu,
+    shifts,
+    wide,
+)
+from jax_video.models.convolution_gpu import conv_gpu, conv_gradients_gpu
+from jax_video.models.convolution_xla import conv_gradients_xla, conv_xla, max_pool_gradient_xla, max_pool_xla
+from jax_video.models.platforms import alone, by_platform, traced
 
 
 def conv(x, kernel, *, strides=(1, 1, 1), padding=((0, 0), (0, 0), (0, 0)), groups=1):
@@ -104,9 +96,9 @@ def avg_pool(x, window, *, strides):
     if x.ndim != 5:
         raise UserError(f"avg_pool got shape {x.shape}; expected [B, T, H, W, C]. Add the axes that are missing.")
     _checked(x, window, strides, ((0, 0),) * 3)
-    total = _wide(x)
-    for axis, taps, stride in zip(_AXES, window, strides, strict=True):
-        total = functools.reduce(jnp.add, _shifts(total, axis, taps, stride))
+    total = wide(x)
+    for axis, taps, stride in zip(AXES, window, strides, strict=True):
+        total = functools.reduce(jnp.add, shifts(total, axis, taps, stride))
     return (total / math.prod(window)).astype(x.dtype)
 
 
@@ -156,7 +148,32 @@ def _checked(x, window, strides, padding):
     return strides, padding
 
 
-# Convolution -----------------------------------------------------------------------------------------------------
+# The form of each platform --------------------------------------------------------------------------------------------
+
+_conv_form = by_platform(
+    "conv",
+    forms={"cpu": alone(conv_cpu), "gpu": alone(conv_gpu)},
+    default=alone(conv_xla),
+    outputs=traced(alone(conv_xla)),
+)
+_conv_gradients_form = by_platform(
+    "conv_gradients",
+    forms={"cpu": conv_gradients_cpu, "gpu": conv_gradients_gpu},
+    default=conv_gradients_xla,
+    outputs=lambda x, kernel, dy, **_: (x, kernel),
+)
+_max_pool_form = by_platform(
+    "max_pool",
+    forms={"cpu": alone(max_pool_cpu)},
+    default=alone(max_pool_xla),
+    outputs=traced(alone(max_pool_xla)),
+)
+_max_pool_gradient_form = by_platform(
+    "max_pool_gradient",
+    forms={"cpu": alone(max_pool_gradient_cpu)},
+    default=alone(max_pool_gradient_xla),
+    outputs=lambda x, dy, **_: (x,),
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -175,236 +192,6 @@ def _conv_backward(strides, padding, groups, residuals, dy):
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
-def conv_xla(x, kernel, *, strides, padding, groups):
-    return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=_DIMENSIONS, feature_group_count=groups
-    )
-
-
-def conv_gradients_xla(x, kernel, dy, **options):
-    """The gradients of `conv` in `x` and `kernel`, as XLA has them."""
-    (dx,) = jax.linear_transpose(lambda x: conv_xla(x, kernel, **options), x)(dy)
-    (dkernel,) = jax.linear_transpose(lambda kernel: conv_xla(x, kernel, **options), kernel)(dy)
-    return dx, dkernel
-
-
-def conv_cpu(x, kernel, *, strides, padding, groups):
-    """`conv` as matrix products: see the top of this file."""
-    if _computes_every_frame(kernel.shape[0], strides):
-        every_frame = conv_cpu(x, kernel, strides=(1, *strides[1:]), padding=padding, groups=groups)
-        return every_frame[:, :: strides[0]]
-    dtype = x.dtype
-    used, padding = _used_taps(x.shape, kernel.shape, strides, padding)
-    kernel = _blocks(_wide(kernel[used]), groups)
-    x = _split(_wide(x), len(kernel))  # [S, B, T, H, W, C / S]
-    blocks, t, h, w, _, features = kernel.shape
-    length = (x.shape[_TIME] + sum(padding[0]) - t) // strides[0] + 1
-    if _folds_time(t, strides):
-        # Tap k of frame i belongs to frame i + padding - k; the flipped kernel makes that i + k - before.
-        matrix, folded, before = jnp.moveaxis(kernel[:, ::-1], 1, 4), t, t - 1 - padding[0][0]
-        window, padding = (1, h, w), ((0, 0), *padding[1:])
-    else:
-        matrix, folded, before, window = kernel, 1, 0, (t, h, w)
-    matrix = matrix.reshape(blocks, -1, folded * features)
-
-    def add(frame, patches, y):
-        z = _product(patches, matrix)
-        z = _fold(z, _TIME, folded, 1, 0, z.shape[_TIME] + folded - 1)
-        z += lax.dynamic_slice_in_dim(y, frame, z.shape[_TIME], y.ndim + _TIME)
-        return lax.dynamic_update_slice_in_dim(y, z, frame, y.ndim + _TIME)
-
-    frames, height, width = _places(x, window, strides, padding)
-    y = jnp.zeros((*x.shape[:2], frames + folded - 1, height, width, features), x.dtype)
-    y = _over_patches(x, window, strides, padding, y, add)
-    y = _pad(y, ((-before, length + before - y.shape[_TIME]), (0, 0), (0, 0)))
-    return _join(y).astype(dtype)
-
-
-def conv_gradients_cpu(x, kernel, dy, *, strides, padding, groups):
-    """The gradients of `conv` in `x` and `kernel`, as matrix products; dy is `[B, T', H', W', C_out]`."""
-    used, padding = _used_taps(x.shape, kernel.shape, strides, padding)
-    blocks, from_blocks = jax.vjp(lambda kernel: _blocks(_wide(kernel[used]), groups), kernel)
-    wide_x, dy = _split(_wide(x), len(blocks)), _split(_wide(dy), len(blocks))
-    dx = _input_gradient(wide_x.shape, blocks, dy, strides, padding)
-    (dkernel,) = from_blocks(_kernel_gradient(wide_x, blocks.shape, dy, strides, padding))
-    return _join(dx).astype(x.dtype), dkernel
-
-
-def _input_gradient(shape, kernel, dy, strides, padding):
-    folded = [axis for axis in range(3) if axis == 0 or strides[axis] > 1]
-    gathered = [axis for axis in range(3) if axis not in folded]
-    taps = kernel.shape[1:4]
-    matrix = jnp.flip(kernel, [1 + axis for axis in gathered])
-    matrix = matrix.transpose(0, *(1 + axis for axis in gathered), 5, *(1 + axis for axis in folded), 4)
-    matrix = matrix.reshape(len(kernel), math.prod(taps[axis] for axis in gathered) * kernel.shape[5], -1)
-    window, reach = [1, 1, 1], [(0, 0)] * 3
-    for axis in gathered:
-        before = taps[axis] - 1 - padding[axis][0]
-        window[axis], reach[axis] = taps[axis], (before, shape[2 + axis] - dy.shape[2 + axis] + padding[axis][0])
-    z = _product(_gather(dy, window, (1, 1, 1), reach), matrix)
-    for axis in folded:
-        z = _fold(z, _AXES[axis], taps[axis], strides[axis], padding[axis][0], shape[2 + axis])
-    return z
-
-
-def _kernel_gradient(x, shape, dy, strides, padding):
-    blocks, t, h, w, channels, features = shape
-    if _computes_every_frame(t, strides):
-        between = [(0, 0, 0)] * dy.ndim
-        dropped = (x.shape[_TIME] + sum(padding[0]) - t) % strides[0]  # frames after the last that is kept
-        between[_TIME] = (0, dropped, strides[0] - 1)
-        dy, strides = lax.pad(dy, jnp.zeros((), dy.dtype), between), (1, *strides[1:])
-    folded, window = 1, (t, h, w)
-    if _folds_time(t, strides):  # the fold's transpose: gather the frames of dy, rather than t times more of x
-        before, after = t - 1 - padding[0][0], x.shape[_TIME] - dy.shape[_TIME] + padding[0][0]
-        dy = _pad(dy, ((before, after), (0, 0), (0, 0)))
-        folded, window, padding = t, (1, h, w), ((0, 0), *padding[1:])
-    dy = lax.optimization_barrier(jnp.moveaxis(dy, -1, 1))  # [S, N, B, T, H, W]
-
-    def add(frame, patches, gradient):
-        count = patches.shape[_TIME]
-        seen = [lax.dynamic_slice_in_dim(dy, frame + tap, count, 3) for tap in range(folded)]
-        return gradient + _outer(patches, jnp.concatenate(seen, axis=1))
-
-    gradient = jnp.zeros((blocks, math.prod(window) * channels, folded * features), x.dtype)
-    gradient = _over_patches(x, window, strides, padding, gradient, add)
-    if folded > 1:
-        gradient = jnp.moveaxis(gradient.reshape(blocks, h, w, channels, t, features), 4, 1)[:, ::-1]
-    return gradient.reshape(shape)
-
-
-def _folds_time(taps, strides):
-    return taps > 1 and strides[0] == 1
-
-
-def _computes_every_frame(taps, strides):
-    """Whether folding is worth it although only every so many frames are kept."""
-    return strides[0] > 1 and taps > 2 * strides[0]
-
-
-def _product(patches, matrix):  # [S, B, T, H, W, K] x [S, K, N]
-    return jnp.einsum("sbthwk,skn->sbthwn", patches, matrix)
-
-
-def _outer(patches, dy):
-    """The sum over places of `[S, B, T, H, W, K]` times `[S, N, B, T, H, W]`: `[S, K, N]`."""
-    # XLA's product takes twice as long unless its left side's rows are contiguous: dy's are, and few patches are moved.
-    if math.prod(patches.shape[1:5]) < dy.shape[1]:
-        patches = lax.optimization_barrier(jnp.moveaxis(patches, -1, 1))
-        return jnp.einsum("skbthw,snbthw->skn", patches, dy)
-    return jnp.einsum("snbthw,sbthwk->snk", dy, patches).swapaxes(1, 2)
-
-
-def _over_patches(x, window, strides, padding, total, add):
-    """Runs `total = add(first frame, patches, total)`, at once for all frames or, where patches are many, for each."""
-    x = _pad(x, padding)
-    frames, height, width = _places(x, window, strides, ((0, 0),) * 3)
-    size = frames * height * width * math.prod((*x.shape[:2], *window, x.shape[-1])) * x.dtype.itemsize
-
-    def turn(frame, total, count=1):
-        reach = (count - 1) * strides[0] + window[0]
-        part = lax.dynamic_slice_in_dim(x, frame * strides[0], reach, x.ndim + _TIME)
-        return add(frame, _gather(part, window, strides), total)
-
-    if size <= _PATCH_BYTES or math.prod(window) == 1:  # patches of one place are the video itself
-        return turn(0, total, frames)
-    return lax.fori_loop(0, frames, turn, total)
-
-
-def _places(x, window, strides, padding):
-    sizes = zip(x.shape[_TIME:-1], window, strides, padding, strict=True)
-    return tuple((size + sum(pair) - taps) // stride + 1 for size, taps, stride, pair in sizes)
-
-
-def _gather(x, window, strides, padding=((0, 0),) * 3):
-    """`[S, B, T, H, W, C]` to `[S, B, T', H', W', t h w C]`, one axis after another: fewer and longer copies."""
-    x = lax.optimization_barrier(_pad(x, padding))
-    for axis, taps, stride in reversed(list(zip(_AXES, window, strides, strict=True))):
-        x = jnp.concatenate(_shifts(x, axis, taps, stride), axis=-1)
-    return x
-
-
-def _shifts(x, axis, taps, stride):
-    """For each tap of a window, what it sees at every place of the window."""
-    axis %= x.ndim
-    reach = (x.shape[axis] - taps) // stride * stride + 1
-    return [lax.slice_in_dim(x, tap, tap + reach, stride, axis) for tap in range(taps)]
-
-
-def _fold(z, axis, taps, stride, before, size):
-    """`[..., n, ..., taps C]` to `[..., size, ..., C]`: adds tap k of place i to place i * stride + k - before."""
-    axis %= z.ndim
-    reach = -(-taps // stride) - 1  # how many places more than n are reached, in strides
-    places = z.shape[axis] + reach
-    if stride == z.shape[axis] == 1:  # nothing to add: each tap has a place of its own
-        y = jnp.moveaxis(z.reshape(*z.shape[:-1], taps, -1), -2, axis)
-    else:
-        margin = [(0, 0)] * z.ndim
-        margin[axis] = (reach, reach)
-        z = jnp.split(lax.optimization_barrier(jnp.pad(z, margin)), taps, axis=-1)
-        phases: list[Any] = []  # the places congruent modulo the stride
-        for phase in range(stride):
-            terms = [
-                lax.slice_in_dim(z[tap], reach - shift, reach - shift + places, 1, axis)
-                for shift, tap in enumerate(range(phase, taps, stride))
-            ]
-            phases.append(sum(terms) if terms else jnp.zeros_like(phases[0]))
-        y = jnp.stack(phases, axis + 1)
-    y = y.reshape(*y.shape[:axis], places * stride, *y.shape[axis + 2 :])
-    edges = [(0, 0, 0)] * y.ndim
-    edges[axis] = (-before, size + before - places * stride, 0)
-    return lax.pad(y, jnp.zeros((), y.dtype), edges)
-
-
-def _pad(x, padding, value=0.0):
-    """Pads time, height and width; negative padding crops."""
-    margin = ((0, 0, 0),) * (x.ndim - 4) + tuple((*pair, 0) for pair in padding) + ((0, 0, 0),)
-    return lax.pad(x, jnp.array(value, x.dtype), margin)
-
-
-def _used_taps(video, kernel, strides, padding):
-    """The taps that do not only ever meet padding (one of three in a last stage of one frame), and their padding."""
-    used, remaining = [], []
-    for axis, (stride, (before, after)) in enumerate(zip(strides, padding, strict=True)):
-        size, taps = video[1 + axis], kernel[axis]
-        starts = range(-before, size + after - taps + 1, stride)
-        meeting = [tap for tap in range(taps) if any(0 <= start + tap < size for start in starts)] or [0]
-        used.append(slice(meeting[0], meeting[-1] + 1))
-        remaining.append((before - meeting[0], starts[-1] + meeting[-1] + 1 - size))
-    return tuple(used), tuple(remaining)
-
-
-def _blocks(kernel, groups):
-    """`[t, h, w, c, N]` to `[S, t, h, w, C / S, N / S]`: S dense kernels, block-diagonal where they merge groups."""
-    merged = 1
-    while groups % (2 * merged) == 0 and kernel.shape[3] * merged < _GROUP_WIDTH:
-        merged *= 2
-    t, h, w, channels, _ = kernel.shape
-    blocks = groups // merged
-    kernel = jnp.moveaxis(kernel.reshape(t * h * w, channels, blocks, merged, -1), 2, 0)[:, :, None]
-    # [S, t h w, 1, c, m, n] times [m, 1, m, 1]. With t, h, w apart there are eight axes, and what XLA's CPU compiler
-    # makes of the gradient's sum crashes.
-    kernel = kernel * jnp.eye(merged, dtype=kernel.dtype)[:, None, :, None]
-    return kernel.reshape(blocks, t, h, w, merged * channels, -1)
-
-
-def _split(x, blocks):  # [B, T, H, W, C] -> [S, B, T, H, W, C / S]
-    return jnp.moveaxis(x.reshape(*x.shape[:-1], blocks, -1), -2, 0)
-
-
-def _join(x):  # [S, B, T, H, W, C / S] -> [B, T, H, W, C]
-    x = jnp.moveaxis(x, 0, -2)
-    return x.reshape(*x.shape[:-2], -1)
-
-
-def _wide(x):
-    """Sums over taps are taken in float32, also because half precision is emulated on CPU."""
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
-
-
-# Max pool --------------------------------------------------------------------------------------------------------
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x, window, strides, padding):
     return _max_pool_form(x, window=window, strides=strides, padding=padding)[0]
@@ -419,109 +206,3 @@ def _max_pool_backward(window, strides, padding, x, dy):
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-def max_pool_xla(x, *, window, strides, padding):
-    """`max_pool` as XLA has it."""
-    padding = ((0, 0), *padding, (0, 0))
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), padding)
-
-
-def max_pool_gradient_xla(x, dy, **options):
-    return jax.vjp(lambda x: max_pool_xla(x, **options), x)[1](dy)[0]
-
-
-def max_pool_cpu(x, *, window, strides, padding):
-    return _pool_stages(x, window, strides, padding)[-1]
-
-
-def max_pool_gradient_cpu(x, dy, *, window, strides, padding):
-    """The gradient of `max_pool` in `x`: back through the three separable maxima, one axis after another."""
-    stages = _pool_stages(x, window, strides, padding)
-    for axis in (0, 1, 2):
-        before, after = stages[2 - axis], stages[3 - axis]
-        taken, parts = jnp.zeros(after.shape, bool), []
-        for value in _shifts(before, _AXES[axis], window[axis], strides[axis]):
-            parts.append(jnp.where((value == after) & ~taken, dy, jnp.zeros_like(dy)))
-            taken |= value == after
-        dy = _fold(jnp.concatenate(parts, axis=-1), _AXES[axis], window[axis], strides[axis], 0, before.shape[1 + axis])
-    return _pad(dy, [(-before, -after) for before, after in padding])
-
-
-def _pool_stages(x, window, strides, padding):
-    """The padded video, and it after the maxima over width, height and time in turn: 4 times as fast as a window."""
-    stages = [_pad(x, padding, -jnp.inf)]
-    for axis in (2, 1, 0):
-        stages.append(functools.reduce(jnp.maximum, _shifts(stages[-1], _AXES[axis], window[axis], strides[axis])))
-    return stages
-
-
-# Either form -----------------------------------------------------------------------------------------------------
-
-
-def _by_platform(name, *, cpu, default, outputs):
-    """A primitive that is `cpu` on a CPU and `default` elsewhere: functions from arrays and options to a tuple.
-
-    Which it is, is decided when a program is lowered. `lax.platform_dependent` would trace both, every time: a third of
-    the time that a network takes before it is compiled.
-
-    Args:
-      outputs: from the arrays' shapes and the options, shapes of the results.
-    """
-    primitive = Primitive(name)
-    primitive.multiple_results = True
-
-    def bind(*arrays, **options):
-        return tuple(primitive.bind(*arrays, **options))
-
-    def either(options):
-        forms = {"cpu": functools.partial(cpu, **options), "default": functools.partial(default, **options)}
-        return lambda *arrays: lax.platform_dependent(*arrays, **forms)
-
-    def shapes(first, *rest, **options):
-        return [first.update(shape=leaf.shape, dtype=leaf.dtype) for leaf in outputs(first, *rest, **options)]
-
-    primitive.def_abstract_eval(shapes)
-    primitive.def_impl(lambda *arrays, **options: jax.jit(functools.partial(bind, **options))(*arrays))
-    for platform, form in ((None, default), ("cpu", cpu)):
-        mlir.register_lowering(primitive, mlir.lower_fun(form, multiple_results=True), platform)
-
-    # What networks do not need, but a caller may: gradients of gradients, and vmap.
-    def differentiate(arrays, tangents, **options):
-        return jax.jvp(either(options), arrays, tuple(map(ad.instantiate_zeros, tangents)))
-
-    def batch(arrays, axes, **options):
-        results = jax.vmap(either(options), axes)(*arrays)
-        return results, [0] * len(results)
-
-    ad.primitive_jvps[primitive] = differentiate
-    batching.primitive_batchers[primitive] = batch
-    return bind
-
-
-def _alone(function):
-    """The same function with a tuple of its result."""
-    return lambda *arrays, **options: (function(*arrays, **options),)
-
-
-def _traced(function):
-    """The shapes that a function gives."""
-    return lambda *shapes, **options: jax.eval_shape(functools.partial(function, **options), *shapes)
-
-
-_conv_form = _by_platform("conv", cpu=_alone(conv_cpu), default=_alone(conv_xla), outputs=_traced(_alone(conv_xla)))
-_conv_gradients_form = _by_platform(
-    "conv_gradients",
-    cpu=conv_gradients_cpu,
-    default=conv_gradients_xla,
-    outputs=lambda x, kernel, dy, **_: (x, kernel),
-)
-_max_pool_form = _by_platform(
-    "max_pool", cpu=_alone(max_pool_cpu), default=_alone(max_pool_xla), outputs=_traced(_alone(max_pool_xla))
-)
-_max_pool_gradient_form = _by_platform(
-    "max_pool_gradient",
-    cpu=_alone(max_pool_gradient_cpu),
-    default=_alone(max_pool_gradient_xla),
-    outputs=lambda x, dy, **_: (x,),
-)

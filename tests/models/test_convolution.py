@@ -1,6 +1,7 @@
-"""The convolution and the max pool: the CPU's form, XLA's and PyTorch's agree, and each stays where it belongs."""
+"""The convolution and the max pool: all forms and PyTorch's agree, and each stays where it belongs."""
 
 import functools
+import itertools
 import re
 
 import jax
@@ -14,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 from jax_video.errors import UserError
-from jax_video.models import convolution
+from jax_video.models import convolution, convolution_cpu, convolution_gpu, convolution_xla
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -44,8 +45,8 @@ CASES = {
     "2 wide groups": ((1, 2, 3, 3, 64), (3, 3, 3), 32, (1, 1, 1), ((1, 1), (1, 1), (1, 1)), 2),
 }
 FORMS = {
-    "cpu": (convolution.conv_cpu, convolution.conv_gradients_cpu),
-    "xla": (convolution.conv_xla, convolution.conv_gradients_xla),
+    "cpu": (convolution_cpu.conv_cpu, convolution_cpu.conv_gradients_cpu),
+    "xla": (convolution_xla.conv_xla, convolution_xla.conv_gradients_xla),
 }
 
 
@@ -122,10 +123,116 @@ def test_conv_matches_pytorch_at_any_geometry(geometry):
         check_conv("cpu", *geometry)
 
 
+def check_formulations(video, kernel, features, strides, padding, groups):
+    """All formulations for GPU that apply, and their gradients, against XLA's convolution, in one program."""
+    x, kernel = draw(video, kernel, features, groups)
+    options = {"strides": strides, "padding": padding, "groups": groups}
+    names = [name for name in convolution_gpu.FORMULATIONS if convolution_gpu.applies(name, kernel.shape)]
+    shape = jax.eval_shape(functools.partial(convolution_xla.conv_xla, **options), x, kernel).shape
+    dy = np.random.default_rng(1).normal(size=shape)
+
+    def all_passes(x, kernel, dy):
+        def passes(form):
+            y, pull = jax.vjp(functools.partial(form, **options), x, kernel)
+            return y, *pull(dy)
+
+        return {name: passes(convolution_gpu.FORMULATIONS[name]) for name in names}
+
+    results = jax.jit(all_passes)(x, kernel, dy)
+    for name in names:
+        for ours, expected in zip(results[name], results["xla"], strict=True):
+            assert_close(ours, np.asarray(expected), 1e-12)
+    return names
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    "case",
+    [
+        "3x3x3 stride 2",
+        "stem with temporal stride",
+        "even depth",
+        "1x1x1 stride 2",
+        "1x5x5 stride 2",
+        "5x1x5 stride 2",
+        "3x3x1",
+        "3x1x1 temporal stride",
+        "one frame",
+        "stride beyond the kernel",
+        "padding beyond the kernel",
+        "3 groups",
+    ],
+)
+def test_formulations_for_gpu_are_exact(case):
+    assert len(check_formulations(*CASES[case])) > 1
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(geometry=geometries())
+def test_formulations_for_gpu_are_exact_at_any_geometry(geometry):
+    with jax.enable_x64(True):
+        check_formulations(*geometry)
+
+
+def test_every_pass_has_the_formulation_that_the_table_says(monkeypatch):
+    called = []
+
+    def spy(name, form):
+        def call(*arrays, **options):
+            called.append(name)
+            return form(*arrays, **options)
+
+        return call
+
+    for name, form in convolution_gpu.FORMULATIONS.items():
+        monkeypatch.setitem(convolution_gpu.FORMULATIONS, name, spy(name, form))
+    key, three = ("k×k×k", "bfloat16"), ("taps as inputs", "taps as outputs", "sum over taps")
+    monkeypatch.setitem(convolution_gpu.CHOICES, key, convolution_gpu.Choice(*three))
+
+    def loss(x, kernel):
+        return convolution.conv(x, kernel, padding=((1, 1),) * 3).sum()
+
+    for dtype, expected in ((jnp.bfloat16, three), (jnp.float32, ("xla",) * 3)):
+        called.clear()
+        arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in ((1, 3, 4, 4, 8), (3, 3, 3, 8, 8))]
+        jax.jit(jax.value_and_grad(loss, (0, 1))).trace(*arrays).lower(lowering_platforms=("cuda",))
+        assert sorted(called) == sorted(expected), dtype
+
+
+def test_the_table_for_gpu_names_what_applies():
+    """For every class of shapes, with and without groups; and every class is found for some shape."""
+    found = set()
+    for extent in itertools.product((1, 3), repeat=3):
+        for channels, groups in ((3, 1), (16, 1), (2, 8)):
+            kernel = (*extent, channels, 16)
+            found.add(convolution_gpu.shape_class(kernel, groups))
+            for name in convolution_gpu.choice(kernel, jnp.bfloat16, groups):
+                assert convolution_gpu.applies(name, kernel)
+    assert found == {name for name, _ in convolution_gpu.CHOICES}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "operation", "rank"),
+    [((1, 1, 1), "dot_general", 2), ((1, 3, 3), "convolution", 4), ((3, 1, 1), "convolution", 4)],
+)
+def test_gpu_gets_matrix_products_and_2d_convolutions(kernel, operation, rank):
+    x, kernel = draw((2, 4, 6, 6, 4), kernel, 4, 1, np.float32)
+
+    def loss(x, kernel):
+        return jnp.square(convolution.conv(x, kernel)).sum()
+
+    gradient = jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel)
+    for platform in ("cuda", "rocm"):
+        lowered = gradient.lower(lowering_platforms=(platform,)).as_text()
+        found = re.findall(r"stablehlo\.(dot_general|convolution)\b.*: \(.*, tensor<((?:\d+x)+)f32>\) ->", lowered)
+        assert [name for name, _ in found] == [operation] * 3
+        assert operation == "dot_general" or {shape.count("x") for _, shape in found} == {rank}
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", ["3x3x3", "stem", "stem with temporal stride", "even depth", "32 groups of 1"])
 def test_frames_in_turns_give_the_same(monkeypatch, case):
-    monkeypatch.setattr(convolution, "_PATCH_BYTES", 0)
+    monkeypatch.setattr(convolution_cpu, "_PATCH_BYTES", 0)
     check_conv("cpu", *CASES[case])
 
 
@@ -215,9 +322,9 @@ def test_cpu_gets_no_3d_convolution():
         assert operation not in compiled
 
 
-@pytest.mark.parametrize("patch_bytes", [convolution._PATCH_BYTES, 0])
+@pytest.mark.parametrize("patch_bytes", [convolution_cpu._PATCH_BYTES, 0])
 def test_sharded_batch_stays_where_it_is(monkeypatch, patch_bytes):
-    monkeypatch.setattr(convolution, "_PATCH_BYTES", patch_bytes)
+    monkeypatch.setattr(convolution_cpu, "_PATCH_BYTES", patch_bytes)
     x, kernel = draw((8, 4, 6, 6, 4), (3, 3, 3), 4, 1, np.float32)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
@@ -258,8 +365,8 @@ POOLS = {
     "stride beyond the window": ((1, 5, 7, 7, 2), (1, 2, 3), (3, 3, 4), ((0, 0), (1, 0), (0, 1))),
 }
 POOL_FORMS = {
-    "cpu": (convolution.max_pool_cpu, convolution.max_pool_gradient_cpu),
-    "xla": (convolution.max_pool_xla, convolution.max_pool_gradient_xla),
+    "cpu": (convolution_cpu.max_pool_cpu, convolution_cpu.max_pool_gradient_cpu),
+    "xla": (convolution_xla.max_pool_xla, convolution_xla.max_pool_gradient_xla),
 }
 
 
@@ -326,12 +433,12 @@ def test_max_pool_forms_agree_in_other_types(dtype):
         def jitted(form):
             return jax.jit(functools.partial(form, **options))
 
-        pooled, expected = jitted(convolution.max_pool_cpu)(x), jitted(convolution.max_pool_xla)(x)
+        pooled, expected = jitted(convolution_cpu.max_pool_cpu)(x), jitted(convolution_xla.max_pool_xla)(x)
         assert pooled.dtype == expected.dtype == dtype
         np.testing.assert_array_equal(pooled, expected)  # -inf where a window holds padding only
         ours, theirs = (
             jitted(form)(x, jnp.ones_like(pooled))
-            for form in (convolution.max_pool_gradient_cpu, convolution.max_pool_gradient_xla)
+            for form in (convolution_cpu.max_pool_gradient_cpu, convolution_xla.max_pool_gradient_xla)
         )
         np.testing.assert_array_equal(ours, theirs)
 

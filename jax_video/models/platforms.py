@@ -1,0 +1,65 @@
+"""Operations that are computed in one way on one kind of device and in another way elsewhere."""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+
+def by_platform(name: str, *, forms: Mapping[str, Callable], default: Callable, outputs: Callable) -> Callable:
+    """A primitive that has a form of its own on some platforms.
+
+    Which form it is, is decided when a program is lowered. `lax.platform_dependent` would trace all of them, every
+    time: a third of the time that a network takes before it is compiled.
+
+    Args:
+      forms: by platform ("cpu", "gpu", "tpu"), functions from arrays and options to a tuple.
+      default: the form of all other platforms.
+      outputs: from the arrays' shapes and the options, shapes of the results.
+    """
+    names = {"gpu": ("cuda", "rocm")}  # JAX's for the makers of GPUs
+    forms = {each: form for platform, form in forms.items() for each in names.get(platform, (platform,))}
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+
+    def bind(*arrays, **options):
+        return tuple(primitive.bind(*arrays, **options))
+
+    def any_form(options):
+        made = {form: functools.partial(form, **options) for form in (*forms.values(), default)}  # once each
+        each = {platform: made[form] for platform, form in forms.items()}
+        return lambda *arrays: lax.platform_dependent(*arrays, default=made[default], **each)
+
+    def shapes(first, *rest, **options):
+        return [first.update(shape=leaf.shape, dtype=leaf.dtype) for leaf in outputs(first, *rest, **options)]
+
+    primitive.def_abstract_eval(shapes)
+    primitive.def_impl(lambda *arrays, **options: jax.jit(functools.partial(bind, **options))(*arrays))
+    mlir.register_lowering(primitive, mlir.lower_fun(default, multiple_results=True))
+    for platform, form in forms.items():
+        mlir.register_lowering(primitive, mlir.lower_fun(form, multiple_results=True), platform)
+
+    # What networks do not need, but a caller may: gradients of gradients, and vmap.
+    def differentiate(arrays, tangents, **options):
+        return jax.jvp(any_form(options), arrays, tuple(map(ad.instantiate_zeros, tangents)))
+
+    def batch(arrays, axes, **options):
+        results = jax.vmap(any_form(options), axes)(*arrays)
+        return results, [0] * len(results)
+
+    ad.primitive_jvps[primitive] = differentiate
+    batching.primitive_batchers[primitive] = batch
+    return bind
+
+
+def alone(function: Callable) -> Callable:
+    """The same function with a tuple of its result."""
+    return lambda *arrays, **options: (function(*arrays, **options),)
+
+
+def traced(function: Callable) -> Callable:
+    """The shapes that a function gives."""
+    return lambda *shapes, **options: jax.eval_shape(functools.partial(function, **options), *shapes)
