@@ -1,7 +1,7 @@
 #!/bin/bash
 # A SLURM cluster of one node with two processors, on this machine, for tests/test_slurm.py.
 #
-#   apt-get install slurm-wlm munge        once, as root: Debian's packages, of any version from 22.05
+#   apt-get install slurm-wlm munge        once, as root, on Debian or Ubuntu; tried with SLURM 22.05
 #   tests/slurm.sh start FOLDER            starts munged, slurmctld and slurmd; their files are in FOLDER
 #   export SLURM_CONF=FOLDER/slurm.conf    then sbatch, squeue, scancel and scontrol use it
 #   tests/slurm.sh stop FOLDER
@@ -47,7 +47,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
-SchedulerParameters=bf_interval=2
+SchedulerParameters=bf_interval=2,sched_interval=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2

@@ -12,7 +12,7 @@ import yaml
 from absl import flags
 from conftest import ROOT
 
-from jax_video import config_flag, main
+from jax_video import NETWORKS, config_flag, main
 
 SCRIPTS = ["launch/slurm.sh", "launch/tpu_pod.sh", "tests/slurm.sh"]
 FILES = {name: (ROOT / name).read_text(encoding="utf-8") for name in [*SCRIPTS, "launch/gke.yaml", "README.md"]}
@@ -49,7 +49,7 @@ def parse(monkeypatch):
 def test_a_command(parse, file, pattern):
     (found,) = re.findall(pattern, FILES[file])
     values = parse(shlex.split(found, comments=True))
-    assert values.config.model.name.startswith("stc_") and values.workdir
+    assert values.config.model.name in NETWORKS and values.workdir
 
 
 @pytest.mark.parametrize("file", ["launch/slurm.sh", "launch/tpu_pod.sh"])
@@ -81,3 +81,18 @@ def test_a_script_can_be_run(file):
     assert os.access(path, os.X_OK)
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", path], check=True)
+
+
+def test_tpu_pod_hands_on_what_follows_run(tmp_path):
+    """Through the shell of a host, for which a folder stands in here."""
+    gcloud, python = tmp_path / "gcloud", tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    gcloud.write_text('#!/bin/bash\ncommand=${!#}\ncd "$(dirname "$0")" && bash -c "${command#--command=}"\n')
+    python.write_text("#!/bin/bash\nprintf '%s\\n' \"$@\"\n")
+    for path in (gcloud, python):
+        path.chmod(0o755)
+    given = ["--config=stc:data=gs://bucket/a set", "--workdir=$HOME/runs/'one'"]
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = [ROOT / "launch" / "tpu_pod.sh", "run", *given]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["-u", "-m", "jax_video.main", "--distributed=auto", *given]

@@ -148,7 +148,8 @@ def test_a_job_that_is_stopped_saves_and_goes_on(
     wait_for(job, "PENDING", workdir)
     step = saved_step(workdir)
     print(f"{disturb.__name__}: saved after step {step}")
-    call("scontrol", "update", f"JobId={job}", "StartTime=now")  # or SLURM would wait for two minutes
+    # SLURM would wait for two minutes. Within a second the node would refuse the job, as one that it has just killed.
+    call("scontrol", "update", f"JobId={job}", "StartTime=now+5")
     wait_for(job, "COMPLETED", workdir)
     assert f"Going on from step {step} of the run" in processes.output(workdir)
     assert_same_run(workdir, undisturbed)
