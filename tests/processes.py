@@ -21,27 +21,23 @@ from jax_video import optimizer, runlog
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
 
+# In float64, 48 pixels and small steps: see tests/test_train.py on the last stage. Four epochs of four steps.
+SMOOTH = ("clip.size=48", "clip.short_side=48", "schedule.learning_rate=0.001", "dtype=float64")
+SMOOTH = tuple(f"--config.{flag}" for flag in (*SMOOTH, "train.epochs=4", "train.checkpoint_steps=100"))
+
 
 def start(
     workdir: pathlib.Path, manifest: pathlib.Path, *flags: str, devices: int = 1, log: str = "log"
 ) -> subprocess.Popen:
     """Starts `python -m jax_video.main --config=tests/tiny.py` in a session and process group of its own.
 
-    What it prints is added to WORKDIR.log. The programs that were compiled before it are there in a copy: killed
-    while it adds one, it would leave half of a file.
+    What it prints is added to WORKDIR.log.
     """
-    compiled = workdir.with_name(f"{workdir.name}.compiled")
-    if not compiled.exists():
-        shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], compiled, copy_function=os.link)
-    environment = {
-        "XLA_FLAGS": f"{FAST_COMPILE} --xla_force_host_platform_device_count={devices}",
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
-    }
     with workdir.with_name(f"{workdir.name}.{log}").open("a") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "jax_video.main", *_arguments(workdir, manifest, *flags)],
+            [sys.executable, "-m", "jax_video.main", *arguments(workdir, manifest, *flags)],
             cwd=ROOT,
-            env=os.environ | environment,
+            env=environment(workdir, devices),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -52,14 +48,27 @@ def start(
 def run(workdir: pathlib.Path, manifest: pathlib.Path, *flags: str) -> None:
     """The same on one device, from start to end and sent no signal: with the imports paid for once."""
     settings = {"jax_enable_x64": os.environ.get("JAX_ENABLE_X64") == "1"}
-    finished = commands.run("jax_video.main", *_arguments(workdir, manifest, *flags), jax_settings=settings)
+    finished = commands.run("jax_video.main", *arguments(workdir, manifest, *flags), jax_settings=settings)
     with workdir.with_name(f"{workdir.name}.log").open("a") as file:
         file.write(finished.stdout + finished.stderr)
     assert finished.code == 0, output(workdir)
 
 
-def _arguments(workdir: pathlib.Path, manifest: pathlib.Path, *flags: str) -> list[str]:
+def arguments(workdir: pathlib.Path, manifest: pathlib.Path, *flags: str) -> list[str]:
+    """Those of jax_video.main."""
     return ["--config=tests/tiny.py", f"--config.data.manifest={manifest}", f"--workdir={workdir}", *flags]
+
+
+def environment(workdir: pathlib.Path, devices: int = 1) -> dict[str, str]:
+    """That of processes of their own. The programs that were compiled before are there in a copy: killed while it adds
+    one, a process would leave half of a file."""
+    compiled = workdir.with_name(f"{workdir.name}.compiled")
+    if not compiled.exists():
+        shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], compiled, copy_function=os.link)
+    return os.environ | {
+        "XLA_FLAGS": f"{FAST_COMPILE} --xla_force_host_platform_device_count={devices}",
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+    }
 
 
 def output(workdir: pathlib.Path, log: str = "log") -> str:
@@ -111,6 +120,11 @@ def rows(workdir: pathlib.Path) -> list[dict]:
         {key: value for key, value in row.items() if key != "examples_per_second"}
         for row in runlog.read(workdir / "metrics.jsonl")
     ]
+
+
+def losses(workdir: pathlib.Path, split: str) -> dict[int, float]:
+    """By step."""
+    return {row["step"]: row["loss"] for row in rows(workdir) if row["split"] == split}
 
 
 def members(session: int) -> dict[int, str]:

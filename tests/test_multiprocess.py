@@ -10,6 +10,7 @@ import socket
 import numpy as np
 import processes
 import pytest
+from processes import SMOOTH, losses
 from rounding import roundings
 
 from jax_video import lock
@@ -36,10 +37,6 @@ def outputs(workdir: pathlib.Path) -> str:
     return processes.output(workdir, "log0") + processes.output(workdir, "log1")
 
 
-def losses(workdir: pathlib.Path, split: str) -> dict[int, float]:
-    return {row["step"]: row["loss"] for row in processes.rows(workdir) if row["split"] == split}
-
-
 def scores(workdir: pathlib.Path) -> list[list[float]]:
     return [json.loads(line)["scores"] for line in (workdir / "predictions.jsonl").read_text().splitlines()]
 
@@ -64,9 +61,6 @@ def stop(both: list, workdir: pathlib.Path, step: int) -> int:
 
 
 LONG = ("--config.train.epochs=200",)
-# 48 pixels and small steps: see tests/test_train.py on the last stage. Four epochs of four steps.
-SMOOTH = ("clip.size=48", "clip.short_side=48", "schedule.learning_rate=0.001", "dtype=float64")
-SMOOTH = tuple(f"--config.{flag}" for flag in (*SMOOTH, "train.epochs=4", "train.checkpoint_steps=100"))
 
 
 @pytest.fixture(autouse=True)
