@@ -4,6 +4,7 @@ A train step is forward with BatchNorm in training mode, softmax cross-entropy, 
 weight decay; inference is the test-mode forward. PyTorch runs the networks of `tests/reference` with the same weights.
 """
 
+import copy
 import dataclasses
 import functools
 import pathlib
@@ -18,6 +19,7 @@ import numpy as np
 import optax
 import torch
 from flax import nnx
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -185,6 +187,32 @@ class PyTorch:
         torch.cuda.reset_peak_memory_stats()
         self.train()
         return torch.cuda.max_memory_allocated()
+
+
+def fold_norm(network, videos):
+    """A copy of a PyTorch network for inference: each BatchNorm that follows a convolution is folded into it."""
+    network = copy.deepcopy(network).eval()
+    outputs, pairs = [], []  # (output, the convolution that made it); (convolution, BatchNorm)
+
+    def note(module, inputs, output):
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
+            outputs.append((output, module))
+        else:
+            pairs.extend((conv, module) for made, conv in outputs if made is inputs[0])
+
+    kinds = (torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+    modules = {name: module for name, module in network.named_modules() if isinstance(module, kinds)}
+    hooks = [module.register_forward_hook(note) for module in modules.values()]
+    with torch.no_grad():
+        network(*(channels_first(video[:1]) for video in videos))
+    for hook in hooks:
+        hook.remove()
+    names = {module: name for name, module in modules.items()}
+    for conv, norm in pairs:
+        statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics)
+        network.set_submodule(names[norm], torch.nn.Identity())
+    return network
 
 
 def channels_first(video):  # [B, T, H, W, C] to [B, C, T, H, W]

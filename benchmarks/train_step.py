@@ -6,7 +6,8 @@
 `contestants.py` says what is computed. The outputs of both are compared before anything is timed. Times are medians of
 interleaved repetitions.
 
-On a CPU both compute in float32 on all cores. On a GPU ours computes in bfloat16, and PyTorch under bfloat16 autocast
+On a CPU both compute in float32 on all cores, and PyTorch's inference is also timed with BatchNorm folded into its
+convolutions. On a GPU ours computes in bfloat16, and PyTorch under bfloat16 autocast
 with channels last, eagerly and compiled; `--batch` gives it enough work, and the table ends with the train step's peak
 memory. `gpu.sh` measures on a GPU in more ways, and within minutes.
 """
@@ -21,7 +22,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from absl import app, flags  # noqa: E402
-from contestants import CASES, Ours, PyTorch, drawn, median_milliseconds  # noqa: E402
+from contestants import CASES, Ours, PyTorch, drawn, fold_norm, median_milliseconds  # noqa: E402
 
 NETWORKS = flags.DEFINE_string("networks", ";".join(CASES), "Which to time, separated by semicolons.")
 REPEATS = flags.DEFINE_integer("repeats", 7, "Timed repetitions of each; the median is printed.", lower_bound=1)
@@ -35,7 +36,8 @@ def measure(name, case, on_gpu):
     torches = {"torch": PyTorch(network, videos, label)}
     if on_gpu:
         torches["torch.compile"] = PyTorch(network, videos, label, backend="inductor")
-    for other in torches.values():
+    folded = {} if on_gpu else {"torch folded": PyTorch(fold_norm(network, videos), videos, label)}
+    for other in (torches | folded).values():
         for mine, theirs in zip(jax.tree.leaves(ours.inference()), other.inference(), strict=True):
             error = np.max(np.abs(np.asarray(mine, np.float32) - theirs)) / np.max(np.abs(theirs))
             tolerance = 5e-2 if on_gpu else 1e-4
@@ -43,15 +45,16 @@ def measure(name, case, on_gpu):
 
     contestants = {"ours": ours, **torches}
     train = median_milliseconds({key: value.train for key, value in contestants.items()}, REPEATS.value)
-    inference = median_milliseconds({key: value.inference for key, value in contestants.items()}, REPEATS.value)
+    inferring = {key: value.inference for key, value in (contestants | folded).items()}
+    inference = median_milliseconds(inferring, REPEATS.value)
     row = [
         name,
         f"{case.batch}×{case.frames}×{case.size}×{case.size}",
         f"{sum(p.numel() for p in network.parameters()):,}",
     ]
     for times in (train, inference):
-        row += [f"{times[key]:.0f}" for key in contestants]
-        row += [f"{times['ours'] / times[key]:.2f}" for key in torches]
+        row += [f"{milliseconds:.0f}" for milliseconds in times.values()]
+        row += [f"{times['ours'] / milliseconds:.2f}" for key, milliseconds in times.items() if key != "ours"]
     row.append(f"{ours.compile_seconds:.0f}")
     if on_gpu:
         row += [f"{value.peak_bytes() / 2**30:.2f}" for value in contestants.values()]
@@ -67,8 +70,9 @@ def main(_):
     torches = ["torch", "torch.compile"] if on_gpu else ["torch"]
     columns = ["network", "input", "parameters"]
     for kind in ("train", "inference"):
-        columns += [f"{kind} ours, ms"] + [f"{kind} {other}, ms" for other in torches]
-        columns += [f"{kind} ours / {other}" for other in torches]
+        others = torches if kind == "train" or on_gpu else [*torches, "torch folded"]
+        columns += [f"{kind} ours, ms"] + [f"{kind} {other}, ms" for other in others]
+        columns += [f"{kind} ours / {other}" for other in others]
     columns.append("compile, s")
     if on_gpu:
         columns += [f"peak {key}, GiB" for key in ("ours", *torches)]
