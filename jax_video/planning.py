@@ -54,8 +54,7 @@ class Chip:
     network: float
 
 
-CHIPS = {  # by the first part of a topology's name
-    "v4": Chip(275e12, 32 * GIB, 1200e9, 300e9),
+CHIPS = {  # by the first part of a topology's name; libtpu shows of a v4 the two cores, which JAX on it uses as one
     "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9),
     "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9),
     "v6e": Chip(918e12, 32 * GIB, 1638e9, 400e9),
@@ -89,7 +88,7 @@ class Slice:
         if kind not in CHIPS or not re.fullmatch(r"\d+(x\d+){1,2}", shape):
             raise UserError(
                 f"--topology={name}: expected a kind of TPU, one of {', '.join(CHIPS)}, and how many chips lie along "
-                "each axis, such as v5e:2x4, v6e:4x4 or v5p:2x2x2."
+                "each axis, such as v5e:2x4, v6e:1x1 or v5p:2x2x2."
             )
         if not importlib.util.find_spec("libtpu"):
             raise UserError(
@@ -97,8 +96,10 @@ class Slice:
             )
         for key, value in _OFFLINE.items():
             os.environ.setdefault(key, value)
+        # A host has four chips, unless there is only one.
+        host = {"chips_per_host_bounds": [1, 1, 1]} if set(shape.split("x")) == {"1"} else {}
         try:
-            devices: list[Any] = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+            devices: list[Any] = topologies.get_topology_desc(platform="tpu", topology_name=name, **host).devices
         except (RuntimeError, ValueError, NotImplementedError) as error:
             raise UserError(f"--topology={name}: libtpu knows no such slice ({error}).") from error
         return cls(name, CHIPS[kind], sharding.make_mesh(devices), len({device.process_index for device in devices}))
@@ -335,7 +336,7 @@ def report(plan: Plan, *, videos: int = 240_000, decoding: float = 3000.0) -> st
         f"  each host must deliver {each:,.0f} clips/s of {span} frames: {math.ceil(each * span / decoding):,} cores "
         f"that decode {decoding:,.0f} frames/s",
     ]
-    if plan.mode == "train":
+    if plan.mode == "train" and chips > 1:
         sizes = [8, 16, 32, 64, 128, 256]
         shares = [alone / (alone + step.exchange(chip, size)) for size in sizes]
         lines += [
@@ -348,15 +349,16 @@ def report(plan: Plan, *, videos: int = 240_000, decoding: float = 3000.0) -> st
 
 
 def _title(plan: Plan) -> str:
-    planner, where = plan.planner, plan.planner.where
+    planner, where, chips = plan.planner, plan.planner.where, plan.planner.where.mesh.size
     sampling = planner.task.sampling
     videos = "videos" if plan.mode == "train" else "clips"
     at_once = f", {plan.micro_batch} at once" if plan.micro_batch else ""
     several = f"{sampling.segments} × " if sampling.segments else ""
+    size = f"{chips} chip{'s' * (chips > 1)}, {where.hosts} host{'s' * (where.hosts > 1)}"
+    clip = f"{several}{sampling.frames} × {sampling.size}² of {' and '.join(sampling.streams)}"
     return (
-        f"{planner.config.model.name}, {plan.mode}, on {where.name}: {where.mesh.size} chips, "
-        f"{where.hosts} host{'s' * (where.hosts > 1)}\n{plan.batch} {videos}{at_once}; {several}{sampling.frames} × "
-        f"{sampling.size}² of {' and '.join(sampling.streams)}; {planner.config.dtype}; {planner.classes} classes"
+        f"{planner.config.model.name}, {plan.mode}, on {where.name}: {size}\n"
+        f"{plan.batch} {videos}{at_once}; {clip}; {planner.config.dtype}; {planner.classes} classes"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from commands import check_user_error, run
 
-from jax_video import hlo, planning, recipe
+from jax_video import hlo, planning, recipe, sharding
 from jax_video.errors import UserError
 
 PROGRAM = """
@@ -115,6 +115,9 @@ def test_a_report_says_what_bounds_a_step(where):
     assert "each host must deliver 1 clips/s of 4 frames: 1 cores that decode 10 frames/s" in told
     shares = [4 / (4 + 4 * (n - 1) / n) for n in (8, 16, 32, 64, 128, 256)]
     assert told.splitlines()[-1].split() == [f"{share:.1%}" for share in shares]
+    alone = dataclasses.replace(where, mesh=sharding.make_mesh([jax.devices()[0]]), hosts=1)
+    told = planning.report(planning.Plan(planning.Planner(config, alone, classes=8), "train", 16, None, step))
+    assert "1 chip, 1 host\n" in told and "Of more chips" not in told  # one exchanges nothing that could be scaled
     refused = planning.Compiled(False, 3 * 2**30, capacity=2**30)
     told = planning.report(planning.Plan(planner, "train", 16, None, refused, 8, step))
     assert "3.00 of 1.00: it does not fit" in told and "--config.train.micro_batch=8" in told
@@ -124,7 +127,7 @@ def test_a_report_says_what_bounds_a_step(where):
 
 @pytest.mark.parametrize("name", ["v5e", "v5e:8", "v5e:2x", "h100:8x1", "2x4"])
 def test_slices_that_do_not_exist(name):
-    with pytest.raises(UserError, match=f"--topology={name}: expected a kind of TPU, one of v4, v5e, v5p, v6e"):
+    with pytest.raises(UserError, match=f"--topology={name}: expected a kind of TPU, one of v5e, v5p, v6e"):
         planning.Slice.of(name)
 
 
