@@ -46,6 +46,7 @@ class _Instruction:
     operands: list[str]  # names
     called: list[str]  # computations that it runs, as a loop or a choice
     times: int  # how often
+    condition: str  # the computation that says whether a loop goes on
 
 
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\](\{[^{}]*\})?")
@@ -57,11 +58,13 @@ def _computations(program: str) -> tuple[str, dict[str, dict[str, _Instruction]]
     """(the name of the one that runs first, {computation: {instruction's name: instruction}})."""
     entry, current = "", ""
     found: dict[str, dict[str, _Instruction]] = {}
+    numbers: dict[str, int] = {}  # by name, of the constants of the current computation
+    limits: dict[str, int] = {}  # by computation: the number that a counter is below, as long as a loop goes on
     for line in program.splitlines():
         if line.endswith("{") and (match := re.match(r"(ENTRY )?(%\S+) \(", line)):
             current = match[2]
             entry = current if match[1] else entry
-            found[current] = {}
+            found[current], numbers = {}, {}
         elif match := _INSTRUCTION.match(line):
             name, result, kind, rest = match.groups()
             arrays = [
@@ -72,10 +75,18 @@ def _computations(program: str) -> tuple[str, dict[str, dict[str, _Instruction]]
             called += re.findall(r"%[\w.-]+", "".join(re.findall(r"branch_computations=\{([^}]*)\}", rest)))
             trips = re.search(r'known_trip_count":\{"n":"(\d+)"', rest)
             operands = re.findall(r"%[\w.-]+", rest.partition(")")[0])
+            if number := re.match(r"(\d+)\)", rest) if kind == "constant" else None:
+                numbers[name] = int(number[1])
+            if kind == "compare" and "direction=LT" in rest:
+                limits[current] = max((numbers[name] for name in operands if name in numbers), default=1)
+            condition = re.search(r"condition=(%[\w.-]+)", rest)
             runs = called if kind in ("while", "conditional", "call") else []
             found.setdefault(current, {})[name] = _Instruction(
-                kind, arrays, operands, runs, int(trips[1]) if trips else 1
+                kind, arrays, operands, runs, int(trips[1]) if trips else 0, condition[1] if condition else ""
             )
+    for instruction in (each for computation in found.values() for each in computation.values()):
+        # What `lax.scan` makes counts up from zero, and TPUs' compiler does not say how far.
+        instruction.times = instruction.times or limits.get(instruction.condition, 1)
     return entry, found
 
 

@@ -34,7 +34,7 @@ _OFFLINE = {  # what libtpu otherwise asks the machine for, which is no TPU's; a
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
 }
-_MEASURE = "2"  # changes with what is read off a program, so that what was remembered before is not used
+_MEASURE = "3"  # changes with what is read off a program, so that what was remembered before is not used
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,6 +58,22 @@ def test_what_a_program_reads_writes_and_exchanges():
     assert exchanged == {"all-reduce": (1 + 3, 4 * 128 + 4 + 3 * 2 * 1000), "all-gather": (1, 4 * 8 * 400)}
 
 
+def test_a_loop_whose_condition_alone_says_how_often_it_runs():
+    """As TPUs' compiler leaves a scan over micro-batches."""
+    condition = """
+%condition (state: (s32[], bf16[1000])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(3)
+  %state = (s32[]{:T(128)}, bf16[1000]{0}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%state), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %limit), direction=LT
+}
+
+ENTRY"""
+    scan = PROGRAM.replace('backend_config={"known_trip_count":{"n":"3"}}', "condition=%condition")
+    assert scan != PROGRAM
+    assert hlo.measure(scan.replace("\nENTRY", condition)) == hlo.measure(PROGRAM)
+
+
 def test_the_time_of_an_exchange_is_that_of_a_ring():
     compiled = planning.Compiled(True, 1.0, collectives={"all-reduce": (2, 40.0), "all-gather": (1, 16.0)})
     assert compiled.exchange(CHIP, 1) == 0.0
