@@ -21,11 +21,16 @@ from jax_video.errors import Stopped, UserError
 flags.disclaim_key_flags()  # a flag that is defined here belongs to the command that calls, and stands in its --help
 
 
-def run(main: Callable[[list[str]], None], define_flags: Callable[[], None] | None = None) -> None:
+def run(
+    main: Callable[[list[str]], None], define_flags: Callable[[], None] | None = None, *, keep: bool = True
+) -> None:
     """Runs a command; its module's docstring is its help.
 
     Defines its flags, parses the command line, calls `main(positional arguments)`, and turns user errors into a message
     and an exit code.
+
+    Args:
+      keep: what a command compiles for the devices that it finds, for the next start (`keep_programs`).
     """
 
     def run_main(argv: list[str]) -> None:
@@ -33,7 +38,7 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None] | No
         sys.unraisablehook = _report_unraisable
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
-        if "jax" in sys.modules:  # a command that compiles
+        if keep and "jax" in sys.modules:
             from jax_video.programs import keep_programs
 
             keep_programs()
