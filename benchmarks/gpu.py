@@ -193,8 +193,12 @@ def speed_row(data, name, rate):
         row += [ratio(entry, kind), None]
         if rate and each.get("ours"):
             found = from_json(data["convolutions"][name]["found"])
-            operations = sum(times * one.operations / one.video[0] for one, times in found.items())
-            row[-1] = 100 * operations * (3 if kind == "train" else 1) * each["ours"] / rate / 1e12
+            channels = case_of(name).channels  # of the videos, for which no gradient is computed
+            operations = sum(
+                times * one.operations / one.video[0] * (1 if kind == "inference" else 3 - (one.video[-1] in channels))
+                for one, times in found.items()
+            )
+            row[-1] = 100 * operations * each["ours"] / rate / 1e12
     logits = [np.array(entry[who]["logits"]) for who in ("ours", "torch") if "logits" in entry.get(who, {})]
     row.append(pair(entry, "peak_bytes", lambda size: f"{size / 2**30:.1f}"))
     row.append(float(np.abs(logits[0] - logits[1]).max() / np.abs(logits[1]).max()) if len(logits) == 2 else None)

@@ -31,6 +31,7 @@ for word in "$@"; do
     *) words+=("$word") ;;
   esac
 done
+if [ ${#rehearse[@]} -gt 0 ]; then export OUT=$OUT/rehearsal; fi # a CPU's numbers are not a GPU's
 part=${words[0]:-all}
 network=()
 if [ ${#words[@]} -gt 1 ]; then network=(--network="${words[1]}"); fi

@@ -25,6 +25,9 @@ class Results:
         entry = self.data
         for name in path:
             entry = entry.setdefault(name, {})
+        if "failed" in values:  # what was measured before does not stand for it
+            entry.clear()
+        entry.pop("failed", None)
         entry.update(values)
         shown = ", ".join(f"{key} {_short(value)}" for key, value in values.items() if not isinstance(value, list))
         print(f"{' / '.join(path)}: {shown}", flush=True)

@@ -6,10 +6,11 @@
 `contestants.py` says what is computed. The outputs of both are compared before anything is timed. Times are medians of
 interleaved repetitions.
 
-On a CPU both compute in float32 on all cores, and PyTorch's inference is also timed with BatchNorm folded into its
-convolutions. On a GPU ours computes in bfloat16, and PyTorch under bfloat16 autocast
-with channels last, eagerly and compiled; `--batch` gives it enough work, and the table ends with the train step's peak
-memory. `gpu.sh` measures on a GPU in more ways, and within minutes.
+On a CPU both compute in float32 on all cores, and PyTorch's inference is also timed with every BatchNorm folded that
+follows a convolution layer: all of a ResNet, half of a DenseNet, all but those behind the views of a CoST. On a GPU
+ours computes in bfloat16, and PyTorch under bfloat16 autocast with channels last, eagerly and compiled; `--batch` gives
+it enough work, and the table ends with the train step's peak memory. `gpu.sh` measures more of a GPU, in
+minutes.
 """
 
 import dataclasses

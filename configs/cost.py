@@ -3,9 +3,10 @@
     python -m jax_video.main --config=configs/cost.py:data=DIR,imagenet=resnet50.pth
 
 trains CoST(b) on ResNet-50 on the set that `prepare` wrote into DIR, with the paper's settings, from torchvision's
-weights for ImageNet: 8 of 64 frames at 224², batch 32 with BN over 8 clips, 600,000 steps. `recipe=code` is the
-schedule of the authors' later code: batch 64, 160 epochs for Kinetics; `recipe=code_moments` has their 48 for Moments.
-Whole frames are tested; `--config.test.crop=three` is the authors' code's three squares. `start=RUN` goes on from the
+weights for ImageNet: 8 of 64 frames at 224², batch 32 with BN over 8 clips, 600,000 steps: 2.6 of 16 GiB on each of
+eight TPU v5e (`python -m jax_video.plan`). `recipe=code` is the schedule of the authors' later code: batch 64, 160
+epochs for Kinetics; `recipe=code_moments` has their 48 for Moments. Whole frames are tested;
+`--config.test.crop=three` is the authors' code's three squares. `start=RUN` goes on from the
 run of an 8-frame network with one of 32 frames, whose BatchNorm is frozen.
 
 Arguments: model, data, frames (8 or 32), span (frames of the video that a clip is taken from), share_weights (Table 3),

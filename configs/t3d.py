@@ -3,8 +3,9 @@
     python -m jax_video.main --config=configs/t3d.py:data=DIR
 
 trains T3D-121 on the set that `prepare` wrote into DIR, with the paper's settings: clips of 32 frames at 224², batch
-64. One host of 8 accelerators has memory for it; with `micro_batch=16` it is computed as four times 16. `start=RUN`
-goes on from another run, of this recipe on Kinetics or of configs/transfer.py, with a new classifier.
+64. It takes 7.0 of 16 GiB on each of eight TPU v5e (`python -m jax_video.plan`); `micro_batch=16` computes it as four
+times 16. `start=RUN` goes on from another run, of this recipe on Kinetics or of configs/transfer.py, with a new
+classifier.
 
 Arguments: model, data, frames, stride, size (224 or 112, from a short side of 256 or 128), consensus, start, epochs,
 micro_batch (videos on the devices at once).

@@ -22,9 +22,9 @@ A recipe, trained and tested as by `python -m jax_video.main`, from Python:
   manifest = jax_video.read_manifest(config.data.manifest)
   jax_video.train_and_test(config, manifest, "runs/mine")
 
-What is compiled is kept for the next start, as the commands keep it, after
+What is compiled is kept for the next start, as the commands do it, after
 
-  jax_video.keep_programs()
+  jax_video.enable_compilation_cache()
 
 The commands are listed by `python -m jax_video`. Names are loaded when they are first used: `import jax_video` loads
 neither jax nor flax.
@@ -35,13 +35,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jax_video.compilation_cache import enable_compilation_cache
     from jax_video.config_flag import read_recipe
     from jax_video.data.manifest import Manifest
     from jax_video.data.sources.prepared import read as read_manifest
     from jax_video.errors import UserError, VideoError
     from jax_video.models import build
     from jax_video.networks import NETWORKS
-    from jax_video.programs import keep_programs
     from jax_video.run import Run, load
     from jax_video.testing.results import test
     from jax_video.workflow import train_and_test
@@ -55,7 +55,7 @@ __all__ = [
     "VideoError",
     "__version__",
     "build",
-    "keep_programs",
+    "enable_compilation_cache",
     "load",
     "read_manifest",
     "read_recipe",
@@ -70,7 +70,7 @@ _PLACES = {  # by name: module:name
     "UserError": "jax_video.errors:UserError",
     "VideoError": "jax_video.errors:VideoError",
     "build": "jax_video.models:build",
-    "keep_programs": "jax_video.programs:keep_programs",
+    "enable_compilation_cache": "jax_video.compilation_cache:enable_compilation_cache",
     "load": "jax_video.run:load",
     "read_manifest": "jax_video.data.sources.prepared:read",
     "read_recipe": "jax_video.config_flag:read_recipe",

@@ -22,7 +22,7 @@ flags.disclaim_key_flags()  # a flag that is defined here belongs to the command
 
 
 def run(
-    main: Callable[[list[str]], None], define_flags: Callable[[], None] | None = None, *, keep: bool = True
+    main: Callable[[list[str]], None], define_flags: Callable[[], None] | None = None, *, cache: bool = True
 ) -> None:
     """Runs a command; its module's docstring is its help.
 
@@ -30,7 +30,7 @@ def run(
     and an exit code.
 
     Args:
-      keep: what a command compiles for the devices that it finds, for the next start (`keep_programs`).
+      cache: keep what is compiled for the next start (`enable_compilation_cache`), unless processes are several.
     """
 
     def run_main(argv: list[str]) -> None:
@@ -38,10 +38,11 @@ def run(
         sys.unraisablehook = _report_unraisable
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
-        if keep and "jax" in sys.modules:
-            from jax_video.programs import keep_programs
+        alone = "distributed" not in flags.FLAGS or flags.FLAGS.distributed is None
+        if cache and alone and "jax" in sys.modules:
+            from jax_video.compilation_cache import enable_compilation_cache
 
-            keep_programs()
+            enable_compilation_cache()
         main(argv[1:])
 
     try:

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Mapping
 
+from jax_video.errors import UserError
+
 _COLLECTIVES = "all-reduce all-gather reduce-scatter collective-permute all-to-all".split()
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 
@@ -18,6 +20,9 @@ def measure(program: str) -> tuple[float, dict[str, tuple[int, float]]]:
 
     Returns:
       The bytes, and {kind: (how many, bytes of the results)} of what the chips exchange.
+
+    Raises:
+      UserError: a loop that does not say how often it runs.
     """
     entry, computations = _computations(program)
     traffic, numbers, sizes = 0.0, collections.Counter[str](), collections.Counter[str]()
@@ -74,19 +79,31 @@ def _computations(program: str) -> tuple[str, dict[str, dict[str, _Instruction]]
             called = re.findall(r"(?:body|to_apply|true_computation|false_computation)=(%[\w.-]+)", rest)
             called += re.findall(r"%[\w.-]+", "".join(re.findall(r"branch_computations=\{([^}]*)\}", rest)))
             trips = re.search(r'known_trip_count":\{"n":"(\d+)"', rest)
-            operands = re.findall(r"%[\w.-]+", rest.partition(")")[0])
+            without_layouts = re.sub(r"\{[^{}]*\}", "", rest)
+            operands = re.findall(r"%[\w.-]+", without_layouts.partition(")")[0])
             if number := re.match(r"(\d+)\)", rest) if kind == "constant" else None:
                 numbers[name] = int(number[1])
             if kind == "compare" and "direction=LT" in rest:
-                limits[current] = max((numbers[name] for name in operands if name in numbers), default=1)
+                limits[current] = max((numbers[name] for name in operands if name in numbers), default=0)
             condition = re.search(r"condition=(%[\w.-]+)", rest)
             runs = called if kind in ("while", "conditional", "call") else []
             found.setdefault(current, {})[name] = _Instruction(
-                kind, arrays, operands, runs, int(trips[1]) if trips else 0, condition[1] if condition else ""
+                kind,
+                arrays,
+                operands,
+                runs,
+                int(trips[1]) if trips else int(kind != "while"),
+                condition[1] if condition else "",
             )
     for instruction in (each for computation in found.values() for each in computation.values()):
         # What `lax.scan` makes counts up from zero, and TPUs' compiler does not say how far.
-        instruction.times = instruction.times or limits.get(instruction.condition, 1)
+        if instruction.kind == "while":
+            instruction.times = instruction.times or limits.get(instruction.condition, 0)
+            if not instruction.times:
+                raise UserError(
+                    "the compiled program has a loop of which this version cannot read how often it runs; expected a "
+                    "count, or a condition that a counter is less than a constant. Plan without micro_batch."
+                )
     return entry, found
 
 

@@ -35,4 +35,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags, keep=False)  # JAX could not read back what it compiles for devices elsewhere
+    command.run(main, define_flags, cache=False)  # JAX could not read back what it compiles for devices elsewhere

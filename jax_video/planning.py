@@ -54,7 +54,7 @@ class Chip:
     network: float
 
 
-CHIPS = {  # by the first part of a topology's name; libtpu shows of a v4 the two cores, which JAX on it uses as one
+CHIPS = {  # by the first part of a topology's name; v4 is missing: libtpu lists its cores, two a chip
     "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9),
     "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9),
     "v6e": Chip(918e12, 32 * GIB, 1638e9, 400e9),

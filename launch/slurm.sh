@@ -9,7 +9,7 @@
 # SIGTERM makes the run save and end with exit code 130. SLURM sends it two minutes before the time is up (--signal),
 # when a job is preempted or requeued, and by scancel. The job goes back into the queue and later goes on from there;
 # only after a plain `scancel JOB` it does not, but the same sbatch command goes on. When a node fails, the job is
-# requeued and goes on from its last checkpoint. The cluster's KillWait, 30 seconds by default, must do for saving.
+# requeued and goes on from its last checkpoint. The cluster's KillWait, 30 seconds by default, must be long enough to save.
 
 #SBATCH --job-name=jax_video
 #SBATCH --nodes=2

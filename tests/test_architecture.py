@@ -69,7 +69,7 @@ LAYERS = {
     "models": ("models", "networks"),  # one architecture, one file
     "step": ("state objectives losses metrics optimizer sharding", "networks models"),  # what is computed
     "folder": (
-        "lock meta checkpoint runlog stopping profiling programs",
+        "lock meta checkpoint runlog stopping profiling compilation_cache",
         "networks recipes stores manifest models step",
     ),  # of a run
     "scoring": ("task scoring", "networks manifest pipeline step"),  # clips in, means over videos out

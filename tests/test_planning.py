@@ -71,7 +71,12 @@ def test_a_loop_whose_condition_alone_says_how_often_it_runs():
 ENTRY"""
     scan = PROGRAM.replace('backend_config={"known_trip_count":{"n":"3"}}', "condition=%condition")
     assert scan != PROGRAM
-    assert hlo.measure(scan.replace("\nENTRY", condition)) == hlo.measure(PROGRAM)
+    scan = scan.replace("\nENTRY", condition)
+    assert hlo.measure(scan) == hlo.measure(PROGRAM)
+    with_layouts = scan.replace("compare(%i, %limit)", "compare(s32[]{:T(128)} %i, s32[]{:T(128)} %limit)")
+    assert hlo.measure(with_layouts) == hlo.measure(PROGRAM)
+    with pytest.raises(UserError, match="cannot read how often it runs"):
+        hlo.measure(scan.replace("direction=LT", "direction=NE"))
 
 
 def test_the_time_of_an_exchange_is_that_of_a_ring():

@@ -182,12 +182,12 @@ def read_packed(manifest: Manifest, entry: Video, expected: np.ndarray) -> str:
     return "frames"
 
 
-def test_forty_damaged_videos(tmp_path, request):
-    """Real ones, where there are some."""
-    try:
-        files = {name: data for name, data in real(request.getfixturevalue("test_data")).items() if len(data) < SMALL}
-    except pytest.skip.Exception:
+@pytest.mark.parametrize("kind", ["rendered", "real"])
+def test_forty_damaged_videos(kind, tmp_path, request):
+    if kind == "rendered":
         files = rendered(tmp_path)
+    else:
+        files = {name: data for name, data in real(request.getfixturevalue("test_data")).items() if len(data) < SMALL}
     survey(files, 42, tmp_path / "mutants", workers=0, looks=1)
 
 

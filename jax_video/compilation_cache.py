@@ -1,5 +1,6 @@
-"""What was compiled stays for the next start: JAX's persistent cache, on by default and in the user's cache folder."""
+"""What was compiled stays for the next start: JAX's persistent compilation cache, on by default in the commands."""
 
+import contextlib
 import hashlib
 import importlib
 import os
@@ -16,15 +17,18 @@ import jax
 from jax_video.data import remote
 
 _NEEDED = 2**30  # bytes free, or nothing is kept
-_WHOLE = 0o444  # the mode of an entry that was found to be whole
+_WHOLE = 0o400  # the mode of an entry that was found to be whole
 
 
-def keep_programs(*, limit: int = 4 * 2**30) -> None:
+def enable_compilation_cache(*, limit: int = 4 * 2**30) -> None:
     """From now on, what this process compiles is looked for in the cache folder first, and kept there.
 
     JAX's own settings come first: with a folder of yours (JAX_COMPILATION_CACHE_DIR), or without a cache
-    (JAX_ENABLE_COMPILATION_CACHE=false), nothing changes. Nothing is kept where the folder cannot be written or less
-    than 1 GiB is free.
+    (JAX_ENABLE_COMPILATION_CACHE=false), nothing changes. Nothing is kept where the folder cannot be written, belongs
+    to somebody else or can be written by others, or less than 1 GiB is free.
+
+    A run of several processes should share one folder, or have none: what one of them finds and another compiles may
+    differ. So the commands leave it to you there.
 
     Args:
       limit: bytes beyond which the programs that were not used for longest are deleted.
@@ -32,13 +36,20 @@ def keep_programs(*, limit: int = 4 * 2**30) -> None:
     config: Any = jax.config
     if config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache:
         return
-    folder = remote.cache_folder() / "programs" / _machine()
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # whoever can write there can make this process run code
+        above = remote.cache_folder() / "compilation"
+        folder = above / _machine()
+        for each in (above, folder):
+            each.mkdir(parents=True, exist_ok=True, mode=0o700)
+            about = each.stat()
+            # Whoever can write there can make this process run code.
+            owner = os.getuid() if hasattr(os, "getuid") else about.st_uid
+            if about.st_uid != owner or about.st_mode & 0o022:
+                return
         if not os.access(folder, os.W_OK) or shutil.disk_usage(folder).free < _NEEDED:
             return
         _tidy(folder, limit)
-    except OSError:  # no such folder, no room, or somebody else tidies too
+    except (OSError, RuntimeError):  # no such folder and no room for one, or no home at all
         return
     settings = {
         "jax_compilation_cache_dir": str(folder),
@@ -63,23 +74,24 @@ def _machine() -> str:
 def _tidy(folder: pathlib.Path, limit: int) -> None:
     """Deletes entries that are not whole, and those that are too many.
 
-    JAX writes an entry in place, and never again: of a process that was killed meanwhile, half of one would stay there
-    for ever, to be compiled and complained of at every start.
+    JAX writes an entry in place. If a process is killed meanwhile, the broken entry stays: JAX then warns and compiles
+    again at every start.
     """
-    entries = {path: path.stat() for path in folder.glob("*-cache")}
-    for path, about in list(entries.items()):
-        if about.st_mode & 0o777 == _WHOLE:
-            continue
-        if _is_whole(path.read_bytes()):
-            path.chmod(_WHOLE)
-        else:
-            path.unlink()
-            del entries[path]
+    entries = {}
+    for path in folder.glob("*-cache"):
+        with contextlib.suppress(FileNotFoundError):  # another process tidies too
+            about = path.stat()
+            if about.st_mode & 0o777 != _WHOLE:
+                if not _is_whole(path.read_bytes()):
+                    path.unlink()
+                    continue
+                path.chmod(_WHOLE)
+            entries[path] = about
     total = sum(about.st_size for about in entries.values())
     for path, about in sorted(entries.items(), key=lambda entry: max(entry[1].st_atime, entry[1].st_mtime)):
         if total <= limit:
             break
-        path.unlink()
+        path.unlink(missing_ok=True)
         total -= about.st_size
 
 
