@@ -213,6 +213,8 @@ def test_a_run_goes_on_only_as_it_began(trained, tmp_path):
     assert json.loads((trained.workdir / "config.json").read_text())["seed"] == 0, "nothing was written over"
 
 
+@pytest.mark.slow  # tests/test_train.py has it, but for what the command says
+@pytest.mark.ci
 def test_a_loss_that_is_not_finite(trained, tmp_path):
     finished = run(
         MAIN,

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, at a small size. `pytest -m slow tests/test_notebooks.py`: `.ci/run` does."""
+"""The notebooks run from top to bottom, at a small size. `pytest -m ci` runs them, as `.ci/run` does."""
 
 import re
 
@@ -9,6 +9,7 @@ from conftest import FAST_COMPILE, ROOT
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.ci,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::nbformat.warnings.MissingIDFieldWarning"),
 ]
 

@@ -319,7 +319,12 @@ def undisturbed(tmp_path_factory) -> tuple[pathlib.Path, tuple, dict[str, bytes]
 
 
 @pytest.mark.parametrize(
-    "how, step", [(signal.SIGINT, "checking"), (signal.SIGKILL, "checking"), (signal.SIGKILL, "flow")]
+    "how, step",
+    [
+        (signal.SIGINT, "checking"),
+        pytest.param(signal.SIGKILL, "checking", marks=[pytest.mark.slow, pytest.mark.ci]),
+        (signal.SIGKILL, "flow"),
+    ],
 )
 def test_what_was_stopped_or_killed_goes_on_where_it_was(how, step, undisturbed, tmp_path):
     _, arguments, expected = undisturbed
