@@ -33,10 +33,9 @@ class RunLog:
         """
         self._batch, self._total, self._write = batch, total, write
         self._since, self._steps = time.perf_counter(), 0
-        copied = write and remote.is_remote(workdir)
         self._workdir, self._synced = workdir, time.monotonic()
-        self._folder: Any = pathlib.Path(tempfile.mkdtemp()) if copied else workdir
-        self._copies: dict[pathlib.Path, tuple[int, int]] = {}  # of files: their size and time
+        self._folder: Any = pathlib.Path(tempfile.mkdtemp()) if write and remote.is_remote(workdir) else workdir
+        self._copied: dict[pathlib.Path, tuple[int, int]] = {}  # files, and their size and time then
         if write:
             ends = {"train": step, "val": validated}
             rows = read(workdir / "metrics.jsonl")
@@ -109,10 +108,11 @@ class RunLog:
             self._board.flush()
             with remote.reaching(self._workdir):
                 for path in filter(pathlib.Path.is_file, self._folder.rglob("*")):
-                    copy = path.stat().st_size, path.stat().st_mtime_ns
-                    if self._copies.get(path) != copy:  # a trace is large, and written once
+                    about = path.stat()
+                    version = about.st_size, about.st_mtime_ns
+                    if self._copied.get(path) != version:  # a trace is large, and written once
                         (self._workdir / path.relative_to(self._folder)).write_bytes(path.read_bytes())
-                        self._copies[path] = copy
+                        self._copied[path] = version
             self._synced = time.monotonic()
 
 
