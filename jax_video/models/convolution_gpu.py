@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from jax_video.models.convolution_cpu import wide
 from jax_video.models.convolution_xla import conv_xla, input_gradient, kernel_gradient
 
 _FEW_CHANNELS = 4  # RGB and flow's x and y: too few for tensor cores
@@ -192,6 +193,4 @@ def _seen(x, axis, tap, taps, strides, padding):
 
 def _sum(terms):
     """The sum, in float32 at least, in the terms' own type."""
-    dtype = terms[0].dtype
-    wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
-    return functools.reduce(operator.add, (term.astype(wide) for term in terms)).astype(dtype)
+    return functools.reduce(operator.add, map(wide, terms)).astype(terms[0].dtype)
