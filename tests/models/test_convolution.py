@@ -39,6 +39,7 @@ CASES = {
     "one frame": ((2, 1, 2, 2, 4), (3, 3, 3), 5, (1, 1, 1), ((1, 1), (1, 1), (1, 1)), 1),
     "stride beyond the kernel": ((2, 5, 7, 7, 3), (1, 2, 3), 4, (3, 5, 4), ((0, 0), (0, 1), (1, 0)), 1),
     "padding beyond the kernel": ((1, 2, 3, 3, 2), (2, 3, 3), 3, (1, 1, 2), ((3, 2), (4, 3), (2, 5)), 1),
+    "large frames": ((2, 3, 9, 8, 5), (3, 3, 3), 4, (1, 1, 1), ((1, 1), (1, 1), (1, 1)), 1),
     "32 groups of 1": ((2, 3, 4, 4, 32), (3, 3, 3), 64, (1, 1, 1), ((1, 1), (1, 1), (1, 1)), 32),
     "8 groups of 4, stride 2": ((2, 4, 5, 5, 32), (3, 3, 3), 32, (2, 2, 2), ((1, 1), (1, 1), (1, 1)), 8),
     "3 groups": ((2, 3, 4, 4, 6), (3, 3, 3), 9, (1, 1, 1), ((1, 1), (1, 1), (1, 1)), 3),
@@ -236,6 +237,15 @@ def test_frames_in_turns_give_the_same(monkeypatch, case):
     check_conv("cpu", *CASES[case])
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    "case", ["stem", "5 taps, temporal stride, even", "3x1x3", "even depth", "padding beyond the kernel"]
+)
+def test_frames_as_images_give_the_same(monkeypatch, case):
+    monkeypatch.setattr(convolution_cpu, "_FEW_PLACES", 1)
+    check_conv("cpu", *CASES[case])
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", ["3x3x3", "3x3x3 stride 2", "32 groups of 1"])
 def test_conv_in_bfloat16(form, case):
@@ -318,18 +328,21 @@ def test_tpu_gets_plain_convolutions_and_pools():
 def test_cpu_gets_no_3d_convolution():
     x, kernel = draw((2, 8, 8, 8, 4), (3, 3, 3), 4, 1, np.float32)
     compiled = jax.jit(jax.grad(loss, (0, 1))).lower(x, kernel).compile().as_text()
-    for operation in ("convolution(", "reduce-window(", "select-and-scatter(", "conditional("):
+    for operation in ("reduce-window(", "select-and-scatter(", "conditional("):
         assert operation not in compiled
+    windows = re.findall(r"convolution\(.*window={size=([0-9x]+)", compiled)
+    assert set(windows) == {"3x3"}  # of frames, which are convolved as images
 
 
-@pytest.mark.parametrize("patch_bytes", [convolution_cpu._PATCH_BYTES, 0])
-def test_sharded_batch_stays_where_it_is(monkeypatch, patch_bytes):
-    monkeypatch.setattr(convolution_cpu, "_PATCH_BYTES", patch_bytes)
+@pytest.mark.parametrize("limit", ["", "_PATCH_BYTES", "_FEW_PLACES"])
+def test_sharded_batch_stays_where_it_is(monkeypatch, limit):
+    if limit:
+        monkeypatch.setattr(convolution_cpu, limit, 0)
     x, kernel = draw((8, 4, 6, 6, 4), (3, 3, 3), 4, 1, np.float32)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
     replicated = jax.device_put(kernel, NamedSharding(mesh, PartitionSpec()))
-    # A new function each time: jit must not remember what it traced with another _PATCH_BYTES.
+    # A new function each time: jit must not remember what it traced with another limit.
     step = jax.jit(jax.value_and_grad(lambda x, kernel: loss(x, kernel), (0, 1)))
     compiled = step.lower(sharded, replicated).compile()
     assert not re.findall(r"all-gather|all-to-all|collective-permute", compiled.as_text())
