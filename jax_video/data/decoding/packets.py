@@ -111,13 +111,39 @@ def opened(
     except av.FFmpegError as error:
         if error.errno in _OF_THE_SYSTEM or (error.errno == errno.EIO and not _is_readable(path)):
             raise UnavailableError(path, f"cannot be read ({error.strerror})") from error
-        raise VideoError(path, f"not a readable video ({error.strerror})") from error
+        raise VideoError(path, f"not a readable video ({_other_kind(path) or error.strerror})") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise VideoError(path, "no such file") from error
     except OSError as error:
         raise unreadable(path, error) from error
     except MemoryError as error:
         raise VideoError(path, f"cannot be read ({error})") from error
+
+
+_ARCHIVE = "an archive, to be unpacked first"
+# How files begin that are often taken for videos.
+_OTHER_KINDS = (
+    (b"PK\x03\x04", _ARCHIVE),
+    (b"Rar!", _ARCHIVE),
+    (b"7z\xbc\xaf\x27\x1c", _ARCHIVE),
+    (b"\x1f\x8b", _ARCHIVE),
+    (b"BZh", _ARCHIVE),
+    (b"\xfd7zXZ", _ARCHIVE),
+    (b"<!doctype html", "a web page, as a failed download leaves"),
+    (b"<html", "a web page, as a failed download leaves"),
+    (b"%pdf-", "a document"),
+    (b"version https://git-lfs", "a pointer of Git LFS: git lfs pull brings the file"),
+)
+
+
+def _other_kind(path: str | os.PathLike) -> str | None:
+    """What a file is that is no video; None where its beginning does not say."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64).lstrip()
+    except OSError:
+        return None
+    return next((kind for begin, kind in _OTHER_KINDS if start[: len(begin)].lower() == begin.lower()), None)
 
 
 # What FFmpeg's errors never say of a file itself. Of a damaged one it does say EIO.
