@@ -35,6 +35,8 @@ _NO_FRAME = 8  # bytes of a packet that only says that the frame before it stays
 _COMPARED = 4  # frames after a keyframe: those that could still need what stands before it
 _APART = 8  # frames: nearer keyframes are not sought, as trying them all would take longer than decoding the file
 _ROUNDED = 0.01  # seconds by which headers round the length of a stream
+_UNHEADED = ("mpegts", "mpeg")  # formats that do not say how long they are: FFmpeg takes it from the timestamps at hand
+_CLOCK = 1000.0  # "frames" per second that are the ticks of a clock, as of DV, where another rate is named as well
 _SLACK = 0.5  # seconds before the end of the longest stream at which its last packet may end
 
 
@@ -155,7 +157,7 @@ class _Promise(NamedTuple):
     rate: float  # frames per second; 0 where it does not say
     tick: float  # seconds of a unit of the stream's timestamps
     start: float  # of the container, in seconds
-    duration: float  # of the container: that of its longest stream
+    duration: float  # of the container: that of its longest stream; 0 where it does not say
     own: float  # of the stream, from its first frame on; nan where it does not say
     numbers_drops: bool  # whether dropped frames are among `frames`, and timestamps for decoding count them
 
@@ -167,12 +169,13 @@ class _Promise(NamedTuple):
         own = math.nan if stream.duration is None or drops else stream.duration * tick  # FFmpeg's guess of a cut AVI
         if "matroska" in container.format.name:
             own = _seconds(stream.metadata.get("DURATION", "")) - (stream.start_time or 0) * tick
+        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
         return cls(
             stream.frames,
-            float(stream.average_rate or stream.guessed_rate or 0),
+            next(filter(lambda rate: rate < _CLOCK, rates), rates[0]),
             tick,
             (container.start_time or 0) / av.time_base,
-            (container.duration or 0) / av.time_base,
+            0.0 if container.format.name in _UNHEADED else (container.duration or 0) / av.time_base,
             own,
             drops,
         )

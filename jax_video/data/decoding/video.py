@@ -17,6 +17,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from jax_video.data import transforms
 from jax_video.data.decoding import packets, pictures
@@ -216,7 +217,9 @@ def rgb(frame: av.VideoFrame, reformatter: av.video.reformatter.VideoReformatter
     """Any pixel format to upright RGB, uint8 [H, W, 3]."""
     plain = _pixels(frame) if frame.interlaced_frame or frame.format.name not in _DIRECT else frame
     image = reformatter.reformat(plain, format="rgb24", interpolation="BICUBIC", **_ONE_THREAD).to_ndarray()
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # a buffer
+    # Not `frame.side_data`: that keeps the frame until garbage is collected, and its memory from the decoder, which
+    # leaves in a damaged frame what it finds there: it would be something else each time.
+    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # a buffer
     return image if matrix is None else _displayed(image, np.frombuffer(matrix, np.int32).reshape(3, 3))
 
 
