@@ -213,13 +213,16 @@ def _runs(wanted: list[int], keyframes: Sequence[int]) -> list[tuple[int, list[i
 _ONE_THREAD = {"threads": 1} if packets.PYAV >= 17 else {}  # before there was no choice
 
 
+_side_data: Any = SideDataContainer  # whose stub has no arguments
+
+
 def rgb(frame: av.VideoFrame, reformatter: av.video.reformatter.VideoReformatter) -> np.ndarray:
     """Any pixel format to upright RGB, uint8 [H, W, 3]."""
     plain = _pixels(frame) if frame.interlaced_frame or frame.format.name not in _DIRECT else frame
     image = reformatter.reformat(plain, format="rgb24", interpolation="BICUBIC", **_ONE_THREAD).to_ndarray()
     # Not `frame.side_data`: that keeps the frame until garbage is collected, and its memory from the decoder, which
     # leaves in a damaged frame what it finds there: it would be something else each time.
-    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # a buffer
+    matrix: Any = _side_data(frame).get("DISPLAYMATRIX")  # a buffer
     return image if matrix is None else _displayed(image, np.frombuffer(matrix, np.int32).reshape(3, 3))
 
 
