@@ -190,31 +190,55 @@ def test_a_file_that_was_cut_is_truncated(name, percent, tmp_path):
         probing.probe(path)
 
 
-def with_edit(source: pathlib.Path, target: pathlib.Path, start: int, frames: int) -> pathlib.Path:
-    """A copy of an MP4 whose edit list shows so many frames from `start` on."""
+def with_edits(source: pathlib.Path, target: pathlib.Path, segments: list[tuple[int | None, int]]) -> pathlib.Path:
+    """A copy of an MP4 whose edit list shows so many frames from a first one on, part by part; None: nothing."""
     data = bytearray(source.read_bytes())
-    place = data.index(b"elst") + 12
-    (shown,) = struct.unpack_from(">i", data, place + 4)
+    place = data.index(b"elst")
+    size, shift = struct.unpack_from(">I", data, place - 4)[0], struct.unpack_from(">i", data, place + 16)[0]
     with av.open(str(source)) as container:
         ticks = int(1 / container.streams.video[0].time_base) // 25
-    struct.pack_into(">Ii", data, place, 40 * frames, shown + start * ticks)
+    entries = [
+        struct.pack(">IiI", 40 * count, -1 if first is None else shift + first * ticks, 1 << 16)
+        for first, count in segments
+    ]
+    content = bytes(data[place : place + 8]) + struct.pack(">I", len(entries)) + b"".join(entries)
+    data[place - 4 : place - 4 + size] = struct.pack(">I", 4 + len(content)) + content
+    for box in (b"edts", b"trak", b"moov"):
+        start = data.rindex(box, 0, place) - 4
+        struct.pack_into(">I", data, start, struct.unpack_from(">I", data, start)[0] + 4 + len(content) - size)
     target.write_bytes(data)
     return target
 
 
-@pytest.mark.parametrize("start, frames", [(0, 20), (13, 20), (13, FRAMES - 13)])
+@pytest.mark.parametrize(
+    "segments", [[(0, 20)], [(13, 20)], [(13, FRAMES - 13)], [(None, 50), (13, 20)], [(5, 10), (31, 10)]]
+)
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
-def test_what_an_edit_list_shows_is_the_video(suffix, start, frames, tmp_path):
-    source = write(tmp_path / f"whole{suffix}", muxing={"movflags": "faststart"})
-    path = with_edit(source, tmp_path / f"a{suffix}", start, frames)
-    assert probing.probe(path, full=False).frames == frames
-    assert_frames(path, list(range(start, start + frames)))
-    data = path.read_bytes()
-    with av.open(str(path)) as container:
-        packets = [packet for packet in container.demux(video=0) if packet.size and not packet.is_discard]
-    path.write_bytes(data[: packets[-5].pos])
+def test_what_an_edit_list_shows_is_the_video(suffix, segments, tmp_path):
+    path = with_edits(write(tmp_path / f"whole{suffix}"), tmp_path / f"a{suffix}", segments)
+    expected = [first + place for first, count in segments if first is not None for place in range(count)]
+    assert probing.probe(path, full=False).frames == len(expected)
+    assert_frames(path, expected)
+
+
+@pytest.mark.parametrize("first, count", [(0, 30), (13, 30)])
+def test_a_cut_among_what_an_edit_list_shows_is_one(first, count, tmp_path):
+    source = write(tmp_path / "whole.mp4")
+    data = with_edits(source, tmp_path / "a.mp4", [(first, count)]).read_bytes()
+    header = data.index(b"moov") - 4
+    front = tmp_path / "front.mp4"  # its pictures behind the header, as `movflags=faststart` has it
+    start = data.index(b"mdat") - 4
+    moved = bytearray(data[:start] + data[header:] + data[start:header])
+    place = moved.index(b"stco") + 12
+    for entry in range(place, place + 4 * struct.unpack_from(">I", moved, place - 4)[0], 4):
+        struct.pack_into(">I", moved, entry, struct.unpack_from(">I", moved, entry)[0] + len(data) - header)
+    front.write_bytes(moved)
+    assert_frames(front, list(range(first, first + count)))
+    with av.open(str(front)) as container:
+        shown = [packet.pos for packet in container.demux(video=0) if packet.size and not packet.is_discard]
+    front.write_bytes(moved[: shown[-8]])
     with pytest.raises(VideoError, match="truncated"):
-        probing.probe(path)
+        probing.probe(front)
 
 
 @pytest.mark.parametrize("codec, options", [("mpeg4", {"g": "10"}), ("libx264", X264 | {"bf": "0"})])

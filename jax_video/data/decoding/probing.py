@@ -170,8 +170,12 @@ class _Promise(NamedTuple):
         if "matroska" in container.format.name:
             own = _seconds(stream.metadata.get("DURATION", "")) - (stream.start_time or 0) * tick
         rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
+        frames = stream.frames
+        listed = len(getattr(stream, "index_entries", ()))  # after the edit list; PyAV 17 and later say
+        if "mov" in container.format.name and 0 < listed < frames:
+            frames = listed
         return cls(
-            stream.frames,
+            frames,
             next(filter(lambda rate: rate < _CLOCK, rates), rates[0]),
             tick,
             (container.start_time or 0) / av.time_base,
