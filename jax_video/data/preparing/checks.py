@@ -18,7 +18,7 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -26,16 +26,18 @@ import tqdm
 
 from jax_video.data import remote
 from jax_video.data.decoding import pictures, probing, video
-from jax_video.data.manifest import MISSING, SPLITS, FrameIndex, Manifest, Video
-from jax_video.data.preparing import workers
+from jax_video.data.manifest import MISSING, SPLITS, Manifest, Video
+from jax_video.data.preparing import verdicts, workers
 from jax_video.errors import unreadable
 
 LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded
 DOUBLE = "duplicate of a test video"  # what is said of such a video for training or validation, which stays
 NOT_LOOKED_AT = "not looked at"  # what the reason of a video begins with, of which something else is to blame
+_REMARKS = (DOUBLE, verdicts.LOST, verdicts.ACCEPTED)  # on readable videos
 _MEMORY = "checked.jsonl"
 # Keys of a line, and of
-_RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video"}
+_RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video", "loss", "fault"}
+_ADDED = {"loss": None, "fault": None}  # since the first version
 _VIDEO = {field.name for field in dataclasses.fields(probing.VideoInfo)}  # its `video`
 _BLOCK = 2**16  # bytes at the beginning, in the middle and at the end of a file that tell it from most others
 _SYNC = 1.0  # seconds of work that may be lost with the whole machine
@@ -47,6 +49,8 @@ def check(
     *,
     level: str = "full",
     min_frames: int = 1,
+    max_damage: float = probing.MAX_DAMAGE,
+    accept: Sequence[str] = (),
     processes: int = 1,
     timeout: float = 300.0,
     recheck: bool = False,
@@ -59,49 +63,64 @@ def check(
         by its own, which changes when pictures come or go.
       level: one of LEVELS.
       min_frames: a video of fewer is broken.
+      max_damage: the part of a video's frames that may be lost.
+      accept: names the videos that are used for the frames that they give, as `verdicts.accepted` has it.
       processes: how many look at files.
       timeout: seconds that one file may take.
       recheck: whether all are looked at again.
 
     Returns:
-      the set as it is, and what is said of videos for training and validation whose content is also for test:
-      path -> reason.
+      the set as it is, and path -> remark on videos that are used although frames are lost, or although their content
+      is for training or validation and also for test.
 
     Raises:
+      UserError: `accept` names something else.
       OSError: checked.jsonl cannot be written, for example because the disk is full; what stands in it counts.
     """
+    accepted = verdicts.accepted(accept, prepared.root, (row.path for row in prepared.videos))
+    remarks: dict[str, str] = {}
     with contextlib.closing(_Records(out / _MEMORY, prepared.videos)) as records:
         unknown = _look(prepared, records, level, processes, timeout, recheck)
         digests = np.zeros(len(prepared.videos), np.uint64)
         rows = []
         for index, row in enumerate(prepared.videos):
             record = None if row.error == MISSING or index in unknown else records.read(index)
-            found = row.broken(unknown.get(index, MISSING)) if record is None else _judged(row, record, min_frames)
+            if record is None:
+                rows.append(row.broken(unknown.get(index, MISSING)))
+                continue
+            found, remark = verdicts.judged(
+                row, record, min_frames=min_frames, max_damage=max_damage, accepted=row.path in accepted
+            )
             rows.append(found)
-            if record is not None and record["digest"] is not None:
+            if remark is not None:
+                remarks[row.path] = remark
+            if record["digest"] is not None:
                 digests[index] = int(record["digest"], 16)
         records.sort()
     checked = dataclasses.replace(prepared, videos=tuple(rows))
-    return checked, _doubles(checked, digests)
+    for path, reason in _doubles(checked, digests).items():
+        remarks[path] = f"{reason}; {remarks[path]}" if path in remarks else reason
+    return checked, remarks
 
 
-def table(prepared: Manifest, doubles: Mapping[str, str]) -> str:
-    """How many videos of each split can be read, how many cannot, and why."""
+def table(prepared: Manifest, remarks: Mapping[str, str]) -> str:
+    """How many videos of each split can be read, how many cannot, and why; and on how many there are remarks."""
     count: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in SPLITS}
     for row in prepared.videos:
         count[row.split]["readable" if row.error is None else _kind(row.error)] += 1
         count[row.split]["all"] += 1
-        count[row.split][DOUBLE] += row.path in doubles
+        for kind in _REMARKS:
+            count[row.split][kind] += kind in remarks.get(row.path, "")
     count["all"] = sum(count.values(), collections.Counter())
 
-    first, last = ("readable", DOUBLE, MISSING), ("all",)
+    first, last = ("readable", *_REMARKS, MISSING), ("all",)
     others = sorted(count["all"].keys() - {*first, *last}, key=lambda kind: (-count["all"][kind], kind))
     kinds = [kind for kind in (*first, *others, *last) if count["all"][kind] or kind in ("readable", "all")]
     width = max(map(len, kinds)) + 2
     lines = [f"{prepared.name}: {len(prepared.classes)} classes"]
     lines.append(" " * width + "".join(f"{name:>10}" for name in count))
     for kind in kinds:
-        name = f"  {kind}" if kind == DOUBLE else kind  # indented: they are among the readable ones
+        name = f"  {kind}" if kind in _REMARKS else kind  # indented: they are among the readable ones
         lines.append(f"{name:{width}}" + "".join(f"{numbers[kind]:10,}" for numbers in count.values()))
     return "\n".join(lines)
 
@@ -167,7 +186,7 @@ def _look(
                     tqdm.tqdm.write(f"{row.path}: {result.traceback}", file=sys.stderr)
                 progress.update()
                 continue
-            digest, info, reason = (None, None, result) if isinstance(result, str) else (*result, None)
+            digest, examined, reason = (None, None, result) if isinstance(result, str) else (*result, None)
             record = {
                 "path": row.path,
                 "size": size,
@@ -177,19 +196,21 @@ def _look(
                 "decoder": _decoder(os.path.join(root, row.path)),
                 "digest": digest,
                 "reason": reason,
-                "video": info and dataclasses.asdict(info),
+                "video": examined and dataclasses.asdict(examined.info),
+                "loss": examined and examined.loss,
+                "fault": examined and examined.fault,
             }
             records.add(waiting[which], record)
             progress.update()
     return unknown
 
 
-def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, probing.VideoInfo]:
-    """A video's digest, and what `probing.probe` says; runs in a worker."""
+def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, probing.Examined]:
+    """A video's digest, and what `probing.examine` says; runs in a worker."""
     path, span, full = task
-    info = probing.probe(path, span=span, full=full)
+    examined = probing.examine(path, span=span, full=full)
     try:
-        return _digest(path, span), info
+        return _digest(path, span), examined
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -224,18 +245,6 @@ def _stamp(path: str) -> tuple[int, int]:
 def _was_late(reason: str | None, timeout: float) -> bool:
     """Whether a file took longer than another timeout."""
     return reason is not None and reason.startswith(workers.LATE) and reason != workers.late(timeout)
-
-
-def _judged(row: Video, record: dict[str, Any], min_frames: int) -> Video:
-    """A row with what was found."""
-    if record["reason"] is not None:
-        return row.broken(record["reason"])
-    found = dict(record["video"])
-    if found["frames"] < min_frames:
-        return row.broken(f"too short: {found['frames']} frames, expected at least {min_frames}")
-    if found["index"] is not None:
-        found["index"] = FrameIndex.from_json(found["index"])
-    return dataclasses.replace(row, **found, error=None)
 
 
 def _doubles(checked: Manifest, digests: np.ndarray) -> dict[str, str]:
@@ -339,6 +348,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line.decode("utf-8", "surrogateescape"))
     except ValueError:
         return None
+    if isinstance(record, dict) and record.keys() == _RECORD - _ADDED.keys():  # of an earlier version
+        if (record["reason"] or "").startswith(("truncated", "damaged")):
+            return None  # which had other rules
+        record |= _ADDED
     if not isinstance(record, dict) or record.keys() != _RECORD or record["level"] not in LEVELS:
+        return None
+    if not verdicts.is_loss(record["loss"]) or not isinstance(record["fault"], str | None):
         return None
     return record if record["video"] is None or record["video"].keys() == _VIDEO else None
