@@ -46,7 +46,8 @@ def find(
             "expected --train_list=FILE, --val_list=FILE or --test_list=FILE, with `path label` in each line"
         )
     names = () if class_names is None else text.read_classes(class_names)
-    found, ignored, faults = finding.find_videos(videos)
+    there = finding.find_videos(videos)
+    found, faults = there.videos, there.faults
     places = _Places(videos, found)
     entries = [entry for split, path in lists.items() for entry in _read_list(path, split, frozenset(names), places)]
     if not entries:
@@ -68,7 +69,7 @@ def find(
     unlisted = len(found) - sum(row.error != MISSING for row in rows)
     if unlisted:
         notes.append(f"ignored, as in no list: {unlisted} of the videos in {videos}")
-    return Listing(videos.absolute().name, classes, videos, tuple(rows), (*notes, *finding.ignored_note(ignored)))
+    return Listing(videos.absolute().name, classes, videos, tuple(rows), (*notes, *finding.ignored_note(there)))
 
 
 class _Entry(NamedTuple):

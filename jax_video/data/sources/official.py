@@ -37,7 +37,8 @@ def place(
         # The list decides, not which files are there: with a part of a data set the split is the same.
         rows, note = listing.hold_out(rows, seed)
         notes.insert(0, note)
-    found, ignored, faults = finding.find_videos(root)
+    there = finding.find_videos(root)
+    found, faults = there.videos, there.faults
     files = _match(rows, [finding.stem(row.path) for row in rows], found, classes)
     if cuts:
         whole = _match(rows, [cuts[row.path][0] for row in rows], found, classes, files)
@@ -53,7 +54,7 @@ def place(
         replace(row, path=files[i], error=faults.get(files[i])) if i in files else row for i, row in enumerate(rows)
     ]
     listing.check_found(name, root, rows, found)
-    notes.extend(finding.ignored_note(ignored))
+    notes.extend(finding.ignored_note(there))
     if len(files) < len(found):
         notes.append(
             f"ignored, as in no list of {name} or there twice: {len(found) - len(files)} of the videos in {root}"
