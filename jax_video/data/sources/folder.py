@@ -49,7 +49,8 @@ def find(
             f"no videos in class folders in {videos}: found {len(paths)} video files elsewhere, folders "
             f"{folders[:5]}; expected {videos}/<class>/<video>, or train/, val/ and test/ with such folders in them; "
             f"looked for {finding.LOOKED_FOR}"
-            + f"; if {', '.join(layout.folders)} are classes and no splits: --class_depth=1" * bool(layout.folders)
+            + f"; if {', '.join(layout.folders)} are classes and no splits: --class_depth=1"
+            * bool(layout.folders)
         )
     class_of = {path: text.compose(name) for path, name in layout.labels.items()}
     classes = tuple(sorted(set(class_of.values())))
@@ -62,11 +63,11 @@ def find(
         if (name := class_of.get(path)) is not None
     ]
 
-    notes = [*layout.notes, *finding.ignored_note(found), *twin_notes]
+    notes = [*dict.fromkeys(layout.notes), *finding.ignored_note(found), *twin_notes]
     if len(rows) < len(paths):
         notes.append(f"ignored, as outside of class folders: {len(paths) - len(rows)} videos")
     known = {text.compose(name) for parent in layout.parents for name in finding.folders_in(videos / parent)}
-    empty = sorted(known - set(classes))
+    empty = sorted(name for name in known - set(classes) if name.casefold() not in layouts.ACCESSORIES)
     if empty:
         notes.append(f"warning: no videos in these class folders, which make no class: {', '.join(empty)}")
 

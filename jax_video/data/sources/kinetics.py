@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from jax_video.data.manifest import MISSING
-from jax_video.data.sources import listing, official, text
+from jax_video.data.sources import class_files, listing, official, text
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
@@ -51,7 +51,7 @@ def find(name: str, videos: pathlib.Path, *, annotations: pathlib.Path | None = 
     listed, notes = _choose_kinetics(listed)
     map_file = next(iter(lists)).parent / "label_map.txt"
     if map_file.is_file():
-        classes = text.read_classes(map_file)
+        classes = class_files.read(map_file).names
     else:
         classes = tuple(sorted({row.label for row in listed if row.label is not None}))
         expected = int(name.removeprefix("kinetics"))

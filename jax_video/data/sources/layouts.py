@@ -9,7 +9,7 @@ from jax_video.data.sources import finding, splits, text
 from jax_video.errors import UserError
 
 # What lies beside classes and splits, and is neither, whatever is in it.
-_ACCESSORIES = frozenset("annotation annotations metadata".split())
+ACCESSORIES = frozenset("annotation annotations metadata".split())
 _KNOWN = """known are
   <class>/<video>
   train/, val/ and test/, or names like these, with <class>/<video> in each
@@ -101,7 +101,7 @@ def _see_through(split_paths: list[list[str]], top: int, notes: list[str]) -> tu
     A folder that is alone, and holds folders of videos and no videos, is neither a class nor a split.
     """
     while True:
-        accessories = {name for name in _children(split_paths, top) if name.casefold() in _ACCESSORIES}
+        accessories = {name for name in _children(split_paths, top) if name.casefold() in ACCESSORIES}
         if accessories and accessories < _children(split_paths, top):
             split_paths = [parts for parts in split_paths if _at(parts, top) not in accessories]
             notes.append(f"ignored, as neither classes nor splits: {', '.join(sorted(accessories))}")
@@ -151,11 +151,15 @@ def _check_depth(root: pathlib.Path, rows: list[tuple[list[str], int]]) -> None:
     ]
     if not odd:
         return
+    tops = {parts[0] for parts, _ in rows if len(parts) > 1}
+    named = sorted(name for name in tops if splits.of(name))
+    others = sorted(tops - {*named})
+    beside = f"; {text.some(named)} are named as splits, and {text.some(others)} beside them not" if named else ""
     holds = {folder: text.some(sorted(deeper[folder], key=finding.natural)) for folder in odd[:3]}
     raise UserError(
         f"the folders in {root} are not as expected: what stands where a class is expected holds folders of videos: "
         f"{'; '.join(f'{folder} has {inner}' for folder, inner in holds.items())}"
-        f"{f' and {len(odd) - 3} more of this kind' if len(odd) > 3 else ''}.\n"
+        f"{f' and {len(odd) - 3} more of this kind' if len(odd) > 3 else ''}{beside * bool(others)}.\n"
         f"Found {_found([parts for parts, _ in rows])};\n{_KNOWN}.\n"
         "Move or rename the folders, or leave those out that are no classes; or say which folder on the way to a video "
         "is its class: --class_depth=1 for the one in --videos, 2 for the one in that"
