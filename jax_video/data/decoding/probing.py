@@ -53,6 +53,9 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
       VideoError: the file is missing, empty, truncated or damaged, has no video stream, or no frame in that part.
     """
     if os.path.isdir(path):
+        if span:
+            reason = f"pictures without times: which of them are from {span[0]:g} to {span[1]:g} s cannot be told"
+            raise VideoError(path, f"{reason}; a folder of these alone is called <name>_<start>_<end>")
         return VideoInfo(*pictures.probe(path, full=full))
     end = span[1] if span else math.inf
     rows = []  # of the packets that are shown

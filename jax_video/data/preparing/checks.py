@@ -65,7 +65,7 @@ def check(
 
     Returns:
       the set as it is, and what is said of videos for training and validation whose content is also for test:
-      path -> reason.
+      name -> reason.
 
     Raises:
       OSError: checked.jsonl cannot be written, for example because the disk is full; what stands in it counts.
@@ -91,7 +91,7 @@ def table(prepared: Manifest, doubles: Mapping[str, str]) -> str:
     for row in prepared.videos:
         count[row.split]["readable" if row.error is None else _kind(row.error)] += 1
         count[row.split]["all"] += 1
-        count[row.split][DOUBLE] += row.path in doubles
+        count[row.split][DOUBLE] += row.name in doubles
     count["all"] = sum(count.values(), collections.Counter())
 
     first, last = ("readable", DOUBLE, MISSING), ("all",)
@@ -107,11 +107,11 @@ def table(prepared: Manifest, doubles: Mapping[str, str]) -> str:
 
 
 def write_reasons(path: pathlib.Path, prepared: Manifest, reasons: Mapping[str, str]) -> None:
-    """Writes a CSV of the videos that have a reason, in the set's order: split, path, reason."""
+    """Writes a CSV of the videos whose names have a reason, in the set's order: split, path, reason."""
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(("split", "path", "reason"))
-    writer.writerows((row.split, row.path, reasons[row.path]) for row in prepared.videos if row.path in reasons)
+    writer.writerows((row.split, row.name, reasons[row.name]) for row in prepared.videos if row.name in reasons)
     remote.write_whole(path, [table.getvalue().encode("utf-8", errors="surrogateescape")])
 
 
@@ -135,14 +135,14 @@ def _look(
     known = np.zeros(len(videos), bool)
     for index, record in records.earlier():
         path = videos[index].path
-        stamp = (record["size"], record["modified"], record["span"] and tuple(record["span"]))
+        stamp = (record["size"], record["modified"])
         known[index] = (
             not recheck
             and present[index]
             and record["decoder"] == _decoder(os.path.join(root, path))
             and LEVELS.index(record["level"]) >= LEVELS.index(level)
             and not _was_late(record["reason"], timeout)
-            and stamp == (*_stamp(os.path.join(root, path)), videos[index].span)
+            and stamp == _stamp(os.path.join(root, path))
         )
     waiting = np.flatnonzero(present & ~known)
     stamps = {}  # of the files that are looked at now, as they were before
@@ -164,7 +164,7 @@ def _look(
                 unknown[waiting[which]] = f"{NOT_LOOKED_AT}: {result}"
                 if result.traceback and result.traceback not in shown:
                     shown.add(result.traceback)
-                    tqdm.tqdm.write(f"{row.path}: {result.traceback}", file=sys.stderr)
+                    tqdm.tqdm.write(f"{row.name}: {result.traceback}", file=sys.stderr)
                 progress.update()
                 continue
             digest, info, reason = (None, None, result) if isinstance(result, str) else (*result, None)
@@ -212,6 +212,11 @@ def _digest(path: str, span: tuple[float, float] | None) -> str | None:
     return digest.hexdigest()
 
 
+def _span(record: dict[str, Any]) -> tuple[float, float] | None:
+    """The part of a file that a record is of."""
+    return None if record["span"] is None else tuple(record["span"])
+
+
 def _stamp(path: str) -> tuple[int, int]:
     """Size and time of change, by which a file is known again; zeros as long as it may not be read."""
     try:
@@ -245,13 +250,13 @@ def _doubles(checked: Manifest, digests: np.ndarray) -> dict[str, str]:
     test = np.array([row.split == "test" for row in videos], bool)
     tested = collections.defaultdict(list)
     for index in np.flatnonzero(comparable & test & np.isin(digests, digests[~test])):
-        tested[digests[index]].append(videos[index].path)
+        tested[digests[index]].append(videos[index])
     reasons = {}
     for index in np.flatnonzero(comparable & ~test & np.isin(digests, digests[test])):
-        path = videos[index].path
-        same = next((other for other in tested[digests[index]] if _equal(checked.root, path, other)), None)
+        row = videos[index]
+        same = next((other for other in tested[digests[index]] if _equal(checked.root, row.path, other.path)), None)
         if same is not None:
-            reasons[path] = f"{DOUBLE}: {same}"
+            reasons[row.name] = f"{DOUBLE}: {same.name}"
     return reasons
 
 
@@ -273,7 +278,7 @@ class _Records:
     def __init__(self, path: pathlib.Path, videos: tuple[Video, ...]):
         self._path = path
         self._places = np.full(len(videos), -1, np.int64)  # of each video's line; -1: it has none
-        self._numbers = {row.path: index for index, row in enumerate(videos)}
+        self._numbers = {(row.path, row.span): index for index, row in enumerate(videos)}
         self._writer = open(path, "ab")
         self._reader = open(path, "rb")
         self._synced = time.monotonic()
@@ -283,7 +288,7 @@ class _Records:
         whole = 0
         for start, end, record in _lines(self._reader):
             whole = end
-            index = self._numbers.get(record["path"]) if record is not None else None
+            index = self._numbers.get((record["path"], _span(record))) if record is not None else None
             if index is not None and record is not None:
                 self._places[index] = start
                 yield index, record

@@ -11,11 +11,6 @@ from jax_video.data.manifest import MISSING, Video
 from jax_video.data.sources import finding, text
 from jax_video.errors import UserError
 
-SPLIT_FOLDERS = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validate": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 _VALIDATION = 0.05  # of the training videos, where a data set has no validation list
 
 

@@ -9,7 +9,7 @@ _WORDS = {
     for split, words in {
         "train": "train training trn trainval trainvalid",
         "val": "val valid validate validating validation dev devel development",
-        "test": "test testing tst holdout heldout",
+        "test": "test testing tst",
         _EVAL: "eval evaluate evaluating evaluation",
     }.items()
     for word in words.split()
@@ -47,7 +47,6 @@ def of_folders(names: Sequence[str]) -> dict[str, str]:
 def _parse(name: str) -> tuple[str | None, tuple[str, ...]]:
     """The split that a name has a word of, if it is one alone, and its words that say something else."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    spaced = re.sub(r"(hold|held)[^a-z0-9]out", r"\1out", spaced)
     found, rest = set(), []
     for word in re.findall(r"[^\W\d_]+", spaced):
         kind = _WORDS.get(word) or _WORDS.get(_SUFFIX.sub("", word))
