@@ -14,10 +14,8 @@ Looks at every video once and writes OUT/manifest.jsonl: labels, splits, frame c
   # the set that OUT/manifest.jsonl describes: look at its files again, say where they are now, or add its flow
   python -m jax_video.prepare manifest --out=data/ucf101-1 --check=fast
   python -m jax_video.prepare manifest --out=data/ucf101-1 --videos=/elsewhere/UCF-101
-  python -m jax_video.prepare manifest --out=data/ucf101-1 --flow=tvl1
-  python -m jax_video.prepare manifest --out=data/ucf101-1 --pack --pack_side=128
-  # how fast it loads, where the time goes, and what to change
-  python -m jax_video.prepare --benchmark data/ucf101-1 --clip=16,2,122,112
+  python -m jax_video.prepare manifest --out=data/ucf101-1 --flow=tvl1 --pack --pack_side=128
+  python -m jax_video.prepare --benchmark data/ucf101-1 --clip=16,2,122,112  # how fast it loads, and what to change
 """
 
 import os
@@ -64,8 +62,7 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "timeout",
         300.0,
-        "Seconds after which a file that still decodes is broken; with --flow for every 50 frames, with --pack for "
-        "1000.",
+        "Seconds for a file, for 50 frames of --flow, 1000 of --pack.",
         lower_bound=0,
     )
     flags.DEFINE_enum("flow", None, list(flow.METHODS), "Store optical flow, computed by this method.")

@@ -59,7 +59,7 @@ SOURCES: dict[str, Source] = {
             Parameter("group", str, "folder: regular expression; its first group in a name is the group."),
             Parameter("test_groups", list, "folder: groups whose videos are for test."),
             Parameter("val_groups", list, "folder: groups whose videos are for validation."),
-            Parameter("class_depth", int, "folder: which folder is the class, 1 for that in --videos; default: seen."),
+            Parameter("class_depth", int, "folder: which folder is the class; 1: that in --videos."),
         ),
     ),
     "unlabelled": Source(

@@ -64,9 +64,11 @@ def read(path: pathlib.Path) -> Classes:
     seen: set[str] = set()
     for entry in entries:
         if not entry.name:
-            raise UserError(f"{path}:{entry.line}: a class without a name, got {entry.text!r}")
+            raise UserError(f"{path}:{entry.line}: a class without a name, got {text.short(entry.text)}")
         if entry.name in seen:
-            raise UserError(f"{path}:{entry.line}: the class {entry.name!r} is named twice, got {entry.text!r}")
+            raise UserError(
+                f"{path}:{entry.line}: the class {text.short(entry.name)} is named twice, got {text.short(entry.text)}"
+            )
         seen.add(entry.name)
     return Classes(tuple(entry.name for entry in entries), first, tuple(notes))
 
@@ -84,8 +86,8 @@ def _check_numbers(path: pathlib.Path, entries: Sequence[_Entry]) -> int:
             break
         seen.add(number)
     raise UserError(
-        f"{path}:{entry.line}: expected indices from 0 to {len(numbers) - 1}, each once, got {entry.text!r}; from 1 to "
-        f"{len(numbers)} will do, too, and a class without videos needs its line"
+        f"{path}:{entry.line}: expected indices from 0 to {len(numbers) - 1}, each once, got {text.short(entry.text)}; "
+        f"from 1 to {len(numbers)} will do, too, and a class without videos needs its line"
     )
 
 
@@ -93,7 +95,7 @@ def _from_lines(path: pathlib.Path, content: str, notes: list[str]) -> list[_Ent
     """The classes of a text file."""
     lines = [(number, line.strip()) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
     if lines and lines[0][1].startswith("#") and not any(line.startswith("#") for _, line in lines[1:]):
-        notes.append(f"{path}:{lines[0][0]}: taken for a comment: {lines[0][1]!r}")
+        notes.append(f"{path}:{lines[0][0]}: taken for a comment: {text.short(lines[0][1])}")
         lines = lines[1:]
     if lines and lines[0][1].endswith(":") and _word(lines[0][1][:-1]) in _NAMES:  # of YAML
         lines = lines[1:]
@@ -118,16 +120,18 @@ def _from_lines(path: pathlib.Path, content: str, notes: list[str]) -> list[_Ent
         elif certain and 2 * count > len(lines) and count > 1:
             number, line = next(row for row, match in zip(lines, matches, strict=True) if match is None)
             raise UserError(
-                f"{path}:{number}: expected a name and its number, as in most lines, got {line!r}; a header is known "
-                "by words such as id,name"
+                f"{path}:{number}: expected a name and its number, as in most lines, got {text.short(line)}; a header "
+                "is known by words such as id,name"
             )
     if odd := next((row for row in lines if row[1] in ("{", "}", "[", "]")), None):
         raise UserError(
             f"{path}:{odd[0]}: no name of a class, got {odd[1]!r}; expected one name a line, a table or JSON"
         )
     if len(lines) > 1 and _word(lines[0][1]) in _NAMES:
+        number, line = lines[0]
         notes.append(
-            f"{path}:{lines[0][0]}: taken for a header, not for a class: {lines[0][1]!r}; numbers tell: 0 NAME"
+            f"{path}:{number}: taken for a header, not for a class: {text.short(line)}; if it is one, write the "
+            "number of each class before it"
         )
         lines = lines[1:]
     _check_blank_lines(path, [number for number, _ in lines])
@@ -165,8 +169,8 @@ def _from_table(path: pathlib.Path, lines: list[tuple[int, str]], notes: list[st
     if not is_header:
         if width > 2 and of_numbers and all(len(cells) == width for _, cells, _ in rows):
             raise UserError(
-                f"{path}:{rows[0][0]}: {width} columns without a header, got {line!r}; expected a name and its number, "
-                "or a first line that says which columns these are, such as id,name"
+                f"{path}:{rows[0][0]}: {width} columns without a header, got {text.short(line)}; expected a name "
+                "and its number, or a first line that says which columns these are, such as id,name"
             )
         return None
     number_column = next((i for i in of_numbers if words[i] in _NUMBERS), of_numbers[0] if of_numbers else None)
@@ -178,13 +182,13 @@ def _from_table(path: pathlib.Path, lines: list[tuple[int, str]], notes: list[st
             cells = [*cells[: width - 1], f"{delimiter} ".join(cells[width - 1 :])]
         index = cells[number_column] if number_column is not None and number_column < len(cells) else ""
         if len(cells) != width or (number_column is not None and not _NUMBER.fullmatch(index)):
-            raise UserError(f"{path}:{number}: expected {', '.join(header)}, got {line!r}")
+            raise UserError(f"{path}:{number}: expected {', '.join(header)}, got {text.short(line)}")
         if number_column is None and any(words[i] in _NUMBERS for i in range(width)):
-            raise UserError(f"{path}:{number}: expected {', '.join(header)}, with a number, got {line!r}")
+            raise UserError(f"{path}:{number}: expected {', '.join(header)}, with a number, got {text.short(line)}")
         entries.append(_Entry(number, text.unquote(cells[name_column]), int(index) if index else None, line))
     notes.append(
-        f"{path}:{rows[0][0]}: taken for a header: the name of a class is {header[name_column]!r}, its number "
-        + (f"{header[number_column]!r}" if number_column is not None else "the place of its line")
+        f"{path}:{rows[0][0]}: taken for a header: the name of a class is {text.short(header[name_column])}, "
+        "its number " + (text.short(header[number_column]) if number_column is not None else "the place of its line")
     )
     return entries
 
@@ -243,7 +247,7 @@ def _json_pairs(path: pathlib.Path, value: Any, *, inside: bool = False) -> list
         if all(map(_is_number, keys)) and all(isinstance(part, str) and not _is_number(part) for part in values):
             return [(part, int(key)) for key, part in value]
         odd = next((f"{key!r}: {part!r}" for key, part in value if not _is_number(part)), f"{keys[:1]}: {values[:1]}")
-        raise _unknown(path, f"an object with {odd}")
+        raise _unknown(path, f"an object with {odd[:80]}")
     if all(isinstance(part, str) for part in value):
         return [(part, None) for part in value]
     if all(isinstance(part, list) and len(part) == 2 for part in value):

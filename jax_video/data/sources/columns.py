@@ -90,7 +90,7 @@ def read(
     notes = []
     header = _header(path, *lines[0]) if lines else None
     if header is not None:
-        notes.append(f"{path}:{lines[0][0]}: taken for a header: {lines[0][1]!r}")
+        notes.append(f"{path}:{lines[0][0]}: taken for a header: {text.short(lines[0][1])}")
         lines = lines[1:]
         columns = columns or header
     if not columns:
@@ -101,12 +101,12 @@ def read(
         where = f"{path}:{line_number}"
         cells = _by_columns(line, columns, delimiter, names)
         if cells is None or not (cells["path"] and cells["label"]):
-            raise UserError(f"{where}: expected {', '.join(columns)}, got {line!r}")
+            raise UserError(f"{where}: expected {', '.join(columns)}, got {text.short(line)}")
         of = split
         if "split" in columns:
             of = splits.of(cells["split"]) or ""
             if not of:
-                raise UserError(f"{where}: expected a split of train, val or test, got {cells['split']!r} in {line!r}")
+                raise UserError(f"{where}: expected a split of train, val or test, got {text.short(cells['split'])}")
         if of == split:
             entries.append(Entry(where, split, cells["path"], cells["label"]))
     if len(entries) < len(lines):
@@ -133,7 +133,7 @@ def _header(path: pathlib.Path, line_number: int, line: str) -> list[str] | None
         )
         if place is None and role != "split":
             raise UserError(
-                f"{path}:{line_number}: a header without a {role}: {line!r}; say which columns there are: "
+                f"{path}:{line_number}: a header without a {role}: {text.short(line)}; say which columns there are: "
                 "--columns=path,label"
             )
         if place is not None:
@@ -181,7 +181,9 @@ def _guess(
         where = f"{path}:{line_number}"
         parts = _split_line(line, names, longest)
         if parts is None or not all(parts):
-            raise UserError(f"{where}: expected a video's path, a blank or comma, and its label, got {_short(line)}")
+            raise UserError(
+                f"{where}: expected a video's path, a blank or comma, and its label, got {text.short(line)}"
+            )
         label = text.unquote(parts[1])
         if label == parts[1] and label not in names and _has_several(label):
             raise _ask(where, line, _looks_like_frames(lines))
@@ -265,7 +267,7 @@ def _without_frames(
         if not reading.numbers and usual:
             raise UserError(
                 f"{entry.where}: expected a folder, how many frames it has, and its label, as in other lines, got "
-                f"{_short(line)}"
+                f"{text.short(line)}"
             )
     column = _looks_like_frames(lines)
     if column.startswith("the last") or any((number(entry.label) or 0) < 0 for entry in entries):
@@ -309,11 +311,6 @@ def _looks_like_frames(lines: Sequence[tuple[int, str]]) -> str:
 
 def _ask(where: str, line: str, frames: str) -> UserError:
     return UserError(
-        f"{where}: more than a path and a label, got {_short(line)}{f'; {frames}' if frames else ''}. Say which "
+        f"{where}: more than a path and a label, got {text.short(line)}{f'; {frames}' if frames else ''}. Say which "
         "columns there are: --columns=path,frames,label, for example; with --columns=path,label the first label counts"
     )
-
-
-def _short(line: str) -> str:
-    """A line as a message shows it."""
-    return repr(line if len(line) <= 200 else f"{line[:200]}…")

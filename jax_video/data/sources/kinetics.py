@@ -107,7 +107,7 @@ def _lists_in(place: pathlib.Path) -> tuple[dict[pathlib.Path, str], list[str]]:
     if repeated:
         names = ", ".join(path.name for path, split in lists.items() if split == repeated[0])
         raise UserError(f"{place} has several lists for {repeated[0]}: {names}; give one with --annotations=FILE")
-    left_out = [path.name for path in named if path not in lists]
+    left_out, others = [path.name for path in named if path not in lists], []
     for path in _files(place, ".txt"):
         split = _split_of(path.stem)
         if split is None:
@@ -116,12 +116,16 @@ def _lists_in(place: pathlib.Path) -> tuple[dict[pathlib.Path, str], list[str]]:
             left_out.append(path.name)
         elif _is_list(path):
             lists[path] = split
-        elif lists:
+        elif lists and split == "val":  # without which the test list would be tested on
             raise UserError(
                 f"{path} is no list of Kinetics, which begins with {', '.join(_COLUMNS)}, and there is no other for "
                 f"{split}: get {split}.csv, or name one list alone with --annotations=FILE"
             )
-    return lists, [f"ignored, as other lists for the same splits: {', '.join(left_out)}"] if left_out else []
+        else:
+            others.append(path.name)
+    notes = [f"ignored, as other lists for the same splits: {', '.join(left_out)}"] if left_out else []
+    notes += [f"ignored, as no lists of Kinetics: {', '.join(others)}"] if others else []
+    return lists, notes
 
 
 def _files(place: pathlib.Path, extension: str) -> list[pathlib.Path]:

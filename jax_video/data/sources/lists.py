@@ -139,8 +139,8 @@ def _number_labels(
         if label not in index:
             expected = f"{first} to {len(names) - 1 + first}" if isinstance(label, int) else text.some(names)
             raise UserError(
-                f"{entry.where}: the label {entry.label!r} is without a class; expected one of the {len(names)} of "
-                f"{file or 'the lists'}: {expected}"
+                f"{entry.where}: the label {text.short(entry.label)} is without a class; expected one of the "
+                f"{len(names)} of {file or 'the lists'}: {expected}"
             )
     return names, [index[label] for label in labels], notes
 
@@ -159,7 +159,7 @@ def _check_column(entries: list[Entry], numbered: list[int], by_name: bool, colu
     if by_name and len(entries) >= _MANY_NAMES:
         raise UserError(
             f"{entries[0].where}: {different} different labels for {len(entries)} videos, such as "
-            f"{entries[0].label!r}, look like no classes; {way}, for example"
+            f"{text.short(entries[0].label)}, look like no classes; {way}, for example"
         )
 
 
@@ -174,10 +174,10 @@ def _first_number(
     count, least, largest = len(known.names), min(used), max(used)
     from_zero, from_one = 0 <= least and largest < count, 1 <= least and largest <= count
     in_folders = _first_by_folders(entries, numbers, known.names)
-    if from_zero and (least == 0 or known.first == 0) and in_folders != 1:
+    if from_zero and least == 0:
         note = f"{file} counts the classes from 1, the lists from 0: the label 0 is {known.names[0]!r}"
         return 0, [note] if known.first == 1 else []
-    if from_zero and from_one and (in_folders is not None or known.first != 0):
+    if from_zero and not (known.first == 0 and in_folders == 1):
         first = in_folders if in_folders is not None else known.first or 0
         why = "as the folders of the videos say" if in_folders is not None else f"as {file} does"
         note = f"the labels count from {first}, {why}: {least} is {known.names[least - first]!r}"
@@ -196,13 +196,14 @@ def _first_number(
     )
     if from_zero:
         raise UserError(
-            f"{entry.where}: the label is {entry.label!r}, but the folders of most videos have the names of classes "
-            f"whose number in {file} is one less: write each class's number before it there, from 1, if that is right"
+            f"{entry.where}: the label is {text.short(entry.label)}, but the folders of most videos have the names of "
+            f"classes whose number in {file} is one less: write each class's number before it there, from 1, if that is "
+            "right"
         )
     hint = f"; if the labels count from 1, write each class's number before it in {file}, from 1" * from_one
     raise UserError(
-        f"{entry.where}: the label {entry.label!r} is without a class; expected one of the {count} of {file}: "
-        f"0 to {count - 1}{hint}"
+        f"{entry.where}: the label {text.short(entry.label)} is without a class; expected one of the {count} of "
+        f"{file}: 0 to {count - 1}{hint}"
     )
 
 
@@ -272,7 +273,7 @@ class _Places:
         candidates = [path for path in candidates if likeness(path) == best]
         if len({text.fold(posixpath.dirname(path)) for path in candidates}) > 1:
             raise UserError(
-                f"{entry.where}: {entry.path!r} may be any of {text.some(candidates)}; "
+                f"{entry.where}: {text.short(entry.path)} may be any of {text.some(candidates)}; "
                 "write its path as it is below --videos"
             )
         return candidates[0]

@@ -76,6 +76,11 @@ def split_cells(line: str, delimiter: str) -> list[str]:
     return [compose(cell.strip()) for cell in cells]
 
 
+def short(line: str) -> str:
+    """A line, or a part of one, as a message shows it."""
+    return repr(line if len(line) <= 200 else f"{line[:200]}…")
+
+
 def some(names: Sequence[str]) -> str:
     """The names in one line, at most ten of them."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
