@@ -67,6 +67,7 @@ def test_a_header_says_what_the_columns_are(text, videos, tmp_path):
         ("path,label", "a.mp4 walk\nd e.mp4 run\n"),
         ("frames,label,path", "40 walk a.mp4\n60 run d e.mp4\n"),
         ("x,path,y,label", "1\ta\t2\twalk\n1\td e\t2\trun\n"),
+        ("path,x,x,label", "path start end label\na.mp4 1 2 walk\nd e.mp4 3 4 run\n"),
         ("path,label,split", "a.mp4 walk test\nb.mp4 walk train\nd e.mp4 run test\n"),
     ],
 )
@@ -116,6 +117,10 @@ def test_more_than_a_path_and_a_label_is_asked_about(kind, videos, tmp_path):
         ("path,frames\na.mp4,40\n", "list:1: a header without a label: 'path,frames'; .*--columns=path,label"),
         ("label,num_frames\n0,40\n", "list:1: a header without a path"),
         ("label,youtube_id,time_start,time_end\nrun,a,0,1\n", "list:1: a list of Kinetics: .*prepare kinetics400"),
+        (
+            "path,start,end,label\na.mp4,1,2,run\n",
+            "list:1: columns with times .start, end., but lists are of whole videos",
+        ),
         ("path,label,split\na.mp4,0,extra\n", "list:2: expected a split of train, val or test, got 'extra'"),
         ("path,label\na.mp4,\n", "list:2: expected path, label, got 'a.mp4,'"),
         ("a.mp4 0\nb.mp4 1\nc.mp4 run\n", "list:3: the label 'run' is without a class"),

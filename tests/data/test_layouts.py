@@ -84,6 +84,8 @@ def test_a_folder_around_all_others_is_seen_through_and_named(tmp_path):
         assert f"seen through, as a folder around all others: {before.rstrip('/')}" in listing.notes
     inside = touch(tmp_path / "inside", *(f"{split}/videos/{name}" for split in ("train", "val") for name in names))
     assert (folder.find(inside).classes, counts(folder.find(inside))) == (("a", "b", "c"), {"train": 9, "val": 9})
+    stray = touch(tmp_path / "stray", *in_splits("train", "val", before="kinetics/"), "demo.mp4", "kinetics/demo.mp4")
+    assert counts(folder.find(stray)) == {"train": 6, "val": 6}
     one = touch(tmp_path / "one", "walk/1.mp4", "walk/2.mp4", "walk/more/3.mp4")
     assert folder.find(one).classes == ("walk",)
 
@@ -183,6 +185,16 @@ def test_the_same_video_in_two_forms_is_taken_once_and_named(tmp_path, kind):
     if notes:
         assert f"beside {taken[0]}" in notes[0] or kind == "like names"
         assert (root / taken[0]).is_file()
+
+
+def test_pictures_in_a_folder_of_the_split_beside_the_files(tmp_path):
+    names = [f"{split}/{name}/{i}" for split in ("train", "val") for name in "ab" for i in range(3)]
+    root = touch(tmp_path, *(f"videos_{name}.mp4" for name in names))
+    touch(root, *(f"rawframes_{name}/{i}.jpg" for name in names for i in (1, 2)), "rawframes_train/a/more/1.jpg")
+    touch(root, "rawframes_train/a/more/2.jpg")
+    listing = folder.find(root)
+    assert counts(listing) == {"train": 7, "val": 6}
+    assert any("pictures of videos that are there as files, left out: 12, e.g. rawframes_" in n for n in listing.notes)
 
 
 def test_of_two_forms_the_one_that_is_there_counts(tmp_path):

@@ -251,7 +251,7 @@ def _json_pairs(path: pathlib.Path, value: Any, *, inside: bool = False) -> list
     if all(isinstance(part, str) for part in value):
         return [(part, None) for part in value]
     if all(isinstance(part, list) and len(part) == 2 for part in value):
-        return _json_pairs(path, tuple((str(key), other) for key, other in value))
+        return _json_pairs(path, tuple((str(key), other) for key, other in value), inside=True)
     if value and all(isinstance(part, tuple) for part in value):
         return [_json_record(path, dict(part)) for part in value]
     odd = next((part for part in value if not isinstance(part, str)), None)
@@ -263,7 +263,7 @@ def _json_record(path: pathlib.Path, record: dict[str, Any]) -> tuple[str, int |
     numbers = [part for key, part in record.items() if _word(key) in _NUMBERS and _is_number(part)]
     names = [part for key, part in record.items() if _word(key) in _NAMES and isinstance(part, str)]
     if not names and len(record) == 1:
-        return _json_pairs(path, tuple(record.items()))[0]
+        return _json_pairs(path, tuple(record.items()), inside=True)[0]
     if not names:
         raise _unknown(path, f"a list with {json.dumps(record)[:80]}")
     return names[0], int(numbers[0]) if numbers else None

@@ -29,17 +29,9 @@ _LABELS = (
 ).split()
 _FRAMES = "frames num_frames n_frames nframes total_frames frame_count framecount length num_frame".split()
 _SPLITS = "split subset usage partition set".split()
-_OTHERS = (
-    "start end time_start time_end start_time end_time start_frame end_frame duration fps width height is_cc "
-    "group source"
-).split()
-_ROLES = {
-    word: role
-    for role, words in (
-        ("path", _PATHS), ("label", _LABELS), ("frames", _FRAMES), ("split", _SPLITS), ("other", _OTHERS)
-    )
-    for word in words
-}  # fmt: skip
+_TIMES = "start end time_start time_end start_time end_time start_frame end_frame t_start t_end".split()
+_OTHERS = "duration fps width height is_cc group source".split()
+_KNOWN = frozenset((*_PATHS, *_LABELS, *_FRAMES, *_SPLITS, *_TIMES, *_OTHERS))
 
 _SEPARATORS = " \t,;|"
 _EXTENSION = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(finding.EXTENSIONS)))})(?=[\"'\s,;|]|$)", re.IGNORECASE)
@@ -70,7 +62,7 @@ def read(
     names: Collection[str],
     is_there: Callable[[str], bool],
     columns: Sequence[str] = (),
-) -> tuple[list[Entry], list[str]]:
+) -> tuple[list[Entry], list[str], bool]:
     """Reads the lines of a list file.
 
     Args:
@@ -81,20 +73,20 @@ def read(
       columns: what the columns are; empty: a header says so, or it is found out.
 
     Returns:
-      the entries, and what the user should know of how they were read.
+      the entries, what the user should know of how they were read, and whether it was told what the columns are.
 
     Raises:
       UserError: a line without a path or a label, or with more than these, so that it is not clear which is which.
     """
     lines = text.read_lines(path)
     notes = []
-    header = _header(path, *lines[0]) if lines else None
+    header = _header(path, *lines[0], told=bool(columns)) if lines else None
     if header is not None:
         notes.append(f"{path}:{lines[0][0]}: taken for a header: {text.short(lines[0][1])}")
         lines = lines[1:]
         columns = columns or header
     if not columns:
-        return _guess(path, split, lines, names, is_there), notes
+        return _guess(path, split, lines, names, is_there), notes, False
     delimiter = next((d for d in "\t,;|" if lines and all(d in line for _, line in lines)), "")
     entries = []
     for line_number, line in lines:
@@ -111,19 +103,29 @@ def read(
             entries.append(Entry(where, split, cells["path"], cells["label"]))
     if len(entries) < len(lines):
         notes.append(f"{path}: {len(lines) - len(entries)} of its videos are for other splits than {split}: left out")
-    return entries, notes
+    return entries, notes, True
 
 
-def _header(path: pathlib.Path, line_number: int, line: str) -> list[str] | None:
-    """What the columns are called of which a line is the header; None where it is none."""
+def _header(path: pathlib.Path, line_number: int, line: str, *, told: bool) -> list[str] | None:
+    """What the columns are called of which a line is the header; None where it is none.
+
+    Raises UserError for a header from which it is not clear what is meant, unless that is told.
+    """
     line = line.removeprefix("#").strip()
     delimiter = next((d for d in "\t,;|" if d in line), None)
     cells = text.split_cells(line, delimiter) if delimiter else line.split()
     words = [re.sub(r"[\s\-]+", "_", cell.strip().strip("\"'").lower()) for cell in cells]
-    if len(words) < 2 or not all(word in _ROLES for word in words):
+    if len(words) < 2 or not _KNOWN.issuperset(words):
         return None
+    if told:
+        return words
     if {"youtube_id", "time_start"} <= set(words):
         raise UserError(f"{path}:{line_number}: a list of Kinetics: python -m jax_video.prepare kinetics400 reads it")
+    if times := [word for word in words if word in _TIMES]:
+        raise UserError(
+            f"{path}:{line_number}: columns with times ({', '.join(times)}), but lists are of whole videos: cut "
+            "these into files, or say which columns count, without the times: --columns=path,x,x,label, for example"
+        )
     roles = ["other"] * len(words)
     for role, known in (("label", _LABELS), ("path", _PATHS), ("split", _SPLITS)):
         place = min(
@@ -217,7 +219,7 @@ def _split_line(line: str, names: Collection[str], longest: int) -> tuple[str, s
     before, last = _tail(line)
     if before and _NUMBER.fullmatch(last):
         return before, last
-    separator = next((separator for separator in "\t,;| " if separator in line), None)
+    separator = next((separator for separator in "\t,; |" if separator in line), None)
     if separator is None:
         return None
     before, _, after = line.rpartition(separator)

@@ -52,6 +52,10 @@ def find(
             + f"; if {', '.join(layout.folders)} are classes and no splits: --class_depth=1"
             * bool(layout.folders)
         )
+    pictures = _pictures_of_files(layout)
+    if pictures:
+        twin_notes.append(f"pictures of videos that are there as files, left out: {len(pictures)}, e.g. {pictures[0]}")
+        paths = [path for path in paths if path not in {*pictures}]
     class_of = {path: text.compose(name) for path, name in layout.labels.items()}
     classes = tuple(sorted(set(class_of.values())))
     label = {name: i for i, name in enumerate(classes)}
@@ -89,6 +93,19 @@ def find(
         rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
         notes.append(f"of every class {fraction:.0%} is for test and as much for validation (seed {seed})")
     return Listing(videos.absolute().name, classes, videos, tuple(rows), tuple(notes))
+
+
+def _pictures_of_files(layout: layouts.Layout) -> list[str]:
+    """Folders of pictures in one folder of a split that are files in another: videos_train/, rawframes_train/."""
+    files, pictures = set(), {}
+    for path, split in layout.splits.items():
+        _, _, inside = f"/{path}".partition(f"/{layout.labels[path]}/")
+        key = split, layout.labels[path], finding.without_extension(inside)
+        if finding.without_extension(path) == path:
+            pictures[path] = key
+        else:
+            files.add(key)
+    return [path for path, key in pictures.items() if key in files]
 
 
 def _compare_classes(videos: pathlib.Path, rows: list[Video], classes: tuple[str, ...]) -> list[str]:

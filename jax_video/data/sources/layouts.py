@@ -57,7 +57,7 @@ def read(root: pathlib.Path, paths: Sequence[str], class_depth: int | None = Non
                 labels["/".join(parts)] = parts[depth]
                 where["/".join(parts)] = split
     _check_depth(root, rows)
-    beside = set(finding.folders_in(root.joinpath(*rows[0][0][:top]))) - {parts[top] for parts in found}
+    beside = set(finding.folders_in(root.joinpath(*rows[0][0][:top]))) - {_at(parts, top) for parts in found}
     if beside:
         notes.append(f"ignored, as without videos: {text.some(sorted(beside))}")
     notes += _split_notes(by_split)
@@ -98,7 +98,8 @@ def _given(root: pathlib.Path, split_paths: list[list[str]], depth: int) -> Layo
 def _see_through(split_paths: list[list[str]], top: int, notes: list[str]) -> tuple[list[list[str]], int]:
     """The paths without what lies in accessory folders, and below how many folders the first choice is.
 
-    A folder that is alone, and holds folders of videos and no videos, is neither a class nor a split.
+    A folder that is alone, and holds folders of videos and no videos, or folders of splits, is neither a class nor a
+    split.
     """
     while True:
         accessories = {name for name in _children(split_paths, top) if name.casefold() in ACCESSORIES}
@@ -107,7 +108,9 @@ def _see_through(split_paths: list[list[str]], top: int, notes: list[str]) -> tu
             notes.append(f"ignored, as neither classes nor splits: {', '.join(sorted(accessories))}")
         folders = _children(split_paths, top)
         inside = [parts for parts in split_paths if len(parts) > top + 1]
-        if len(folders) != 1 or splits.of(*folders) or any(len(parts) == top + 2 for parts in inside):
+        holds_videos = any(len(parts) == top + 2 for parts in inside)
+        around_splits = splits.of_folders(sorted(_children(split_paths, top + 1)))
+        if len(folders) != 1 or splits.of(*folders) or (holds_videos and not around_splits):
             return split_paths, top
         split_paths, top = inside, top + 1
         notes.append(f"seen through, as a folder around all others: {'/'.join(inside[0][:top])}")

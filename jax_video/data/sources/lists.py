@@ -35,8 +35,8 @@ def find(
     Between the two stand blanks, tabs or a comma; either may be quoted. mmaction2's `folder frames label` is understood
     where the folders are there. What else there is beside a path and a label a header says, or `columns`. Paths are
     below `videos`, or end or begin as they do below it (lists made for another folder); they may lack their extensions
-    or have others. Labels are numbers or names: of `class_names` (see `class_files`) where it is given, from 0 or from
-    1. Otherwise the classes are the numbers from 0 to the largest label, or the sorted names.
+    or have others. Labels are names, or numbers from 0 or 1: of `class_names` (see `class_files`) where it is given.
+    Otherwise the classes are the numbers from 0 to the largest label, or the sorted names.
 
     A video that is in several lists is taken for test rather than for validation, and for these rather than for
     training. Without a list for validation 5 % of the training list are, drawn by `seed`.
@@ -61,9 +61,9 @@ def find(
     found, faults = there.videos, there.faults
     places = _Places(videos, found)
     entries: list[Entry] = []
-    notes = [*known.notes]
+    notes, told = [*known.notes], False
     for split, path in lists.items():
-        read_now, said = read(
+        read_now, said, told_now = read(
             path,
             split,
             names=frozenset(known.names),
@@ -72,9 +72,10 @@ def find(
         )
         entries += read_now
         notes += said
+        told |= told_now
     if not entries:
         raise UserError(f"no videos in {' or '.join(map(str, lists.values()))}: expected `path label` in each line")
-    classes, labels, said = _number_labels(entries, known, class_names, columns)
+    classes, labels, said = _number_labels(entries, known, class_names, told)
     notes += said
 
     rows = []
@@ -97,9 +98,11 @@ def find(
 
 
 def _number_labels(
-    entries: list[Entry], known: Classes, file: pathlib.Path | None, columns: Sequence[str]
+    entries: list[Entry], known: Classes, file: pathlib.Path | None, told: bool
 ) -> tuple[tuple[str, ...], list[int], list[str]]:
     """The classes, each entry's index into them, and what the user should know of it.
+
+    Unless it was `told` which column the label is, labels that look like something else are an error.
 
     A label is the name of a class or its number. All labels are names if they are all among the names. Otherwise a
     label such as "3" is a number; but without names only if most labels look like numbers, for then these name the
@@ -115,7 +118,8 @@ def _number_labels(
         by_name = 2 * sum(label in names for label in written) > len(written)
     if not names:
         by_name = 2 * len(numbered) <= len(written)
-        _check_column(entries, numbered, by_name, columns)
+    if not names and not told:
+        _check_column(entries, numbered, by_name)
     labels: list[str | int] = [
         label if by_name or value is None else value for label, value in zip(written, numbers, strict=True)
     ]
@@ -145,10 +149,10 @@ def _number_labels(
     return names, [index[label] for label in labels], notes
 
 
-def _check_column(entries: list[Entry], numbered: list[int], by_name: bool, columns: Sequence[str]) -> None:
-    """Raises UserError where the labels of many videos look like something else, unless the columns are told."""
+def _check_column(entries: list[Entry], numbered: list[int], by_name: bool) -> None:
+    """Raises UserError where the labels of many videos look like something else."""
     different = len({entry.label for entry in entries})
-    if columns or 2 * different <= len(entries):
+    if 2 * different <= len(entries):
         return
     way = "if it is so, --columns=path,label says it; where it is another column, --columns=path,frames,label"
     if not by_name and len(entries) >= _MANY_NUMBERS and min(numbered) >= FEW_FRAMES:
@@ -197,8 +201,7 @@ def _first_number(
     if from_zero:
         raise UserError(
             f"{entry.where}: the label is {text.short(entry.label)}, but the folders of most videos have the names of "
-            f"classes whose number in {file} is one less: write each class's number before it there, from 1, if that is "
-            "right"
+            f"classes whose number in {file} is one less: if labels count from 1, let the numbers there do so, too"
         )
     hint = f"; if the labels count from 1, write each class's number before it in {file}, from 1" * from_one
     raise UserError(
