@@ -79,8 +79,6 @@ def test_names_are_read_in_the_order_of_their_numbers(form, first, tmp_path):
         ("0 walk\n1 run\njump", ":3: expected a name and its number, as in most lines, got 'jump'"),
         ("walk\n1,run\n2,jump", ":1: expected a name and its number, as in most lines, got 'walk'; a header"),
         ("0,walk,sport\n1,run,sport", ":1: 3 columns without a header"),
-        ("walk\n\nrun\njump\n", ":2: a blank line between the names"),
-        ("walk\nrun\n\n\njump\n", ":3: a blank line between the names"),
         ("item {\n name: 'walk'\n id: 1\n}\n", ":4: no name of a class, got '}'"),
         ('{"walk": 0,\n "run": 0}', ":2: expected indices from 0 to 1, each once, got 'run: 0'"),
         ('{"walk": 0,\n "run": 1,\n "walk": 2}', ":1: the class 'walk' is named twice"),
@@ -148,6 +146,18 @@ def test_no_label_means_the_class_beside_its_own(
         assert right
     if right and first_in_list != first_in_file and form in NUMBERED:
         assert said
+
+
+@pytest.mark.parametrize("text, line", [("walk\n\nrun\njump\n", 2), ("walk\nrun\n\n\njump\n", 3)])
+def test_a_blank_line_may_be_a_class(text, line, tmp_path):
+    """Which matters where labels are numbers."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").touch()
+    names = write(tmp_path / "names", text)
+    listing = lists.find(tmp_path / "videos", test_list=write(tmp_path / "list", "a.mp4 jump\n"), class_names=names)
+    assert (listing.classes, listing.videos[0].label) == (("walk", "run", "jump"), 2)
+    with pytest.raises(UserError, match=f"names:{line}: a blank line between the names: if it is a class"):
+        lists.find(tmp_path / "videos", test_list=write(tmp_path / "list", "a.mp4 2\n"), class_names=names)
 
 
 def test_labels_that_are_names_of_numbers(tmp_path):

@@ -1,5 +1,6 @@
 """Files of class names, as people have them: a name in each line, tables with numbers, JSON."""
 
+import itertools
 import json
 import pathlib
 import re
@@ -29,6 +30,7 @@ class Classes(NamedTuple):
     names: tuple[str, ...]  # in the order of their numbers
     first: int | None = None  # the number that the file gives the first of them, 0 or 1; None: it gives none
     notes: tuple[str, ...] = ()  # what the user should know of how it was read
+    blank: int | None = None  # the line of the first that is blank between names, and may have been a class
 
 
 class _Entry(NamedTuple):
@@ -53,11 +55,12 @@ def read(path: pathlib.Path) -> Classes:
     content = text.read_text(path)
     notes: list[str] = []
     entries = _from_json(path, content)
+    is_json = entries is not None
     if entries is None:
         entries = _from_lines(path, content, notes)
     if not entries:
         raise UserError(f"{path} names no class; expected one name a line")
-    first = None
+    first, blank = None, None if is_json else _blank_line(entries)
     if entries[0].number is not None:
         first = _check_numbers(path, entries)
         entries = sorted(entries, key=lambda entry: entry.number or 0)
@@ -70,7 +73,7 @@ def read(path: pathlib.Path) -> Classes:
                 f"{path}:{entry.line}: the class {text.short(entry.name)} is named twice, got {text.short(entry.text)}"
             )
         seen.add(entry.name)
-    return Classes(tuple(entry.name for entry in entries), first, tuple(notes))
+    return Classes(tuple(entry.name for entry in entries), first, tuple(notes), blank)
 
 
 def _check_numbers(path: pathlib.Path, entries: Sequence[_Entry]) -> int:
@@ -134,19 +137,16 @@ def _from_lines(path: pathlib.Path, content: str, notes: list[str]) -> list[_Ent
             "number of each class before it"
         )
         lines = lines[1:]
-    _check_blank_lines(path, [number for number, _ in lines])
     return [_Entry(number, text.unquote(line), None, line) for number, line in lines]
 
 
-def _check_blank_lines(path: pathlib.Path, numbers: Sequence[int]) -> None:
-    """Raises UserError for a blank line between names, which may be a class without one; not where all are so apart."""
-    apart = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
-    if len(set(apart)) > 1:
-        place = next(i for i, lines in enumerate(apart) if lines > min(apart))
-        raise UserError(
-            f"{path}:{numbers[place] + min(apart)}: a blank line between the names, by which all below would have "
-            "other labels: remove it, or write each name's number before it"
-        )
+def _blank_line(entries: Sequence[_Entry]) -> int | None:
+    """The first line between names that is blank; not where all are so apart, or have numbers."""
+    apart = [after.line - before.line for before, after in itertools.pairwise(entries)]
+    if entries[0].number is not None or len(set(apart)) < 2:
+        return None
+    place = next(i for i, lines in enumerate(apart) if lines > min(apart))
+    return entries[place].line + max(1, min(apart))
 
 
 def _from_table(path: pathlib.Path, lines: list[tuple[int, str]], notes: list[str]) -> list[_Entry] | None:
@@ -254,8 +254,8 @@ def _json_pairs(path: pathlib.Path, value: Any, *, inside: bool = False) -> list
         return _json_pairs(path, tuple((str(key), other) for key, other in value), inside=True)
     if value and all(isinstance(part, tuple) for part in value):
         return [_json_record(path, dict(part)) for part in value]
-    odd = next((part for part in value if not isinstance(part, str)), None)
-    raise _unknown(path, f"a list with {json.dumps(odd)[:80]}")
+    strange = next(part for part in value if not isinstance(part, str))
+    raise _unknown(path, f"a list with {json.dumps(strange)[:80]}")
 
 
 def _json_record(path: pathlib.Path, record: dict[str, Any]) -> tuple[str, int | None]:

@@ -62,9 +62,9 @@ def find(
     places = _Places(videos, found)
     entries: list[Entry] = []
     notes, told = [*known.notes], False
-    for split, path in lists.items():
+    for split, file in lists.items():
         read_now, said, told_now = read(
-            path,
+            file,
             split,
             names=frozenset(known.names),
             is_there=lambda listed: bool(places.candidates(listed)),
@@ -174,6 +174,11 @@ def _first_number(
 
     Raises UserError where neither fits, or where it cannot be told.
     """
+    if known.blank is not None:
+        raise UserError(
+            f"{file}:{known.blank}: a blank line between the names: if it is a class, those below have other numbers; "
+            "remove it, or write each class's number before it"
+        )
     used = {value for value in numbers if value is not None}
     count, least, largest = len(known.names), min(used), max(used)
     from_zero, from_one = 0 <= least and largest < count, 1 <= least and largest <= count
