@@ -101,8 +101,11 @@ def _lists_in(place: pathlib.Path) -> tuple[dict[pathlib.Path, str], list[str]]:
     Kinetics-600 has a second list of test videos, its "holdout", beside the first, and lists that end in .txt.
     """
     named = {path: split for path in _files(place, ".csv") if (split := _split_of(path.stem)) is not None}
-    usual = {split for path, split in named.items() if "holdout" not in path.stem.lower()}
-    lists = {path: split for path, split in named.items() if "holdout" not in path.stem.lower() or split not in usual}
+    holdout = [path for path in named if "holdout" in path.stem.lower()]
+    if {"val", "test"} & {split for path, split in named.items() if path not in holdout}:
+        lists = {path: split for path, split in named.items() if path not in holdout}
+    else:
+        lists = dict(named)
     repeated = [split for split, count in collections.Counter(lists.values()).items() if count > 1]
     if repeated:
         names = ", ".join(path.name for path, split in lists.items() if split == repeated[0])
