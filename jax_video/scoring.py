@@ -55,7 +55,7 @@ class VideoMeans:
 
     def check_finite(self, manifest: Manifest) -> None:
         """Raises UserError, with the videos' names, where values are NaN or infinite."""
-        objectives.check_finite(self.values, [manifest.videos[index].path for index in self.video])
+        objectives.check_finite(self.values, [manifest.videos[index].name for index in self.video])
 
 
 def mean_over_clips(

@@ -329,9 +329,9 @@ class Failures:
             self._failed.add(index)
             entry = self._manifest.videos[index]
             reason = reader.fault(self._manifest, entry)
-            tqdm.write(f"cannot read {entry.path} any more: {reason}", file=sys.stderr)
+            tqdm.write(f"cannot read {entry.name} any more: {reason}", file=sys.stderr)
         if len(self._failed) > self._limit:
-            paths = "\n  ".join(self._manifest.videos[index].path for index in sorted(self._failed))
+            paths = "\n  ".join(self._manifest.videos[index].name for index in sorted(self._failed))
             raise UserError(
                 f"{len(self._failed)} videos, more than 1 %, could be read by prepare but not now:\n"
                 f"  {paths}\nLook at these files under {self._manifest.root}, or run prepare again."

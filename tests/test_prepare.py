@@ -15,6 +15,7 @@ import pytest
 from preparing import contents, interrupt, run, run_beside
 
 from jax_video import lock
+from jax_video.data import reader
 from jax_video.data.decoding import flow
 from jax_video.data.manifest import MISSING, Manifest
 from jax_video.data.preparing.machines import Machines
@@ -489,3 +490,76 @@ def test_lists_of_folders_of_pictures(tmp_path):
         ("clip 3", 1, "test", 5, None),
         ("clip 4", 0, "test", 0, MISSING),
     ]
+
+
+def test_parts_of_one_long_video_are_rows_of_their_own(tmp_path):
+    """Checked, checked again, with their flow and packed, each with its own frames."""
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    texture = np.random.default_rng(0).integers(0, 60, (32, 48, 3))
+    long = np.stack([np.roll(texture, frame, 1) + 3 * frame for frame in range(50)]).astype(np.uint8)
+    motions.encode(videos / "whole.mp4", long)
+    rows = ("run,whole,0,0.4,train", "walk,whole,1,1.4,train", "run,whole,1.6,2,val", "run,whole,9,19,train")
+    (videos / "train.csv").write_text("\n".join(["label,youtube_id,time_start,time_end,split", *rows]))
+    done = run("kinetics700", f"--videos={videos}", f"--out={out}", "--flow=dis", "--flow_side=32", "--pack")
+    assert table(done.stdout) == {
+        "readable": [2, 0, 1, 3],
+        "too short": [1, 0, 0, 1],
+        "all": [3, 0, 1, 4],
+    }
+    names = ["whole.mp4#t=0,0.4", "whole.mp4#t=1,1.4", "whole.mp4#t=1.6,2", "whole.mp4#t=9,19"]
+    assert read_csv(out / "broken.csv")[1][:2] == ["train", names[3]]
+    found, packed = (Manifest.read(folder / "manifest.jsonl") for folder in (out, out / "packed"))
+    for manifest in (found, packed):
+        assert [video.name for video in manifest.videos] == names
+        assert {video.path for video in manifest.videos} == {"whole.mp4"}
+        for video, first in zip(manifest.videos[:3], (0, 25, 40), strict=True):
+            frames = reader.decode(manifest, video, np.arange(10), short_side=None)
+            assert (
+                np.abs(frames.mean((1, 2, 3)) - long[first : first + 10].mean((1, 2, 3))).max() < 1.5
+            )  # a frame is 3 brighter than the last
+            moved = reader.flow_stacks(manifest, video, np.array([5]), short_side=32)
+            assert moved.shape == (1, 32, 48, 20)
+    assert sorted(path.name for path in (out / "flow").glob("*.flow")) == [f"{name}.flow" for name in names[:3]]
+    again = run("kinetics700", f"--videos={videos}", f"--out={out}")
+    assert "4/4" in again.stderr and Manifest.read(out / "manifest.jsonl") == found
+    assert len((out / "checked.jsonl").read_text().splitlines()) == 4
+
+
+def test_pictures_that_only_seconds_tell_apart_are_broken_and_say_so(tmp_path):
+    for folder in ("wholewhole1", "cutcutcut11_5_15"):
+        (tmp_path / "videos" / folder).mkdir(parents=True)
+        for number in range(3):
+            cv2.imwrite(str(tmp_path / "videos" / folder / f"img_{number}.png"), np.zeros((32, 48, 3), np.uint8))
+    rows = ("run,wholewhole1,5,15,val", "run,cutcutcut11,5,15,val")
+    (tmp_path / "val.csv").write_text("\n".join(["label,youtube_id,time_start,time_end,split", *rows]))
+    run("kinetics700", f"--videos={tmp_path / 'videos'}", f"--out={tmp_path / 'out'}")
+    for arguments in ((), ("--check=fast", "--recheck")):
+        if arguments:
+            run("manifest", f"--out={tmp_path / 'out'}", *arguments)
+        whole, cut = Manifest.read(tmp_path / "out" / "manifest.jsonl").videos
+        assert (whole.error or "").startswith("pictures without times: which of them are from 5 to 15 s cannot be told")
+        assert (cut.path, cut.frames, cut.error) == ("cutcutcut11_5_15", 3, None)
+
+
+@pytest.mark.parametrize(
+    "source, layout, arguments, said",
+    [
+        ("folder", ["train/a/1.mp4", "val/a/1.mp4", "extras/a/1.mp4"], (), "extras beside them not.*--class_depth=1"),
+        ("folder", ["a/g1/1.mp4", "b/g1/1.mp4"], (), "a has g1; b has g1"),
+        ("list", ["a.mp4"], ("--test_list={root}/list",), "list:1: more than a path and a label.*--columns="),
+        ("list", ["a.mp4"], ("--test_list={root}/list", "--columns=x,y"), "--columns=x,y: expected `path` and `label`"),
+        ("list", ["a.mp4"], ("--test_list={root}/list", "--class_names={root}/json"), "json:2: begins as JSON"),
+        ("ucf101", ["a.mp4"], ("--columns=path,label",), "--columns: not for ucf101"),
+    ],
+)
+def test_layouts_that_are_not_understood_end_with_one_message(source, layout, arguments, said, tmp_path):
+    for name in layout:
+        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / name).touch()
+    (tmp_path / "list").write_text("a.mp4 40 0\n")
+    (tmp_path / "json").write_text('{"walk": 0\n"run": 1}')
+    arguments = [argument.format(root=tmp_path) for argument in arguments]
+    finished = run(source, f"--videos={tmp_path / 'videos'}", f"--out={tmp_path / 'out'}", *arguments, expected=2)
+    assert re.search(f"^error: .*{said}", finished.stderr, re.DOTALL) and "Traceback" not in finished.stderr
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()

@@ -57,7 +57,7 @@ class FrameIndex:
 class Video:
     """One video of a data set. Where `error` is set, frames, fps, width and height are 0."""
 
-    path: str  # relative to the manifest's root
+    path: str  # relative to the manifest's root; of several parts of one file the same
     label: int | None  # index into the classes; None without labels
     split: str  # one of SPLITS
     frames: int  # that decode
@@ -69,6 +69,14 @@ class Video:
     span: tuple[float, float] | None = None  # seconds of a longer file that it is; None: the whole file
     first: int = 0  # the frame of the file at which it starts: not 0 for a part of a longer file
     index: FrameIndex | None = None  # of the file; None where it is no file, or is decoded from its start
+
+    @property
+    def name(self) -> str:
+        """What tells it from all others of its set: its path, and of a part of a longer file the seconds, too."""
+        if self.span is None:
+            return self.path
+        start, end = (f"{second}".removesuffix(".0") for second in self.span)
+        return f"{self.path}#t={start},{end}"
 
     def broken(self, reason: str) -> "Video":
         """The same video, which cannot be used."""
@@ -241,7 +249,7 @@ class Manifest:
             _video(path, number, _parse(path, number, line), len(classes), check=not written)
             for number, line in enumerate(lines[1:], 2)
         )
-        repeated = [name for name, count in collections.Counter(video.path for video in videos).items() if count > 1]
+        repeated = [name for name, count in collections.Counter(video.name for video in videos).items() if count > 1]
         if repeated:
             raise UserError(f"{path}: {len(repeated)} videos are listed more than once, e.g. {repeated[0]!r}")
         root = _absolute(header["root"], path.parent)

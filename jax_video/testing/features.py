@@ -32,7 +32,7 @@ def extract(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
         means.check_finite(manifest)
         parts.append(
             {
-                "video": np.array([manifest.videos[index].path for index in means.video]),
+                "video": np.array([manifest.videos[index].name for index in means.video]),
                 "split": np.array([split] * len(means.video)),
                 "label": means.label.astype(np.int32),
                 "features": means.values.astype(np.float32),

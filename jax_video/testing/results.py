@@ -70,7 +70,7 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
         text = json.dumps(result, ensure_ascii=False, allow_nan=False, indent=1)
         remote.write_whole(run.folder / "test.json", [text.encode()])  # last: it says that the test is complete
     if means.failed and not run.config.test.allow_partial:
-        names = ", ".join(manifest.videos[index].path for index in means.failed[:5])
+        names = ", ".join(manifest.videos[index].name for index in means.failed[:5])
         raise UserError(
             f"{len(means.failed)} videos could not be read in the test ({names} …): its result in "
             f"{run.folder / 'test.json'} covers {result['videos']} of {listed}. Run prepare again, or accept it: "
@@ -145,7 +145,7 @@ def _write_classes(folder: remote.Path, manifest: Manifest, means: VideoMeans, c
     """predictions.jsonl and the confusion matrix, as JSON and as a picture."""
     with (folder / "predictions.jsonl").open("wb") as file:
         for index, label, row in zip(means.video, means.label, means.values, strict=True):
-            line = {"video": manifest.videos[index].path, "label": manifest.classes[label], "scores": row.tolist()}
+            line = {"video": manifest.videos[index].name, "label": manifest.classes[label], "scores": row.tolist()}
             file.write(f"{json.dumps(line, ensure_ascii=False, allow_nan=False)}\n".encode(errors="surrogateescape"))
     table = {"classes": list(manifest.classes), "rows": "true class", "columns": "predicted", "videos": confusion}
     (folder / "confusion.json").write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")

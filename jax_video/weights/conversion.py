@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jax_video import checkpoint, lock, networks, optimizer, recipe, sharding
 from jax_video import state as state_lib
-from jax_video.data.sources import motions, prepared, text
+from jax_video.data.sources import class_files, motions, prepared
 from jax_video.errors import UserError
 from jax_video.meta import Meta
 from jax_video.run import Run
@@ -113,7 +113,7 @@ def check_export(layout: str, path: str | pathlib.Path) -> None:
 def _classes(path: str | pathlib.Path | None, config: ConfigDict, number: int) -> tuple[list[str], str, str]:
     """Names of the classes, the hash of the manifest that they are of or "", and where they are from, in words."""
     if path is not None:
-        found = list(text.read_classes(pathlib.Path(path)))
+        found = list(class_files.read(pathlib.Path(path)).names)
         if len(found) != number:
             raise UserError(f"{path}: names {len(found)} classes, the network has {number}")
         return found, "", f"those of {path}"

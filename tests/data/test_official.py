@@ -180,18 +180,124 @@ def test_kinetics_in_class_folders_in_folders_of_the_splits_and_whole(tmp_path):
         "val/playing_guitar/-abc_def-12_000300_000310.mp4": ("playing guitar", "test"),
         "val/run/othernumber_000000_000010": ("run", "test"),
     }
-    assert {v.path: v.span for v in listing.videos if v.span} == {"train/run/wholewhole1.webm": (5.5, 15.5)}
-    assert [v.path for v in listing.videos if v.error == MISSING] == ["wholewhole1_000040_000050.mp4"]
+    assert [(v.path, v.span) for v in listing.videos if v.span] == [
+        ("train/run/wholewhole1.webm", (5.5, 15.5)),
+        ("train/run/wholewhole1.webm", (40.0, 50.0)),
+    ]
+    assert not [v.path for v in listing.videos if v.error == MISSING]
     assert [v.path for v in listing.videos][1] == "train/run/ABCDEFGHIJK_000000_000010.mp4"
     notes = "\n".join(listing.notes)
     for said in (
         "warning: the lists name 2 classes, not 700",
         "left out: 1 videos of the official test list; the papers test on the validation list",
-        "whole videos, of which a part counts: 1",
-        "missing, as their whole video is another's: 1; cut them into <id>_<start>_<end>.mp4",
+        "parts of whole videos: 2, of 1 files",
         "or there twice: 1 of the videos",
     ):
         assert said in notes
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ABCDEFGHIJK_000003_000013.mp4",
+        "ABCDEFGHIJK_3_13.mp4",
+        "ABCDEFGHIJK_003_013.webm",
+        "ABCDEFGHIJK_3.0_13.0.mp4",
+        "ABCDEFGHIJK_3.mp4",
+        "ABCDEFGHIJK_000003.mkv",
+        "ABCDEFGHIJK_3_13/frame_1.jpg",
+        "ABCDEFGHIJK_000003/00001.png",
+    ],
+)
+def test_kinetics_files_with_their_times_in_any_form(name, tmp_path):
+    rows = [
+        "run,ABCDEFGHIJK,3,13,val",
+        "run,ABCDEFGHIJK,30,40,val",
+        "run,abcdefghijk,3,13,val",
+        "walk,ABCDEFGHIJK_3,1,2,val",
+    ]
+    write(tmp_path / "val.csv", "\n".join([HEADER, *rows]))
+    root = touch(tmp_path / "videos", f"val/{name}")
+    if "/" in name:
+        touch(root, f"val/{name.replace('1.', '2.')}")
+    listing = SOURCES["kinetics400"].find(root)
+    path = f"val/{name.split('/')[0]}"
+    assert [(v.path, v.span, v.error) for v in listing.videos][0] == (path, None, None)
+    assert [v.error for v in listing.videos] == [None, MISSING, MISSING, MISSING]
+
+
+def test_rows_share_a_whole_video_but_not_that_of_another_case(tmp_path):
+    rows = [
+        "run,ABCDEFGHIJK,3,13,val",
+        "walk,ABCDEFGHIJK,30,40.5,val",
+        "run,abcdefghijk,3,13,val",
+        "run,lowercase01,1,2,val",
+    ]
+    write(tmp_path / "val.csv", "\n".join([HEADER, *rows]))
+    listing = SOURCES["kinetics700"].find(touch(tmp_path / "videos", "run/ABCDEFGHIJK.mp4", "LOWERCASE01.mp4"))
+    assert [(v.path, v.span) for v in listing.videos] == [
+        ("run/ABCDEFGHIJK.mp4", (3.0, 13.0)),
+        ("run/ABCDEFGHIJK.mp4", (30.0, 40.5)),
+        ("abcdefghijk_000003_000013.mp4", None),
+        ("LOWERCASE01.mp4", (1.0, 2.0)),
+    ]
+    names = [video.name for video in listing.videos]
+    assert names[:2] == ["run/ABCDEFGHIJK.mp4#t=3,13", "run/ABCDEFGHIJK.mp4#t=30,40.5"]
+    both = touch(tmp_path / "both", "ABCDEFGHIJK.mp4", "abcdefghijk.mp4")
+    listing = SOURCES["kinetics700"].find(both, annotations=tmp_path / "val.csv")
+    assert [v.path for v in listing.videos][:3] == ["ABCDEFGHIJK.mp4", "ABCDEFGHIJK.mp4", "abcdefghijk.mp4"]
+
+
+def test_replacements_come_before_what_they_replace(tmp_path):
+    rows = [f"run,{name},0,10,train" for name in ("damaged", "empty", "sound", "only", "lost")]
+    write(tmp_path / "annotations" / "train.csv", "\n".join([HEADER, *rows]))
+    replacement = "replacement/replacement_for_corrupted_k400"
+    times = "000000_000010.mp4"
+    for name in ("damaged", "sound"):
+        write(tmp_path / "train" / "run" / f"{name}_{times}", "bytes")
+    for name in ("damaged", "empty", "only"):
+        write(tmp_path / replacement / f"{name}_{times}", "others")
+    touch(tmp_path, f"train/run/empty_{times}", f"train/run/lost_{times}", f"{replacement}/sound_{times}")
+    listing = SOURCES["kinetics400"].find(tmp_path)
+    assert [v.path for v in listing.videos] == [
+        f"{replacement}/damaged_{times}",
+        f"{replacement}/empty_{times}",
+        f"train/run/sound_{times}",  # the replacement is empty
+        f"{replacement}/only_{times}",
+        f"train/run/lost_{times}",
+    ]
+    assert any(
+        f"taken from folders of replacements, before files elsewhere: 3, e.g. {replacement}" in note
+        for note in listing.notes
+    )
+
+
+def test_kinetics_600_as_its_downloader_lays_it_out(tmp_path):
+    lists = tmp_path / "annotations"
+    write(lists / "train.txt", f"{HEADER}\nrun,a,0,10,train\n")
+    write(lists / "val.txt", "run,b,0,10,val\nrun,c,0,10,val\n")  # without a header
+    write(lists / "test.csv", f"{HEADER}\nrun,d,0,10,test\n")
+    write(lists / "kinetics600_holdout_test.csv", f"{HEADER}\nrun,e,0,10,holdout\n")
+    write(lists / "label_map.txt", "walk\nrun\n")
+    write(lists / "k600_train_path.txt", "https://example.org/part_0.tar.gz\n")
+    root = touch(tmp_path / "videos", *(f"{name}_000000_000010.mp4" for name in "abcde"))
+    listing = SOURCES["kinetics600"].find(root)
+    assert {v.source: v.split for v in listing.videos} == {"a": "train", "b": "test", "c": "test"}
+    assert "ignored, as other lists for the same splits: kinetics600_holdout_test.csv" in listing.notes
+    write(lists / "val.csv", f"{HEADER}\nrun,b,0,10,val\n")
+    listing = SOURCES["kinetics600"].find(root)
+    assert {v.source: v.split for v in listing.videos} == {"a": "train", "b": "test"}
+    assert "ignored, as other lists for the same splits: kinetics600_holdout_test.csv, val.txt" in listing.notes
+    (lists / "val.csv").unlink()
+    write(lists / "val.txt", "videos/b_000000_000010.mp4 1\n")
+    with pytest.raises(
+        UserError, match="val.txt is no list of Kinetics, which begins with label, .*--annotations=FILE"
+    ):
+        SOURCES["kinetics600"].find(root)
+    assert [v.source for v in SOURCES["kinetics600"].find(root, annotations=lists / "test.csv").videos] == ["d"]
+    write(lists / "val.csv", f"{HEADER}\nrun,b,0,10,val\n")
+    write(lists / "train.txt", "videos/a_000000_000010.mp4 1\n")
+    assert "ignored, as no lists of Kinetics: train.txt" in SOURCES["kinetics600"].find(root).notes
 
 
 def test_kinetics_holds_whole_videos_out_for_validation(tmp_path):

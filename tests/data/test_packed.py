@@ -289,3 +289,14 @@ def test_tfds_sets_that_cannot_be_read_say_so(tfds_folder, tmp_path):
     described.write_text(json.dumps(content))
     with pytest.raises(UserError, match="pip install tensorflow"):
         tfds_source.find("clips", tmp_path)
+
+
+def test_a_part_of_a_file_that_an_earlier_version_has_packed(source, tmp_path, monkeypatch):
+    """It stored the path alone, as a file had one part."""
+    part = dataclasses.replace(source.videos[0], span=(0.4, 0.8), first=10, frames=10)
+    asked = dataclasses.replace(source, videos=(part,))
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Video, "name", property(lambda row: row.path))
+        done = pack(asked, tmp_path)
+    found = reader.decode(done, done.videos[0], np.arange(10), short_side=None)
+    assert np.abs(found.mean((1, 2, 3)) - smooth(20, 0)[10:].mean((1, 2, 3))).max() < 2

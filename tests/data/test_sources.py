@@ -322,7 +322,7 @@ def test_what_goes_while_it_is_listed_is_counted(tmp_path, at_fault):
     root = touch(tmp_path, "a/1.mp4", "b/2.mp4", "lost+found/3.mp4")
     at_fault(folder="b", number=errno.ENOENT)
     at_fault(folder="lost+found", number=errno.EACCES)  # a disk's own
-    assert finding.find_videos(root) == (["a/1.mp4"], {"removed meanwhile": 1}, {})
+    assert finding.find_videos(root) == (["a/1.mp4"], {"removed meanwhile": 1}, {}, {"lost+found": 1})
 
 
 def write(path: pathlib.Path, text: str | bytes) -> pathlib.Path:

@@ -137,7 +137,7 @@ def read(path: str, runs: list[list[int]], frames: int, size: tuple[int, int]) -
 
 def stored_path(folder: str | os.PathLike, entry: Video) -> str:
     """Where a video's flow is stored."""
-    return os.path.join(folder, f"{entry.path}.flow")
+    return os.path.join(folder, f"{entry.name}.flow")
 
 
 def read_places(path: str) -> np.ndarray:
@@ -190,7 +190,7 @@ def check_stored(manifest: Manifest) -> None:
     if manifest.flow is None:
         return
     readable = [entry for entry in manifest.videos if entry.error is None]
-    missing = [entry.path for entry in readable if not os.path.exists(stored_path(manifest.flow, entry))]
+    missing = [entry.name for entry in readable if not os.path.exists(stored_path(manifest.flow, entry))]
     if missing:
         method, side, *_ = read_settings(manifest.flow)
         out = pathlib.Path(manifest.flow).parent

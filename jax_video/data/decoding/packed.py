@@ -55,7 +55,9 @@ def pictures(manifest: Manifest, entry: Video, indices: np.ndarray) -> dict[int,
             number, within = divmod(entry.first + place, size) if size else (entry.first, place)
             if number != read:
                 read, example = number, read_record(manifest.root, split, number)
-                if size and example["video"].bytes_list.value[0] != encoded(entry.path):
+                # Before files had several parts in a set, their paths alone were stored.
+                known = (encoded(entry.name), encoded(entry.path))
+                if size and example["video"].bytes_list.value[0] not in known:
                     raise ValueError(f"record {number} of {split} is another video's: pack the set again")
             found[place] = example[manifest.packed.feature].bytes_list.value[within]
     except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:

@@ -106,6 +106,9 @@ def verdict(loss: Loss | None, fault: str | None, max_damage: float) -> str | No
 def examine(path: str | os.PathLike, *, span: tuple[float, float] | None = None, full: bool = True) -> Examined:
     """What `probe` finds, of a truncated or damaged file too; raises VideoError where there is no frame."""
     if os.path.isdir(path):
+        if span:
+            reason = f"pictures without times: which of them are from {span[0]:g} to {span[1]:g} s cannot be told"
+            raise VideoError(path, f"{reason}; a folder of these alone is called <name>_<start>_<end>")
         return Examined(VideoInfo(*pictures.probe(path, full=full)))
     end = span[1] if span else math.inf
     read = _Read(end, full)

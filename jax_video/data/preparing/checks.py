@@ -70,7 +70,7 @@ def check(
       recheck: whether all are looked at again.
 
     Returns:
-      the set as it is, and path -> remark on videos that are used although frames are lost, or although their content
+      the set as it is, and name -> remark on videos that are used although frames are lost, or although their content
       is for training or validation and also for test.
 
     Raises:
@@ -93,13 +93,13 @@ def check(
             )
             rows.append(found)
             if remark is not None:
-                remarks[row.path] = remark
+                remarks[row.name] = remark
             if record["digest"] is not None:
                 digests[index] = int(record["digest"], 16)
         records.sort()
     checked = dataclasses.replace(prepared, videos=tuple(rows))
-    for path, reason in _doubles(checked, digests).items():
-        remarks[path] = f"{reason}; {remarks[path]}" if path in remarks else reason
+    for name, reason in _doubles(checked, digests).items():
+        remarks[name] = f"{reason}; {remarks[name]}" if name in remarks else reason
     return checked, remarks
 
 
@@ -110,7 +110,7 @@ def table(prepared: Manifest, remarks: Mapping[str, str]) -> str:
         count[row.split]["readable" if row.error is None else _kind(row.error)] += 1
         count[row.split]["all"] += 1
         for kind in _REMARKS:
-            count[row.split][kind] += kind in remarks.get(row.path, "")
+            count[row.split][kind] += kind in remarks.get(row.name, "")
     count["all"] = sum(count.values(), collections.Counter())
 
     first, last = ("readable", *_REMARKS, MISSING), ("all",)
@@ -126,11 +126,11 @@ def table(prepared: Manifest, remarks: Mapping[str, str]) -> str:
 
 
 def write_reasons(path: pathlib.Path, prepared: Manifest, reasons: Mapping[str, str]) -> None:
-    """Writes a CSV of the videos that have a reason, in the set's order: split, path, reason."""
+    """Writes a CSV of the videos whose names have a reason, in the set's order: split, path, reason."""
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(("split", "path", "reason"))
-    writer.writerows((row.split, row.path, reasons[row.path]) for row in prepared.videos if row.path in reasons)
+    writer.writerows((row.split, row.name, reasons[row.name]) for row in prepared.videos if row.name in reasons)
     remote.write_whole(path, [table.getvalue().encode("utf-8", errors="surrogateescape")])
 
 
@@ -154,14 +154,14 @@ def _look(
     known = np.zeros(len(videos), bool)
     for index, record in records.earlier():
         path = videos[index].path
-        stamp = (record["size"], record["modified"], record["span"] and tuple(record["span"]))
+        stamp = (record["size"], record["modified"])
         known[index] = (
             not recheck
             and present[index]
             and record["decoder"] == _decoder(os.path.join(root, path))
             and LEVELS.index(record["level"]) >= LEVELS.index(level)
             and not _was_late(record["reason"], timeout)
-            and stamp == (*_stamp(os.path.join(root, path)), videos[index].span)
+            and stamp == _stamp(os.path.join(root, path))
         )
     waiting = np.flatnonzero(present & ~known)
     stamps = {}  # of the files that are looked at now, as they were before
@@ -183,7 +183,7 @@ def _look(
                 unknown[waiting[which]] = f"{NOT_LOOKED_AT}: {result}"
                 if result.traceback and result.traceback not in shown:
                     shown.add(result.traceback)
-                    tqdm.tqdm.write(f"{row.path}: {result.traceback}", file=sys.stderr)
+                    tqdm.tqdm.write(f"{row.name}: {result.traceback}", file=sys.stderr)
                 progress.update()
                 continue
             digest, examined, reason = (None, None, result) if isinstance(result, str) else (*result, None)
@@ -233,6 +233,11 @@ def _digest(path: str, span: tuple[float, float] | None) -> str | None:
     return digest.hexdigest()
 
 
+def _span(record: dict[str, Any]) -> tuple[float, float] | None:
+    """The part of a file that a record is of."""
+    return None if record["span"] is None else tuple(record["span"])
+
+
 def _stamp(path: str) -> tuple[int, int]:
     """Size and time of change, by which a file is known again; zeros as long as it may not be read."""
     try:
@@ -254,13 +259,13 @@ def _doubles(checked: Manifest, digests: np.ndarray) -> dict[str, str]:
     test = np.array([row.split == "test" for row in videos], bool)
     tested = collections.defaultdict(list)
     for index in np.flatnonzero(comparable & test & np.isin(digests, digests[~test])):
-        tested[digests[index]].append(videos[index].path)
+        tested[digests[index]].append(videos[index])
     reasons = {}
     for index in np.flatnonzero(comparable & ~test & np.isin(digests, digests[test])):
-        path = videos[index].path
-        same = next((other for other in tested[digests[index]] if _equal(checked.root, path, other)), None)
+        row = videos[index]
+        same = next((other for other in tested[digests[index]] if _equal(checked.root, row.path, other.path)), None)
         if same is not None:
-            reasons[path] = f"{DOUBLE}: {same}"
+            reasons[row.name] = f"{DOUBLE}: {same.name}"
     return reasons
 
 
@@ -282,7 +287,7 @@ class _Records:
     def __init__(self, path: pathlib.Path, videos: tuple[Video, ...]):
         self._path = path
         self._places = np.full(len(videos), -1, np.int64)  # of each video's line; -1: it has none
-        self._numbers = {row.path: index for index, row in enumerate(videos)}
+        self._numbers = {(row.path, row.span): index for index, row in enumerate(videos)}
         self._writer = open(path, "ab")
         self._reader = open(path, "rb")
         self._synced = time.monotonic()
@@ -292,7 +297,7 @@ class _Records:
         whole = 0
         for start, end, record in _lines(self._reader):
             whole = end
-            index = self._numbers.get(record["path"]) if record is not None else None
+            index = self._numbers.get((record["path"], _span(record))) if record is not None else None
             if index is not None and record is not None:
                 self._places[index] = start
                 yield index, record

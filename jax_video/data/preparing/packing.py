@@ -76,7 +76,7 @@ def features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
     label = tfds.features.ClassLabel(names=list(classes)) if classes else tfds.features.Scalar(np.int64)
     return tfds.features.FeaturesDict(
         {
-            "video": tfds.features.Text(),  # path in the set that was packed
+            "video": tfds.features.Text(),  # name in the set that was packed
             "label": label,  # -1: none
             "first": tfds.features.Scalar(np.int64),  # the first frame's place in the video
             "frames": tfds.features.Sequence(tfds.features.Text()),  # JPEGs; Text takes any bytes, without TensorFlow
@@ -197,7 +197,7 @@ def write_shard(shard: Shard) -> None:
     """
     described = features(shard.classes)
     serializer = tfds.core.ExampleSerializer(described.get_serialized_info())
-    failures: dict[str, str] = {}  # path -> why it cannot be read
+    failures: dict[str, str] = {}  # name -> why it cannot be read
     temporary = f"{shard.path}{_PART}"
     try:
         writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,uncompressed")  # JPEGs are packed
@@ -206,7 +206,7 @@ def write_shard(shard: Shard) -> None:
                 jpegs = _jpegs(shard.root, part, shard.settings, failures)
                 for first in range(part.start, part.end, RECORD_FRAMES):
                     example = {
-                        "video": encoded(part.entry.path),
+                        "video": encoded(part.entry.name),
                         "label": -1 if part.entry.label is None else part.entry.label,
                         "first": first,
                         "frames": list(itertools.islice(jpegs, RECORD_FRAMES)),
@@ -247,7 +247,7 @@ def _jpegs(root: str, part: Part, settings: Packed, failures: dict[str, str]) ->
     except UnavailableError:  # nothing is known of the video: packing stops
         raise
     except VideoError as error:
-        failures[entry.path] = error.reason
+        failures[entry.name] = error.reason
 
 
 def samples(source: Manifest, settings: Packed) -> list[Shard]:
@@ -291,7 +291,7 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
         builder.info.set_splits(tfds.core.SplitDict(infos))
         builder.info.write_to_directory(builder.data_dir)
         first = {
-            entry.path: start * RECORD_FRAMES
+            entry.name: start * RECORD_FRAMES
             for _, entries, starts, _ in layout
             for entry, start in zip(entries, starts.tolist(), strict=False)
         }
@@ -317,9 +317,9 @@ def _packed_row(row: Video, first: dict[str, int], failures: dict[str, str]) -> 
     """The row of a video in the packed set. Width and height stay the file's, so that clips have the same sizes."""
     if row.error is not None:
         return row
-    if row.path in failures:
-        return row.broken(failures[row.path])
-    return dataclasses.replace(row, first=first[row.path], index=None)
+    if row.name in failures:
+        return row.broken(failures[row.name])
+    return dataclasses.replace(row, first=first[row.name], index=None)
 
 
 def pack(
@@ -368,7 +368,7 @@ def pack(
     size = sum(os.path.getsize(shard.path) for shard in everything)
     say(f"packed: {size / 1e9:,.2f} GB in {len(everything):,} shards in {folder}")
     lost = {
-        row.path: row.error
+        row.name: row.error
         for row, was in zip(done.videos, prepared.videos, strict=True)
         if row.error is not None and row.error != was.error
     }
@@ -391,7 +391,7 @@ def _measure_frame(prepared: Manifest, settings: Packed, processes: int) -> tupl
     some = samples(prepared, settings)
     found = dict(workers.run(some, measure, workers=processes, timeout=60))
     strange = {which: result for which, result in found.items() if isinstance(result, workers.NoVerdict)}
-    workers.stop_at({some[which].parts[0].entry.path: result for which, result in strange.items()})
+    workers.stop_at({some[which].parts[0].entry.name: result for which, result in strange.items()})
     measured = [result for result in found.values() if not isinstance(result, str)]
     if not any(frames for frames, *_ in measured):
         raise UserError(f"none of {len(measured)} videos can be read: look at the set again with --check=full")

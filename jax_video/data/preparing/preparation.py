@@ -290,7 +290,7 @@ def _check(found: Manifest, task: Preparation, check_ours: Callable[[], None]) -
     )
     found = _with_errors(found, faults)
     check_ours()
-    broken = {row.path: row.error for row in found.videos if row.error is not None and row.error != MISSING}
+    broken = {row.name: row.error for row in found.videos if row.error is not None and row.error != MISSING}
     workers.stop_at({path: reason for path, reason in broken.items() if reason.startswith(checks.NOT_LOOKED_AT)})
     # Not the missing ones, which can be most of a data set.
     checks.write_reasons(task.folder / "broken.csv", found, broken | remarks)

@@ -193,7 +193,7 @@ def store_all(
     with tqdm.tqdm(desc="flow", total=len(readable), initial=done, unit=" videos") as progress:
         for which, reason in results:
             if reason is not None:
-                (strange if isinstance(reason, workers.NoVerdict) else broken)[waiting[which].path] = reason
+                (strange if isinstance(reason, workers.NoVerdict) else broken)[waiting[which].name] = reason
             progress.update()
     workers.stop_at(strange)
     close_folder(prepared.flow)

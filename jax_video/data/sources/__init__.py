@@ -1,8 +1,10 @@
 """Data sets as their owners have them: which videos there should be, their labels and their splits.
 
 Each kind of source is one file, with a function `find` from a folder of videos to a `Listing` of them (no video is
-opened), and one record in `SOURCES`. What sources share is in `finding` (the videos below a folder), `text` (lists and
-names), `listing` (what is found, and what is held out of it) and `official` (the files of official lists).
+opened), and one record in `SOURCES`. What sources share is in `finding` (the videos below a folder), `layouts` (what
+its folders mean), `splits` (the names of splits), `columns` (the lines of lists), `class_files` (files of class names),
+`text` (text files and names), `listing` (what is found, and what is held out of it) and `official` (the files of
+official lists).
 
 A set that is prepared already is read by `prepared`; single files on a command line are found by `files`.
 """
@@ -57,6 +59,7 @@ SOURCES: dict[str, Source] = {
             Parameter("group", str, "folder: regular expression; its first group in a name is the group."),
             Parameter("test_groups", list, "folder: groups whose videos are for test."),
             Parameter("val_groups", list, "folder: groups whose videos are for validation."),
+            Parameter("class_depth", int, "folder: which folder is the class; 1: that in --videos."),
         ),
     ),
     "unlabelled": Source(
@@ -71,7 +74,8 @@ SOURCES: dict[str, Source] = {
             Parameter("train_list", pathlib.Path, "list: file of the training videos."),
             Parameter("val_list", pathlib.Path, "list: file of the validation videos (default: 5 % of training)."),
             Parameter("test_list", pathlib.Path, "list: file of the test videos."),
-            Parameter("class_names", pathlib.Path, "list: file of the classes, a name in each line."),
+            Parameter("class_names", pathlib.Path, "list: file of the classes: names, with numbers or not, or JSON."),
+            Parameter("columns", list, "list: what is in each line, as path,frames,label; default: seen."),
             SEED,
         ),
     ),

@@ -1,6 +1,7 @@
 """The videos below a folder, and what else lies there: what sources share."""
 
 import collections
+import contextlib
 import errno
 import os
 import pathlib
@@ -24,7 +25,17 @@ EXTENSIONS = frozenset(
 _PREVIEWS = frozenset((".gif",))  # of a folder of pictures, beside them
 _ARCHIVES = frozenset(".7z .bz2 .gz .rar .tar .tbz2 .tgz .txz .xz .zip .zst".split())
 LOOKED_FOR = f"{' '.join(sorted(EXTENSIONS))} and folders of numbered pictures"
-_SYSTEM = frozenset(("lost+found", "System Volume Information", "$RECYCLE.BIN"))  # of a disk, which one may not read
+# Folders that systems and tools put among others, beside those that are hidden: of disks, which one may not read, of
+# macOS and its archives, of network drives, which keep previews and what was deleted.
+_JUNK = frozenset(
+    name.casefold()
+    for name in (
+        "lost+found", "System Volume Information", "$RECYCLE.BIN", "RECYCLER", "Recycled", "found.000",
+        "__MACOSX", "Network Trash Folder", "Temporary Items",
+        "@eaDir", "@tmp", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot", "~snapshot",
+        "__pycache__",
+    )
+)  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -33,19 +44,21 @@ class Found(NamedTuple):
     videos: list[str]  # relative to it, in natural order
     ignored: collections.Counter  # how many other files there are, by extension; of what is no file, by path\0reason
     faults: dict[str, str]  # of the videos that are no file: why not
+    passed: collections.Counter[str]  # how many folders of each name were passed by: hidden ones, and systems' own
 
 
 def find_videos(root: pathlib.Path) -> Found:
     """All videos below root.
 
     A video is a file with a video's extension, or a folder of numbered pictures without such files or other folders.
-    Symbolic links are followed, each folder once. Hidden files and folders are not looked at.
+    Symbolic links are followed, each folder once. Hidden files and folders are not looked at, nor those that systems
+    and tools put among others, such as __MACOSX and @eaDir.
 
     Raises:
       UserError: a folder cannot be listed, so that its videos would be missed.
     """
     check_folder(root)
-    found = Found([], collections.Counter(), {})
+    found = Found([], collections.Counter(), {}, collections.Counter())
     _walk(os.fspath(root), "", found, set())
     return found
 
@@ -76,7 +89,7 @@ def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
         if (status.st_dev, status.st_ino) in visited:
             return
         visited.add((status.st_dev, status.st_ino))
-        entries = sorted(_entries(folder), key=lambda entry: natural(entry[0]))
+        entries = sorted(_entries(folder, found.passed), key=lambda entry: natural(entry[0]))
     except FileNotFoundError as error:
         if not inside:
             raise _cannot_list(folder, error) from error
@@ -102,14 +115,20 @@ def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
             found.ignored[(extension or "no extension") if kind == _FILE else f"{path}\0{kind}"] += 1
 
 
-def _entries(folder: str) -> list[tuple[str, str]]:
-    """(name, _FILE, _FOLDER or why it is neither) of what is in a folder, without what is hidden or the system's."""
+def _entries(folder: str, passed: collections.Counter[str] | None = None) -> list[tuple[str, str]]:
+    """(name, _FILE, _FOLDER or why it is neither) of what is in a folder, without what is hidden or a system's own.
+
+    Folders among the latter are counted in `passed`.
+    """
+    found = []
     with os.scandir(folder) as entries:
-        return [
-            (entry.name, _kind(folder, entry))
-            for entry in entries
-            if not entry.name.startswith(".") and entry.name not in _SYSTEM
-        ]
+        for entry in entries:
+            if not entry.name.startswith(".") and entry.name.casefold() not in _JUNK:
+                found.append((entry.name, _kind(folder, entry)))
+            elif passed is not None:
+                with contextlib.suppress(OSError):
+                    passed[entry.name] += entry.is_dir()
+    return found
 
 
 def _kind(folder: str, entry: os.DirEntry) -> str:
@@ -146,26 +165,31 @@ def check_folder(path: pathlib.Path) -> None:
         raise UserError(f"{path} is not a folder; --videos names the folder with the videos")
 
 
-def ignored_note(ignored: collections.Counter) -> list[str]:
-    """Notes on what is no video: how many files there are of each extension, and which entries are no files."""
-    if not ignored:
-        return []
+def ignored_note(found: Found) -> list[str]:
+    """Notes on what is no video: how many files there are of each extension, which entries are no files, and the names
+    of the folders that were passed by."""
+    notes = []
     counts: collections.Counter[str] = collections.Counter()
     strange = []
-    for key, count in ignored.items():
+    for key, count in found.ignored.items():
         path, _, kind = key.rpartition("\0")
         counts[kind.split(":")[0]] += count
         strange += [f"{path} ({kind})"] if path else []
-    kinds = ", ".join(f"{kind} {count}" for kind, count in counts.most_common(5))
-    notes = [f"ignored, as no videos: {ignored.total()} files ({kinds})", *_no_videos(ignored)]
+    if counts:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in counts.most_common(5))
+        notes.append(f"ignored, as no videos: {found.ignored.total()} files ({kinds})")
+    notes += _no_videos(found.ignored)
     if strange:
         notes.append(f"warning: were these folders, their videos are missed: {text.some(strange)}")
+    passed = [f"{name} ({count})" if count > 1 else name for name, count in sorted(found.passed.items()) if count]
+    if passed:
+        notes.append(f"ignored, as hidden folders or a system's own: {text.some(passed)}")
     return notes
 
 
-def instead(ignored: collections.Counter) -> str:
+def instead(found: Found) -> str:
     """What to add where no video was found: what is there that may hold some."""
-    return "".join(f"; {note.removeprefix('warning: ')}" for note in _no_videos(ignored))
+    return "".join(f"; {note.removeprefix('warning: ')}" for note in _no_videos(found.ignored))
 
 
 def _no_videos(ignored: collections.Counter) -> list[str]:
@@ -178,6 +202,35 @@ def _no_videos(ignored: collections.Counter) -> list[str]:
         counts = [f"{kind} {count}" for kind, count in ignored.most_common() if kind in extensions]
         notes += [f"warning: {what} (found: {', '.join(counts)})"] if counts else []
     return notes
+
+
+def once(root: pathlib.Path, found: Found) -> tuple[list[str], list[str]]:
+    """The videos, each once, and a note on those that are there twice, of which one could be for training and for test.
+
+    Files of one folder whose names differ in the extension alone are one video, and so is a folder of its pictures
+    beside them. Of these a file counts rather than pictures, and what is there rather than what is empty or at fault.
+    """
+    same = collections.defaultdict(list)
+    for path in found.videos:
+        same[text.compose(without_extension(path))].append(path)
+
+    def worth(path: str) -> tuple[bool, bool]:
+        try:
+            status = os.stat(root / path)
+        except OSError:
+            return False, False
+        return path not in found.faults and status.st_size > 0, stat.S_ISREG(status.st_mode)
+
+    twins = {max(paths, key=worth): paths for paths in same.values() if len(paths) > 1}  # the first of equal ones
+    if not twins:
+        return found.videos, []
+    left_out = {path: kept for kept, paths in twins.items() for path in paths if path != kept}
+    examples = [f"{path} beside {kept}" for path, kept in left_out.items()]
+    note = (
+        f"the same video in several forms, taken once: {len(twins)}; left out: {text.some(examples)}; where these are "
+        "different videos, give them different names"
+    )
+    return [path for path in found.videos if path not in left_out], [note]
 
 
 def without_extension(path: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from jax_video.data.manifest import Video
-from jax_video.data.sources import finding, listing, text
+from jax_video.data.sources import finding, layouts, listing, text
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
@@ -20,8 +20,9 @@ def find(
     group: str | None = None,
     test_groups: Sequence[str] = (),
     val_groups: Sequence[str] = (),
+    class_depth: int | None = None,
 ) -> Listing:
-    """A folder of class folders, or of train/, val/ and test/ with class folders in each.
+    """A folder of class folders, or of train/, val/ and test/ with class folders in each (see `layouts`).
 
     Classes are in the order of their sorted names. Class folders are split by one of two rules:
       * fraction: of every class with at least three videos, this part is for test and as much for validation, at least
@@ -30,43 +31,53 @@ def find(
         `test_groups` are for test, of `val_groups` for validation, all others for training.
     Where there is train/ without val/, the fraction of its videos is for validation.
 
+    Args:
+      class_depth: which folder on the way to a video is its class, 1 for that in `videos`; None: it is found out.
+
     Raises:
       UserError: no class folders with videos in them, or a rule that does not fit them; in val/ or test/ a class that
-        train/ does not have.
+        train/ does not have; folders that lie in no known way.
     """
     finding.check_folder(videos)
     listing.check_fraction(fraction)
-    found, ignored, faults = finding.find_videos(videos)
-    folders = finding.folders_in(videos)
-    with_splits = bool(folders) and all(name.lower() in listing.SPLIT_FOLDERS for name in folders)
-    depth = 2 if with_splits else 1  # of the files in a class folder
-    inside = [path for path in found if path.count("/") >= depth]
-    if not inside:
+    found = finding.find_videos(videos)
+    paths, twin_notes = finding.once(videos, found)
+    layout = layouts.read(videos, paths, class_depth)
+    if not layout.labels:
+        folders = finding.folders_in(videos)
         raise UserError(
-            f"no videos in class folders in {videos}: found {len(found)} video files elsewhere, folders "
+            f"no videos in class folders in {videos}: found {len(paths)} video files elsewhere, folders "
             f"{folders[:5]}; expected {videos}/<class>/<video>, or train/, val/ and test/ with such folders in them; "
-            f"looked for {finding.LOOKED_FOR}{finding.instead(ignored)}"
+            f"looked for {finding.LOOKED_FOR}{finding.instead(found)}"
+            + f"; if {', '.join(layout.folders)} are classes and no splits: --class_depth=1"
+            * bool(layout.folders)
         )
-    class_of = {path: text.compose(path.split("/")[depth - 1]) for path in inside}
+    pictures = _pictures_of_files(layout)
+    if pictures:
+        twin_notes.append(f"pictures of videos that are there as files, left out: {len(pictures)}, e.g. {pictures[0]}")
+        paths = [path for path in paths if path not in {*pictures}]
+    class_of = {path: text.compose(name) for path, name in layout.labels.items()}
     classes = tuple(sorted(set(class_of.values())))
     label = {name: i for i, name in enumerate(classes)}
     rows = [
-        listing.unopened(path, label[class_of[path]], "train", finding.stem(path), faults.get(path)) for path in inside
+        listing.unopened(
+            path, label[name], layout.splits.get(path, "train"), finding.stem(path), found.faults.get(path)
+        )
+        for path in paths
+        if (name := class_of.get(path)) is not None
     ]
 
-    notes = finding.ignored_note(ignored)
-    if len(inside) < len(found):
-        notes.append(f"ignored, as outside of class folders: {len(found) - len(inside)} videos")
-    parents = [videos / name for name in folders] if with_splits else [videos]
-    known = {text.compose(name) for parent in parents for name in finding.folders_in(parent)}
-    empty = sorted(known - set(classes))
+    notes = [*dict.fromkeys(layout.notes), *finding.ignored_note(found), *twin_notes]
+    if len(rows) < len(paths):
+        notes.append(f"ignored, as outside of class folders: {len(paths) - len(rows)} videos")
+    known = {text.compose(name) for parent in layout.parents for name in finding.folders_in(videos / parent)}
+    empty = sorted(name for name in known - set(classes) if name.casefold() not in layouts.ACCESSORIES)
     if empty:
         notes.append(f"warning: no videos in these class folders, which make no class: {', '.join(empty)}")
 
-    if with_splits and group is not None:
-        raise UserError(f"{videos} is split by its folders {', '.join(folders)}: leave out --group")
-    if with_splits:
-        rows = [dataclasses.replace(row, split=listing.SPLIT_FOLDERS[row.path.split("/")[0].lower()]) for row in rows]
+    if layout.splits and group is not None:
+        raise UserError(f"{videos} is split by its folders {', '.join(layout.folders)}: leave out --group")
+    if layout.splits:
         present = {row.split for row in rows}
         notes.extend(_compare_classes(videos, rows, classes))
         if present == {"train"} or present == {"train", "test"}:
@@ -82,6 +93,19 @@ def find(
         rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
         notes.append(f"of every class {fraction:.0%} is for test and as much for validation (seed {seed})")
     return Listing(videos.absolute().name, classes, videos, tuple(rows), tuple(notes))
+
+
+def _pictures_of_files(layout: layouts.Layout) -> list[str]:
+    """Folders of pictures in one folder of a split that are files in another: videos_train/, rawframes_train/."""
+    files, pictures = set(), {}
+    for path, split in layout.splits.items():
+        _, _, inside = f"/{path}".partition(f"/{layout.labels[path]}/")
+        key = split, layout.labels[path], finding.without_extension(inside)
+        if finding.without_extension(path) == path:
+            pictures[path] = key
+        else:
+            files.add(key)
+    return [path for path, key in pictures.items() if key in files]
 
 
 def _compare_classes(videos: pathlib.Path, rows: list[Video], classes: tuple[str, ...]) -> list[str]:

@@ -1,13 +1,14 @@
 """Kinetics-400, 600 and 700."""
 
 import collections
+import itertools
 import pathlib
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from jax_video.data.manifest import MISSING
-from jax_video.data.sources import listing, official, text
+from jax_video.data.sources import class_files, listing, official, splits, text
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
@@ -33,8 +34,9 @@ def find(name: str, videos: pathlib.Path, *, annotations: pathlib.Path | None = 
     The papers' results are on the validation list: it is for test here, and of the training list 5 % of the YouTube
     videos, drawn by `seed`, are for validation. The official test list counts only where there is no validation list.
 
-    Files are <id>_<start>_<end>, cut already, or <id>, whole, of which `Video.span` says what counts. One row of the
-    lists has one file: where several rows share a whole video, the others must have been cut.
+    Files are <id>_<start>_<end> or <id>_<start>, cut already, with or without zeros before the times, or <id>, whole,
+    of which `Video.span` says what counts; several rows may be parts of one. Those below a folder whose name begins
+    with "replacement", as Kinetics' host has it, come before others of the same name, which they replace.
 
     Classes are in the order of label_map.txt where one lies with the lists, otherwise the sorted names in the lists.
 
@@ -44,14 +46,15 @@ def find(name: str, videos: pathlib.Path, *, annotations: pathlib.Path | None = 
     Raises:
       UserError: no lists, or no video of them; a row that cannot be understood, or whose label is no class.
     """
-    lists = _find_kinetics(videos, annotations)
+    lists, ignored = _find_kinetics(videos, annotations)
     listed = [row for path, split in lists.items() for row in _read_kinetics(path, split)]
     if not listed:
         raise UserError(f"no videos in {' and '.join(map(str, lists))}: expected rows of {', '.join(_COLUMNS)}")
     listed, notes = _choose_kinetics(listed)
+    notes += ignored
     map_file = next(iter(lists)).parent / "label_map.txt"
     if map_file.is_file():
-        classes = text.read_classes(map_file)
+        classes = class_files.read(map_file).names
     else:
         classes = tuple(sorted({row.label for row in listed if row.label is not None}))
         expected = int(name.removeprefix("kinetics"))
@@ -70,44 +73,107 @@ def find(name: str, videos: pathlib.Path, *, annotations: pathlib.Path | None = 
             )
         label = None if row.label is None else index[row.label]
         rows.append(listing.unopened(row.file, label, "train" if row.split == "train" else "test", row.id, MISSING))
-        cuts[row.file] = row.id, (row.start, row.end)
+        cuts[row.file] = official.Cut(row.id, row.start, row.end)
     return official.place(name, classes, videos, rows, seed, notes, cuts)
 
 
-def _find_kinetics(videos: pathlib.Path, annotations: pathlib.Path | None) -> dict[pathlib.Path, str | None]:
-    """The lists, and of which split they are by name."""
+def _find_kinetics(
+    videos: pathlib.Path, annotations: pathlib.Path | None
+) -> tuple[dict[pathlib.Path, str | None], list[str]]:
+    """The lists, and of which split they are by name; what the user should know of others that are there."""
     if annotations is not None and annotations.is_file():
-        return {annotations: _split_of(annotations)}
+        return {annotations: _split_of(annotations.stem)}, []
     places = [videos, videos.absolute().parent] if annotations is None else [annotations]
     places += [place / "annotations" for place in places]
     for place in places:
-        paths = sorted(place.glob("*.[cC][sS][vV]")) if place.is_dir() else []
-        lists = {path: split for path in paths if (split := _split_of(path)) is not None}
-        repeated = [split for split, count in collections.Counter(lists.values()).items() if count > 1]
-        if repeated:
-            names = ", ".join(path.name for path, split in lists.items() if split == repeated[0])
-            raise UserError(f"{place} has several lists for {repeated[0]}: {names}; give one with --annotations=FILE")
+        lists, notes = _lists_in(place)
         if lists:
-            return dict(sorted(lists.items(), key=lambda item: ("train", "val", "test").index(item[1])))
+            return dict(sorted(lists.items(), key=lambda item: ("train", "val", "test").index(item[1]))), notes
     raise UserError(
         f"no official lists (train.csv, validate.csv or val.csv, test.csv) in {' or '.join(map(str, places))}; "
         "say where they are with --annotations=DIR or --annotations=FILE"
     )
 
 
-def _split_of(path: pathlib.Path) -> str | None:
-    """train.csv, kinetics_train.csv, kinetics-600_val.csv, ..."""
-    return listing.SPLIT_FOLDERS.get(re.split(r"[_\-. ]", path.stem.lower())[-1])
+def _lists_in(place: pathlib.Path) -> tuple[dict[pathlib.Path, str], list[str]]:
+    """The lists in a folder with their splits, one for each, and notes on the others.
+
+    Kinetics-600 has a second list of test videos, its "holdout", beside the first, and lists that end in .txt.
+    """
+    named = {path: split for path in _files(place, ".csv") if (split := _split_of(path.stem)) is not None}
+    holdout = [path for path in named if "holdout" in path.stem.lower()]
+    if {"val", "test"} & {split for path, split in named.items() if path not in holdout}:
+        lists = {path: split for path, split in named.items() if path not in holdout}
+    else:
+        lists = dict(named)
+    repeated = [split for split, count in collections.Counter(lists.values()).items() if count > 1]
+    if repeated:
+        names = ", ".join(path.name for path, split in lists.items() if split == repeated[0])
+        raise UserError(f"{place} has several lists for {repeated[0]}: {names}; give one with --annotations=FILE")
+    left_out, others = [path.name for path in named if path not in lists], []
+    for path in _files(place, ".txt"):
+        split = _split_of(path.stem)
+        if split is None:
+            continue
+        if split in lists.values():
+            left_out.append(path.name)
+        elif _is_list(path):
+            lists[path] = split
+        elif lists and split == "val":  # without which the test list would be tested on
+            raise UserError(
+                f"{path} is no list of Kinetics, which begins with {', '.join(_COLUMNS)}, and there is no other for "
+                f"{split}: get {split}.csv, or name one list alone with --annotations=FILE"
+            )
+        else:
+            others.append(path.name)
+    notes = [f"ignored, as other lists for the same splits: {', '.join(left_out)}"] if left_out else []
+    notes += [f"ignored, as no lists of Kinetics: {', '.join(others)}"] if others else []
+    return lists, notes
+
+
+def _files(place: pathlib.Path, extension: str) -> list[pathlib.Path]:
+    """The sorted files of a folder, if it is one, with an extension."""
+    return sorted(path for path in place.glob("*") if path.suffix.lower() == extension) if place.is_dir() else []
+
+
+def _split_of(name: str) -> str | None:
+    """Of train, kinetics_train, kinetics-600_val, ..."""
+    return splits.of(re.split(r"[_\-. ]", name.lower())[-1])
 
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+_NEEDED = frozenset(("youtube_id", "time_start", "time_end"))
+
+
+def _is_list(path: pathlib.Path) -> bool:
+    """Whether a file is a list of Kinetics by its first line: a header, or a row without one."""
+    _, cells = next(text.read_csv(path), (1, []))
+    return set(_header(cells)) >= _NEEDED
+
+
+def _header(cells: list[str]) -> list[str]:
+    """The names of columns as `_COLUMNS` has them; of a row of a list without a header, these."""
+    names = [name.lower().replace(" ", "_") for name in cells]
+    without = not _NEEDED <= set(names) and 4 <= len(cells) <= 5 and _seconds(*cells[2:4]) is not None
+    return list(_COLUMNS[: len(cells)]) if without else names
+
+
+def _seconds(start: str, end: str) -> tuple[float, float] | None:
+    """From and to, in seconds; None where they are none."""
+    try:
+        times = float(start), float(end)
+    except ValueError:
+        return None
+    return times if 0 <= times[0] < times[1] < 1e6 else None
 
 
 def _read_kinetics(path: pathlib.Path, split_of_file: str | None) -> Iterator[_Row]:
     table = text.read_csv(path)
-    number, header = next(table, (1, []))
-    header = [name.lower().replace(" ", "_") for name in header]
-    needed = {"youtube_id", "time_start", "time_end"} | ({"split"} if split_of_file is None else set())
+    number, first = next(table, (1, []))
+    header = _header(first)
+    if first and _seconds(*first[2:4] if len(first) > 3 else ("", "")) is not None:
+        table = itertools.chain([(number, first)], table)  # it has no header
+    needed = _NEEDED | ({"split"} if split_of_file is None else set())
     if not needed <= set(header):
         raise UserError(
             f"{path}:{number}: expected a header with {', '.join(_COLUMNS)}, found {', '.join(header) or 'nothing'}"
@@ -117,17 +183,14 @@ def _read_kinetics(path: pathlib.Path, split_of_file: str | None) -> Iterator[_R
         if len(cells) < len(header):
             cells = cells + [""] * (len(header) - len(cells))
         label, name, time_start, time_end, split = ("" if place is None else cells[place] for place in places)
-        kind = listing.SPLIT_FOLDERS.get(split.lower()) if split else split_of_file
-        try:
-            start, end = float(time_start), float(time_end)
-        except ValueError:
-            start = end = -1.0
-        if not name or "/" in name or kind is None or not 0 <= start < end < 1e6 or (not label and kind != "test"):
+        kind = _split_of(split) if split else split_of_file
+        times = _seconds(time_start, time_end)
+        if not name or "/" in name or kind is None or times is None or (not label and kind != "test"):
             raise UserError(
                 f"{path}:{number}: expected {', '.join(header)}, with times in seconds and a split of train, validate "
                 f"or test, got {','.join(cells)!r}"
             )
-        yield _Row(f"{path}:{number}", label or None, name, start, end, kind)
+        yield _Row(f"{path}:{number}", label or None, name, *times, kind)
 
 
 def _choose_kinetics(rows: list[_Row]) -> tuple[list[_Row], list[str]]:

@@ -8,14 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from jax_video.data.manifest import MISSING, Video
-from jax_video.data.sources import text
+from jax_video.data.sources import finding, text
 from jax_video.errors import UserError
 
-SPLIT_FOLDERS = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validate": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 _VALIDATION = 0.05  # of the training videos, where a data set has no validation list
 
 
@@ -48,19 +43,26 @@ def check_found(name: str, root: pathlib.Path, rows: Sequence[Video], found: Seq
 def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
     """The rows without those that repeat a path, and notes on what was left out.
 
-    Of several the first counts; but a video that is for test anywhere is for nothing else.
+    Of several the first counts; but a video that is for test anywhere is for nothing else. Paths that differ in their
+    extensions alone are one video, if they have one label.
     """
-    first: dict[str, Video] = {}  # by path
+    first: dict[tuple, Video] = {}  # by path, and by path without extension
     repeated = 0
-    relabelled, moved = [], []
+    relabelled, moved, twins = [], [], []
     for row in sorted(rows, key=lambda row: ("test", "val", "train").index(row.split)):
-        kept = first.setdefault(text.compose(row.path), row)
+        path = text.compose(row.path)
+        kept = first.setdefault((path,), row)
         if kept is not row:
             repeated += 1
             if kept.label != row.label:
                 relabelled.append(row.path)
             elif kept.split != row.split:
                 moved.append(f"{row.path} ({row.split} and {kept.split})")
+            continue
+        twin = first.setdefault((finding.without_extension(path), row.label), row)
+        if twin is not row:
+            first[(path,)] = twin
+            twins.append(f"{row.path} beside {twin.path} ({twin.split})")
     notes = []
     if repeated:
         notes.append(f"listed again, taken once: {repeated} videos")
@@ -68,7 +70,12 @@ def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
         notes.append(f"listed with two labels, of which the first is taken: {len(relabelled)}, e.g. {relabelled[0]}")
     if moved:
         notes.append(f"listed for two splits, of which the second is taken: {len(moved)}, e.g. {moved[0]}")
-    return [row for row in rows if first[text.compose(row.path)] is row], notes
+    if twins:
+        notes.append(
+            f"listed in two forms, taken once: {len(twins)}; left out: {text.some(twins)}; where these are different "
+            "videos, give them different names"
+        )
+    return [row for row in rows if first[(text.compose(row.path),)] is row], notes
 
 
 def hold_out(rows: list[Video], seed: int) -> tuple[list[Video], str]:

@@ -6,14 +6,18 @@ import pathlib
 import posixpath
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from jax_video.data.manifest import MISSING
-from jax_video.data.sources import finding, listing, text
+from jax_video.data.sources import class_files, finding, listing, splits, text
+from jax_video.data.sources.class_files import Classes
+from jax_video.data.sources.columns import FEW_FRAMES, Entry, check, number, read
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
 _MOST_CLASSES = 100_000  # a label above is no number of a class
+# Of so many videos, labels of which more than half differ are looked at twice, and large
+# numbers are taken for numbers of frames.
+_MANY_NUMBERS, _MANY_NAMES = 10, 20
 
 
 def find(
@@ -23,21 +27,27 @@ def find(
     val_list: pathlib.Path | None = None,
     test_list: pathlib.Path | None = None,
     class_names: pathlib.Path | None = None,
+    columns: Sequence[str] = (),
     seed: int = 0,
 ) -> Listing:
     """List files with `path label` in each line, as of mmaction2 and SlowFast.
 
     Between the two stand blanks, tabs or a comma; either may be quoted. mmaction2's `folder frames label` is understood
-    too. Paths are below `videos`, or end or begin as they do below it (lists made for another folder); they may lack
-    their extensions or have others. Labels are numbers or names: of `class_names` (see `read_classes`) where it is
-    given. Otherwise the classes are the numbers from 0 to the largest label, or the sorted names.
+    where the folders are there. What else there is beside a path and a label a header says, or `columns`. Paths are
+    below `videos`, or end or begin as they do below it (lists made for another folder); they may lack their extensions
+    or have others. Labels are names, or numbers from 0 or 1: of `class_names` (see `class_files`) where it is given.
+    Otherwise the classes are the numbers from 0 to the largest label, or the sorted names.
 
     A video that is in several lists is taken for test rather than for validation, and for these rather than for
     training. Without a list for validation 5 % of the training list are, drawn by `seed`.
 
+    Args:
+      columns: what stands in each line, such as ("path", "frames", "label"): all but the path, the label and `split`
+        are left out.
+
     Raises:
-      UserError: no list, no video of them; or, with the line's number, no label, one without a class, a path that
-        means several files.
+      UserError: no list, no video of them; or, with the line's number, no label, one without a class, more than a path
+        and a label, a path that means several files.
     """
     given = {"train": train_list, "val": val_list, "test": test_list}
     lists = {split: path for split, path in given.items() if path is not None}
@@ -45,13 +55,28 @@ def find(
         raise UserError(
             "expected --train_list=FILE, --val_list=FILE or --test_list=FILE, with `path label` in each line"
         )
-    names = () if class_names is None else text.read_classes(class_names)
-    found, ignored, faults = finding.find_videos(videos)
+    check(columns)
+    known = Classes(()) if class_names is None else class_files.read(class_names)
+    there = finding.find_videos(videos)
+    found, faults = there.videos, there.faults
     places = _Places(videos, found)
-    entries = [entry for split, path in lists.items() for entry in _read_list(path, split, frozenset(names), places)]
+    entries: list[Entry] = []
+    notes, told = [*known.notes], False
+    for split, file in lists.items():
+        read_now, said, told_now = read(
+            file,
+            split,
+            names=frozenset(known.names),
+            is_there=lambda listed: bool(places.candidates(listed)),
+            columns=columns,
+        )
+        entries += read_now
+        notes += said
+        told |= told_now
     if not entries:
         raise UserError(f"no videos in {' or '.join(map(str, lists.values()))}: expected `path label` in each line")
-    classes, labels = _number_labels(entries, names, class_names)
+    classes, labels, said = _number_labels(entries, known, class_names, told)
+    notes += said
 
     rows = []
     for entry, label in zip(entries, labels, strict=True):
@@ -60,7 +85,8 @@ def find(
         error = MISSING if place is None else faults.get(place)
         rows.append(listing.unopened(place or path, label, entry.split, finding.without_extension(path), error))
     listing.check_found("the lists", videos, rows, found)
-    rows, notes = listing.once(rows)
+    rows, said = listing.once(rows)
+    notes += said
     if "val" not in lists and "train" in lists:
         rows, note = listing.hold_out(rows, seed)
         notes.append(note)
@@ -68,100 +94,142 @@ def find(
     unlisted = len(found) - sum(row.error != MISSING for row in rows)
     if unlisted:
         notes.append(f"ignored, as in no list: {unlisted} of the videos in {videos}")
-    return Listing(videos.absolute().name, classes, videos, tuple(rows), (*notes, *finding.ignored_note(ignored)))
-
-
-class _Entry(NamedTuple):
-    """A line of a list file."""
-
-    where: str  # file:line
-    split: str
-    path: str
-    label: str
-
-
-_EXTENSION = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(finding.EXTENSIONS)))})(?=[\"'\s,]|$)", re.IGNORECASE)
-_NUMBER = re.compile(r"-?[0-9]{1,9}")
-_WITH_NUMBER = re.compile(r"(.+?)[\s,]+[0-9]+")
-
-
-def _read_list(path: pathlib.Path, split: str, names: frozenset[str], places: "_Places") -> list[_Entry]:
-    entries = []
-    for number, line in text.read_lines(path):
-        parts = _split_line(line, names)
-        if parts is None or not all(parts):
-            raise UserError(f"{path}:{number}: expected a video's path, a blank or comma, and its label, got {line!r}")
-        entries.append(_Entry(f"{path}:{number}", split, *parts))
-    # A number at the end of every path is a part of it, or how many frames the folder has: what is there decides.
-    matches = [match for entry in entries if (match := _WITH_NUMBER.fullmatch(entry.path))]
-    if len(matches) == len(entries):
-        folders = [entry._replace(path=match[1]) for entry, match in zip(entries, matches, strict=True)]
-
-        def plausible(reading: list[_Entry]) -> tuple[int, int]:
-            return sum(bool(places.candidates(entry.path)) for entry in reading), len({entry.path for entry in reading})
-
-        entries = max(folders, entries, key=plausible)
-    return entries
-
-
-def _split_line(line: str, names: frozenset[str]) -> tuple[str, str] | None:
-    """The path and the label of a line, or None.
-
-    What tells them apart, in the order in which it is looked for: quotes around the path, a video's extension, the name
-    of a class, a number at the end, any tab, comma or blank.
-    """
-    quoted = re.fullmatch(r"""(?P<path>"(?:[^"]|"")*"|'(?:[^']|'')*')[\s,]+(?P<label>.+)""", line)
-    if quoted and not _EXTENSION.search(quoted["label"]):
-        return text.unquote(quoted["path"]), text.unquote(quoted["label"])
-    ends = [match.end() for match in _EXTENSION.finditer(line)]
-    if ends:
-        return line[: ends[-1]], text.unquote(line[ends[-1] :].lstrip("\"' \t,"))
-    if "\t" not in line:
-        for match in re.finditer(r"[\s,]+", line):
-            if text.unquote(line[match.end() :]) in names:
-                return line[: match.start()], text.unquote(line[match.end() :])
-    number = re.fullmatch(rf"(.+?)[\s,]+({_NUMBER.pattern})", line)
-    if number:
-        return number[1], number[2]
-    separator = next((separator for separator in "\t, " if separator in line), None)
-    if separator is None:
-        return None
-    before, _, after = line.rpartition(separator)
-    return before.strip(), text.unquote(after)
+    return Listing(videos.absolute().name, classes, videos, tuple(rows), (*notes, *finding.ignored_note(there)))
 
 
 def _number_labels(
-    entries: list[_Entry], names: tuple[str, ...], file: pathlib.Path | None
-) -> tuple[tuple[str, ...], list[int]]:
-    """The classes, and each entry's index into them.
+    entries: list[Entry], known: Classes, file: pathlib.Path | None, told: bool
+) -> tuple[tuple[str, ...], list[int], list[str]]:
+    """The classes, each entry's index into them, and what the user should know of it.
 
-    A label is the name of a class or its number. All labels are names if they are all among `names`. Otherwise a label
-    such as "3" is a number; but without `names` only if most labels look like numbers, for then these name the classes.
+    Unless it was `told` which column the label is, labels that look like something else are an error.
+
+    A label is the name of a class or its number. All labels are names if they are all among the names. Otherwise a
+    label such as "3" is a number; but without names only if most labels look like numbers, for then these name the
+    classes, and where names are numbers themselves only if most labels are none of them.
     """
+    names = known.names
     written = [entry.label for entry in entries]
-    labels: list[str | int] = [*written]
-    numbers = [int(label) for label in written if _NUMBER.fullmatch(label)]
-    if not set(written) <= set(names) and (names or 2 * len(numbers) > len(written)):
-        labels = [int(label) if _NUMBER.fullmatch(label) else label for label in written]
-        if not names:
-            largest = max(numbers)
-            if largest >= _MOST_CLASSES:
-                where = entries[labels.index(largest)].where
-                raise UserError(
-                    f"{where}: the label is {largest}, expected the number of a class below {_MOST_CLASSES}"
-                )
-            names = tuple(map(str, range(max(largest, 0) + 1)))
+    numbers = [number(label) for label in written]
+    numbered = [value for value in numbers if value is not None]
+    notes: list[str] = []
+    by_name = set(written) <= set(names)
+    if any(number(name) is not None for name in names):
+        by_name = 2 * sum(label in names for label in written) > len(written)
+    if not names:
+        by_name = 2 * len(numbered) <= len(written)
+    if not names and not told:
+        _check_column(entries, numbered, by_name)
+    labels: list[str | int] = [
+        label if by_name or value is None else value for label, value in zip(written, numbers, strict=True)
+    ]
+    first = 0
+    if names and not by_name and numbered:
+        first, note = _first_number(entries, numbers, known, file)
+        notes += note
+    elif not names and not by_name:
+        largest = max(numbered)
+        if largest >= _MOST_CLASSES:
+            where = entries[numbers.index(largest)].where
+            raise UserError(f"{where}: the label is {largest}, expected the number of a class below {_MOST_CLASSES}")
+        names = tuple(map(str, range(max(largest, 0) + 1)))
+        if 0 < min(numbered):
+            notes.append(f"no video has the label 0: the classes are 0 to {largest}; --class_names=FILE gives names")
     elif not names:
-        names = tuple(sorted({label for label in written if not _NUMBER.fullmatch(label)}))
-    index: dict[str | int, int] = {name: i for i, name in enumerate(names)} | {i: i for i in range(len(names))}
+        names = tuple(sorted({label for label, value in zip(written, numbers, strict=True) if value is None}))
+    index: dict[str | int, int] = {name: i for i, name in enumerate(names)}
+    index |= {i + first: i for i in range(len(names))}
     for entry, label in zip(entries, labels, strict=True):
         if label not in index:
-            expected = f"0 to {len(names) - 1}" if isinstance(label, int) else text.some(names)
+            expected = f"{first} to {len(names) - 1 + first}" if isinstance(label, int) else text.some(names)
             raise UserError(
-                f"{entry.where}: the label {entry.label!r} is without a class; expected one of the {len(names)} of "
-                f"{file or 'the lists'}: {expected}"
+                f"{entry.where}: the label {text.short(entry.label)} is without a class; expected one of the "
+                f"{len(names)} of {file or 'the lists'}: {expected}"
             )
-    return names, [index[label] for label in labels]
+    return names, [index[label] for label in labels], notes
+
+
+def _check_column(entries: list[Entry], numbered: list[int], by_name: bool) -> None:
+    """Raises UserError where the labels of many videos look like something else."""
+    different = len({entry.label for entry in entries})
+    if 2 * different <= len(entries):
+        return
+    way = "if it is so, --columns=path,label says it; where it is another column, --columns=path,frames,label"
+    if not by_name and len(entries) >= _MANY_NUMBERS and min(numbered) >= FEW_FRAMES:
+        raise UserError(
+            f"{entries[0].where}: the labels, {min(numbered)} to {max(numbered)}, {different} different ones of "
+            f"{len(entries)} videos, look like numbers of frames; {way}, for example"
+        )
+    if by_name and len(entries) >= _MANY_NAMES:
+        raise UserError(
+            f"{entries[0].where}: {different} different labels for {len(entries)} videos, such as "
+            f"{text.short(entries[0].label)}, look like no classes; {way}, for example"
+        )
+
+
+def _first_number(
+    entries: list[Entry], numbers: list[int | None], known: Classes, file: pathlib.Path | None
+) -> tuple[int, list[str]]:
+    """Whether the labels in the lists count from 0 or from 1, and a note where that is not plain.
+
+    Raises UserError where neither fits, or where it cannot be told.
+    """
+    if known.blank is not None:
+        raise UserError(
+            f"{file}:{known.blank}: a blank line between the names: if it is a class, those below have other numbers; "
+            "remove it, or write each class's number before it"
+        )
+    used = {value for value in numbers if value is not None}
+    count, least, largest = len(known.names), min(used), max(used)
+    from_zero, from_one = 0 <= least and largest < count, 1 <= least and largest <= count
+    in_folders = _first_by_folders(entries, numbers, known.names)
+    if from_zero and least == 0:
+        note = f"{file} counts the classes from 1, the lists from 0: the label 0 is {known.names[0]!r}"
+        return 0, [note] if known.first == 1 else []
+    if from_zero and not (known.first == 0 and in_folders == 1):
+        first = in_folders if in_folders is not None else known.first or 0
+        why = "as the folders of the videos say" if in_folders is not None else f"as {file} does"
+        note = f"the labels count from {first}, {why}: {least} is {known.names[least - first]!r}"
+        if in_folders is None and known.first is None:
+            note = (
+                f"warning: no video has the label 0, from which labels count: {least} is {known.names[least]!r}; if "
+                f"they count from 1, write each class's number before it in {file}"
+            )
+        return first, [note]
+    certain = known.first == 1 or in_folders == 1 or (known.first is None and used == {*range(1, count + 1)})
+    if from_one and certain and known.first != 0:
+        return 1, [f"the labels count from 1, as the largest is {largest}: 1 is {known.names[0]!r}"]
+    entry = next(
+        (entry for entry, value in zip(entries, numbers, strict=True) if value is not None and not 0 <= value < count),
+        entries[0],
+    )
+    if from_zero:
+        raise UserError(
+            f"{entry.where}: the label is {text.short(entry.label)}, but the folders of most videos have the names of "
+            f"classes whose number in {file} is one less: if labels count from 1, let the numbers there do so, too"
+        )
+    hint = f"; if the labels count from 1, write each class's number before it in {file}, from 1" * from_one
+    raise UserError(
+        f"{entry.where}: the label {text.short(entry.label)} is without a class; expected one of the {count} of "
+        f"{file}: 0 to {count - 1}{hint}"
+    )
+
+
+def _first_by_folders(entries: list[Entry], numbers: list[int | None], names: Sequence[str]) -> int | None:
+    """From what the labels count if most videos lie in folders of their classes' names; None where they do not."""
+    index = {_folder_name(name): i for i, name in enumerate(names)}
+    votes: collections.Counter[int] = collections.Counter()
+    for entry, value in zip(entries, numbers, strict=True):
+        for folder in entry.path.replace("\\", "/").split("/")[:-1]:
+            if value is not None and (place := index.get(_folder_name(folder))) is not None:
+                votes[value - place] += 1
+    shift, count = votes.most_common(1)[0] if votes else (None, 0)
+    return shift if shift in (0, 1) and 10 * count > 9 * votes.total() and 2 * count > len(entries) else None
+
+
+def _folder_name(name: str) -> str:
+    """A class's name as a folder may have it: playing_guitar, PlayingGuitar."""
+    return re.sub(r"[\W_]+", "", text.fold(name))
 
 
 class _Places:
@@ -194,7 +262,7 @@ class _Places:
         ends = self._ends.get("/".join(key.split("/")[-2:]), []) + self._whole.get(key.split("/")[-1], [])
         return [path for path in dict.fromkeys(ends) if _ends_alike(key, text.fold(finding.without_extension(path)))]
 
-    def find(self, entry: _Entry) -> str | None:
+    def find(self, entry: Entry) -> str | None:
         """The video that an entry means; None where there is none. Raises UserError where it may be one of several."""
         candidates = self.candidates(entry.path)
         if len(candidates) < 2:
@@ -205,7 +273,7 @@ class _Places:
         def likeness(path: str) -> tuple[bool, bool, bool]:
             return (
                 text.compose(path) == listed,
-                listing.SPLIT_FOLDERS.get(path.split("/")[0].lower()) == entry.split,
+                splits.of(path.split("/")[0]) == entry.split,
                 os.path.splitext(path)[1].lower() == os.path.splitext(listed)[1].lower(),
             )
 
@@ -213,7 +281,7 @@ class _Places:
         candidates = [path for path in candidates if likeness(path) == best]
         if len({text.fold(posixpath.dirname(path)) for path in candidates}) > 1:
             raise UserError(
-                f"{entry.where}: {entry.path!r} may be any of {text.some(candidates)}; "
+                f"{entry.where}: {text.short(entry.path)} may be any of {text.some(candidates)}; "
                 "write its path as it is below --videos"
             )
         return candidates[0]

@@ -4,7 +4,7 @@ import pathlib
 import re
 
 from jax_video.data.manifest import MISSING
-from jax_video.data.sources import finding, listing, official, text
+from jax_video.data.sources import class_files, finding, listing, official, text
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
@@ -20,7 +20,7 @@ def find(videos: pathlib.Path, *, annotations: pathlib.Path | None = None, seed:
     """
     lists = official.find_folder(videos, annotations, "annotations", "moments_categories.txt")
     categories = lists / "moments_categories.txt"
-    classes = text.read_classes(categories)
+    classes = class_files.read(categories).names
     label = {name: i for i, name in enumerate(classes)}
     rows, notes = [], []
     for file, split in (("trainingSet.csv", "train"), ("validationSet.csv", "test")):

@@ -3,11 +3,8 @@
 import csv
 import io
 import pathlib
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-
-import numpy as np
 
 from jax_video.errors import UserError
 
@@ -32,41 +29,6 @@ def read_text(path: pathlib.Path) -> str:
 def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
     """The lines that are not blank, with their numbers, without blanks at the ends."""
     return [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
-
-
-def read_classes(path: pathlib.Path) -> tuple[str, ...]:
-    """Class names in the order of their labels: one a line, or with their indices as `name,index` or `index name`.
-
-    Raises:
-      UserError: the file cannot be read, names none or one twice, or its indices do not follow each other from 0 or 1.
-    """
-    lines = read_lines(path)
-    if not lines:
-        raise UserError(f"{path} names no class; expected one name a line")
-    names = [unquote(line) for _, line in lines]
-    for pattern in (r"(?P<index>[0-9]+)[\s,]+(?P<name>.+)", r"(?P<name>.+?)[\s,]+(?P<index>[0-9]+)"):
-        matches = [match for _, line in lines if (match := re.fullmatch(pattern, line))]
-        if len(matches) < len(lines):
-            continue
-        indices = [int(match["index"]) for match in matches]
-        if sorted(indices) in ([*range(len(lines))], [*range(1, len(lines) + 1)]):
-            order = np.argsort(indices)
-            lines = [lines[i] for i in order]
-            names = [unquote(matches[i]["name"]) for i in order]
-            break
-        if pattern.startswith("(?P<index>") or all("," in line for _, line in lines):
-            number, line = next(
-                line
-                for line, index in zip(lines, indices, strict=True)
-                if indices.count(index) > 1 or index >= len(lines)
-            )
-            raise UserError(f"{path}:{number}: expected indices from 0 to {len(lines) - 1}, each once, got {line!r}")
-    seen = set()
-    for (number, line), name in zip(lines, names, strict=True):
-        if name in seen:
-            raise UserError(f"{path}:{number}: the class {name!r} is named twice, got {line!r}")
-        seen.add(name)
-    return tuple(names)
 
 
 def unquote(text: str) -> str:
@@ -103,6 +65,20 @@ def read_csv(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
             number = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{path}:{number}: not a table of comma-separated values ({error})") from error
+
+
+def split_cells(line: str, delimiter: str) -> list[str]:
+    """The cells of a line, composed, without the blanks and quotes around them."""
+    try:
+        (cells,) = csv.reader([line], delimiter=delimiter, skipinitialspace=True)
+    except csv.Error:  # a cell that is longer than any should be
+        cells = line.split(delimiter)
+    return [compose(cell.strip()) for cell in cells]
+
+
+def short(line: str) -> str:
+    """A line, or a part of one, as a message shows it."""
+    return repr(line if len(line) <= 200 else f"{line[:200]}…")
 
 
 def some(names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ import pathlib
 import re
 
 from jax_video.data.manifest import MISSING
-from jax_video.data.sources import finding, listing, official, text
+from jax_video.data.sources import class_files, finding, listing, official, text
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
@@ -16,7 +16,7 @@ def find(videos: pathlib.Path, *, annotations: pathlib.Path | None = None, split
     """
     official.check_split(split)
     lists = official.find_folder(videos, annotations, "ucfTrainTestlist", "classInd.txt")
-    classes = text.read_classes(lists / "classInd.txt")  # "37 HandstandPushups"
+    classes = class_files.read(lists / "classInd.txt").names  # "37 HandstandPushups"
     if len(classes) != 101:
         raise UserError(f"{lists / 'classInd.txt'} names {len(classes)} classes, expected 101")
     label = {name: i for i, name in enumerate(classes)}

@@ -16,12 +16,14 @@ def find(videos: pathlib.Path, *, fraction: float = 0.1, seed: int = 0) -> Listi
       UserError: no videos, or a fraction that cannot be.
     """
     listing.check_fraction(fraction)
-    found, ignored, faults = finding.find_videos(videos)
-    if not found:
+    found = finding.find_videos(videos)
+    paths, twin_notes = finding.once(videos, found)
+    if not paths:
         raise UserError(
-            f"no videos in {videos}: looked for {finding.LOOKED_FOR} in it and below{finding.instead(ignored)}"
+            f"no videos in {videos}: looked for {finding.LOOKED_FOR} in it and below{finding.instead(found)}"
         )
-    rows = [listing.unopened(path, None, "train", finding.stem(path), faults.get(path)) for path in found]
+    rows = [listing.unopened(path, None, "train", finding.stem(path), found.faults.get(path)) for path in paths]
     rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
-    notes = [*finding.ignored_note(ignored), f"{fraction:.0%} is for test and as much for validation (seed {seed})"]
+    draw = f"{fraction:.0%} is for test and as much for validation (seed {seed})"
+    notes = [*finding.ignored_note(found), *twin_notes, draw]
     return Listing(videos.absolute().name, (), videos, tuple(rows), tuple(notes))
