@@ -21,6 +21,12 @@ from jax_video.errors import UserError
 def define_flags() -> None:
     flags.DEFINE_string("checkpoint", None, "The folder of a run of jax_video.main.")
     flags.DEFINE_integer("top", 5, "How many classes to show for each video.", lower_bound=1)
+    flags.DEFINE_float(
+        "timeout",
+        files.TIMEOUT,
+        "Seconds after which a file that still decodes is broken; 0: none, and no limit of its memory either.",
+        lower_bound=0,
+    )
     flags.DEFINE_boolean("json", False, "Print one JSON object per video instead of a table.")
 
 
@@ -29,10 +35,12 @@ def main(arguments: list[str]) -> None:
     if given.checkpoint is None:
         raise UserError("--checkpoint is missing: the folder of a run, for example --checkpoint=runs/stc")
     paths = files.named(arguments)
+    if given.timeout:
+        files.start_reader()
     trained = run.load(given.checkpoint)
     videos = f"{len(paths):,} video{'s' * (len(paths) != 1)}"
     sharding.announce(trained.mesh, state.describe(trained.config, len(trained.classes)), videos)
-    scores, faults = trained.scores(paths)
+    scores, faults = trained.scores(paths, timeout=given.timeout or None)
     for place, row in scores.items():
         best = np.argsort(-row, kind="stable")[: given.top]
         show(paths[place], [(trained.classes[k], float(row[k])) for k in best])

@@ -25,9 +25,8 @@ import numpy as np
 import tqdm
 
 from jax_video.data import remote
-from jax_video.data.decoding import pictures, probing, video
+from jax_video.data.decoding import pictures, probing, video, workers
 from jax_video.data.manifest import MISSING, SPLITS, FrameIndex, Manifest, Video
-from jax_video.data.preparing import workers
 from jax_video.errors import unreadable
 
 LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded

@@ -14,9 +14,9 @@ import numpy as np
 import tqdm
 
 from jax_video.data import remote
-from jax_video.data.decoding import flow, verified, video
+from jax_video.data.decoding import flow, verified, video, workers
 from jax_video.data.manifest import Manifest, Video
-from jax_video.data.preparing import checks, workers
+from jax_video.data.preparing import checks
 from jax_video.data.preparing.machines import Machines
 from jax_video.errors import UserError, VideoError
 
