@@ -147,7 +147,9 @@ def _container(path: str | os.PathLike, file: BinaryIO) -> av.container.InputCon
         raise VideoError(path, "not a readable video (text that may name others, as a playlist does: give these)")
     try:
         return av.open("fd:", container_options=_CONTAINER | {"fd": str(file.fileno())}, **_OPTIONS)
-    except av.ArgumentError as error:
+    except av.FFmpegError as error:
+        if error.errno != errno.EINVAL:
+            raise
         raise VideoError(path, "not a readable video (a format that does not hold its own pictures)") from error
 
 
