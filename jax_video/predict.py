@@ -15,7 +15,7 @@ from absl import flags
 
 from jax_video import command, run, sharding, state
 from jax_video.data.sources import files
-from jax_video.errors import UserError
+from jax_video.errors import UserError, shown
 
 
 def define_flags() -> None:
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
         best = np.argsort(-row, kind="stable")[: given.top]
         show(paths[place], [(trained.classes[k], float(row[k])) for k in best])
     for place, reason in faults.items():
-        print(f"{paths[place]}: {reason}", file=sys.stderr)
+        print(f"{shown(paths[place])}: {reason}", file=sys.stderr)
     if faults:
         raise UserError(f"{len(faults)} of {len(paths)} files could not be classified.")
 
@@ -55,9 +55,9 @@ def show(path: str, best: list[tuple[str, float]]) -> None:
         line = {"video": path, "classes": [{"name": name, "score": score} for name, score in best]}
         print(json.dumps(line, ensure_ascii=False, allow_nan=False))
     else:
-        print(path)
+        print(shown(path))
         for name, score in best:
-            print(f"  {score:8.4f}  {name}")
+            print(f"  {score:8.4f}  {shown(name)}")
 
 
 if __name__ == "__main__":

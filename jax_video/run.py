@@ -25,7 +25,7 @@ from jax_video.data import manifest as manifest_lib
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import files
-from jax_video.errors import CheckpointError, UserError, listed
+from jax_video.errors import CheckpointError, UserError, listed, shown
 from jax_video.meta import Meta
 from jax_video.models.correspondence import Correspondence
 from jax_video.models.t3d import SegmentConsensus
@@ -306,5 +306,5 @@ def _refuse(faults: Mapping[int, str], videos: Sequence[Video]) -> None:
     """Raises UserError with the reason of each video that cannot be read."""
     if faults:
         names = {place: "frames" if isinstance(videos[place], np.ndarray) else videos[place] for place in faults}
-        lines = [f"{names[place]}: {reason}" for place, reason in faults.items()]
+        lines = [f"{shown(names[place])}: {reason}" for place, reason in faults.items()]
         raise UserError(f"{len(faults)} of {len(videos)} videos cannot be read:\n{listed(lines)}")

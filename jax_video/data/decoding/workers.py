@@ -20,7 +20,7 @@ from typing import Any
 
 import cv2
 
-from jax_video.errors import UnavailableError, UserError, VideoError, listed
+from jax_video.errors import UnavailableError, UserError, VideoError, listed, shown
 
 if sys.platform != "win32":
     import resource
@@ -60,7 +60,7 @@ def stop_at(strange: Mapping[str, str]) -> None:
     if strange:
         raise UserError(
             f"stopped at {len(strange):,} of the files, by no fault of theirs:\n"
-            + listed([f"{path}: {reason}" for path, reason in strange.items()])
+            + listed([f"{shown(path)}: {reason}" for path, reason in strange.items()])
             + "\nNothing was stored of it. Mend it, or move these files away; the same command goes on where it was"
         )
 
