@@ -3,6 +3,7 @@
 import os
 import pathlib
 import socket
+import time
 
 import av
 import cv2
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from jax_video.data.decoding import pictures, probing, video
+from jax_video.data.preparing.preparation import Preparation, prepare
 from jax_video.data.sources import motions
-from jax_video.errors import VideoError
+from jax_video.errors import UserError, VideoError
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (4, 32, 48, 3), np.uint8)
 HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:0.2,\n{}\n#EXT-X-ENDLIST\n"
@@ -92,3 +94,45 @@ def test_what_is_no_file_is_not_waited_for(folder, tmp_path):
         file.truncate(2**40)
     with pytest.raises(VideoError, match=r"unreadable picture: 3.jpg \(1,099,511,627,776 bytes\)"):
         pictures.probe(tmp_path / "walk")
+
+
+BLANKS = " " * 20_000
+LONG = {
+    "blanks": f"a.mp4{BLANKS}x y",
+    "commas": "a.mp4" + "," * 9000 + "x y",
+    "one line": "a.mp4 0 " * 2_000_000,
+    "a hundred lines of blanks": f"a{BLANKS[:5000]}b c\n" * 100,
+    "zeros": "\0" * 100,
+    "a table's row": "a,b," * 3000,
+}
+
+
+@pytest.mark.parametrize("source", ["list", "kinetics400"])
+@pytest.mark.parametrize("kind", LONG)
+def test_a_line_of_any_length_is_refused_at_once(folder, tmp_path, source, kind):
+    """Regular expressions that look for a label behind blanks would take the square of their number."""
+    (tmp_path / "train.csv").write_text(LONG[kind])
+    parameters = {"annotations": tmp_path} if source == "kinetics400" else {"train_list": tmp_path / "train.csv"}
+    began = time.monotonic()
+    with pytest.raises(UserError, match="train.csv:1: expected a line of text, got |train.csv is no text"):
+        prepare(Preparation(source, tmp_path / "out", videos=folder, parameters=parameters))
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("line", [BLANKS, "," * 9000, "a, " * 500_000])
+def test_a_line_of_a_class_file_is_bounded_too(folder, tmp_path, line):
+    (tmp_path / "names.txt").write_text(f"run{line}1 x")
+    (tmp_path / "list.txt").write_text("good.mp4 0\n")
+    parameters = {"train_list": tmp_path / "list.txt", "class_names": tmp_path / "names.txt"}
+    with pytest.raises(UserError, match="names.txt:1: expected a line of text, got "):
+        prepare(Preparation("list", tmp_path / "out", videos=folder, parameters=parameters))
+
+
+def test_a_list_that_never_ends_is_none(folder, tmp_path):
+    for path in ("/dev/zero", tmp_path / "holes.txt"):
+        if path != "/dev/zero":
+            path.touch()
+            os.truncate(path, 2**40)
+        parameters = {"train_list": pathlib.Path(path)}
+        with pytest.raises(UserError, match="is no text: it has zero bytes"):
+            prepare(Preparation("list", tmp_path / "out", videos=folder, parameters=parameters))
