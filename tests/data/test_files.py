@@ -54,6 +54,19 @@ def test_a_file_that_never_ends_costs_only_its_time(tmp_path):
     assert found == here and [row.frames for row in found.videos] == [5] and not broken
 
 
+def test_a_glob_of_folders_that_lead_in_a_circle_ends(tmp_path, monkeypatch):
+    for name in ("a/b/x.mp4", "a/y.mp4", "a/.hidden/z.mp4", "w.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for place in ("a/one", "a/two", "a/b/three"):
+        (tmp_path / place).symlink_to(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    assert files.named(["**/*.mp4"]) == ["a/b/x.mp4", "a/y.mp4", "w.mp4"]
+    assert files.named(["**"]) == ["a/b/x.mp4", "a/y.mp4", "w.mp4"]
+    assert files.named(["a/**/x.mp4", "**/b/**/*.mp4"]) == ["a/b/x.mp4", "a/b/three/y.mp4"]
+    assert files.named([f"{tmp_path}/*/**/y*"]) == [f"{tmp_path}/a/y.mp4"]
+
+
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf"), "5"])
 def test_a_timeout_is_a_number_of_seconds(timeout):
     with pytest.raises(UserError, match="timeout is .*: expected seconds"):

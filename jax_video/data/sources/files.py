@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from jax_video.data.decoding import pictures, probing, workers
 from jax_video.data.manifest import MISSING, Manifest, Video
@@ -24,7 +24,7 @@ def named(arguments: Sequence[str]) -> list[str]:
     paths: list[str] = []
     for argument in arguments:
         found: list[str] = []
-        for path in [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True)):
+        for path in [argument] if os.path.exists(argument) else sorted(_matches(argument)):
             if os.path.isdir(path) and not pictures.is_video(os.listdir(path)):
                 found += [os.path.join(path, name) for name in finding.find_videos(pathlib.Path(path)).videos]
             else:
@@ -35,6 +35,33 @@ def named(arguments: Sequence[str]) -> list[str]:
     if not paths:
         raise UserError("no video given: name files, folders or globs; see --help.")
     return list(dict.fromkeys(paths))
+
+
+def _matches(pattern: str) -> set[str]:
+    """What a glob names. `**` stands for a folder and all below it, each once: links can lead in a circle."""
+    parts = pattern.replace(os.sep, "/").split("/")
+    if "**" not in parts:
+        return set(glob.glob(pattern))
+    place = parts.index("**")
+    above, below = "/".join(parts[:place]), "/".join(parts[place + 1 :])
+    if below in ("", "**"):  # what is in a folder that is named is looked for anyway
+        return _matches(os.path.join(above, "*" if below == "" else below))
+    bases = glob.glob(f"{above}/") if place else [""]
+    folders = (folder for base in bases for folder in _folders(base))
+    return {path for folder in folders for path in _matches(os.path.join(glob.escape(folder), below))}
+
+
+def _folders(base: str) -> Iterator[str]:
+    """A folder and all below it, but for hidden ones."""
+    visited = set()
+    for folder, names, _ in os.walk(base or os.curdir, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in visited:
+            names.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        yield folder if base else os.path.relpath(folder) if folder != os.curdir else ""
 
 
 TIMEOUT = 300.0  # seconds that one file may take
