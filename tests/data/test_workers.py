@@ -42,6 +42,27 @@ def test_it_gives_what_the_probe_says(tmp_path):
     assert results == {0: probing.probe(tmp_path / "good.mp4"), 1: "empty file"}
 
 
+def _process(_) -> int:
+    return os.getpid()
+
+
+def test_a_process_of_a_pool_stays_for_the_next_tasks_until_it_is_gone():
+    pool = workers.Pool(_process)
+    pool.start()
+    (_, first), (_, second) = pool.run([0, 1], workers=1, timeout=60)
+    ((_, third),) = pool.run([0], workers=8, timeout=60)
+    assert first == second == third != os.getpid()
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    ((_, another),) = pool.run([0], workers=1, timeout=60)
+    assert another != first
+    pool.close(keep=1)
+    os.kill(another, 0)  # it is there
+    pool.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(another, 0)
+
+
 def test_tasks_are_taken_as_workers_become_free():
     taken = []
 

@@ -116,7 +116,7 @@ def opened(
     """
     try:
         with regular.opened(path) as file, _container(path, file) as container:
-            stream = container.streams.best("video")
+            stream: Any = container.streams.best("video")
             if stream is None:
                 kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
                 raise VideoError(path, f"no video stream (streams found: {kinds})")
