@@ -35,6 +35,15 @@ def test_those_that_can_be_read_and_why_not_the_others(tmp_path, monkeypatch):
     assert reader.decode(found, found.videos[1], np.array([3]), short_side=None).shape == (1, 32, 48, 3)
 
 
+def test_folders_in_folders_without_end_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(450):
+        os.mkdir("a")
+        os.chdir("a")
+    with pytest.raises(UserError, match="is in more than 400 folders below"):
+        files.named([str(tmp_path)])
+
+
 def test_a_file_that_never_ends_costs_only_its_time(tmp_path):
     """Also where a thread asks, which may not say how signals are handled."""
     frames = np.random.default_rng(0).integers(0, 255, (5, 32, 48, 3), np.uint8)
