@@ -80,15 +80,17 @@ PYAV = int(av.__version__.partition(".")[0])  # its version, of which 15 and lat
 # or a device something else, and text (tty, bin, subtitles) is no video. Sound is here to be called so.
 _FORMATS = ",".join(
     """
-    3dostr 4xm apng asf asf_o avi avs bethsoftvid bfi bink bmv c93 cdg cdxl dfa dhav dsicin dv dxa ea film_cpk filmstrip
-    flic flv frm gdv gif gxf hnm hxvs idcin ifv ipmovie iv8 ivf ivr jv kux live_flv lmlm4 lvf lxf matroska mm moflex mov
-    mpeg mpegts mpjpeg mtv mv mvi mxf mxg nsv nut nuv obu ogg paf pdv pmp psxstr pva r3d rl2 rm roq rpl sdr2 sga siff
-    simbiosis_imx smjpeg smk swf thp tiertexseq tmv ty vividas vivo vmd wc3movie webp_anim wsvqa wtv xmv yop
+    3dostr 4xm apng asf asf_o avi avs bethsoftvid bfi bink bmv c93 cdg cdxl cine dfa dhav dsicin dv dxa ea film_cpk
+    filmstrip flic flv frm gdv gif gxf hnm hxvs idcin ifv ipmovie iv8 ivf ivr jv kux live_flv lmlm4 lvf lxf matroska
+    mm mods moflex mov mpeg mpegts mpjpeg mtv mv mvi mxf mxg nsv nut nuv obu ogg paf pdv pmp psxstr pva r3d rl2 rm
+    roq rpl sdr2 ser sga siff simbiosis_imx smjpeg smk smush swf thp tiertexseq tmv ty usm vividas vivo vmd wc3movie
+    wsvqa wtv xmv yop
     apv av1 avs2 avs3 cavsvideo dirac dnxhd evc h261 h263 h264 hevc ingenient ipu m4v mjpeg mjpeg_2000 mpegvideo vc1
     vc1test vvc yuv4mpegpipe
-    bmp_pipe dds_pipe dpx_pipe exr_pipe gif_pipe hdr_pipe j2k_pipe jpeg_pipe jpegls_pipe jpegxl_anim jpegxl_pipe
-    jpegxs_pipe pam_pipe pbm_pipe pcx_pipe pfm_pipe pgm_pipe pgmyuv_pipe png_pipe ppm_pipe psd_pipe qoi_pipe sgi_pipe
-    sunrast_pipe tiff_pipe webp_pipe xbm_pipe xpm_pipe xwd_pipe
+    alias_pix bmp_pipe brender_pix cri_pipe dds_pipe dpx_pipe exr_pipe fits gem_pipe gif_pipe hdr_pipe ico iff
+    j2k_pipe jpeg_pipe jpegls_pipe jpegxl_anim jpegxl_pipe jpegxs_pipe msp pam_pipe pbm_pipe pcx_pipe pfm_pipe
+    pgm_pipe pgmyuv_pipe pgx_pipe phm_pipe photocd_pipe pictor_pipe png_pipe ppm_pipe psd_pipe qdraw_pipe qoi_pipe
+    sgi_pipe sunrast_pipe tiff_pipe txd vbn_pipe webp_pipe xbm_pipe xpm_pipe xwd_pipe
     aac ac3 aiff amr ape au caf dts eac3 flac mp3 truehd tta w64 wav wv
     """.split()
 )
