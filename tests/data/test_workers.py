@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from jax_video.data.decoding import probing
-from jax_video.data.preparing import workers
+from jax_video.data.decoding import probing, workers
 from jax_video.data.sources import motions
 from jax_video.errors import VideoError
 
@@ -41,6 +40,27 @@ def test_it_gives_what_the_probe_says(tmp_path):
     (tmp_path / "empty.mp4").touch()
     results = dict(run([str(tmp_path / "good.mp4"), str(tmp_path / "empty.mp4")], probing.probe, count=2))
     assert results == {0: probing.probe(tmp_path / "good.mp4"), 1: "empty file"}
+
+
+def _process(_) -> int:
+    return os.getpid()
+
+
+def test_a_process_of_a_pool_stays_for_the_next_tasks_until_it_is_gone():
+    pool = workers.Pool(_process)
+    pool.start()
+    (_, first), (_, second) = pool.run([0, 1], workers=1, timeout=60)
+    ((_, third),) = pool.run([0], workers=8, timeout=60)
+    assert first == second == third != os.getpid()
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    ((_, another),) = pool.run([0], workers=1, timeout=60)
+    assert another != first
+    pool.close(keep=1)
+    os.kill(another, 0)  # it is there
+    pool.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(another, 0)
 
 
 def test_tasks_are_taken_as_workers_become_free():
@@ -101,11 +121,13 @@ def test_what_a_file_took_is_not_held_against_the_next():
 
 def test_a_worker_ends_with_its_parent(tmp_path):
     """`kill -9` leaves no decoder behind."""
+    (tmp_path / "decoder.py").write_text(
+        "import time\ndef decode(_):\n    print('decoding', flush=True)\n    time.sleep(600)\n"
+    )
     script = tmp_path / "script.py"
     script.write_text(
-        "import time\nfrom jax_video.data.preparing import workers\n"
-        "def decode(_):\n    print('decoding', flush=True)\n    time.sleep(600)\n"
-        "if __name__ == '__main__':\n    list(workers.run([0], decode, workers=1, timeout=600))\n"
+        "import decoder\nfrom jax_video.data.decoding import workers\n"
+        "list(workers.run([0], decoder.decode, workers=1, timeout=600))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(

@@ -5,15 +5,14 @@ import dataclasses
 import errno
 import functools
 import os
-import stat
 import threading
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 
-from jax_video.data.decoding import pictures
+from jax_video.data.decoding import pictures, regular
 from jax_video.data.manifest import FrameIndex
 from jax_video.errors import UnavailableError, VideoError, unreadable
 
@@ -76,9 +75,31 @@ _LIMITS = {"max_pixels": str(pictures.MOST_PIXELS)}
 # They hide damage behind what they decoded before, so after a seek they would hide it differently.
 STRICT = {"err_detect": "explode"}
 PYAV = int(av.__version__.partition(".")[0])  # its version, of which 15 and later will do
-# `file:` keeps a colon in a name from being read as a protocol; the whitelist keeps a playlist that calls itself .mp4
-# from reaching into the network.
-_OPTIONS: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}
+# What FFmpeg may take a file for: formats that hold their own pictures. A playlist (hls, dash, concat, imf, sdp), a
+# pattern of names (image2) or a part of a recording (mlv) would have it open other files, a script (lavfi, avisynth)
+# or a device something else, and text (tty, bin, subtitles) is no video. Sound is here to be called so.
+_FORMATS = ",".join(
+    """
+    3dostr 4xm apng asf asf_o avi avs bethsoftvid bfi bink bmv c93 cdg cdxl cine dfa dhav dsicin dv dxa ea film_cpk
+    filmstrip flic flv frm gdv gif gxf hnm hxvs idcin ifv ipmovie iv8 ivf ivr jv kux live_flv lmlm4 lvf lxf matroska
+    mm mods moflex mov mpeg mpegts mpjpeg mtv mv mvi mxf mxg nsv nut nuv obu ogg paf pdv pmp psxstr pva r3d rl2 rm
+    roq rpl sdr2 ser sga siff simbiosis_imx smjpeg smk smush swf thp tiertexseq tmv ty usm vividas vivo vmd wc3movie
+    wsvqa wtv xmv yop
+    apv av1 avs2 avs3 cavsvideo dirac dnxhd evc h261 h263 h264 hevc ingenient ipu m4v mjpeg mjpeg_2000 mpegvideo vc1
+    vc1test vvc yuv4mpegpipe
+    alias_pix bmp_pipe brender_pix cri_pipe dds_pipe dpx_pipe exr_pipe fits gem_pipe gif_pipe hdr_pipe ico iff
+    j2k_pipe jpeg_pipe jpegls_pipe jpegxl_anim jpegxl_pipe jpegxs_pipe msp pam_pipe pbm_pipe pcx_pipe pfm_pipe
+    pgm_pipe pgmyuv_pipe pgx_pipe phm_pipe photocd_pipe pictor_pipe png_pipe ppm_pipe psd_pipe qdraw_pipe qoi_pipe
+    sgi_pipe sunrast_pipe tiff_pipe txd vbn_pipe webp_pipe xbm_pipe xpm_pipe xwd_pipe
+    aac ac3 aiff amr ape au caf dts eac3 flac mp3 truehd tta w64 wav wv
+    """.split()
+)
+# How text begins that names other files: a playlist, a session, a page.
+_NAMING = (b"#EXTM3U", b"ffconcat version", b"<?xml", b"<MPD", b"<svg", b"<ASX", b"<asx", b"v=0", b"[playlist]")
+# FFmpeg gets the file open and no name, so what is in it decides what it is; and no other protocol, so that no file can
+# have it open another one, or reach into the network.
+_CONTAINER = {"protocol_whitelist": "fd", "format_whitelist": _FORMATS}
+_OPTIONS: dict[str, Any] = {}
 if PYAV < 19:
     _OPTIONS["metadata_errors"] = "ignore"  # titles may be in any encoding
 if PYAV >= 18:
@@ -96,13 +117,8 @@ def opened(
       VideoError: all else.
     """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise VideoError(path, "not a file")
-        if status.st_size == 0:
-            raise VideoError(path, "empty file")
-        with av.open(f"file:{os.fspath(path)}", **_OPTIONS) as container:
-            stream = _video_stream(path, container)
+        with regular.opened(path) as file, _container(path, file) as container:
+            stream: Any = _video_stream(path, container)
             if stream.codec_context is None:
                 raise VideoError(path, "its video codec is unknown")
             stream.codec_context.thread_count = 1  # parallel over videos: more threads here would fight over cores
@@ -144,6 +160,23 @@ def _other_kind(path: str | os.PathLike) -> str | None:
     except OSError:
         return None
     return next((kind for begin, kind in _OTHER_KINDS if start[: len(begin)].lower() == begin.lower()), None)
+
+
+def _container(path: str | os.PathLike, file: BinaryIO) -> av.container.InputContainer:
+    """A file as FFmpeg opens it."""
+    if os.fstat(file.fileno()).st_size == 0:
+        raise VideoError(path, "empty file")
+    start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    file.seek(0)
+    if start.startswith(_NAMING):
+        raise VideoError(path, "not a readable video (text that may name others, as a playlist does: give these)")
+    try:
+        return av.open("fd:", container_options=_CONTAINER | {"fd": str(file.fileno())}, **_OPTIONS)
+    except av.FFmpegError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        kind = _other_kind(path) or "a format that does not hold its own pictures"
+        raise VideoError(path, f"not a readable video ({kind})") from error
 
 
 # What FFmpeg's errors never say of a file itself. Of a damaged one it does say EIO.

@@ -25,10 +25,10 @@ import numpy as np
 import tqdm
 
 from jax_video.data import remote
-from jax_video.data.decoding import pictures, probing, video
+from jax_video.data.decoding import pictures, probing, video, workers
 from jax_video.data.manifest import MISSING, SPLITS, Manifest, Video
-from jax_video.data.preparing import verdicts, workers
-from jax_video.errors import unreadable
+from jax_video.data.preparing import verdicts
+from jax_video.errors import shown, unreadable
 
 LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded
 DOUBLE = "duplicate of a test video"  # what is said of such a video for training or validation, which stays
@@ -136,7 +136,7 @@ def write_reasons(path: pathlib.Path, prepared: Manifest, reasons: Mapping[str, 
 
 def first_reasons(what: str, reasons: Mapping[str, str], path: pathlib.Path) -> list[str]:
     """Lines with the first ten reasons (of which `what` came), and where the CSV with all of them is."""
-    lines = [f"{what}: {name}: {reason}" for name, reason in list(reasons.items())[:10]]
+    lines = [f"{what}: {shown(name)}: {reason}" for name, reason in list(reasons.items())[:10]]
     return lines + [f"{what}: {len(reasons) - 10:,} more, in {path}"] * (len(reasons) > 10)
 
 
@@ -173,7 +173,7 @@ def _look(
             yield path, videos[index].span, level == "full"
 
     results = workers.run(tasks(), _examine, workers=processes, timeout=timeout)
-    unknown, shown = {}, set()
+    unknown, told = {}, set()
     progress = tqdm.tqdm(desc="checking", total=int(present.sum()), initial=int(known.sum()), unit=" videos")
     with progress, contextlib.closing(results):
         for which, result in results:
@@ -181,8 +181,8 @@ def _look(
             size, modified = stamps.pop(which)
             if isinstance(result, workers.NoVerdict):
                 unknown[waiting[which]] = f"{NOT_LOOKED_AT}: {result}"
-                if result.traceback and result.traceback not in shown:
-                    shown.add(result.traceback)
+                if result.traceback and result.traceback not in told:
+                    told.add(result.traceback)
                     tqdm.tqdm.write(f"{row.name}: {result.traceback}", file=sys.stderr)
                 progress.update()
                 continue

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jax_video.data import remote, sources
-from jax_video.data.decoding import probing
+from jax_video.data.decoding import probing, workers
 from jax_video.data.decoding.flow import Settings as FlowSettings
 from jax_video.data.manifest import MISSING, Manifest, Packed
-from jax_video.data.preparing import checks, storing, verdicts, workers
+from jax_video.data.preparing import checks, storing, verdicts
 from jax_video.data.preparing.machines import Machines
 from jax_video.data.sources import finding
 from jax_video.errors import Stopped, UserError

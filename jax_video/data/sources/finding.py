@@ -37,6 +37,8 @@ _JUNK = frozenset(
     )
 )  # fmt: skip
 
+_DEEPEST = 400  # folders in one another, which are looked through by a function that calls itself
+
 
 class Found(NamedTuple):
     """What is below a folder."""
@@ -106,6 +108,8 @@ def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
     for (name, kind), extension in zip(entries, extensions, strict=True):
         path = f"{inside}/{name}" if inside else name
         if kind == _FOLDER:
+            if path.count("/") == _DEEPEST:
+                raise UserError(f"{folder} is in more than {_DEEPEST} folders below --videos: move it higher, or away")
             _walk(f"{folder}/{name}", path, found, visited)
         elif extension in EXTENSIONS:
             found.videos.append(path)
