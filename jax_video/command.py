@@ -10,13 +10,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from absl import app, flags
 from absl import logging as absl_logging
 
 from jax_video import config_flag
-from jax_video.errors import Stopped, UserError
+from jax_video.errors import Stopped, UserError, shown
 
 flags.disclaim_key_flags()  # a flag that is defined here belongs to the command that calls, and stands in its --help
 
@@ -33,11 +33,16 @@ def run(
       cache: keep what is compiled for the next start (`enable_compilation_cache`), unless processes are several.
     """
 
+    for stream in (sys.stdout, sys.stderr):
+        _show_names(stream)
+    os.environ.setdefault("PYTHON_COLORS", "0")  # of tracebacks, since 3.13: escape sequences, which would be shown
+
     def run_main(argv: list[str]) -> None:
         _quieten()
         sys.unraisablehook = _report_unraisable
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
+            # A file's name may be any bytes; for a terminal some would be a control character.
+            sys.stdout.reconfigure(errors="backslashreplace" if sys.stdout.isatty() else "surrogateescape")
         alone = "distributed" not in flags.FLAGS or flags.FLAGS.distributed is None
         if cache and alone and "jax" in sys.modules:
             from jax_video.compilation_cache import enable_compilation_cache
@@ -66,6 +71,25 @@ def run(
 def define_takeover() -> None:
     """Defines --takeover, for a command that holds a folder: `flags.FLAGS.takeover`."""
     flags.DEFINE_boolean("takeover", False, "Take the folder over from another process, which is gone.")
+
+
+_MOVES = re.compile("(\n|\x1b\\[A)*")  # how tqdm goes from one progress bar to another
+
+
+def _show_names(stream: TextIO) -> None:
+    """Has a stream show what would command the terminal: names of files and classes may come from strangers.
+
+    The stream itself is changed, since loggers and progress bars hold it.
+    """
+    write = stream.write
+
+    def show(text: str) -> int:
+        if _MOVES.fullmatch(text):
+            return write(text)
+        start = text[: text.startswith("\r")]  # a progress bar begins its line again
+        return write(start + shown(text[len(start) :], kept="\n\t"))
+
+    vars(stream)["write"] = show
 
 
 def _quieten() -> None:

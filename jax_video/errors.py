@@ -1,7 +1,28 @@
 """The exceptions that a user is meant to read."""
 
 import os
+import re
 from collections.abc import Sequence
+
+# Control characters, and those that turn the direction of writing: what a terminal obeys and does not show.
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def shown(text: object, *, kept: str = "") -> str:
+    r"""Text, as of a name that a stranger gave, with what a terminal would obey as `\x1b` or `\u202e`.
+
+    Args:
+      text: any; of another object what `str` says.
+      kept: control characters that stay, such as the ends of lines.
+    """
+
+    def escaped(match: re.Match) -> str:
+        code = ord(match[0])
+        if match[0] in kept:
+            return match[0]
+        return f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}"  # the second one is JSON's, too
+
+    return _OBEYED.sub(escaped, str(text))
 
 
 class UserError(ValueError):
@@ -10,6 +31,9 @@ class UserError(ValueError):
     The message says what was found, what was expected and what to do next. Commands print it without a traceback and
     exit with code 2.
     """
+
+    def __str__(self) -> str:
+        return shown(super().__str__(), kept="\n\t")
 
 
 class VideoError(UserError):
@@ -21,7 +45,8 @@ class VideoError(UserError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        reason = shown(self.reason, kept="\n")
+        return f"{shown(self.path)}: {reason}"
 
 
 class CheckpointError(UserError):

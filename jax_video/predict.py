@@ -15,12 +15,18 @@ from absl import flags
 
 from jax_video import command, run, sharding, state
 from jax_video.data.sources import files
-from jax_video.errors import UserError
+from jax_video.errors import UserError, shown
 
 
 def define_flags() -> None:
     flags.DEFINE_string("checkpoint", None, "The folder of a run of jax_video.main.")
     flags.DEFINE_integer("top", 5, "How many classes to show for each video.", lower_bound=1)
+    flags.DEFINE_float(
+        "timeout",
+        files.TIMEOUT,
+        "Seconds after which a file that still decodes is broken; 0: none, and no limit of its memory either.",
+        lower_bound=0,
+    )
     flags.DEFINE_boolean("json", False, "Print one JSON object per video instead of a table.")
 
 
@@ -29,15 +35,17 @@ def main(arguments: list[str]) -> None:
     if given.checkpoint is None:
         raise UserError("--checkpoint is missing: the folder of a run, for example --checkpoint=runs/stc")
     paths = files.named(arguments)
+    if given.timeout:
+        files.start_reader()
     trained = run.load(given.checkpoint)
     videos = f"{len(paths):,} video{'s' * (len(paths) != 1)}"
     sharding.announce(trained.mesh, state.describe(trained.config, len(trained.classes)), videos)
-    scores, faults = trained.scores(paths)
+    scores, faults = trained.scores(paths, timeout=given.timeout or None)
     for place, row in scores.items():
         best = np.argsort(-row, kind="stable")[: given.top]
         show(paths[place], [(trained.classes[k], float(row[k])) for k in best])
     for place, reason in faults.items():
-        print(f"{paths[place]}: {reason}", file=sys.stderr)
+        print(f"{shown(paths[place])}: {reason}", file=sys.stderr)
     if faults:
         raise UserError(f"{len(faults)} of {len(paths)} files could not be classified.")
 
@@ -47,9 +55,9 @@ def show(path: str, best: list[tuple[str, float]]) -> None:
         line = {"video": path, "classes": [{"name": name, "score": score} for name, score in best]}
         print(json.dumps(line, ensure_ascii=False, allow_nan=False))
     else:
-        print(path)
+        print(shown(path))
         for name, score in best:
-            print(f"  {score:8.4f}  {name}")
+            print(f"  {score:8.4f}  {shown(name)}")
 
 
 if __name__ == "__main__":

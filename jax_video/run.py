@@ -28,7 +28,7 @@ from jax_video.data import manifest as manifest_lib
 from jax_video.data import pipeline, reader, remote
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import files
-from jax_video.errors import CheckpointError, UserError, VideoError, listed
+from jax_video.errors import CheckpointError, UserError, VideoError, listed, shown
 from jax_video.meta import Meta
 from jax_video.models.correspondence import Correspondence
 from jax_video.models.t3d import SegmentConsensus
@@ -155,18 +155,22 @@ class Run:
 
     @overload
     def classify(  # type: ignore[overload-overlap]  # a str is a sequence of str, but here one name
-        self, videos: Video, *, fps: float = 0.0
+        self, videos: Video, *, fps: float = 0.0, timeout: float | None = files.TIMEOUT
     ) -> dict[str, float]: ...
     @overload
-    def classify(self, videos: Iterable[Video], *, fps: float = 0.0) -> list[dict[str, float]]: ...
     def classify(
-        self, videos: Video | Iterable[Video], *, fps: float = 0.0
+        self, videos: Iterable[Video], *, fps: float = 0.0, timeout: float | None = files.TIMEOUT
+    ) -> list[dict[str, float]]: ...
+    def classify(
+        self, videos: Video | Iterable[Video], *, fps: float = 0.0, timeout: float | None = files.TIMEOUT
     ) -> dict[str, float] | list[dict[str, float]]:
         """Probabilities of the classes by name, best first: means over the clips and crops of the run's own test.
 
         Args:
           videos: one, or several: files, folders of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
           fps: frames per second of the videos that are given as frames; clips count frames, so that it is only noted.
+          timeout: seconds that one file may take, which is read in a process of its own, with at most 1 GiB of memory;
+            None: all are read in this process, without any limit.
 
         Returns:
           Of one video {class: probability}, of several a list of these.
@@ -175,7 +179,7 @@ class Run:
           UserError: the run knows no classes, or some videos cannot be read, each named with its reason.
         """
         several, single = _several(videos)
-        scores, faults = self.scores(several, fps=fps)
+        scores, faults = self.scores(several, fps=fps, timeout=timeout)
         _refuse(faults, several)
         order = [np.argsort(-row, kind="stable") for row in scores.values()]
         found = [
@@ -184,21 +188,27 @@ class Run:
         ]
         return found[0] if single else found
 
-    def features(self, videos: Video | Iterable[Video], *, fps: float = 0.0) -> np.ndarray:
+    def features(
+        self, videos: Video | Iterable[Video], *, fps: float = 0.0, timeout: float | None = files.TIMEOUT
+    ) -> np.ndarray:
         """Features of one video, float32 [D], or of several, [N, D]: means over frames and places, clips and crops.
 
         Arguments and errors are those of `classify`; a run of knowledge transfer has features, too.
         """
         several, single = _several(videos)
-        rows, faults = self._means(self.pool_clips, several, fps)
+        rows, faults = self._means(self.pool_clips, several, fps, timeout)
         _refuse(faults, several)
         if not rows:
             raise UserError("no video given: expected a file, or frames as an array uint8 [T, H, W, 3], or several")
         found = np.stack(list(rows.values())).astype(np.float32)
         return found[0] if single else found
 
-    def scores(self, videos: Sequence[Video], *, fps: float = 0.0) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+    def scores(
+        self, videos: Sequence[Video], *, fps: float = 0.0, timeout: float | None = files.TIMEOUT
+    ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
         """Probabilities of the classes of those videos that can be read, and why the others cannot.
+
+        Arguments are those of `classify`.
 
         Returns:
           ({place in `videos`: probabilities [K]}, {place: reason}), both in the order of `videos`.
@@ -207,7 +217,7 @@ class Run:
           UserError: the run knows no classes, or its network gives scores that are no numbers.
         """
         self._check_classification()
-        rows, faults = self._means(self.score_clips, videos, fps)
+        rows, faults = self._means(self.score_clips, videos, fps, timeout)
         return {place: self._probabilities(row) for place, row in rows.items()}, faults
 
     def _check_classification(self) -> None:
@@ -282,14 +292,14 @@ class Run:
                 progress.update(round(group[-1].end) - progress.n)
 
     def _means(
-        self, step: scoring.ClipStep, videos: Sequence[Video], fps: float
+        self, step: scoring.ClipStep, videos: Sequence[Video], fps: float, timeout: float | None
     ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
         """({place: mean over its clips [D]}, {place: why it cannot be read}) of videos, in their order."""
         if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
             raise UserError(f"fps is {fps!r}: expected frames per second, or 0 where they are not known")
         in_memory = {place: video for place, video in enumerate(videos) if isinstance(video, np.ndarray)}
         paths = {place: os.fspath(video) for place, video in enumerate(videos) if not isinstance(video, np.ndarray)}
-        on_disk, broken = files.find(list(paths.values()), self.classes)
+        on_disk, broken = files.find(list(paths.values()), self.classes, timeout=timeout)
         faults = {place: broken[path] for place, path in paths.items() if path in broken}
         rows: dict[int, np.ndarray] = {}
         sets = [(on_disk, [place for place in paths if place not in faults])]
@@ -365,5 +375,5 @@ def _refuse(faults: Mapping[int, str], videos: Sequence[Video]) -> None:
     """Raises UserError with the reason of each video that cannot be read."""
     if faults:
         names = {place: "frames" if isinstance(videos[place], np.ndarray) else videos[place] for place in faults}
-        lines = [f"{names[place]}: {reason}" for place, reason in faults.items()]
+        lines = [f"{shown(names[place])}: {reason}" for place, reason in faults.items()]
         raise UserError(f"{len(faults)} of {len(videos)} videos cannot be read:\n{listed(lines)}")

@@ -190,7 +190,9 @@ def test_the_mode_of_the_command(manifest, tmp_path):
 def test_figures_stay_readable(count, tmp_path):
     """Rows of classes never come closer than a line of text; of many classes the extremes are shown."""
     alpha = np.random.default_rng(0).dirichlet((7, 2, 2), count)
-    classes = {f"class $\\x$ {index}": dict(zip(VIEWS, row, strict=True)) for index, row in enumerate(alpha)}
+    classes = {
+        f"class $\\x$ \x1b[31m\udcff {index}": dict(zip(VIEWS, row, strict=True)) for index, row in enumerate(alpha)
+    }
     pictures.plot_classes(tmp_path / "classes.png", classes)
     height, width = matplotlib.pyplot.imread(tmp_path / "classes.png").shape[:2]
     assert height <= 1400 and width <= 1500 and height / min(count, 20) > 30

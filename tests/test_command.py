@@ -11,6 +11,7 @@ from commands import check_user_error, run
 from conftest import ROOT
 
 from jax_video.__main__ import COMMANDS
+from jax_video.errors import UserError, VideoError
 
 PYTHON = [sys.executable, "-W", "error"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -18,11 +19,11 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 def python(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [*PYTHON, *arguments], capture_output=True, text=True, env=ENVIRONMENT, timeout=120, **{"cwd": "/", **kwargs}
+        [*PYTHON, *arguments], capture_output=True, env=ENVIRONMENT, timeout=120, **{"cwd": "/", "text": True, **kwargs}
     )
 
 
-def command(tmp_path, body: str, *arguments: str) -> subprocess.CompletedProcess:
+def command(tmp_path, body: str, *arguments: str, **kwargs) -> subprocess.CompletedProcess:
     """A command whose main is `body`."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     script = tmp_path / "script.py"
@@ -36,7 +37,7 @@ def command(tmp_path, body: str, *arguments: str) -> subprocess.CompletedProcess
         f"def main(arguments):\n{lines}\n"
         "command.run(main, define_flags)\n"
     )
-    return python(str(script), *arguments)
+    return python(str(script), *arguments, **kwargs)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
@@ -253,3 +254,38 @@ def test_errors_that_nobody_can_catch_are_reported(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "after\n", "")
     done = command(tmp_path, body.format("RuntimeError('something else')"))
     assert done.stdout == "after\n" and "RuntimeError: something else" in done.stderr
+
+
+NAMES = ("\x1b]0;title\x07\x1b[31mred", "a\rb", "up\ndown", "\u202egpj.4pm", "\x9b31m", "\x7f")
+OBEYED = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+
+
+def test_a_name_commands_no_terminal(tmp_path):
+    """Neither in a table, a message, a log nor a progress bar; where its bytes are no UTF-8 they go out as they are."""
+    body = (
+        "import logging, sys, tqdm\n"
+        "from jax_video.errors import VideoError\n"
+        f"names = {NAMES!r}\n"
+        "for name in (*names, '\\udcff é'):\n"
+        "    print(name, end=';')\n"
+        "    logging.warning('of %s', name)\n"
+        "    tqdm.tqdm.write(name, file=sys.stderr)\n"
+        "with tqdm.tqdm(desc=names[0], total=2) as outer, tqdm.tqdm(total=2, desc='inner') as inner:\n"
+        "    outer.update()\n"
+        "    inner.update()\n"
+        "raise VideoError(names[2], 'of ' + names[0])"
+    )
+    done = command(tmp_path, body, text=False)
+    stdout, stderr = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
+    assert done.returncode == 2 and "Traceback" not in stderr, stderr
+    assert not re.findall(OBEYED, stdout) and stdout.endswith(";\udcff é;")
+    assert r"\x1b]0;title\x07\x1b[31mred;a\x0db;" in stdout and r"\u202egpj.4pm;\u009b31m;\u007f;" in stdout
+    assert stderr.endswith("error: up\\x0adown: of \\x1b]0;title\\x07\\x1b[31mred\n")
+    assert not re.findall(OBEYED, stderr.replace("\r", "").replace("\x1b[A", "")), "but for how tqdm moves"
+    assert "a\rb" not in stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_shows_names_from_python_too(name):
+    assert not re.findall(OBEYED, str(UserError(f"no {name}"))) and not re.findall(OBEYED, str(VideoError(name, name)))
+    assert "\n" not in str(VideoError(name, "damaged"))

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -112,6 +114,19 @@ def test_files_that_are_no_scores(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         fusion.read(tmp_path / name)
+
+
+def test_an_archive_of_scores_that_is_damaged_or_would_swell(tmp_path):
+    header = "(" * 5000
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("b.npy", b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header.encode())
+    with pytest.raises(UserError, match="cannot be read as scores .an array's header is damaged"):
+        fusion.read(tmp_path / "x.npz")
+    data = bytearray((tmp_path / "x.npz").read_bytes())
+    struct.pack_into("<I", data, data.rindex(b"PK\x01\x02") + 24, 2**31)  # its size, in the archive's directory
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(UserError, match="refused, as its .* bytes would become 2,147,483,648 in memory"):
+        fusion.read(tmp_path / "x.npz")
 
 
 def test_sources_that_do_not_fit(sources, scores, tmp_path):

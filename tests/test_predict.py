@@ -1,6 +1,7 @@
 """`python -m jax_video.predict`: files, folders and globs in, classes out, from a run's folder alone."""
 
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -79,21 +80,28 @@ def test_the_command_that_a_run_ends_with(trained):
 
 
 def test_broken_files_are_named_and_the_others_classified(elsewhere, tmp_path):
-    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
+    (tmp_path / "text\x1b[31m\n.mp4").write_text("not a video\n" * 100)
     (tmp_path / "empty.avi").touch()
+    os.mkfifo(tmp_path / "pipe")  # to open it would take for ever
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile pipe\nduration 0.3\n")
     whole = (elsewhere / "videos" / "up" / "up_000.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    odd = tmp_path / "a b\udcff é.mp4"  # a name that is no UTF-8
+    odd = tmp_path / "a b\udcff é\u202e\x1b\x7f.mp4"  # a name that is no UTF-8, and would command a terminal
     odd.write_bytes(whole)
     (tmp_path / "notes.txt").write_text("no video, and not looked at")
     finished = run(PREDICT, tmp_path, f"--checkpoint={elsewhere / 'run'}", "--json")
-    check_user_error(finished, "3 of 4 files could not be classified")
+    check_user_error(finished, "4 of 5 files could not be classified")
     assert [json.loads(line)["video"] for line in finished.stdout.splitlines()] == [str(odd)]
-    for name, reason in (("text.mp4", "not a readable video"), ("empty.avi", "empty file"), ("cut.mp4", "")):
+    for name, reason in (
+        (r"text\x1b[31m\x0a.mp4", "not a readable video"),
+        ("empty.avi", "empty file"),
+        ("cut.mp4", ""),
+        ("list.mp4", ""),
+    ):
         assert f"{tmp_path / name}: {reason}" in finished.stderr
-    assert "notes.txt" not in finished.stderr
+    assert "notes.txt" not in finished.stderr and "\u202e" not in finished.stdout
 
-    finished = run(PREDICT, tmp_path / "text.mp4", f"--checkpoint={elsewhere / 'run'}")
+    finished = run(PREDICT, tmp_path / "empty.avi", f"--checkpoint={elsewhere / 'run'}")
     check_user_error(finished, "1 of 1 files could not be classified")
     assert finished.stdout == ""
 

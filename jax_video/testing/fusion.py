@@ -5,10 +5,13 @@ import dataclasses
 import json
 import os
 import pathlib
+import zipfile
+import zlib
 
 import numpy as np
 
 from jax_video import metrics
+from jax_video.data import archives
 from jax_video.errors import UserError
 from jax_video.run import Run
 
@@ -45,6 +48,8 @@ def read(source: Run | str | os.PathLike) -> Predictions:
         found = {".jsonl": _read_run, ".csv": _read_csv, ".npz": _read_npz}[file.suffix](file)
     except KeyError as error:
         raise UserError(f"{path}: expected a run's folder, a .jsonl of a test, a .csv or an .npz; {error}") from error
+    except UserError:
+        raise
     except (ValueError, TypeError, OSError) as error:
         raise UserError(f"{path}: cannot be read as scores ({error})") from error
     for video, row in found.scores.items():
@@ -123,8 +128,11 @@ def _read_csv(file: pathlib.Path) -> Predictions:
 
 
 def _read_npz(file: pathlib.Path) -> Predictions:
-    with np.load(file, allow_pickle=False) as arrays:
-        return Predictions("", None, {video: np.asarray(arrays[video], float) for video in arrays}, {})
+    try:
+        arrays = archives.read_npz(file)
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(str(error)) from error
+    return Predictions("", None, {video: np.asarray(row, float) for video, row in arrays.items()}, {})
 
 
 def _order(source: Predictions, first: Predictions) -> list[int]:

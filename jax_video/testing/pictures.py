@@ -1,10 +1,12 @@
 """Pictures of results: the confusion matrix, and what CoST's views count, by layer and by class."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from jax_video.data import remote
+from jax_video.errors import shown
 from jax_video.models.cost import VIEWS
 
 COLORS = ("tab:gray", "tab:orange", "tab:blue")  # of the views
@@ -21,9 +23,9 @@ def plot_confusion(path: remote.Path, classes: tuple[str, ...], confusion: np.nd
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if len(classes) <= 100:
-        ticks = range(len(classes))
-        axes.set_xticks(ticks, classes, rotation=90, parse_math=False)
-        axes.set_yticks(ticks, classes, parse_math=False)
+        ticks, names = range(len(classes)), _labels(classes)
+        axes.set_xticks(ticks, names, rotation=90, parse_math=False)
+        axes.set_yticks(ticks, names, parse_math=False)
     if len(classes) <= 30:
         for (row, column), videos in np.ndenumerate(confusion):
             if videos:
@@ -52,21 +54,21 @@ def plot_layers(path: remote.Path, layers: dict[str, dict[str, float]]) -> None:
 
 def plot_classes(path: remote.Path, classes: dict[str, dict[str, float]]) -> None:
     """Draws classes by what motion counts for them (CoST Fig. 7); of many only those with the most and the least."""
-    names = list(classes)
-    parts = {"": names}
-    if len(names) > 2 * EXTREMES:
-        parts = {"motion counts most": names[:EXTREMES], "motion counts least": names[-EXTREMES:]}
+    ordered = list(classes)
+    parts = {"": ordered}
+    if len(ordered) > 2 * EXTREMES:
+        parts = {"motion counts most": ordered[:EXTREMES], "motion counts least": ordered[-EXTREMES:]}
     height = 1.5 + 0.25 * max(map(len, parts.values()))
     figure = _figure(6 * len(parts), height)
     panels = figure.subplots(1, len(parts), sharex=True, squeeze=False)[0]
-    for axes, (title, shown) in zip(panels, parts.items(), strict=True):
-        left = np.zeros(len(shown))
+    for axes, (title, names) in zip(panels, parts.items(), strict=True):
+        left = np.zeros(len(names))
         for view, color in zip(VIEWS[1:], COLORS[1:], strict=True):
-            share = np.array([classes[name][view] for name in shown])
-            axes.barh(range(len(shown)), share, left=left, color=color, label=view)
+            share = np.array([classes[name][view] for name in names])
+            axes.barh(range(len(names)), share, left=left, color=color, label=view)
             left += share
         axes.set(xlabel="mean coefficient", title=title)
-        axes.set_yticks(range(len(shown)), shown, parse_math=False)
+        axes.set_yticks(range(len(names)), _labels(names), parse_math=False)
         axes.invert_yaxis()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     with remote.path(path).open("wb") as file:
@@ -82,7 +84,7 @@ def text(line: str, height: int) -> np.ndarray:
     figure.set(dpi=dots, facecolor="black")
     size = 0.6 * height * 72 / dots  # of letters, in points
     place = margin / dots / figure.get_figwidth()
-    label = figure.text(place, 0.5, line, color="white", size=size, va="center_baseline", parse_math=False)
+    label = figure.text(place, 0.5, *_labels([line]), color="white", size=size, va="center_baseline", parse_math=False)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     end = round(label.get_window_extent().x1) + margin
@@ -94,6 +96,11 @@ def color(number: int) -> tuple[int, ...]:
     import matplotlib
 
     return tuple(round(255 * part) for part in matplotlib.colormaps["tab20"].colors[number % 20])
+
+
+def _labels(names: Iterable[str]) -> list[str]:
+    """Names without what no font has: control characters, and bytes that are no UTF-8."""
+    return [shown(name).encode(errors="backslashreplace").decode() for name in names]
 
 
 def _figure(width: float, height: float, layout: str | None = "constrained") -> Any:

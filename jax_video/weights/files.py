@@ -4,6 +4,7 @@ import argparse
 import collections
 import contextlib
 import dataclasses
+import io
 import os
 import pathlib
 import pickle
@@ -19,6 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from jax_video.data import archives
 from jax_video.errors import UserError
 
 # Keys under which training code keeps the weights.
@@ -118,11 +120,15 @@ def _reader(path: pathlib.Path):
     """The function that reads this file, by its first bytes."""
     size = path.stat().st_size
     with open(path, "rb") as file:
-        start = file.read(16)
+        beginning = file.read(2**16)  # of a tar archive, compressed or not, its first member
+    start = beginning[:16]
     if start[:2] == b"PK":
         try:
+            archives.check(path)
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
+        except UserError as error:
+            raise WeightFileError(str(error)) from error
         except Exception as error:  # a damaged list of names may also be no text, or too long
             raise _damaged(path, error) from error
         if names and all(name.endswith(".npy") for name in names):
@@ -140,7 +146,7 @@ def _reader(path: pathlib.Path):
         return _read_torch
     elif start[:1] == b"\x80" and size > len(LEGACY):
         raise _refused(path, "a pickle")
-    elif tarfile.is_tarfile(path):
+    elif beginning.strip(b"\0") and tarfile.is_tarfile(io.BytesIO(beginning)):
         raise WeightFileError(
             f"{path}: a tar archive. If it is of PyTorch before 0.2, load it there and save it again; else unpack it."
         )
@@ -152,8 +158,7 @@ def _reader(path: pathlib.Path):
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        return archives.read_npz(path)
     except Exception as error:  # whatever goes wrong while a file is taken apart, the file is at fault
         if "allow_pickle" in str(error):
             raise _refused(path, "Python objects") from error
@@ -204,7 +209,12 @@ def _state_dict(path: pathlib.Path, loaded) -> tuple[dict[str, np.ndarray], tupl
         )
     if other := [name for name, value in weights.items() if not (_is_array(value) and isinstance(name, str))]:
         raise WeightFileError(f"{path}: {', '.join(map(repr, other[:8]))} among its weights are not named arrays")
-    return {name: _array(path, name, value) for name, value in weights.items()}, tuple(beside)
+    arrays = {name: _array(path, name, value) for name, value in weights.items()}
+    try:
+        archives.check(path, sum(array.nbytes for array in arrays.values()))  # a tensor may repeat one value for ever
+    except UserError as error:
+        raise WeightFileError(str(error)) from error
+    return arrays, tuple(beside)
 
 
 def _is_array(value) -> bool:

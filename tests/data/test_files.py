@@ -1,7 +1,9 @@
 """Single videos as they are named on a command line."""
 
+import concurrent.futures
 import os
 
+import av
 import numpy as np
 import pytest
 
@@ -31,6 +33,31 @@ def test_those_that_can_be_read_and_why_not_the_others(tmp_path, monkeypatch):
     assert broken["pipe.mp4"] == "not a file: a pipe, a socket or a device"
     monkeypatch.chdir("/")  # paths are absolute
     assert reader.decode(found, found.videos[1], np.array([3]), short_side=None).shape == (1, 32, 48, 3)
+
+
+def test_a_file_that_never_ends_costs_only_its_time(tmp_path):
+    """Also where a thread asks, which may not say how signals are handled."""
+    frames = np.random.default_rng(0).integers(0, 255, (5, 32, 48, 3), np.uint8)
+    motions.encode(tmp_path / "good.mp4", frames)
+    with av.open(str(tmp_path / "good.mp4")) as good, av.open(str(tmp_path / "endless.mkv"), "w") as target:
+        stream = target.add_stream_from_template(good.streams.video[0])
+        for packet in good.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    os.truncate(tmp_path / "endless.mkv", 2**40)  # the reader looks for the next element in a terabyte of zeros
+    paths = [str(tmp_path / name) for name in ("endless.mkv", "good.mp4")]
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        assert thread.submit(files.find, paths[:1], timeout=0.5).result()[1] == {paths[0]: "not done after 0.5 s"}
+    found, broken = files.find(paths[1:])
+    here, _ = files.find(paths[1:], timeout=None)
+    assert found == here and [row.frames for row in found.videos] == [5] and not broken
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf"), "5"])
+def test_a_timeout_is_a_number_of_seconds(timeout):
+    with pytest.raises(UserError, match="timeout is .*: expected seconds"):
+        files.find(["a.mp4"], timeout=timeout)
 
 
 def test_files_folders_and_globs(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 import pathlib
+import shutil
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ from jax_video.data import pipeline, reader
 from jax_video.data.decoding import flow, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.data.preparing import storing
+from jax_video.data.preparing.machines import Machines
+from jax_video.data.preparing.preparation import Preparation, prepare
 from jax_video.data.sources import motions
 from jax_video.errors import UserError, VideoError
 
@@ -347,6 +350,49 @@ def test_damaged_flow_is_an_unreadable_video(damage, moved, tmp_path):
     assert batch["mask"].tolist() == [0] and batch["failed"].tolist() == [2]
     with pytest.raises(UserError, match="none of the 1 training videos"):
         take(1, manifest, sampling, batch=1)
+
+
+@pytest.mark.parametrize("path", ["../aside/a.mp4", "b/../../aside/a.mp4", "{aside}/a.mp4", "..", "a\0"])
+def test_no_flow_is_stored_outside_its_folder(path, moved, tmp_path):
+    """Whatever a manifest that someone else made says of where the videos are."""
+    (tmp_path / "aside").mkdir()
+    motions.encode(tmp_path / "aside" / "a.mp4", moving(14))
+    wild = manifest_of(tmp_path / "videos", listed(path.format(aside=tmp_path / "aside"), 14))
+    wild.write(tmp_path / "set" / "manifest.jsonl")
+    with pytest.raises(UserError, match="this path leads out of the set's folder"):
+        prepare(Preparation("manifest", tmp_path / "set", flow=SETTINGS, machines=Machines(1)))
+    assert {path.name for path in tmp_path.rglob("*.flow")} == set()
+    assert os.listdir(tmp_path / "aside") == ["a.mp4"]
+
+
+def test_no_flow_is_stored_where_a_link_leads(moved, tmp_path):
+    """Unless the whole folder is one: it may be on another disk."""
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "set" / "flow").mkdir(parents=True)
+    (tmp_path / "set" / "flow" / "walk").symlink_to(tmp_path / "aside")
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "walk").symlink_to(moved.root)
+    manifest_of(videos, listed("walk/a.mp4", 14)).write(tmp_path / "set" / "manifest.jsonl")
+    task = Preparation("manifest", tmp_path / "set", flow=SETTINGS, machines=Machines(1))
+    with pytest.raises(UserError, match="leads out of .*remove that link"):
+        prepare(task)
+    assert not os.listdir(tmp_path / "aside")
+    shutil.rmtree(tmp_path / "set" / "flow")
+    (tmp_path / "set" / "flow").symlink_to(tmp_path / "aside")
+    prepare(task)
+    assert (tmp_path / "aside" / "walk" / "a.mp4.flow").is_file()
+
+
+def test_a_file_of_flow_with_a_hole_is_not_read_into_memory(moved, tmp_path):
+    path = flow.stored_path(stored(moved, tmp_path).flow, moved.videos[0])
+    places = np.array(flow.read_places(path))
+    places[1:] += 2**40
+    with open(path, "r+b") as file:
+        np.save(file, places)
+        file.truncate(places[-1])
+    with pytest.raises(VideoError, match="index is damaged"):
+        flow.read(path, [[0, 1]], 14, (HEIGHT, WIDTH))
 
 
 def test_other_settings_in_a_folder_are_an_error(tmp_path):

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from jax_video.data.decoding import probing
-from jax_video.data.preparing import workers
+from jax_video.data.decoding import probing, workers
 from jax_video.data.sources import motions
 from jax_video.errors import VideoError
 
@@ -101,11 +100,13 @@ def test_what_a_file_took_is_not_held_against_the_next():
 
 def test_a_worker_ends_with_its_parent(tmp_path):
     """`kill -9` leaves no decoder behind."""
+    (tmp_path / "decoder.py").write_text(
+        "import time\ndef decode(_):\n    print('decoding', flush=True)\n    time.sleep(600)\n"
+    )
     script = tmp_path / "script.py"
     script.write_text(
-        "import time\nfrom jax_video.data.preparing import workers\n"
-        "def decode(_):\n    print('decoding', flush=True)\n    time.sleep(600)\n"
-        "if __name__ == '__main__':\n    list(workers.run([0], decode, workers=1, timeout=600))\n"
+        "import decoder\nfrom jax_video.data.decoding import workers\n"
+        "list(workers.run([0], decoder.decode, workers=1, timeout=600))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(

@@ -6,9 +6,11 @@ import io
 import os
 import pathlib
 import pickle
+import struct
 import sys
 import tarfile
 import warnings
+import zipfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -188,6 +190,53 @@ def test_npz_of_other_things(tmp_path):
         np.savez(tmp_path / "w.npz", a=array)
         with pytest.raises(WeightFileError, match="a has values of type .*; expected real numbers"):
             read(tmp_path / "w.npz")
+
+
+# Bombs.
+
+
+def claim(path: pathlib.Path, size: int) -> pathlib.Path:
+    """Has the directory of a zip archive say this size of its last member."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.rindex(b"PK\x01\x02") + 24, size)
+    path.write_bytes(data)
+    return path
+
+
+def test_what_would_swell_is_refused(tmp_path):
+    """A few bytes may unpack to any number, and a tensor may repeat one value as often as it likes."""
+    torch.save({"w": torch.zeros(1).expand(10**5, 10**5)}, tmp_path / "w.pth")
+    torch.save({"w": torch.zeros(1).expand(10**5, 10**5)}, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    np.savez_compressed(tmp_path / "w.npz", w=np.zeros(10))
+    torch.save({"w": torch.zeros(10)}, tmp_path / "unpacked.pth")
+    claim(tmp_path / "w.npz", 2**31), claim(tmp_path / "unpacked.pth", 2**31)
+    for name in ("w.pth", "w.pt", "w.npz", "unpacked.pth"):
+        with pytest.raises(WeightFileError, match="refused, as its .* bytes would become .* in memory"):
+            read(tmp_path / name)
+    torch.save({"w": torch.ones(3, 1).expand(3, 1000)}, tmp_path / "inflated.pth")  # as people inflate 2D weights
+    np.testing.assert_array_equal(read(tmp_path / "inflated.pth")["w"], np.ones((3, 1000)))
+
+
+def test_a_size_that_a_header_claims_is_not_believed(tmp_path):
+    def header(shape: str) -> bytes:
+        text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+        return b"\x93NUMPY\x01\0" + struct.pack("<H", len(text)) + text
+
+    for shape in ("(10**13,)", "(10000000000000,)", "(4611686018427387904, 4)", "(" * 5000, "-" * 5000):
+        with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
+            archive.writestr("w.npy", header(shape))
+        with pytest.raises(WeightFileError, match="damaged or cut short"):
+            read(tmp_path / "w.npz")
+    for size, start in (
+        (2**40, struct.pack("<Q", 2**39) + b"{"),
+        (2**40, b""),
+        (2**20, struct.pack("<Q", 2**19) + b"{["),
+    ):
+        with open(tmp_path / "w.safetensors", "wb") as file:
+            file.write(start)
+            file.truncate(size)
+        with pytest.raises(WeightFileError, match="damaged or cut short|not a weight file"):
+            read(tmp_path / "w.safetensors")
 
 
 # Damaged.

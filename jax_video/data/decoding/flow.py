@@ -31,6 +31,7 @@ CHANNELS = 2 * FIELDS  # x and y of each field in turn
 LEAST_SIDE = 16  # pixels; the methods need some
 ZERO, _SCALE = 128, 127 / BOUND  # what stands for no motion, and steps per pixel
 SETTINGS_FILE = "flow.json"  # says how the flow in its folder was made
+_MOST_HEADER = 2**16  # bytes of a JPEG beside its pixels, at most
 BLOCK = 8  # pixels of a JPEG that are coded together, along each side
 
 
@@ -123,6 +124,8 @@ def read(path: str, runs: list[list[int]], frames: int, size: tuple[int, int]) -
         with open(path, "rb") as file:
             for run in runs:
                 ends = places[run[0] : run[-1] + 2].tolist()
+                if ends[-1] - ends[0] > len(run) * (4 * size[0] * size[1] + _MOST_HEADER):  # a file may have holes
+                    raise ValueError("its index is damaged")
                 if ends != sorted(ends) or ends[0] < 0 or ends[-1] > os.path.getsize(path):
                     raise ValueError("its index is damaged")
                 file.seek(ends[0])
@@ -136,7 +139,13 @@ def read(path: str, runs: list[list[int]], frames: int, size: tuple[int, int]) -
 
 
 def stored_path(folder: str | os.PathLike, entry: Video) -> str:
-    """Where a video's flow is stored."""
+    """Where a video's flow is stored.
+
+    Raises:
+      VideoError: its path, of a manifest that someone wrote by hand, leads to another folder.
+    """
+    if os.path.isabs(entry.path) or os.pardir in pathlib.PurePath(entry.path).parts or "\0" in entry.path:
+        raise VideoError(entry.path, f"this path leads out of the set's folder, so that no flow is kept in {folder}")
     return os.path.join(folder, f"{entry.path}.flow")
 
 

@@ -5,15 +5,14 @@ import dataclasses
 import errno
 import functools
 import os
-import stat
 import threading
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 
-from jax_video.data.decoding import pictures
+from jax_video.data.decoding import pictures, regular
 from jax_video.data.manifest import FrameIndex
 from jax_video.errors import UnavailableError, VideoError, unreadable
 
@@ -76,9 +75,29 @@ _LIMITS = {"max_pixels": str(pictures.MOST_PIXELS)}
 # They hide damage behind what they decoded before, so after a seek they would hide it differently.
 STRICT = {"err_detect": "explode"}
 PYAV = int(av.__version__.partition(".")[0])  # its version, of which 15 and later will do
-# `file:` keeps a colon in a name from being read as a protocol; the whitelist keeps a playlist that calls itself .mp4
-# from reaching into the network.
-_OPTIONS: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}
+# What FFmpeg may take a file for: formats that hold their own pictures. A playlist (hls, dash, concat, imf, sdp), a
+# pattern of names (image2) or a part of a recording (mlv) would have it open other files, a script (lavfi, avisynth)
+# or a device something else, and text (tty, bin, subtitles) is no video. Sound is here to be called so.
+_FORMATS = ",".join(
+    """
+    3dostr 4xm apng asf asf_o avi avs bethsoftvid bfi bink bmv c93 cdg cdxl dfa dhav dsicin dv dxa ea film_cpk filmstrip
+    flic flv frm gdv gif gxf hnm hxvs idcin ifv ipmovie iv8 ivf ivr jv kux live_flv lmlm4 lvf lxf matroska mm moflex mov
+    mpeg mpegts mpjpeg mtv mv mvi mxf mxg nsv nut nuv obu ogg paf pdv pmp psxstr pva r3d rl2 rm roq rpl sdr2 sga siff
+    simbiosis_imx smjpeg smk swf thp tiertexseq tmv ty vividas vivo vmd wc3movie webp_anim wsvqa wtv xmv yop
+    apv av1 avs2 avs3 cavsvideo dirac dnxhd evc h261 h263 h264 hevc ingenient ipu m4v mjpeg mjpeg_2000 mpegvideo vc1
+    vc1test vvc yuv4mpegpipe
+    bmp_pipe dds_pipe dpx_pipe exr_pipe gif_pipe hdr_pipe j2k_pipe jpeg_pipe jpegls_pipe jpegxl_anim jpegxl_pipe
+    jpegxs_pipe pam_pipe pbm_pipe pcx_pipe pfm_pipe pgm_pipe pgmyuv_pipe png_pipe ppm_pipe psd_pipe qoi_pipe sgi_pipe
+    sunrast_pipe tiff_pipe webp_pipe xbm_pipe xpm_pipe xwd_pipe
+    aac ac3 aiff amr ape au caf dts eac3 flac mp3 truehd tta w64 wav wv
+    """.split()
+)
+# How text begins that names other files: a playlist, a session, a page.
+_NAMING = (b"#EXTM3U", b"ffconcat version", b"<?xml", b"<MPD", b"<svg", b"<ASX", b"<asx", b"v=0", b"[playlist]")
+# FFmpeg gets the file open and no name, so what is in it decides what it is; and no other protocol, so that no file can
+# have it open another one, or reach into the network.
+_CONTAINER = {"protocol_whitelist": "fd", "format_whitelist": _FORMATS}
+_OPTIONS: dict[str, Any] = {}
 if PYAV < 19:
     _OPTIONS["metadata_errors"] = "ignore"  # titles may be in any encoding
 if PYAV >= 18:
@@ -96,12 +115,7 @@ def opened(
       VideoError: all else.
     """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise VideoError(path, "not a file")
-        if status.st_size == 0:
-            raise VideoError(path, "empty file")
-        with av.open(f"file:{os.fspath(path)}", **_OPTIONS) as container:
+        with regular.opened(path) as file, _container(path, file) as container:
             stream = container.streams.best("video")
             if stream is None:
                 kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
@@ -121,6 +135,22 @@ def opened(
         raise unreadable(path, error) from error
     except MemoryError as error:
         raise VideoError(path, f"cannot be read ({error})") from error
+
+
+def _container(path: str | os.PathLike, file: BinaryIO) -> av.container.InputContainer:
+    """A file as FFmpeg opens it."""
+    if os.fstat(file.fileno()).st_size == 0:
+        raise VideoError(path, "empty file")
+    start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    file.seek(0)
+    if start.startswith(_NAMING):
+        raise VideoError(path, "not a readable video (text that may name others, as a playlist does: give these)")
+    try:
+        return av.open("fd:", container_options=_CONTAINER | {"fd": str(file.fileno())}, **_OPTIONS)
+    except av.FFmpegError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise VideoError(path, "not a readable video (a format that does not hold its own pictures)") from error
 
 
 # What FFmpeg's errors never say of a file itself. Of a damaged one it does say EIO.

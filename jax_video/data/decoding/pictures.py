@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from jax_video.data import transforms
+from jax_video.data.decoding import regular
 from jax_video.errors import VideoError, unreadable
 
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png"))
@@ -21,6 +22,7 @@ _PICTURE = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]+)\.(?:jpe?g|png)", re.IG
 _FLOW = re.compile(r"(?:flow_)?[xy]_", re.IGNORECASE)  # the prefixes of optical flow, which other tools store beside
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # how they begin
 MOST_PIXELS = 2**25  # as many as 8K video has; a damaged header can claim any number
+_MOST_BYTES = 2**28  # of a picture's file: more than all its pixels take
 _MOST_STRETCH = 32  # longer ones would become very long when their short side becomes that of others
 
 
@@ -134,8 +136,12 @@ def _images(path: str | os.PathLike, names: list[str], short_side: int | None) -
 def _read(path: str | os.PathLike, name: str) -> np.ndarray:
     """One picture, uint8 [H, W, 3], RGB, turned as its EXIF says."""
     try:
-        with open(os.path.join(path, name), "rb") as file:
+        with regular.opened(os.path.join(path, name)) as file:
+            if (size := os.fstat(file.fileno()).st_size) > _MOST_BYTES:
+                raise VideoError(path, f"{size:,} bytes")
             data = file.read()
+    except VideoError as error:
+        raise VideoError(path, f"unreadable picture: {name} ({error.reason})") from error
     except FileNotFoundError as error:
         raise VideoError(path, f"unreadable picture: {name} ({error.strerror})") from error
     except OSError as error:

@@ -25,10 +25,9 @@ import numpy as np
 import tqdm
 
 from jax_video.data import remote
-from jax_video.data.decoding import pictures, probing, video
+from jax_video.data.decoding import pictures, probing, video, workers
 from jax_video.data.manifest import MISSING, SPLITS, FrameIndex, Manifest, Video
-from jax_video.data.preparing import workers
-from jax_video.errors import unreadable
+from jax_video.errors import shown, unreadable
 
 LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded
 DOUBLE = "duplicate of a test video"  # what is said of such a video for training or validation, which stays
@@ -117,7 +116,7 @@ def write_reasons(path: pathlib.Path, prepared: Manifest, reasons: Mapping[str, 
 
 def first_reasons(what: str, reasons: Mapping[str, str], path: pathlib.Path) -> list[str]:
     """Lines with the first ten reasons (of which `what` came), and where the CSV with all of them is."""
-    lines = [f"{what}: {name}: {reason}" for name, reason in list(reasons.items())[:10]]
+    lines = [f"{what}: {shown(name)}: {reason}" for name, reason in list(reasons.items())[:10]]
     return lines + [f"{what}: {len(reasons) - 10:,} more, in {path}"] * (len(reasons) > 10)
 
 

@@ -6,7 +6,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from jax_video.data.preparing import beam, workers
+from jax_video.data.decoding import workers
+from jax_video.data.preparing import beam
 
 
 @dataclasses.dataclass(frozen=True)

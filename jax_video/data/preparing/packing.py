@@ -28,10 +28,10 @@ import tqdm
 from array_record.python import array_record_module
 
 from jax_video.data import remote
-from jax_video.data.decoding import verified, video
+from jax_video.data.decoding import verified, video, workers
 from jax_video.data.decoding.packed import RECORD_FRAMES, encoded
 from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
-from jax_video.data.preparing import checks, workers
+from jax_video.data.preparing import checks
 from jax_video.data.preparing.machines import Machines
 from jax_video.errors import UnavailableError, UserError, VideoError
 

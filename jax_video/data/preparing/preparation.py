@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jax_video.data import remote, sources
+from jax_video.data.decoding import workers
 from jax_video.data.decoding.flow import Settings as FlowSettings
 from jax_video.data.manifest import MISSING, Manifest, Packed
-from jax_video.data.preparing import checks, storing, workers
+from jax_video.data.preparing import checks, storing
 from jax_video.data.preparing.machines import Machines
 from jax_video.data.sources import finding
 from jax_video.errors import Stopped, UserError

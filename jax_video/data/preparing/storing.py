@@ -6,7 +6,7 @@ import os
 import pathlib
 import time
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 import cv2
@@ -14,9 +14,9 @@ import numpy as np
 import tqdm
 
 from jax_video.data import remote
-from jax_video.data.decoding import flow, verified, video
+from jax_video.data.decoding import flow, verified, video, workers
 from jax_video.data.manifest import Manifest, Video
-from jax_video.data.preparing import checks, workers
+from jax_video.data.preparing import checks
 from jax_video.data.preparing.machines import Machines
 from jax_video.errors import UserError, VideoError
 
@@ -182,6 +182,7 @@ def store_all(
     assert prepared.flow is not None
     readable = [entry for entry in prepared.videos if entry.error is None]
     waiting = [entry for entry in readable if not is_stored(prepared.flow, entry)]
+    _check_inside(prepared.flow, waiting)
     tasks = (
         (os.path.join(prepared.root, entry.path), flow.stored_path(prepared.flow, entry), entry, settings)
         for entry in waiting
@@ -205,6 +206,17 @@ def store_all(
     if len(broken) == len(readable):
         raise UserError(f"no video's flow can be computed; the reasons are in {path}")
     say("")
+
+
+def _check_inside(folder: str, entries: Iterable[Video]) -> None:
+    """Raises UserError where a link in a folder for flow leads out of it, to what would be written over."""
+    root = os.path.realpath(folder)
+    for place in {os.path.dirname(flow.stored_path(folder, entry)) for entry in entries}:
+        if os.path.commonpath((root, os.path.realpath(place))) != root:
+            raise UserError(
+                f"{place} leads out of {folder}, to {os.path.realpath(place)}, where no flow is stored: remove that "
+                f"link. If it is of your own making, link {folder} as a whole"
+            )
 
 
 _Task = tuple[str, str, Video, flow.Settings]  # the arguments of `store`

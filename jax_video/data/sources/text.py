@@ -11,13 +11,31 @@ import numpy as np
 
 from jax_video.errors import UserError
 
+# A file of another kind than expected may have lines of any length; to look through one for a label takes time that
+# grows with the square of its length, or of its runs of blanks.
+_MOST_BYTES = 2**30  # of a file: lists of a million videos have a tenth of it
+_LONGEST_LINE = 2**13  # characters of a line with a path and a label: a path has at most 4096
+_LONGEST = 2**20  # of any other, such as JSON in one line
+_LONGEST_RUN = 2**8  # of blanks and commas one after the other
 
-def read_text(path: pathlib.Path) -> str:
-    """A text file as people have it: UTF-8 or UTF-16, with or without byte order mark, lines ended in any way."""
+
+def read_text(path: pathlib.Path, longest: int = _LONGEST) -> str:
+    """A text file as people have it: UTF-8 or UTF-16, with or without byte order mark, lines ended in any way.
+
+    Raises:
+      UserError: it cannot be read, is no such text, or has a line of more than `longest` characters.
+    """
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            parts = [file.read(2**16)]
+            if b"\0" not in parts[0] or parts[0].startswith((b"\xff\xfe", b"\xfe\xff")):  # a device never ends
+                while parts[-1] and sum(map(len, parts)) <= _MOST_BYTES:
+                    parts.append(file.read(2**24))
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror})") from error
+    data = b"".join(parts)
+    if len(data) > _MOST_BYTES:
+        raise UserError(f"{path} has more than {_MOST_BYTES:,} bytes, more than any list of videos: is it one?")
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         # Names of files need not be valid Unicode: surrogateescape carries any bytes through.
@@ -26,12 +44,30 @@ def read_text(path: pathlib.Path) -> str:
         raise UserError(f"{path} begins as UTF-16 text and is none ({error.reason}); save it as UTF-8") from error
     if "\0" in text:
         raise UserError(f"{path} is no text: it has zero bytes; save it as UTF-8")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    _check_lines(path, text, longest)
+    return text
+
+
+def _check_lines(path: pathlib.Path, text: str, longest: int) -> None:
+    start, number = 0, 1
+    while start <= len(text):  # without a copy of all lines
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        if end - start > _LONGEST_RUN:
+            where = f"{path}:{number}: expected a line of text"
+            if end - start > longest:
+                raise UserError(f"{where}, got one of {end - start:,} characters: {text[start : start + 60]!r}…")
+            line = text[start:end].strip()
+            if (run := max(map(len, re.findall(r"[\s,;:=|]+", line)), default=0)) > _LONGEST_RUN:
+                raise UserError(f"{where}, got {run:,} blanks or commas in a row after {line[:60]!r}…")
+        start, number = end + 1, number + 1
 
 
 def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
     """The lines that are not blank, with their numbers, without blanks at the ends."""
-    return [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
+    lines = read_text(path, _LONGEST_LINE).split("\n")
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def read_classes(path: pathlib.Path) -> tuple[str, ...]:
@@ -89,7 +125,7 @@ def fold(text: str) -> str:
 
 def read_csv(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, with the numbers of their first lines; cells composed, no blanks around them."""
-    text = read_text(path)
+    text = read_text(path, _LONGEST_LINE)
     delimiter = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets write the other two
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     number = 1

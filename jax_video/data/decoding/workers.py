@@ -12,14 +12,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Mapping
+import types
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
 
-from jax_video.errors import UnavailableError, UserError, VideoError, listed
+from jax_video.errors import UnavailableError, UserError, VideoError, listed, shown
 
 if sys.platform != "win32":
     import resource
@@ -59,7 +60,7 @@ def stop_at(strange: Mapping[str, str]) -> None:
     if strange:
         raise UserError(
             f"stopped at {len(strange):,} of the files, by no fault of theirs:\n"
-            + listed([f"{path}: {reason}" for path, reason in strange.items()])
+            + listed([f"{shown(path)}: {reason}" for path, reason in strange.items()])
             + "\nNothing was stored of it. Mend it, or move these files away; the same command goes on where it was"
         )
 
@@ -74,7 +75,7 @@ def run(
 
     Args:
       tasks: what `function` gets, for example paths; each is taken from here only when a process is free for it.
-      function: a function of a module, that may raise VideoError.
+      function: a function of a module (not of the main one), that may raise VideoError.
       workers: number of processes.
       timeout: seconds that one may take; or a function from a task to them.
 
@@ -84,44 +85,78 @@ def run(
     Raises:
       OSError: what `function` raised, for example of a full disk: it is not one file's fault.
     """
-    seconds = timeout if callable(timeout) else lambda _: timeout
-    context = multiprocessing.get_context("spawn")  # forking a process that has threads (the progress bar) can hang
-    waiting = enumerate(tasks)
-    idle: list[tuple[BaseProcess, Connection]] = []
-    busy: dict[Connection, tuple[BaseProcess, int, float, float]] = {}  # with the index in tasks, seconds, deadline
-    try:
-        while True:
-            while len(busy) < workers and (following := next(waiting, None)) is not None:
-                index, task = following
-                process, connection = idle.pop() if idle else _start(context, function)
-                limit = seconds(task)
-                busy[connection] = process, index, limit, time.monotonic() + limit
-                connection.send(task)
-            if not busy:
-                return
+    with contextlib.closing(Pool(function)) as pool:
+        yield from pool.run(tasks, workers=workers, timeout=timeout)
 
-            soonest = min(deadline for *_, deadline in busy.values())
-            ready = multiprocessing.connection.wait(list(busy), timeout=max(0, soonest - time.monotonic()))
-            for connection in [connection for connection in busy if connection in ready]:
-                process, index, *_ = busy.pop(connection)
-                try:
-                    result = connection.recv()
-                    idle.append((process, connection))
-                except (EOFError, OSError):
-                    process.join()
-                    connection.close()
-                    result = _ending(process)
-                if isinstance(result, OSError):
-                    raise result
-                yield index, result
-            for connection, (process, index, limit, deadline) in list(busy.items()):
-                if deadline <= time.monotonic():
-                    del busy[connection]
-                    _stop(process, connection)
-                    yield index, late(limit)
-    finally:
-        for process, connection in [*idle, *((process, connection) for connection, (process, *_) in busy.items())]:
-            _stop(process, connection)
+
+class Pool:
+    """Processes that call one function, and stay for the next tasks until they are closed or this process ends."""
+
+    def __init__(self, function: Callable[[Any], Any]):
+        self._function = function
+        self._idle: list[tuple[BaseProcess, Connection]] = []
+        self._owner = os.getpid()
+
+    def start(self) -> None:
+        """Starts a process, which takes most of a second, so that it is ready when the first task comes."""
+        self._idle.append(_start(self._function))
+
+    def run(
+        self, tasks: Iterable, *, workers: int, timeout: float | Callable[[Any], float]
+    ) -> Generator[tuple[int, Any], None, None]:
+        """Does what `run` says."""
+        seconds = timeout if callable(timeout) else lambda _: timeout
+        waiting = enumerate(tasks)
+        busy: dict[Connection, tuple[BaseProcess, int, float, float]] = {}  # with index in tasks, seconds, deadline
+        try:
+            while True:
+                while len(busy) < workers and (following := next(waiting, None)) is not None:
+                    index, task = following
+                    process, connection = self._take()
+                    limit = seconds(task)
+                    busy[connection] = process, index, limit, time.monotonic() + limit
+                    connection.send(task)
+                if not busy:
+                    return
+
+                soonest = min(deadline for *_, deadline in busy.values())
+                ready = multiprocessing.connection.wait(list(busy), timeout=max(0, soonest - time.monotonic()))
+                for connection in [connection for connection in busy if connection in ready]:
+                    process, index, *_ = busy.pop(connection)
+                    try:
+                        result = connection.recv()
+                        self._idle.append((process, connection))
+                    except (EOFError, OSError):
+                        process.join()
+                        connection.close()
+                        result = _ending(process)
+                    if isinstance(result, OSError):
+                        raise result
+                    yield index, result
+                for connection, (process, index, limit, deadline) in list(busy.items()):
+                    if deadline <= time.monotonic():
+                        del busy[connection]
+                        _stop(process, connection)
+                        yield index, late(limit)
+        finally:
+            for connection, (process, *_) in busy.items():
+                _stop(process, connection)
+
+    def close(self, *, keep: int = 0) -> None:
+        """Ends the processes that wait, but for so many."""
+        while len(self._idle) > keep:
+            _stop(*self._idle.pop())
+
+    def _take(self) -> tuple[BaseProcess, Connection]:
+        """A process that waits, or a new one."""
+        if self._owner != os.getpid():  # this process is a fork, and they are its parent's
+            self._owner, self._idle = os.getpid(), []
+        while self._idle:
+            process, connection = self._idle.pop()
+            if process.is_alive():
+                return process, connection
+            connection.close()
+        return _start(self._function)
 
 
 def late(seconds: float) -> str:
@@ -129,18 +164,46 @@ def late(seconds: float) -> str:
     return f"{LATE} {seconds:g} s"
 
 
-def _start(context, function: Callable) -> tuple[BaseProcess, Connection]:
+_STARTING = threading.Lock()
+
+
+def _start(function: Callable) -> tuple[BaseProcess, Connection]:
+    context = multiprocessing.get_context("spawn")  # forking a process that has threads (the progress bar) can hang
     connection, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, function), daemon=True)
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the parent
-    process.start()
-    signal.signal(signal.SIGINT, handler)
+    with _STARTING, _interrupts_ignored(), _hidden_main():
+        process.start()
     theirs.close()  # so that the end of the process is the end of the connection
     return process, connection
 
 
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ctrl-C is for the parent; a process inherits that it is ignored. Only the main thread can say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Or a new process would import the main module again: all of a command, with JAX, or run a user's script anew."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _work(connection: Connection, function: Callable) -> None:
     """Runs in a worker: receives tasks and sends what `function` returns, until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory()
     with contextlib.suppress(EOFError, ConnectionError):
