@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_video.errors import UserError
+from jax_video.errors import UserError, shown
 
 _GROUP = 2**28  # bytes of the windows that are looked at together, unless a single one is larger
 _LARGEST = 2**31  # bytes of a window, at most
@@ -55,7 +55,7 @@ class Timeline:
     def table(self) -> str:
         """The segments, a line each: start, end, probability and class."""
         return "\n".join(
-            f"  {clock(start)}  {clock(end)}  {probability:8.4f}  {name}"
+            f"  {clock(start)}  {clock(end)}  {probability:8.4f}  {shown(name)}"
             for start, end, name, probability in self.segments
         )
 
