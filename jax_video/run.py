@@ -4,10 +4,11 @@ run = load("runs/stc")
 run.classify("video.mp4")
 """
 
+import concurrent.futures
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast, overload
 
 import jax
@@ -16,16 +17,18 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from jax_video import meta as meta_lib
 from jax_video import objectives, recipe, scoring, sharding
 from jax_video import state as state_lib
+from jax_video import timeline as timeline_lib
 from jax_video.checkpoint import Checkpoints, run_folder
 from jax_video.data import manifest as manifest_lib
-from jax_video.data import pipeline, remote
+from jax_video.data import pipeline, reader, remote
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import files
-from jax_video.errors import CheckpointError, UserError, listed, shown
+from jax_video.errors import CheckpointError, UserError, VideoError, listed, shown
 from jax_video.meta import Meta
 from jax_video.models.correspondence import Correspondence
 from jax_video.models.t3d import SegmentConsensus
@@ -213,14 +216,80 @@ class Run:
         Raises:
           UserError: the run knows no classes, or its network gives scores that are no numbers.
         """
+        self._check_classification()
+        rows, faults = self._means(self.score_clips, videos, fps, timeout)
+        return {place: self._probabilities(row) for place, row in rows.items()}, faults
+
+    def _check_classification(self) -> None:
         if not isinstance(self.objective, objectives.Classification):
             raise UserError(
                 f"{self.folder} is a run of knowledge transfer, which knows no classes: fine-tune it on labels first"
             )
-        rows, faults = self._means(self.score_clips, videos, fps, timeout)
-        if self.objective.average == "logit":
-            rows = {place: np.asarray(jax.nn.softmax(row)) for place, row in rows.items()}
-        return rows, faults
+
+    def _probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """What a test gives of videos, [..., K], as probabilities of the classes."""
+        return scores if self.objective.average == "probability" else np.asarray(jax.nn.softmax(scores))
+
+    def timeline(
+        self, video: Video, *, window: float = 2.0, hop: float = 0.5, fps: float = 0.0
+    ) -> timeline_lib.Timeline:
+        """Labels with times: the probabilities of the classes in every window of a video.
+
+        A window is classified as a video of its own, by one clip in its middle; where it has fewer frames than a clip,
+        they are looped as in training. The video is decoded once, from its start to its end, in constant memory.
+
+        Args:
+          video: a file, a folder of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
+          window: seconds of a window. The last one ends with the video; a shorter video is one window.
+          hop: seconds from the start of a window to the start of the next.
+          fps: frames per second, needed for pictures and for frames; for a file in place of its own times.
+
+        Raises:
+          UserError: a window of fewer than two frames or of too many, an argument that cannot be, a run that knows no
+            classes, or a video that cannot be read.
+        """
+        self._check_classification()
+        [video], _ = _several(video)
+        if isinstance(video, np.ndarray):
+            manifest_lib.in_memory([video])  # raises where it is none
+        try:
+            images, seconds = reader.timed(video, short_side=self.sampling.short_side, fps=fps)
+            groups = timeline_lib.groups(timeline_lib.windows(images, window, hop), self.config.test.batch)
+            found = [*self._look_at_windows(groups, seconds)]
+        except VideoError as error:
+            raise UserError(str(error)) from error
+        starts, ends, frames, rows = map(np.array, zip(*found, strict=True))
+        span, most = (self.sampling.frames - 1) * self.sampling.stride + 1, frames.max()
+        note = f"clips span {span} frames and windows have {most}: clips are looped, as in training"
+        return timeline_lib.Timeline(self.classes, starts, ends, rows, note if most < span else "")
+
+    def _look_at_windows(
+        self, groups: Iterator[list[timeline_lib.Window]], seconds: float
+    ) -> Iterator[tuple[float, float, int, np.ndarray]]:
+        """Yields (start, end, number of frames, probabilities [K]) of each window; `seconds`: of the whole video."""
+        progress = tqdm(total=round(seconds) or None, desc="timeline", unit=" s", leave=False, disable=None)
+        batch = 0
+        with progress, concurrent.futures.ThreadPoolExecutor(1) as ahead:
+            waiting = ahead.submit(next, groups, [])
+            while group := waiting.result():
+                waiting = ahead.submit(next, groups, [])  # decoded while the network looks at this one
+                batch = batch or len(group)
+                images = {f"window from {part.start:g} s": np.stack(part.images) for part in group}
+                found = manifest_lib.in_memory(images)
+                means = self.mean_over_clips(
+                    self.score_clips,
+                    found,
+                    "test",
+                    protocol=self.task.validation,
+                    batch=batch,
+                    whole_batches=True,
+                    workers=0,
+                    quiet=True,
+                )
+                means.check_finite(found)
+                for part, row in zip(group, self._probabilities(means.values), strict=True):
+                    yield part.start, part.end, len(part.images), row
+                progress.update(round(group[-1].end) - progress.n)
 
     def _means(
         self, step: scoring.ClipStep, videos: Sequence[Video], fps: float, timeout: float | None

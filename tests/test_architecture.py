@@ -63,7 +63,7 @@ LAYERS = {
     "clips": ("data.clips data.transforms", ""),
     "manifest": ("data.manifest", "stores"),
     "decoding": ("data.decoding", "stores clips manifest"),  # files in, frames out
-    "pipeline": ("data.reader data.pipeline", "stores clips manifest decoding"),  # frames in, batches out
+    "pipeline": ("data.reader data.pipeline data.encoding", "stores clips manifest decoding"),  # frames in, batches out
     "sources": ("data.sources", "stores manifest decoding"),  # one file per kind of data set
     "preparing": ("data.preparing", "stores clips manifest decoding pipeline sources"),  # what prepare does
     "models": ("models", "networks"),  # one architecture, one file
@@ -72,7 +72,7 @@ LAYERS = {
         "lock meta checkpoint runlog stopping profiling compilation_cache",
         "networks recipes stores manifest models step",
     ),  # of a run
-    "scoring": ("task scoring", "networks manifest pipeline step"),  # clips in, means over videos out
+    "scoring": ("task scoring timeline", "networks manifest pipeline step"),  # clips in, means over videos out
     "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
     "train": ("train", "recipes manifest pipeline step folder scoring weights"),
@@ -109,7 +109,13 @@ OWNERS = {
     "tensorboardX": ("runlog",),
     "matplotlib": ("testing.pictures",),
     "grain": ("data.pipeline",),
-    "av": ("data.decoding.video", "data.decoding.probing", "data.decoding.packets", "data.sources.motions"),
+    "av": (
+        "data.decoding.video",
+        "data.decoding.probing",
+        "data.decoding.packets",
+        "data.encoding",
+        "data.sources.motions",
+    ),
     "tensorflow_datasets": ("data.decoding.packed", "data.sources.tfds", "data.preparing.packing"),
     "array_record": ("data.decoding.packed", "data.preparing.packing"),
     "apache_beam": ("data.preparing.beam",),

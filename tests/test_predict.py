@@ -1,5 +1,6 @@
 """`python -m jax_video.predict`: files, folders and globs in, classes out, from a run's folder alone."""
 
+import csv
 import json
 import os
 import pathlib
@@ -7,11 +8,14 @@ import re
 import shlex
 import shutil
 
+import av
 import numpy as np
 import pytest
 from commands import TinyRun, check_user_error, run, tiny_run
 
 import jax_video
+from jax_video.data import encoding
+from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import files
 from jax_video.errors import UserError
@@ -163,3 +167,67 @@ def test_classify_is_the_same_from_python(elsewhere, tested):
     assert faults == {2: "no such file"}
     for place, path in enumerate(paths):
         np.testing.assert_allclose(scores[place], tested[pathlib.Path(path).name], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def long_video(elsewhere) -> pathlib.Path:
+    """Three videos of 8 frames in a row, 10 frames a second, with the sound of 2 s."""
+    sound = elsewhere / "sound.mkv"
+    with av.open(str(sound), "w") as container:
+        container.add_stream("libx264", rate=10)
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        samples = (8000 * np.sin(np.arange(16000) / 5)).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.rate, frame.pts = 8000, 0
+        picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        for packets in (container.streams.video[0].encode(picture), container.streams.video[0].encode()):
+            container.mux(packets)
+        for packets in (stream.encode(frame), stream.encode()):
+            container.mux(packets)
+    paths = sorted((elsewhere / "videos").rglob("*.mp4"))[:3]
+    frames = [image for path in paths for image in video.decode(path, range(8))]
+    encoding.write(elsewhere / "long.mp4", ((place / 10, image) for place, image in enumerate(frames)), sound_of=sound)
+    return elsewhere / "long.mp4"
+
+
+def test_labels_with_times(elsewhere, long_video):
+    window = ("--checkpoint=run", "--window=0.8", "--hop=0.4")
+    outputs = ("--csv=out.csv", "--srt=out.srt", "--video=labelled.mkv")
+    finished = run(PREDICT, long_video.name, *window, *outputs, cwd=elsewhere)
+    assert finished.code == 0, finished.stderr
+    first, *segments = finished.stdout.splitlines()
+    assert first == "long.mp4" and all(re.fullmatch(r"  00:\S+  00:\S+  +0\.\d{4}  \w+", line) for line in segments)
+    rows = [*csv.DictReader((elsewhere / "out.csv").read_text().splitlines())]
+    assert [float(row["start"]) for row in rows] == pytest.approx([0, 0.4, 0.8, 1.2, 1.6])
+    assert (elsewhere / "out.srt").read_text().count(" --> ") == len(segments)
+    with av.open(str(elsewhere / "labelled.mkv")) as labelled:
+        assert sum(1 for _ in labelled.decode(video=0)) == 24
+    with av.open(str(elsewhere / "labelled.mkv")) as labelled:
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in labelled.decode(audio=0)])
+    assert len(heard) > 15000 and np.abs(heard[4000:12000]).max() > 0.1, "its sound is kept"
+    changed = np.abs(video.decode(elsewhere / "labelled.mkv", [4]).astype(int) - video.decode(long_video, [4])).max(
+        axis=(0, 3)
+    )
+    assert changed[:6].max() > 50 and changed[-2:].max() > 50 and changed[10:-8].max() < 50, "a label, and a bar"
+
+    finished = run(PREDICT, long_video.name, *window, "--json", cwd=elsewhere)
+    found = json.loads(finished.stdout)
+    assert found["video"] == "long.mp4" and len(found["windows"]) == 5 and len(found["segments"]) == len(segments)
+    assert found["windows"][0]["probabilities"] == pytest.approx(
+        [float(rows[0][name]) for name in found["classes"]], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["long.mp4", "--hop=1"], "--hop, --fps, --csv, --srt and --video are of labels with times: give --window"),
+        (["videos", "--window=1", "--srt=x.srt"], "--srt: one file cannot hold 8 videos; name one"),
+        (["long.mp4", "--window=1", "--video=x.txt"], "x.txt: expected the name of a video, which ends in .mkv or"),
+        (["long.mp4", "--window=-1"], "window is -1.0: expected seconds, more than 0"),
+        (["long.mp4", "--window=0.1"], "a window of 0.1 s has 1 of the video's frames"),
+    ],
+)
+def test_labels_with_times_refuse(elsewhere, long_video, arguments, message):
+    finished = run(PREDICT, *arguments, "--checkpoint=run", cwd=elsewhere)
+    assert finished.code == 2 and message in finished.stderr and "Traceback" not in finished.stderr

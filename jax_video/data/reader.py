@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -59,6 +60,31 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
     return video.decode(
         path, (entry.first + indices).tolist(), index=verified.index(path, entry), short_side=short_side
     )
+
+
+def timed(
+    video_: str | os.PathLike | np.ndarray, *, short_side: int | None, fps: float = 0.0
+) -> tuple[Iterator[tuple[float, np.ndarray]], float]:
+    """The frames of one video in order, each with its seconds from the video's start, and how long it is said to be.
+
+    Args:
+      video_: a file, a folder of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
+      short_side: of the frames that are given, in pixels; None leaves them as they are.
+      fps: frames per second; needed for pictures and for frames in memory, and for a file in place of its own times.
+
+    Returns:
+      (seconds, uint8 [H, W, 3]) of one frame after the other; seconds, 0 where that is unknown.
+
+    Raises:
+      UserError: frames in memory without `fps`.
+      VideoError: the file cannot be read, or its frames have no times.
+    """
+    if not isinstance(video_, np.ndarray):
+        return video.timed_frames(video_, fps=fps, short_side=short_side), video.duration(video_)
+    if not fps:
+        raise UserError("frames have no times: say how many there are to a second, fps=25")
+    images = (image if short_side is None else transforms.resize_short(image[None], short_side)[0] for image in video_)
+    return ((place / fps, image) for place, image in enumerate(images)), len(video_) / fps
 
 
 def _from_memory(name: str, frames: np.ndarray, indices: np.ndarray, short_side: int | None) -> np.ndarray:

@@ -87,7 +87,7 @@ def _conv_frames(x, kernel, strides, padding):
 
     frames = x.shape[1]
     _, height, width = _places(x.shape[1:4], (1, h, w), strides, ((0, 0), *padding[1:]))
-    y = jnp.zeros((len(x), frames + t - 1, height, width, features), x.dtype)
+    y = jnp.zeros((x.shape[0], frames + t - 1, height, width, features), x.dtype)
     y = lax.fori_loop(0, frames, add, y)
     before, length = t - 1 - padding[0][0], frames + sum(padding[0]) - t + 1
     return _pad(y, ((-before, length + before - y.shape[1]), (0, 0), (0, 0)))
@@ -179,7 +179,8 @@ def _over_patches(x, window, strides, padding, total, add):
         part = lax.dynamic_slice_in_dim(x, frame * strides[0], reach, x.ndim + _TIME)
         return add(frame, _gather(part, window, strides), total)
 
-    if size <= _PATCH_BYTES or math.prod(window) == 1:  # patches of one place are the video itself
+    few = isinstance(size, int) and size <= _PATCH_BYTES  # of a batch of any size, as in exports, that is unknown
+    if few or math.prod(window) == 1:  # patches of one place are the video itself
         return turn(0, total, frames)
     return lax.fori_loop(0, frames, turn, total)
 

@@ -75,13 +75,36 @@ def plot_classes(path: remote.Path, classes: dict[str, dict[str, float]]) -> Non
         figure.savefig(file, dpi=120)
 
 
+def text(line: str, height: int) -> np.ndarray:
+    """A line of text, white on black: uint8 [height, W, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    dots, margin = 100.0, round(0.4 * height)
+    figure = _figure((len(line) + 2) * height / dots, height / dots, layout=None)  # no letter is wider than high
+    figure.set(dpi=dots, facecolor="black")
+    size = 0.6 * height * 72 / dots  # of letters, in points
+    place = margin / dots / figure.get_figwidth()
+    label = figure.text(place, 0.5, *_labels([line]), color="white", size=size, va="center_baseline", parse_math=False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    end = round(label.get_window_extent().x1) + margin
+    return np.asarray(canvas.buffer_rgba())[:, :end, :3].copy()
+
+
+def color(number: int) -> tuple[int, ...]:
+    """The colour of a class, red, green and blue from 0 to 255; from the 21st on they come again."""
+    import matplotlib
+
+    return tuple(round(255 * part) for part in matplotlib.colormaps["tab20"].colors[number % 20])
+
+
 def _labels(names: Iterable[str]) -> list[str]:
     """Names without what no font has: control characters, and bytes that are no UTF-8."""
     return [shown(name).encode(errors="backslashreplace").decode() for name in names]
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float, layout: str | None = "constrained") -> Any:
     """An empty figure, in inches."""
     import matplotlib.figure  # takes most of a second, for which no command waits that draws nothing
 
-    return matplotlib.figure.Figure((width, height), layout="constrained")
+    return matplotlib.figure.Figure((width, height), layout=layout)

@@ -5,6 +5,7 @@ import itertools
 import re
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -352,6 +353,17 @@ def test_sharded_batch_stays_where_it_is(monkeypatch, limit):
     for ours, theirs in zip(gradients, expected_gradients, strict=True):
         assert_close(ours, np.asarray(theirs), 1e-5)
     assert gradients[0].sharding.is_equivalent_to(sharded.sharding, 5)
+
+
+@pytest.mark.parametrize("size", [4, 8])  # small frames, and frames that are convolved as images
+def test_a_program_for_batches_of_any_size_can_be_exported(size):
+    _, kernel = draw((2, 8, size, size, 4), (3, 3, 3), 4, 1, np.float32)
+    (batch,) = jax.export.symbolic_shape("batch")
+    video = jax.ShapeDtypeStruct((batch, 8, size, size, 4), jnp.float32)
+    exported = jax.export.export(jax.jit(loss), platforms=("cpu", "cuda", "tpu"))(video, kernel)
+    for videos in (1, 3):
+        x, _ = draw((videos, 8, size, size, 4), (3, 3, 3), 4, 1, np.float32)
+        assert_close(exported.call(x, kernel), np.asarray(loss(x, kernel)), 1e-5)
 
 
 def test_memory_is_bounded_by_the_turns():

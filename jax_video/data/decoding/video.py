@@ -107,6 +107,40 @@ def _undecodable(index: FrameIndex | None) -> int:
     return index.undecodable if index and index.verified else 0
 
 
+def timed_frames(
+    path: str | os.PathLike, *, fps: float = 0.0, short_side: int | None = None
+) -> Iterator[tuple[float, np.ndarray]]:
+    """The frames of a video with the seconds at which a player shows them, counted from the file's start.
+
+    Args:
+      path, short_side: as of `frames_in_order`.
+      fps: frames per second, for times that are not the file's own; needed for a folder of pictures, which has none.
+
+    Raises:
+      VideoError: as `frames_in_order`, or frames have no times.
+    """
+    if fps:
+        yield from ((place / fps, image) for place, image in enumerate(frames_in_order(path, short_side=short_side)))
+        return
+    if os.path.isdir(path):
+        raise VideoError(path, "pictures have no times: say how many there are to a second")
+    image = image_of(short_side)
+    with packets.opened(path) as (container, stream):
+        start = (container.start_time or 0) / av.time_base
+        for frame in _of_one_size(path, packets.decode_all(container, stream)):
+            if frame.time is None:
+                raise VideoError(path, "its frames have no times: say how many there are to a second")
+            yield max(0.0, frame.time - start), image(frame)
+
+
+def duration(path: str | os.PathLike) -> float:
+    """The seconds that a file says it has; 0 where it does not say, and of a folder of pictures."""
+    if os.path.isdir(path):
+        return 0.0
+    with packets.opened(path) as (container, _):
+        return (container.duration or 0) / av.time_base
+
+
 def _from_keyframe(path: str | os.PathLike, index: FrameIndex, first: int) -> Iterator[av.VideoFrame]:
     """The frames from the `first` on, decoded from the keyframe before it."""
     keyframe = index.keyframes[bisect.bisect_right(index.keyframes, first) - 1]

@@ -1,0 +1,104 @@
+"""Frames in, video files out."""
+
+import contextlib
+import fractions
+import itertools
+import os
+import pathlib
+from collections.abc import Generator, Iterable
+from typing import Any
+
+import av
+import numpy as np
+
+from jax_video.data.decoding import packets
+from jax_video.errors import UserError
+
+SUFFIXES = (".mkv", ".mov", ".mp4")
+_TICK = fractions.Fraction(1, 90_000)  # seconds, of timestamps: fine enough for every frame rate in use
+_COPIED = ("aac", "ac3", "alac", "eac3", "mp3", "opus")  # sound that all of SUFFIXES can hold; other is encoded anew
+
+
+def check_name(out: str | os.PathLike) -> None:
+    """Raises UserError where a file's name is not that of a video."""
+    if pathlib.Path(out).suffix.lower() not in SUFFIXES:
+        raise UserError(f"{os.fspath(out)}: expected the name of a video, which ends in {' or '.join(SUFFIXES)}")
+
+
+def write(
+    out: str | os.PathLike,
+    frames: Iterable[tuple[float, np.ndarray]],
+    *,
+    sound_of: str | os.PathLike | None = None,
+) -> None:
+    """Encodes frames as H.264; a file appears only when it is whole.
+
+    Args:
+      out: the file to write, named as one of SUFFIXES.
+      frames: (seconds, uint8 [H, W, 3]) of each, ascending. Odd sides lose a row or a column, which H.264 cannot have.
+      sound_of: a video whose sound is kept; None: there is none.
+
+    Raises:
+      UserError: the file's name is none of a video, or there is no frame.
+      VideoError: the sound cannot be read.
+      OSError: the file cannot be written.
+    """
+    check_name(out)
+    part = pathlib.Path(out).with_name(f".{pathlib.Path(out).name}.part{pathlib.Path(out).suffix}")
+    try:
+        with av.open(f"file:{part}", "w") as container, contextlib.closing(_sound(container, sound_of)) as sound:
+            stream: Any = container.add_stream("libx264", options={"crf": "20", "preset": "veryfast"})
+            next(sound)
+            last = -1
+            for seconds, image in frames:
+                high, wide = (side // 2 * 2 for side in image.shape[:2])
+                if last < 0:
+                    stream.width, stream.height, stream.pix_fmt = wide, high, "yuv420p"
+                    stream.codec_context.time_base = _TICK
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:high, :wide]), format="rgb24")
+                frame.pts = last = max(round(seconds / _TICK), last + 1)
+                frame.time_base = _TICK
+                container.mux(stream.encode(frame))
+                for packet in sound:
+                    container.mux(packet)
+                    if packet.pts * packet.time_base >= seconds:
+                        break
+            if last < 0:
+                raise UserError(f"{os.fspath(out)}: there is no frame to write")
+            container.mux(stream.encode())
+            container.mux(sound)
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sound(container: av.container.OutputContainer, path: str | os.PathLike | None) -> Generator[Any, None, None]:
+    """Adds a stream for the sound of a video and yields None; then the packets of that stream."""
+    if path is None or os.path.isdir(path):
+        yield None
+        return
+    with packets.opened(path) as (source, _):
+        given = source.streams.best("audio")
+        if given is None or given.codec_context is None:
+            yield None
+            return
+        start = fractions.Fraction(source.start_time or 0, av.time_base)
+        if given.codec_context.name in _COPIED:
+            kept = container.add_stream_from_template(given)
+            yield None
+            for packet in source.demux(given):
+                if packet.pts is not None and packet.dts is not None:
+                    shift = round(start / packet.time_base)
+                    packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, kept
+                    yield packet
+            return
+        made: Any = container.add_stream("aac", rate=given.codec_context.sample_rate or 48_000)
+        made.layout = "stereo"
+        yield None
+        resampler = av.AudioResampler("fltp", "stereo", made.rate, frame_size=1024)
+        for frame in itertools.chain(source.decode(given), [None]):
+            if frame is not None and frame.pts is not None:
+                frame.pts -= round(start / frame.time_base)
+            for piece in resampler.resample(frame):
+                yield from made.encode(piece)
+        yield from made.encode()

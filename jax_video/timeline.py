@@ -1,0 +1,161 @@
+"""Labels with times: the windows of a long video, and what a network says of them."""
+
+import collections
+import csv
+import dataclasses
+import io
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_video.errors import UserError, shown
+
+_GROUP = 2**28  # bytes of the windows that are looked at together, unless a single one is larger
+_LARGEST = 2**31  # bytes of a window, at most
+_ROUNDING = 1e-6  # seconds
+
+
+class Segment(NamedTuple):
+    """A part of a video in which one class is the best."""
+
+    start: float  # seconds
+    end: float
+    name: str  # of the class
+    probability: float  # mean over its windows
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """What a network says of a video's windows."""
+
+    classes: tuple[str, ...]
+    starts: np.ndarray  # [N] seconds, ascending
+    ends: np.ndarray  # [N] seconds
+    probabilities: np.ndarray  # [N, K]
+    note: str = ""  # what a user should know of it
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Neighbours of one best class, joined; between two the border is half way between their windows' middles."""
+        best = self.probabilities.argmax(axis=1)
+        changes = np.flatnonzero(np.diff(best)) + 1
+        middles = (self.starts + self.ends) / 2
+        borders = [self.starts[0], *(middles[changes - 1] + middles[changes]) / 2, self.ends[-1]]
+        parts = np.split(np.arange(len(best)), changes)
+        found = []
+        for part, (start, end) in zip(parts, itertools.pairwise(borders), strict=True):
+            label = int(best[part[0]])
+            probability = float(self.probabilities[part, label].mean())
+            found.append(Segment(float(start), float(end), self.classes[label], probability))
+        return tuple(found)
+
+    def table(self) -> str:
+        """The segments, a line each: start, end, probability and class."""
+        return "\n".join(
+            f"  {clock(start)}  {clock(end)}  {probability:8.4f}  {shown(name)}"
+            for start, end, name, probability in self.segments
+        )
+
+    def csv(self) -> str:
+        """The windows as a table of comma-separated values: start, end, the best class, every class's probability."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("start", "end", "best", *self.classes))
+        for start, end, row in zip(self.starts, self.ends, self.probabilities, strict=True):
+            writer.writerow((f"{start:.3f}", f"{end:.3f}", self.classes[row.argmax()], *(f"{p:.6f}" for p in row)))
+        return text.getvalue()
+
+    def srt(self) -> str:
+        """The segments as subtitles, in the form of SubRip."""
+        return "\n".join(
+            f"{number}\n{clock(start, ',')} --> {clock(end, ',')}\n{' '.join(name.split())} ({probability:.0%})\n"
+            for number, (start, end, name, probability) in enumerate(self.segments, 1)
+        )
+
+    def json(self) -> dict[str, Any]:
+        """Segments and windows, as values of JSON."""
+        windows = zip(self.starts.tolist(), self.ends.tolist(), self.probabilities.tolist(), strict=True)
+        return {
+            "classes": list(self.classes),
+            "segments": [segment._asdict() for segment in self.segments],
+            "windows": [{"start": start, "end": end, "probabilities": row} for start, end, row in windows],
+        }
+
+
+def clock(seconds: float, point: str = ".") -> str:
+    """Seconds as hours, minutes, seconds and thousandths: 00:01:02.500."""
+    whole, thousandths = divmod(round(1000 * seconds), 1000)
+    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{point}{thousandths:03}"
+
+
+class Window(NamedTuple):
+    """The frames of a part of a video."""
+
+    start: float  # seconds
+    end: float
+    images: list[np.ndarray]  # uint8 [H, W, 3] each
+
+
+def windows(frames: Iterable[tuple[float, np.ndarray]], window: float, hop: float) -> Iterator[Window]:
+    """Cuts a video into windows; in memory are the frames of the last one and of what follows it.
+
+    Window i holds the frames from `i * hop` seconds to before `i * hop + window`. A last one ends with the video, so
+    that all of it is seen; a video that is no longer than `window` is one. Where a window has no frame, there is none.
+
+    Args:
+      frames: (seconds, uint8 [H, W, 3]) of each, ascending.
+      window, hop: seconds.
+
+    Raises:
+      UserError: a window of a longer video has fewer than two frames, or more than 2 GiB; or there are no frames.
+    """
+    for name, value in (("window", window), ("hop", hop)):
+        if not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise UserError(f"{name} is {value!r}: expected seconds, more than 0")
+    kept: collections.deque[tuple[float, np.ndarray]] = collections.deque()
+    number, size, last, step = 0, 0, 0.0, 0.0
+    for time, image in frames:
+        time = max(time, last)  # of a file whose times run back, the later frames are later all the same
+        step, last = time - last if kept else step, time
+        while time >= number * hop + window - _ROUNDING:
+            start, end = number * hop, number * hop + window
+            images = _between(kept, start, end)
+            if number == 0 and len(images) < 2:
+                raise UserError(
+                    f"a window of {window:g} s has {len(images)} of the video's frames, which are {step:.3g} s apart: "
+                    "expected at least 2; take a longer one"
+                )
+            if images:
+                yield Window(start, end, images)
+            number += 1
+        while kept and kept[0][0] < min(number * hop, time - window) - _ROUNDING:
+            size -= kept.popleft()[1].nbytes
+        kept.append((time, image))
+        size += image.nbytes
+        if size > _LARGEST:
+            raise UserError(
+                f"the frames of a window of {window:g} s take more than {_LARGEST / 2**30:g} GiB; take a shorter one"
+            )
+    if not kept:
+        raise UserError("the video has no frames")
+    last += step  # the last frame is shown as long as the one before it
+    if number == 0 or last > (number - 1) * hop + window + step / 2:
+        start = max(0.0, last - window)
+        yield Window(start, last, _between(kept, start, last) or [kept[-1][1]])
+
+
+def _between(kept: Iterable[tuple[float, np.ndarray]], start: float, end: float) -> list[np.ndarray]:
+    return [image for time, image in kept if start - _ROUNDING <= time < end - _ROUNDING]
+
+
+def groups(parts: Iterator[Window], most: int) -> Iterator[list[Window]]:
+    """Windows in lists of one length but the last: of `most`, or of as many as the first one's size allows."""
+    first = next(parts)
+    size = sum(image.nbytes for image in first.images)
+    count = max(1, min(most, _GROUP // size))
+    parts = itertools.chain([first], parts)
+    while group := list(itertools.islice(parts, count)):
+        yield group
