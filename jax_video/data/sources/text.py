@@ -3,6 +3,7 @@
 import csv
 import io
 import pathlib
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
