@@ -21,7 +21,6 @@ from jax_video.data import encoding
 from jax_video.data.sources import files
 from jax_video.errors import UserError, shown
 from jax_video.testing import overlay
-from jax_video.timeline import Timeline
 
 
 def define_flags() -> None:
@@ -89,7 +88,12 @@ def label_windows(trained: run.Run, paths: list[str]) -> dict[int, str]:
         except UserError as error:
             faults[place] = str(error).removeprefix(f"{path}: ")
             continue
-        show_timeline(path, found)
+        if found.note:
+            print(f"{shown(path)}: {found.note}", file=sys.stderr)
+        if given.json:
+            print(json.dumps({"video": path, **found.json()}, ensure_ascii=False, allow_nan=False))
+        else:
+            print(f"{shown(path)}\n{found.table()}")
         if given.csv is not None:
             pathlib.Path(given.csv).write_text(found.csv(), encoding="utf-8", errors="surrogateescape")
         if given.srt is not None:
@@ -107,15 +111,6 @@ def show(path: str, best: list[tuple[str, float]]) -> None:
         print(shown(path))
         for name, score in best:
             print(f"  {score:8.4f}  {shown(name)}")
-
-
-def show_timeline(path: str, found: Timeline) -> None:
-    if found.note:
-        print(f"{shown(path)}: {found.note}", file=sys.stderr)
-    if flags.FLAGS.json:
-        print(json.dumps({"video": path, **found.json()}, ensure_ascii=False, allow_nan=False))
-    else:
-        print(f"{shown(path)}\n{found.table()}")
 
 
 if __name__ == "__main__":
