@@ -265,7 +265,8 @@ def train(
                 raise Stopped(f"stopped after step {step} of {total}; the same command goes on from there ({workdir}).")
             if validate:
                 failures.note(np.array(means.failed, int) + 1)
-                validation = objective.metrics(means.values, means.label) | {"failed": len(means.failed)}
+                scores = objective.of_videos((definition, *state.averaged), means.values)
+                validation = objective.metrics(scores, means.label) | {"failed": len(means.failed)}
                 log.row(step, "val", **validation)
                 progress.validated = step
                 if config.schedule.kind == "plateau":
