@@ -205,7 +205,7 @@ def prepare(
         raise UserError(f"none of the {there:,} videos can be read; the reasons are in {out / 'broken.csv'}")
     with _resumable(out):
         if task.flow:
-            storing.store_all(found, task.flow, out, task.machines, tell)
+            storing.store_all(found, task.flow, out, task.machines, tell, thorough=task.recheck)
         if task.pack is not None:
             from jax_video.data.preparing import packing
 
