@@ -64,8 +64,8 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "timeout",
         300.0,
-        "Seconds after which a file that still decodes is broken; with --flow for every 50 frames, with --pack for "
-        "1000.",
+        "Seconds after which a file whose check does not go on is broken; with --flow for every 50 frames, with --pack "
+        "for 1000.",
         lower_bound=0,
     )
     flags.DEFINE_enum("flow", None, list(flow.METHODS), "Store optical flow, computed by this method.")

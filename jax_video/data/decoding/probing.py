@@ -40,7 +40,13 @@ class VideoInfo:
     index: FrameIndex | None = None  # None where a frame is found only by decoding all before it
 
 
-def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, full: bool = True) -> VideoInfo:
+def probe(
+    path: str | os.PathLike,
+    *,
+    span: tuple[float, float] | None = None,
+    full: bool = True,
+    watcher: pictures.Watcher = pictures.Watcher(),  # noqa: B008, without a state
+) -> VideoInfo:
     """Counts the frames of a file by decoding all of it, since headers lie.
 
     Args:
@@ -48,12 +54,13 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
       span: start and end, in seconds, of the part that counts; None: all of it. What comes after it need not decode.
       full: False decodes the first frame only and counts packets. A file whose packets are visibly not one frame each
         is decoded all the same.
+      watcher: is shown the frames as they are decoded.
 
     Raises:
       VideoError: the file is missing, empty, truncated or damaged, has no video stream, or no frame in that part.
     """
     if os.path.isdir(path):
-        return VideoInfo(*pictures.probe(path, full=full))
+        return VideoInfo(*pictures.probe(path, full=full, watcher=watcher))
     end = span[1] if span else math.inf
     rows = []  # of the packets that are shown
     hidden = 0  # packets before a cut, which only help to decode what comes after it
@@ -64,7 +71,9 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
     prints = _Prints()
     with packets.opened(path) as (container, stream):
         start = (container.start_time or 0) / av.time_base
+        watcher.begin(stream.frames or round((container.duration or 0) / av.time_base * (stream.average_rate or 0)))
         for packet in packets.demux(container, stream):
+            watcher.go_on()
             if packets.is_shown(packet):
                 rows.append(packets.row(packet))
                 if full and packet.is_keyframe:
@@ -92,6 +101,7 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
                 past += past > 0 or seconds[-1] >= end
                 corrupt |= frame.is_corrupt
                 prints.take(frame)
+                watcher.see(frame)
         duration = (container.duration or 0) / av.time_base
         promised = stream.frames  # 0 where the container does not say
         rate = stream.average_rate or stream.guessed_rate
@@ -101,7 +111,7 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
         if not full and times:
             packs = stream.codec_context.name == "mpeg4" and table["place"][:, 1].min() <= _NO_FRAME
             if packs or listed is None or not table["keyframe"][0]:
-                return probe(path, span=span)
+                return probe(path, span=span, watcher=watcher)
             assert stream.time_base is not None  # of a stream that was demuxed
             times = listed.times.tolist()
             seconds = (listed.times * float(stream.time_base) - start).tolist()
@@ -122,7 +132,7 @@ def probe(path: str | os.PathLike, *, span: tuple[float, float] | None = None, f
         index = None
         if listed is not None and np.array_equal(listed.times[: len(times)], times):
             if (span or len(times) == len(rows)) and not corrupt:  # each packet gave one frame
-                index = _verified(path, listed, len(times), prints, every=intra_only)
+                index = _verified(path, listed, len(times), prints, watcher, every=intra_only)
     return VideoInfo(count, float(rate or 0), width, height, first, index)
 
 
@@ -173,7 +183,15 @@ class _Prints:
         return total
 
 
-def _verified(path: str | os.PathLike, listed: Packets, decoded: int, prints: _Prints, *, every: bool) -> FrameIndex:
+def _verified(
+    path: str | os.PathLike,
+    listed: Packets,
+    decoded: int,
+    prints: _Prints,
+    watcher: pictures.Watcher,
+    *,
+    every: bool,
+) -> FrameIndex:
     """The index of a file whose packets give one frame each, with the keyframes from which decoding gives them too.
 
     Not all do: a keyframe of intra-refresh is none until all of the picture was refreshed, some containers call every
@@ -190,6 +208,7 @@ def _verified(path: str | os.PathLike, listed: Packets, decoded: int, prints: _P
             tried.append(place)
     with packets.opened(path, **packets.STRICT) as (container, stream):
         for place, following in itertools.pairwise([*tried, len(listed.times)]):
+            watcher.go_on()
             with contextlib.suppress(av.FFmpegError):  # some files cannot be sought in at all
                 is_there = _is_reached(container, stream, listed, place, following)
                 if is_there and (every or _is_keyframe(container, stream, listed, place, decoded, prints)):
