@@ -143,7 +143,8 @@ class Correspondence:
 
         @jax.jit
         def tell(params, batch_stats, hidden, label):
-            logits = state_lib.join(definition, params, batch_stats, train=False).tell(hidden)
+            model: Any = state_lib.join(definition, params, batch_stats, train=False)
+            logits = model.tell(hidden)
             return losses.softmax_cross_entropy(logits, label), jnp.argmax(logits, axis=1) == label
 
         # Each video meets the next one of a round through all of them.
