@@ -16,8 +16,7 @@ Looks at every video once and writes OUT/manifest.jsonl: labels, splits, frame c
   python -m jax_video.prepare manifest --out=data/ucf101-1 --videos=/elsewhere/UCF-101
   python -m jax_video.prepare manifest --out=data/ucf101-1 --flow=tvl1
   python -m jax_video.prepare manifest --out=data/ucf101-1 --pack --pack_side=128
-  # how fast it loads, where the time goes, and what to change
-  python -m jax_video.prepare --benchmark data/ucf101-1 --clip=16,2,122,112
+  python -m jax_video.prepare --benchmark data/ucf101-1 --clip=16,2,122,112    # how fast it loads, and what to change
 """
 
 import os
@@ -62,11 +61,11 @@ def define_flags() -> None:
     flags.DEFINE_integer("min_frames", None, "A video of fewer frames is broken.", lower_bound=1)
     flags.DEFINE_integer("workers", os.cpu_count(), "Processes that decode.", lower_bound=1)
     flags.DEFINE_float(
-        "timeout",
-        300.0,
-        "Seconds after which a file whose check does not go on is broken; with --flow for every 50 frames, with --pack "
-        "for 1000.",
-        lower_bound=0,
+        "max_damage", None, "Part of a video's frames that may be lost (default .05).", lower_bound=0, upper_bound=1
+    )
+    flags.DEFINE_list("accept", [], "Use what these broken videos give: paths, folders, patterns.")
+    flags.DEFINE_float(
+        "timeout", 300.0, "Seconds without progress; --flow: for 50 frames, --pack: 1000.", lower_bound=0
     )
     flags.DEFINE_enum("flow", None, list(flow.METHODS), "Store optical flow, computed by this method.")
     flags.DEFINE_integer("flow_side", 256, "Short side of the frames it is computed from.", lower_bound=flow.LEAST_SIDE)
@@ -97,6 +96,8 @@ def main(arguments: list[str]) -> None:
         check=FLAGS.check,
         recheck=FLAGS.recheck,
         min_frames=FLAGS.min_frames,
+        max_damage=FLAGS.max_damage,
+        accept=FLAGS.accept,
         flow=flow.Settings(FLAGS.flow, FLAGS.flow_side) if FLAGS.flow else None,
         pack=Packed("frames", packed.RECORD_FRAMES, FLAGS.pack_side, FLAGS.pack_quality) if FLAGS.pack else None,
         machines=Machines(FLAGS.workers, FLAGS.timeout, FLAGS.beam),

@@ -34,17 +34,23 @@ class FrameIndex:
     noticed that it is not the one that was probed.
     """
 
-    frames: int  # in the file, each in a packet of its own; not verified: packets, whatever they hold
+    frames: int  # in the file; with keyframes, each in a packet of its own; not verified: packets, whatever they hold
     start: int = 0  # timestamp of frame 0, in the stream's time base
     step: int = 0  # timestamps from a frame to the next; 0: uneven, or differs after a seek, so that the file is asked
     keyframes: tuple[int, ...] = ()  # ascending; decoding from each gave the frames that decoding in order gave
     size: int = 0  # of the file, in bytes; 0: not known
     verified: bool = False  # whether the whole file was decoded, and gave these frames
+    undecodable: int = 0  # packets that do not decode, and are passed over; where there are any, nothing is sought
 
     @classmethod
     def from_json(cls, values: dict) -> "FrameIndex":
-        """The inverse of `dataclasses.asdict`, after JSON, which has no tuples."""
+        """The inverse of `to_json`, after JSON, which has no tuples."""
         return cls(**values | {"keyframes": tuple(values["keyframes"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is written; of a sound file as versions wrote it that knew no other."""
+        values = dataclasses.asdict(self)
+        return values if self.undecodable else {key: values[key] for key in values if key != "undecodable"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -318,7 +324,7 @@ def _row(video: Video) -> str:
 def _line(video: Video) -> str:
     """A video's line of the file: its row, with its index at the end."""
     row = _row(video)
-    return row if video.index is None else f"{row[:-1]}{_INDEX}{_encode(dataclasses.asdict(video.index))}}}"
+    return row if video.index is None else f"{row[:-1]}{_INDEX}{_encode(video.index.to_json())}}}"
 
 
 def _from_columns(columns: list[tuple], others: dict[str, Any]) -> Manifest:
@@ -383,7 +389,16 @@ _VIDEO_TYPES = {
     "first": int,
     "index": FrameIndex | None,
 }
-_INDEX_TYPES = {"frames": int, "start": int, "step": int, "keyframes": list, "size": int, "verified": bool}
+_INDEX_TYPES = {
+    "frames": int,
+    "start": int,
+    "step": int,
+    "keyframes": list,
+    "size": int,
+    "verified": bool,
+    "undecodable": int,
+}
+_INDEX_ADDED = ("verified", "undecodable")  # since the first version
 _index_values = operator.attrgetter(*_INDEX_TYPES)
 
 
@@ -399,7 +414,7 @@ def _video(path: remote.Path, number: int, row: dict, classes: int, *, check: bo
     if index is not None:
         if not isinstance(index, dict):
             raise UserError(f"{path}:{number}: 'index' is {index!r}, expected dict or null; run prepare again")
-        _check_types(path, number, index, _INDEX_TYPES, optional=("verified",))  # before, none was
+        _check_types(path, number, index, _INDEX_TYPES, optional=_INDEX_ADDED)
         row["index"] = FrameIndex.from_json(index)
     if not check:
         return Video(**row)

@@ -262,8 +262,8 @@ def test_an_index_of_an_earlier_version_is_verified_once(files, tmp_path, monkey
     found = manifest.Manifest.read(path)
     assert found == whole and found.hash == whole.hash
     probed = []
-    original = probing.probe
-    monkeypatch.setattr(probing, "probe", lambda *args, **options: probed.append(args) or original(*args, **options))
+    original = probing.examine
+    monkeypatch.setattr(probing, "examine", lambda *args, **options: probed.append(args) or original(*args, **options))
     for wanted in (np.arange(3, 19), np.array([33, 12]), np.arange(20, 40, 2)):
         for entry in found.videos:
             assert numbers(reader.decode(found, entry, wanted, short_side=SIDE)) == wanted.tolist(), entry.source

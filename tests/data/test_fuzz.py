@@ -42,25 +42,72 @@ def rendered(folder: pathlib.Path) -> dict[str, bytes]:
     scene = motions.draw(np.random.default_rng(0))
     frames = motions.render(scene, "growing", frames=40, width=80, height=64)
     return {
-        name: write(folder / name, frames, codec, options | {"threads": "1"})
+        name: write(
+            folder / name,
+            frames,
+            codec,
+            options | {"threads": "1"},
+            sound_codec="libopus" if name.endswith(".webm") else "aac",
+        )
         for name, (codec, options) in files.items()
     }
 
 
-def write(path: pathlib.Path, frames: np.ndarray, codec: str, options: dict[str, str]) -> bytes:
-    """The bytes of a file with picture and sound."""
+# Container and codec, pixel format, options, codec of the sound.
+PAIRS = {
+    "h264.mp4": ("libx264", "yuv420p", {"g": "12", "bf": "2", "x264-params": "cpu-independent=1"}, "aac"),
+    "h264.mov": ("libx264", "yuv420p", {"g": "12", "bf": "2", "flags": "+ildct+ilme"}, "aac"),
+    "h264.mkv": ("libx264", "yuv420p10le", {"g": "12", "bf": "2"}, "aac"),
+    "h264.flv": ("libx264", "yuv420p", {"g": "12", "bf": "2"}, "aac"),
+    "h264.ts": ("libx264", "yuv420p", {"g": "12", "bf": "2"}, "aac"),
+    "h264.h264": ("libx264", "yuv420p", {"g": "12", "bf": "2"}, None),
+    "hevc.mp4": ("libx265", "yuv420p", {"x265-params": "keyint=12:log-level=none"}, "aac"),
+    "av1.mkv": ("libsvtav1", "yuv420p", {"g": "12", "preset": "12"}, "aac"),
+    "vp8.webm": ("libvpx", "yuv420p", {"g": "12", "cpu-used": "8"}, "libopus"),
+    "vp9.webm": ("libvpx-vp9", "yuv420p", {"g": "12", "cpu-used": "8"}, "libopus"),
+    "mpeg4.avi": ("mpeg4", "yuv420p", {"g": "12", "bf": "2"}, "aac"),
+    "mjpeg.avi": ("mjpeg", "yuvj420p", {}, None),
+    "wmv2.wmv": ("wmv2", "yuv420p", {"g": "12"}, None),
+    "mpeg2.mpg": ("mpeg2video", "yuv420p", {"g": "12", "bf": "2"}, None),
+    "mpeg2.mxf": ("mpeg2video", "yuv420p", {"g": "12", "bf": "2"}, None),
+    "prores.mov": ("prores_ks", "yuv422p10le", {}, None),
+    "gif.gif": ("gif", "rgb8", {}, None),
+}
+
+
+def write(
+    path: pathlib.Path,
+    frames: np.ndarray,
+    codec: str,
+    options: dict[str, str],
+    pix_fmt: str = "yuv420p",
+    sound_codec: str | None = "aac",
+) -> bytes:
+    """The bytes of a file with picture and, with a codec for it, sound."""
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(codec, rate=25, options=options)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        sound = container.add_stream("libopus" if path.suffix == ".webm" else "aac", rate=48000)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pix_fmt
+        sound = sound_codec and container.add_stream(sound_codec, rate=48000)
         for index, frame in enumerate(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.float32), format="fltp", layout="mono")
-            samples.sample_rate, samples.pts = 48000, 1920 * index
-            container.mux(sound.encode(samples))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pix_fmt)))
+            if sound:
+                samples = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.float32), format="fltp", layout="mono")
+                samples.sample_rate, samples.pts = 48000, 1920 * index
+                container.mux(sound.encode(samples))
         container.mux(stream.encode())
-        container.mux(sound.encode())
+        if sound:
+            container.mux(sound.encode())
     return path.read_bytes()
+
+
+def pairs(folder: pathlib.Path) -> dict[str, bytes]:
+    """A small video of each of PAIRS."""
+    frames = motions.render(motions.draw(np.random.default_rng(1)), "growing", frames=40, width=80, height=64)
+    return {
+        name: write(folder / name, frames, codec, options | {"threads": "1"}, pix_fmt, sound)
+        for name, (codec, pix_fmt, options, sound) in PAIRS.items()
+        if codec in av.codecs_available
+    }
 
 
 def real(folder: pathlib.Path) -> dict[str, bytes]:
@@ -106,8 +153,9 @@ def read(manifest: Manifest, entry: Video, seed: int) -> str:
 def compare(manifest: Manifest, entry: Video, seed: int) -> str:
     """In a process of its own: a clip found by seeking, and by decoding in order."""
     path, indices = os.path.join(manifest.root, entry.path), clip(entry, seed)
+    unsought = entry.index and dataclasses.replace(entry.index, keyframes=())
     try:
-        in_order = video.decode(path, indices)
+        in_order = video.decode(path, indices, index=unsought)
         found = video.decode(path, indices, index=entry.index)
     except VideoError:
         return "reason"
@@ -228,3 +276,8 @@ def test_damaged_flow_gives_flow_or_a_reason_and_a_damaged_shard_its_very_frames
 @pytest.mark.slow
 def test_two_thousand_damaged_videos(test_data, tmp_path):
     survey(real(test_data) | rendered(tmp_path), 2000, tmp_path / "mutants", workers=2, looks=3)
+
+
+@pytest.mark.slow
+def test_fifteen_hundred_damaged_videos_of_seventeen_kinds(tmp_path):
+    survey(pairs(tmp_path), 1500, tmp_path / "mutants", workers=2, looks=2, seed=1511)

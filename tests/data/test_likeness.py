@@ -38,7 +38,7 @@ def resize(frames: np.ndarray, width: int, height: int) -> np.ndarray:
 
 def words(path: pathlib.Path) -> str | None:
     sampler = likeness.Sampler()
-    probing.probe(path, watcher=sampler)
+    probing.examine(path, watcher=sampler)
     return sampler.words()
 
 
@@ -128,7 +128,7 @@ def test_a_file_that_promises_another_number_of_frames_has_no_print(copies):
 
     for promised, has_one in ((32, True), (31, True), (24, False), (40, False), (0, False), (10**15, False)):
         sampler = Misled()
-        probing.probe(copies / "test.mp4", watcher=sampler)
+        probing.examine(copies / "test.mp4", watcher=sampler)
         assert (sampler.words() is not None) == has_one, promised
 
 

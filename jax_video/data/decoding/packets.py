@@ -102,10 +102,7 @@ def opened(
         if status.st_size == 0:
             raise VideoError(path, "empty file")
         with av.open(f"file:{os.fspath(path)}", **_OPTIONS) as container:
-            stream = container.streams.best("video")
-            if stream is None:
-                kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
-                raise VideoError(path, f"no video stream (streams found: {kinds})")
+            stream = _video_stream(path, container)
             if stream.codec_context is None:
                 raise VideoError(path, "its video codec is unknown")
             stream.codec_context.thread_count = 1  # parallel over videos: more threads here would fight over cores
@@ -114,7 +111,7 @@ def opened(
     except av.FFmpegError as error:
         if error.errno in _OF_THE_SYSTEM or (error.errno == errno.EIO and not _is_readable(path)):
             raise UnavailableError(path, f"cannot be read ({error.strerror})") from error
-        raise VideoError(path, f"not a readable video ({error.strerror})") from error
+        raise VideoError(path, f"not a readable video ({_other_kind(path) or error.strerror})") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise VideoError(path, "no such file") from error
     except OSError as error:
@@ -123,8 +120,50 @@ def opened(
         raise VideoError(path, f"cannot be read ({error})") from error
 
 
+_ARCHIVE = "an archive, to be unpacked first"
+# How files begin that are often taken for videos.
+_OTHER_KINDS = (
+    (b"PK\x03\x04", _ARCHIVE),
+    (b"Rar!", _ARCHIVE),
+    (b"7z\xbc\xaf\x27\x1c", _ARCHIVE),
+    (b"\x1f\x8b", _ARCHIVE),
+    (b"BZh", _ARCHIVE),
+    (b"\xfd7zXZ", _ARCHIVE),
+    (b"<!doctype html", "a web page, as a failed download leaves"),
+    (b"<html", "a web page, as a failed download leaves"),
+    (b"%pdf-", "a document"),
+    (b"version https://git-lfs", "a pointer of Git LFS: git lfs pull brings the file"),
+)
+
+
+def _other_kind(path: str | os.PathLike) -> str | None:
+    """What a file is that is no video; None where its beginning does not say."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64).lstrip()
+    except OSError:
+        return None
+    return next((kind for begin, kind in _OTHER_KINDS if start[: len(begin)].lower() == begin.lower()), None)
+
+
 # What FFmpeg's errors never say of a file itself. Of a damaged one it does say EIO.
 _OF_THE_SYSTEM = {errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT}
+
+
+def _video_stream(path: str | os.PathLike, container: av.container.InputContainer) -> av.VideoStream:
+    """The best one that is more than the cover picture of a piece of music, which FFmpeg calls a stream as well."""
+    best: Any = container.streams.best("video")
+    if best is not None and _is_cover(best):
+        best = next((stream for stream in container.streams.video if not _is_cover(stream)), None)
+    if best is None:
+        kinds: set[str] = {"a cover picture" if stream.type == "video" else stream.type for stream in container.streams}
+        found = ", ".join(sorted(kinds, reverse=True)) or "none"
+        raise VideoError(path, f"no video stream (streams found: {found})")
+    return best
+
+
+def _is_cover(stream: av.VideoStream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
 def _is_readable(path: str | os.PathLike) -> bool:
@@ -138,16 +177,31 @@ def _is_readable(path: str | os.PathLike) -> bool:
     return True
 
 
-def demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    """The packets of a stream."""
+def demux(container: av.container.InputContainer, *streams: av.VideoStream) -> Iterator[av.Packet]:
+    """The packets of some streams, or of all."""
     # Where other streams begin in the middle of a file, PyAV may look for one that it does not have, after our last.
     with contextlib.suppress(IndexError):
-        yield from container.demux(stream)
+        yield from container.demux(*streams)
 
 
-def decode_all(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+def decode_all(
+    container: av.container.InputContainer, stream: av.VideoStream, undecodable: int = 0
+) -> Iterator[av.VideoFrame]:
+    """All frames; so many packets that do not decode are passed over, and the next one raises av.FFmpegError."""
     for packet in demux(container, stream):
-        yield from packet.decode()
+        try:
+            decoded = packet.decode()
+        except av.FFmpegError as error:
+            if not undecodable or not is_damage(error):
+                raise
+            undecodable -= 1
+            continue
+        yield from decoded
+
+
+def is_damage(error: av.FFmpegError) -> bool:
+    """Whether a decoder's error is one of the packet, and neither the system's nor the end."""
+    return error.errno != errno.ENOMEM and not isinstance(error, av.error.EOFError)
 
 
 # Decoders of FFmpeg that leave out, packet by packet, what no other frame refers to (B-frames, mostly).

@@ -2,6 +2,11 @@
 
 Headers lie, so the whole file is decoded; its keyframes are tried, since decoding from them need not give the frames
 that decoding in order gives.
+
+A file is truncated where its video stream holds fewer pictures than the container promises of that stream, and damaged
+where packets do not decode. What a player does not show is promised to nobody: the pictures that an edit list cuts
+away, the dropped frames of an AVI file, and those before the first keyframe. Nor is what other streams need: sound may
+last longer than the pictures.
 """
 
 import contextlib
@@ -11,6 +16,7 @@ import math
 import os
 import zlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -18,14 +24,20 @@ import numpy as np
 from jax_video.data.decoding import packets, pictures, video
 from jax_video.data.decoding.packets import Packets
 from jax_video.data.manifest import FrameIndex
-from jax_video.errors import VideoError
+from jax_video.errors import UnavailableError, VideoError
 
+# A video of which more is lost is not used, if nothing else is said: a clip of 16 frames may lack one.
+MAX_DAMAGE = 0.05
 # Headers are trusted to this many frames: HMDB51's AVI files promise one that does not exist (packed B-frames).
 _TOLERATED_MISSING_FRAMES = 2
 _REORDERED = 16  # frames by which a timestamp may come too early, at most
 _NO_FRAME = 8  # bytes of a packet that only says that the frame before it stays, as of DivX, which packs two into one
 _COMPARED = 4  # frames after a keyframe: those that could still need what stands before it
 _APART = 8  # frames: nearer keyframes are not sought, as trying them all would take longer than decoding the file
+_ROUNDED = 0.01  # seconds by which headers round the length of a stream
+_UNHEADED = ("mpegts", "mpeg")  # formats that do not say how long they are: FFmpeg takes it from the timestamps at hand
+_CLOCK = 1000.0  # "frames" per second that are the ticks of a clock, as of DV, where another rate is named as well
+_SLACK = 0.5  # seconds before the end of the longest stream at which its last packet may end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +52,32 @@ class VideoInfo:
     index: FrameIndex | None = None  # None where a frame is found only by decoding all before it
 
 
+class Loss(NamedTuple):
+    """Frames of a file that cannot be decoded. The others are numbered as if these had never been."""
+
+    lost: int
+    frames: int  # that there should be
+    reason: str
+
+    @property
+    def part(self) -> float:
+        return self.lost / self.frames
+
+
+class Examined(NamedTuple):
+    """A file that gives at least one frame, and what speaks against it."""
+
+    info: VideoInfo
+    loss: Loss | None = None
+    fault: str | None = None  # it is truncated, or cannot be read to its end
+
+
 def probe(
     path: str | os.PathLike,
     *,
     span: tuple[float, float] | None = None,
     full: bool = True,
-    watcher: pictures.Watcher = pictures.Watcher(),  # noqa: B008, without a state
+    max_damage: float = MAX_DAMAGE,
 ) -> VideoInfo:
     """Counts the frames of a file by decoding all of it, since headers lie.
 
@@ -54,33 +86,186 @@ def probe(
       span: start and end, in seconds, of the part that counts; None: all of it. What comes after it need not decode.
       full: False decodes the first frame only and counts packets. A file whose packets are visibly not one frame each
         is decoded all the same.
-      watcher: is shown the frames as they are decoded.
+      max_damage: the part of the frames that may be lost.
 
     Raises:
       VideoError: the file is missing, empty, truncated or damaged, has no video stream, or no frame in that part.
     """
+    found = examine(path, span=span, full=full)
+    reason = verdict(found.loss, found.fault, max_damage)
+    if reason is not None:
+        raise VideoError(path, reason)
+    return found.info
+
+
+def verdict(loss: Loss | None, fault: str | None, max_damage: float) -> str | None:
+    """Why a file that gives frames is not used; None where it is."""
+    return fault or (loss.reason if loss is not None and loss.part > max_damage else None)
+
+
+def examine(
+    path: str | os.PathLike,
+    *,
+    span: tuple[float, float] | None = None,
+    full: bool = True,
+    watcher: pictures.Watcher = pictures.Watcher(),  # noqa: B008, without a state
+) -> Examined:
+    """What `probe` finds, of a truncated or damaged file too; raises VideoError where there is no frame.
+
+    The watcher is shown the frames as they are decoded.
+    """
     if os.path.isdir(path):
-        return VideoInfo(*pictures.probe(path, full=full, watcher=watcher))
+        return Examined(VideoInfo(*pictures.probe(path, full=full, watcher=watcher)))
     end = span[1] if span else math.inf
-    rows = []  # of the packets that are shown
-    hidden = 0  # packets before a cut, which only help to decode what comes after it
-    times: list[int] = []  # timestamps of the frames that were decoded
-    seconds: list[float] = []  # of each from the file's start
-    corrupt = False  # whether the decoder made up a part of one, as it does otherwise after a seek
-    past: float = 0  # how many of them from the first on that comes after the part
-    prints = _Prints()
-    with packets.opened(path) as (container, stream):
-        start = (container.start_time or 0) / av.time_base
-        watcher.begin(stream.frames or round((container.duration or 0) / av.time_base * (stream.average_rate or 0)))
+    read = _Read(end, full, watcher)
+    try:
+        with packets.opened(path) as (container, stream):
+            promise = _Promise.of(container, stream)
+            watcher.begin(promise.frames or round(promise.duration * promise.rate))
+            read.all(path, container, stream, promise.start)
+            packs = stream.codec_context.name == "mpeg4" and read.has_tiny_packets()
+            intra_only = stream.codec_context.codec.intra_only
+    except UnavailableError:
+        raise
+    except VideoError as error:
+        if not read.times:
+            raise
+        read.fault = error.reason.replace("not a readable video", f"damaged: unreadable after {len(read.times)} frames")
+        packs = intra_only = False
+
+    table = np.array(read.rows, packets.ROW)
+    listed = Packets.sorted(table)
+    if not full and read.times:
+        # Seconds and frames are those of the packets, where each is a frame.
+        if packs or listed is None or not table["keyframe"][0] or read.undecodable or read.fault:
+            return examine(path, span=span, watcher=watcher)
+        read.times = listed.times.tolist()
+        read.seconds = (listed.times * promise.tick - promise.start).tolist()
+    fault = read.fault or promise.broken(path, read, end)
+    if not read.times:
+        raise VideoError(path, fault or read.damage or "no frames: the video stream is empty")
+    # The frames are in order also where their timestamps are not, as in AVI files with B-frames.
+    decoded = len(read.times)
+    first, count = (0, decoded) if span is None else _part(path, np.sort(read.seconds), *span)
+    loss = read.loss(promise.frames if full and span is None else 0)
+    index: FrameIndex | None = FrameIndex(len(table), size=os.path.getsize(path))
+    if read.undecodable or read.fault:
+        index = FrameIndex(decoded, size=os.path.getsize(path), verified=True, undecodable=read.undecodable)
+    elif full:
+        index = None
+        if listed is not None and np.array_equal(listed.times[:decoded], read.times):
+            if (span or decoded == len(table)) and not read.corrupt:  # each packet gave one frame
+                index = _verified(path, listed, decoded, read.prints, watcher, every=intra_only)
+    info = VideoInfo(count, promise.rate, *read.size, first, index)
+    return Examined(info, loss, fault)
+
+
+class _Promise(NamedTuple):
+    """What a container says of its video stream."""
+
+    frames: int  # 0 where it does not say
+    rate: float  # frames per second; 0 where it does not say
+    tick: float  # seconds of a unit of the stream's timestamps
+    start: float  # of the container, in seconds
+    duration: float  # of the container: that of its longest stream; 0 where it does not say
+    own: float  # of the stream, from its first frame on; nan where it does not say
+    numbers_drops: bool  # whether dropped frames are among `frames`, and timestamps for decoding count them
+
+    @classmethod
+    def of(cls, container: av.container.InputContainer, stream: av.VideoStream) -> "_Promise":
+        assert stream.time_base is not None  # of a stream of a file
+        tick = float(stream.time_base)
+        drops = container.format.name == "avi"
+        own = math.nan if stream.duration is None or drops else stream.duration * tick  # FFmpeg's guess of a cut AVI
+        if "matroska" in container.format.name:
+            own = _seconds(stream.metadata.get("DURATION", "")) - (stream.start_time or 0) * tick
+        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
+        frames = stream.frames
+        listed = len(getattr(stream, "index_entries", ()))  # after the edit list; PyAV 17 and later say
+        if "mov" in container.format.name and 0 < listed < frames:
+            frames = listed
+        return cls(
+            frames,
+            next(filter(lambda rate: rate < _CLOCK, rates), rates[0]),
+            tick,
+            (container.start_time or 0) / av.time_base,
+            0.0 if container.format.name in _UNHEADED else (container.duration or 0) / av.time_base,
+            own,
+            drops,
+        )
+
+    def broken(self, path: str | os.PathLike, read: "_Read", end: float) -> str | None:
+        """That the file is truncated; None where the pictures are all there, or no one has promised more."""
+        promised = self.frames - read.hidden
+        held = max(len(read.rows), read.slots) if self.numbers_drops else len(read.rows)
+        if promised - held > _TOLERATED_MISSING_FRAMES and not self._is_kept(read):
+            return f"truncated: the header promises {promised} frames, the file holds {len(read.rows)}"
+        if read.is_cut_off and abs(promised - len(read.rows)) > _TOLERATED_MISSING_FRAMES and read.times:
+            return f"truncated: the file ends within a frame, the last of {len(read.rows)}"
+        latest = max(read.seconds, default=0.0)
+        # Where only the container says how long it is, sound may last a little more.
+        if self.frames <= 0 and read.times and latest < min(end, 0.9 * self.duration - 1):
+            if not self._is_kept(read) and not _reaches(path, self.start + self.duration):
+                return f"truncated: the header promises {self.duration:.1f} s, the frames end at {latest:.1f} s"
+        return None
+
+    def _is_kept(self, read: "_Read") -> bool:
+        """Whether the pictures last as long as the container says of them, and not of its other streams."""
+        frame = 1 / self.rate if self.rate else 0.0
+        return read.lasting(self.tick, frame) > self.own - 0.6 * frame - _ROUNDED
+
+
+def _seconds(text: str) -> float:
+    """What a tag such as 00:01:02.500000000 says; nan where it says nothing."""
+    try:
+        hours, minutes, seconds = map(float, text.split(":"))
+    except ValueError:
+        return math.nan
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _reaches(path: str | os.PathLike, end: float) -> bool:
+    """Whether any stream of a file, such as its sound, comes to the end that the container promises, in seconds."""
+    with contextlib.suppress(VideoError), packets.opened(path) as (container, _):
+        for packet in packets.demux(container):
+            if packet.size > 0 and packet.pts is not None:
+                if float((packet.pts + (packet.duration or 0)) * packet.time_base) > end - _SLACK:
+                    return True
+    return False
+
+
+class _Read:
+    """What was met on the way through a file."""
+
+    def __init__(self, end: float, full: bool, watcher: pictures.Watcher):
+        self._watcher = watcher
+        self._end, self._full = end, full  # of the part that counts, in seconds; whether all is to be decoded
+        self.rows: list[tuple] = []  # of the packets that are shown
+        self.hidden = 0  # packets that an edit list cuts away, and which only help to decode what comes after them
+        self.slots = 0  # timestamps for decoding up to the last packet's
+        self.times: list[int] = []  # timestamps of the frames that were decoded
+        self.seconds: list[float] = []  # of each from the file's start
+        self.size = (0, 0)  # width and height of the frames, upright
+        self.corrupt = False  # whether the decoder made up a part of one, as it does otherwise after a seek
+        self.undecodable = 0  # packets that do not decode
+        self.damage: str | None = None  # of the first of these
+        self.fault: str | None = None  # why the file cannot be read to its end
+        self.is_cut_off = False  # whether the last packet does not decode, as where the file ends within it
+        self.prints = _Prints()
+        self._lost = 0  # the undecodable ones that are shown, from the first keyframe on
+        self._has_keyframe = False
+        self._span = (0, 0, 0)  # timestamps of the first and the last packet that is shown, and how long the last is
+
+    def all(
+        self, path: str | os.PathLike, container: av.container.InputContainer, stream: av.VideoStream, start: float
+    ) -> None:
+        """Reads all packets, and decodes those of the part that counts."""
+        past: float = 0  # how many of the frames from the first on that comes after the part
+        one = None
         for packet in packets.demux(container, stream):
-            watcher.go_on()
-            if packets.is_shown(packet):
-                rows.append(packets.row(packet))
-                if full and packet.is_keyframe:
-                    prints.expect(packet)
-            elif packet.is_discard:
-                hidden += 1
-            if (times and not full) or past > _REORDERED:
+            self._watcher.go_on()
+            self._note(packet)
+            if (self.times and not self._full) or past > _REORDERED:
                 continue
             try:
                 decoded = packet.decode()
@@ -88,52 +273,74 @@ def probe(
                 if past:
                     past = math.inf
                     continue
-                reason = f"damaged: undecodable from frame {len(times)} ({error.strerror})"
-                raise VideoError(path, reason) from error
+                if not packets.is_damage(error):
+                    raise
+                self.undecodable += 1
+                if not self._lost:
+                    self.damage = f"damaged: undecodable from frame {len(self.times)} ({error.strerror})"
+                if packets.is_shown(packet):
+                    self._lost += self._has_keyframe or bool(self.times)
+                    self.is_cut_off = True
+                continue
+            self.is_cut_off &= not packets.is_shown(packet)
             for frame in decoded:
-                if not times:
-                    one = frame
-                video.check_size(path, frame, one, len(times))
-                if not times:
+                one = one or frame
+                video.check_size(path, frame, one, len(self.times))
+                if not self.times:
                     height, width, _ = video.rgb(frame, av.video.reformatter.VideoReformatter()).shape
-                times.append(packets.MISSING if frame.pts is None else frame.pts)
-                seconds.append(math.nan if frame.time is None else frame.time - start)
-                past += past > 0 or seconds[-1] >= end
-                corrupt |= frame.is_corrupt
-                prints.take(frame)
-                watcher.see(frame)
-        duration = (container.duration or 0) / av.time_base
-        promised = stream.frames  # 0 where the container does not say
-        rate = stream.average_rate or stream.guessed_rate
-        intra_only = stream.codec_context.codec.intra_only
-        table = np.array(rows, packets.ROW)
-        listed = Packets.sorted(table)
-        if not full and times:
-            packs = stream.codec_context.name == "mpeg4" and table["place"][:, 1].min() <= _NO_FRAME
-            if packs or listed is None or not table["keyframe"][0]:
-                return probe(path, span=span, watcher=watcher)
-            assert stream.time_base is not None  # of a stream that was demuxed
-            times = listed.times.tolist()
-            seconds = (listed.times * float(stream.time_base) - start).tolist()
-    promised -= hidden
-    if promised - len(rows) > _TOLERATED_MISSING_FRAMES:
-        raise VideoError(path, f"truncated: the header promises {promised} frames, the file holds {len(rows)}")
-    if not len(times):
-        raise VideoError(path, "no frames: the video stream is empty")
-    if full and span is None and promised - len(times) > _TOLERATED_MISSING_FRAMES:
-        raise VideoError(path, f"damaged: only {len(times)} frames decode of {promised} that the header promises")
-    latest = max(seconds)
-    if promised <= 0 and latest < min(end, 0.9 * duration - 1):  # Matroska says how long; sound may last a little more
-        raise VideoError(path, f"truncated: the header promises {duration:.1f} s, the frames end at {latest:.1f} s")
-    # The frames are in order also where their timestamps are not, as in AVI files with B-frames.
-    first, count = (0, len(times)) if span is None else _part(path, np.sort(seconds), *span)
-    index: FrameIndex | None = FrameIndex(len(rows), size=os.path.getsize(path))
-    if full:
-        index = None
-        if listed is not None and np.array_equal(listed.times[: len(times)], times):
-            if (span or len(times) == len(rows)) and not corrupt:  # each packet gave one frame
-                index = _verified(path, listed, len(times), prints, watcher, every=intra_only)
-    return VideoInfo(count, float(rate or 0), width, height, first, index)
+                    self.size = width, height
+                self.times.append(packets.MISSING if frame.pts is None else frame.pts)
+                self.seconds.append(math.nan if frame.time is None else frame.time - start)
+                past += past > 0 or self.seconds[-1] >= self._end
+                self.corrupt |= frame.is_corrupt
+                self.prints.take(frame)
+                self._watcher.see(frame)
+
+    def _note(self, packet: av.Packet) -> None:
+        self._has_keyframe |= packet.is_keyframe
+        if packet.dts is not None:
+            self.slots = max(self.slots, packet.dts + 1)
+        if not packets.is_shown(packet):
+            self.hidden += packet.is_discard
+            return
+        self.rows.append(packets.row(packet))
+        if self._full and packet.is_keyframe:
+            self.prints.expect(packet)
+        if packet.pts is not None:
+            first, last, duration = self._span if len(self.rows) > 1 else (packet.pts, packet.pts, 0)
+            if packet.pts >= last:
+                last, duration = packet.pts, packet.duration or 0
+            self._span = min(first, packet.pts), last, duration
+
+    def lasting(self, tick: float, frame: float) -> float:
+        """Seconds from the first picture to the end of the last one, if a frame of unknown duration lasts `frame`."""
+        first, last, duration = self._span
+        return (last - first) * tick + (duration * tick or frame)
+
+    def loss(self, promised: int) -> Loss | None:
+        """What cannot be decoded, where the container promises so many frames, or none (0)."""
+        decoded = len(self.times)
+        expected = min(promised - self.hidden, len(self.rows)) - self._leading()
+        short = expected - decoded if promised > 0 else 0
+        if not self._lost and short <= _TOLERATED_MISSING_FRAMES:
+            return None
+        lost = max(self._lost, short)
+        if self._lost:
+            reason = f"{self.damage}; {lost} of {decoded + lost} frames lost"
+        else:
+            reason = f"damaged: only {decoded} frames decode of {expected} that the header promises"
+        return Loss(lost, decoded + lost, reason)
+
+    def _leading(self) -> int:
+        """How many packets stand before the first keyframe, or are shown before it: they need what is not there."""
+        table = np.array(self.rows, packets.ROW)
+        if not table["keyframe"].any():
+            return 0
+        start = int(table["keyframe"].argmax())
+        return start + int((table["time"][start:] < table["time"][start]).sum())
+
+    def has_tiny_packets(self) -> bool:
+        return bool(self.rows) and min(size for _, (_, size), _ in self.rows) <= _NO_FRAME
 
 
 def _part(path: str | os.PathLike, seconds: np.ndarray, start: float, end: float) -> tuple[int, int]:

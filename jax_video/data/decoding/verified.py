@@ -22,27 +22,29 @@ def index(path: str | os.PathLike, entry: Video) -> FrameIndex | None:
         status = os.stat(path)
     except OSError:
         return None  # opening it says more
-    found = _probe(os.path.abspath(path), entry.span, status.st_size, status.st_mtime_ns)
-    if isinstance(found, str):
-        raise VideoError(path, found)
+    examined = _examine(os.path.abspath(path), entry.span, status.st_size, status.st_mtime_ns)
+    if isinstance(examined, str):
+        raise VideoError(path, examined)
+    found = examined.info  # whether it will do was decided when the set was prepared
     if entry.span is None and entry.first:  # a part that is not told by seconds
         right = entry.first + entry.frames <= found.frames
     else:
         right = (found.first, found.frames) == (entry.first, entry.frames)
     if not right:
+        reason = examined.fault or (examined.loss and examined.loss.reason)
         raise VideoError(
             path,
             f"miscounted: {found.frames} frames decode from frame {found.first} on, but a fast check counted "
-            f"{entry.frames} from {entry.first}; run prepare with --check=full",
+            f"{entry.frames} from {entry.first}{f' ({reason})' if reason else ''}; run prepare with --check=full",
         )
     return found.index
 
 
 @functools.lru_cache(maxsize=2**17)
-def _probe(path: str, span: tuple[float, float] | None, size: int, modified: int) -> probing.VideoInfo | str:
+def _examine(path: str, span: tuple[float, float] | None, size: int, modified: int) -> probing.Examined | str:
     """What decoding the file finds, or why it cannot be decoded; kept for as many files as most sets have."""
     try:
-        return probing.probe(path, span=span)
+        return probing.examine(path, span=span)
     except UnavailableError:  # it may be there again the next time
         raise
     except VideoError as error:

@@ -2,6 +2,10 @@
 
 A frame's index is its place in the order in which the decoder hands frames out, which is presentation order. Timestamps
 never enter a result, so a variable frame rate needs no special case.
+
+Pixels become RGB as in `ffmpeg -i VIDEO -pix_fmt rgb24`, to the bit: chroma of more than 8 bits is interpolated by
+FFmpeg's bicubic filter, and an interlaced frame is converted as the one picture that it is stored as. Its two fields
+are not taken apart.
 """
 
 import bisect
@@ -13,6 +17,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from jax_video.data import transforms
 from jax_video.data.decoding import packets, pictures
@@ -43,6 +48,7 @@ def decode(
       index: what `probe` found. With a verified one only what lies between a keyframe and a wanted frame is decoded,
         and of that only what a wanted frame may refer to. Without one everything before the last wanted frame is
         decoded. The result is the same to the bit (but for what a decoder makes up for lost parts of a damaged stream).
+        Packets that do not decode are passed over where it counts them, and are an error without one.
       short_side: if given, each frame is resized to it as it is decoded, so that no large frame waits in memory.
 
     Returns:
@@ -61,7 +67,7 @@ def decode(
     image = image_of(short_side)
     images = _decode_by_seeking(path, wanted, index, image) if index and index.verified else None
     if images is None:
-        images = _decode_in_order(path, wanted, image)
+        images = _decode_in_order(path, wanted, image, _undecodable(index))
     return np.stack([images[int(place)] for place in indices])
 
 
@@ -91,8 +97,14 @@ def frames_in_order(
             return
         if place > first:
             raise VideoError(path, f"damaged: frame {place} does not follow; run prepare again")
+    last = index.frames if index and index.verified and not index.keyframes else None  # behind it may be damage
     with packets.opened(path) as (container, stream):
-        yield from map(image, itertools.islice(_of_one_size(path, packets.decode_all(container, stream)), first, None))
+        decoded = _of_one_size(path, packets.decode_all(container, stream, _undecodable(index)))
+        yield from map(image, itertools.islice(decoded, first, last))
+
+
+def _undecodable(index: FrameIndex | None) -> int:
+    return index.undecodable if index and index.verified else 0
 
 
 def _from_keyframe(path: str | os.PathLike, index: FrameIndex, first: int) -> Iterator[av.VideoFrame]:
@@ -137,13 +149,14 @@ def image_of(short_side: int | None) -> Callable[[av.VideoFrame], np.ndarray]:
 
 
 def _decode_in_order(
-    path: str | os.PathLike, wanted: list[int], image: Callable[[av.VideoFrame], np.ndarray]
+    path: str | os.PathLike, wanted: list[int], image: Callable[[av.VideoFrame], np.ndarray], undecodable: int
 ) -> dict[int, np.ndarray]:
     """Decodes from the start up to the last wanted frame; defines what `_decode_by_seeking` must give."""
     images: dict[int, np.ndarray] = {}
     count = 0
     with packets.opened(path) as (container, stream):
-        for count, frame in enumerate(_of_one_size(path, packets.decode_all(container, stream)), start=1):
+        decoded = packets.decode_all(container, stream, undecodable)
+        for count, frame in enumerate(_of_one_size(path, decoded), start=1):
             if count - 1 == wanted[len(images)]:
                 images[count - 1] = image(frame)
                 if len(images) == len(wanted):
@@ -200,11 +213,39 @@ def _runs(wanted: list[int], keyframes: Sequence[int]) -> list[tuple[int, list[i
 _ONE_THREAD = {"threads": 1} if packets.PYAV >= 17 else {}  # before there was no choice
 
 
+_side_data: Any = SideDataContainer  # whose stub has no arguments
+
+
 def rgb(frame: av.VideoFrame, reformatter: av.video.reformatter.VideoReformatter) -> np.ndarray:
     """Any pixel format to upright RGB, uint8 [H, W, 3]."""
-    image = reformatter.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # a buffer
+    plain = _pixels(frame) if frame.interlaced_frame or frame.format.name not in _DIRECT else frame
+    image = reformatter.reformat(plain, format="rgb24", interpolation="BICUBIC", **_ONE_THREAD).to_ndarray()
+    # Not `frame.side_data`: that keeps the frame until garbage is collected, and its memory from the decoder, which
+    # leaves in a damaged frame what it finds there: it would be something else each time.
+    matrix: Any = _side_data(frame).get("DISPLAYMATRIX")  # a buffer
     return image if matrix is None else _displayed(image, np.frombuffer(matrix, np.int32).reshape(3, 3))
+
+
+# FFmpeg converts these without a look at where their chroma lies.
+_DIRECT = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"))
+
+
+def _pixels(frame: av.VideoFrame) -> av.VideoFrame:
+    """A frame without what its stream says of fields and of where chroma lies: PyAV heeds it, and `ffmpeg` does not."""
+    if not frame.format.is_planar or frame.format.is_rgb:
+        return frame
+    copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
+    copy.colorspace, copy.color_range = frame.colorspace, frame.color_range
+    for source, target in zip(frame.planes, copy.planes, strict=True):
+        lines = min(source.line_size, target.line_size)
+        _lines(target)[:, :lines] = _lines(source)[:, :lines]
+    return copy
+
+
+def _lines(plane: av.video.plane.VideoPlane) -> np.ndarray:
+    """uint8 [height, bytes of a line] in the plane's own memory."""
+    whole = np.frombuffer(memoryview(plane), np.uint8)
+    return whole[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)
 
 
 def _displayed(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:

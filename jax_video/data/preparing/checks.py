@@ -18,7 +18,7 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -26,18 +26,19 @@ import tqdm
 
 from jax_video.data import remote
 from jax_video.data.decoding import pictures, probing, video
-from jax_video.data.manifest import MISSING, SPLITS, FrameIndex, Manifest, Video
-from jax_video.data.preparing import likeness, workers
+from jax_video.data.manifest import MISSING, SPLITS, Manifest, Video
+from jax_video.data.preparing import likeness, verdicts, workers
 from jax_video.errors import unreadable
 
 LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded
 # What is said of a video for training or validation that is also a test video, to the byte or encoded anew. It stays.
 DOUBLE, ALIKE = "duplicate of a test video", "looks like a test video"
 NOT_LOOKED_AT = "not looked at"  # what the reason of a video begins with, of which something else is to blame
+_REMARKS = (DOUBLE, ALIKE, verdicts.LOST, verdicts.ACCEPTED)  # on readable videos
 _MEMORY = "checked.jsonl"
 # Keys of a line, and of
-_RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video"}
-_LATER = {"print"}  # which lines of earlier versions do not have
+_ADDED = {"loss": None, "fault": None, "print": None}  # since the first version
+_RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video"} | _ADDED.keys()
 _VIDEO = {field.name for field in dataclasses.fields(probing.VideoInfo)}  # its `video`
 _BLOCK = 2**16  # bytes at the beginning, in the middle and at the end of a file that tell it from most others
 _SYNC = 1.0  # seconds of work that may be lost with the whole machine
@@ -49,6 +50,8 @@ def check(
     *,
     level: str = "full",
     min_frames: int = 1,
+    max_damage: float = probing.MAX_DAMAGE,
+    accept: Sequence[str] = (),
     processes: int = 1,
     timeout: float = 300.0,
     recheck: bool = False,
@@ -61,17 +64,23 @@ def check(
         by its own, which changes when pictures come or go.
       level: one of LEVELS.
       min_frames: a video of fewer is broken.
+      max_damage: the part of a video's frames that may be lost.
+      accept: names the videos that are used for the frames that they give, as `verdicts.accepted` has it.
       processes: how many look at files.
       timeout: seconds in which a file must go on, by a packet or a picture.
       recheck: whether all are looked at again.
 
     Returns:
-      the set as it is, and what is said of videos for training and validation whose content is also for test, or looks
-      like it: path -> reason. Only files that were looked at in full, and by this version, are compared by their looks.
+      the set as it is, and path -> remark on videos that are used although frames are lost, or although their content
+      is for training or validation and also for test, or looks like it. Only files that were looked at in full, and by
+      this version, are compared by their looks.
 
     Raises:
+      UserError: `accept` names something else.
       OSError: checked.jsonl cannot be written, for example because the disk is full; what stands in it counts.
     """
+    accepted = verdicts.accepted(accept, prepared.root, (row.path for row in prepared.videos))
+    remarks: dict[str, str] = {}
     with contextlib.closing(_Records(out / _MEMORY, prepared.videos)) as records:
         unknown = _look(prepared, records, level, processes, timeout, recheck)
         digests = np.zeros(len(prepared.videos), np.uint64)
@@ -79,35 +88,44 @@ def check(
         rows = []
         for index, row in enumerate(prepared.videos):
             record = None if row.error == MISSING or index in unknown else records.read(index)
-            found = row.broken(unknown.get(index, MISSING)) if record is None else _judged(row, record, min_frames)
+            if record is None:
+                rows.append(row.broken(unknown.get(index, MISSING)))
+                continue
+            found, remark = verdicts.judged(
+                row, record, min_frames=min_frames, max_damage=max_damage, accepted=row.path in accepted
+            )
             rows.append(found)
-            if record is not None and record["digest"] is not None:
+            if remark is not None:
+                remarks[row.path] = remark
+            if record["digest"] is not None:
                 digests[index] = int(record["digest"], 16)
-            if record is not None and record.get("print") is not None:
+            if record["print"] is not None:
                 prints[index] = likeness.read(record["print"])
         records.sort()
     checked = dataclasses.replace(prepared, videos=tuple(rows))
-    return checked, _alike(checked, prints) | _doubles(checked, digests)
+    for path, reason in (_alike(checked, prints) | _doubles(checked, digests)).items():
+        remarks[path] = f"{reason}; {remarks[path]}" if path in remarks else reason
+    return checked, remarks
 
 
-def table(prepared: Manifest, doubles: Mapping[str, str]) -> str:
-    """How many videos of each split can be read, how many cannot, and why."""
+def table(prepared: Manifest, remarks: Mapping[str, str]) -> str:
+    """How many videos of each split can be read, how many cannot, and why; and on how many there are remarks."""
     count: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in SPLITS}
     for row in prepared.videos:
         count[row.split]["readable" if row.error is None else _kind(row.error)] += 1
         count[row.split]["all"] += 1
-        if row.path in doubles:
-            count[row.split][_kind(doubles[row.path])] += 1
+        for kind in _REMARKS:
+            count[row.split][kind] += kind in remarks.get(row.path, "")
     count["all"] = sum(count.values(), collections.Counter())
 
-    first, last = ("readable", DOUBLE, ALIKE, MISSING), ("all",)
+    first, last = ("readable", *_REMARKS, MISSING), ("all",)
     others = sorted(count["all"].keys() - {*first, *last}, key=lambda kind: (-count["all"][kind], kind))
     kinds = [kind for kind in (*first, *others, *last) if count["all"][kind] or kind in ("readable", "all")]
     width = max(map(len, kinds)) + 2
     lines = [f"{prepared.name}: {len(prepared.classes)} classes"]
     lines.append(" " * width + "".join(f"{name:>10}" for name in count))
     for kind in kinds:
-        name = f"  {kind}" if kind in (DOUBLE, ALIKE) else kind  # indented: they are among the readable ones
+        name = f"  {kind}" if kind in _REMARKS else kind  # indented: they are among the readable ones
         lines.append(f"{name:{width}}" + "".join(f"{numbers[kind]:10,}" for numbers in count.values()))
     return "\n".join(lines)
 
@@ -147,7 +165,7 @@ def _look(
             and present[index]
             and record["decoder"] == _decoder(os.path.join(root, path))
             and LEVELS.index(record["level"]) >= LEVELS.index(level)
-            and not _was_late(record, timeout)
+            and not _was_late(record["reason"], timeout)
             and stamp == (*_stamp(os.path.join(root, path)), videos[index].span)
         )
     waiting = np.flatnonzero(present & ~known)
@@ -173,7 +191,7 @@ def _look(
                     tqdm.tqdm.write(f"{row.path}: {result.traceback}", file=sys.stderr)
                 progress.update()
                 continue
-            digest, words, info, reason = (None, None, None, result) if isinstance(result, str) else (*result, None)
+            digest, words, examined, reason = (None, None, None, result) if isinstance(result, str) else (*result, None)
             record = {
                 "path": row.path,
                 "size": size,
@@ -183,7 +201,9 @@ def _look(
                 "decoder": _decoder(os.path.join(root, row.path)),
                 "digest": digest,
                 "reason": reason,
-                "video": info and dataclasses.asdict(info),
+                "video": examined and dataclasses.asdict(examined.info),
+                "loss": examined and examined.loss,
+                "fault": examined and examined.fault,
                 "print": words,
             }
             records.add(waiting[which], record)
@@ -191,14 +211,14 @@ def _look(
     return unknown
 
 
-def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, str | None, probing.VideoInfo]:
-    """A video's digest, its print, and what `probing.probe` says; runs in a worker."""
+def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, str | None, probing.Examined]:
+    """A video's digest, its print, and what `probing.examine` says; runs in a worker."""
     path, span, full = task
     sampler = likeness.Sampler()
-    info = probing.probe(path, span=span, full=full, watcher=sampler)
+    examined = probing.examine(path, span=span, full=full, watcher=sampler)
     words = sampler.words() if full and span is None else None  # where a part is, is known when it has been seen
     try:
-        return _digest(path, span), words, info
+        return _digest(path, span), words, examined
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -230,22 +250,9 @@ def _stamp(path: str) -> tuple[int, int]:
         return 0, 0
 
 
-def _was_late(record: Mapping[str, Any], timeout: float) -> bool:
-    """Whether a file took longer than another timeout; or than a whole one, as earlier versions counted."""
-    late = record["reason"] is not None and record["reason"].startswith(workers.LATE)
-    return late and (record["reason"] != workers.late(timeout) or not _LATER <= record.keys())
-
-
-def _judged(row: Video, record: dict[str, Any], min_frames: int) -> Video:
-    """A row with what was found."""
-    if record["reason"] is not None:
-        return row.broken(record["reason"])
-    found = dict(record["video"])
-    if found["frames"] < min_frames:
-        return row.broken(f"too short: {found['frames']} frames, expected at least {min_frames}")
-    if found["index"] is not None:
-        found["index"] = FrameIndex.from_json(found["index"])
-    return dataclasses.replace(row, **found, error=None)
+def _was_late(reason: str | None, timeout: float) -> bool:
+    """Whether a file took longer than another timeout."""
+    return reason is not None and reason.startswith(workers.LATE) and reason != workers.late(timeout)
 
 
 def _doubles(checked: Manifest, digests: np.ndarray) -> dict[str, str]:
@@ -359,6 +366,10 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line.decode("utf-8", "surrogateescape"))
     except ValueError:
         return None
-    if not isinstance(record, dict) or record.keys() | _LATER != _RECORD | _LATER or record["level"] not in LEVELS:
+    if isinstance(record, dict) and record.keys() == _RECORD - _ADDED.keys():  # of an earlier version
+        if (record["reason"] or "").startswith(("truncated", "damaged", workers.LATE)):
+            return None  # which had other rules
+        record |= _ADDED
+    if not isinstance(record, dict) or record.keys() != _RECORD or record["level"] not in LEVELS:
         return None
     return record if record["video"] is None or record["video"].keys() == _VIDEO else None

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jax_video.data import remote, sources
+from jax_video.data.decoding import probing
 from jax_video.data.decoding.flow import Settings as FlowSettings
 from jax_video.data.manifest import MISSING, Manifest, Packed
-from jax_video.data.preparing import checks, storing, workers
+from jax_video.data.preparing import checks, storing, verdicts, workers
 from jax_video.data.preparing.machines import Machines
 from jax_video.data.sources import finding
 from jax_video.errors import Stopped, UserError
@@ -39,6 +40,8 @@ class Preparation:
     check: str | None = None  # one of checks.LEVELS; None: full, or of the source "manifest" none
     recheck: bool = False  # whether every file is looked at again
     min_frames: int | None = None  # a video of fewer is broken; None: 1
+    max_damage: float | None = None  # the part of a video's frames that may be lost; None: probing.MAX_DAMAGE
+    accept: Sequence[str] = ()  # videos, folders and patterns: what they give is used, whatever is wrong with them
     flow: FlowSettings | None = None  # how optical flow is computed and stored; None: it is not
     pack: Packed | None = None  # how frames are packed; None: they are not
     machines: Machines = Machines()
@@ -85,6 +88,12 @@ class Preparation:
         return self.check or ("full" if self.recheck else None)
 
     @property
+    def _rules(self) -> list[str]:
+        """The flags that were given of those that say which videos are broken."""
+        given = {"min_frames": self.min_frames, "max_damage": self.max_damage, "accept": self.accept or None}
+        return [f"--{name}" for name, value in given.items() if value is not None]
+
+    @property
     def needs_videos(self) -> bool:
         """Whether the source must be told where the videos are."""
         return self._record is not None and "videos" not in self._record.refuses
@@ -105,6 +114,7 @@ class Preparation:
             given = {"videos": self.videos, "check": self.level, "flow": self.flow, "pack": self.pack}
             refused = record.refuses if record else ()
             unknown += [f"--{name}" for name in refused if given[name] is not None]
+            unknown += [rule for rule in self._rules if "check" in refused and rule != "--min_frames"]
             if unknown:
                 raise UserError(f"{' '.join(unknown)}: not for {self.source}, whose videos are known")
         elif unknown:
@@ -112,8 +122,10 @@ class Preparation:
             raise UserError(f"{' '.join(unknown)}: not for {self.source}, which knows {names}")
         if self.source != PREPARED:
             return
-        if self.level is None and self.min_frames:
-            raise UserError(f"--min_frames: {self.source} is looked at only with --check=fast|full or --recheck")
+        if self.level is None and self._rules:
+            raise UserError(
+                f"{' '.join(self._rules)}: {self.source} is looked at only with --check=fast|full or --recheck"
+            )
         if self.flow is None and self.level is None and self.videos is None and self.pack is None:
             raise UserError(
                 "nothing to do for a set that is prepared: --flow=METHOD adds its optical flow, --pack its frames as "
@@ -186,10 +198,10 @@ def prepare(
     there = sum(row.error != MISSING for row in found.videos)
     print(f"{task.machines}; {found.name}: {there:,} video{'s' * (there != 1)}", file=sys.stderr)
 
-    doubles: Mapping[str, str] = {}
+    remarks: Mapping[str, str] = {}
     with _resumable(out):
         if is_looked_at:
-            found, doubles = _check(found, task, check_ours)
+            found, remarks = _check(found, task, check_ours)
         folder = out / "flow"
         if task.flow:
             storing.open_folder(folder, task.flow)
@@ -198,10 +210,11 @@ def prepare(
         check_ours()
         found.write(out / "manifest.jsonl")
 
-    tell(f"\n{checks.table(found, doubles)}")
-    alike = {path: reason for path, reason in doubles.items() if reason.startswith(checks.ALIKE)}
+    tell(f"\n{checks.table(found, remarks)}")
+    alike = {path: remark for path, remark in remarks.items() if remark.startswith(checks.ALIKE)}
     for line in checks.first_reasons("warning", alike, out / "broken.csv"):
         tell(line)
+    notes = [*notes, *(verdicts.advice(found.videos, out / "broken.csv") if is_looked_at else ())]
     tell("".join(f"{note}\n" for note in notes))
     if all(row.error for row in found.videos):
         there = sum(row.error != MISSING for row in found.videos)
@@ -264,14 +277,16 @@ def _resumable(out: pathlib.Path) -> Iterator[None]:
 
 
 def _check(found: Manifest, task: Preparation, check_ours: Callable[[], None]) -> tuple[Manifest, Mapping[str, str]]:
-    """Looks at every file: the set as it is, and what is said of videos that are also in the test."""
+    """Looks at every file: the set as it is, and remarks on videos that are used."""
     # What is no file is not opened: a pipe would never end.
     faults = {row.path: row.error for row in found.videos if row.error is not None and row.error != MISSING}
-    found, doubles = checks.check(
+    found, remarks = checks.check(
         _with_errors(found, dict.fromkeys(faults, MISSING)),
         task.folder,
         level=task.level or "full",
         min_frames=task.min_frames or 1,
+        max_damage=probing.MAX_DAMAGE if task.max_damage is None else task.max_damage,
+        accept=task.accept,
         processes=task.machines.workers,
         timeout=task.machines.timeout,
         recheck=task.recheck,
@@ -281,8 +296,8 @@ def _check(found: Manifest, task: Preparation, check_ours: Callable[[], None]) -
     broken = {row.path: row.error for row in found.videos if row.error is not None and row.error != MISSING}
     workers.stop_at({path: reason for path, reason in broken.items() if reason.startswith(checks.NOT_LOOKED_AT)})
     # Not the missing ones, which can be most of a data set.
-    checks.write_reasons(task.folder / "broken.csv", found, broken | doubles)
-    return found, doubles
+    checks.write_reasons(task.folder / "broken.csv", found, broken | remarks)
+    return found, remarks
 
 
 def _with_errors(found: Manifest, errors: Mapping[str, str]) -> Manifest:

@@ -15,8 +15,14 @@ from jax_video.data.sources import text
 from jax_video.errors import UserError
 
 EXTENSIONS = frozenset(
-    ".3gp .asf .avi .divx .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
+    (
+        ".264 .265 .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2t .m2ts .m2v .m4v "
+        ".mjpeg .mjpg .mkv .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm .ogv .qt .rm .rmvb .ts .vob .webm "
+        ".wmv .y4m"
+    ).split()
 )
+_PREVIEWS = frozenset((".gif",))  # of a folder of pictures, beside them
+_ARCHIVES = frozenset(".7z .bz2 .gz .rar .tar .tbz2 .tgz .txz .xz .zip .zst".split())
 LOOKED_FOR = f"{' '.join(sorted(EXTENSIONS))} and folders of numbered pictures"
 _SYSTEM = frozenset(("lost+found", "System Volume Information", "$RECYCLE.BIN"))  # of a disk, which one may not read
 
@@ -80,7 +86,7 @@ def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
         raise _cannot_list(folder, error) from error
 
     extensions = [None if kind == _FOLDER else os.path.splitext(name)[1].lower() for name, kind in entries]
-    if inside and None not in extensions and EXTENSIONS.isdisjoint(extensions):
+    if inside and None not in extensions and (EXTENSIONS - _PREVIEWS).isdisjoint(extensions):
         if pictures.is_video(name for name, _ in entries):
             found.videos.append(inside)
             return
@@ -151,9 +157,26 @@ def ignored_note(ignored: collections.Counter) -> list[str]:
         counts[kind.split(":")[0]] += count
         strange += [f"{path} ({kind})"] if path else []
     kinds = ", ".join(f"{kind} {count}" for kind, count in counts.most_common(5))
-    notes = [f"ignored, as no videos: {ignored.total()} files ({kinds})"]
+    notes = [f"ignored, as no videos: {ignored.total()} files ({kinds})", *_no_videos(ignored)]
     if strange:
         notes.append(f"warning: were these folders, their videos are missed: {text.some(strange)}")
+    return notes
+
+
+def instead(ignored: collections.Counter) -> str:
+    """What to add where no video was found: what is there that may hold some."""
+    return "".join(f"; {note.removeprefix('warning: ')}" for note in _no_videos(ignored))
+
+
+def _no_videos(ignored: collections.Counter) -> list[str]:
+    """Notes on archives and on single pictures."""
+    notes = []
+    for extensions, what in (
+        (_ARCHIVES, "archives are not looked into; unpack them"),
+        (pictures.EXTENSIONS, "a picture is no video; a folder of numbered ones is, as image_00001.jpg and so on"),
+    ):
+        counts = [f"{kind} {count}" for kind, count in ignored.most_common() if kind in extensions]
+        notes += [f"warning: {what} (found: {', '.join(counts)})"] if counts else []
     return notes
 
 

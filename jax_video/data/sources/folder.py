@@ -45,7 +45,7 @@ def find(
         raise UserError(
             f"no videos in class folders in {videos}: found {len(found)} video files elsewhere, folders "
             f"{folders[:5]}; expected {videos}/<class>/<video>, or train/, val/ and test/ with such folders in them; "
-            f"looked for {finding.LOOKED_FOR}"
+            f"looked for {finding.LOOKED_FOR}{finding.instead(ignored)}"
         )
     class_of = {path: text.compose(path.split("/")[depth - 1]) for path in inside}
     classes = tuple(sorted(set(class_of.values())))

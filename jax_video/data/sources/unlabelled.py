@@ -18,7 +18,9 @@ def find(videos: pathlib.Path, *, fraction: float = 0.1, seed: int = 0) -> Listi
     listing.check_fraction(fraction)
     found, ignored, faults = finding.find_videos(videos)
     if not found:
-        raise UserError(f"no videos in {videos}: looked for {finding.LOOKED_FOR} in it and below")
+        raise UserError(
+            f"no videos in {videos}: looked for {finding.LOOKED_FOR} in it and below{finding.instead(ignored)}"
+        )
     rows = [listing.unopened(path, None, "train", finding.stem(path), faults.get(path)) for path in found]
     rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
     notes = [*finding.ignored_note(ignored), f"{fraction:.0%} is for test and as much for validation (seed {seed})"]

@@ -1,0 +1,84 @@
+"""Which videos are used, of those that give frames: what was found of a file, against what the user allows."""
+
+import dataclasses
+import fnmatch
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jax_video.data.decoding import probing
+from jax_video.data.manifest import FrameIndex, Video
+from jax_video.errors import UserError
+
+# What begins the remark on a video that is used although something is wrong with it.
+LOST = "some frames lost"
+ACCEPTED = "accepted"
+# What begins the reasons that another `max_damage`, or `accept`, may overrule.
+_OVERRULED = ("truncated", "damaged", "frames change size")
+
+
+def judged(
+    row: Video, record: dict[str, Any], *, min_frames: int, max_damage: float, accepted: bool
+) -> tuple[Video, str | None]:
+    """A row with what was found of its file, and a remark, if it is used although something is wrong.
+
+    Args:
+      row: the video.
+      record: of `checks`.
+      min_frames: a video of fewer is broken.
+      max_damage: the part of its frames that may be lost.
+      accepted: whether it is used for the frames that it gives, whatever is wrong with it.
+    """
+    if record["reason"] is not None:
+        return row.broken(record["reason"]), None
+    found = dict(record["video"])
+    if found["frames"] < min_frames:
+        return row.broken(f"too short: {found['frames']} frames, expected at least {min_frames}"), None
+    loss = record["loss"] and probing.Loss(*record["loss"])
+    reason = probing.verdict(loss, record["fault"], max_damage)
+    if reason is not None and not accepted:
+        return row.broken(reason), None
+    if found["index"] is not None:
+        found["index"] = FrameIndex.from_json(found["index"])
+    remark = f"{ACCEPTED}: {reason}" if reason else f"{LOST}: {loss.reason}" if loss else None
+    return dataclasses.replace(row, **found, error=None), remark
+
+
+def accepted(patterns: Sequence[str], root: str, paths: Iterable[str]) -> set[str]:
+    """Those of the paths below `root` that patterns name.
+
+    A pattern is the path of a file or a folder, from `root` or from the working folder, or one with *, ? and [].
+
+    Raises:
+      UserError: one names none of them.
+    """
+    if not patterns:
+        return set()
+    paths = list(paths)
+    found: set[str] = set()
+    for pattern in patterns:
+        below = os.path.relpath(pattern, root)
+        named = {
+            path
+            for path in paths
+            for each in (pattern.rstrip("/"), below)
+            if path == each or path.startswith(f"{each}/") or fnmatch.fnmatchcase(path, each)
+        }
+        if not named:
+            raise UserError(
+                f"--accept={pattern} names none of the {len(paths):,} videos: expected the path of one, such as "
+                f"{paths[0] if paths else 'a/b.mp4'}, of a folder, or a pattern such as '*.avi'"
+            )
+        found |= named
+    return found
+
+
+def advice(videos: Iterable[Video], reasons: str | os.PathLike) -> list[str]:
+    """A line on how to use broken videos that may still give frames, where there are any; `reasons` has them all."""
+    broken = [row for row in videos if row.error is not None and row.error.startswith(_OVERRULED)]
+    if not broken:
+        return []
+    return [
+        f"truncated or damaged: {len(broken):,} (see {reasons}); --accept={broken[0].path} uses the frames that this "
+        "one still gives (or those of a folder or a pattern), --max_damage=0.2 all videos that have lost up to a fifth"
+    ]
