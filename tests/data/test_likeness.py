@@ -13,7 +13,6 @@ from jax_video.data.manifest import Manifest, Video
 from jax_video.data.preparing import checks, likeness, workers
 from jax_video.data.sources import motions
 
-
 # Keys of a line of checked.jsonl in the first version.
 FIRST = ("path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video")
 
