@@ -27,15 +27,17 @@ import tqdm
 from jax_video.data import remote
 from jax_video.data.decoding import pictures, probing, video
 from jax_video.data.manifest import MISSING, SPLITS, FrameIndex, Manifest, Video
-from jax_video.data.preparing import workers
+from jax_video.data.preparing import likeness, workers
 from jax_video.errors import unreadable
 
 LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded
-DOUBLE = "duplicate of a test video"  # what is said of such a video for training or validation, which stays
+# What is said of a video for training or validation that is also a test video, to the byte or encoded anew. It stays.
+DOUBLE, ALIKE = "duplicate of a test video", "looks like a test video"
 NOT_LOOKED_AT = "not looked at"  # what the reason of a video begins with, of which something else is to blame
 _MEMORY = "checked.jsonl"
 # Keys of a line, and of
 _RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video"}
+_LATER = {"print"}  # which lines of earlier versions do not have
 _VIDEO = {field.name for field in dataclasses.fields(probing.VideoInfo)}  # its `video`
 _BLOCK = 2**16  # bytes at the beginning, in the middle and at the end of a file that tell it from most others
 _SYNC = 1.0  # seconds of work that may be lost with the whole machine
@@ -60,12 +62,12 @@ def check(
       level: one of LEVELS.
       min_frames: a video of fewer is broken.
       processes: how many look at files.
-      timeout: seconds that one file may take.
+      timeout: seconds in which a file must go on, by a packet or a picture.
       recheck: whether all are looked at again.
 
     Returns:
-      the set as it is, and what is said of videos for training and validation whose content is also for test:
-      path -> reason.
+      the set as it is, and what is said of videos for training and validation whose content is also for test, or looks
+      like it: path -> reason. Only files that were looked at in full, and by this version, are compared by their looks.
 
     Raises:
       OSError: checked.jsonl cannot be written, for example because the disk is full; what stands in it counts.
@@ -73,6 +75,7 @@ def check(
     with contextlib.closing(_Records(out / _MEMORY, prepared.videos)) as records:
         unknown = _look(prepared, records, level, processes, timeout, recheck)
         digests = np.zeros(len(prepared.videos), np.uint64)
+        prints = np.zeros((len(prepared.videos), likeness.PICTURES), np.uint64)
         rows = []
         for index, row in enumerate(prepared.videos):
             record = None if row.error == MISSING or index in unknown else records.read(index)
@@ -80,9 +83,11 @@ def check(
             rows.append(found)
             if record is not None and record["digest"] is not None:
                 digests[index] = int(record["digest"], 16)
+            if record is not None and record.get("print") is not None:
+                prints[index] = likeness.read(record["print"])
         records.sort()
     checked = dataclasses.replace(prepared, videos=tuple(rows))
-    return checked, _doubles(checked, digests)
+    return checked, _alike(checked, prints) | _doubles(checked, digests)
 
 
 def table(prepared: Manifest, doubles: Mapping[str, str]) -> str:
@@ -91,17 +96,18 @@ def table(prepared: Manifest, doubles: Mapping[str, str]) -> str:
     for row in prepared.videos:
         count[row.split]["readable" if row.error is None else _kind(row.error)] += 1
         count[row.split]["all"] += 1
-        count[row.split][DOUBLE] += row.path in doubles
+        if row.path in doubles:
+            count[row.split][_kind(doubles[row.path])] += 1
     count["all"] = sum(count.values(), collections.Counter())
 
-    first, last = ("readable", DOUBLE, MISSING), ("all",)
+    first, last = ("readable", DOUBLE, ALIKE, MISSING), ("all",)
     others = sorted(count["all"].keys() - {*first, *last}, key=lambda kind: (-count["all"][kind], kind))
     kinds = [kind for kind in (*first, *others, *last) if count["all"][kind] or kind in ("readable", "all")]
     width = max(map(len, kinds)) + 2
     lines = [f"{prepared.name}: {len(prepared.classes)} classes"]
     lines.append(" " * width + "".join(f"{name:>10}" for name in count))
     for kind in kinds:
-        name = f"  {kind}" if kind == DOUBLE else kind  # indented: they are among the readable ones
+        name = f"  {kind}" if kind in (DOUBLE, ALIKE) else kind  # indented: they are among the readable ones
         lines.append(f"{name:{width}}" + "".join(f"{numbers[kind]:10,}" for numbers in count.values()))
     return "\n".join(lines)
 
@@ -141,7 +147,7 @@ def _look(
             and present[index]
             and record["decoder"] == _decoder(os.path.join(root, path))
             and LEVELS.index(record["level"]) >= LEVELS.index(level)
-            and not _was_late(record["reason"], timeout)
+            and not _was_late(record, timeout)
             and stamp == (*_stamp(os.path.join(root, path)), videos[index].span)
         )
     waiting = np.flatnonzero(present & ~known)
@@ -167,7 +173,7 @@ def _look(
                     tqdm.tqdm.write(f"{row.path}: {result.traceback}", file=sys.stderr)
                 progress.update()
                 continue
-            digest, info, reason = (None, None, result) if isinstance(result, str) else (*result, None)
+            digest, words, info, reason = (None, None, None, result) if isinstance(result, str) else (*result, None)
             record = {
                 "path": row.path,
                 "size": size,
@@ -178,18 +184,21 @@ def _look(
                 "digest": digest,
                 "reason": reason,
                 "video": info and dataclasses.asdict(info),
+                "print": words,
             }
             records.add(waiting[which], record)
             progress.update()
     return unknown
 
 
-def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, probing.VideoInfo]:
-    """A video's digest, and what `probing.probe` says; runs in a worker."""
+def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, str | None, probing.VideoInfo]:
+    """A video's digest, its print, and what `probing.probe` says; runs in a worker."""
     path, span, full = task
-    info = probing.probe(path, span=span, full=full)
+    sampler = likeness.Sampler()
+    info = probing.probe(path, span=span, full=full, watcher=sampler)
+    words = sampler.words() if full and span is None else None  # where a part is, is known when it has been seen
     try:
-        return _digest(path, span), info
+        return _digest(path, span), words, info
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -221,9 +230,10 @@ def _stamp(path: str) -> tuple[int, int]:
         return 0, 0
 
 
-def _was_late(reason: str | None, timeout: float) -> bool:
-    """Whether a file took longer than another timeout."""
-    return reason is not None and reason.startswith(workers.LATE) and reason != workers.late(timeout)
+def _was_late(record: Mapping[str, Any], timeout: float) -> bool:
+    """Whether a file took longer than another timeout; or than a whole one, as earlier versions counted."""
+    late = record["reason"] is not None and record["reason"].startswith(workers.LATE)
+    return late and (record["reason"] != workers.late(timeout) or not _LATER <= record.keys())
 
 
 def _judged(row: Video, record: dict[str, Any], min_frames: int) -> Video:
@@ -253,6 +263,16 @@ def _doubles(checked: Manifest, digests: np.ndarray) -> dict[str, str]:
         if same is not None:
             reasons[path] = f"{DOUBLE}: {same}"
     return reasons
+
+
+def _alike(checked: Manifest, prints: np.ndarray) -> dict[str, str]:
+    """Reasons for the videos of training and validation that look like a test video; `prints` uint64 [N, PICTURES]."""
+    videos = checked.videos
+    readable = np.array([row.error is None for row in videos], bool)
+    test = np.array([row.split == "test" for row in videos], bool)
+    ours, tested = np.flatnonzero(readable & ~test), np.flatnonzero(readable & test)
+    found = likeness.find(prints[ours], prints[tested])
+    return {videos[ours[one]].path: f"{ALIKE}: {videos[tested[other]].path}" for one, other in found.items()}
 
 
 def _equal(root: str, one: str, other: str) -> bool:
@@ -339,6 +359,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line.decode("utf-8", "surrogateescape"))
     except ValueError:
         return None
-    if not isinstance(record, dict) or record.keys() != _RECORD or record["level"] not in LEVELS:
+    if not isinstance(record, dict) or record.keys() | _LATER != _RECORD | _LATER or record["level"] not in LEVELS:
         return None
     return record if record["video"] is None or record["video"].keys() == _VIDEO else None

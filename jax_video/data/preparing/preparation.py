@@ -199,6 +199,9 @@ def prepare(
         found.write(out / "manifest.jsonl")
 
     tell(f"\n{checks.table(found, doubles)}")
+    alike = {path: reason for path, reason in doubles.items() if reason.startswith(checks.ALIKE)}
+    for line in checks.first_reasons("warning", alike, out / "broken.csv"):
+        tell(line)
     tell("".join(f"{note}\n" for note in notes))
     if all(row.error for row in found.videos):
         there = sum(row.error != MISSING for row in found.videos)
