@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 import pathlib
+import re
 import time
 
 import cv2
@@ -423,12 +424,14 @@ def test_a_video_with_broken_flow_is_replaced_and_named(moved, tmp_path):
     }
     for damage, reason in damages.items():
         path.write_bytes(damage)
-        rows = take(4, manifest, dataclasses.replace(BOTH, strides=(), stride=1))
-        assert set(rows["video"]) == {0} and set(rows["failed"]) == {0, 2}
         entry = manifest.videos[1]
+        with pytest.raises(VideoError, match=re.escape(reason)):
+            reader.flow_stacks(manifest, entry, np.array([6]), short_side=HEIGHT)
         assert reason in reader.fault(manifest, entry, ("rgb", "flow"))
         assert f"remove {path}, and prepare with --flow" in reader.fault(manifest, entry, ("flow",))
         assert reader.fault(manifest, entry) == ""
+    rows = take(4, manifest, dataclasses.replace(BOTH, strides=(), stride=1))
+    assert set(rows["video"]) == {0} and set(rows["failed"]) == {0, 2}
     path.unlink()
     assert reader.fault(manifest, entry, ("flow",)) == f"there is no flow of it: prepare with --flow makes {path}"
 

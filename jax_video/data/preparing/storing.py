@@ -36,12 +36,16 @@ def is_stored(
       thorough: whether every field is looked at, and not only the first and the last.
     """
     size = None if short_side is None else transforms.resized(entry.height, entry.width, short_side)
-    return _is_whole(flow.stored_path(folder, entry), entry, size, thorough)
-
-
-def _is_whole(path: str, entry: Video, size: tuple[int, int] | None, thorough: bool) -> bool:
     try:
-        flow.check_file(path, entry.frames, size, thorough=thorough)
+        flow.check_file(flow.stored_path(folder, entry), entry.frames, size, thorough=thorough)
+    except VideoError:
+        return False
+    return True
+
+
+def _is_whole(target: pathlib.Path, entry: Video, size: tuple[int, int]) -> bool:
+    try:
+        flow.check_file(os.fspath(target), entry.frames, size, thorough=True)
     except VideoError:
         return False
     return True
@@ -66,7 +70,7 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
     """
     target = pathlib.Path(target)
     size = transforms.resized(entry.height, entry.width, settings.short_side)
-    if _is_whole(os.fspath(target), entry, size, thorough=True):
+    if _is_whole(target, entry, size):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     begun = _begun(path, target, entry, settings)
@@ -95,7 +99,7 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
         try:
             os.replace(temporary, target)
         except FileNotFoundError:  # another process was done first, and has cleared up
-            if not _is_whole(os.fspath(target), entry, size, thorough=True):
+            if not _is_whole(target, entry, size):
                 raise
     except (VideoError, OSError):
         temporary.unlink(missing_ok=True)
