@@ -197,7 +197,8 @@ class _Promise(NamedTuple):
     def broken(self, path: str | os.PathLike, read: "_Read", end: float) -> str | None:
         """That the file is truncated; None where the pictures are all there, or no one has promised more."""
         promised = self.frames - read.hidden
-        held = max(len(read.rows), read.slots) if self.numbers_drops else len(read.rows)
+        counted = self.numbers_drops and len(read.rows) <= read.slots <= promised + _TOLERATED_MISSING_FRAMES
+        held = read.slots if counted else len(read.rows)
         if promised - held > _TOLERATED_MISSING_FRAMES and not self._is_kept(read):
             return f"truncated: the header promises {promised} frames, the file holds {len(read.rows)}"
         if read.is_cut_off and abs(promised - len(read.rows)) > _TOLERATED_MISSING_FRAMES and read.times:
@@ -332,9 +333,12 @@ class _Read:
         return Loss(lost, decoded + lost, reason)
 
     def _leading(self) -> int:
-        """How many packets stand before the first keyframe, or are shown before it: they need what is not there."""
+        """How many packets stand before the first keyframe, or are shown before it: they need what is not there.
+
+        What hidden packets precede has what it needs.
+        """
         table = np.array(self.rows, packets.ROW)
-        if not table["keyframe"].any():
+        if self.hidden or not table["keyframe"].any():
             return 0
         start = int(table["keyframe"].argmax())
         return start + int((table["time"][start:] < table["time"][start]).sum())

@@ -372,4 +372,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         record |= _ADDED
     if not isinstance(record, dict) or record.keys() != _RECORD or record["level"] not in LEVELS:
         return None
+    if not verdicts.is_loss(record["loss"]) or not isinstance(record["fault"], str | None):
+        return None
     return record if record["video"] is None or record["video"].keys() == _VIDEO else None

@@ -17,6 +17,13 @@ ACCEPTED = "accepted"
 _OVERRULED = ("truncated", "damaged", "frames change size")
 
 
+def is_loss(value: Any) -> bool:
+    """Whether a record may hold this for a `probing.Loss`."""
+    return value is None or (
+        isinstance(value, list) and [type(each) for each in value] == [int, int, str] and value[1] > 0
+    )
+
+
 def judged(
     row: Video, record: dict[str, Any], *, min_frames: int, max_damage: float, accepted: bool
 ) -> tuple[Video, str | None]:
