@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,11 @@ from ml_collections import ConfigDict
 from jax_video import losses, metrics
 from jax_video import state as state_lib
 from jax_video.errors import UserError
+from jax_video.models.correspondence import HALF
 from jax_video.state import IMAGENET, Normalization
+
+Network = tuple[nnx.GraphDef, dict, dict]  # definition, params, batch_stats
+_AT_ONCE = 4096  # videos whose pairs are told at once
 
 
 def check_finite(scores: np.ndarray, videos: Sequence[str] = ()) -> None:
@@ -67,6 +72,11 @@ class Classification:
         """What a test counts of single clips, [B] each: whether their best score, of [B, K], is the right class's."""
         return {"top1": (jnp.argmax(scores, axis=1) == batch["label"]).astype(jnp.float32)}
 
+    def of_videos(self, network: Network, means: np.ndarray) -> np.ndarray:
+        """Scores of videos: the means over their clips of what `test` gives."""
+        del network
+        return means
+
     def metrics(self, scores: np.ndarray, label: np.ndarray) -> dict[str, float]:
         """Of videos, from their scores [N, K]: loss (of the mean scores), top1, top5, mean class accuracy.
 
@@ -95,7 +105,7 @@ class Correspondence:
 
     def train(self, definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict):
         """(mean loss of the pairs, (new batch_stats, sums over the batch)) of a step."""
-        pairs, batch_stats = self._pairs(definition, params, batch_stats, batch, batch["keys"][0], train=True)
+        pairs, batch_stats = self._pairs(definition, params, batch_stats, batch, batch["keys"][0])
         loss, right, weight = pairs  # [2, clips]
         count = jnp.float32(len(batch["label"]))
         positive, negative = jnp.sum(right * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
@@ -109,15 +119,49 @@ class Correspondence:
         return mean, (batch_stats, {name: value * count for name, value in values.items()} | {"count": count})
 
     def test(self, definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict) -> jax.Array:
-        """Loss and whether it was told right, of the positive and of the negative pair of each row: [B, 4] float32.
+        """What `of_videos` makes pairs of: the halves of the pairs of each row, [B, clips · 2 · 512] float32.
 
-        NaN where the batch has no other video to make a negative pair with.
+        The pairs are made when all videos are known, so that neither the batch size nor the devices decide on them.
         """
-        key = jax.random.key(0)  # the same pairs in every test
-        (loss, right, weight), _ = self._pairs(definition, params, batch_stats, batch, key, train=False)
-        values = jnp.where(weight > 0, jnp.stack([loss, right]), jnp.nan)  # [2, 2, clips]
-        rows = jnp.nanmean(values.reshape(4, len(batch["video"]), -1), axis=2)
-        return rows.T.astype(jnp.float32)
+        model: Any = state_lib.join(definition, params, batch_stats, train=False)
+        (video,) = state_lib.inputs(batch, self.normalization)
+        halves = model.halves(video.reshape(-1, *video.shape[-4:]))
+        return jnp.concatenate(halves, axis=1).reshape(len(video), -1).astype(jnp.float32)
+
+    def of_videos(self, network: Network, means: np.ndarray) -> np.ndarray:
+        """Makes a positive pair of each video, and a negative one with another video of all, always the same one.
+
+        Args:
+          network: with its weights, of which only those behind the halves are used.
+          means: of what `test` gives, [N, clips · 2 · 512].
+
+        Returns:
+          loss of the positive and of the negative pair, and whether each was told right: [N, 4]; means over a video's
+          clips. NaN for the negative one where there is no other video.
+        """
+        definition, params, batch_stats = network
+
+        @jax.jit
+        def tell(params, batch_stats, hidden, label):
+            model: Any = state_lib.join(definition, params, batch_stats, train=False)
+            logits = model.tell(hidden)
+            return losses.softmax_cross_entropy(logits, label), jnp.argmax(logits, axis=1) == label
+
+        # Each video meets the next one of a round through all of them.
+        order = np.random.default_rng(0).permutation(len(means))
+        other = np.empty_like(order)
+        other[order] = np.roll(order, 1)
+        rows = np.full((len(means), 4), np.nan)
+        for start in range(0, len(means), _AT_ONCE):
+            which = np.arange(start, min(start + _AT_ONCE, len(means)))
+            clips = _halves(means[which])[:, :, 0]
+            for label, partner in ((1, which), (0, other[which])):
+                hidden = (clips + _halves(means[partner])[:, :, 1]).reshape(-1, HALF)  # [videos · clips, 512]
+                found = tell(params, batch_stats, hidden, np.full(len(hidden), label, np.int32))
+                loss, right = (np.asarray(values, np.float64).reshape(len(which), -1).mean(axis=1) for values in found)
+                if label or len(means) > 1:
+                    rows[which, 1 - label], rows[which, 3 - label] = loss, right
+        return rows
 
     def clip_metrics(self, scores: jax.Array, batch: dict) -> dict[str, jax.Array]:
         """What a test counts of single clips: nothing, as a pair takes two."""
@@ -125,20 +169,18 @@ class Correspondence:
         return {}
 
     def metrics(self, scores: np.ndarray, label: np.ndarray) -> dict[str, float]:
-        """Of videos, from what `test` gives, [N, 4]: loss, and accuracy of all pairs, of positive and of negative ones.
+        """Of videos, from what `of_videos` gives, [N, 4]: loss, and accuracy of all pairs and of both kinds.
 
         Raises:
           UserError: of too few videos no negative pair could be made, or the losses are not finite.
         """
         del label
-        check_finite(np.where(np.isnan(scores[:, [1, 3]]), 0, scores[:, [1, 3]]))
-        check_finite(scores[:, [0, 2]])  # which every video has
-        if np.isnan(scores).all(axis=0).any():
+        if len(scores) < 2:
             raise UserError(
-                f"no negative pair can be made of {len(scores)} held-out videos: knowledge transfer needs at least "
-                "two, and a test.batch of at least two."
+                f"no negative pair can be made of {len(scores)} held-out videos: knowledge transfer needs at least two."
             )
-        loss_positive, loss_negative, positive, negative = (float(value) for value in np.nanmean(scores, axis=0))
+        check_finite(scores)
+        loss_positive, loss_negative, positive, negative = (float(value) for value in np.mean(scores, axis=0))
         return {
             "loss": (loss_positive + loss_negative) / 2,
             "pair_accuracy": (positive + negative) / 2,
@@ -146,7 +188,7 @@ class Correspondence:
             "negative_accuracy": negative,
         }
 
-    def _pairs(self, definition, params, batch_stats, batch, key, *, train):
+    def _pairs(self, definition, params, batch_stats, batch, key):
         """(loss, right, weight), each [2, clips] of positive and negative pairs; and batch_stats."""
         video = batch["rgb"]
         clips = video.shape[1] if video.ndim == 6 else 1
@@ -157,7 +199,7 @@ class Correspondence:
             batch_stats,
             batch,
             self.normalization,
-            train=train,
+            train=True,
             ids=jnp.repeat(batch["video"], clips),
             present=jnp.repeat(batch["mask"] > 0, clips),
             key=key,
@@ -165,6 +207,11 @@ class Correspondence:
         loss = losses.softmax_cross_entropy(logits, label)
         right = (jnp.argmax(logits, axis=1) == label).astype(weight.dtype)
         return tuple(values.reshape(2, -1) for values in (loss, right, weight)), batch_stats
+
+
+def _halves(means: np.ndarray) -> np.ndarray:
+    """What `Correspondence.test` gives, of clips and of frames apart: [N, clips · 2 · 512] -> [N, clips, 2, 512]."""
+    return means.astype(np.float32).reshape(len(means), -1, 2, HALF)
 
 
 Objective = Classification | Correspondence

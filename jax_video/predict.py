@@ -29,7 +29,7 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "timeout",
         files.TIMEOUT,
-        "Seconds after which a file that still decodes is broken; 0: none, and no limit of its memory either.",
+        "Seconds in which a file must go on; 0: none, and no limit of its memory either.",
         lower_bound=0,
     )
     flags.DEFINE_boolean("json", False, "Print one JSON object per video instead of a table.")

@@ -63,7 +63,9 @@ def define_flags() -> None:
         "max_damage", None, "Part of a video's frames that may be lost (default .05).", lower_bound=0, upper_bound=1
     )
     flags.DEFINE_list("accept", [], "Use what these broken videos give: paths, folders, patterns.")
-    flags.DEFINE_float("timeout", 300.0, "Seconds a file may take; --flow: 50 frames, --pack: 1000.", lower_bound=0)
+    flags.DEFINE_float(
+        "timeout", 300.0, "Seconds without progress; --flow: for 50 frames, --pack: 1000.", lower_bound=0
+    )
     flags.DEFINE_enum("flow", None, list(flow.METHODS), "Store optical flow, computed by this method.")
     flags.DEFINE_integer("flow_side", 256, "Short side of the frames it is computed from.", lower_bound=flow.LEAST_SIDE)
     flags.DEFINE_boolean("pack", False, "Store all frames as JPEGs, in a set of its own below OUT/packed.")

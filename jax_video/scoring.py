@@ -88,7 +88,6 @@ def mean_over_clips(
     clips = pipeline.cropped_clips(manifest, split, sampling, protocol)
     if not clips:
         raise UserError(f"manifest {manifest.name!r} has no readable video in its split {split!r}.")
-    # Scores do not depend on it, but for knowledge transfer, where a batch's videos make pairs with one another.
     batch = sharding.multiple_of_devices(batch if whole_batches else min(batch, len(clips)), mesh)
     hosts = pipeline.Hosts(jax.process_index(), jax.process_count())
     batches = pipeline.test_batches(manifest, sampling, clips, batch=batch, workers=workers, hosts=hosts)

@@ -53,8 +53,10 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
         )
     if transfers and not config.init_from.path and jax.process_index() == 0:
         print("The teacher has random weights: give ImageNet's, weights=resnet50.pth of torchvision.", file=sys.stderr)
+    sampling = task.sampling
+    without_flow = pipeline.check_stored(manifest, sampling)
     listed = sum(video.split == "test" for video in manifest.videos)
-    readable = len(manifest.select("test"))
+    readable = sum(video.name not in without_flow for _, video in manifest.select("test"))
     if readable < listed and not config.test.allow_partial:
         raise UserError(
             f"only {readable} of the {listed} videos of the split 'test' of {manifest.name!r} can be read; "
@@ -62,11 +64,9 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
         )
     if config.test.batch < 1:
         raise UserError(f"test.batch is {config.test.batch}: expected at least 1.")
-    sampling = task.sampling
     if not manifest.flip and (sampling.flip or task.protocol.flip) and jax.process_index() == 0:
         print(f"Clips of {manifest.name} are mirrored, although its classes tell left from right.", file=sys.stderr)
     pipeline.cropped_clips(manifest, "test", sampling, task.protocol)  # raises where unknown
-    pipeline.check_stored(manifest, sampling)
     if bool(sampling.segments) != bool(config.model.get("consensus")) and not transfers:
         raise UserError(
             f"clip.segments is {sampling.segments} and model.consensus {config.model.get('consensus', False)}: several "

@@ -188,7 +188,7 @@ def train(
     first_process = jax.process_index() == 0
     if first_process:
         (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    failures = Failures(manifest)
+    failures = Failures(manifest, sampling.streams)
     batches = pipeline.train_batches(
         manifest,
         sampling,
@@ -265,7 +265,8 @@ def train(
                 raise Stopped(f"stopped after step {step} of {total}; the same command goes on from there ({workdir}).")
             if validate:
                 failures.note(np.array(means.failed, int) + 1)
-                validation = objective.metrics(means.values, means.label) | {"failed": len(means.failed)}
+                scores = objective.of_videos((definition, *state.averaged), means.values)
+                validation = objective.metrics(scores, means.label) | {"failed": len(means.failed)}
                 log.row(step, "val", **validation)
                 progress.validated = step
                 if config.schedule.kind == "plateau":
@@ -318,17 +319,20 @@ class Failures:
     Another video stands in for each in training, so a few do no harm; many mean that the data set has changed.
     """
 
-    def __init__(self, manifest: Manifest):
-        self._manifest = manifest
+    def __init__(self, manifest: Manifest, streams: tuple[str, ...] = ("rgb",)):
+        self._manifest, self._streams = manifest, streams
+        self._known = pipeline.given_up(manifest, streams)
         self._limit = 0.01 * len(manifest.select("train") + manifest.select("val"))
         self._failed: set[int] = set()
 
     def note(self, failed: np.ndarray) -> None:
         """Takes a batch's `failed`, [B]: 1 + the index of an unreadable video, or 0."""
         for index in {int(number) - 1 for number in failed if number} - self._failed:
-            self._failed.add(index)
             entry = self._manifest.videos[index]
-            reason = reader.fault(self._manifest, entry)
+            if entry.name in self._known:
+                continue
+            self._failed.add(index)
+            reason = reader.fault(self._manifest, entry, self._streams)
             tqdm.write(f"cannot read {entry.name} any more: {reason}", file=sys.stderr)
         if len(self._failed) > self._limit:
             paths = "\n  ".join(self._manifest.videos[index].name for index in sorted(self._failed))

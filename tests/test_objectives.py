@@ -104,20 +104,54 @@ def test_pairs_are_of_the_same_video_and_of_different_ones(clips):
     assert {name: means[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
-def test_rows_that_fill_a_batch_up_make_no_pair():
-    """But all others do: as if the batch were smaller."""
-    objective, network = objectives.Correspondence(), transfer()
+def scores_in_batches(network, rows, size):
+    """What a test finds of some videos, `size` at once: [N, 4]."""
+    objective, count = objectives.Correspondence(), len(rows["video"])
     test = jax.jit(objective.test, static_argnums=0)
-    scores = np.asarray(test(*network, batch([4, 7, 0, 0, 0, 0], present=[1, 1, 0, 0, 0, 0])))
-    assert scores.shape == (6, 4)
-    assert np.isfinite(scores[:2]).all() and np.isnan(scores[2:]).all()
-    found = objective.metrics(np.array([[0.5, np.nan, 1.0, np.nan], [0.7, 0.2, 0.0, 1.0]]), np.array([-1, -1]))
+    values = []
+    for start in range(0, count, size):
+        places = np.arange(start, start + size) % count  # the last batch is filled up
+        given = {name: array[places] for name, array in rows.items()}
+        values.append(np.asarray(test(*network, given))[: count - start])
+    return objective.of_videos(network, np.concatenate(values).astype(np.float64))
+
+
+@pytest.mark.parametrize("clips", [(), (3,)])
+def test_what_is_said_of_pairs_does_not_depend_on_the_batch(clips, monkeypatch):
+    """Be it of single videos, of which no batch could make a negative pair; nor on how many are told at once."""
+    network, rows = transfer(), batch(range(4, 15), clips)
+    whole = scores_in_batches(network, rows, 11)
+    assert whole.shape == (11, 4) and np.isfinite(whole).all() and len(np.unique(whole[:, 1])) == 11
+    for size in (1, 2, 4, 16):
+        np.testing.assert_allclose(scores_in_batches(network, rows, size), whole, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(objectives, "_AT_ONCE", 3)
+    np.testing.assert_allclose(scores_in_batches(network, rows, 4), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_pairs_of_a_test_are_what_the_network_tells_of_them():
+    network, rows = transfer(), batch([4, 7, 9])
+    scores = scores_in_batches(network, rows, 3)
+    model = state_lib.join(*network, train=False)
+    video = state_lib.normalize(jnp.asarray(rows["rgb"]))
+    frames = model.teacher.features(video).mean(axis=(1, 2, 3))
+    clips = model.fc(model.student.features(video).mean(axis=(1, 2, 3)))
+    for row in range(3):
+        found = {}
+        for other in range(3):
+            hidden = jnp.maximum(model.fc1(jnp.concatenate([clips[row], frames[other]])), 0)
+            logits = np.asarray(model.classifier(jnp.maximum(model.fc2(hidden), 0)), np.float64)
+            right = int(other == row)
+            found[other] = np.log(np.exp(logits).sum()) - logits[right], logits.argmax() == right
+        np.testing.assert_allclose(scores[row, [0, 2]], found.pop(row), rtol=1e-4)
+        assert any(np.allclose(scores[row, [1, 3]], negative, rtol=1e-4) for negative in found.values())
+
+
+def test_accuracy_of_pairs_is_the_mean_of_both_kinds():
+    found = objectives.Correspondence().metrics(np.array([[0.5, 0.2, 1, 1], [0.7, 0.2, 0, 1]]), np.array([-1, -1]))
     expected = {"loss": 0.4, "pair_accuracy": 0.75, "positive_accuracy": 0.5, "negative_accuracy": 1.0}
     assert found == pytest.approx(expected)
 
 
 def test_a_single_video_makes_no_negative_pair():
-    objective = objectives.Correspondence()
-    scores = np.asarray(jax.jit(objective.test, static_argnums=0)(*transfer(), batch([4])), np.float64)
     with pytest.raises(UserError, match="no negative pair can be made of 1 held-out videos"):
-        objective.metrics(scores, np.array([-1]))
+        objectives.Correspondence().metrics(scores_in_batches(transfer(), batch([4]), 1), np.array([-1]))

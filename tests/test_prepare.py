@@ -18,6 +18,7 @@ from jax_video import lock
 from jax_video.data import reader
 from jax_video.data.decoding import flow
 from jax_video.data.manifest import MISSING, Manifest
+from jax_video.data.preparing import storing
 from jax_video.data.preparing.machines import Machines
 from jax_video.data.preparing.preparation import Preparation, prepare
 from jax_video.data.sources import motions
@@ -208,7 +209,7 @@ def with_flow(clips, tmp_path_factory) -> pathlib.Path:
     return out
 
 
-def test_flow_is_stored_for_all_that_can_be_read_and_goes_on_where_it_was(with_flow):
+def test_flow_is_stored_for_all_that_can_be_read_and_goes_on_where_it_was(with_flow, capsys):
     arguments = ("manifest", f"--out={with_flow}", "--flow=dis", "--flow_side=32")
     before = Manifest.read(with_flow / "manifest.jsonl")
     done = run(*arguments)
@@ -217,8 +218,11 @@ def test_flow_is_stored_for_all_that_can_be_read_and_goes_on_where_it_was(with_f
     assert [path for _, path, _ in read_csv(with_flow / "broken_flow.csv")] == ["path", "run/boris_0.mp4"]
     manifest = Manifest.read(with_flow / "manifest.jsonl")
     assert manifest == dataclasses.replace(before, flow=str(with_flow / "flow"))
-    with pytest.raises(UserError, match="1 of the 10 videos of 'videos' have no flow in .*, e.g. run/boris_0.mp4"):
-        flow.check_stored(manifest)
+    # It was known before, so that it stops no training; another one would.
+    assert flow.check_stored(manifest) == {"run/boris_0.mp4"} == flow.given_up(manifest)
+    said = capsys.readouterr().err
+    assert re.search("1 of the 10 videos of 'videos' have no flow in .*, e.g. run/boris_0.mp4", said)
+    assert f"{with_flow / 'broken_flow.csv'} says why" in said
 
     # As a stop leaves it: one is missing, one is half written, under another name.
     files = {path: path.stat().st_mtime_ns for path in (with_flow / "flow").rglob("*.flow")}
@@ -234,6 +238,42 @@ def test_flow_is_stored_for_all_that_can_be_read_and_goes_on_where_it_was(with_f
     assert re.search("holds flow of method dis.*asked for was method tvl1.*: remove .* or choose another", done.stderr)
     done = run("folder", f"--videos={with_flow.parent / 'videos'}", "--seed=1", f"--out={with_flow}")
     assert Manifest.read(with_flow / "manifest.jsonl").flow == manifest.flow  # it is kept without being asked for
+
+
+def test_broken_flow_is_computed_anew(with_flow):
+    """What is seen at the beginning, at the end or from the size of a file at once, all else with --recheck."""
+    arguments = ("manifest", f"--out={with_flow}", "--flow=dis", "--flow_side=32")
+    run(*arguments)
+    files = sorted((with_flow / "flow").rglob("*.flow"))
+    sound = {path: path.read_bytes() for path in files}
+    small = with_flow / "small.flow"
+    entry = next(row for row in Manifest.read(with_flow / "manifest.jsonl").videos if row.path == "run/anna_0.mp4")
+    storing.store(with_flow.parent / "videos" / entry.path, small, entry, flow.Settings("dis", 16))
+    whole = sound[files[0]]
+    index = len(whole) - int(np.frombuffer(whole[128:136], np.int64)[0])  # bytes behind it
+    damages = [
+        b"",
+        b"\0" * len(whole),
+        whole[: len(whole) // 2],
+        whole[:-2] + b"\0\0",
+        b"PK" + whole[2:],
+        small.read_bytes(),
+        whole[:-index] + b"\0" * 50 + whole[50 - index :],
+        whole.replace(b"'<i8'", b"'<f8'"),
+    ]
+    small.unlink()
+    for path, damage in zip(files, damages, strict=False):
+        path.write_bytes(damage)
+    files[8].unlink()
+    run(*arguments)
+    assert {path: path.read_bytes() for path in files} == sound
+
+    third = np.frombuffer(whole[128:152], np.int64)[2]
+    files[0].write_bytes(whole[:third] + b"\0" * 50 + whole[third + 50 :])
+    run(*arguments)
+    assert files[0].read_bytes() != whole
+    run(*arguments, "--recheck")
+    assert files[0].read_bytes() == whole
 
 
 def test_the_embedded_set_can_be_written(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """prepare --pack, tfds:NAME and --benchmark, through the command."""
 
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -14,7 +15,9 @@ from preparing import contents, interrupt, run, run_beside
 from jax_video.data import reader
 from jax_video.data.decoding import packed
 from jax_video.data.manifest import Manifest
+from jax_video.data.preparing import beam
 from jax_video.data.sources import motions
+from jax_video.errors import UserError, VideoError
 
 SMALL_SHARDS = "small_shards"
 
@@ -135,6 +138,26 @@ def test_apache_beam_packs_the_same_and_stores_flow(undisturbed, tmp_path):
     commands.check_user_error(
         commands.run("jax_video.prepare", "manifest", f"--out={tmp_path / 'set'}", *wrong), "--beam="
     )
+
+
+def _is_done_twice(task: str) -> None:
+    """Leaves another result of the first task, as if it had been run again; the second task is broken."""
+    folder, name = os.path.split(task)
+    if name == "broken":
+        raise VideoError(name, "damaged")
+    pathlib.Path(folder, ".beam").mkdir(exist_ok=True)
+    pathlib.Path(folder, ".beam", "result-again").write_text('[0, "slow"]\n')
+
+
+def test_beam_may_run_a_task_twice_and_must_not_lose_one(tmp_path, monkeypatch):
+    apache_beam = pytest.importorskip("apache_beam")
+    tasks = [str(tmp_path / name) for name in ("good", "broken")]
+    assert list(beam.run(tasks, _is_done_twice, options="", folder=tmp_path)) == [(0, None), (1, "damaged")]
+    assert os.listdir(tmp_path) == []
+    write = apache_beam.io.WriteToText
+    monkeypatch.setattr(apache_beam.io, "WriteToText", lambda _: write(str(tmp_path / "elsewhere" / "result")))
+    with pytest.raises(UserError, match="of 2 pieces of work 1 left no result in .*do all machines see it"):
+        list(beam.run(tasks, _is_done_twice, options="", folder=tmp_path))
 
 
 def test_beam_that_is_not_installed_says_how(undisturbed, tmp_path):

@@ -98,6 +98,16 @@ def test_knowledge_transfer_needs_no_label(transferred):
         load(workdir).classify([])
 
 
+def test_the_accuracy_of_pairs_does_not_depend_on_the_batch(transferred, videos):
+    """Not even where no batch holds two videos, as with the last one of many."""
+    workdir, result = transferred
+    config = tiny.get_config("transfer,clips=2")
+    config.test.batch = 1
+    alone = results.test(load(workdir, config=config, mesh=mesh()), strip_labels(videos))
+    names = ("loss", "pair_accuracy", "positive_accuracy", "negative_accuracy")
+    assert [alone[name] for name in names] == pytest.approx([result[name] for name in names], rel=1e-5)
+
+
 def motions_like() -> Manifest:
     return Manifest("x", (), "", ())
 

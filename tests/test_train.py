@@ -390,6 +390,20 @@ def test_many_unreadable_videos_stop_the_run(capsys):
         failures.note(np.array([100, 0, 0]))
 
 
+def test_videos_whose_flow_prepare_could_not_compute_stop_no_run(tmp_path, capsys):
+    """They were named at the start; the flow of others that cannot be read is, and counts."""
+    videos = tuple(Video(f"{n}.mp4", 0, "train", 8, 25.0, 40, 32, None, str(n)) for n in range(100))
+    (tmp_path / "flow").mkdir()
+    (tmp_path / "flow" / "flow.json").write_text('{"method": "dis", "short_side": 32}')
+    (tmp_path / "broken_flow.csv").write_text("split,path,reason\n" + "".join(f"train,{n}.mp4,x\n" for n in range(9)))
+    manifest = Manifest("set", ("a",), "/videos", videos, str(tmp_path / "flow"))
+    failures = train_lib.Failures(manifest, ("flow",))
+    failures.note(np.arange(11))
+    assert capsys.readouterr().err.startswith("cannot read 9.mp4 any more: there is no flow of it")
+    with pytest.raises(UserError, match=r"2 videos, more than 1 %(.|\n)*  9.mp4\n  11.mp4\n"):
+        failures.note(np.array([12, 10]))
+
+
 def test_a_number_of_steps_below_one_is_refused(tmp_path, config, manifest):
     config.train.log_steps = 0
     with pytest.raises(UserError, match="train.log_steps is 0: expected at least 1"):

@@ -214,8 +214,12 @@ def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: 
     return found
 
 
-def check_stored(manifest: Manifest, sampling: Sampling) -> None:
-    """Raises UserError where packed frames are smaller than the clips, or stored flow is missing or of other frames."""
+def check_stored(manifest: Manifest, sampling: Sampling) -> set[str]:
+    """The videos whose stored flow is missing, which are few.
+
+    Raises:
+      UserError: packed frames are smaller than the clips, stored flow is of other frames, or that of many is missing.
+    """
     side = max(sampling.short_side, *sampling.jitter, 0)
     least = manifest.packed.short_side if manifest.packed else 0
     if 0 < least < side and any(min(entry.width, entry.height) > least for entry in manifest.videos):
@@ -230,7 +234,13 @@ def check_stored(manifest: Manifest, sampling: Sampling) -> None:
                 "set, its flow included, and give --config.data.manifest the copy."
             )
         flow.check_made(manifest.flow, sampling.flow_method, sampling.short_side)
-        flow.check_stored(manifest)
+        return flow.check_stored(manifest)
+    return set()
+
+
+def given_up(manifest: Manifest, streams: Sequence[str]) -> set[str]:
+    """The videos that lack one of the streams, as prepare has said: it could not compute their flow."""
+    return flow.given_up(manifest) if "flow" in streams else set()
 
 
 def _flips(asked: Sampling | Protocol, manifest: Manifest) -> bool:

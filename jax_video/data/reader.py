@@ -4,7 +4,7 @@ import itertools
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from jax_video.data import remote, transforms
 from jax_video.data.decoding import flow, packed, verified, video
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
+
+_FIELDS = 64  # of stored flow that are read at once
 
 
 def check(manifest: Manifest) -> None:
@@ -35,12 +37,18 @@ def check(manifest: Manifest) -> None:
     )
 
 
-def fault(manifest: Manifest, entry: Video) -> str:
-    """Why a video cannot be read to its end; empty where it can."""
+def fault(manifest: Manifest, entry: Video, streams: Sequence[str] = ("rgb",)) -> str:
+    """Why a video, or its stored flow where that is a stream, cannot be read to its end; empty where it can."""
     try:
-        decode(manifest, entry, np.array([entry.frames - 1]), short_side=None)
-    except VideoError as error:
-        return error.reason
+        if "rgb" in streams or manifest.flow is None:
+            decode(manifest, entry, np.array([entry.frames - 1]), short_side=None)
+        if "flow" in streams and manifest.flow is not None:
+            size = transforms.resized(entry.height, entry.width, flow.read_settings(manifest.flow).short_side)
+            for first in range(0, entry.frames - 1, _FIELDS):
+                run = list(range(first, min(first + _FIELDS, entry.frames - 1)))
+                flow.read(flow.stored_path(manifest.flow, entry), [run], entry.frames, size)
+    except UserError as error:
+        return error.reason if isinstance(error, VideoError) else str(error)
     return ""
 
 

@@ -13,6 +13,7 @@ from jax_video.errors import UserError
 from jax_video.models.layers import Linear, freeze, param_dtype
 
 he_normal = nnx.initializers.he_normal()
+HALF = 512  # width of what the classifier's first layer makes of a pair
 
 
 def derangement(key, ids, present=None):
@@ -66,8 +67,8 @@ class Correspondence(nnx.Module):
         self.student, self.teacher = student, teacher
         layer = {"kernel_init": he_normal, "dtype": param_dtype(dtype), "rngs": rngs}
         self.fc = Linear(feature_width(student, clip), 1024, **layer)
-        self.fc1 = Linear(1024 + feature_width(teacher, clip), 512, **layer)
-        self.fc2 = Linear(512, 128, **layer)
+        self.fc1 = Linear(1024 + feature_width(teacher, clip), HALF, **layer)
+        self.fc2 = Linear(HALF, 128, **layer)
         self.classifier = Linear(128, 2, dtype=param_dtype(dtype), rngs=rngs)
 
     def __call__(self, video, *, ids, key, present=None):
@@ -92,16 +93,37 @@ class Correspondence(nnx.Module):
         """
         if ids.shape != video.shape[:1]:
             raise UserError(f"got ids of shape {ids.shape} for {video.shape[0]} clips; expected the video of each clip")
-        frames = jax.lax.stop_gradient(pooled(nnx.view(self.teacher, use_running_average=True), video))
-        clips = self.fc(pooled(self.student, video))  # [B, 1024]
+        clips, frames = self._features(video)
         present = jnp.ones(ids.shape, bool) if present is None else present
         source, valid = derangement(key, ids, present)
         pairs = jnp.concatenate([clips, clips]), jnp.concatenate([frames, frames[source]])  # [2B, 1024], [2B, D]
-        hidden = nnx.relu(self.fc1(jnp.concatenate(pairs, axis=-1)))
-        logits = self.classifier(nnx.relu(self.fc2(hidden)))
+        logits = self.tell(self.fc1(jnp.concatenate(pairs, axis=-1)))
         label = jnp.repeat(jnp.array([1, 0], jnp.int32), len(ids))
         weight = jnp.concatenate([present, valid]).astype(logits.dtype)
         return logits, label, weight
+
+    def halves(self, video):
+        """What `fc1` makes of clips and of their frames, apart, so that any two can be made a pair of later.
+
+        Args:
+          video: normalised video `[B, T, H, W, 3]`.
+
+        Returns:
+          of the clips and of the frames, each `[B, 512]`: `tell` takes the sum of one of each.
+        """
+        clips, frames = self._features(video)
+        of_clips = self.fc1(jnp.concatenate([clips, jnp.zeros_like(frames)], axis=-1))  # with the bias
+        of_frames = self.fc1(jnp.concatenate([jnp.zeros_like(clips), frames], axis=-1)) - self.fc1.bias[...]
+        return of_clips, of_frames
+
+    def tell(self, hidden):
+        """Logits `[B, 2]` of pairs, from what `fc1` makes of them, `[B, 512]`."""
+        return self.classifier(nnx.relu(self.fc2(nnx.relu(hidden))))
+
+    def _features(self, video):
+        """Of the clips, `[B, 1024]`, and of their frames, `[B, D]`."""
+        frames = jax.lax.stop_gradient(pooled(nnx.view(self.teacher, use_running_average=True), video))
+        return self.fc(pooled(self.student, video)), frames
 
 
 def pooled(network, video):

@@ -50,7 +50,9 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
     result = _subject(run, manifest) | {"videos": len(means.video), "of": listed}
     if isinstance(run.objective, objectives.Correspondence):
         student = {"name": run.config.model.name, "frames": run.config.clip.frames}
-        result |= run.objective.metrics(means.values, means.label) | {"student": student}
+        network = run.definition, run.weights["params"], run.weights["batch_stats"]
+        pairs = run.objective.of_videos(network, means.values)
+        result |= run.objective.metrics(pairs, means.label) | {"student": student}
     else:
         means.check_finite(manifest)
         values = metrics.video_metrics(means.values, means.label, len(manifest.classes))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jax_video.data import reader
+from jax_video.data.decoding import workers
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import files, motions, prepared
 from jax_video.errors import UserError
@@ -108,3 +109,12 @@ def test_a_prepared_set_is_read_by_name_manifest_or_folder(tmp_path, monkeypatch
     assert prepared.read(path) == prepared.read(str(path.parent)) == manifest
     monkeypatch.setattr(motions, "make", lambda *_: path)
     assert prepared.read("motions") == manifest
+
+
+def test_a_file_that_goes_on_is_never_late(tmp_path, monkeypatch):
+    """However long it is: its time counts from the last packet."""
+    motions.encode(tmp_path / "a.mp4", np.zeros((40, 32, 32, 3), np.uint8))
+    calls = []
+    monkeypatch.setattr(workers, "go_on", lambda: calls.append(None))
+    found, _ = files.find([str(tmp_path / "a.mp4")], timeout=None)
+    assert found.videos[0].frames == 40 and len(calls) >= 40

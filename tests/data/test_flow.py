@@ -1,16 +1,21 @@
 """Optical flow: what it measures, what is kept of it, and that a batch's two streams are of one place and one time."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 import itertools
 import os
 import pathlib
+import re
 import shutil
+import time
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jax_video.data import pipeline, reader
 from jax_video.data.decoding import flow, video
@@ -303,6 +308,62 @@ def test_what_was_torn_is_computed_anew(torn, moved, tmp_path, monkeypatch):
     assert target.read_bytes() == expected and os.listdir(tmp_path) == ["a.mp4.flow"]
 
 
+def test_flow_may_be_stored_twice_and_at_once(moved, tmp_path, monkeypatch):
+    """As Beam does where a machine is slow or lost: all write the same, and what is whole is left alone."""
+    entry, target = moved.videos[0], tmp_path / "a.mp4.flow"
+    path = pathlib.Path(moved.root, entry.path)
+    storing.store(path, target, entry, SETTINGS)
+    expected, written = target.read_bytes(), target.stat().st_mtime_ns
+    storing.store(path, target, entry, SETTINGS)
+    assert target.stat().st_mtime_ns == written
+    monkeypatch.setattr(storing, "_SYNC", 0.0)
+    compute = flow.compute
+    for late in (0.0, 0.03):
+        target.unlink()
+        starts = iter(range(9))
+
+        def delayed(images, method, late=late, starts=starts):
+            pause = late * next(starts)  # with more or less of it there already
+            for field in compute(images, method):
+                time.sleep(pause / entry.frames)
+                yield field
+
+        monkeypatch.setattr(flow, "compute", delayed)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(storing.store, path, target, entry, SETTINGS) for _ in range(6)]:
+                done.result()
+        assert target.read_bytes() == expected and os.listdir(tmp_path) == ["a.mp4.flow"]
+
+
+def test_one_process_goes_on_with_what_another_still_writes(moved, tmp_path, monkeypatch):
+    """Neither waits for the other, and neither spoils it."""
+    entry, target = moved.videos[0], tmp_path / "a.mp4.flow"
+    path = pathlib.Path(moved.root, entry.path)
+    monkeypatch.setattr(storing, "_SYNC", 0.0)
+    compute, computed = flow.compute, []
+
+    def overtaken(images, method):
+        for number, field in enumerate(compute(images, method)):
+            if number == 7:
+                with monkeypatch.context() as patch:
+                    patch.setattr(flow, "compute", lambda *given: map(counted, compute(*given)))
+                    storing.store(path, target, entry, SETTINGS)
+            yield field
+
+    def counted(field):
+        computed.append(field)
+        return field
+
+    monkeypatch.setattr(flow, "compute", overtaken)
+    storing.store(path, target, entry, SETTINGS)
+    assert len(computed) == entry.frames - 1 - 7 and os.listdir(tmp_path) == ["a.mp4.flow"]
+    found = target.read_bytes()
+    target.unlink()
+    monkeypatch.setattr(flow, "compute", compute)
+    storing.store(path, target, entry, SETTINGS)
+    assert target.read_bytes() == found
+
+
 def test_what_was_begun_of_other_videos_is_swept_away(moved, tmp_path):
     manifest = stored(moved, tmp_path / "flow")
     (tmp_path / "flow" / "deep").mkdir()
@@ -395,19 +456,103 @@ def test_a_file_of_flow_with_a_hole_is_not_read_into_memory(moved, tmp_path):
         flow.read(path, [[0, 1]], 14, (HEIGHT, WIDTH))
 
 
+def test_a_video_with_broken_flow_is_replaced_and_named(moved, tmp_path):
+    """As one that cannot be read itself."""
+    videos = (*moved.videos, dataclasses.replace(moved.videos[0], path="b.mp4"))
+    manifest = stored(dataclasses.replace(moved, videos=(videos[0], videos[2])), tmp_path / "flow")
+    path = tmp_path / "flow" / "b.mp4.flow"
+    content = path.read_bytes()
+    damages = {
+        content.replace(b"\xff\xd9", b"\0\0"): "a field is damaged",
+        content[:-1]: f"{len(content) - 1:,} bytes, but it should have {len(content):,}",
+        b"": "an empty file",
+        b"PK\3\4" + content: "its index is damaged",
+    }
+    for damage, reason in damages.items():
+        path.write_bytes(damage)
+        entry = manifest.videos[1]
+        with pytest.raises(VideoError, match=re.escape(reason)):
+            reader.flow_stacks(manifest, entry, np.array([6]), short_side=HEIGHT)
+        assert reason in reader.fault(manifest, entry, ("rgb", "flow"))
+        assert f"remove {path}, and prepare with --flow" in reader.fault(manifest, entry, ("flow",))
+        assert reader.fault(manifest, entry) == ""
+    rows = take(4, manifest, dataclasses.replace(BOTH, strides=(), stride=1))
+    assert set(rows["video"]) == {0} and set(rows["failed"]) == {0, 2}
+    path.unlink()
+    assert reader.fault(manifest, entry, ("flow",)) == f"there is no flow of it: prepare with --flow makes {path}"
+
+
+def check_damage(damage: bytes, manifest: Manifest, path: pathlib.Path) -> None:
+    """Whatever stands in a file of flow, it is read or it is broken."""
+    path.write_bytes(damage)
+    entry = manifest.videos[0]
+    with contextlib.suppress(VideoError):
+        fields = reader.flow_stacks(manifest, entry, np.arange(5, 9), short_side=HEIGHT)
+        assert fields.shape == (4, HEIGHT, WIDTH, 20)
+    for thorough in (False, True):
+        storing.is_stored(manifest.flow, entry, HEIGHT, thorough=thorough)
+
+
+HEADERS = (
+    b"{'descr': '<i8', 'fortran_order': False, 'shape': (9999999999999999999999,), }",
+    b"{'descr': '<i8', 'fortran_order': False, 'shape': (-14,), }",
+    b"{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000,), }",
+    b"{'descr': '<i8', 'fortran_order': False, 'shape': (0,), }",
+    b"{'descr': '<i8', 'fortran_order': False, 'shape': (), }",
+    b"{'descr': '<i8', 'fortran_order': False, 'shape': (7, 2), }",
+    b"{'descr': '<i8', 'fortran_order': False, 'shape': 14, }",
+    b"{'descr': '|O', 'fortran_order': False, 'shape': (14,), }",
+    b"{'descr': [('a', '<i8')], 'fortran_order': False, 'shape': (14,), }",
+    b"{'descr': 5, 'fortran_order': None, 'shape': (14,), }",
+    b"(" * 90,
+    b"{[]: 1}",
+    b"\xff" * 90,
+    b"{'descr': '<i8', 'fortran_order': False, 'shape': (14,), \0}",
+)
+
+
+def test_any_header_of_an_index_is_one_or_is_broken(moved, tmp_path):
+    manifest = stored(moved, tmp_path / "flow")
+    path = tmp_path / "flow" / "a.mp4.flow"
+    content = path.read_bytes()
+    start = content.index(b"{")
+    for header in HEADERS:
+        check_damage(content[:start] + header.ljust(127 - start) + b"\n" + content[128:], manifest, path)
+        assert not storing.is_stored(manifest.flow, manifest.videos[0])
+
+
+@pytest.mark.parametrize("examples", [60, pytest.param(3000, marks=pytest.mark.slow)])
+def test_damage_anywhere_in_a_file_of_flow_breaks_no_more_than_the_file(examples, moved, tmp_path):
+    manifest = stored(moved, tmp_path / "flow")
+    path = tmp_path / "flow" / "a.mp4.flow"
+    content = path.read_bytes()
+    place = st.one_of(st.integers(0, 260), st.integers(0, len(content)))  # the index, or anywhere
+
+    @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+    @given(st.lists(st.tuples(place, st.binary(max_size=9), st.integers(0, 9)), min_size=1, max_size=3), place)
+    def check(changes, end):
+        damage = bytearray(content)
+        for start, new, old in changes:
+            damage[start : start + old] = new
+        check_damage(bytes(damage if end % 3 else damage[:end]), manifest, path)
+
+    check()
+
+
 def test_other_settings_in_a_folder_are_an_error(tmp_path):
     storing.open_folder(tmp_path, SETTINGS)
     storing.open_folder(tmp_path, SETTINGS)
     with pytest.raises(UserError, match=r"holds flow of method dis, short_side 48.* asked for was method tvl1.*remove"):
         storing.open_folder(tmp_path, SETTINGS._replace(method="tvl1"))
-    (tmp_path / "flow.json").write_text("{}")
-    with pytest.raises(UserError, match="flow.json does not say how"):
-        flow.read_settings(tmp_path)
+    for broken in ("{}", "", "\0" * 40, "[" * 9999, "[1]", '{"method": 3, "short_side": "x"}', "null"):
+        (tmp_path / "flow.json").write_text(broken)
+        with pytest.raises(UserError, match="flow.json does not say how .* remove this file"):
+            flow.read_settings(tmp_path)
 
 
-def test_flow_that_is_missing_or_of_other_frames_is_an_error(moved, tmp_path):
+def test_flow_that_is_missing_or_of_other_frames_is_an_error(moved, tmp_path, capsys):
     manifest = stored(moved, tmp_path / "flow")
-    pipeline.check_stored(manifest, BOTH)
+    assert pipeline.check_stored(manifest, BOTH) == set()
     with pytest.raises(UserError, match="is dis of frames with a short side of 48 pixels, the clips ask for dis of 64"):
         pipeline.check_stored(manifest, dataclasses.replace(BOTH, short_side=64))
     with pytest.raises(UserError, match="the clips ask for tvl1 of 48: set --config.clip.flow_method=dis --"):
@@ -415,9 +560,27 @@ def test_flow_that_is_missing_or_of_other_frames_is_an_error(moved, tmp_path):
     pathlib.Path(flow.stored_path(manifest.flow, manifest.videos[1])).unlink()
     with pytest.raises(UserError, match="1 of the 2 videos of 'moving' have no flow in .*, e.g. b.mp4") as caught:
         pipeline.check_stored(manifest, BOTH)
-    assert f"prepare manifest --out={tmp_path} --flow=dis --flow_side=48" in str(caught.value)
+    command = f"prepare manifest --out={tmp_path} --flow=dis --flow_side=48"
+    assert command in str(caught.value)
     pipeline.check_stored(manifest, dataclasses.replace(BOTH, streams=("rgb",)))
     pipeline.check_stored(moved, BOTH)  # computed when needed
+    assert capsys.readouterr().err == ""
+
+    # One of a hundred is like a file that has become unreadable, and so are those that prepare has named.
+    others = [dataclasses.replace(manifest.videos[0], path=f"{number}.mp4") for number in range(98)]
+    for entry in others:
+        os.link(flow.stored_path(manifest.flow, manifest.videos[0]), flow.stored_path(manifest.flow, entry))
+    large = dataclasses.replace(manifest, videos=(*manifest.videos, *others))
+    assert pipeline.check_stored(large, BOTH) == {"b.mp4"} and pipeline.given_up(large, BOTH.streams) == set()
+    said = capsys.readouterr().err
+    assert "1 of the 100 videos" in said and command in said
+    pathlib.Path(flow.stored_path(manifest.flow, others[0])).unlink()
+    with pytest.raises(UserError, match="2 of the 100 videos"):
+        pipeline.check_stored(large, BOTH)
+    (tmp_path / "broken_flow.csv").write_text("split,path,reason\ntest,b.mp4,damaged\ntrain,1.mp4,mended since\n")
+    assert pipeline.check_stored(large, BOTH) == {"b.mp4", "0.mp4"}
+    assert pipeline.given_up(large, BOTH.streams) == {"b.mp4"} and not pipeline.given_up(large, ("rgb",))
+    assert pipeline.check_stored(manifest, BOTH) == {"b.mp4"}
 
 
 @pytest.mark.parametrize(

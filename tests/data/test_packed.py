@@ -1,8 +1,10 @@
 """The packed form: the same frames as the files give, but for JPEG; any shard can be written on its own."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
+import pathlib
 import shutil
 
 import cv2
@@ -72,6 +74,21 @@ def test_packed_frames_are_those_of_the_files(source, tmp_path, shards_of_two_re
             found = reader.decode(done, row, indices, short_side=side)
             assert found.dtype == np.uint8 and found.shape == expected.shape
             assert np.abs(found.astype(int) - expected).mean() < 1.5
+
+
+def test_a_shard_may_be_written_twice_and_at_once(source, tmp_path):
+    """The first that is done counts, with what it noted, also where the others could read more or less."""
+    plain, lost = pack(source, tmp_path / "plain"), dataclasses.replace(source, root=str(tmp_path / "nowhere"))
+    builder = packing.open_folder(tmp_path / "packed", source, SETTINGS)
+    everything = packing.shards(source, builder.data_dir, SETTINGS)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(packing.write_shard, everything * 4))
+    for shard in (*everything, *packing.shards(lost, builder.data_dir, SETTINGS)):
+        packing.write_shard(shard)
+    done = packing.finish(source, builder, tmp_path / "packed")
+    assert done.videos == plain.videos
+    files = {path.name: path.read_bytes() for path in pathlib.Path(done.root).iterdir()}
+    assert files == {path.name: path.read_bytes() for path in pathlib.Path(plain.root).iterdir()}
 
 
 def test_the_pipeline_takes_the_same_clips_of_it(source, tmp_path):

@@ -30,6 +30,17 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file():
     assert sorted(slow) == [(0, None), (1, "not done after 0 s")]
 
 
+def test_one_that_goes_on_may_take_any_time_and_one_that_does_not_is_ended():
+    """As a decoder does on a long file, a frame each tenth of a second."""
+    imports = "import time\nfrom jax_video.data.decoding import workers\n"
+    works = imports + "for _ in range(25):\n time.sleep(0.1)\n workers.go_on()\n"
+    assert sorted(run([works, works + "time.sleep(60)"], exec, count=2, timeout=2)) == [
+        (0, None),
+        (1, "not done after 2 s"),
+    ]
+    workers.go_on()  # in no worker nobody is told
+
+
 def test_what_is_no_fault_of_a_file_stops_it():
     with pytest.raises(FileNotFoundError, match="nowhere"):
         run(["/nowhere/at/all"], os.mkdir)

@@ -7,11 +7,13 @@ A video's stored fields (`preparing/storing.py`) are one file below the manifest
 of its frames - 1 fields, then the fields, one JPEG each. Neighbours are read at once.
 """
 
+import csv
 import itertools
 import json
 import os
 import pathlib
 import shlex
+import sys
 import tokenize
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -32,7 +34,11 @@ LEAST_SIDE = 16  # pixels; the methods need some
 ZERO, _SCALE = 128, 127 / BOUND  # what stands for no motion, and steps per pixel
 SETTINGS_FILE = "flow.json"  # says how the flow in its folder was made
 _MOST_HEADER = 2**16  # bytes of a JPEG beside its pixels, at most
+REASONS_FILE = "broken_flow.csv"  # beside that folder: split, path and reason of videos whose flow cannot be computed
 BLOCK = 8  # pixels of a JPEG that are coded together, along each side
+_HEADER = 100  # bytes at the beginning of a field's JPEG: the quality and the size, the same for all fields of a file
+_START, _END = b"\xff\xd8", b"\xff\xd9"  # of a JPEG
+_TOLERATED = 0.01  # of a set's flow may be missing, as of its videos
 
 
 class Settings(NamedTuple):
@@ -118,24 +124,63 @@ def read(path: str, runs: list[list[int]], frames: int, size: tuple[int, int]) -
     """
     fields = []
     try:
-        places = read_places(path)
-        if len(places) != frames:
-            raise VideoError(path, f"the flow of {len(places)} frames, but the video has {frames}")
+        places = _places_of(path, frames)
         with open(path, "rb") as file:
             for run in runs:
                 ends = places[run[0] : run[-1] + 2].tolist()
                 if ends[-1] - ends[0] > len(run) * (4 * size[0] * size[1] + _MOST_HEADER):  # a file may have holes
                     raise ValueError("its index is damaged")
-                if ends != sorted(ends) or ends[0] < 0 or ends[-1] > os.path.getsize(path):
-                    raise ValueError("its index is damaged")
                 file.seek(ends[0])
                 data = file.read(ends[-1] - ends[0])
                 for start, end in itertools.pairwise(ends):
-                    jpeg = np.frombuffer(data, np.uint8, end - start, start - ends[0])
-                    fields.append(_from_jpeg(path, jpeg, size))
+                    fields.append(_from_jpeg(path, data[start - ends[0] : end - ends[0]], size))
     except (OSError, ValueError) as error:
-        raise VideoError(path, f"not a readable flow file ({error})") from error
+        raise _damaged(path, error) from error
     return np.stack(fields)
+
+
+def check_file(path: str, frames: int, size: tuple[int, int] | None = None, *, thorough: bool = False) -> None:
+    """Checks a stored file without decoding it: its index, the first field and the last one.
+
+    Args:
+      path, frames, size: as of `read`; a size of None is not looked at.
+      thorough: whether each field is looked at: that it is there to its end, and as large as the first one.
+
+    Raises:
+      VideoError: as `read`.
+    """
+    try:
+        places = _places_of(path, frames)
+        if frames == 1:
+            return
+        if not thorough:  # what stands between the first and the last one is taken for a field
+            places = places[np.unique([0, 1, frames - 2, frames - 1])]
+        header, whole = _look(path, places)
+        if not whole.all():
+            raise ValueError("a field is damaged")
+        if size is not None:
+            _check_size(header, size)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def count_whole(path: str | os.PathLike, places: np.ndarray) -> int:
+    """How many of the fields at these places of a file, int64 [fields + 1], follow one another whole from the first."""
+    if len(places) < 2 or np.any(np.diff(places) <= 0) or places[-1] > os.path.getsize(path):
+        return 0
+    whole = _look(path, places)[1]
+    return len(whole) if whole.all() else int(np.argmin(whole))
+
+
+def _look(path: str | os.PathLike, places: np.ndarray) -> tuple[bytes, np.ndarray]:
+    """The header of the first field; and of each whether it has the same one, and an end: bool [fields]."""
+    data = np.memmap(path, np.uint8, mode="r")
+    starts, ends = places[:-1], places[1:]
+    windows = np.lib.stride_tricks.sliding_window_view(data, _HEADER)
+    headers = windows[np.minimum(starts, len(windows) - 1)]  # [fields, _HEADER]
+    same = (headers == headers[0]).all(axis=1) & (ends - starts > _HEADER)
+    whole = (data[starts] == _START[0]) & (data[ends - 2] == _END[0]) & (data[ends - 1] == _END[1])
+    return headers[0].tobytes(), same & whole
 
 
 def stored_path(folder: str | os.PathLike, entry: Video) -> str:
@@ -149,33 +194,65 @@ def stored_path(folder: str | os.PathLike, entry: Video) -> str:
     return os.path.join(folder, f"{entry.name}.flow")
 
 
-def read_places(path: str) -> np.ndarray:
-    """Where the fields of a stored file begin, and the last one ends: int64 [frames], mapped from the file.
+def _damaged(path: str, error: OSError | ValueError) -> VideoError:
+    if isinstance(error, FileNotFoundError):
+        return VideoError(path, f"there is no flow of it: prepare with --flow makes {path}")
+    what = error.strerror if isinstance(error, OSError) else error
+    return VideoError(path, f"its flow is broken ({what}): remove {path}, and prepare with --flow makes it anew")
+
+
+def _places_of(path: str, frames: int) -> np.ndarray:
+    """Where the fields of a video's stored file begin, and the last one ends: int64 [frames], ascending.
+
+    Raises:
+      OSError, ValueError: there is no such file, or it is another one, or not whole.
+    """
+    places = read_places(path)
+    if len(places) != frames:
+        raise ValueError(f"the flow of {len(places)} frames, but the video has {frames}")
+    if places[0] <= 0 or np.any(np.diff(places) <= 0):
+        raise ValueError("its index is damaged")
+    size = os.path.getsize(path)
+    if places[-1] != size:
+        raise ValueError(f"{size:,} bytes, but it should have {places[-1]:,}")
+    return places
+
+
+def read_places(path: str | os.PathLike) -> np.ndarray:
+    """The index at the beginning of a stored file, as it stands there: int64 [frames], read from the disk when used.
 
     Raises:
       OSError, ValueError: there is no such file, or it is another one.
     """
     try:
-        places = np.load(path, mmap_mode="r")
-    except EOFError as error:
-        raise ValueError("empty") from error
-    except (SyntaxError, tokenize.TokenError) as error:  # NumPy takes the header for Python
-        raise ValueError("its index is damaged") from error
-    if places.dtype != np.int64 or places.ndim != 1:
+        places = np.lib.format.open_memmap(path, mode="r")  # np.load would take it for an archive or a pickle, too
+    except (ValueError, EOFError, OverflowError, MemoryError, SyntaxError, TypeError, tokenize.TokenError) as error:
+        # NumPy takes the header for Python, and believes any size.
+        empty = os.path.getsize(path) == 0
+        raise ValueError("an empty file" if empty else "its index is damaged") from error
+    if places.dtype != np.int64 or places.ndim != 1 or not len(places):
         raise ValueError(f"its index is {places.dtype} {list(places.shape)}")
     return places
 
 
-def _from_jpeg(path: str, jpeg: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """One field, uint8 [H, W, 2]."""
-    height = size[0] + -size[0] % BLOCK
-    shape = (2 * height, size[1])
-    claimed = pictures.picture_size(jpeg.tobytes())  # if it is damaged, of any size
-    both = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE) if claimed == shape else None
-    if both is None:
-        found = "no picture" if claimed in (shape, (0, 0)) else f"{claimed[1]}x{claimed[0] // 2}"
-        raise VideoError(path, f"its flow is damaged: {found} for a field of {size[1]}x{height}")
+def _from_jpeg(path: str, jpeg: bytes, size: tuple[int, int]) -> np.ndarray:
+    """One field, uint8 [H, W, 2]. Raises ValueError."""
+    height = _check_size(jpeg, size)
+    whole = jpeg.endswith(_END)  # OpenCV makes up the rest of others
+    both = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE) if whole else None
+    if both is None or both.shape != (2 * height, size[1]):
+        raise ValueError("a field is damaged")
     return both.reshape(2, height, size[1])[:, : size[0]].transpose(1, 2, 0)
+
+
+def _check_size(jpeg: bytes, size: tuple[int, int]) -> int:
+    """The height of a field's picture, whose header is all that is needed. Raises ValueError for another size."""
+    height = size[0] + -size[0] % BLOCK
+    claimed = pictures.picture_size(jpeg)  # if it is damaged, of any size
+    if claimed != (2 * height, size[1]):
+        found = "no picture" if claimed == (0, 0) else f"{claimed[1]}x{claimed[0] // 2}"
+        raise ValueError(f"{found} for a field of {size[1]}x{height}")
+    return height
 
 
 def read_settings(folder: str | os.PathLike) -> Settings:
@@ -186,29 +263,70 @@ def read_settings(folder: str | os.PathLike) -> Settings:
     """
     path = pathlib.Path(folder, SETTINGS_FILE)
     try:
-        return Settings(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        found = Settings(**json.loads(path.read_text(encoding="utf-8")))
+        for name, value in found._asdict().items():
+            if not isinstance(value, str if name == "method" else (int, float)):
+                raise ValueError(f"{name} is {value!r}")
+        return found
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path} does not say how the flow in its folder was made ({error}): remove {path.parent}, and run "
-            "prepare with --flow again"
+            f"{path} does not say how the flow in its folder was made ({error}): remove this file if it is there, and "
+            "run prepare with the --flow and --flow_side that it was made with. If they are not known, remove "
+            f"{path.parent}, and all is computed anew"
         ) from error
 
 
-def check_stored(manifest: Manifest) -> None:
-    """Raises UserError where a manifest's flow is stored, but not that of all readable videos."""
+def given_up(manifest: Manifest) -> set[str]:
+    """The videos that have no flow since prepare could not compute it: those that broken_flow.csv names."""
     if manifest.flow is None:
-        return
+        return set()
+    try:
+        with open(_reasons(manifest.flow), encoding="utf-8", errors="surrogateescape", newline="") as file:
+            named = {row[1] for row in csv.reader(file) if len(row) == 3}
+    except (OSError, csv.Error):
+        return set()
+    return {
+        entry.name
+        for entry in manifest.videos
+        if entry.name in named and entry.error is None and not os.path.exists(stored_path(manifest.flow, entry))
+    }
+
+
+def _reasons(folder: str) -> pathlib.Path:
+    return pathlib.Path(folder).parent / REASONS_FILE
+
+
+def check_stored(manifest: Manifest) -> set[str]:
+    """The readable videos of a manifest whose flow is not where it is stored; says so on stderr, with what to do.
+
+    Raises:
+      UserError: they are all, or more than one in a hundred beside those that prepare could not compute.
+    """
+    if manifest.flow is None:
+        return set()
     readable = [entry for entry in manifest.videos if entry.error is None]
     missing = [entry.name for entry in readable if not os.path.exists(stored_path(manifest.flow, entry))]
-    if missing:
-        method, side, *_ = read_settings(manifest.flow)
-        out = pathlib.Path(manifest.flow).parent
-        raise UserError(
-            f"{len(missing)} of the {len(readable)} videos of {manifest.name!r} have no flow in {manifest.flow}, e.g. "
-            f"{', '.join(missing[:3])}. Go on with what was begun:\n  python -m jax_video.prepare manifest "
-            f"--out={shlex.quote(str(out))} --flow={method} --flow_side={side}\n"
-            f"Videos that it names in {out / 'broken_flow.csv'} have none: take them away and prepare the set again."
-        )
+    if not missing:
+        return set()
+    method, side, *_ = read_settings(manifest.flow)
+    out = pathlib.Path(manifest.flow).parent
+    said = (
+        f"{len(missing)} of the {len(readable)} videos of {manifest.name!r} have no flow in {manifest.flow}, e.g. "
+        f"{', '.join(missing[:3])}. "
+    )
+    command = (
+        f"  python -m jax_video.prepare manifest --out={shlex.quote(str(out))} --flow={method} --flow_side={side}\n"
+    )
+    without = set(missing) - given_up(manifest)
+    if len(missing) == len(readable) or len(without) > _TOLERATED * len(readable):
+        raise UserError(f"{said}Go on with what was begun:\n{command}")
+    where = f"{_reasons(manifest.flow)} says why" if len(without) < len(missing) else "prepare makes it"
+    print(
+        f"{said}Others stand in for them in training, and a test leaves them out; {where}:\n{command}",
+        end="",
+        file=sys.stderr,
+    )
+    return set(missing)
 
 
 def check_made(folder: str, method: str, short_side: int) -> None:

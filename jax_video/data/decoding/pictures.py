@@ -7,7 +7,7 @@ A frame's index is its place in the numbering, which starts at 0 or 1 and has no
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,6 +24,19 @@ _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # how they begin
 MOST_PIXELS = 2**25  # as many as 8K video has; a damaged header can claim any number
 _MOST_BYTES = 2**28  # of a picture's file: more than all its pixels take
 _MOST_STRETCH = 32  # longer ones would become very long when their short side becomes that of others
+
+
+class Watcher:
+    """What is told of a probe on its way; this one does nothing with it."""
+
+    def begin(self, frames: int) -> None:
+        """The file promises so many frames; 0 if it does not say."""
+
+    def see(self, frame: Any) -> None:
+        """The next frame, an `av.VideoFrame` or a picture, uint8 [H, W, 3]."""
+
+    def go_on(self) -> None:
+        """The probe has come to another packet or picture, or tries another keyframe."""
 
 
 class Facts(NamedTuple):
@@ -54,17 +67,27 @@ def is_video(names: Iterable[str]) -> bool:
     return len(prefixes) > 1 and len(set(prefixes)) == 1
 
 
-def probe(path: str | os.PathLike, *, fps: float = 0.0, full: bool = True) -> Facts:
+def probe(
+    path: str | os.PathLike,
+    *,
+    fps: float = 0.0,
+    full: bool = True,
+    watcher: Watcher = Watcher(),  # noqa: B008, without a state
+) -> Facts:
     """Reads every picture, or without `full` only the first. They do not say how fast they follow; `fps` does.
 
     Raises:
       VideoError: no numbered pictures, a gap in their numbers, one that cannot be read or has another size.
     """
     names = _pictures(path)
-    height, width, _ = _read(path, names[0]).shape
-    if full:
-        for name in names[1:]:
-            _check_size(path, name, _read(path, name).shape, (height, width, 3))
+    watcher.begin(len(names))
+    for name in names if full else names[:1]:
+        watcher.go_on()
+        image = _read(path, name)
+        if name == names[0]:
+            height, width, _ = image.shape
+        _check_size(path, name, image.shape, (height, width, 3))
+        watcher.see(image)
     return Facts(len(names), fps, width, height)
 
 

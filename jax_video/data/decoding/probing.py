@@ -78,6 +78,7 @@ def probe(
     span: tuple[float, float] | None = None,
     full: bool = True,
     max_damage: float = MAX_DAMAGE,
+    watcher: pictures.Watcher = pictures.Watcher(),  # noqa: B008, without a state
 ) -> VideoInfo:
     """Counts the frames of a file by decoding all of it, since headers lie.
 
@@ -87,11 +88,12 @@ def probe(
       full: False decodes the first frame only and counts packets. A file whose packets are visibly not one frame each
         is decoded all the same.
       max_damage: the part of the frames that may be lost.
+      watcher: is shown the frames as they are decoded.
 
     Raises:
       VideoError: the file is missing, empty, truncated or damaged, has no video stream, or no frame in that part.
     """
-    found = examine(path, span=span, full=full)
+    found = examine(path, span=span, full=full, watcher=watcher)
     reason = verdict(found.loss, found.fault, max_damage)
     if reason is not None:
         raise VideoError(path, reason)
@@ -103,18 +105,28 @@ def verdict(loss: Loss | None, fault: str | None, max_damage: float) -> str | No
     return fault or (loss.reason if loss is not None and loss.part > max_damage else None)
 
 
-def examine(path: str | os.PathLike, *, span: tuple[float, float] | None = None, full: bool = True) -> Examined:
-    """What `probe` finds, of a truncated or damaged file too; raises VideoError where there is no frame."""
+def examine(
+    path: str | os.PathLike,
+    *,
+    span: tuple[float, float] | None = None,
+    full: bool = True,
+    watcher: pictures.Watcher = pictures.Watcher(),  # noqa: B008, without a state
+) -> Examined:
+    """What `probe` finds, of a truncated or damaged file too; raises VideoError where there is no frame.
+
+    The watcher is shown the frames as they are decoded.
+    """
     if os.path.isdir(path):
         if span:
             reason = f"pictures without times: which of them are from {span[0]:g} to {span[1]:g} s cannot be told"
             raise VideoError(path, f"{reason}; a folder of these alone is called <name>_<start>_<end>")
-        return Examined(VideoInfo(*pictures.probe(path, full=full)))
+        return Examined(VideoInfo(*pictures.probe(path, full=full, watcher=watcher)))
     end = span[1] if span else math.inf
-    read = _Read(end, full)
+    read = _Read(end, full, watcher)
     try:
         with packets.opened(path) as (container, stream):
             promise = _Promise.of(container, stream)
+            watcher.begin(promise.frames or round(promise.duration * promise.rate))
             read.all(path, container, stream, promise.start)
             packs = stream.codec_context.name == "mpeg4" and read.has_tiny_packets()
             intra_only = stream.codec_context.codec.intra_only
@@ -131,7 +143,7 @@ def examine(path: str | os.PathLike, *, span: tuple[float, float] | None = None,
     if not full and read.times:
         # Seconds and frames are those of the packets, where each is a frame.
         if packs or listed is None or not table["keyframe"][0] or read.undecodable or read.fault:
-            return examine(path, span=span)
+            return examine(path, span=span, watcher=watcher)
         read.times = listed.times.tolist()
         read.seconds = (listed.times * promise.tick - promise.start).tolist()
     fault = read.fault or promise.broken(path, read, end)
@@ -148,7 +160,7 @@ def examine(path: str | os.PathLike, *, span: tuple[float, float] | None = None,
         index = None
         if listed is not None and np.array_equal(listed.times[:decoded], read.times):
             if (span or decoded == len(table)) and not read.corrupt:  # each packet gave one frame
-                index = _verified(path, listed, decoded, read.prints, every=intra_only)
+                index = _verified(path, listed, decoded, read.prints, watcher, every=intra_only)
     info = VideoInfo(count, promise.rate, *read.size, first, index)
     return Examined(info, loss, fault)
 
@@ -231,7 +243,8 @@ def _reaches(path: str | os.PathLike, end: float) -> bool:
 class _Read:
     """What was met on the way through a file."""
 
-    def __init__(self, end: float, full: bool):
+    def __init__(self, end: float, full: bool, watcher: pictures.Watcher):
+        self._watcher = watcher
         self._end, self._full = end, full  # of the part that counts, in seconds; whether all is to be decoded
         self.rows: list[tuple] = []  # of the packets that are shown
         self.hidden = 0  # packets that an edit list cuts away, and which only help to decode what comes after them
@@ -256,6 +269,7 @@ class _Read:
         past: float = 0  # how many of the frames from the first on that comes after the part
         one = None
         for packet in packets.demux(container, stream):
+            self._watcher.go_on()
             self._note(packet)
             if (self.times and not self._full) or past > _REORDERED:
                 continue
@@ -286,6 +300,7 @@ class _Read:
                 past += past > 0 or self.seconds[-1] >= self._end
                 self.corrupt |= frame.is_corrupt
                 self.prints.take(frame)
+                self._watcher.see(frame)
 
     def _note(self, packet: av.Packet) -> None:
         self._has_keyframe |= packet.is_keyframe
@@ -384,7 +399,15 @@ class _Prints:
         return total
 
 
-def _verified(path: str | os.PathLike, listed: Packets, decoded: int, prints: _Prints, *, every: bool) -> FrameIndex:
+def _verified(
+    path: str | os.PathLike,
+    listed: Packets,
+    decoded: int,
+    prints: _Prints,
+    watcher: pictures.Watcher,
+    *,
+    every: bool,
+) -> FrameIndex:
     """The index of a file whose packets give one frame each, with the keyframes from which decoding gives them too.
 
     Not all do: a keyframe of intra-refresh is none until all of the picture was refreshed, some containers call every
@@ -401,6 +424,7 @@ def _verified(path: str | os.PathLike, listed: Packets, decoded: int, prints: _P
             tried.append(place)
     with packets.opened(path, **packets.STRICT) as (container, stream):
         for place, following in itertools.pairwise([*tried, len(listed.times)]):
+            watcher.go_on()
             with contextlib.suppress(av.FFmpegError):  # some files cannot be sought in at all
                 is_there = _is_reached(container, stream, listed, place, following)
                 if is_there and (every or _is_keyframe(container, stream, listed, place, decoded, prints)):

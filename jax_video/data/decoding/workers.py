@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -26,6 +27,7 @@ if sys.platform != "win32":
     import resource
 
 LATE = "not done after"  # so many seconds, it is said of a file that takes longer
+_SILENT = 0.1  # seconds between two of a worker's words that it goes on
 _MEMORY = 2**30  # bytes that one process may have
 _LIMIT = f"{_MEMORY / 2**30:g} GiB of memory"
 _OUT_OF_MEMORY = errno.ENOMEM  # exit code of a process that had one: what is left of its memory is in pieces
@@ -77,7 +79,8 @@ def run(
       tasks: what `function` gets, for example paths; each is taken from here only when a process is free for it.
       function: a function of a module (not of the main one), that may raise VideoError.
       workers: number of processes.
-      timeout: seconds that one may take; or a function from a task to them.
+      timeout: seconds that one may take; or a function from a task to them. Where the function calls `go_on`, they
+        count from its last call.
 
     Yields:
       (index in tasks, what `function` returns, or in plain words why the file is broken, or a NoVerdict).
@@ -122,9 +125,12 @@ class Pool:
                 soonest = min(deadline for *_, deadline in busy.values())
                 ready = multiprocessing.connection.wait(list(busy), timeout=max(0, soonest - time.monotonic()))
                 for connection in [connection for connection in busy if connection in ready]:
-                    process, index, *_ = busy.pop(connection)
+                    process, index, limit, _ = busy.pop(connection)
                     try:
                         result = connection.recv()
+                        if isinstance(result, _GoesOn):
+                            busy[connection] = process, index, limit, time.monotonic() + limit
+                            continue
                         self._idle.append((process, connection))
                     except (EOFError, OSError):
                         process.join()
@@ -162,6 +168,22 @@ class Pool:
 def late(seconds: float) -> str:
     """What `run` says of a file that took longer."""
     return f"{LATE} {seconds:g} s"
+
+
+class _GoesOn:
+    """What a process sends of a file with which it goes on."""
+
+
+_tell: Callable[[], None] | None = None  # in a worker: tells the one that waits for it that it goes on
+_told = 0.0  # when
+
+
+def go_on() -> None:
+    """Says in a worker that it goes on with its file, so that its time counts anew; anywhere else nothing."""
+    global _told
+    if _tell is not None and time.monotonic() > _told + _SILENT:
+        _told = time.monotonic()
+        _tell()
 
 
 _STARTING = threading.Lock()
@@ -203,12 +225,15 @@ def _hidden_main() -> Iterator[None]:
 
 def _work(connection: Connection, function: Callable) -> None:
     """Runs in a worker: receives tasks and sends what `function` returns, until the other end is closed."""
+    global _tell
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _tell = functools.partial(connection.send, _GoesOn())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             task = connection.recv()
+            go_on()  # its start took a while
             _forget_peak()
             try:
                 result = function(task)

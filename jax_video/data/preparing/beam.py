@@ -21,7 +21,8 @@ def run(
 
     Args:
       tasks: what `function` gets.
-      function: of a module; may raise VideoError. Run again on a task, it must do the same.
+      function: of a module; may raise VideoError. Beam may run it on a task again, also while the first still runs:
+        what it writes must be the same each time, and appear whole.
       options: of the pipeline, as on a command line: "--runner=DataflowRunner --project=..."; "" runs it here.
       folder: where results are collected.
 
@@ -29,7 +30,7 @@ def run(
       (index in tasks, None or in plain words why the video is broken).
 
     Raises:
-      UserError: Apache Beam is not installed, or does not take the options.
+      UserError: Apache Beam is not installed, does not take the options, or has lost results.
     """
     try:
         import apache_beam
@@ -44,19 +45,27 @@ def run(
         pipeline = apache_beam.Pipeline(options=PipelineOptions(shlex.split(options)))
     except ValueError as error:
         raise UserError(f"--beam={options!r}: {error}") from error
+    numbered = list(enumerate(tasks))
     with pipeline:
         (
             pipeline
-            | apache_beam.Create(list(enumerate(tasks)))
+            | apache_beam.Create(numbered)
             | apache_beam.Reshuffle()
             | apache_beam.Map(functools.partial(_attempt, function))
             | apache_beam.Map(json.dumps)
             | apache_beam.io.WriteToText(str(results / "result"))
         )
+    found: dict[int, str | None] = {}
     for path in sorted(results.glob("result-*")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield tuple(json.loads(line))
+        for index, reason in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            found[index] = reason if found.get(index, reason) is not None else None  # done once is done
+    if len(found) < len(numbered):
+        raise UserError(
+            f"--beam={options!r}: of {len(numbered):,} pieces of work {len(numbered) - len(found):,} left no result in "
+            f"{results}: do all machines see it there? The same command goes on where it was"
+        )
     shutil.rmtree(results)
+    yield from sorted(found.items())
 
 
 def _attempt(function: Callable[[Any], None], task: tuple[int, Any]) -> tuple[int, str | None]:

@@ -27,17 +27,18 @@ import tqdm
 from jax_video.data import remote
 from jax_video.data.decoding import pictures, probing, video, workers
 from jax_video.data.manifest import MISSING, SPLITS, Manifest, Video
-from jax_video.data.preparing import verdicts
+from jax_video.data.preparing import likeness, verdicts
 from jax_video.errors import shown, unreadable
 
 LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded
-DOUBLE = "duplicate of a test video"  # what is said of such a video for training or validation, which stays
+# What is said of a video for training or validation that is also a test video, to the byte or encoded anew. It stays.
+DOUBLE, ALIKE = "duplicate of a test video", "looks like a test video"
 NOT_LOOKED_AT = "not looked at"  # what the reason of a video begins with, of which something else is to blame
-_REMARKS = (DOUBLE, verdicts.LOST, verdicts.ACCEPTED)  # on readable videos
+_REMARKS = (DOUBLE, ALIKE, verdicts.LOST, verdicts.ACCEPTED)  # on readable videos
 _MEMORY = "checked.jsonl"
 # Keys of a line, and of
-_RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video", "loss", "fault"}
-_ADDED = {"loss": None, "fault": None}  # since the first version
+_ADDED = {"loss": None, "fault": None, "print": None}  # since the first version
+_RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video"} | _ADDED.keys()
 _VIDEO = {field.name for field in dataclasses.fields(probing.VideoInfo)}  # its `video`
 _BLOCK = 2**16  # bytes at the beginning, in the middle and at the end of a file that tell it from most others
 _SYNC = 1.0  # seconds of work that may be lost with the whole machine
@@ -66,12 +67,13 @@ def check(
       max_damage: the part of a video's frames that may be lost.
       accept: names the videos that are used for the frames that they give, as `verdicts.accepted` has it.
       processes: how many look at files.
-      timeout: seconds that one file may take.
+      timeout: seconds in which a file must go on, by a packet or a picture.
       recheck: whether all are looked at again.
 
     Returns:
       the set as it is, and name -> remark on videos that are used although frames are lost, or although their content
-      is for training or validation and also for test.
+      is for training or validation and also for test, or looks like it. Only files that were looked at in full, and by
+      this version, are compared by their looks.
 
     Raises:
       UserError: `accept` names something else.
@@ -82,6 +84,7 @@ def check(
     with contextlib.closing(_Records(out / _MEMORY, prepared.videos)) as records:
         unknown = _look(prepared, records, level, processes, timeout, recheck)
         digests = np.zeros(len(prepared.videos), np.uint64)
+        prints = np.zeros((len(prepared.videos), likeness.PICTURES), np.uint64)
         rows = []
         for index, row in enumerate(prepared.videos):
             record = None if row.error == MISSING or index in unknown else records.read(index)
@@ -96,9 +99,11 @@ def check(
                 remarks[row.name] = remark
             if record["digest"] is not None:
                 digests[index] = int(record["digest"], 16)
+            if record["print"] is not None:
+                prints[index] = likeness.read(record["print"])
         records.sort()
     checked = dataclasses.replace(prepared, videos=tuple(rows))
-    for name, reason in _doubles(checked, digests).items():
+    for name, reason in (_alike(checked, prints) | _doubles(checked, digests)).items():
         remarks[name] = f"{reason}; {remarks[name]}" if name in remarks else reason
     return checked, remarks
 
@@ -186,7 +191,7 @@ def _look(
                     tqdm.tqdm.write(f"{row.name}: {result.traceback}", file=sys.stderr)
                 progress.update()
                 continue
-            digest, examined, reason = (None, None, result) if isinstance(result, str) else (*result, None)
+            digest, words, examined, reason = (None, None, None, result) if isinstance(result, str) else (*result, None)
             record = {
                 "path": row.path,
                 "size": size,
@@ -199,18 +204,21 @@ def _look(
                 "video": examined and dataclasses.asdict(examined.info),
                 "loss": examined and examined.loss,
                 "fault": examined and examined.fault,
+                "print": words,
             }
             records.add(waiting[which], record)
             progress.update()
     return unknown
 
 
-def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, probing.Examined]:
-    """A video's digest, and what `probing.examine` says; runs in a worker."""
+def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, str | None, probing.Examined]:
+    """A video's digest, its print, and what `probing.examine` says; runs in a worker."""
     path, span, full = task
-    examined = probing.examine(path, span=span, full=full)
+    sampler = likeness.Sampler()
+    examined = probing.examine(path, span=span, full=full, watcher=sampler)
+    words = sampler.words() if full and span is None else None  # where a part is, is known when it has been seen
     try:
-        return _digest(path, span), examined
+        return _digest(path, span), words, examined
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -267,6 +275,16 @@ def _doubles(checked: Manifest, digests: np.ndarray) -> dict[str, str]:
         if same is not None:
             reasons[row.name] = f"{DOUBLE}: {same.name}"
     return reasons
+
+
+def _alike(checked: Manifest, prints: np.ndarray) -> dict[str, str]:
+    """Reasons for the videos of training and validation that look like a test video; `prints` uint64 [N, PICTURES]."""
+    videos = checked.videos
+    readable = np.array([row.error is None for row in videos], bool)
+    test = np.array([row.split == "test" for row in videos], bool)
+    ours, tested = np.flatnonzero(readable & ~test), np.flatnonzero(readable & test)
+    found = likeness.find(prints[ours], prints[tested])
+    return {videos[ours[one]].name: f"{ALIKE}: {videos[tested[other]].name}" for one, other in found.items()}
 
 
 def _equal(root: str, one: str, other: str) -> bool:
@@ -354,7 +372,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     if isinstance(record, dict) and record.keys() == _RECORD - _ADDED.keys():  # of an earlier version
-        if (record["reason"] or "").startswith(("truncated", "damaged")):
+        if (record["reason"] or "").startswith(("truncated", "damaged", workers.LATE)):
             return None  # which had other rules
         record |= _ADDED
     if not isinstance(record, dict) or record.keys() != _RECORD or record["level"] not in LEVELS:

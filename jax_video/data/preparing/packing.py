@@ -18,6 +18,7 @@ import os
 import pathlib
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -190,15 +191,18 @@ def open_folder(folder: str | os.PathLike, source: Manifest, settings: Packed) -
 def write_shard(shard: Shard) -> None:
     """Decodes, resizes, encodes and writes the records of one shard, whole or not at all.
 
-    A video that cannot be read to the end of its part has no frames from there on, and is noted for `finish`.
+    A video that cannot be read to the end of its part has no frames from there on, and is noted for `finish`. Any
+    number of processes may write the same shard at once, wherever they run: the first that is done counts.
 
     Raises:
       OSError: the file cannot be written.
     """
+    if os.path.exists(shard.path):
+        return
     described = features(shard.classes)
     serializer = tfds.core.ExampleSerializer(described.get_serialized_info())
     failures: dict[str, str] = {}  # name -> why it cannot be read
-    temporary = f"{shard.path}{_PART}"
+    temporary = f"{shard.path}.{uuid.uuid4().hex[:8]}{_PART}"
     try:
         writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,uncompressed")  # JPEGs are packed
         try:
@@ -221,9 +225,11 @@ def write_shard(shard: Shard) -> None:
         if isinstance(error, RuntimeError):  # ArrayRecord's; "write() failed: No space left on device; writing ..."
             raise OSError(errno.EIO, str(error), shard.path) from error
         raise
+    if os.path.exists(shard.path):  # another process was done first; what it noted is of what it wrote
+        os.unlink(temporary)
+        return
     if failures:
-        with open(f"{shard.path}{_FAILED}", "w", encoding="utf-8") as file:
-            json.dump(failures, file)
+        remote.write_whole(f"{shard.path}{_FAILED}", [json.dumps(failures).encode()])
     os.replace(temporary, shard.path)
 
 

@@ -211,6 +211,9 @@ def prepare(
         found.write(out / "manifest.jsonl")
 
     tell(f"\n{checks.table(found, remarks)}")
+    alike = {path: remark for path, remark in remarks.items() if remark.startswith(checks.ALIKE)}
+    for line in checks.first_reasons("warning", alike, out / "broken.csv"):
+        tell(line)
     notes = [*notes, *(verdicts.advice(found.videos, out / "broken.csv") if is_looked_at else ())]
     tell("".join(f"{note}\n" for note in notes))
     if all(row.error for row in found.videos):
@@ -218,7 +221,7 @@ def prepare(
         raise UserError(f"none of the {there:,} videos can be read; the reasons are in {out / 'broken.csv'}")
     with _resumable(out):
         if task.flow:
-            storing.store_all(found, task.flow, out, task.machines, tell)
+            storing.store_all(found, task.flow, out, task.machines, tell, thorough=task.recheck)
         if task.pack is not None:
             from jax_video.data.preparing import packing
 

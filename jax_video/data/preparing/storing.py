@@ -1,19 +1,20 @@
 """Optical flow, computed once from a set's videos and stored beside its manifest, for `decoding/flow.py` to read."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import time
-import tokenize
-from collections.abc import Callable, Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import cv2
 import numpy as np
 import tqdm
 
-from jax_video.data import remote
+from jax_video.data import remote, transforms
 from jax_video.data.decoding import flow, verified, video, workers
 from jax_video.data.manifest import Manifest, Video
 from jax_video.data.preparing import checks
@@ -22,22 +23,40 @@ from jax_video.errors import UserError, VideoError
 
 _PART = ".part"  # of a file that is being written
 _SYNC = 10.0  # seconds of work that may be lost with a process
+_COPIED = 2**20  # bytes at once
 
 
-def is_stored(folder: str | os.PathLike, entry: Video) -> bool:
-    """Whether the folder has the whole flow of a video with so many frames."""
-    path = flow.stored_path(folder, entry)
+def is_stored(
+    folder: str | os.PathLike, entry: Video, short_side: int | None = None, *, thorough: bool = False
+) -> bool:
+    """Whether the folder has the whole flow of a video: of so many frames, and of their size.
+
+    Args:
+      short_side: of the frames; None: it is not looked at.
+      thorough: whether every field is looked at, and not only the first and the last.
+    """
+    size = None if short_side is None else transforms.resized(entry.height, entry.width, short_side)
     try:
-        places = flow.read_places(path)
-        return len(places) == entry.frames and os.path.getsize(path) == places[-1]
-    except (OSError, ValueError):
+        flow.check_file(flow.stored_path(folder, entry), entry.frames, size, thorough=thorough)
+    except VideoError:
         return False
+    return True
+
+
+def _is_whole(target: pathlib.Path, entry: Video, size: tuple[int, int]) -> bool:
+    try:
+        flow.check_file(os.fspath(target), entry.frames, size, thorough=True)
+    except VideoError:
+        return False
+    return True
 
 
 def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, settings: flow.Settings) -> None:
     """Computes all fields of a video and writes them, whole or not at all; takes the memory of a few frames.
 
-    What a process that was killed had of them stands in a file beside the target, and is not computed again.
+    What a process that was killed had of them stands in a file beside the target, and is not computed again. Any number
+    of processes may store the same video at once, wherever they run: each writes into a file of its own, all write the
+    same, and one that finds the target whole does nothing.
 
     Args:
       path: the file of a video.
@@ -50,15 +69,18 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
       OSError: the file cannot be written.
     """
     target = pathlib.Path(target)
+    size = transforms.resized(entry.height, entry.width, settings.short_side)
+    if _is_whole(target, entry, size):
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path, target)
-    temporary.touch()
+    begun = _begun(path, target, entry, settings)
+    earlier = list(target.parent.glob(f"{begun}.*{_PART}"))
+    temporary = target.with_name(f"{begun}.{uuid.uuid4().hex[:8]}{_PART}")
     try:
-        with open(temporary, "r+b") as file:
-            places = _begun(file, entry.frames)
+        with open(temporary, "x+b") as file:
+            _lock(file)  # as long as it is written
+            places = _start(file, entry.frames, earlier)
             done = int(np.count_nonzero(places)) - 1
-            file.truncate(places[done])
-            file.seek(places[done])
             synced = time.monotonic()
             images = _counted(path, entry, done, settings.short_side)
             for index, field in enumerate(flow.compute(images, settings.method), start=done):
@@ -73,39 +95,75 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
                     _write_places(file, places)
                     synced = time.monotonic()
             _write_places(file, places)
-        os.replace(temporary, target)
+            os.fsync(file.fileno())
+        try:
+            os.replace(temporary, target)
+        except FileNotFoundError:  # another process was done first, and has cleared up
+            if not _is_whole(target, entry, size):
+                raise
     except (VideoError, OSError):
         temporary.unlink(missing_ok=True)
         raise
+    for left in earlier:
+        left.unlink(missing_ok=True)
 
 
-def _temporary(path: str | os.PathLike, target: pathlib.Path) -> pathlib.Path:
-    """The file for a video's flow until it is whole; another one if the video has changed."""
+def _begun(path: str | os.PathLike, target: pathlib.Path, entry: Video, settings: flow.Settings) -> str:
+    """How the names of files with a part of a video's flow begin; otherwise if the video, or what is asked for, has
+    changed."""
     try:
         status = os.stat(path)
     except OSError as error:
         raise VideoError(path, f"cannot be read ({error.strerror})") from error
-    version = f"{target.name} {status.st_size} {status.st_mtime_ns}"
-    name = hashlib.sha256(version.encode(errors="surrogateescape")).hexdigest()[:16]
-    return target.with_name(f".{name}{_PART}")
+    version = f"{target.name} {status.st_size} {status.st_mtime_ns} {entry.first} {entry.frames} {settings}"
+    return f".{hashlib.sha256(version.encode(errors='surrogateescape')).hexdigest()[:16]}"
 
 
-def _begun(file: BinaryIO, frames: int) -> np.ndarray:
-    """Where the fields of a new or a begun file start: int64 [frames], with 0 for those that it does not hold yet."""
-    try:
-        places = np.load(file)
-        whole = np.count_nonzero(places)
-        if places.shape == (frames,) and places.dtype == np.int64 and places[0] == file.tell():
-            if np.all(np.diff(places[:whole]) > 0) and places[whole - 1] <= os.fstat(file.fileno()).st_size:
-                return places
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError):  # it is empty, or was torn
-        pass
+def _start(file: BinaryIO, frames: int, earlier: Sequence[pathlib.Path]) -> np.ndarray:
+    """Begins a file with the most fields that one of the earlier files has; another process may still write to them.
+
+    Returns:
+      Where the fields start: int64 [frames], with 0 for those that the file does not hold yet.
+    """
     places = np.zeros(frames, np.int64)
-    file.seek(0)
-    file.truncate()
     np.save(file, places)  # its size is known, its content is not yet
     places[0] = file.tell()
+    found = [(part, _whole_fields(part, places)) for part in earlier]
+    part, fields = max(found, key=lambda one: len(one[1]), default=(None, places[:1]))
+    if part is not None and len(fields) > 1:
+        with open(part, "rb") as other:
+            other.seek(places[0])
+            for start in range(fields[0], fields[-1], _COPIED):
+                file.write(other.read(min(_COPIED, fields[-1] - start)))
+        places[: len(fields)] = fields
+        _write_places(file, places)
+    for part in earlier:
+        with contextlib.suppress(OSError), open(part, "r+b") as other:
+            if os.fstat(other.fileno()).st_size and _lock(other):  # its process has ended; an empty one just begins
+                part.unlink()
     return places
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Locks a file until it is closed; whether that could be done and no other process has it."""
+    try:
+        import fcntl  # there is none on Windows, where all else works
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _whole_fields(part: pathlib.Path, empty: np.ndarray) -> np.ndarray:
+    """Where the whole fields at the beginning of a file that was begun start, and the last one ends: int64 [N + 1]."""
+    with contextlib.suppress(OSError, ValueError):
+        places = np.array(flow.read_places(part))
+        if len(places) == len(empty) and places[0] == empty[0]:
+            places = places[: np.count_nonzero(places)]
+            whole = flow.count_whole(part, places)
+            return places[: whole + 1]
+    return empty[:1]
 
 
 def _write_places(file: BinaryIO, places: np.ndarray) -> None:
@@ -165,9 +223,15 @@ def _in_words(settings: flow.Settings) -> str:
 
 
 def store_all(
-    prepared: Manifest, settings: flow.Settings, out: pathlib.Path, machines: Machines, say: Callable[[str], None]
+    prepared: Manifest,
+    settings: flow.Settings,
+    out: pathlib.Path,
+    machines: Machines,
+    say: Callable[[str], None],
+    *,
+    thorough: bool = False,
 ) -> None:
-    """Stores the flow of the readable videos that have none yet, in the manifest's folder for it.
+    """Stores the flow of the readable videos that have none yet, or a broken one, in the manifest's folder for it.
 
     Args:
       prepared: the set.
@@ -175,13 +239,16 @@ def store_all(
       out: where broken_flow.csv is written: the videos without flow, and why.
       machines: where it is computed.
       say: called with what became of it.
+      thorough: whether all of what is stored is looked at, and not only the beginning and the end of each file.
 
     Raises:
       UserError: no video's flow can be computed, or something else than the videos is to blame.
     """
     assert prepared.flow is not None
     readable = [entry for entry in prepared.videos if entry.error is None]
-    waiting = [entry for entry in readable if not is_stored(prepared.flow, entry)]
+    waiting = [
+        entry for entry in readable if not is_stored(prepared.flow, entry, settings.short_side, thorough=thorough)
+    ]
     _check_inside(prepared.flow, waiting)
     tasks = (
         (os.path.join(prepared.root, entry.path), flow.stored_path(prepared.flow, entry), entry, settings)
@@ -198,7 +265,7 @@ def store_all(
             progress.update()
     workers.stop_at(strange)
     close_folder(prepared.flow)
-    path = out / "broken_flow.csv"
+    path = out / flow.REASONS_FILE
     checks.write_reasons(path, prepared, broken)
     say(f"flow: {len(readable) - len(broken):,} of {len(readable):,} videos in {prepared.flow}")
     for line in checks.first_reasons("no flow", broken, path):

@@ -77,7 +77,7 @@ def find(
     Args:
       paths: of files and of folders of pictures.
       classes: the names that a network knows.
-      timeout: seconds that one file may take; None: they are read in this process, without any limit.
+      timeout: seconds in which a file must go on; None: they are read in this process, without any limit.
 
     Returns:
       a manifest of the readable ones, in their order, all for test and without labels; {path: why it is not readable}.
@@ -101,11 +101,18 @@ def find(
     return Manifest("files", tuple(classes), "", tuple(videos)), broken  # absolute paths under no root
 
 
+class _Progress(pictures.Watcher):
+    """A file that goes on is not late, however long it is."""
+
+    def go_on(self) -> None:
+        workers.go_on()
+
+
 def _look(path: str) -> probing.VideoInfo:
     """What decoding a file finds; raises VideoError where it cannot be read."""
     if (reason := finding.fault(path)) is not None and reason != MISSING:
         raise VideoError(path, reason)
-    return probing.probe(path)
+    return probing.probe(path, watcher=_Progress())
 
 
 _READERS = workers.Pool(_look)
