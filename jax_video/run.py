@@ -228,6 +228,7 @@ class Run:
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
         """What a test gives of videos, [..., K], as probabilities of the classes."""
+        assert isinstance(self.objective, objectives.Classification)
         return scores if self.objective.average == "probability" else np.asarray(jax.nn.softmax(scores))
 
     def timeline(
@@ -270,7 +271,7 @@ class Run:
         progress = tqdm(total=round(seconds) or None, desc="timeline", unit=" s", leave=False, disable=None)
         batch = 0
         with progress, concurrent.futures.ThreadPoolExecutor(1) as ahead:
-            waiting = ahead.submit(next, groups, [])
+            waiting: concurrent.futures.Future[list[timeline_lib.Window]] = ahead.submit(next, groups, [])
             while group := waiting.result():
                 waiting = ahead.submit(next, groups, [])  # decoded while the network looks at this one
                 batch = batch or len(group)

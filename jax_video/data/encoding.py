@@ -66,7 +66,8 @@ def write(
             if last < 0:
                 raise UserError(f"{os.fspath(out)}: there is no frame to write")
             container.mux(stream.encode())
-            container.mux(sound)
+            for packet in sound:
+                container.mux(packet)
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)
@@ -78,7 +79,7 @@ def _sound(container: av.container.OutputContainer, path: str | os.PathLike | No
         yield None
         return
     with packets.opened(path) as (source, _):
-        given = source.streams.best("audio")
+        given: Any = source.streams.best("audio")
         if given is None or given.codec_context is None:
             yield None
             return
@@ -96,7 +97,8 @@ def _sound(container: av.container.OutputContainer, path: str | os.PathLike | No
         made.layout = "stereo"
         yield None
         resampler = av.AudioResampler("fltp", "stereo", made.rate, frame_size=1024)
-        for frame in itertools.chain(source.decode(given), [None]):
+        frames: Iterable[Any] = itertools.chain(source.decode(given), [None])
+        for frame in frames:
             if frame is not None and frame.pts is not None:
                 frame.pts -= round(start / frame.time_base)
             for piece in resampler.resample(frame):

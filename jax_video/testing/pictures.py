@@ -1,7 +1,7 @@
 """Pictures of results: the confusion matrix, and what CoST's views count, by layer and by class."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def color(number: int) -> tuple[int, ...]:
     """The colour of a class, red, green and blue from 0 to 255; from the 21st on they come again."""
     import matplotlib
 
-    return tuple(round(255 * part) for part in matplotlib.colormaps["tab20"].colors[number % 20])
+    return tuple(round(255 * part) for part in matplotlib.colormaps["tab20"](number % 20)[:3])
 
 
 def _labels(names: Iterable[str]) -> list[str]:
@@ -103,7 +103,7 @@ def _labels(names: Iterable[str]) -> list[str]:
     return [shown(name).encode(errors="backslashreplace").decode() for name in names]
 
 
-def _figure(width: float, height: float, layout: str | None = "constrained") -> Any:
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Any:
     """An empty figure, in inches."""
     import matplotlib.figure  # takes most of a second, for which no command waits that draws nothing
 
