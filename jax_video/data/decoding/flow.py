@@ -8,7 +8,6 @@ of its frames - 1 fields, then the fields, one JPEG each. Neighbours are read at
 """
 
 import itertools
-import json
 import os
 import pathlib
 import shlex
@@ -19,7 +18,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from jax_video.data import transforms
+from jax_video.data import documents, transforms
 from jax_video.data.decoding import pictures
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
@@ -177,8 +176,8 @@ def read_settings(folder: str | os.PathLike) -> Settings:
     """
     path = pathlib.Path(folder, SETTINGS_FILE)
     try:
-        return Settings(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return Settings(**documents.read(path, {"method": str, "short_side": int, "bound?": float, "quality?": int}))
+    except (OSError, documents.Damaged, TypeError) as error:
         raise UserError(
             f"{path} does not say how the flow in its folder was made ({error}): remove {path.parent}, and run "
             "prepare with --flow again"
