@@ -64,7 +64,7 @@ def read(path: remote.Path, shape: Any = object) -> Any:
       Damaged: it cannot be read, or is not as it was written.
       FileNotFoundError: there is none.
     """
-    value = parse(_content(path), shape)
+    value = parse(content(path), shape)
     try:
         if isinstance(value, dict) and CHECKSUM in value and value.pop(CHECKSUM) != checksum(value):
             raise Damaged(f"changed since it was written: it does not have its checksum, {CHECKSUM!r}")
@@ -73,20 +73,20 @@ def read(path: remote.Path, shape: Any = object) -> Any:
     return value
 
 
-def write(path: str | os.PathLike, content: Mapping[str, Any], *, indent: int | None = None) -> None:
+def write(path: str | os.PathLike, document: Mapping[str, Any], *, indent: int | None = None) -> None:
     """Writes a document, whole or not at all, and sealed: `read` notices each change. Without "crc32" it is not sealed.
 
     Raises:
       OSError: it cannot be written.
     """
-    sealed = {**content, CHECKSUM: checksum(content)}
+    sealed = {**document, CHECKSUM: checksum(document)}
     text = json.dumps(sealed, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
     remote.write_whole(path, [text.encode(errors="surrogateescape")])
 
 
-def checksum(content: Any) -> int:
+def checksum(value: Any) -> int:
     """Of what JSON makes of a value."""
-    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def lines(data: bytes | Iterable[bytes], shape: Any = object) -> Iterator[tuple[int, Any]]:
@@ -101,12 +101,12 @@ def lines(data: bytes | Iterable[bytes], shape: Any = object) -> Iterator[tuple[
         try:
             yield number, parse(line, shape)
         except Damaged as error:
-            yield number, error if line.endswith(b"\n") else Damaged(UNFINISHED)
+            yield number, error if line.endswith(b"\n") or b"\0" in line else Damaged(UNFINISHED)
 
 
 def read_lines(path: remote.Path, shape: Any = object) -> list[tuple[int, Any]]:
     """`lines` of a file. Raises as `read` does."""
-    return list(lines(_content(path), shape))
+    return list(lines(content(path), shape))
 
 
 def defect(value: Any, shape: Any, name: str = "it") -> str:
@@ -153,11 +153,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _content(path: remote.Path) -> bytes:
+def content(path: remote.Path) -> bytes:
+    """The bytes of a file. Raises as `read` does."""
     try:
         with remote.reaching(path):
             return path.read_bytes()
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError("there is no such file") from error
     except OSError as error:
         raise Damaged(f"it cannot be read: {error.strerror or error}") from error

@@ -139,7 +139,10 @@ def _read_run(file: pathlib.Path) -> Predictions:
             f"{file.parent / 'confusion.json'}, which names the classes in order: {error}; {_AGAIN}"
         ) from error
     classes, told = tuple(about["classes"]), about.get("predictions")
-    data = file.read_bytes()
+    try:
+        data = documents.content(file)
+    except documents.Damaged as error:
+        raise UserError(f"{file}: {error}") from error
     scores: dict[str, np.ndarray] = {}
     labels: dict[str, str] = {}
     for number, row in documents.lines(data, {"video": str, "label": str, "scores": [float]}):
