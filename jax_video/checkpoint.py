@@ -132,10 +132,9 @@ class _Manager(ocp.CheckpointManager):
 
     def metrics(self, step: int) -> dict[str, float] | None:
         """The validation of a checkpoint; None where there is none, or none that can be read."""
-        folder, handler = self.directory / str(step), ocp.JsonCheckpointHandler()
         try:
-            content = _sound(handler.restore(folder / "meta"))
-            found = content["validation"] if "validation" in content else handler.restore(folder / "metrics")
+            content = _sound(ocp.JsonCheckpointHandler().restore(self.directory / str(step) / "meta"))
+            found = content["validation"] if "validation" in content else super().metrics(step)
             return found if found is not None and np.isfinite(_rank(found)) else None
         except FileNotFoundError:
             return None

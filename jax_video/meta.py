@@ -32,7 +32,11 @@ _SHAPE = {  # of a record as it stands in a checkpoint; the first ones had less,
     "validation?": dict | None,
     "version?": int,
 }
-_SECTIONS = {f"{name}?": dict | None for name in (*saved.KEYS, *saved.NETWORKS)} | {"normalize?": {"*": [float]}}
+_SECTIONS = {
+    **{f"{name}?": dict | None for name in saved.KEYS},
+    **{f"{name}?": (types.NoneType, {"name": str}) for name in saved.NETWORKS},
+    "normalize?": {"*": [float]},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +97,10 @@ class Meta:
         _check_known(found["config"], folder)
         names = {field.name for field in dataclasses.fields(cls)}
         kept = {name: value for name, value in found.items() if name in names}
-        config = saved.complete(found["config"])
+        try:
+            config = saved.complete(found["config"])
+        except (KeyError, TypeError) as error:
+            raise documents.Damaged(f"its config is none ({error})") from error
         return cls(**kept | {"config": config, "classes": tuple(found["classes"]), "version": VERSION})
 
 

@@ -26,6 +26,8 @@ from jax_video.testing import averages, fusion
 
 # What a command says that has not used a file as it found it.
 SAID = re.compile("damaged|made again|looked at again|begins anew|packed anew|left out|cannot be read|does not count")
+RECORD = "checkpoints/{}/meta/metadata"
+USES = ("main", "predict", "convert")
 PACK = ("--pack", "--pack_side=32", "--flow=dis", "--flow_side=32", "--workers=1")
 
 
@@ -240,6 +242,26 @@ def test_documents_say_what_is_wrong():
             documents.parse(text, shape)
 
 
+def test_files_of_earlier_versions_which_have_no_checksums_are_read(trained, prepared, work, tmp_path):
+    expected = fusion.read(work), averages.read(work), flow.read_settings(prepared / "flow")
+    for path in (work / "test.json", work / "confusion.json", shutil.copy(prepared / "flow" / "flow.json", tmp_path)):
+        content = documents.read(pathlib.Path(path))
+        content.pop("predictions", None)
+        pathlib.Path(path).write_text(json.dumps(content))
+    scores, result, settings = fusion.read(work), averages.read(work), flow.read_settings(tmp_path)
+    assert same_scores(scores, expected[0]) and (result, settings) == expected[1:]
+
+    first, *rows = (prepared / "manifest.jsonl").read_bytes().splitlines(keepends=True)
+    header = {key: value for key, value in json.loads(first).items() if key != "crc32"}
+    (tmp_path / "manifest.jsonl").write_bytes(json.dumps(header).encode() + b"\n" + b"".join(rows))
+    read = manifest.Manifest.read(tmp_path / "manifest.jsonl")
+    assert read.videos == manifest.Manifest.read(prepared / "manifest.jsonl").videos
+    for line in (prepared / "checked.jsonl").read_bytes().splitlines():
+        record = json.loads(line)
+        del record["crc32"]
+        assert checks._parse(json.dumps(record).encode()) == checks._parse(line) == record
+
+
 # Through the commands.
 
 
@@ -365,7 +387,7 @@ def test_commands_read_what_is_left(bases, calls, tmp_path):
     def mutated(base: str, path: str, *names: str, **kwargs) -> list[Mutation]:
         return pick(whatever((bases[base] / path).read_bytes(), **kwargs), *names)
 
-    meta, rows = "checkpoints/4/meta/metadata", "metrics.jsonl"
+    meta, rows = RECORD.format(4), "metrics.jsonl"
     check_all(
         [
             Case(rows, mutated("killed", rows, "line 1 behind one of NUL bytes", lines=True), "killed", ("main",)),
@@ -399,60 +421,47 @@ def test_commands_read_whatever_is_left(base, bases, calls, tmp_path):
 
     if base == "killed":
         cases = [
-            Case("metrics.jsonl", some("metrics.jsonl", 60, lines=True), base, ("main",)),
+            Case("metrics.jsonl", some("metrics.jsonl", 40, lines=True), base, ("main",)),
             Case("config.json", raw("config.json", 4), base, ("main",)),
-            Case("checkpoints/3/meta/metadata", some("checkpoints/3/meta/metadata", 20), base, ("main",)),
-            Case(
-                "checkpoints/3/meta/metadata",
-                some("checkpoints/3/meta/metadata", 60, seal=sealed_record, depth=4),
-                base,
-                ("main", "predict", "convert"),
-            ),
+            Case(RECORD.format(3), some(RECORD.format(3), 12), base, ("main",)),
+            Case(RECORD.format(3), some(RECORD.format(3), 36, seal=sealed_record, depth=4), base, USES),
         ]
     elif base == "finished":
-        step = bases[base] / "checkpoints" / "4"
-        others = [
-            path
-            for path in sorted(step.rglob("*"))
-            if path.is_file() and path.parent.name != "d" and path.parent.name != "meta"
-        ]
+        folder = bases[base]
+        orbax = [str(path.relative_to(folder)) for path in (folder / "checkpoints" / "4").rglob("*") if path.is_file()]
+        validation = "checkpoints/4/metrics/metrics"
         cases = [
-            Case("test.json", some("test.json", 60), base, ("main", "average")),
-            Case("test.json", some("test.json", 20, seal=sealed), base, ("main", "average")),
-            Case("predictions.jsonl", some("predictions.jsonl", 40, lines=True), base, ("fuse",)),
-            Case("confusion.json", some("confusion.json", 30, seal=sealed), base, ("fuse",)),
-            Case("checkpoints/4/meta/metadata", raw("checkpoints/4/meta/metadata", 20), base, ("predict", "main")),
-            Case("checkpoints/4/metrics/metrics", some("checkpoints/4/metrics/metrics", 20), base, ("predict", "main")),
-            *(
-                Case(str(path.relative_to(bases[base])), raw(str(path.relative_to(bases[base])), 8), base, ("main",))
-                for path in others
-            ),
+            Case("test.json", some("test.json", 30), base, ("main", "average")),
+            Case("test.json", some("test.json", 12, seal=sealed), base, ("main", "average")),
+            Case("predictions.jsonl", some("predictions.jsonl", 24, lines=True), base, ("fuse",)),
+            Case("confusion.json", some("confusion.json", 20, seal=sealed), base, ("fuse",)),
+            Case(RECORD.format(4), raw(RECORD.format(4), 10), base, ("predict", "main")),
+            Case(validation, some(validation, 10), base, ("predict", "main")),
+            *(Case(path, raw(path, 3), base, ("main",)) for path in sorted(orbax) if "/d/" not in path),
         ]
     else:
-        tfds = next((bases[base] / "set" / "packed").glob("*/*/dataset_info.json")).relative_to(bases[base]).parent
-        shard = str(next((bases[base] / tfds).glob("*test*")).relative_to(bases[base]))
+        (about,) = (bases[base] / "set" / "packed").glob("*/*/dataset_info.json")
+        tfds = about.parent.relative_to(bases[base])
+        shard = str(next(about.parent.glob("*-test.*")).relative_to(bases[base]))
+        stored = str(next((bases[base] / "set" / "flow").rglob("*.flow")).relative_to(bases[base]))
         packed = ("prepare", "features")
-        stored = next((bases[base] / "set" / "flow").rglob("*.flow")).relative_to(bases[base])
-        again = ("prepare", "prepare manifest")
+        rows = {"lines": True}
         cases = [
-            Case("set/manifest.jsonl", some("set/manifest.jsonl", 40, lines=True), base, again),
-            Case("set/manifest.jsonl", some("set/manifest.jsonl", 40, lines=True, seal=hashed), base, again),
-            Case("set/checked.jsonl", some("set/checked.jsonl", 50, lines=True), base, again),
-            Case("set/broken.csv", list(mutations.of_place()), base, ("prepare",)),
-            Case("set/flow/flow.json", some("set/flow/flow.json", 30, seal=sealed), base, ("prepare",)),
-            Case(str(stored), raw(str(stored), 15), base, ("prepare",)),
-            Case("set/packed/packed.json", some("set/packed/packed.json", 30, seal=sealed), base, ("prepare",)),
-            Case("set/packed/manifest.jsonl", some("set/packed/manifest.jsonl", 30, lines=True), base, packed),
+            Case("set/manifest.jsonl", some("set/manifest.jsonl", 16, **rows), base, ("prepare manifest",)),
             Case(
-                "set/packed/manifest.jsonl",
-                some("set/packed/manifest.jsonl", 30, lines=True, seal=hashed),
-                base,
-                packed,
+                "set/manifest.jsonl", some("set/manifest.jsonl", 30, **rows, seal=hashed), base, ("prepare manifest",)
             ),
-            Case(f"{tfds}/dataset_info.json", some(f"{tfds}/dataset_info.json", 40), base, packed),
-            Case(f"{tfds}/features.json", some(f"{tfds}/features.json", 30), base, packed),
-            Case(f"{tfds}/metadata.json", some(f"{tfds}/metadata.json", 8), base, packed),
-            Case(f"{tfds}/label.labels.txt", raw(f"{tfds}/label.labels.txt", 8), base, packed),
-            Case(shard, raw(shard, 15), base, packed),
+            Case("set/checked.jsonl", some("set/checked.jsonl", 30, **rows), base, ("prepare",)),
+            Case("set/broken.csv", list(mutations.of_place()), base, ("prepare",)),
+            Case("set/flow/flow.json", some("set/flow/flow.json", 16, seal=sealed), base, ("prepare",)),
+            Case(stored, raw(stored, 8), base, ("prepare",)),
+            Case("set/packed/packed.json", some("set/packed/packed.json", 16, seal=sealed), base, ("prepare",)),
+            Case("set/packed/manifest.jsonl", some("set/packed/manifest.jsonl", 16, **rows), base, packed),
+            Case("set/packed/manifest.jsonl", some("set/packed/manifest.jsonl", 20, **rows, seal=hashed), base, packed),
+            Case(f"{tfds}/dataset_info.json", some(f"{tfds}/dataset_info.json", 20), base, packed),
+            Case(f"{tfds}/features.json", some(f"{tfds}/features.json", 14), base, packed),
+            Case(f"{tfds}/metadata.json", some(f"{tfds}/metadata.json", 5), base, packed),
+            Case(f"{tfds}/label.labels.txt", raw(f"{tfds}/label.labels.txt", 5), base, packed),
+            Case(shard, raw(shard, 8), base, packed),
         ]
     check_all(cases, calls, bases, tmp_path)

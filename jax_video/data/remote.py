@@ -97,7 +97,7 @@ def put_in_place(temporary: str | os.PathLike, target: str | os.PathLike) -> Non
     Raises:
       OSError: it cannot be written.
     """
-    with open(temporary, "rb") as file:
+    with open(temporary, "r+b") as file:
         os.fsync(file.fileno())
     os.replace(temporary, target)
     with contextlib.suppress(OSError):  # not every system knows it of folders
