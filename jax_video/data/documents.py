@@ -112,8 +112,8 @@ def read_lines(path: remote.Path, shape: Any = object) -> list[tuple[int, Any]]:
 def defect(value: Any, shape: Any, name: str = "it") -> str:
     """In which way a value has not a shape, in words; empty if it has."""
     if isinstance(shape, tuple):
-        wrong = [defect(value, each, name) for each in shape]
-        return "" if "" in wrong else wrong[-1]
+        reasons = [defect(value, each, name) for each in shape]
+        return "" if "" in reasons else reasons[-1]
     if isinstance(shape, Mapping):
         if not isinstance(value, dict):
             return f"{name} is {_shown(value)}, expected an object"

@@ -92,14 +92,6 @@ def check(folder: str | os.PathLike) -> None:
         ) from error
 
 
-def described(folder: str | os.PathLike) -> dict[str, list[int]] | None:
-    """How many records there are in the shards of each split; None where TFDS's description is damaged."""
-    try:
-        return {split: info.shard_lengths for split, info in _splits(folder).items()}
-    except ValueError:
-        return None
-
-
 def _splits(folder: str | os.PathLike) -> Any:
     """What TFDS says of the splits of a set. Raises ValueError where it cannot be read."""
     import tensorflow_datasets as tfds

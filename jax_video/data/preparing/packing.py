@@ -17,6 +17,7 @@ import itertools
 import os
 import pathlib
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -28,7 +29,7 @@ import tqdm
 from array_record.python import array_record_module
 
 from jax_video.data import documents, remote
-from jax_video.data.decoding import packed, verified, video
+from jax_video.data.decoding import verified, video
 from jax_video.data.decoding.packed import RECORD_FRAMES, encoded
 from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
 from jax_video.data.preparing import checks, workers
@@ -40,6 +41,7 @@ from jax_video.errors import UnavailableError, UserError, VideoError
 _SHARD_RECORDS, _PIXELS = 2048, 340 * 256
 _PART = ".part"  # of a shard that is being written
 _FAILED = ".failed"  # of a list beside a shard, while others are written: its videos that cannot be read
+_FRESH = ".description"  # of a folder in which TFDS writes what it says of the set
 _SETTINGS = "packed.json"
 
 
@@ -193,6 +195,8 @@ def open_folder(folder: str | os.PathLike, source: Manifest, settings: Packed) -
     os.makedirs(builder.data_dir, exist_ok=True)
     for left in pathlib.Path(builder.data_dir).glob(f"*{_PART}"):
         left.unlink()
+    for left in pathlib.Path(builder.data_dir).glob(f"{_FRESH}*"):
+        shutil.rmtree(left)
     documents.write(pathlib.Path(folder, _SETTINGS), asked)
     return builder
 
@@ -309,10 +313,7 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
     infos = [
         _split_info(builder.data_dir, split, int(starts[-1]), count, records_each) for split, _, starts, count in layout
     ]
-    lengths = {info.name: info.shard_lengths for info in infos}
-    if not path.exists() or packed.described(builder.data_dir) != lengths:
-        builder.info.set_splits(tfds.core.SplitDict(infos))
-        builder.info.write_to_directory(builder.data_dir)
+    _describe(source, builder, infos)
     if path.exists():
         try:
             done = Manifest.read(path)
@@ -335,6 +336,18 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
     for note in notes:
         note.unlink()
     return done
+
+
+def _describe(source: Manifest, builder: PackedVideos, infos: list[tfds.core.SplitInfo]) -> None:
+    """Writes TFDS's description of the set; what stands there already is left as it is where it is the same."""
+    with tempfile.TemporaryDirectory(prefix=_FRESH, dir=builder.data_dir) as folder:
+        fresh = PackedVideos(folder, source, builder.settings)
+        fresh.info.set_splits(tfds.core.SplitDict(infos))
+        fresh.info.write_to_directory(folder)
+        for path in filter(pathlib.Path.is_file, pathlib.Path(folder).iterdir()):
+            there = pathlib.Path(builder.data_dir, path.name)
+            if not there.is_file() or there.read_bytes() != path.read_bytes():
+                remote.put_in_place(path, there)
 
 
 def _split_info(
