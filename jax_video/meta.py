@@ -28,7 +28,7 @@ _SHAPE = {  # of a record as it stands in a checkpoint; the first ones had less,
     "stored_flow?": bool | None,
     "origin?": dict | None,
     "ema?": bool | None,
-    "machines?": (types.NoneType, {"processes": int, "devices": int}),
+    "machines?": (types.NoneType, {"*": int}),
     "validation?": dict | None,
     "version?": int,
 }
@@ -178,7 +178,7 @@ def check_same_run(
             + "\nGive the old values, or another --workdir."
         )
     machines = {"processes": jax.process_count(), "devices": devices}
-    before = meta.machines or machines
+    before = machines | (meta.machines or {})
     if before != machines and jax.process_index() == 0:
         micro_batch, results = config["train"]["micro_batch"], "results equal to rounding"
         if micro_batch is not None and before["devices"] != devices:

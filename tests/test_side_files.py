@@ -163,7 +163,8 @@ def test_scores_and_results_are_read_as_they_were_written_or_not_at_all(work):
     result = averages.read(work)
     content = (work / "test.json").read_bytes()
     for mutation, found in outcomes(work / "test.json", whatever(content), lambda _: averages.read(work)).items():
-        assert found is None or found == result or "crc32 missing" in mutation, mutation
+        numbers = found and {key: found.get(key) for key, value in result.items() if isinstance(value, int | float)}
+        assert found is None or all(value in (None, result[key]) for key, value in numbers.items()), mutation
     outcomes(work / "test.json", whatever(content, seal=sealed), lambda _: averages.read(work))
 
 

@@ -73,13 +73,15 @@ def read(path: remote.Path, shape: Any = object) -> Any:
     return value
 
 
-def write(path: str | os.PathLike, document: Mapping[str, Any], *, indent: int | None = None) -> None:
-    """Writes a document, whole or not at all, and sealed: `read` notices each change. Without "crc32" it is not sealed.
+def write(
+    path: str | os.PathLike, document: Mapping[str, Any], *, indent: int | None = None, seal: bool = True
+) -> None:
+    """Writes a document, whole or not at all. `read` notices each change of a sealed one, as long as it has its seal.
 
     Raises:
       OSError: it cannot be written.
     """
-    sealed = {**document, CHECKSUM: checksum(document)}
+    sealed = {**document, CHECKSUM: checksum(document)} if seal else document
     text = json.dumps(sealed, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
     remote.write_whole(path, [text.encode(errors="surrogateescape")])
 

@@ -1,11 +1,12 @@
 """The mean of several tests: of a data set's official splits, or of one split with several seeds."""
 
+import contextlib
 import json
 import pathlib
 import statistics
 
 from jax_video import saved
-from jax_video.data import documents
+from jax_video.data import documents, remote
 from jax_video.errors import UserError
 
 METRICS = {
@@ -27,7 +28,9 @@ def read(run: pathlib.Path) -> dict:
     """
     path = run / "test.json"
     try:
-        return documents.read(path, dict.fromkeys(METRICS, float) | _BESIDE)
+        result = documents.read(path, dict.fromkeys(METRICS, float) | _BESIDE)
+        check_numbers(run, result)
+        return result
     except FileNotFoundError as error:
         raise UserError(
             f"{run} has no test.json: test it first, python -m jax_video.main --workdir={run} --mode=test"
@@ -36,6 +39,16 @@ def read(run: pathlib.Path) -> dict:
         raise UserError(
             f"{path} is not the result of a test of classes ({error}); test the run again with --mode=test"
         ) from error
+
+
+def check_numbers(folder: remote.Path, result: dict) -> None:
+    """Raises documents.Damaged where a test's result has other numbers than the confusion.json beside it tells of."""
+    with contextlib.suppress(FileNotFoundError):
+        told = documents.read(folder / "confusion.json", {"result?": {"*": float}}).get("result", {})
+        if changed := [key for key, value in told.items() if result.get(key, value) != value]:
+            raise documents.Damaged(
+                f"{changed[0]} is {result.get(changed[0])}, but {told[changed[0]]} in confusion.json"
+            )
 
 
 def summarise(results: dict[str, dict]) -> dict:

@@ -42,7 +42,7 @@ def analyse(run: Run, manifest: Manifest) -> dict[str, Any]:
     result: dict[str, Any] = {"step": run.step, "split": split, **measure(run, manifest, split)}
     lock.check(run.folder)
     if jax.process_index() == 0:
-        documents.write(run.folder / "views.json", result, indent=1)
+        documents.write(run.folder / "views.json", result, indent=1, seal=False)
         pictures.plot_layers(run.folder / "views_layers.png", result["layers"])
         pictures.plot_classes(run.folder / "views_classes.png", result["classes"])
     return result

@@ -101,18 +101,24 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     values = measure(predictions)
     rows = ((video, predictions.labels[video], row) for video, row in predictions.scores.items())
-    write_scores(out, predictions.class_names, values.pop("confusion"), rows)
+    confusion = values.pop("confusion")
     result = {"fused": sources, "weights": weights, "l2": l2, "videos": len(predictions.scores)} | values
     result["class_accuracy"] = dict(zip(predictions.class_names, values["class_accuracy"], strict=True))
-    documents.write(out / "test.json", result, indent=1)
+    write_scores(out, predictions.class_names, confusion, result, rows)
+    documents.write(out / "test.json", result, indent=1, seal=False)
 
 
 def write_scores(
-    folder: remote.Path, classes: Sequence[str], confusion: list, rows: Iterable[tuple[str, str, np.ndarray]]
+    folder: remote.Path,
+    classes: Sequence[str],
+    confusion: list,
+    result: dict,
+    rows: Iterable[tuple[str, str, np.ndarray]],
 ) -> None:
     """Writes predictions.jsonl, a line for each row (video, name of its class, scores [K]), and confusion.json.
 
-    The second says what is in the first, so that `read` notices when a line is missing or was changed.
+    The second is sealed. It says what is in the first, and which numbers the result has that test.json will hold: so
+    whoever reads these notices when a line is missing, or a number was changed.
     """
     told = {"videos": 0, "crc32": 0}
 
@@ -125,8 +131,10 @@ def write_scores(
             yield data
 
     remote.write_whole(folder / "predictions.jsonl", lines())
-    table = {"classes": list(classes), "rows": "true class", "columns": "predicted", "videos": confusion}
-    documents.write(folder / "confusion.json", table | {"predictions": told}, indent=1)
+    table = {"classes": list(classes), "rows": "true class", "columns": "predicted"}
+    numbers = {key: value for key, value in result.items() if type(value) in (int, float)}
+    table |= {"videos": confusion, "result": numbers, "predictions": told}
+    documents.write(folder / "confusion.json", table, indent=1)
 
 
 def _read_run(file: pathlib.Path) -> Predictions:

@@ -14,7 +14,7 @@ from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
 from jax_video.run import Run
 from jax_video.scoring import VideoMeans
-from jax_video.testing import fusion, pictures
+from jax_video.testing import averages, fusion, pictures
 
 NAMES = {
     "top1": "top-1",
@@ -69,9 +69,10 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
         if note := metrics.note(len(manifest.classes)):
             result["note"] = note
         if jax.process_index() == 0:
-            _write_classes(run.folder, manifest, means, values["confusion"])
+            _write_classes(run.folder, manifest, means, values["confusion"], result)
     if jax.process_index() == 0:
-        documents.write(run.folder / "test.json", result, indent=1)  # last: it says that the test is complete
+        # Last, as it says that the test is complete.
+        documents.write(run.folder / "test.json", result, indent=1, seal=False)
     if means.failed and not run.config.test.allow_partial:
         names = ", ".join(manifest.videos[index].path for index in means.failed[:5])
         raise UserError(
@@ -96,6 +97,7 @@ def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
     shape = _PAIRS if isinstance(run.objective, objectives.Correspondence) else _CLASSES
     try:
         result = documents.read(path, _SUBJECT | shape)
+        averages.check_numbers(run.folder, result)
     except FileNotFoundError:
         return None
     except documents.Damaged as error:
@@ -150,12 +152,13 @@ def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path) -> s
     )
 
 
-def _write_classes(folder: remote.Path, manifest: Manifest, means: VideoMeans, confusion: list) -> None:
+def _write_classes(folder: remote.Path, manifest: Manifest, means: VideoMeans, confusion: list, result: dict) -> None:
     """predictions.jsonl and the confusion matrix, as JSON and as a picture."""
     fusion.write_scores(
         folder,
         manifest.classes,
         confusion,
+        result,
         (
             (manifest.videos[index].path, manifest.classes[label], row)
             for index, label, row in zip(means.video, means.label, means.values, strict=True)
