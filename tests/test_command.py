@@ -1,5 +1,6 @@
 """The frame of all commands: help, errors and exit codes; each as a process, since that is what a shell sees."""
 
+import asyncio
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from commands import check_user_error, run
 from conftest import ROOT
 
 from jax_video.__main__ import COMMANDS
+from jax_video.command import _report_unraisable
 
 PYTHON = [sys.executable, "-W", "error"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -253,3 +255,20 @@ def test_errors_that_nobody_can_catch_are_reported(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "after\n", "")
     done = command(tmp_path, body.format("RuntimeError('something else')"))
     assert done.stdout == "after\n" and "RuntimeError: something else" in done.stderr
+
+
+def test_what_orbax_forgets_after_a_failed_read_is_not_reported(monkeypatch, capsys):
+    """It raises one failure of several, and drops the coroutines of the others."""
+    monkeypatch.setattr(sys, "unraisablehook", _report_unraisable)
+    text = "import asyncio\nasync def read():\n try: await asyncio.sleep(9)\n finally: raise ValueError('no array')"
+    for place, reported in {"orbax": False, "ours": True}.items():
+        found: dict = {}
+        exec(compile(text, os.path.join("packages", place, "read.py"), "exec"), found)
+
+        async def begin(read=found["read"]):
+            coroutine = read()
+            coroutine.send(None)
+            del coroutine
+
+        asyncio.run(begin())
+        assert ("no array" in capsys.readouterr().err) == reported

@@ -2,6 +2,7 @@
 said what was left out or made again, or there is one message. Never a traceback, never other numbers in silence."""
 
 import collections
+import itertools
 import json
 import pathlib
 import re
@@ -47,16 +48,22 @@ def prepared(trained, tmp_path_factory) -> pathlib.Path:
     return out
 
 
-def whatever(data: bytes, *, lines: bool = False, **kwargs) -> Iterator[Mutation]:
-    """All that can become of a file of JSON."""
-    yield from mutations.of_place()
-    yield from mutations.of_bytes(data)
+# Of all that can become of a file every seventh is tried always.
+EVERY = pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+
+
+def whatever(every: int, data: bytes, *, lines: bool = False, **kwargs) -> Iterator[Mutation]:
+    """All that can become of a file of JSON, or every seventh of it, for example."""
+    found = [mutations.of_place(), mutations.of_bytes(data)]
     if lines:
-        yield from mutations.of_lines(data)
-        yield from mutations.of_json_lines(data, 0)
-        yield from mutations.of_json_lines(data, 1, **kwargs)
+        found += [
+            mutations.of_lines(data),
+            mutations.of_json_lines(data, 0),
+            mutations.of_json_lines(data, 1, **kwargs),
+        ]
     else:
-        yield from mutations.of_json(data, **kwargs)
+        found.append(mutations.of_json(data, **kwargs))
+    return itertools.islice(itertools.chain(*found), 0, None, every)
 
 
 def sealed(document: dict) -> None:
@@ -120,7 +127,7 @@ def test_rows_of_metrics_are_right_or_left_out_and_named(work, capsys):
     def read(path: pathlib.Path) -> tuple[list[dict], bool]:
         return runlog.read(path), "damaged and left out" in capsys.readouterr().err
 
-    found = outcomes(path, whatever(path.read_bytes(), lines=True, depth=1), read)
+    found = outcomes(path, whatever(1, path.read_bytes(), lines=True, depth=1), read)
     assert found["line 1 behind one of NUL bytes"] == (expected, True)
     assert found["line 1 torn and ended"] == (expected[1:], True)
     for name, (rows, said) in ((name, result) for name, result in found.items() if result is not None):
@@ -132,13 +139,14 @@ def test_rows_of_metrics_are_right_or_left_out_and_named(work, capsys):
         assert changed or all(row in expected for row in rows), name
 
 
-def test_a_manifest_is_read_as_it_was_written_or_not_at_all(trained, tmp_path):
+@EVERY
+def test_a_manifest_is_read_as_it_was_written_or_not_at_all(every, trained, tmp_path):
     path = tmp_path / "manifest.jsonl"
     content = (trained.data / "manifest.jsonl").read_bytes()
     path.write_bytes(content)
     read = manifest.Manifest.read
     expected = read(path)
-    found = outcomes(path, whatever(content, lines=True), read)
+    found = outcomes(path, whatever(every, content, lines=True), read)
     places = ("root", "flow")  # which may be elsewhere tomorrow
     for name, result in found.items():
         assert result is None or result == expected or any(f"{place} " in name for place in places), name
@@ -147,25 +155,28 @@ def test_a_manifest_is_read_as_it_was_written_or_not_at_all(trained, tmp_path):
         assert outcomes(path, wrong, read), "no more is asked than a message"
 
 
-def test_scores_and_results_are_read_as_they_were_written_or_not_at_all(work):
+@EVERY
+def test_scores_and_results_are_read_as_they_were_written_or_not_at_all(every, work):
     expected = fusion.read(work)
     for name, lines in {"predictions.jsonl": True, "confusion.json": False}.items():
         content = (work / name).read_bytes()
         for mutation, result in outcomes(
-            work / name, whatever(content, lines=lines), lambda _: fusion.read(work)
+            work / name, whatever(every, content, lines=lines), lambda _: fusion.read(work)
         ).items():
             assert result is None or same_scores(result, expected), f"{name}: {mutation}"
         outcomes(
             work / name,
-            whatever(content, lines=lines, **({} if lines else {"seal": sealed})),
+            whatever(every, content, lines=lines, **({} if lines else {"seal": sealed})),
             lambda _: fusion.read(work),
         )
     result = averages.read(work)
     content = (work / "test.json").read_bytes()
-    for mutation, found in outcomes(work / "test.json", whatever(content), lambda _: averages.read(work)).items():
+    for mutation, found in outcomes(
+        work / "test.json", whatever(every, content), lambda _: averages.read(work)
+    ).items():
         numbers = found and {key: found.get(key) for key, value in result.items() if isinstance(value, int | float)}
         assert found is None or all(value in (None, result[key]) for key, value in numbers.items()), mutation
-    outcomes(work / "test.json", whatever(content, seal=sealed), lambda _: averages.read(work))
+    outcomes(work / "test.json", whatever(every, content, seal=sealed), lambda _: averages.read(work))
 
 
 def same_scores(one: fusion.Predictions, other: fusion.Predictions) -> bool:
@@ -173,7 +184,8 @@ def same_scores(one: fusion.Predictions, other: fusion.Predictions) -> bool:
     return same and all(np.array_equal(row, other.scores[video]) for video, row in one.scores.items())
 
 
-def test_what_was_checked_is_taken_as_it_was_written_or_looked_at_again(prepared, tmp_path, capsys):
+@EVERY
+def test_what_was_checked_is_taken_as_it_was_written_or_looked_at_again(every, prepared, tmp_path, capsys):
     path = tmp_path / "checked.jsonl"
     content = b"".join((prepared / "checked.jsonl").read_bytes().splitlines(keepends=True)[:3])
     path.write_bytes(content)
@@ -192,10 +204,10 @@ def test_what_was_checked_is_taken_as_it_was_written_or_looked_at_again(prepared
             records.close()
 
     expected = [json.dumps(record) for record in read(path)]
-    for name, records in outcomes(path, whatever(content, lines=True), read).items():
+    for name, records in outcomes(path, whatever(every, content, lines=True), read).items():
         legacy = "crc32 missing" in name
         assert {json.dumps(record) for record in records} <= set(expected) or legacy, name
-    assert "are damaged, or of another version. Their files are looked at again." in capsys.readouterr().err
+    assert "damaged, or of another version. Their files are looked at again." in capsys.readouterr().err
 
     def forged(data: bytes) -> bytes:
         rows = []
@@ -210,13 +222,16 @@ def test_what_was_checked_is_taken_as_it_was_written_or_looked_at_again(prepared
             checks._judged(videos[0], record, 1)
 
 
-def test_settings_and_holders_are_read_as_they_were_written_or_not_at_all(prepared, tmp_path):
+@EVERY
+def test_settings_and_holders_are_read_as_they_were_written_or_not_at_all(every, prepared, tmp_path):
     path = shutil.copy(prepared / "flow" / "flow.json", tmp_path)
     path = pathlib.Path(path)
     expected = flow.read_settings(tmp_path)
-    for name, found in outcomes(path, whatever(path.read_bytes()), lambda _: flow.read_settings(tmp_path)).items():
+    for name, found in outcomes(
+        path, whatever(every, path.read_bytes()), lambda _: flow.read_settings(tmp_path)
+    ).items():
         assert found in (None, expected) or "crc32 missing" in name, name
-    outcomes(path, whatever(path.read_bytes(), seal=sealed), lambda _: flow.read_settings(tmp_path))
+    outcomes(path, whatever(every, path.read_bytes(), seal=sealed), lambda _: flow.read_settings(tmp_path))
     path = tmp_path / "in_use.json"
     path.write_bytes(lock.this_process().write())
     for mutation in (*mutations.of_bytes(path.read_bytes()), *mutations.of_json(path.read_bytes())):
@@ -400,7 +415,7 @@ def test_commands_read_what_is_left(bases, calls, tmp_path):
         return chosen
 
     def mutated(base: str, path: str, *names: str, **kwargs) -> list[Mutation]:
-        return pick(whatever((bases[base] / path).read_bytes(), **kwargs), *names)
+        return pick(whatever(1, (bases[base] / path).read_bytes(), **kwargs), *names)
 
     meta, rows = RECORD.format(4), "metrics.jsonl"
     check_all(
@@ -427,7 +442,7 @@ def test_commands_read_whatever_is_left(base, bases, calls, tmp_path):
     """Every side file, by every command that reads it."""
 
     def some(path: str, number: int, *, lines: bool = False, **kwargs) -> list[Mutation]:
-        found = list(whatever((bases[base] / path).read_bytes(), lines=lines, **kwargs))
+        found = list(whatever(1, (bases[base] / path).read_bytes(), lines=lines, **kwargs))
         return [found[place] for place in np.linspace(0, len(found) - 1, min(number, len(found))).astype(int)]
 
     def raw(path: str, number: int) -> list[Mutation]:
