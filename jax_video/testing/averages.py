@@ -29,7 +29,7 @@ def read(run: pathlib.Path) -> dict:
     path = run / "test.json"
     try:
         result = documents.read(path, dict.fromkeys(METRICS, float) | _BESIDE)
-        check_numbers(run, result)
+        check_result(run, result)
         return result
     except FileNotFoundError as error:
         raise UserError(
@@ -41,14 +41,12 @@ def read(run: pathlib.Path) -> dict:
         ) from error
 
 
-def check_numbers(folder: remote.Path, result: dict) -> None:
-    """Raises documents.Damaged where a test's result has other numbers than the confusion.json beside it tells of."""
+def check_result(folder: remote.Path, result: dict) -> None:
+    """Raises documents.Damaged where a test's result is another one than the confusion.json beside it tells of."""
     with contextlib.suppress(FileNotFoundError):
-        told = documents.read(folder / "confusion.json", {"result?": {"*": float}}).get("result", {})
+        told = documents.read(folder / "confusion.json", {"result?": dict}).get("result", {})
         if changed := [key for key, value in told.items() if result.get(key, value) != value]:
-            raise documents.Damaged(
-                f"{changed[0]} is {result.get(changed[0])}, but {told[changed[0]]} in confusion.json"
-            )
+            raise documents.Damaged(f"{changed[0]!r} is not what confusion.json says it was")
 
 
 def summarise(results: dict[str, dict]) -> dict:

@@ -15,6 +15,7 @@ from jax_video import metrics
 from jax_video.data import documents, remote
 from jax_video.errors import UserError
 from jax_video.run import Run
+from jax_video.testing import averages
 
 _AGAIN = "test the run again (--mode=test), or make the fused scores again"
 
@@ -117,7 +118,7 @@ def write_scores(
 ) -> None:
     """Writes predictions.jsonl, a line for each row (video, name of its class, scores [K]), and confusion.json.
 
-    The second is sealed. It says what is in the first, and which numbers the result has that test.json will hold: so
+    The second is sealed. It says what is in the first, and the result that test.json will hold but for the config: so
     whoever reads these notices when a line is missing, or a number was changed.
     """
     told = {"videos": 0, "crc32": 0}
@@ -132,8 +133,8 @@ def write_scores(
 
     remote.write_whole(folder / "predictions.jsonl", lines())
     table = {"classes": list(classes), "rows": "true class", "columns": "predicted"}
-    numbers = {key: value for key, value in result.items() if type(value) in (int, float)}
-    table |= {"videos": confusion, "result": numbers, "predictions": told}
+    found = {key: value for key, value in result.items() if key not in averages.COMPARED}
+    table |= {"videos": confusion, "result": found, "predictions": told}
     documents.write(folder / "confusion.json", table, indent=1)
 
 

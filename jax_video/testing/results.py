@@ -97,7 +97,7 @@ def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
     shape = _PAIRS if isinstance(run.objective, objectives.Correspondence) else _CLASSES
     try:
         result = documents.read(path, _SUBJECT | shape)
-        averages.check_numbers(run.folder, result)
+        averages.check_result(run.folder, result)
     except FileNotFoundError:
         return None
     except documents.Damaged as error:
