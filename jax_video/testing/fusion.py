@@ -8,6 +8,7 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -132,7 +133,7 @@ def write_scores(
             yield data
 
     remote.write_whole(folder / "predictions.jsonl", lines())
-    table = {"classes": list(classes), "rows": "true class", "columns": "predicted"}
+    table: dict[str, Any] = {"classes": list(classes), "rows": "true class", "columns": "predicted"}
     found = {key: value for key, value in result.items() if key not in averages.COMPARED}
     table |= {"videos": confusion, "result": found, "predictions": told}
     documents.write(folder / "confusion.json", table, indent=1)
