@@ -289,6 +289,7 @@ class Case(NamedTuple):
     found: list[Mutation]
     base: str  # of `bases`
     readers: tuple[str, ...]  # of `calls`
+    forged: bool = False  # a value that could be right has the checksum that is right for it: nobody can tell
 
 
 def check_all(cases: list[Case], calls: Callable, bases: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
@@ -309,6 +310,7 @@ def check_all(cases: list[Case], calls: Callable, bases: dict[str, pathlib.Path]
         work.append((folder, calls(reader, folder)))
     finished = commands.run_each([call for _, call in work], timeout=60 + 20 * len(work))
     counts, wrong, expected = collections.Counter(), [], {}
+    forged = {(case.path, mutation.name) for case in cases if case.forged for mutation in case.found}
     for (base, path, name, reader, _), (folder, _), done in zip(planned, work, finished, strict=True):
         said = done.stdout + done.stderr
         results = result(reader, folder, done.stdout) if done.code == 0 else None
@@ -321,7 +323,7 @@ def check_all(cases: list[Case], calls: Callable, bases: dict[str, pathlib.Path]
             assert "Traceback" not in done.stderr, done.stderr
         except AssertionError as error:
             wrong.append(f"{path}, {name}: {reader}: {str(error)[-1000:]}")
-        if results not in (None, expected[base, reader]) and not SAID.search(said):
+        if results not in (None, expected[base, reader]) and not SAID.search(said) and (path, name) not in forged:
             wrong.append(f"{path}, {name}: {reader}: other in silence: {difference(results, expected[base, reader])}")
         counts[reader, "a message" if done.code else "as before" if results == expected[base, reader] else "said"] += 1
     print(f"{len(planned)} commands: {dict(counts)}")
@@ -450,8 +452,14 @@ def test_commands_read_whatever_is_left(base, bases, calls, tmp_path):
 
     if base == "killed":
         cases = [
-            Case(RECORD.format(3), some(RECORD.format(3), 40, seal=sealed_record, depth=4), base, ("predict",)),
-            Case(RECORD.format(3), some(RECORD.format(3), 16, seal=sealed_record, depth=3), base, ("main", "convert")),
+            Case(RECORD.format(3), some(RECORD.format(3), 40, seal=sealed_record, depth=4), base, ("predict",), True),
+            Case(
+                RECORD.format(3),
+                some(RECORD.format(3), 16, seal=sealed_record, depth=3),
+                base,
+                ("main", "convert"),
+                True,
+            ),
             Case(RECORD.format(3), some(RECORD.format(3), 8), base, ("main",)),
             Case("config.json", raw("config.json", 3), base, ("main",)),
             Case("metrics.jsonl", some("metrics.jsonl", 24, lines=True), base, ("main",)),
