@@ -7,12 +7,11 @@ finds a run's folder can classify videos with it.
 
 import contextlib
 import dataclasses
+import datetime
 import functools
 import inspect
-import json
 import os
 import uuid
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -27,7 +26,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from jax_video import lock, metrics, sharding
 from jax_video import state as state_lib
-from jax_video.data import remote
+from jax_video.data import documents, remote
 from jax_video.errors import CheckpointError, UserError, listed
 from jax_video.meta import Meta
 
@@ -97,6 +96,54 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
+class _Step(ocp.path.step.Metadata):
+    """A checkpoint's folder, of which Orbax wants to know the time before it looks whether it is sound."""
+
+    @property
+    def commit_timestamp(self) -> datetime.datetime:
+        try:
+            return super().commit_timestamp
+        except Exception:  # damage of any kind
+            return datetime.datetime.fromtimestamp(0, datetime.UTC)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps(ocp.path.step.NameFormat):
+    """How Orbax names checkpoints, and finds them: damaged ones, too."""
+
+    standard: ocp.path.step.NameFormat = ocp.path.step.standard_name_format()
+
+    def build_name(self, step: int) -> str:
+        return self.standard.build_name(step)
+
+    def find_all(self, base_path: Any) -> Iterator[_Step]:
+        return (_Step(found.step, found.path) for found in self.standard.find_all(base_path))
+
+    def find_step(self, base_path: Any, step: int) -> _Step:
+        found = self.standard.find_step(base_path, step)
+        return _Step(found.step, found.path)
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which reads the validations of all checkpoints when it opens a folder, and fails if one is damaged.
+
+    Here they come from our record, which has a checksum; those of earlier versions stand in Orbax's file alone.
+    """
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        """The validation of a checkpoint; None where there is none, or none that can be read."""
+        try:
+            content = _sound(ocp.JsonCheckpointHandler().restore(self.directory / str(step) / "meta"))
+            found = content["validation"] if "validation" in content else super().metrics(step)
+            return found if found is not None and np.isfinite(_rank(found)) else None
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # damage of any kind
+            said = "the validation of checkpoint %d in %s cannot be read (%s): it does not count as the best one"
+            logging.error(said, step, self.directory, _first_line(error))
+            return None
+
+
 class Checkpoints:
     """The checkpoints of one run: the last `keep` and the best one by `metrics.headline`."""
 
@@ -111,11 +158,12 @@ class Checkpoints:
         self.folder = remote.absolute(run_folder(workdir)) / "checkpoints"
         self._sharding = sharding.replicated(mesh)  # arrays are read onto these devices, whichever they were saved on
         with _quiet() if read_only else contextlib.nullcontext():
-            self._manager = ocp.CheckpointManager(
+            self._manager = _Manager(
                 self.folder,
                 options=ocp.CheckpointManagerOptions(
                     create=not read_only,
                     read_only=read_only,
+                    step_name_format=_Steps(),
                     best_fn=_rank,
                     best_mode="max",
                     preservation_policy=policies.AnyPreservationPolicy(
@@ -144,7 +192,9 @@ class Checkpoints:
         """
         step = int(state.step)
         machines = {"processes": jax.process_count(), "devices": self._sharding.mesh.size}
-        content = dataclasses.replace(meta, ema=state.ema is not None, machines=machines).to_json()
+        content = dataclasses.replace(
+            meta, ema=state.ema is not None, machines=machines, validation=validation
+        ).to_json()
         items = _items(state)
         with self._writing():
             if step in self.steps:  # saved on a stop, before its validation: a kill just here costs this one checkpoint
@@ -154,7 +204,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     **{name: ocp.args.StandardSave(item) for name, item in items.items()},
                     checksums=ocp.args.StandardSave({name: _checksums(item) for name, item in items.items()}),
-                    meta=ocp.args.JsonSave({"content": content, "crc32": _crc(content)}),
+                    meta=ocp.args.JsonSave({"content": content, "crc32": documents.checksum(content)}),
                 ),
                 metrics=validation,
             )
@@ -230,12 +280,12 @@ class Checkpoints:
     def read_meta(self, step: int) -> Meta:
         """Config, class names and progress of a checkpoint. Raises as `Meta.from_json` does."""
         try:
-            meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-            if meta["crc32"] != _crc(meta["content"]):
-                raise ValueError("its meta data does not have the checksum that was saved with it")
+            content = _sound(self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta)
+            return Meta.from_json(content, self.folder.parent)
+        except CheckpointError:
+            raise
         except Exception as error:
             raise self._damage(step, error) from error
-        return Meta.from_json(meta["content"], self.folder.parent)
 
     def _read(self, step: int, target: dict[str, Any]) -> tuple[dict[str, Any], Meta]:
         meta = self.read_meta(step)
@@ -276,7 +326,8 @@ class Checkpoints:
 
     def _damage(self, step: int, error: Exception) -> Exception:
         """What an error while reading means: damage, unless the machine is at fault (rights, memory, a lost disk)."""
-        if isinstance(error, MemoryError | OSError) and not isinstance(error, FileNotFoundError):
+        missing = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+        if isinstance(error, MemoryError | OSError) and not missing:
             return CheckpointError(f"cannot read checkpoint {step} in {self.folder}: {_first_line(error)}.")
         return _Corrupted(_first_line(error))  # whatever else orbax makes of damaged files
 
@@ -334,8 +385,11 @@ def _checksum(leaf: jax.Array) -> jax.Array:
     return jnp.sum(words * odd, dtype=jnp.uint32)
 
 
-def _crc(meta: dict) -> int:
-    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+def _sound(record: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's record says. Raises documents.Damaged if it does not have its checksum."""
+    if record["crc32"] != documents.checksum(record["content"]):
+        raise documents.Damaged("its meta data does not have the checksum that was saved with it")
+    return record["content"]
 
 
 def _check_shapes(owner: str, found: Any, expected: Any) -> None:

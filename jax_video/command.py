@@ -152,9 +152,14 @@ def _unknown_config_key(argv: list[str]) -> str | None:
 
 
 def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Reports an error that nobody can catch, but for those of tensorstore's threads after a failed read or write:
-    they call back, once for each array, into an event loop that Orbax has closed. The failure itself is raised."""
-    if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+    """Reports an error that nobody can catch, but for those of Orbax and tensorstore after a failed read or write.
+
+    Of several arrays that fail Orbax raises one failure, and forgets its coroutines for the others. Threads of
+    tensorstore call back, once for each array, into an event loop that Orbax has closed.
+    """
+    code = getattr(unraisable.object, "cr_code", None)
+    forgotten = code is not None and f"{os.sep}orbax{os.sep}" in code.co_filename
+    if not (forgotten or unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(unraisable)
 
 

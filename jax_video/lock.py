@@ -34,7 +34,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeGuard
 
-from jax_video.data import remote
+from jax_video.data import documents, remote
 from jax_video.errors import UserError
 
 NAME = "in_use.json"
@@ -72,9 +72,8 @@ class Holder:
     def parse(cls, data: bytes) -> "Holder | None":
         """None where it is torn, or of another version."""
         try:
-            values = json.loads(data)
-            holder = cls(**values)
-        except (ValueError, TypeError):
+            holder = cls(**documents.parse(data, dict))
+        except (documents.Damaged, TypeError):
             return None
         kinds = (type(getattr(holder, field.name)) is field.type for field in dataclasses.fields(cls))
         return holder if all(kinds) and holder.pid > 0 else None

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import sys
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,11 +15,28 @@ import jax
 
 from jax_video import __version__, models, networks, saved
 from jax_video import state as state_lib
-from jax_video.data import remote
+from jax_video.data import documents, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import CheckpointError
 
 VERSION = 2  # of the record: raise it with every change that an older version of this library would misread
+_SHAPE = {  # of a record as it stands in a checkpoint; the first ones had less, and None where nothing was to be said
+    "config": {"*": object},
+    "classes": [str],
+    "manifest?": str | None,
+    "progress?": dict | None,
+    "stored_flow?": bool | None,
+    "origin?": dict | None,
+    "ema?": bool | None,
+    "machines?": (types.NoneType, {"*": int}),
+    "validation?": dict | None,
+    "version?": int,
+}
+_SECTIONS = {
+    **{f"{name}?": dict | None for name in saved.KEYS},
+    **{f"{name}?": (types.NoneType, {"name": str}) for name in saved.NETWORKS},
+    "normalize?": {"*": [float]},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +52,7 @@ class Meta:
       origin: where converted weights came from, with what it takes to give them back the same (`names.Translation`).
       ema: whether there are moving averages of the weights.
       machines: how many "processes" and "devices" have trained it; None where nobody knows.
+      validation: its metrics, by which the best checkpoint is found; None where there was none just then.
       version: of this record.
     """
 
@@ -45,6 +64,7 @@ class Meta:
     origin: dict[str, Any] | None = None
     ema: bool = False
     machines: dict[str, int] | None = None
+    validation: dict[str, float] | None = None
     version: int = VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -60,19 +80,27 @@ class Meta:
         Raises:
           CheckpointError: a later version has written it, or its config has keys that this version does not know,
             where it has to know all.
+          documents.Damaged: no version can have written it.
         """
+        if wrong := documents.defect(found, _SHAPE, "its record"):
+            raise documents.Damaged(wrong)
         version = found.get("version", 1)
         if version > VERSION:
             raise CheckpointError(
                 f"the run in {folder} was saved by a later version of jax_video, as record {version}; version "
                 f"{__version__} reads records up to {VERSION}. Install the newer one."
             )
-        for earlier in range(version, VERSION):
+        for earlier in range(max(1, version), VERSION):
             found = MIGRATIONS[earlier](found)
+        if wrong := documents.defect(found["config"], _SECTIONS):
+            raise documents.Damaged(f"{wrong}, in its config")
         _check_known(found["config"], folder)
         names = {field.name for field in dataclasses.fields(cls)}
         kept = {name: value for name, value in found.items() if name in names}
-        config = saved.complete(found["config"])
+        try:
+            config = saved.complete(found["config"])
+        except (KeyError, TypeError) as error:
+            raise documents.Damaged(f"its config is none ({error})") from error
         return cls(**kept | {"config": config, "classes": tuple(found["classes"]), "version": VERSION})
 
 
@@ -150,7 +178,7 @@ def check_same_run(
             + "\nGive the old values, or another --workdir."
         )
     machines = {"processes": jax.process_count(), "devices": devices}
-    before = meta.machines or machines
+    before = machines | (meta.machines or {})
     if before != machines and jax.process_index() == 0:
         micro_batch, results = config["train"]["micro_batch"], "results equal to rounding"
         if micro_batch is not None and before["devices"] != devices:

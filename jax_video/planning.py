@@ -1,11 +1,11 @@
 """What a training or test step asks of TPUs, found by compiling it for them: no TPU is needed, only libtpu."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import math
 import os
 import re
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jax_video import hlo, networks, optimizer, recipe, scoring, sharding, train
 from jax_video import state as state_lib
-from jax_video.data import remote
+from jax_video.data import documents, remote
 from jax_video.errors import UserError
 from jax_video.task import Task
 
@@ -103,6 +103,9 @@ class Slice:
         except (RuntimeError, ValueError, NotImplementedError) as error:
             raise UserError(f"--topology={name}: libtpu knows no such slice ({error}).") from error
         return cls(name, CHIPS[kind], sharding.make_mesh(devices), len({device.process_index for device in devices}))
+
+
+_COMPILED = {"fits": bool, "peak": float, "collectives": {"*": [float]}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,14 +211,14 @@ class Planner:
             "\n".join([_MEASURE, lowered.as_text(), self.where.name, *versions]).encode()
         ).hexdigest()
         path = remote.cache_folder() / "plans" / f"{program}.json"
-        if path.exists():
-            return Compiled(**json.loads(path.read_text()))
+        with contextlib.suppress(FileNotFoundError, TypeError, documents.Damaged):  # or else it is compiled again
+            return Compiled(**documents.read(path, _COMPILED))
         try:
             compiled = _measured(lowered.compile(), repeats)
         except jax.errors.JaxRuntimeError as error:
             compiled = _too_large(str(error))
         path.parent.mkdir(parents=True, exist_ok=True)
-        remote.write_whole(path, [json.dumps(dataclasses.asdict(compiled)).encode()])
+        documents.write(path, dataclasses.asdict(compiled))
         return compiled
 
 

@@ -344,7 +344,11 @@ def load(
     with contextlib.closing(Checkpoints(folder, mesh, read_only=True)) as checkpoints:
         meta = checkpoints.best_meta()
         own = ConfigDict(meta.config | ({"dtype": dtype} if dtype else {}))
-        definition, params, batch_stats = state_lib.abstract(own, len(meta.classes))
+        with _saved_config(folder):
+            definition, params, batch_stats = state_lib.abstract(own, len(meta.classes))
+            Task.of(own)
+            if any(len(values) != 3 for values in Normalization(**own.normalize)):
+                raise ValueError("normalize has not three numbers each")
         weights, meta, step = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
     leaves = state_lib.named_leaves(weights)
     if broken := [line for name, leaf in leaves.items() if (line := state_lib.defect(name, leaf))]:
@@ -356,6 +360,20 @@ def load(
         meta_lib.check_network(meta, config.to_dict(), folder)
         own = ConfigDict(config.to_dict() | {"normalize": meta.config["normalize"]})  # what the weights have seen
     return Run(folder, own, meta, step, definition, weights, mesh)
+
+
+@contextlib.contextmanager
+def _saved_config(folder: remote.Path) -> Iterator[None]:
+    """Turns what a saved config that nobody can have trained with makes of the code that reads it into one message."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the config that is saved in {folder} cannot be one that it was trained with "
+            f"({type(error).__name__}: {error}). Take another run."
+        ) from error
 
 
 def _several(videos: Video | Iterable[Video]) -> tuple[list[Video], bool]:

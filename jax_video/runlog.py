@@ -1,6 +1,7 @@
 """A run's metrics as it goes: metrics.jsonl, TensorBoard and the progress bar."""
 
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -11,8 +12,11 @@ from typing import Any
 from tqdm import tqdm
 
 from jax_video import lock, metrics
-from jax_video.data import remote
+from jax_video.data import documents, remote
+from jax_video.errors import UserError, listed
 
+_ROW = {"step": int, "split": str}  # of each row, beside numbers
+_SPLITS = ("train", "val")
 _SYNC_SECONDS = 30  # between copies into a store, which allows one write of a file in a second
 
 
@@ -40,6 +44,8 @@ class RunLog:
             ends = {"train": step, "val": validated}
             rows = read(workdir / "metrics.jsonl")
             kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= ends[row["split"]]]
+            if step and not kept:
+                print(f"{workdir / 'metrics.jsonl'} begins anew: no row up to step {step} is there.", file=sys.stderr)
             path = self._folder / "metrics.jsonl"
             remote.write_whole(path, [row.encode() for row in kept])
             self._file = path.open("a")
@@ -87,16 +93,16 @@ class RunLog:
     def close(self) -> None:
         self._bar.close()
         if self._write:
-            self._file.close()
             self._board.close()
             try:
                 self.sync()
             finally:
+                self._file.close()
                 if self._folder != self._workdir:
                     shutil.rmtree(self._folder)
 
     def sync(self) -> None:
-        """Copies all rows into the run's folder, if it is in a store.
+        """All rows are on the disk, or in the store of the run's folder, when it returns.
 
         To be called before a checkpoint is saved, so that no row that belongs to it can be missing.
 
@@ -104,6 +110,7 @@ class RunLog:
         """
         if self._write:
             lock.check(self._workdir)
+            os.fsync(self._file.fileno())
         if self._write and self._folder != self._workdir:
             self._board.flush()
             with remote.reaching(self._workdir):
@@ -132,7 +139,29 @@ def _summary_writer(folder: pathlib.Path, first_step: int) -> Any:
     return tensorboardX.SummaryWriter(str(folder), purge_step=first_step)
 
 
-def read(path: remote.Path) -> list[dict]:
-    """The rows of a metrics.jsonl, without a last one that is unfinished because the run was killed."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+def read(path: remote.Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, without a last one that is unfinished because the run was killed.
+
+    Other lines that are no rows, as a power loss may leave them, are left out and named on stderr.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        found = documents.read_lines(path, _ROW)
+    except FileNotFoundError:
+        return []
+    except documents.Damaged as error:
+        raise UserError(f"{path}: {error}. Move it away, and the run goes on with a new one.") from error
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    wrong = []
+    for number, row in found:
+        if isinstance(row, documents.Damaged):
+            wrong += [f"line {number}: {row}"] if str(row) != documents.UNFINISHED else []
+        elif row["split"] not in _SPLITS or not all(isinstance(row[key], int | float) for key in row.keys() - _ROW):
+            wrong.append(f"line {number}: not a row of metrics")
+        elif rows.setdefault((row["step"], row["split"]), row) is not row:
+            wrong.append(f"line {number}: there is a row of step {row['step']} and split {row['split']} before")
+    if wrong:
+        print(f"{path}: {len(wrong)} of its lines are damaged and left out:\n{listed(wrong, 3)}", file=sys.stderr)
+    return list(rows.values())

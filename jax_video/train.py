@@ -22,9 +22,9 @@ from jax_video import metrics, objectives, optimizer, recipe, scoring, sharding
 from jax_video import state as state_lib
 from jax_video import task as task_lib
 from jax_video.checkpoint import Checkpoints, run_folder, writes_run
-from jax_video.data import pipeline, reader
+from jax_video.data import documents, pipeline, reader, remote
 from jax_video.data.manifest import Manifest
-from jax_video.errors import Stopped, UserError
+from jax_video.errors import CheckpointError, Stopped, UserError
 from jax_video.meta import Meta, check_same_run
 from jax_video.profiling import Profile
 from jax_video.runlog import RunLog
@@ -107,6 +107,10 @@ def split_micro_batches(rows: jax.Array, devices: int, accumulate: int) -> jax.A
     return jnp.swapaxes(micro, 0, 1).reshape(accumulate, -1, *rows.shape[1:])
 
 
+_PLATEAU = dict.fromkeys(("patience", "drops", "stale", "dropped"), int) | {"threshold": float, "best": object}
+_PROGRESS = {"meter": {"*": float}, "plateau": _PLATEAU, "validated": int}
+
+
 @dataclasses.dataclass
 class Progress:
     """What the host knows of a run beside the arrays; part of every checkpoint, as JSON."""
@@ -125,6 +129,11 @@ class Progress:
 
     @classmethod
     def from_dict(cls, saved: dict) -> "Progress":
+        """The inverse of `to_dict`. Raises CheckpointError for what that cannot have made."""
+        if wrong := documents.defect(saved, _PROGRESS):
+            raise CheckpointError(
+                f"the newest checkpoint is none to go on from ({wrong}); remove it for the one before."
+            )
         return cls(metrics.Meter(saved["meter"]), optimizer.Plateau(**saved["plateau"]), saved["validated"])
 
 
@@ -187,7 +196,7 @@ def train(
 
     first_process = jax.process_index() == 0
     if first_process:
-        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        remote.write_whole(workdir / "config.json", [f"{json.dumps(config.to_dict(), indent=2)}\n".encode()])
     failures = Failures(manifest, sampling.streams)
     batches = pipeline.train_batches(
         manifest,

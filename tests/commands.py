@@ -11,11 +11,13 @@ import resource
 import runpy
 import sys
 import tempfile
+import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+from absl import flags
 from conftest import FAST_COMPILE, ROOT, SELDOM
 
 from jax_video.data.sources import motions
@@ -96,6 +98,53 @@ def _command(module, arguments, cwd, env, largest_file, strict, jax_settings, ou
         jax.config.update(name, value)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def run_each(
+    calls: Iterable[tuple[str, Sequence[str | os.PathLike]]], *, cwd: str | os.PathLike = ROOT, timeout: float = 240
+) -> list[Finished]:
+    """The same of many commands, (MODULE, ARGUMENTS) each, one after the other in one process."""
+    given = [(module, [os.fspath(argument) for argument in arguments]) for module, arguments in calls]
+    with tempfile.TemporaryDirectory() as folder:
+        process = _CONTEXT.Process(target=_commands, args=(given, cwd, pathlib.Path(folder)))
+        process.start()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        found = []
+        for number in range(len(given)):
+            code, *outputs = (pathlib.Path(folder, f"{number}.{name}") for name in ("code", "stdout", "stderr"))
+            texts = [path.read_text(errors="surrogateescape") if path.exists() else "" for path in outputs]
+            found.append(Finished(int(code.read_text()) if code.exists() else process.exitcode, *texts))
+        return found
+
+
+def _commands(calls, cwd, folder) -> None:
+    gc.freeze()
+    gc.set_threshold(*SELDOM)
+    os.environ.update(_ONE_DEVICE)
+    os.chdir(cwd)
+    ours = set(flags.FLAGS)
+    for number, (module, arguments) in enumerate(calls):
+        for descriptor, name in enumerate(("stdout", "stderr"), start=1):
+            opened = os.open(folder / f"{number}.{name}", os.O_WRONLY | os.O_CREAT)
+            os.dup2(opened, descriptor)
+            os.close(opened)
+        sys.argv = [module, *arguments]
+        code: Any = 0
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            code = ended.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for name in set(flags.FLAGS) - ours:  # the next command defines its own
+            delattr(flags.FLAGS, name)
+        (folder / f"{number}.code").write_text(str(code))
 
 
 def check_user_error(finished: Finished, *expected: str) -> None:

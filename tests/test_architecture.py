@@ -59,7 +59,7 @@ LAYERS = {
     "errors": ("errors", ""),
     "networks": ("networks", ""),  # the table of networks: data
     "recipes": ("configs recipe saved", "networks"),  # what is trained, and the meaning of a config's keys
-    "stores": ("data data.archives data.remote", ""),  # the package itself is empty
+    "stores": ("data data.archives data.documents data.remote", ""),  # the package itself is empty
     "clips": ("data.clips data.transforms", ""),
     "manifest": ("data.manifest", "stores"),
     "decoding": ("data.decoding", "stores clips manifest"),  # files in, frames out
@@ -75,7 +75,7 @@ LAYERS = {
     "scoring": ("task scoring timeline", "networks manifest pipeline step"),  # clips in, means over videos out
     "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
-    "train": ("train", "recipes manifest pipeline step folder scoring weights"),
+    "train": ("train", "recipes stores manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
     "workflow": (
         "workflow summary planning hlo",

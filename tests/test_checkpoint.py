@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import gc
+import json
 import logging
 import pathlib
 import shutil
@@ -17,6 +18,7 @@ from flax import nnx
 from jax_video import checkpoint, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
+from jax_video.data import documents
 from jax_video.data.manifest import Manifest
 from jax_video.errors import CheckpointError, UserError
 from jax_video.meta import Meta, check_same_run
@@ -198,6 +200,33 @@ def test_the_best_checkpoint_is_not_used_where_it_is_damaged(damaged, caplog):
     assert_same(weights, state(1).ema)
     assert "checkpoint 2 of" in caplog.text and "trying the one before" in caplog.text
     assert (damaged / "checkpoints" / "2").is_dir(), "who only reads moves nothing"
+
+
+@pytest.mark.parametrize("name", ["metrics/metrics", "_CHECKPOINT_METADATA"])
+@pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, '{"top1": 0.0}'])
+def test_damaged_files_beside_the_arrays_do_not_hide_the_best(tmp_path, name, content):
+    write(tmp_path, 1, 2, 3, top1={1: 0.5, 2: 0.9, 3: 0.1})
+    (tmp_path / "checkpoints" / "2" / name).write_text(content)
+    with opened(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.best_step() == 2
+    write(tmp_path, 4, top1={4: 0.3})
+    with opened(tmp_path) as checkpoints:
+        assert checkpoints.steps == [2, 3, 4]
+
+
+def test_validations_of_earlier_versions_are_read_from_where_they_are(tmp_path, caplog):
+    write(tmp_path, 1, 2, 3, top1={1: 0.5, 2: 0.9, 3: 0.1})
+    for path in (tmp_path / "checkpoints").glob("*/meta/metadata"):
+        record = json.loads(path.read_text())
+        del record["content"]["validation"]
+        path.write_text(json.dumps(record | {"crc32": documents.checksum(record["content"])}))
+    with opened(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.best_step() == 2
+    (tmp_path / "checkpoints" / "2" / "metrics" / "metrics").write_text("")
+    with opened(tmp_path, read_only=True) as checkpoints, caplog.at_level(logging.ERROR):
+        assert checkpoints.best_step() != 2
+    with opened(tmp_path, read_only=True):
+        assert "the validation of checkpoint 2 in" in caplog.text
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_from_nothing(damaged):

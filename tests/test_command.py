@@ -1,5 +1,6 @@
 """The frame of all commands: help, errors and exit codes; each as a process, since that is what a shell sees."""
 
+import asyncio
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from commands import check_user_error, run
 from conftest import ROOT
 
 from jax_video.__main__ import COMMANDS
+from jax_video.command import _report_unraisable
 from jax_video.errors import UserError, VideoError
 
 PYTHON = [sys.executable, "-W", "error"]
@@ -289,3 +291,20 @@ def test_a_name_commands_no_terminal(tmp_path):
 def test_an_error_shows_names_from_python_too(name):
     assert not re.findall(OBEYED, str(UserError(f"no {name}"))) and not re.findall(OBEYED, str(VideoError(name, name)))
     assert "\n" not in str(VideoError(name, "damaged"))
+
+
+def test_what_orbax_forgets_after_a_failed_read_is_not_reported(monkeypatch, capsys):
+    """It raises one failure of several, and drops the coroutines of the others."""
+    monkeypatch.setattr(sys, "unraisablehook", _report_unraisable)
+    text = "import asyncio\nasync def read():\n try: await asyncio.sleep(9)\n finally: raise ValueError('no array')"
+    for place, reported in {"orbax": False, "ours": True}.items():
+        found: dict = {}
+        exec(compile(text, os.path.join("packages", place, "read.py"), "exec"), found)
+
+        async def begin(read=found["read"]):
+            coroutine = read()
+            coroutine.send(None)
+            del coroutine
+
+        asyncio.run(begin())
+        assert ("no array" in capsys.readouterr().err) == reported

@@ -1,6 +1,7 @@
 """What a run writes about itself."""
 
 import json
+import os
 import struct
 import time
 
@@ -103,6 +104,47 @@ def test_a_resumed_run_drops_what_it_will_write_again(tmp_path):
     rows = [(row["step"], row["split"], row["loss"]) for row in runlog.read(tmp_path / "metrics.jsonl")]
     assert rows == [(5, "train", 1.0), (5, "val", 1.0), (10, "train", 1.0), (10, "val", 2.0)]
     assert not (tmp_path / "metrics.tmp").exists()
+
+
+def test_what_a_power_loss_leaves_is_left_out_and_said(tmp_path, capsys):
+    log = open_log(tmp_path)
+    for step in (4, 8, 12):
+        log.row(step, "train", loss=1.0, top1=0.0)
+    log.row(12, "val", loss=float("nan"), top1=0.0)  # which says nothing against the file
+    log.close()
+    path = tmp_path / "metrics.jsonl"
+    first, second, *others = path.read_bytes().splitlines(keepends=True)
+    rows = runlog.read(path)
+    capsys.readouterr()
+    for damage, lost in {bytes(40) + b"\n": 0, bytes(len(second)): 1, second[:20] + b"\n": 1}.items():
+        path.write_bytes(b"".join([first, *([] if lost else [second]), damage, *others]))
+        found = runlog.read(path)
+        left = rows if not lost else [rows[0], *rows[-len(found) + 1 :]]
+        assert repr(found) == repr(left)  # as NaN is not itself
+        said = capsys.readouterr().err
+        assert f"{path}: 1 of its lines are damaged and left out:\n  line " in said
+
+    path.write_bytes(first + bytes(40) + b"\n" + second)
+    log = open_log(tmp_path, step=8)
+    log.row(9, "train", loss=2.0, top1=0.0)
+    log.close()
+    assert [row["step"] for row in runlog.read(path)] == [4, 8, 9] and b"\0" not in path.read_bytes()
+    path.unlink()
+    open_log(tmp_path, step=8).close()
+    assert "metrics.jsonl begins anew: no row up to step 8 is there." in capsys.readouterr().err
+
+
+def test_rows_are_on_the_disk_before_a_checkpoint_is(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.readlink(f"/proc/self/fd/{file}")), fsync(file)))
+    log = open_log(tmp_path)
+    synced.clear()
+    log.row(5, "train", loss=1.0, top1=0.0)
+    assert not synced
+    log.sync()
+    assert synced == [str(tmp_path / "metrics.jsonl")]
+    log.close()
 
 
 def test_other_processes_write_nothing(tmp_path, capsys):

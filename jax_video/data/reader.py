@@ -17,10 +17,12 @@ _FIELDS = 64  # of stored flow that are read at once
 
 
 def check(manifest: Manifest) -> None:
-    """Raises UserError where the frames lie in a store but are not packed.
+    """Raises UserError where the frames lie in a store but are not packed, or nothing says where packed ones are.
 
     Says on stderr how much of a packed set will be copied.
     """
+    if manifest.packed is not None:
+        packed.check(manifest.root)
     if not remote.is_remote(manifest.root):
         return
     if manifest.packed is None:

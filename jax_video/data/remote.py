@@ -84,13 +84,28 @@ def write_whole(name: str | os.PathLike, parts: Iterable[bytes]) -> None:
     try:
         with open(temporary, "xb") as file:
             file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        put_in_place(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def put_in_place(temporary: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Gives a local file that was written its name, once all of it is on the disk; then the name is there, too.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    with open(temporary, "r+b") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+    with contextlib.suppress(OSError):  # not every system knows it of folders
+        folder = os.open(os.path.dirname(os.path.abspath(target)), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def cache_folder() -> pathlib.Path:
@@ -135,5 +150,5 @@ def local(name: str) -> str:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it, however this process ends
             if not target.exists():
                 store.get_file(inside, f"{target}.part")
-                os.replace(f"{target}.part", target)
+                put_in_place(f"{target}.part", target)
         return os.fspath(target)

@@ -1,10 +1,12 @@
 """The mean of several tests: of a data set's official splits, or of one split with several seeds."""
 
+import contextlib
 import json
 import pathlib
 import statistics
 
 from jax_video import saved
+from jax_video.data import documents, remote
 from jax_video.errors import UserError
 
 METRICS = {
@@ -15,6 +17,7 @@ METRICS = {
 }
 COMPARED = {"protocol": "test", "clip": "clip"}  # of a test's result and of a config: runs must agree there, but for
 FREE = ("batch", "allow_partial")  # on which scores do not depend
+_BESIDE = {"protocol?": dict, "clip?": dict, "manifest?": str | None, "videos?": int, "of?": int, "note?": str}
 
 
 def read(run: pathlib.Path) -> dict:
@@ -24,15 +27,26 @@ def read(run: pathlib.Path) -> dict:
       UserError: the run was not tested, or its test.json holds something else.
     """
     path = run / "test.json"
-    if not path.is_file():
-        raise UserError(f"{run} has no test.json: test it first, python -m jax_video.main --workdir={run} --mode=test")
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        for key in METRICS:
-            float(result[key])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not the result of a test of classes ({type(error).__name__}: {error})") from error
-    return result
+        result = documents.read(path, dict.fromkeys(METRICS, float) | _BESIDE)
+        check_result(run, result)
+        return result
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{run} has no test.json: test it first, python -m jax_video.main --workdir={run} --mode=test"
+        ) from error
+    except documents.Damaged as error:
+        raise UserError(
+            f"{path} is not the result of a test of classes ({error}); test the run again with --mode=test"
+        ) from error
+
+
+def check_result(folder: remote.Path, result: dict) -> None:
+    """Raises documents.Damaged where a test's result is another one than the confusion.json beside it tells of."""
+    with contextlib.suppress(FileNotFoundError):
+        told = documents.read(folder / "confusion.json", {"result?": dict}).get("result", {})
+        if changed := [key for key, value in told.items() if result.get(key, value) != value]:
+            raise documents.Damaged(f"{changed[0]!r} is not what confusion.json says it was")
 
 
 def summarise(results: dict[str, dict]) -> dict:

@@ -5,7 +5,6 @@ videos, then over the layers. H-W is what appearance counts, T-W and T-H togethe
 """
 
 import dataclasses
-import json
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from flax import nnx
 
 from jax_video import checkpoint, lock, networks, scoring, sharding
 from jax_video import state as state_lib
-from jax_video.data import pipeline, remote
+from jax_video.data import documents, pipeline, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
 from jax_video.models.cost import C2D, VIEWS, CoSTBottleneck
@@ -43,7 +42,7 @@ def analyse(run: Run, manifest: Manifest) -> dict[str, Any]:
     result: dict[str, Any] = {"step": run.step, "split": split, **measure(run, manifest, split)}
     lock.check(run.folder)
     if jax.process_index() == 0:
-        (run.folder / "views.json").write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
+        documents.write(run.folder / "views.json", result, indent=1, seal=False)
         pictures.plot_layers(run.folder / "views_layers.png", result["layers"])
         pictures.plot_classes(run.folder / "views_classes.png", result["classes"])
     return result

@@ -7,13 +7,18 @@ import os
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from jax_video import metrics
-from jax_video.data import archives
+from jax_video.data import archives, documents, remote
 from jax_video.errors import UserError
 from jax_video.run import Run
+from jax_video.testing import averages
+
+_AGAIN = "test the run again (--mode=test), or make the fused scores again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +55,10 @@ def read(source: Run | str | os.PathLike) -> Predictions:
         raise UserError(f"{path}: expected a run's folder, a .jsonl of a test, a .csv or an .npz; {error}") from error
     except UserError:
         raise
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: cannot be read as scores ({error})") from error
+    if not found.scores:
+        raise UserError(f"{path}: there are no scores in it")
     for video, row in found.scores.items():
         if row.ndim != 1 or not np.isfinite(row).all():
             raise UserError(f"{path}: the scores of {video} are not a row of finite numbers")
@@ -94,28 +101,75 @@ def write(
 ) -> None:
     """Writes predictions.jsonl, confusion.json and test.json, as a run's test does."""
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "predictions.jsonl").open("w", encoding="utf-8", errors="surrogateescape") as file:
-        for video, row in predictions.scores.items():
-            line = {"video": video, "label": predictions.labels[video], "scores": row.tolist()}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
     values = measure(predictions)
-    table = {"classes": list(predictions.class_names), "rows": "true class", "columns": "predicted"}
-    table |= {"videos": values.pop("confusion")}
-    (out / "confusion.json").write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
+    rows = ((video, predictions.labels[video], row) for video, row in predictions.scores.items())
+    confusion = values.pop("confusion")
     result = {"fused": sources, "weights": weights, "l2": l2, "videos": len(predictions.scores)} | values
     result["class_accuracy"] = dict(zip(predictions.class_names, values["class_accuracy"], strict=True))
-    (out / "test.json").write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
+    write_scores(out, predictions.class_names, confusion, result, rows)
+    documents.write(out / "test.json", result, indent=1, seal=False)
+
+
+def write_scores(
+    folder: remote.Path,
+    classes: Sequence[str],
+    confusion: list,
+    result: dict,
+    rows: Iterable[tuple[str, str, np.ndarray]],
+) -> None:
+    """Writes predictions.jsonl, a line for each row (video, name of its class, scores [K]), and confusion.json.
+
+    The second is sealed. It says what is in the first, and the result that test.json will hold but for the config: so
+    whoever reads these notices when a line is missing, or a number was changed.
+    """
+    told = {"videos": 0, "crc32": 0}
+
+    def lines() -> Iterator[bytes]:
+        for video, label, scores in rows:
+            line = {"video": video, "label": label, "scores": scores.tolist()}
+            data = f"{json.dumps(line, ensure_ascii=False, allow_nan=False)}\n".encode(errors="surrogateescape")
+            told["videos"] += 1
+            told["crc32"] = zlib.crc32(data, told["crc32"])
+            yield data
+
+    remote.write_whole(folder / "predictions.jsonl", lines())
+    table: dict[str, Any] = {"classes": list(classes), "rows": "true class", "columns": "predicted"}
+    found = {key: value for key, value in result.items() if key not in averages.COMPARED}
+    table |= {"videos": confusion, "result": found, "predictions": told}
+    documents.write(folder / "confusion.json", table, indent=1)
 
 
 def _read_run(file: pathlib.Path) -> Predictions:
-    confusion = file.parent / "confusion.json"
-    if not confusion.is_file():
-        raise UserError(f"{file}: confusion.json, which names the classes in order, is not beside it")
-    classes = tuple(json.loads(confusion.read_text(encoding="utf-8"))["classes"])
-    with file.open(encoding="utf-8", errors="surrogateescape") as lines:
-        rows = [json.loads(line) for line in lines]
-    scores = {row["video"]: np.array(row["scores"], float) for row in rows}
-    return Predictions("", classes, scores, {row["video"]: row["label"] for row in rows})
+    try:
+        about = documents.read(file.parent / "confusion.json", {"classes": [str], "predictions?": dict})
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: confusion.json, which names the classes in order, is not beside it") from error
+    except documents.Damaged as error:
+        raise UserError(
+            f"{file.parent / 'confusion.json'}, which names the classes in order: {error}; {_AGAIN}"
+        ) from error
+    classes, told = tuple(about["classes"]), about.get("predictions")
+    try:
+        data = documents.content(file)
+    except documents.Damaged as error:
+        raise UserError(f"{file}: {error}") from error
+    scores: dict[str, np.ndarray] = {}
+    labels: dict[str, str] = {}
+    for number, row in documents.lines(data, {"video": str, "label": str, "scores": [float]}):
+        if isinstance(row, documents.Damaged):
+            raise UserError(f"{file}:{number}: {row}; {_AGAIN}")
+        if row["label"] not in classes:
+            raise UserError(f"{file}:{number}: {row['label']!r} is none of the classes in confusion.json; {_AGAIN}")
+        found = np.array(row["scores"], float)
+        if not np.array_equal(scores.setdefault(row["video"], found), found):
+            raise UserError(f"{file}:{number}: there are other scores of {row['video']} before; {_AGAIN}")
+        labels[row["video"]] = row["label"]
+    if told is not None and told != {"videos": len(scores), "crc32": zlib.crc32(data)}:
+        raise UserError(
+            f"{file}: not as it was written: {len(scores)} of {told.get('videos')} videos, or others; {_AGAIN}. "
+            'To take it as you have changed it, remove "predictions" and "crc32" from the confusion.json beside it'
+        )
+    return Predictions("", classes, scores, labels)
 
 
 def _read_csv(file: pathlib.Path) -> Predictions:

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from jax_video import checkpoint, lock, metrics, networks, objectives, recipe, saved
-from jax_video.data import remote
+from jax_video.data import documents, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
 from jax_video.run import Run
 from jax_video.scoring import VideoMeans
-from jax_video.testing import pictures
+from jax_video.testing import averages, fusion, pictures
 
 NAMES = {
     "top1": "top-1",
@@ -26,6 +26,10 @@ NAMES = {
     "positive_accuracy": "  of the same video",
     "negative_accuracy": "  of different videos",
 }
+# What stands in test.json: what it is a result of, and that of a test of classes or of pairs.
+_SUBJECT = {"step": int, "manifest": str, "protocol?": dict, "clip?": dict, "videos": int, "of": int}
+_CLASSES = {"top1": float, "top5": float, "mean_top1_top5": float, "mean_class_accuracy": float, "clip_top1?": float}
+_PAIRS = {"pair_accuracy": float, "student": {"name": str, "frames": int}}
 
 
 @checkpoint.writes_run
@@ -67,10 +71,10 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
         if note := metrics.note(len(manifest.classes)):
             result["note"] = note
         if jax.process_index() == 0:
-            _write_classes(run.folder, manifest, means, values["confusion"])
+            _write_classes(run.folder, manifest, means, values["confusion"], result)
     if jax.process_index() == 0:
-        text = json.dumps(result, ensure_ascii=False, allow_nan=False, indent=1)
-        remote.write_whole(run.folder / "test.json", [text.encode()])  # last: it says that the test is complete
+        # Last, as it says that the test is complete.
+        documents.write(run.folder / "test.json", result, indent=1, seal=False)
     if means.failed and not run.config.test.allow_partial:
         names = ", ".join(manifest.videos[index].name for index in means.failed[:5])
         raise UserError(
@@ -92,9 +96,16 @@ def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
     """The result of an earlier test of the same checkpoint by the same protocol on all videos of the same set; None
     where there is none."""
     path = run.folder / "test.json"
-    if not path.exists():
+    shape = _PAIRS if isinstance(run.objective, objectives.Correspondence) else _CLASSES
+    try:
+        result = documents.read(path, _SUBJECT | shape)
+        averages.check_result(run.folder, result)
+    except FileNotFoundError:
         return None
-    result = json.loads(path.read_text(encoding="utf-8"))
+    except documents.Damaged as error:
+        if jax.process_index() == 0:
+            print(f"{path}: {error}. The test is made again.", file=sys.stderr)
+        return None
     expected = _subject(run, manifest)
     found = {key: result.get(key) for key in expected}
     whole = result["videos"] == result["of"] or run.config.test.allow_partial
@@ -143,12 +154,16 @@ def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path) -> s
     )
 
 
-def _write_classes(folder: remote.Path, manifest: Manifest, means: VideoMeans, confusion: list) -> None:
+def _write_classes(folder: remote.Path, manifest: Manifest, means: VideoMeans, confusion: list, result: dict) -> None:
     """predictions.jsonl and the confusion matrix, as JSON and as a picture."""
-    with (folder / "predictions.jsonl").open("wb") as file:
-        for index, label, row in zip(means.video, means.label, means.values, strict=True):
-            line = {"video": manifest.videos[index].name, "label": manifest.classes[label], "scores": row.tolist()}
-            file.write(f"{json.dumps(line, ensure_ascii=False, allow_nan=False)}\n".encode(errors="surrogateescape"))
-    table = {"classes": list(manifest.classes), "rows": "true class", "columns": "predicted", "videos": confusion}
-    (folder / "confusion.json").write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
+    fusion.write_scores(
+        folder,
+        manifest.classes,
+        confusion,
+        result,
+        (
+            (manifest.videos[index].name, manifest.classes[label], row)
+            for index, label, row in zip(means.video, means.label, means.values, strict=True)
+        ),
+    )
     pictures.plot_confusion(folder / "confusion.png", manifest.classes, np.array(confusion))

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jax_video import networks, run, saved
 from jax_video import state as state_lib
+from jax_video.data import documents
 from jax_video.errors import UserError
 from jax_video.weights import files, names, provenance
 
@@ -57,7 +58,7 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
             _num_classes(found.arrays),
             version=version,
             signs=signs,
-            normalize=_normalize(file.notes),
+            normalize=_normalize(path, file.notes),
         )
     if layout:
         raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
@@ -89,9 +90,17 @@ def _print_differences(path: pathlib.Path, theirs: dict, ours: ConfigDict) -> No
         print(f"The run in {path} has another config: {'; '.join(changed)}.", file=sys.stderr)
 
 
-def _normalize(notes: dict[str, str]) -> dict | None:
+def _normalize(path: pathlib.Path, notes: dict[str, str]) -> dict | None:
     """Section `normalize` of the run that a file was exported from, which may be of an earlier version."""
-    return saved.complete_section("normalize", json.loads(notes["normalize"])) if "normalize" in notes else None
+    if "normalize" not in notes:
+        return None
+    try:
+        section = saved.complete_section("normalize", documents.parse(notes["normalize"], {"*": [float]}))
+        if any(len(values) != 3 for values in section.values()):
+            raise documents.Damaged("not three numbers each")
+    except documents.Damaged as error:
+        raise UserError(f"{path} does not tell how RGB was normalised ({error}): export the weights again") from error
+    return section
 
 
 def _num_classes(arrays: dict[str, np.ndarray]) -> int | None:

@@ -182,10 +182,10 @@ def edit(line: int, **changes):
     [
         (edit(0, format=2), r":1: not a manifest of format 1 \(found format 2\)"),
         (lambda lines: ["hello"], r":1: not JSON \(Expecting value at column 1\)"),
-        (lambda lines: ["[1, 2]"], r":1: expected a JSON object"),
+        (lambda lines: ["[1, 2]"], ":1: it is a list, expected an object"),
         (edit(0, classes=["run", "run"]), ":1: class names must be different"),
         (edit(0, root=...), ":1: 'root' is missing"),
-        (edit(0, flow=3), r":1: 'flow' is 3, expected str \| None"),
+        (edit(0, flow=3), ":1: 'flow' is 3, expected str or null"),
         (lambda lines: lines[:-1], "the header promises 7 videos, 6 follow"),
         (lambda lines: [*lines[:-1], lines[-1][:30]], r":8: not JSON"),
         (edit(3, split="dev"), ":4: split is 'dev', expected one of train, val, test"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import sys
 import threading
@@ -77,6 +78,16 @@ def test_a_packed_set_is_read_through_copies_made_once(in_store, cache, capsys):
         for name in expected:
             np.testing.assert_array_equal(found[name], expected[name], strict=True)
     assert len(FolderStore.copied) == 1  # one split of one shard
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_then_the_name_is(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(os.readlink(f"/proc/self/fd/{file}")), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("named"), replace(*paths)))
+    remote.write_whole(tmp_path / "file", [b"one", b"two"])
+    assert (tmp_path / "file").read_bytes() == b"onetwo" and os.listdir(tmp_path) == ["file"]
+    assert done == [done[0], "named", str(tmp_path)] and done[0].startswith(f"{tmp_path}/.file.")
 
 
 def test_a_copy_is_whole_or_not_there(store, cache):

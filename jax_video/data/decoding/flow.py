@@ -9,7 +9,6 @@ of its frames - 1 fields, then the fields, one JPEG each. Neighbours are read at
 
 import csv
 import itertools
-import json
 import os
 import pathlib
 import shlex
@@ -21,7 +20,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from jax_video.data import transforms
+from jax_video.data import documents, transforms
 from jax_video.data.decoding import pictures
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
@@ -263,12 +262,8 @@ def read_settings(folder: str | os.PathLike) -> Settings:
     """
     path = pathlib.Path(folder, SETTINGS_FILE)
     try:
-        found = Settings(**json.loads(path.read_text(encoding="utf-8")))
-        for name, value in found._asdict().items():
-            if not isinstance(value, str if name == "method" else (int, float)):
-                raise ValueError(f"{name} is {value!r}")
-        return found
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        return Settings(**documents.read(path, {"method": str, "short_side": int, "bound?": float, "quality?": int}))
+    except (OSError, documents.Damaged, TypeError) as error:
         raise UserError(
             f"{path} does not say how the flow in its folder was made ({error}): remove this file if it is there, and "
             "run prepare with the --flow and --flow_side that it was made with. If they are not known, remove "

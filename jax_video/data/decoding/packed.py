@@ -16,7 +16,7 @@ from google.protobuf import message
 
 from jax_video.data import remote, transforms
 from jax_video.data.manifest import Manifest, Video
-from jax_video.errors import VideoError
+from jax_video.errors import UserError, VideoError
 
 if TYPE_CHECKING:  # importing it takes a while, and most sets are video files
     from array_record.python.array_record_module import ArrayRecordReader
@@ -83,12 +83,35 @@ def read_record(folder: str, split: str, number: int) -> Any:
     return tf_example_pb2.Example.FromString(record).features.feature
 
 
+def check(folder: str | os.PathLike) -> None:
+    """Raises UserError where a set cannot be read, as TFDS's description of it is damaged."""
+    try:
+        _splits(folder)
+    except ValueError as error:
+        raise UserError(
+            f"{error}. Pack the set again (prepare manifest --out=DIR --pack), which writes only that anew; if TFDS "
+            "has prepared the set itself, let it do so again"
+        ) from error
+
+
+def _splits(folder: str | os.PathLike) -> Any:
+    """What TFDS says of the splits of a set. Raises ValueError where it cannot be read."""
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_from_directory(folder).info.splits
+    except Exception as error:  # whatever it makes of damaged files
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise ValueError(f"what TFDS says of the set in {folder} cannot be read ({reason})") from error
+
+
 @functools.lru_cache(maxsize=16)
 def _files(folder: str, split: str) -> tuple[list[str], list[int]]:
     """The shards of a split, and the number of records up to the end of each."""
-    import tensorflow_datasets as tfds
-
-    info = tfds.builder_from_directory(folder).info.splits[split]
+    splits = _splits(folder)
+    if split not in splits:
+        raise ValueError(f"TFDS says of no split {split} in {folder}")
+    info = splits[split]
     return [os.fspath(path) for path in info.filepaths], list(itertools.accumulate(info.shard_lengths))
 
 

@@ -18,15 +18,16 @@ import pathlib
 import re
 import sys
 import time
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
 import tqdm
 
-from jax_video.data import remote
+from jax_video.data import documents, remote
 from jax_video.data.decoding import pictures, probing, video, workers
-from jax_video.data.manifest import MISSING, SPLITS, Manifest, Video
+from jax_video.data.manifest import INDEX, MISSING, SPLITS, Manifest, Video
 from jax_video.data.preparing import likeness, verdicts
 from jax_video.errors import shown, unreadable
 
@@ -36,10 +37,29 @@ DOUBLE, ALIKE = "duplicate of a test video", "looks like a test video"
 NOT_LOOKED_AT = "not looked at"  # what the reason of a video begins with, of which something else is to blame
 _REMARKS = (DOUBLE, ALIKE, verdicts.LOST, verdicts.ACCEPTED)  # on readable videos
 _MEMORY = "checked.jsonl"
-# Keys of a line, and of
+_VIDEO = {
+    "frames": int,
+    "fps": float,
+    "width": int,
+    "height": int,
+    "first": int,
+    "index": (types.NoneType, INDEX),
+}
+_RECORD = {  # a line, beside its checksum
+    "path": str,
+    "size": int,
+    "modified": int,
+    "span": (types.NoneType, [float]),
+    "level": str,
+    "decoder": str,
+    "digest": str | None,
+    "reason": str | None,
+    "video": (types.NoneType, _VIDEO),
+    "loss?": object,  # `verdicts.is_loss`
+    "fault?": str | None,
+    "print?": str | None,
+}
 _ADDED = {"loss": None, "fault": None, "print": None}  # since the first version
-_RECORD = {"path", "size", "modified", "span", "level", "decoder", "digest", "reason", "video"} | _ADDED.keys()
-_VIDEO = {field.name for field in dataclasses.fields(probing.VideoInfo)}  # its `video`
 _BLOCK = 2**16  # bytes at the beginning, in the middle and at the end of a file that tell it from most others
 _SYNC = 1.0  # seconds of work that may be lost with the whole machine
 
@@ -312,9 +332,10 @@ class _Records:
 
     def earlier(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(index of a video, its record); where there are several of one, the last one counts."""
-        whole = 0
+        whole = strange = 0
         for start, end, record in _lines(self._reader):
             whole = end
+            strange += record is None
             index = self._numbers.get((record["path"], _span(record))) if record is not None else None
             if index is not None and record is not None:
                 self._places[index] = start
@@ -322,10 +343,15 @@ class _Records:
         self._writer.truncate(whole)  # where a kill has torn the last line
         self._writer.seek(whole)
         self._numbers = {}
+        if strange:
+            said = (
+                f"{self._path}: {strange:,} lines are damaged, or of another version. Their files are looked at again."
+            )
+            print(said, file=sys.stderr)
 
     def add(self, index: int, record: dict[str, Any]) -> None:
         """Appends the record of a video."""
-        line = json.dumps(record, ensure_ascii=False) + "\n"
+        line = json.dumps(record | {"crc32": documents.checksum(record)}, ensure_ascii=False) + "\n"
         self._places[index] = self._writer.tell()
         self._writer.write(line.encode("utf-8", "surrogateescape"))
         self._writer.flush()
@@ -366,17 +392,22 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """A record; None if it is torn, or of another version."""
+    """A record; None if it is torn, was changed, or is of another version."""
     try:
-        record = json.loads(line.decode("utf-8", "surrogateescape"))
-    except ValueError:
+        record = documents.parse(line, _RECORD)
+    except documents.Damaged:
         return None
-    if isinstance(record, dict) and record.keys() == _RECORD - _ADDED.keys():  # of an earlier version
-        if (record["reason"] or "").startswith(("truncated", "damaged", workers.LATE)):
-            return None  # which had other rules
-        record |= _ADDED
-    if not isinstance(record, dict) or record.keys() != _RECORD or record["level"] not in LEVELS:
+    if "crc32" in record and record.pop("crc32") != documents.checksum(record):  # earlier versions wrote none
         return None
-    if not verdicts.is_loss(record["loss"]) or not isinstance(record["fault"], str | None):
-        return None
-    return record if record["video"] is None or record["video"].keys() == _VIDEO else None
+    if not record.keys() & _ADDED.keys() and (record["reason"] or "").startswith(
+        ("truncated", "damaged", workers.LATE)
+    ):
+        return None  # of an earlier version, which had other rules
+    record = _ADDED | record
+    found = record["video"] or {}
+    known = record.keys() == {key.rstrip("?") for key in _RECORD} and (found.get("index") or {}).keys() <= {
+        key.rstrip("?") for key in INDEX
+    }
+    right = record["level"] in LEVELS and re.fullmatch("[0-9a-f]*", record["digest"] or "0")
+    told = found.keys() == _VIDEO.keys() or record["reason"] is not None and not found
+    return record if known and right and told and verdicts.is_loss(record["loss"]) else None

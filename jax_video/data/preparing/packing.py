@@ -9,14 +9,15 @@ pipeline.
 TFDS takes half a second to import, so this module is imported where a set is packed, and nowhere else.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import errno
 import itertools
-import json
 import os
 import pathlib
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ import tensorflow_datasets as tfds
 import tqdm
 from array_record.python import array_record_module
 
-from jax_video.data import remote
+from jax_video.data import documents, remote
 from jax_video.data.decoding import verified, video, workers
 from jax_video.data.decoding.packed import RECORD_FRAMES, encoded
 from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
@@ -41,6 +42,7 @@ from jax_video.errors import UnavailableError, UserError, VideoError
 _SHARD_RECORDS, _PIXELS = 2048, 340 * 256
 _PART = ".part"  # of a shard that is being written
 _FAILED = ".failed"  # of a list beside a shard, while others are written: its videos that cannot be read
+_FRESH = ".description"  # of a folder in which TFDS writes what it says of the set
 _SETTINGS = "packed.json"
 
 
@@ -158,9 +160,14 @@ def _template(folder: str | os.PathLike, split: str) -> tfds.core.ShardedFileTem
 def check_settings(folder: str | os.PathLike, settings: Packed, source_hash: str | None = None) -> None:
     """Raises UserError where the folder holds a set that was packed with other settings, or before the set changed."""
     about = pathlib.Path(folder, _SETTINGS)
-    if not about.exists():
-        return
-    found = json.loads(about.read_text(encoding="utf-8"))
+    try:
+        found = documents.read(about, dict(Packed.__annotations__) | {"manifest": str})
+    except (FileNotFoundError, documents.Damaged) as error:
+        if isinstance(error, FileNotFoundError) and next(about.parent.rglob("*.array_record*"), None) is None:
+            return
+        raise UserError(
+            f"{about} does not say how the set in its folder was packed ({error}): remove {folder} to pack anew"
+        ) from error
     other = [
         f"{key} {found.get(key)} (asked for: {value})"
         for key, value in settings._asdict().items()
@@ -179,12 +186,19 @@ def open_folder(folder: str | os.PathLike, source: Manifest, settings: Packed) -
       UserError: the folder holds a set packed otherwise, or from another manifest.
     """
     check_settings(folder, settings, source.hash)
-    builder = PackedVideos(folder, source, settings)
+    try:
+        builder = PackedVideos(folder, source, settings)
+    except Exception:  # TFDS's own files are damaged; `finish` writes them anew
+        for path in pathlib.Path(folder).glob("*/*/*.json"):
+            path.unlink()
+        builder = PackedVideos(folder, source, settings)
     asked = settings._asdict() | {"manifest": source.hash}
     os.makedirs(builder.data_dir, exist_ok=True)
     for left in pathlib.Path(builder.data_dir).glob(f"*{_PART}"):
         left.unlink()
-    remote.write_whole(pathlib.Path(folder, _SETTINGS), [f"{json.dumps(asked)}\n".encode()])
+    for left in pathlib.Path(builder.data_dir).glob(f"{_FRESH}*"):
+        shutil.rmtree(left)
+    documents.write(pathlib.Path(folder, _SETTINGS), asked)
     return builder
 
 
@@ -197,7 +211,7 @@ def write_shard(shard: Shard) -> None:
     Raises:
       OSError: the file cannot be written.
     """
-    if os.path.exists(shard.path):
+    if is_whole(shard):
         return
     described = features(shard.classes)
     serializer = tfds.core.ExampleSerializer(described.get_serialized_info())
@@ -225,12 +239,34 @@ def write_shard(shard: Shard) -> None:
         if isinstance(error, RuntimeError):  # ArrayRecord's; "write() failed: No space left on device; writing ..."
             raise OSError(errno.EIO, str(error), shard.path) from error
         raise
-    if os.path.exists(shard.path):  # another process was done first; what it noted is of what it wrote
+    if is_whole(shard):  # another process was done first; what it noted is of what it wrote
         os.unlink(temporary)
         return
+    note = pathlib.Path(f"{shard.path}{_FAILED}")
     if failures:
-        remote.write_whole(f"{shard.path}{_FAILED}", [json.dumps(failures).encode()])
-    os.replace(temporary, shard.path)
+        documents.write(note, {"failures": failures})
+    else:
+        note.unlink(missing_ok=True)  # of a shard that was damaged
+    remote.put_in_place(temporary, shard.path)
+
+
+def is_whole(shard: Shard) -> bool:
+    """Whether a shard is there with all of its records, and what is said of its videos that failed can be read."""
+    try:
+        reader = array_record_module.ArrayRecordReader(shard.path)
+        records = reader.num_records()
+        reader.close()
+        _read_failures(shard.path)
+    except (RuntimeError, ValueError, OSError):
+        return False
+    return records == sum(-(-(part.end - part.start) // RECORD_FRAMES) for part in shard.parts)
+
+
+def _read_failures(path: str) -> dict[str, str]:
+    """Why videos of a shard could not be packed: path -> reason. Raises documents.Damaged where nobody can tell."""
+    with contextlib.suppress(FileNotFoundError):
+        return documents.read(pathlib.Path(f"{path}{_FAILED}"), {"failures": {"*": str}})["failures"]
+    return {}
 
 
 def _jpegs(root: str, part: Part, settings: Packed, failures: dict[str, str]) -> Iterator[bytes]:
@@ -280,34 +316,45 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
     """
     path = pathlib.Path(folder, "manifest.jsonl")
     notes = list(pathlib.Path(builder.data_dir).glob(f"*{_FAILED}"))
+    layout, records_each = list(_layout(source)), _shard_records(source)
+    infos = [
+        _split_info(builder.data_dir, split, int(starts[-1]), count, records_each) for split, _, starts, count in layout
+    ]
+    _describe(source, builder, infos)
     if path.exists():
-        done = Manifest.read(path)
+        try:
+            done = Manifest.read(path)
+        except UserError as error:
+            raise UserError(f"{error}. As it is of a packed set: remove {folder}, to pack it again") from error
         if done.flow != source.flow:  # it was stored since
             done = dataclasses.replace(done, flow=source.flow)
             done.write(path)
     else:
-        failures: dict[str, str] = {}
-        for note in notes:
-            failures |= json.loads(note.read_text(encoding="utf-8"))
-        layout, records_each = list(_layout(source)), _shard_records(source)
-        infos = [
-            _split_info(builder.data_dir, split, int(starts[-1]), count, records_each)
-            for split, _, starts, count in layout
-        ]
-        builder.info.set_splits(tfds.core.SplitDict(infos))
-        builder.info.write_to_directory(builder.data_dir)
+        failed = {path: why for note in notes for path, why in _read_failures(str(note).removesuffix(_FAILED)).items()}
         first = {
             entry.name: start * RECORD_FRAMES
             for _, entries, starts, _ in layout
             for entry, start in zip(entries, starts.tolist(), strict=False)
         }
-        rows = tuple(_packed_row(row, first, failures) for row in source.videos)
+        rows = tuple(_packed_row(row, first, failed) for row in source.videos)
         root = os.path.abspath(builder.data_dir)
         done = dataclasses.replace(source, root=root, videos=rows, packed=builder.settings)
         done.write(path)
     for note in notes:
         note.unlink()
     return done
+
+
+def _describe(source: Manifest, builder: PackedVideos, infos: list[tfds.core.SplitInfo]) -> None:
+    """Writes TFDS's description of the set; what stands there already is left as it is where it is the same."""
+    with tempfile.TemporaryDirectory(prefix=_FRESH, dir=builder.data_dir) as folder:
+        fresh = PackedVideos(folder, source, builder.settings)
+        fresh.info.set_splits(tfds.core.SplitDict(infos))
+        fresh.info.write_to_directory(folder)
+        for path in filter(pathlib.Path.is_file, pathlib.Path(folder).iterdir()):
+            there = pathlib.Path(builder.data_dir, path.name)
+            if not there.is_file() or there.read_bytes() != path.read_bytes():
+                remote.put_in_place(path, there)
 
 
 def _split_info(
@@ -346,7 +393,9 @@ def pack(
     folder = out / "packed"
     builder = open_folder(folder, prepared, settings)
     everything = shards(prepared, builder.data_dir, settings)
-    waiting = [shard for shard in everything if not os.path.exists(shard.path)]
+    waiting = [shard for shard in everything if not is_whole(shard)]
+    if damaged := [os.path.basename(shard.path) for shard in waiting if os.path.lexists(shard.path)]:
+        say(f"packed anew, as they are damaged: {len(damaged)} shards, {damaged[0]} first")
     total, frames = (sum(shard.frames for shard in each) for each in (everything, waiting))
     if waiting:
         size, seconds = _measure_frame(prepared, settings, machines.workers)

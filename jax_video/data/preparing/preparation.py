@@ -271,8 +271,9 @@ def _resumable(out: pathlib.Path) -> Iterator[None]:
     except KeyboardInterrupt:
         raise Stopped("stopped: the same command goes on where it was") from None
     except OSError as error:
+        reason = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
         raise UserError(
-            f"cannot write to {out} ({error.strerror}); once it can be, the same command goes on where it was"
+            f"cannot write to {out} ({reason}); once it can be, the same command goes on where it was"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import pathlib
 import time
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from jax_video.data import remote, transforms
+from jax_video.data import documents, remote, transforms
 from jax_video.data.decoding import flow, verified, video, workers
 from jax_video.data.manifest import Manifest, Video
 from jax_video.data.preparing import checks
@@ -95,9 +94,8 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
                     _write_places(file, places)
                     synced = time.monotonic()
             _write_places(file, places)
-            os.fsync(file.fileno())
         try:
-            os.replace(temporary, target)
+            remote.put_in_place(temporary, target)
         except FileNotFoundError:  # another process was done first, and has cleared up
             if not _is_whole(target, entry, size):
                 raise
@@ -194,7 +192,8 @@ def _counted(path: str | os.PathLike, entry: Video, skipped: int, short_side: in
 
 def check_settings(folder: str | os.PathLike, settings: flow.Settings) -> None:
     """Raises UserError where the folder holds flow of other settings."""
-    if pathlib.Path(folder, flow.SETTINGS_FILE).exists():
+    stored = pathlib.Path(folder).rglob("*.flow")
+    if pathlib.Path(folder, flow.SETTINGS_FILE).exists() or next(stored, None) is not None:
         found = flow.read_settings(folder)
         if found != settings:
             raise UserError(
@@ -208,8 +207,7 @@ def open_folder(folder: str | os.PathLike, settings: flow.Settings) -> None:
     check_settings(folder, settings)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(settings._asdict()) + "\n"
-    remote.write_whole(folder / flow.SETTINGS_FILE, [text.encode()])
+    documents.write(folder / flow.SETTINGS_FILE, settings._asdict())
 
 
 def close_folder(folder: str | os.PathLike) -> None:

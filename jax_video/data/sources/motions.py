@@ -11,6 +11,7 @@ import itertools
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import av
@@ -90,8 +91,14 @@ def make(
 
 def read(folder: str | os.PathLike | None = None, **numbers: int) -> Manifest:
     """The manifest of the data set, which is rendered where it is not there yet; arguments and errors as of `make`."""
-    # A set that an older version rendered does not say so.
-    return dataclasses.replace(Manifest.read(make(folder, **numbers)), flip=False)
+    path = make(folder, **numbers)
+    try:
+        found = Manifest.read(path)
+    except UserError as error:
+        print(f"{error}. It is rendered again.", file=sys.stderr)
+        shutil.rmtree(path.parent)
+        found = Manifest.read(make(folder, **numbers))
+    return dataclasses.replace(found, flip=False)  # a set that an older version rendered does not say so
 
 
 def _make(root: pathlib.Path, counts: dict[str, int], frames: int, width: int, height: int, seed: int) -> None:

@@ -45,6 +45,9 @@ def find(name: str, videos: str | os.PathLike) -> Manifest:
             f"no set {name} in {videos}: TFDS finds {', '.join(there) or 'none'} there; --videos names its folder, "
             "in which tfds build or download_and_prepare has put the set"
         ) from error
+    except Exception as error:  # whatever TFDS makes of files of its own that are damaged
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise UserError(f"what TFDS says of {name} in {videos} cannot be read ({reason}): prepare it again") from error
     info = builder.info
     if info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise UserError(
