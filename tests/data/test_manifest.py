@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jax_video.data.manifest import MISSING, FrameIndex, Manifest, Packed, Video
-from jax_video.errors import UserError
+from jax_video.errors import UserError, shown
 
 VIDEOS = (
     Video("run/a 1.mp4", 0, "train", 30, 25.0, 64, 48, None, "anna"),
@@ -122,7 +122,7 @@ WRONG_LABELS = [-1, 2, 400, True, 1.0, float("nan"), "run", np.int64(1), (0,)]
 def test_a_label_that_is_of_no_class_is_refused_however_the_set_is_made(label, error, manifest):
     wrong = dataclasses.replace(VIDEOS[1], label=label, error=error)
     videos = (*VIDEOS[2:], wrong, *VIDEOS[:1])
-    expected = re.escape(f"the label of {wrong.path} of 'people' is {label!r}: expected a number from 0 to 1")
+    expected = re.escape(f"the label of {shown(wrong.path)} of 'people' is {label!r}: expected a number from 0 to 1")
     with pytest.raises(UserError, match=expected):
         Manifest("people", ("run", "jump"), "/videos", videos)
     with pytest.raises(UserError, match=expected):

@@ -520,7 +520,7 @@ def test_animated_pictures_are_videos_and_archives_and_single_pictures_are_calle
         (tmp_path / "a" / "pictures" / name).touch()
     found = finding.find_videos(tmp_path)
     assert found.videos == ["a/one.gif", "a/pictures", "a/two.MXF"]
-    notes = finding.ignored_note(found.ignored)
+    notes = finding.ignored_note(found)
     assert notes[1] == "warning: archives are not looked into; unpack them (found: .zip 1, .rar 1)"
     assert notes[2].startswith("warning: a picture is no video; a folder of numbered ones is")
     for name in ("one.gif", "two.MXF"):
