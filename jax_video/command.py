@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 from absl import logging as absl_logging
 
-from jax_video import config_flag
+from jax_video import config_flag, ctrl_c
 from jax_video.errors import Stopped, UserError
 
 flags.disclaim_key_flags()  # a flag that is defined here belongs to the command that calls, and stands in its --help
@@ -43,24 +43,30 @@ def run(
             from jax_video.compilation_cache import enable_compilation_cache
 
             enable_compilation_cache()
-        main(argv[1:])
+        ctrl_c.interrupt_main()
+        try:
+            main(argv[1:])
+            sys.stdout.flush()
+        finally:
+            ctrl_c.end_at_once()
 
     try:
+        ctrl_c.end_at_once()
         if define_flags is not None:
             define_flags()
         app.run(run_main, flags_parser=_parse_flags)
-    except UserError as error:
-        _exit(error)
-    except Stopped as stopped:
-        print(f"\n{stopped}", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # `... | head`; what is still buffered has no reader either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # a full disk, a folder that cannot be written
-        _exit(error)
+    except Stopped as stopped:
+        ctrl_c.stop(str(stopped))
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(130)
+        ctrl_c.stop("stopped")
+    except Exception as error:
+        if ctrl_c.was_pressed():  # it came in the middle of what then failed
+            ctrl_c.stop("stopped")
+        if not isinstance(error, UserError | OSError):
+            raise
+        _exit(error)
 
 
 def define_takeover() -> None:
@@ -129,7 +135,11 @@ def _unknown_config_key(argv: list[str]) -> str | None:
 
 def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Reports an error that nobody can catch, but for those of tensorstore's threads after a failed read or write:
-    they call back, once for each array, into an event loop that Orbax has closed. The failure itself is raised."""
+    they call back, once for each array, into an event loop that Orbax has closed. The failure itself is raised.
+
+    A Ctrl-C that came where nobody can catch it ends the process."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        ctrl_c.end()
     if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(unraisable)
 

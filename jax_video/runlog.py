@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from jax_video import lock, metrics
-from jax_video.data import remote
+from jax_video.data import processes, remote
 
 _SYNC_SECONDS = 30  # between copies into a store, which allows one write of a file in a second
 
@@ -34,7 +34,7 @@ class RunLog:
         self._batch, self._total, self._write = batch, total, write
         self._since, self._steps = time.perf_counter(), 0
         self._workdir, self._synced = workdir, time.monotonic()
-        self._folder: Any = pathlib.Path(tempfile.mkdtemp()) if write and remote.is_remote(workdir) else workdir
+        self._folder: Any = _temporary_folder() if write and remote.is_remote(workdir) else workdir
         self._copied: dict[pathlib.Path, tuple[int, int]] = {}  # files, and their size and time then
         if write:
             ends = {"train": step, "val": validated}
@@ -114,6 +114,12 @@ class RunLog:
                         (self._workdir / path.relative_to(self._folder)).write_bytes(path.read_bytes())
                         self._copied[path] = version
             self._synced = time.monotonic()
+
+
+def _temporary_folder() -> pathlib.Path:
+    """A new one; those of runs that were killed go."""
+    processes.remove_leftovers(tempfile.gettempdir())
+    return pathlib.Path(tempfile.mkdtemp(prefix=processes.mark()))
 
 
 def _summary_writer(folder: pathlib.Path, first_step: int) -> Any:

@@ -19,6 +19,7 @@ from typing import Any
 
 import cv2
 
+from jax_video.data import processes
 from jax_video.errors import UnavailableError, UserError, VideoError, listed
 
 if sys.platform != "win32":
@@ -132,9 +133,8 @@ def late(seconds: float) -> str:
 def _start(context, function: Callable) -> tuple[BaseProcess, Connection]:
     connection, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, function), daemon=True)
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the parent
-    process.start()
-    signal.signal(signal.SIGINT, handler)
+    with processes.keeping_from_children(signal.SIGINT):  # Ctrl-C is for the parent
+        process.start()
     theirs.close()  # so that the end of the process is the end of the connection
     return process, connection
 
