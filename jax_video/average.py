@@ -13,7 +13,8 @@ import pathlib
 from absl import flags
 
 from jax_video import command
-from jax_video.errors import UserError
+from jax_video.data import remote
+from jax_video.errors import UserError, writing
 from jax_video.testing import averages
 
 
@@ -47,7 +48,9 @@ def main(arguments: list[str]) -> None:
         }[average["same_manifest"]]
     )
     if flags.FLAGS.out is not None:
-        pathlib.Path(flags.FLAGS.out).write_text(json.dumps(average, ensure_ascii=False, indent=1), encoding="utf-8")
+        content = json.dumps(average, ensure_ascii=False, indent=1)
+        with writing(flags.FLAGS.out):
+            remote.write_whole(flags.FLAGS.out, [content.encode()])
 
 
 if __name__ == "__main__":

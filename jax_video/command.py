@@ -16,7 +16,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from jax_video import config_flag, ctrl_c
-from jax_video.errors import Stopped, UserError
+from jax_video.errors import DISK_ERRORS, Stopped, UserError, unwritable
 
 flags.disclaim_key_flags()  # a flag that is defined here belongs to the command that calls, and stands in its --help
 
@@ -52,6 +52,7 @@ def run(
 
     try:
         ctrl_c.end_at_once()
+        sys.argv[1:] = map(_expanded, sys.argv[1:])
         if define_flags is not None:
             define_flags()
         app.run(run_main, flags_parser=_parse_flags)
@@ -64,9 +65,10 @@ def run(
     except Exception as error:
         if ctrl_c.was_pressed():  # it came in the middle of what then failed
             ctrl_c.stop("stopped")
-        if not isinstance(error, UserError | OSError):
+        missing = _missing_devices(error)
+        if not (missing or isinstance(error, UserError | OSError)):
             raise
-        _exit(error)
+        _exit(missing or _said(error))
 
 
 def define_takeover() -> None:
@@ -105,6 +107,13 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _exit(config_flag.missing(_config_file(argv)))
 
 
+def _expanded(argument: str) -> str:
+    """A flag with the folder that ~ means: no shell reads it in --workdir=~/runs, or in --config=stc:data=~/set."""
+    if not argument.startswith("-"):
+        return argument
+    return re.sub(r"(?<==)~[\w.-]*(?=/|,|$)", lambda match: os.path.expanduser(match[0]), argument)
+
+
 def _flags_help() -> str:
     """absl's help, without a line of its own for every type and default."""
     text = re.sub(r"\n +\((?!default: '(?!None'))[^()]*\)(?=\n|$)", "", flags.FLAGS.main_module_help().strip())
@@ -131,6 +140,31 @@ def _unknown_config_key(argv: list[str]) -> str | None:
                 return f"unknown config key --config.{match[1]}: there is no {key!r}. Known here: {known}."
             node = node[key]
     return None
+
+
+def _missing_devices(error: Exception) -> str:
+    """What to say of an error that comes from JAX_PLATFORMS, which asks for devices that are not here; else ""."""
+    jax: Any = sys.modules.get("jax")
+    asked = jax.config.jax_platforms if jax is not None else None
+    if not asked or not isinstance(error, RuntimeError | AssertionError):
+        return ""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as fault:
+        reason = str(fault).partition(" (set JAX_PLATFORMS")[0].splitlines() or ["it is not installed for them"]
+        return (
+            f"JAX_PLATFORMS={asked} asks for devices that JAX does not find here: {reason[0].rstrip('.')}. Leave it "
+            "out, and JAX takes what is there; or install JAX for them: "
+            "https://docs.jax.dev/en/latest/installation.html"
+        )
+    return ""
+
+
+def _said(error: Exception) -> str:
+    """The message of an error that the user can mend."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return unwritable(error.filename or "the output", error)
+    return str(error)
 
 
 def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -1,8 +1,8 @@
 """Ctrl-C at any moment of a command: one line on stderr and exit code 130.
 
-While modules are loaded there is nothing to clean up, and an error on the way would come as a traceback of whoever loads
-them; so the process ends at once. In `main` it is KeyboardInterrupt, as everywhere in Python. A second Ctrl-C, or one
-that Python cannot take note of because XLA compiles, ends the process at once again. So does one after `main`.
+While modules are loaded there is nothing to clean up, and an error on the way would come as a traceback of whoever
+loads them; so the process ends at once. In `main` it is KeyboardInterrupt, as everywhere in Python. A second Ctrl-C
+ends the process at once again, as does one that Python cannot take note of, because XLA compiles, or one after `main`.
 """
 
 import contextlib
