@@ -281,8 +281,10 @@ def load(
 
 def _check_folder(folder: remote.Path) -> None:
     """Raises CheckpointError, which says what to give, for a part of a run's folder, or a file, in place of it."""
-    within = next((path for path in (folder, *folder.parents) if path.name == "checkpoints"), None)
-    if within is not None and not (folder / "checkpoints").exists():
+    if (folder / "checkpoints").exists():
+        return
+    within = next((path for path in (folder, *folder.parents) if path.name == "checkpoints" and path.is_dir()), None)
+    if within and folder.exists() and any(path.name.isdigit() for path in within.iterdir()):
         raise CheckpointError(f"{folder} is a part of a run; give the run's folder, {within.parent}.")
     if folder.is_file():
         if (folder.parent / "checkpoints").exists():

@@ -3,11 +3,13 @@
 Every machine must see the videos and the folder that is written to at the same paths, and have jax_video installed.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
 import shlex
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -44,7 +46,8 @@ def run(
         pipeline = apache_beam.Pipeline(options=PipelineOptions(shlex.split(options)))
     except ValueError as error:
         raise UserError(f"--beam={options!r}: {error}") from error
-    with pipeline:
+    results.mkdir(parents=True)
+    with _temporary_files_in(results), pipeline:
         (
             pipeline
             | apache_beam.Create(list(enumerate(tasks)))
@@ -57,6 +60,16 @@ def run(
         for line in path.read_text(encoding="utf-8").splitlines():
             yield tuple(json.loads(line))
     shutil.rmtree(results)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: pathlib.Path) -> Iterator[None]:
+    """Beam's runner leaves temporary folders behind."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _attempt(function: Callable[[Any], None], task: tuple[int, Any]) -> tuple[int, str | None]:
