@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeGuard
 
 from jax_video.data import processes, remote
-from jax_video.errors import UserError
+from jax_video.errors import UserError, unwritable
 
 NAME = "in_use.json"
 BEAT = 20.0  # seconds between two signs of life
@@ -243,7 +243,7 @@ class _Lock:
                 self._path.unlink(missing_ok=True)
             elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and not os.access(self._folder, os.W_OK):
                 return None
-            raise UserError(f"cannot write to {self._folder} ({error.strerror})") from error
+            raise UserError(unwritable(self._folder, error)) from error
         return found or True
 
     def _read(self) -> _Found | None:
