@@ -106,7 +106,6 @@ class RunLog:
         if self._write:
             lock.check(self._workdir)
         if self._write and self._folder != self._workdir:
-            self._board.flush()
             with remote.reaching(self._workdir):
                 for path in filter(pathlib.Path.is_file, self._folder.rglob("*")):
                     about = path.stat()
