@@ -276,7 +276,7 @@ READY = "print('ready', flush=True)"
     "body",
     [
         f"import hashlib\n{READY}\nhashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)",
-        f"class Late:\n    def __del__(self): time.sleep(60)\nlate = Late()\n{READY}\ndel late\ntime.sleep(60)",
+        f"class Late:\n    def __del__(self):\n        {READY}\n        time.sleep(60)\nLate()\ntime.sleep(60)",
         f"try:\n    {READY}\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    raise RuntimeError('of XLA') from None",
     ],
     ids=["in a function that does not return", "where nobody can catch it", "where another error comes of it"],
