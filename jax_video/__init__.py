@@ -100,7 +100,11 @@ def _module_to_run() -> str:
     return option.partition("m")[2] if option.startswith("-") else option
 
 
-if (_module := _module_to_run()).startswith("jax_video.") and _module != "jax_video.__main__":
-    from jax_video.__main__ import check_module
+if (_module := _module_to_run()).partition(".")[0] == "jax_video":
+    from jax_video import ctrl_c
 
-    check_module(_module)
+    ctrl_c.end_at_once()
+    if _module not in ("jax_video", "jax_video.__main__"):
+        from jax_video.__main__ import check_module
+
+        check_module(_module)

@@ -5,6 +5,8 @@ import runpy
 import sys
 from typing import NoReturn
 
+from jax_video import ctrl_c
+
 COMMANDS = {  # the modules of this package that are commands: what they do, and their main arguments
     "main": ("train and test a network", "--config=stc"),
     "prepare": ("index videos for training", "folder --videos=DIR --out=DIR"),
@@ -33,6 +35,7 @@ MEANT = {  # what else one may look for, and modules that one may take for a com
 
 def main() -> None:
     """Runs the command that the first argument names, exactly as `python -m jax_video.COMMAND` does."""
+    ctrl_c.end_at_once()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "-help", "--helpshort"):
         print(_listed())

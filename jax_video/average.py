@@ -7,13 +7,12 @@ Each is the folder of a tested run, or what `python -m jax_video.fuse --out=FOLD
 between them (of a sample: n - 1).
 """
 
-import json
 import pathlib
 
 from absl import flags
 
 from jax_video import command
-from jax_video.errors import UserError
+from jax_video.errors import UserError, writing
 from jax_video.testing import averages
 
 
@@ -47,7 +46,8 @@ def main(arguments: list[str]) -> None:
         }[average["same_manifest"]]
     )
     if flags.FLAGS.out is not None:
-        pathlib.Path(flags.FLAGS.out).write_text(json.dumps(average, ensure_ascii=False, indent=1), encoding="utf-8")
+        with writing(flags.FLAGS.out, "then give the same command"):
+            averages.write(pathlib.Path(flags.FLAGS.out), average)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ import dataclasses
 import datetime
 import functools
 import inspect
+import logging as python_logging
 import os
+import re
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -27,7 +30,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from jax_video import lock, metrics, sharding
 from jax_video import state as state_lib
 from jax_video.data import documents, remote
-from jax_video.errors import CheckpointError, UserError, listed
+from jax_video.errors import CheckpointError, UserError, listed, mended
 from jax_video.meta import Meta
 
 T = TypeVar("T")
@@ -35,6 +38,19 @@ T = TypeVar("T")
 
 class _Corrupted(Exception):
     pass
+
+
+def _is_said_once(record: python_logging.LogRecord) -> bool:
+    """Whether a message is none about an error inside of Orbax: each of its threads, and asyncio for each task that
+    nobody waits for any more, logs the one that is raised, with a traceback."""
+    if not record.exc_info:
+        return True
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(record.exc_info[2])]
+    return all(f"{os.sep}orbax{os.sep}" not in file for file in (record.pathname, *files))
+
+
+for _logger in (logging.get_absl_logger(), python_logging.getLogger("asyncio")):
+    _logger.addFilter(_is_said_once)
 
 
 def run_folder(name: str | os.PathLike) -> remote.Path:
@@ -211,13 +227,15 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self):
-        """Orbax meets a full disk in a thread of its own, and raises ValueError from one of the next calls."""
+        """Orbax meets a full disk in threads of its own, and raises one of their errors from one of the next calls."""
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:
+            number = error.errno if isinstance(error, OSError) else _system_error(error)
+            reason = os.strerror(number) if number else _first_line(error)
             raise CheckpointError(
-                f"cannot write a checkpoint into {self.folder}: {_first_line(error)}. Make room there; the same "
-                "command goes on from the last checkpoint."
+                f"cannot write a checkpoint into {self.folder} ({reason}). {mended(number)}; the same command goes on "
+                "from the last checkpoint."
             ) from error
 
     def restore(self, target: state_lib.TrainState) -> tuple[state_lib.TrainState, Meta] | None:
@@ -409,6 +427,12 @@ def _check_shapes(owner: str, found: Any, expected: Any) -> None:
             + listed(problems)
             + "\nUse the config that it was trained with, or another --workdir."
         )
+
+
+def _system_error(error: Exception) -> int | None:
+    """The number of the system's error that TensorStore has met."""
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found[1]) if found else None
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,8 @@
 """What every command shares: flags, short help, one message per user error, exit codes.
 
-Exit codes: 0 done, 2 a user error, 130 stopped by Ctrl-C or SIGTERM (what was done is saved where that makes sense).
+Exit codes: 0 done; 2 what the user has to mend, be it a mistake or the machine (a full disk, a store that is out of
+reach); 130 stopped by Ctrl-C, SIGTERM or SIGHUP (what was done is saved where that makes sense); 1, with a traceback, a
+fault of this library.
 """
 
 import io
@@ -15,8 +17,8 @@ from typing import Any, NoReturn, TextIO
 from absl import app, flags
 from absl import logging as absl_logging
 
-from jax_video import config_flag
-from jax_video.errors import Stopped, UserError, shown
+from jax_video import config_flag, ctrl_c
+from jax_video.errors import DISK_ERRORS, Stopped, UserError, shown, unwritable
 
 flags.disclaim_key_flags()  # a flag that is defined here belongs to the command that calls, and stands in its --help
 
@@ -48,24 +50,32 @@ def run(
             from jax_video.compilation_cache import enable_compilation_cache
 
             enable_compilation_cache()
-        main(argv[1:])
+        ctrl_c.interrupt_main()
+        try:
+            main(argv[1:])
+            sys.stdout.flush()
+        finally:
+            ctrl_c.end_at_once()
 
     try:
+        ctrl_c.end_at_once()
+        sys.argv[1:] = map(_expanded, sys.argv[1:])
         if define_flags is not None:
             define_flags()
         app.run(run_main, flags_parser=_parse_flags)
-    except UserError as error:
-        _exit(error)
-    except Stopped as stopped:
-        print(f"\n{stopped}", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # `... | head`; what is still buffered has no reader either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # a full disk, a folder that cannot be written
-        _exit(error)
+    except Stopped as stopped:
+        ctrl_c.stop(str(stopped))
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(130)
+        ctrl_c.stop("stopped")
+    except Exception as error:
+        if ctrl_c.was_pressed():  # it came in the middle of what then failed
+            ctrl_c.stop("stopped")
+        missing = _missing_devices(error)
+        if not (missing or isinstance(error, UserError | OSError)):
+            raise
+        _exit(missing or _said(error))
 
 
 def define_takeover() -> None:
@@ -123,6 +133,13 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _exit(config_flag.missing(_config_file(argv)))
 
 
+def _expanded(argument: str) -> str:
+    """A flag with the folder that ~ means: no shell reads it in --workdir=~/runs, or in --config=stc:data=~/set."""
+    if not argument.startswith("-"):
+        return argument
+    return re.sub(r"(?<==)~[\w.-]*(?=/|,|$)", lambda match: os.path.expanduser(match[0]), argument)
+
+
 def _flags_help() -> str:
     """absl's help, without a line of its own for every type and default."""
     text = re.sub(r"\n +\((?!default: '(?!None'))[^()]*\)(?=\n|$)", "", flags.FLAGS.main_module_help().strip())
@@ -151,12 +168,40 @@ def _unknown_config_key(argv: list[str]) -> str | None:
     return None
 
 
+def _missing_devices(error: Exception) -> str:
+    """What to say of an error that comes from JAX_PLATFORMS, which asks for devices that are not here; else ""."""
+    jax: Any = sys.modules.get("jax")
+    asked = jax.config.jax_platforms if jax is not None else None
+    if not asked or not isinstance(error, RuntimeError | AssertionError):
+        return ""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as fault:
+        reason = str(fault).partition(" (set JAX_PLATFORMS")[0].splitlines() or ["it is not installed for them"]
+        return (
+            f"JAX_PLATFORMS={asked} asks for devices that JAX does not find here: {reason[0].rstrip('.')}. Leave it "
+            "out, and JAX takes what is there; or install JAX for them: "
+            "https://docs.jax.dev/en/latest/installation.html"
+        )
+    return ""
+
+
+def _said(error: Exception) -> str:
+    """The message of an error that the user can mend."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return unwritable(error.filename or "the output", error)
+    return str(error)
+
+
 def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Reports an error that nobody can catch, but for those of Orbax and tensorstore after a failed read or write.
 
     Of several arrays that fail Orbax raises one failure, and forgets its coroutines for the others. Threads of
-    tensorstore call back, once for each array, into an event loop that Orbax has closed.
+    tensorstore call back, once for each array, into an event loop that Orbax has closed. A Ctrl-C that came where
+    nobody can catch it ends the process.
     """
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        ctrl_c.end()
     code = getattr(unraisable.object, "cr_code", None)
     forgotten = code is not None and f"{os.sep}orbax{os.sep}" in code.co_filename
     if not (forgotten or unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):

@@ -10,6 +10,7 @@ import pathlib
 import re
 import sys
 import textwrap
+import traceback
 import types
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +20,8 @@ from ml_collections import ConfigDict, config_dict, config_flags
 
 from jax_video import recipe, saved
 from jax_video.errors import UserError
+
+_NEEDED = ("model", "norm", "train")  # sections of a config
 
 flags.disclaim_key_flags()  # `define` defines the flag for the module that calls it
 
@@ -46,14 +49,21 @@ def load(text: str) -> ConfigDict:
     """
     file, colon, argument = text.partition(":")
     module = _module(file)
-    if not hasattr(module, "get_config"):
-        raise flags.Error(f"--config: {file} is no recipe: it has no function get_config.")
+    if not callable(getattr(module, "get_config", None)):
+        raise flags.Error(f"--config: {file} is no recipe: it has no function get_config. See configs/stc.py.")
     try:
         config = module.get_config(*[argument] * bool(colon))
     except (TypeError, ValueError) as error:
         raise flags.Error(str(error)) from error
+    except Exception as error:
+        raise flags.Error(f"--config: get_config of {_fault(file, error)}") from error
     if not isinstance(config, ConfigDict):
         raise flags.Error(f"--config: get_config of {file} gives a {type(config).__name__}, no ConfigDict.")
+    if missing := [name for name in _NEEDED if name not in config]:
+        raise flags.Error(
+            f"--config: get_config of {file} gives a config without {', '.join(missing)}: jax_video.recipe.config "
+            "makes one with all sections, as in configs/stc.py."
+        )
     return saved.complete_recipe(config)
 
 
@@ -62,6 +72,8 @@ def missing(text: str) -> str:
     file = text.partition(":")[0]
     stem = pathlib.Path(file).stem
     example = f"{stem}, the recipe of this package" if stem in recipes() else "configs/stc.py"
+    if file and pathlib.Path(file).is_dir():
+        return f"--config: {file!r} is a folder; a recipe is a name or a Python file: for example --config={example}"
     return f"--config: there is no file {file!r}: for example --config={example}"
 
 
@@ -184,7 +196,19 @@ def _module(name: str) -> types.ModuleType:
         if "configs" in str(error):  # `from configs import common`, as in version 0.1
             hint = " Recipes import jax_video.recipe in place of configs.common: see configs/stc.py."
         raise flags.Error(f"--config: {name} cannot be imported: {error}.{hint}") from error
+    except OSError:
+        raise
+    except Exception as error:
+        raise flags.Error(f"--config: {_fault(name, error)}") from error
     return module
+
+
+def _fault(name: str, error: Exception) -> str:
+    """What went wrong in a recipe's file, and in which line."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(_find(name))]
+    if isinstance(error, SyntaxError) or not lines:
+        return f"{name} is no Python file, as a recipe is: {error}."
+    return f"{name} fails in line {lines[-1]}: {type(error).__name__}: {error}."
 
 
 def _given() -> tuple[str, str]:

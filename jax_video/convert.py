@@ -20,7 +20,7 @@ import shlex
 from absl import flags
 
 from jax_video import command, config_flag, lock, run, sharding, state
-from jax_video.errors import UserError
+from jax_video.errors import UserError, writing
 from jax_video.weights import conversion, names
 
 
@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> None:
     if given.layout is None or given.out is None:
         raise UserError("expected --layout=NAME, whose weights they are, and --out=DIR, where to write; see --help")
     config, _ = config_flag.read()
-    with lock.hold(given.out, takeover=given.takeover, lost=lock.end_process):
+    again = "the same command begins anew"
+    with writing(given.out, again), lock.hold(given.out, takeover=given.takeover, lost=lock.end_process):
         report = conversion.convert(
             source,
             given.layout,

@@ -1,8 +1,10 @@
 """The exceptions that a user is meant to read."""
 
+import contextlib
+import errno
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 # Control characters, and those that turn the direction of writing: what a terminal obeys and does not show.
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -65,6 +67,44 @@ def unreadable(path: str | os.PathLike, error: OSError, what: str = "cannot be r
     """
     kind = VideoError if isinstance(error, PermissionError) else UnavailableError
     return kind(path, f"{what} ({error.strerror})")
+
+
+DISK_ERRORS = {  # what to do where a disk takes no more
+    errno.ENOSPC: "Make room there",
+    errno.EDQUOT: "Your quota there is used up: free some of it",
+    errno.EFBIG: "Files may not become as large there: raise the limit (ulimit -f)",
+    errno.EROFS: "It can only be read: choose another folder",
+}
+
+
+@contextlib.contextmanager
+def writing(folder: str | os.PathLike, again: str = "the same command goes on where it was") -> Iterator[None]:
+    """Turns what the system says of a full disk, or of one that can only be read, into one message for the user.
+
+    Args:
+      folder: what is written to, where the system does not name the file.
+      again: what is true once that is mended.
+
+    Raises:
+      UserError: instead of such an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise UserError(unwritable(error.filename or folder, error, again)) from error
+
+
+def unwritable(path: str | os.PathLike, error: OSError, again: str = "") -> str:
+    """What to say of a file or folder that cannot be written: why, and what to do."""
+    then = f"; {again}" if again else ""
+    return f"cannot write to {os.fspath(path)} ({error.strerror}). {mended(error.errno)}{then}."
+
+
+def mended(number: int | None) -> str:
+    """What to do about an error of this number that came while something was written."""
+    return DISK_ERRORS.get(number or 0, "Make room there, or mend what is wrong with it")
 
 
 class Stopped(Exception):

@@ -19,7 +19,7 @@ import sys
 from absl import flags
 
 from jax_video import command, metrics
-from jax_video.errors import UserError
+from jax_video.errors import UserError, writing
 from jax_video.testing import fusion
 
 
@@ -52,7 +52,8 @@ def main(arguments: list[str]) -> None:
     if note := metrics.note(len(first.class_names)):
         print(note, file=sys.stderr)
     if given.out is not None:
-        fusion.write(pathlib.Path(given.out), fused, arguments, weights, l2=given.l2)
+        with writing(given.out, "then fuse them again"):
+            fusion.write(pathlib.Path(given.out), fused, arguments, weights, l2=given.l2)
 
 
 if __name__ == "__main__":

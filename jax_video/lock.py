@@ -34,8 +34,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeGuard
 
-from jax_video.data import documents, remote
-from jax_video.errors import UserError
+from jax_video.data import documents, processes, remote
+from jax_video.errors import UserError, unwritable
 
 NAME = "in_use.json"
 BEAT = 20.0  # seconds between two signs of life
@@ -90,12 +90,12 @@ def this_process() -> Holder:
     """What this process writes into in_use.json."""
     job = next((os.environ[name] for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID") if os.environ.get(name)), "")
     restart = os.environ.get("SLURM_RESTART_COUNT", "0")
-    _, started = _process(os.getpid())
+    _, started = processes.look(os.getpid())
     return Holder(
         token=uuid.uuid4().hex,
         host=socket.gethostname(),
-        machine=_boot(),
-        namespace=_namespace(),
+        machine=processes.boot(),
+        namespace=processes.namespace(),
         pid=os.getpid(),
         started=started,
         since=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
@@ -242,7 +242,7 @@ class _Lock:
                 self._path.unlink(missing_ok=True)
             elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and not os.access(self._folder, os.W_OK):
                 return None
-            raise UserError(f"cannot write to {self._folder} ({error.strerror})") from error
+            raise UserError(unwritable(self._folder, error)) from error
         return found or True
 
     def _read(self) -> _Found | None:
@@ -263,7 +263,7 @@ class _Lock:
     def _is_gone(self, found: _Found) -> bool:
         own, holder = self.holder, found.holder
         if self._can_be_seen(holder):
-            return not _is_alive(holder.pid, holder.started)
+            return not processes.is_alive(holder.pid, holder.started)
         if holder is not None and holder.locked and holder.machine == own.machine:  # of another container
             return _can_lock(self._path)
         if holder is not None and holder.job and holder.job == own.job and holder.restart < own.restart:
@@ -417,49 +417,9 @@ def _can_lock(path: pathlib.Path) -> bool:
         return False
 
 
-def _is_alive(pid: int, started: int) -> bool:
-    """Whether this machine has a process of this number that began at this time."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        pass  # another user's
-    state, began = _process(pid)
-    return state not in ("Z", "X") and (not began or not started or began == started)
-
-
-def _process(pid: int) -> tuple[str, int]:
-    """The state of a process, and when it began, in ticks since the boot; "" and 0 if the system does not say."""
-    try:
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return fields[0], int(fields[19])
-    except (OSError, IndexError, ValueError):
-        return "", 0
-
-
-def _boot() -> str:
-    """An identifier of this machine since its last start; its name if the system has none."""
-    try:
-        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return socket.gethostname()
-
-
 def _booted() -> float:
     """When this machine was started, in seconds since 1970; 0 if the system does not say."""
     try:
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     except (AttributeError, OSError):
         return 0.0
-
-
-def _namespace() -> str:
-    """An identifier of the container, or machine, within which processes' numbers are unique.
-
-    On Windows a new one with each call, as no process can be looked at there.
-    """
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return "" if os.name == "posix" else uuid.uuid4().hex

@@ -18,7 +18,7 @@ from absl import flags
 
 from jax_video import command, config_flag, lock, sharding, workflow
 from jax_video.checkpoint import hold, run_folder
-from jax_video.errors import UserError
+from jax_video.errors import UserError, writing
 
 
 def define_flags() -> None:
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
         return print(config_flag.describe())
     workdir = run_folder(given.workdir or f"runs/{name}")
     sharding.start(given.distributed)
-    with hold(workdir, takeover=given.takeover, lost=lock.end_process):
+    with writing(workdir), hold(workdir, takeover=given.takeover, lost=lock.end_process):
         report = workflow.perform(given.mode, config, workdir, profile=given.profile)
     if jax.process_index() == 0:
         print(report)

@@ -339,6 +339,7 @@ def load(
         `config` is of another network.
     """
     mesh, folder = sharding.make_mesh() if mesh is None else mesh, run_folder(folder)
+    _check_folder(folder)
     config = None if config is None else recipe.resolve(config)
     dtype = config.dtype if dtype is None and config is not None else dtype
     with contextlib.closing(Checkpoints(folder, mesh, read_only=True)) as checkpoints:
@@ -374,6 +375,22 @@ def _saved_config(folder: remote.Path) -> Iterator[None]:
             f"the config that is saved in {folder} cannot be one that it was trained with "
             f"({type(error).__name__}: {error}). Take another run."
         ) from error
+
+
+def _check_folder(folder: remote.Path) -> None:
+    """Raises CheckpointError, which says what to give, for a part of a run's folder, or a file, in place of it."""
+    if (folder / "checkpoints").exists():
+        return
+    within = next((path for path in (folder, *folder.parents) if path.name == "checkpoints" and path.is_dir()), None)
+    if within and folder.exists() and any(path.name.isdigit() for path in within.iterdir()):
+        raise CheckpointError(f"{folder} is a part of a run; give the run's folder, {within.parent}.")
+    if folder.is_file():
+        if (folder.parent / "checkpoints").exists():
+            raise CheckpointError(f"{folder} is a file of a run; give the run's folder, {folder.parent}.")
+        raise CheckpointError(
+            f"{folder} is a file; expected the folder of a run. Of PyTorch's weights this makes one: python -m "
+            f"jax_video.convert {folder} --layout=NAME --config=RECIPE --out=DIR (see its --help)."
+        )
 
 
 def _several(videos: Video | Iterable[Video]) -> tuple[list[Video], bool]:

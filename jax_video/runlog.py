@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from jax_video import lock, metrics
-from jax_video.data import documents, remote
+from jax_video.data import documents, processes, remote
 from jax_video.errors import UserError, listed
 
 _ROW = {"step": int, "split": str}  # of each row, beside numbers
@@ -38,7 +38,7 @@ class RunLog:
         self._batch, self._total, self._write = batch, total, write
         self._since, self._steps = time.perf_counter(), 0
         self._workdir, self._synced = workdir, time.monotonic()
-        self._folder: Any = pathlib.Path(tempfile.mkdtemp()) if write and remote.is_remote(workdir) else workdir
+        self._folder: Any = _temporary_folder() if write and remote.is_remote(workdir) else workdir
         self._copied: dict[pathlib.Path, tuple[int, int]] = {}  # files, and their size and time then
         if write:
             ends = {"train": step, "val": validated}
@@ -49,7 +49,7 @@ class RunLog:
             path = self._folder / "metrics.jsonl"
             remote.write_whole(path, [row.encode() for row in kept])
             self._file = path.open("a")
-            self._board = _summary_writer(self.tensorboard, step + 1)
+            self._board = _Board(self.tensorboard, step + 1)
         self._bar = tqdm(initial=step, total=total, desc="train", unit="step", disable=None if write else True)
 
     @property
@@ -75,7 +75,8 @@ class RunLog:
             self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
             self._file.flush()
             for name, value in values.items():
-                self._board.add_scalar(f"{split}/{name}", value, step)
+                self._board.add(f"{split}/{name}", value, step)
+            self._board.flush()
             if time.monotonic() > self._synced + _SYNC_SECONDS:
                 self.sync()
 
@@ -112,7 +113,6 @@ class RunLog:
             lock.check(self._workdir)
             os.fsync(self._file.fileno())
         if self._write and self._folder != self._workdir:
-            self._board.flush()
             with remote.reaching(self._workdir):
                 for path in filter(pathlib.Path.is_file, self._folder.rglob("*")):
                     about = path.stat()
@@ -123,20 +123,48 @@ class RunLog:
             self._synced = time.monotonic()
 
 
-def _summary_writer(folder: pathlib.Path, first_step: int) -> Any:
-    """A tensorboardX.SummaryWriter, which hides events of `first_step` and later that are there already.
+def _temporary_folder() -> pathlib.Path:
+    """A new one; those of runs that were killed go."""
+    processes.remove_leftovers(tempfile.gettempdir())
+    return pathlib.Path(tempfile.mkdtemp(prefix=processes.mark()))
+
+
+class _Board:
+    """The file of events that TensorBoard shows.
+
+    tensorboardX's SummaryWriter writes in a thread of its own: of a full disk nobody would hear, and the run would wait
+    for it for ever.
 
     tensorboardX imports PyTorch if it is installed, only for the type of an argument. That takes seconds, and fails if
     PyTorch is broken; so `import torch` fails meanwhile, as if it were not installed.
     """
-    modules: dict[str, Any] = sys.modules
-    hidden = modules.setdefault("torch", None) is None
-    try:
-        import tensorboardX
-    finally:
-        if hidden:
-            del modules["torch"]
-    return tensorboardX.SummaryWriter(str(folder), purge_step=first_step)
+
+    def __init__(self, folder: pathlib.Path, first_step: int):
+        """Begins a file; events of `first_step` and later that are there already are hidden."""
+        modules: dict[str, Any] = sys.modules
+        hidden = modules.setdefault("torch", None) is None
+        try:
+            from tensorboardX import event_file_writer, summary
+            from tensorboardX.proto import event_pb2
+        finally:
+            if hidden:
+                del modules["torch"]
+        self._event, self._scalar = event_pb2.Event, summary.scalar
+        folder.mkdir(exist_ok=True)
+        self._file = event_file_writer.EventsWriter(str(folder / "events"))
+        self._write(first_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        self._write(step, summary=self._scalar(name, value))
+
+    def _write(self, step: int, **content: Any) -> None:
+        self._file.write_event(self._event(step=step, wall_time=time.time(), **content))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def read(path: remote.Path) -> list[dict[str, Any]]:

@@ -1,22 +1,33 @@
 """Signals that ask a training to stop: it saves first."""
 
+import contextlib
 import os
 import signal
+import stat
 
 import jax
 
+from jax_video.errors import Stopped
+
+_HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed, or its connection lost; there is none on Windows
+
 
 class StopSignals:
-    """SIGTERM and the first Ctrl-C ask for a stop after the step at hand; a second Ctrl-C stops at once.
+    """SIGTERM, SIGHUP and the first Ctrl-C ask for a stop after the step at hand; a second Ctrl-C stops at once.
 
-    Among several processes SIGTERM stays with JAX's own handler, by which all of them agree on the step to stop after;
-    Ctrl-C is passed on to it.
+    SIGHUP stays ignored where it is, as under `nohup`. Among several processes SIGTERM stays with JAX's own handler, by
+    which all of them agree on the step to stop after; the others are passed on to it.
+
+    Raises:
+      Stopped: at the second Ctrl-C.
     """
 
     def __enter__(self):
         self.requested = False
         self._alone = jax.process_count() == 1
-        numbers = (signal.SIGINT, signal.SIGTERM) if self._alone else (signal.SIGINT,)
+        numbers = [signal.SIGINT, signal.SIGTERM] if self._alone else [signal.SIGINT]
+        if _HANGUP is not None and signal.getsignal(_HANGUP) is not signal.SIG_IGN:
+            numbers.append(_HANGUP)
         self._before = {number: signal.signal(number, self._ask) for number in numbers}
         return self
 
@@ -24,9 +35,21 @@ class StopSignals:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+        if number == _HANGUP:
+            _leave_terminal()
         if not self._alone:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is KeyboardInterrupt:
+            raise Stopped("stopped at once; the same command goes on from the last checkpoint.") from None
+
+
+def _leave_terminal() -> None:
+    """Nobody reads any more what is printed on a terminal that is gone, and printing there would be an error."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # none is open
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

@@ -216,9 +216,11 @@ def train(
         values = {name: float(value) for name, value in sums.items()}
         failures.note(failed)
         if not all(map(math.isfinite, values.values())):
+            where = f", in another --workdir: {workdir} goes on only as it was begun" if checkpoints.steps else ""
             raise UserError(
                 f"the loss or the gradient of step {number} is not finite: {values}. Nothing was saved after the last "
-                "good checkpoint. Lower --config.schedule.learning_rate or raise --config.schedule.warmup_epochs."
+                "good checkpoint. Lower --config.schedule.learning_rate or raise --config.schedule.warmup_epochs"
+                f"{where}."
             )
         progress.meter.add(values | {"failed": float(np.count_nonzero(failed))})
         log.stepped()

@@ -161,7 +161,7 @@ class Leftovers:
 
     def _segments(self):
         """Those made while the run lived. Other programs' are among them, but do not stay."""
-        for path in pathlib.Path("/dev/shm").glob("psm_*"):
+        for path in pathlib.Path("/dev/shm").glob("*jax_video-*"):
             try:
                 if self.started <= path.stat().st_mtime <= self.ended:
                     yield path.name

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from commands import check_user_error, run
@@ -32,7 +33,7 @@ def command(tmp_path, body: str, *arguments: str, **kwargs) -> subprocess.Comple
     script.write_text(
         '"""Does something.\n\n  python script.py\n"""\n'
         "import errno, os, signal, time\nfrom absl import flags\n"
-        "from jax_video import command\nfrom jax_video.errors import UserError\n"
+        "from jax_video import command\nfrom jax_video.errors import UserError, writing\n"
         "def define_flags():\n"
         "    flags.DEFINE_integer('size', 3, 'How large.', lower_bound=1)\n"
         "    command.define_takeover()\n"
@@ -189,7 +190,14 @@ def test_bad_flags(tmp_path, flag, expected):
         ("raise command.Stopped('stopped after step 3')", 130, "\nstopped after step 3\n"),
         ("raise KeyboardInterrupt", 130, "\nstopped\n"),
         ("raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'runs/a')", 2,
-         "error: [Errno 28] No space left on device: 'runs/a'\n"),
+         "error: cannot write to runs/a (No space left on device). Make room there.\n"),
+        ("raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), 'runs/a')", 2,
+         "error: cannot write to runs/a (Disk quota exceeded). Your quota there is used up: free some of it.\n"),
+        ("raise OSError(errno.EROFS, os.strerror(errno.EROFS), 'runs/a')", 2,
+         "error: cannot write to runs/a (Read-only file system). It can only be read: choose another folder.\n"),
+        ("with writing('runs/a', 'then again'): raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))", 2,
+         "error: cannot write to runs/a (File too large). Files may not become as large there: raise the limit "
+         "(ulimit -f); then again.\n"),
         ("open('/nosuch/file', 'w')", 2, "error: [Errno 2] No such file or directory: '/nosuch/file'\n"),
     ],
 )  # fmt: skip
@@ -240,6 +248,88 @@ def test_ctrl_c(tmp_path):
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60) == ("", "\nstopped\n")
     assert process.returncode == 130
+
+
+def interrupted(arguments: list, *, times: int = 1, env=ENVIRONMENT) -> tuple[int, str, float]:
+    """Starts a process and sends it Ctrl-C each time that it says it is ready: exit code, stderr, and the seconds that
+    it still took."""
+    process = subprocess.Popen(
+        [*PYTHON, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True, cwd="/"
+    )
+    for _ in range(times):
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr, time.monotonic() - began
+
+
+@pytest.mark.parametrize("arguments", [["-m", "jax_video.predict"], ["-m", "jax_video", "main"]])
+def test_ctrl_c_while_modules_are_loaded(tmp_path, arguments):
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
+    env = ENVIRONMENT | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    assert interrupted(arguments, env=env)[:2] == (130, "\nstopped\n")
+
+
+READY = "print('ready', flush=True)"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"import hashlib\n{READY}\nhashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)",
+        f"class Late:\n    def __del__(self):\n        {READY}\n        time.sleep(60)\nLate()\ntime.sleep(60)",
+        f"try:\n    {READY}\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    raise RuntimeError('of XLA') from None",
+    ],
+    ids=["in a function that does not return", "where nobody can catch it", "where another error comes of it"],
+)
+def test_ctrl_c_at_bad_moments(tmp_path, body):
+    command(tmp_path, body, "--help")
+    code, stderr, seconds = interrupted([tmp_path / "script.py"])
+    assert (code, stderr) == (130, "\nstopped\n") and seconds < 10
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path):
+    body = f"try:\n    {READY}\n    time.sleep(60)\nfinally:\n    {READY}\n    time.sleep(60)"
+    command(tmp_path, body, "--help")
+    code, stderr, seconds = interrupted([tmp_path / "script.py"], times=2)
+    assert (code, stderr) == (130, "\nstopped\n") and seconds < 10
+
+
+def test_ctrl_c_stays_ignored_where_it_is(tmp_path):
+    """As in a job that a script has started with &."""
+    command(tmp_path, "os.kill(os.getpid(), signal.SIGINT)\nprint('after')", "--help")
+    script = tmp_path / "script.py"
+    start = f"import os, signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nos.execv({sys.executable!r}, "
+    done = python("-c", f"{start}['python', {str(script)!r}])")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "after\n", "")
+
+
+def test_a_full_disk_below_what_is_printed(tmp_path):
+    command(tmp_path, "print('result')", "--help")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*PYTHON, tmp_path / "script.py"], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
+        )
+    expected = "error: cannot write to the output (No space left on device). Make room there.\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
+def test_the_home_folder_in_flags(tmp_path):
+    """No shell replaces ~ there."""
+    flags = ("--config=stc:data=~/set,frames=8", "--config.init_from.path=~/other", "--print_config")
+    finished = run("jax_video.main", *flags, env={"HOME": str(tmp_path)})
+    assert finished.code == 0, finished.stderr
+    found = dict(re.findall(r"^(data\.manifest|init_from\.path) += '([^']*)'", finished.stdout, re.MULTILINE))
+    assert found == {"data.manifest": f"{tmp_path}/set", "init_from.path": f"{tmp_path}/other"}
+
+
+def test_devices_that_are_not_there(tmp_path):
+    done = command(tmp_path, "import jax\njax.config.update('jax_platforms', 'gpux')\njax.devices()")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: JAX_PLATFORMS=gpux asks for devices that JAX does not find here: ")
+    assert "Leave it out" in done.stderr
 
 
 def test_names_that_are_no_unicode_are_printed_as_they_are(tmp_path):

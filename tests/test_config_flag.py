@@ -180,15 +180,33 @@ def test_several_paths_on_the_command_line(shown):
         ("empty.py", "empty.py is no recipe: it has no function get_config"),
         ("old.py", "old.py cannot be imported.* Recipes import jax_video.recipe in place of configs.common"),
         ("wrong.py", "get_config of wrong.py gives a dict, no ConfigDict"),
+        ("value.py", "value.py is no recipe: it has no function get_config"),
+        ("syntax.py", r"syntax.py is no Python file, as a recipe is: .*\(syntax.py, line 2\)"),
+        ("bytes.py", "bytes.py is no Python file, as a recipe is: "),
+        ("raises.py", "raises.py fails in line 3: ZeroDivisionError: division by zero"),
+        ("later.py", "get_config of later.py fails in line 2: KeyError: 'a'"),
+        ("part.py", "get_config of part.py gives a config without model, norm, train: jax_video.recipe.config makes"),
     ],
 )
 def test_what_is_no_recipe(name, expected, own, monkeypatch):
     (own / "empty.py").write_text("")
     (own / "old.py").write_text("from configs import common\n")
     (own / "wrong.py").write_text("def get_config(): return {}\n")
+    (own / "value.py").write_text("get_config = 3\n")
+    (own / "syntax.py").write_text("a = 1\ndef get_config(:\n")
+    (own / "bytes.py").write_bytes(b"\xff\x00")
+    (own / "raises.py").write_text("def get_config(): pass\n\n1 / 0\n")
+    (own / "later.py").write_text("def get_config():\n    return {}['a']\n")
+    (own / "part.py").write_text("import ml_collections\ndef get_config(): return ml_collections.ConfigDict()\n")
     monkeypatch.chdir(own)
     with pytest.raises(flags.Error, match=expected):
         config_flag.load(name)
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    (tmp_path / "recipes").mkdir()
+    expected = "--config: 'recipes' is a folder; a recipe is a name or a Python file: for example --config="
+    check_user_error(run(MAIN, "--config=recipes", cwd=tmp_path), expected)
 
 
 def test_an_unknown_name_is_a_users_error(tmp_path):

@@ -271,8 +271,17 @@ def test_a_full_disk(converted, tmp_path):
     """One message, and nothing of the file."""
     out = tmp_path / "out.pth"
     finished = run(CONVERT, converted, LAYOUT, f"--export={out}", largest_file=50_000)
-    check_user_error(finished, f"{out}: cannot be written (")
+    check_user_error(finished, f"{out}: cannot be written (", "Make room there")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("largest", [5_000, 20_000])
+def test_a_full_disk_for_the_run(theirs, data, tmp_path, largest):
+    """One line, where Orbax, TensorStore and asyncio have logged the same error a dozen times."""
+    arguments = (theirs.folder / "r3d.pth", LAYOUT, CONFIG, f"--out={tmp_path / 'run'}")
+    finished = run(CONVERT, *arguments, f"--config.data.manifest={data}", largest_file=largest)
+    check_user_error(finished, f"cannot write a checkpoint into {tmp_path / 'run'}/checkpoints (File too large). ")
+    assert finished.stderr.count("\n") == 2, finished.stderr  # with what it runs on
 
 
 def test_out_in_another_layout(converted, tmp_path):

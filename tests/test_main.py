@@ -276,7 +276,9 @@ def test_a_full_disk(trained, tmp_path):
     """And with room again, the same command."""
     workdir = tmp_path / "run"
     finished = run(MAIN, *trained.arguments, f"--workdir={workdir}", largest_file=500)  # which what it prints fits in
-    check_user_error(finished, "File too large")
+    said = [line for line in finished.stderr.splitlines() if not line.startswith("CPU")]
+    advice = "Files may not become as large there: raise the limit (ulimit -f)"
+    assert (finished.code, said) == (2, [f"error: cannot write to {workdir} (File too large). {advice}."])
     again = run(MAIN, *trained.arguments, f"--workdir={workdir}")
     assert again.code == 0, again.stderr
     assert json.loads((workdir / "test.json").read_text()) == json.loads((trained.workdir / "test.json").read_text())

@@ -102,6 +102,16 @@ def test_a_full_disk_while_packing(undisturbed, tmp_path):
     assert commands.run(*arguments).code == 0
 
 
+def test_packing_leaves_nothing_among_temporary_files(undisturbed, tmp_path):
+    """Where it is killed, either: TFDS had made a folder there."""
+    _, out, _, _ = undisturbed
+    shutil.copytree(out, tmp_path / "set", ignore=shutil.ignore_patterns("packed"))
+    (tmp_path / "temporary").mkdir()
+    arguments = ("jax_video.prepare", "manifest", f"--out={tmp_path / 'set'}", "--pack", "--workers=1")
+    assert commands.run(*arguments, env={"TMPDIR": str(tmp_path / "temporary")}).code == 0
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_a_video_that_has_changed_since_is_named(videos, tmp_path):
     shutil.copytree(videos, tmp_path / "videos")
     out = tmp_path / "out"

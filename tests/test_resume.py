@@ -54,7 +54,15 @@ def moment(where: str, workdir: pathlib.Path, rng: random.Random):
 
 INTERRUPTIONS = {
     "a kill and a Ctrl-C": (SHORT, [("saving", signal.SIGKILL), ("training", signal.SIGINT)]),
-    "once each": ((), [("saving", signal.SIGKILL), ("training", signal.SIGINT), ("training", signal.SIGTERM)]),
+    "once each": (
+        (),
+        [
+            ("saving", signal.SIGKILL),
+            ("training", signal.SIGINT),
+            ("training", signal.SIGTERM),
+            ("training", signal.SIGHUP),
+        ],
+    ),
     "10 kills": (
         LONG,
         [(where, signal.SIGKILL) for where in ("training", "validation", "saving", "start", "training") * 2],
@@ -111,7 +119,7 @@ def test_the_end_of_a_split_frees_its_shared_memory(manifest):
     gc.disable()
     try:
         for rows in pipeline.test_batches(videos, sampling, views, batch=4, workers=1):  # noqa: B007, kept to the end
-            segments |= set(re.findall(r"/dev/shm/psm_\w+", pathlib.Path("/proc/self/maps").read_text()))
+            segments |= set(re.findall(r"/dev/shm/jax_video-[\w-]+", pathlib.Path("/proc/self/maps").read_text()))
         del rows
         assert segments
         end = time.monotonic() + 5

@@ -186,3 +186,16 @@ def test_a_record_of_a_later_version_is_refused():
     later = Meta({"seed": 1}, ("a",)).to_json() | {"version": meta.VERSION + 1, "shape": 3}
     with pytest.raises(CheckpointError, match="was saved by a later version of jax_video, as record 3; .* up to 2"):
         Meta.from_json(later, FOLDER)
+
+
+@pytest.mark.parametrize("given", ["checkpoints", "checkpoints/4", "checkpoints/4/network", "test.json", "weights.pth"])
+def test_what_is_no_runs_folder_says_what_to_give(tmp_path, given):
+    (tmp_path / "runs" / "checkpoints" / "4" / "network").mkdir(parents=True)
+    (tmp_path / "runs" / "test.json").touch()
+    (tmp_path / "weights.pth").touch()
+    if given == "weights.pth":
+        with pytest.raises(UserError, match="weights.pth is a file; expected the folder of a run.*jax_video.convert"):
+            jax_video.load(tmp_path / given)
+        return
+    with pytest.raises(UserError, match=rf"{given} is a (part|file) of a run; give the run's folder, .*/runs\.$"):
+        jax_video.load(tmp_path / "runs" / given)

@@ -3,13 +3,14 @@
 import json
 import os
 import struct
+import tempfile
 import time
 
 import pytest
 from tensorboardX.proto import event_pb2
 
 from jax_video import runlog
-from jax_video.data import remote
+from jax_video.data import processes, remote
 from jax_video.runlog import RunLog
 
 
@@ -184,3 +185,16 @@ def test_rows_are_in_the_store_before_a_checkpoint_and_now_and_then(store, monke
     assert [row["step"] for row in runlog.read(workdir / "metrics.jsonl")] == [5, 6]
     assert {step for _, step, _ in scalars(store / "bucket" / "run" / "tensorboard")} >= {6}
     log.close()
+
+
+def test_the_temporary_files_of_runs_that_were_killed_go(store, monkeypatch, tmp_path):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    name, where, pid, started, _ = processes.mark().split("-")
+    killed = tmp_path / "temporary" / f"{name}-{where}-{pid}-{int(started) + 1}-folder"  # the number is in use again
+    (killed / "tensorboard").mkdir(parents=True)
+    log = open_log(remote.path("gs://bucket/run"))
+    (own,) = (tmp_path / "temporary").iterdir()
+    assert own != killed and own.name.startswith(processes.mark())
+    log.close()
+    assert not own.exists()

@@ -9,6 +9,7 @@ import ctypes
 import dataclasses
 import functools
 import gc
+import itertools
 import multiprocessing
 import os
 import signal
@@ -20,11 +21,12 @@ import grain
 import numpy as np
 from absl import flags
 
-from jax_video.data import clips, reader, remote, transforms
+from jax_video.data import clips, processes, reader, remote, transforms
 from jax_video.data.decoding import flow
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
+_STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 CHANNELS = {"rgb": 3, "flow": flow.CHANNELS}  # of each stream
 
 
@@ -388,20 +390,27 @@ def _iterate(batches: grain.MapDataset, workers: int | None) -> Generator[Batch,
         workers = worker_processes()
     if workers < 0:
         raise UserError(f"{workers} workers: expected their number, or 0 to load in the process itself.")
+    processes.remove_leftovers(processes.SHARED)
     threads = 1 if workers else 2
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2)
     dataset = batches.to_iter_dataset(read)
     if workers:
         if not flags.FLAGS.is_parsed():  # outside of a command: Grain's processes read its own, of which none is given
             flags.FLAGS.mark_as_parsed()
+        processes.mark_semaphores()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
-    return _closed_at_once(iter(dataset))
+        start = functools.partial(_start_worker, processes.mark())
+        dataset = dataset.mp_prefetch(options, worker_init_fn=start)
+    return _closed_at_once(iter(dataset), workers)
 
 
-def _closed_at_once(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
+def _closed_at_once(iterator: grain.DatasetIterator, workers: int) -> Generator[Batch, None, None]:
     """The iterator's elements; at its end, or when closed, it ends the workers and frees their shared memory."""
     try:
+        if workers:  # they start with the first element, and leave signals to this process, which saves before it ends
+            with processes.keeping_from_children(*_STOPPING):
+                first = [*itertools.islice(iterator, 1)]
+            yield from (first.pop() for _ in range(len(first)))  # kept by nobody here
         yield from iterator
     finally:
         iterator.close()
@@ -409,11 +418,12 @@ def _closed_at_once(iterator: grain.DatasetIterator) -> Generator[Batch, None, N
         gc.collect()  # Grain's iterators are in a reference cycle, and each holds a batch of every worker
 
 
-def _start_worker(index: int, count: int) -> None:
-    """Leaves Ctrl-C and SIGTERM to the parent, which saves before it ends its workers, and dies with the parent."""
+def _start_worker(owner: str, index: int, count: int) -> None:
+    """Names shared memory after the owner, leaves signals to it, and dies with it."""
     del index, count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    processes.mark_shared_memory(owner)
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG in prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

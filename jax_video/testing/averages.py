@@ -81,6 +81,11 @@ def summarise(results: dict[str, dict]) -> dict:
     }
 
 
+def write(path: pathlib.Path, average: dict) -> None:
+    """Writes what `summarise` gives into a JSON file."""
+    path.write_text(json.dumps(average, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
 def _complete(section: str, values: dict) -> dict:
     """As JSON has it, where tuples are lists."""
     return json.loads(json.dumps(saved.complete_section(section, values)))

@@ -21,7 +21,7 @@ import safetensors
 import safetensors.numpy
 
 from jax_video.data import archives
-from jax_video.errors import UserError
+from jax_video.errors import UserError, mended
 
 # Keys under which training code keeps the weights.
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net")
@@ -104,7 +104,9 @@ def write(path: str | os.PathLike, weights: dict[str, np.ndarray], notes: dict[s
     except WeightFileError:
         raise
     except Exception as error:  # of each format's own kind
-        raise WeightFileError(f"{path}: cannot be written ({error})") from error
+        raise WeightFileError(
+            f"{path}: cannot be written ({error}). {mended(getattr(error, 'errno', None))}."
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()

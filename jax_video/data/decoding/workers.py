@@ -21,6 +21,7 @@ from typing import Any
 
 import cv2
 
+from jax_video.data import processes
 from jax_video.errors import UnavailableError, UserError, VideoError, listed, shown
 
 if sys.platform != "win32":
@@ -193,23 +194,10 @@ def _start(function: Callable) -> tuple[BaseProcess, Connection]:
     context = multiprocessing.get_context("spawn")  # forking a process that has threads (the progress bar) can hang
     connection, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, function), daemon=True)
-    with _STARTING, _interrupts_ignored(), _hidden_main():
+    with _STARTING, processes.keeping_from_children(signal.SIGINT), _hidden_main():  # Ctrl-C is for the parent
         process.start()
     theirs.close()  # so that the end of the process is the end of the connection
     return process, connection
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C is for the parent; a process inherits that it is ignored. Only the main thread can say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 @contextlib.contextmanager

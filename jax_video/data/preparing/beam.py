@@ -3,11 +3,13 @@
 Every machine must see the videos and the folder that is written to at the same paths, and have jax_video installed.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
 import shlex
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -46,7 +48,8 @@ def run(
     except ValueError as error:
         raise UserError(f"--beam={options!r}: {error}") from error
     numbered = list(enumerate(tasks))
-    with pipeline:
+    results.mkdir(parents=True)
+    with _temporary_files_in(results), pipeline:
         (
             pipeline
             | apache_beam.Create(numbered)
@@ -66,6 +69,16 @@ def run(
         )
     shutil.rmtree(results)
     yield from sorted(found.items())
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: pathlib.Path) -> Iterator[None]:
+    """Beam's runner leaves temporary folders behind."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _attempt(function: Callable[[Any], None], task: tuple[int, Any]) -> tuple[int, str | None]:

@@ -46,6 +46,11 @@ _FRESH = ".description"  # of a folder in which TFDS writes what it says of the 
 _SETTINGS = "packed.json"
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Leaves out what no packed set has there: TFDS would make a temporary folder for it, and leave it behind."""
+
+
 class PackedVideos(tfds.core.GeneratorBasedBuilder):
     """The TFDS builder of a packed set; `tfds.builder_from_directory` finds it again.
 
@@ -60,7 +65,7 @@ class PackedVideos(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         settings = self.settings._asdict() | {"manifest": self._source.hash, "set": self._source.name}
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             features=features(self._source.classes),
             description=f"The videos of {self._source.name}, packed by jax_video.",

@@ -1,0 +1,88 @@
+"""Ctrl-C at any moment of a command: one line on stderr and exit code 130.
+
+While modules are loaded there is nothing to clean up, and an error on the way would come as a traceback of whoever
+loads them; so the process ends at once. In `main` it is KeyboardInterrupt, as everywhere in Python. A second Ctrl-C
+ends the process at once again, as does one that Python cannot take note of, because XLA compiles, or one after `main`.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import NoReturn
+
+_EXIT_CODE = 130
+_PATIENCE = 1.0  # seconds that Python may need to take note of it
+_noticed = 0.0  # when Python took note of it last, by time.monotonic(); 0: never
+_said = False  # whether the one line is printed
+
+
+def end_at_once() -> None:
+    """From now on Ctrl-C ends the process; not where it is ignored, or where somebody else handles it."""
+    _handle(_end)
+
+
+def interrupt_main() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt."""
+    if not _handle(_interrupt):
+        return
+    noticed, wakes = socket.socketpair()
+    wakes.setblocking(False)
+    signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(noticed, wakes), name="watches for Ctrl-C", daemon=True).start()
+
+
+def was_pressed() -> bool:
+    """Whether `main` was interrupted."""
+    return _noticed > 0
+
+
+def stop(message: str) -> NoReturn:
+    """Ends the process as a command ends."""
+    global _said
+    print(f"\n{message}", file=sys.stderr)
+    _said = True
+    sys.exit(_EXIT_CODE)
+
+
+def end() -> NoReturn:
+    """Ends the process at once, from any thread."""
+    if not _said:
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nstopped\n")
+    os._exit(_EXIT_CODE)
+
+
+def _handle(handler) -> bool:
+    """Sets a handler, unless another than Python's own or one of these is set."""
+    ours = (signal.default_int_handler, _end, _interrupt)
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) not in ours:
+        return False
+    signal.signal(signal.SIGINT, handler)
+    return True
+
+
+def _end(number: int, frame: object) -> None:
+    end()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    global _noticed
+    if was_pressed():
+        end()
+    _noticed = time.monotonic()
+    raise KeyboardInterrupt
+
+
+def _watch(noticed: socket.socket, wakes: socket.socket) -> None:
+    """Ends the process at a Ctrl-C that Python does not take note of. Holds `wakes` open."""
+    while data := noticed.recv(1):  # the number of a signal, which the system has just delivered
+        pressed = time.monotonic()
+        if data[0] != signal.SIGINT:
+            continue
+        time.sleep(_PATIENCE)
+        if signal.getsignal(signal.SIGINT) is _interrupt and _noticed < pressed - _PATIENCE:
+            end()
