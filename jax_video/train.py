@@ -236,15 +236,9 @@ def train(
 
     running = None  # (number, metrics) of the step that the devices are at
     trace = Profile(log.tensorboard, profile if first_process else 0)
-    closing = contextlib.closing
-    with (
-        sharding.enough_memory(),
-        StopSignals() as signals,
-        closing(checkpoints),
-        closing(log),
-        closing(batches),
-        closing(trace),
-    ):
+    with sharding.enough_memory(), StopSignals() as signals, contextlib.ExitStack() as opened:
+        for each in (checkpoints, log, batches, trace):
+            opened.enter_context(contextlib.closing(each))
         while True:
             last = step == total
             validate = validate_steps and progress.validated < step and (last or step % validate_steps == 0)
