@@ -391,7 +391,7 @@ def test_files_that_are_not_converted(theirs, tmp_path, how, expected):
         (["run", LAYOUT, "--export=out.h5"], ["out.h5: expected a name that ends in one of .pth"]),
         (["run", "--layout=hara", "--export=out.pth"], ["there is no layout 'hara'"]),
         (["nosuch", LAYOUT, "--export=out.pth"], ["there is no checkpoint in"]),
-        (["r3d.pth", LAYOUT, "--export=out.pth"], ["there is no checkpoint in"]),
+        (["r3d.pth", LAYOUT, "--export=out.pth"], ["r3d.pth is a file; expected the folder of a run"]),
     ],
 )  # fmt: skip
 def test_mistakes(theirs, converted, arguments, expected):

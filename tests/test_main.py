@@ -106,7 +106,7 @@ def test_the_default_folder_is_named_after_the_config(trained, tmp_path):
         (["--config=configs/nosuch.py"], ["there is no file 'configs/nosuch.py'"]),
         (["--config=configs/nosuch.py:model=a", "--config.seed=1"], ["there is no file 'configs/nosuch.py"]),
         (["--config", "configs/nosuch.py", "--config.seed=1"], ["there is no file 'configs/nosuch.py'"]),
-        (["--config=configs"], ["there is no file 'configs'"]),
+        (["--config=configs"], ["'configs' is a folder; a recipe is a name or a Python file"]),
         ([STC, "video.mp4", "more"], ["unexpected arguments 'video.mp4 more'", "see --help"]),
         ([STC, "--epochs=3"], ["Unknown command line flag 'epochs'", "See --help"]),
         ([STC, "--mode=predict"], ["--mode=predict", "<train|test|views|features>"]),

@@ -21,7 +21,7 @@ from mutations import Mutation
 from jax_video import lock, runlog
 from jax_video.data import documents, manifest
 from jax_video.data.decoding import flow
-from jax_video.data.preparing import checks
+from jax_video.data.preparing import checks, verdicts
 from jax_video.errors import UserError
 from jax_video.testing import averages, fusion
 
@@ -218,7 +218,7 @@ def test_what_was_checked_is_taken_as_it_was_written_or_looked_at_again(every, p
 
     for records in outcomes(path, mutations.of_json_lines(content, 1, seal=forged), read).values():
         for record in records:
-            checks._judged(videos[0], record, 1)
+            verdicts.judged(videos[0], record, min_frames=1, max_damage=0.05, accepted=False)
 
 
 @EVERY

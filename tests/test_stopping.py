@@ -24,12 +24,12 @@ def handler(number, action):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_asks_to_stop(number):
-    before = signal.getsignal(number)
-    with StopSignals() as signals:
-        assert not signals.requested
-        os.kill(os.getpid(), number)
-        assert signals.requested
-    assert signal.getsignal(number) is before
+    with handler(number, signal.default_int_handler):  # these tests themselves may run under nohup
+        with StopSignals() as signals:
+            assert not signals.requested
+            os.kill(os.getpid(), number)
+            assert signals.requested
+        assert signal.getsignal(number) is signal.default_int_handler
 
 
 def test_nohup_is_respected():
@@ -48,7 +48,8 @@ def test_a_second_ctrl_c_stops_at_once_and_says_what_is_saved():
 @pytest.mark.skipif(not shutil.which("setsid"), reason="needs setsid, of util-linux")
 def test_what_is_printed_on_a_terminal_that_was_closed_is_no_error(tmp_path):
     saves = (
-        "import pathlib, sys, time\n"
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # these tests themselves may run under nohup
         "from jax_video.stopping import StopSignals\n"
         "with StopSignals() as signals:\n"
         "    print('ready', flush=True)\n"

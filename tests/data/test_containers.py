@@ -4,6 +4,7 @@ import dataclasses
 import fractions
 import itertools
 import pathlib
+import re
 import shutil
 from typing import NamedTuple
 
@@ -258,7 +259,7 @@ def test_an_index_of_an_earlier_version_is_verified_once(files, tmp_path, monkey
     whole.write(path)
     text = path.read_text()
     assert text.count(', "verified": false') == len(names)
-    path.write_text(text.replace(', "verified": false', ""))
+    path.write_text(re.sub(r', "crc32": \d+', "", text.replace(', "verified": false', "")))
     found = manifest.Manifest.read(path)
     assert found == whole and found.hash == whole.hash
     probed = []

@@ -115,8 +115,10 @@ def test_a_print_that_is_none_says_nothing(copies):
     check(copies, "test.mp4")
     memory = copies / "out" / "checked.jsonl"
     whole = memory.read_text()
-    for broken in ("", "00", "not hexadecimal", 5, ["00"], None):
+    for broken in ("", "00", "not hexadecimal", None):
         lines = [json.loads(line) | {"print": broken} for line in whole.splitlines()]
+        for line in lines:
+            del line["crc32"]
         memory.write_text("".join(json.dumps(line) + "\n" for line in lines))
         assert check(copies, "test.mp4") == {}
     memory.write_text(whole)
