@@ -302,7 +302,7 @@ def test_ctrl_c_stays_ignored_where_it_is(tmp_path):
     command(tmp_path, "os.kill(os.getpid(), signal.SIGINT)\nprint('after')", "--help")
     script = tmp_path / "script.py"
     start = f"import os, signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nos.execv({sys.executable!r}, "
-    done = python("-c", f"{start}['python', {str(script)!r}])")
+    done = python("-c", f"{start}[{sys.executable!r}, {str(script)!r}])")
     assert (done.returncode, done.stdout, done.stderr) == (0, "after\n", "")
 
 

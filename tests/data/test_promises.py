@@ -15,7 +15,7 @@ import preparing
 import pytest
 
 from jax_video.data import manifest, reader
-from jax_video.data.decoding import probing, video
+from jax_video.data.decoding import packets, probing, video
 from jax_video.data.preparing import checks, preparation
 from jax_video.data.preparing.machines import Machines
 from jax_video.data.sources import finding
@@ -215,6 +215,8 @@ def with_edits(source: pathlib.Path, target: pathlib.Path, segments: list[tuple[
 )
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 def test_what_an_edit_list_shows_is_the_video(suffix, segments, tmp_path):
+    if len(segments) > 1 and packets.PYAV < 17:
+        pytest.skip("this PyAV does not say how many packets such an edit list shows")
     path = with_edits(write(tmp_path / f"whole{suffix}"), tmp_path / f"a{suffix}", segments)
     expected = [first + place for first, count in segments if first is not None for place in range(count)]
     assert probing.probe(path, full=False).frames == len(expected)
@@ -257,6 +259,8 @@ def test_dropped_frames_of_an_avi_are_not_missed(codec, options, tmp_path):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.webm", "hevc.mp4"])
 def test_a_file_that_begins_between_keyframes_has_the_frames_that_decode(name, tmp_path):
+    if name.startswith("hevc") and packets.PYAV < 16:
+        pytest.skip("the FFmpeg of this PyAV shows frames before the first keyframe")
     suffix = pathlib.Path(name).suffix
     if name == "hevc.mp4":
         options = {"x265-params": "keyint=10:min-keyint=10:open-gop=0:log-level=none"}
@@ -343,7 +347,7 @@ def test_a_cover_picture_is_no_video(tmp_path):
         sound = container.add_stream("aac", rate=16000)
         cover = container.add_stream("mjpeg", rate=25)
         cover.height, cover.width, cover.pix_fmt = HEIGHT, WIDTH, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
         samples.sample_rate = 16000
         container.mux(sound.encode(samples))
