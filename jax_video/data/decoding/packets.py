@@ -225,16 +225,20 @@ def decode_all(
         try:
             decoded = packet.decode()
         except av.FFmpegError as error:
-            if not undecodable or not is_damage(error):
+            if not undecodable or not is_damage(error, packet):
                 raise
             undecodable -= 1
             continue
         yield from decoded
 
 
-def is_damage(error: av.FFmpegError) -> bool:
-    """Whether a decoder's error is one of the packet, and neither the system's nor the end."""
-    return error.errno != errno.ENOMEM and not isinstance(error, av.error.EOFError)
+def is_damage(error: av.FFmpegError, packet: av.Packet) -> bool:
+    """Whether a decoder's error is one of the packet, and neither the system's nor the end.
+
+    Nor that of a decoder that could not be opened, which PyAV 19 must not be asked for another packet.
+    """
+    decoder: Any = packet.stream.codec_context
+    return decoder.is_open and error.errno != errno.ENOMEM and not isinstance(error, av.error.EOFError)
 
 
 # Decoders of FFmpeg that leave out, packet by packet, what no other frame refers to (B-frames, mostly).

@@ -279,7 +279,7 @@ class _Read:
                 if past:
                     past = math.inf
                     continue
-                if not packets.is_damage(error):
+                if not packets.is_damage(error, packet):
                     raise
                 self.undecodable += 1
                 if not self._lost:
