@@ -29,7 +29,7 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "timeout",
         files.TIMEOUT,
-        "Seconds in which a file must go on; 0: none, and no limit of its memory either.",
+        "Seconds in which a file must go on; 0: none, and no limit of its memory either. Not with --window.",
         lower_bound=0,
     )
     flags.DEFINE_boolean("json", False, "Print one JSON object per video instead of a table.")
@@ -49,6 +49,8 @@ def main(arguments: list[str]) -> None:
     outputs = [f"--{name}" for name in ("csv", "srt", "video") if given[name].value is not None]
     if given.window is None and (outputs or given.hop is not None or given.fps):
         raise UserError("--hop, --fps, --csv, --srt and --video are of labels with times: give --window=SECONDS too")
+    if given.window is not None and given["timeout"].present:
+        raise UserError("--timeout: not with --window, which reads a video once, here, with no limit")
     if outputs and len(paths) > 1:
         raise UserError(f"{' '.join(outputs)}: one file cannot hold {len(paths)} videos; name one")
     if given.video is not None:

@@ -110,6 +110,22 @@ def test_names_that_look_like_something_else(text, tmp_path):
     assert class_files.read(write(tmp_path / "names", text)).names == names
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\n- walk\n- run\n",
+        "---\nnames:\n- walk\n- run\n",
+        "# of my set\n# in order\nwalk\nrun\n",
+        "// in order\nwalk\nrun\n",
+        "id name\n0 walk\n1 run\n",
+        "name id\nwalk 0\nrun 1\n",
+    ],
+)
+def test_what_stands_before_the_names_is_none(text, tmp_path):
+    assert class_files.read(write(tmp_path / "names", text)).names == ("walk", "run")
+    assert class_files.read(write(tmp_path / "tags", "#walk\n#run\n")).names == ("#walk", "#run")
+
+
 @hypothesis.given(
     form=strategies.sampled_from(list(forms(NAMES, 0))),
     first_in_file=strategies.sampled_from([0, 1]),

@@ -45,6 +45,7 @@ def labels(listing) -> dict[str, str]:
         "label\tfilename\nwalk\ta.mp4\nrun\td e.mp4\n",
         "video_path,num_frames,label\na.mp4,40,walk\nd e.mp4,60,run\n",
         "id,path,label\n0,a.mp4,walk\n1,d e.mp4,run\n",
+        ",path,label\n0,a.mp4,walk\n1,d e.mp4,run\n",
         "path label frames\na.mp4 walk 40\nd e.mp4 run 60\n",
         "label path\nwalk a.mp4\nrun d e.mp4\n",
         "name,label,class_id\na,walk,1\nd e,run,0\n",
@@ -124,6 +125,10 @@ def test_more_than_a_path_and_a_label_is_asked_about(kind, videos, tmp_path):
         ("path,label,split\na.mp4,0,extra\n", "list:2: expected a split of train, val or test, got 'extra'"),
         ("path,label\na.mp4,\n", "list:2: expected path, label, got 'a.mp4,'"),
         ("a.mp4 0\nb.mp4 1\nc.mp4 run\n", "list:3: the label 'run' is without a class"),
+        ("Datei,Klasse\na.mp4,walk\nb.mp4,run\n", "list:1: 'Datei' is no video, and no other line has .* 'Klasse'"),
+        ("Datei,Klasse\nv_1,walk\nv_2,run\n", "list:1: 'Datei' is no video, and no other line has .* 'Klasse'"),
+        ("# my list\na.mp4 walk\nb.mp4 run\n", "list:1: '# my' is no video, and no other line has .* 'list'"),
+        ("a.mp4 walk\nb.mp4 run\n# the end\n", "list:3: '# the' is no video, and no other line has .* 'end'"),
         (
             "".join(f"x{i}.mp4 {30 + 3 * i}\n" for i in range(12)),
             "list:1: the labels, 30 to 63, 12 different ones of 12 videos, look like numbers of frames; .*--columns",
@@ -143,6 +148,12 @@ def test_lines_that_cannot_be_labels_are_refused(text, message, videos, tmp_path
             assert len(read(videos, tmp_path, text, columns).videos) >= 12
         except UserError as error:
             assert columns == "path,x" and "once each" in str(error)
+
+
+@pytest.mark.parametrize("text", ["v_9 jump\nv_1 walk\nv_2 run\n", "a.mp4 walk\nb.mp4 run\nv_9 jump\n"])
+def test_a_class_of_one_video_that_is_missing_is_one_on_demand(text, videos, tmp_path):
+    assert read(videos, tmp_path, text, "path,label").classes == ("jump", "run", "walk")
+    assert read(videos, tmp_path, text.replace("v_9", "v_9.mp4")).classes == ("jump", "run", "walk")
 
 
 @pytest.mark.parametrize("columns", ["path", "label", "path,path,label", "video,class"])

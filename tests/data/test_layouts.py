@@ -139,6 +139,18 @@ def test_the_user_says_how_deep_class_folders_are(tmp_path):
     split = touch(tmp_path / "split", *in_splits("train", "val"))
     assert counts(folder.find(split, class_depth=2)) == {"train": 6, "val": 6}
     assert folder.find(split, class_depth=1).classes == ("train", "val")
+    names = [f"{name}/{split}/{split}{i}.mp4" for name in "ab" for split in ("train", "test") for i in range(3)]
+    inside = touch(tmp_path / "inside", *names)
+    assert counts(folder.find(inside, class_depth=1)) == {"train": 4, "val": 2, "test": 6}
+
+
+def test_splits_that_a_given_depth_loses_are_named(tmp_path):
+    root = touch(tmp_path, *in_splits("train", "test", "extra"))
+    with pytest.raises(UserError, match="--class_depth=1 for the one in --videos, 2"):
+        folder.find(root)
+    listing = folder.find(root, class_depth=2)
+    assert listing.classes == ("a", "b") and len(listing.videos) == 18
+    assert any("warning: test, train are named as splits, and extra beside them not" in note for note in listing.notes)
 
 
 def test_classes_that_are_called_like_splits_stay_classes(tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import fractions
 import json
 import pathlib
+import shlex
 import shutil
 import struct
 from collections.abc import Callable
@@ -506,6 +507,22 @@ def test_prepare_says_what_is_lost_and_uses_what_it_is_told_to(clips, tmp_path):
     assert "  accepted" in done.stdout and "--accept=" not in done.stdout
     with pytest.raises(UserError, match="--accept=none.mp4 names none of the 4 videos"):
         preparation.prepare(dataclasses.replace(task, accept=("none.mp4",)))
+
+
+@pytest.mark.parametrize("name", ["cut[1].mkv", "x,[1] 'y'.mkv"])
+def test_what_a_report_advises_can_be_done(clips, tmp_path, name):
+    videos = tmp_path / "clips"
+    (videos / "a").mkdir(parents=True)
+    shutil.copy(clips / "a" / "sound.mp4", videos / "a")
+    shutil.copy(clips / "a" / "cut.mkv", videos / "a" / name)
+    task = preparation.Preparation("folder", tmp_path / "out", videos=videos, machines=Machines(workers=1))
+    report = preparation.prepare(task).report
+    (line,) = (line for line in report.splitlines() if line.startswith("truncated or damaged: 1"))
+    assert "--max_damage" not in line  # which is of packets that do not decode
+    (accept,) = (word for word in shlex.split(line.partition("; ")[2]) if word.startswith("--accept="))
+    assert "," not in accept
+    done = preparation.prepare(dataclasses.replace(task, accept=(accept.removeprefix("--accept="),)))
+    assert all(row.error is None for row in done.manifest.videos)
 
 
 def test_what_is_not_looked_at_takes_no_verdicts(tmp_path):

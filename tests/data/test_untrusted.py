@@ -74,6 +74,17 @@ def test_a_format_without_pictures_of_its_own_is_said_to_be_one(folder):
         probing.probe(folder / "titles.mp4")
 
 
+def test_a_header_with_the_size_of_no_picture_is_the_files_fault(tmp_path):
+    """FFmpeg calls it "busy", as a system may be; prepare does not stop at it."""
+    for name in ("a/good.mp4", "b/good.mp4"):
+        (tmp_path / name).parent.mkdir()
+        motions.encode(tmp_path / name, FRAMES)
+    (tmp_path / "a/vast.y4m").write_bytes(b"YUV4MPEG2 W100000 H100000 F25:1 C420\nFRAME\n" + bytes(1000))
+    found = prepare(Preparation(source="folder", videos=str(tmp_path), out=str(tmp_path / "out"))).manifest
+    broken = {row.path: row.error for row in found.videos if row.error is not None}
+    assert broken.keys() == {"a/vast.y4m"} and broken["a/vast.y4m"].startswith("not a readable video")
+
+
 def test_what_is_no_file_is_not_waited_for(folder, tmp_path):
     place = tmp_path / "socket.mp4"
     with socket.socket(socket.AF_UNIX) as end:

@@ -125,7 +125,7 @@ def opened(
             stream.codec_context.options = _LIMITS | decoder_options
             yield container, stream
     except av.FFmpegError as error:
-        if error.errno in _OF_THE_SYSTEM or (error.errno == errno.EIO and not _is_readable(path)):
+        if error.errno in _OF_THE_SYSTEM or (error.errno in _OF_EITHER and not _is_readable(path)):
             raise UnavailableError(path, f"cannot be read ({error.strerror})") from error
         raise VideoError(path, f"not a readable video ({_other_kind(path) or error.strerror})") from error
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -179,8 +179,10 @@ def _container(path: str | os.PathLike, file: BinaryIO) -> av.container.InputCon
         raise VideoError(path, f"not a readable video ({kind})") from error
 
 
-# What FFmpeg's errors never say of a file itself. Of a damaged one it does say EIO.
-_OF_THE_SYSTEM = {errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT}
+# What FFmpeg's errors never say of a file itself, and what they do say of a damaged one, too; a Y4M header with the
+# size of no picture is "busy".
+_OF_THE_SYSTEM = {errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT}
+_OF_EITHER = {errno.EIO, errno.EBUSY}
 
 
 def _video_stream(path: str | os.PathLike, container: av.container.InputContainer) -> av.VideoStream:

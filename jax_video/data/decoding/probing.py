@@ -30,6 +30,7 @@ from jax_video.errors import UnavailableError, VideoError
 MAX_DAMAGE = 0.05
 # Headers are trusted to this many frames: HMDB51's AVI files promise one that does not exist (packed B-frames).
 _TOLERATED_MISSING_FRAMES = 2
+LOSSES = ("damaged: undecodable from", "damaged: only")  # how the reasons of a `Loss` begin
 _REORDERED = 16  # frames by which a timestamp may come too early, at most
 _NO_FRAME = 8  # bytes of a packet that only says that the frame before it stays, as of DivX, which packs two into one
 _COMPARED = 4  # frames after a keyframe: those that could still need what stands before it

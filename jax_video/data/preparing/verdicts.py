@@ -2,7 +2,9 @@
 
 import dataclasses
 import fnmatch
+import glob
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -85,7 +87,12 @@ def advice(videos: Iterable[Video], reasons: str | os.PathLike) -> list[str]:
     broken = [row for row in videos if row.error is not None and row.error.startswith(_OVERRULED)]
     if not broken:
         return []
-    return [
-        f"truncated or damaged: {len(broken):,} (see {reasons}); --accept={broken[0].path} uses the frames that this "
-        "one still gives (or those of a folder or a pattern), --max_damage=0.2 all videos that have lost up to a fifth"
-    ]
+    path = broken[0].path
+    named = glob.escape(path).replace(",", "?") if "," in path else path  # a comma would end the flag's value
+    line = (
+        f"truncated or damaged: {len(broken):,} (see {reasons}); {shlex.quote(f'--accept={named}')} uses the frames "
+        "that this one still gives (or those of a folder or a pattern)"
+    )
+    if any(row.error and row.error.startswith(probing.LOSSES) for row in broken):
+        line += ", --max_damage=0.2 all videos that have lost up to a fifth"
+    return [line]

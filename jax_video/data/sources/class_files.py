@@ -18,6 +18,7 @@ _NAMES = frozenset(
     "display_name label label_name label_names labels name names".split()
 )
 _PARTS = ("id2label", "label2id", "class_to_idx", "idx_to_class", "label_map")  # of objects that say more
+_COMMENTS = ("#", "//")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 # What a number in a line is told from its name by.
 _FIRST = re.compile(r"(?P<number>[0-9]{1,9})(?:[\s,;:=]+|[.)]\s+)(?P<name>.+)")
@@ -97,8 +98,11 @@ def _check_numbers(path: pathlib.Path, entries: Sequence[_Entry]) -> int:
 def _from_lines(path: pathlib.Path, content: str, notes: list[str]) -> list[_Entry]:
     """The classes of a text file."""
     lines = [(number, line.strip()) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
-    if lines and lines[0][1].startswith("#") and not any(line.startswith("#") for _, line in lines[1:]):
-        notes.append(f"{path}:{lines[0][0]}: taken for a comment: {text.short(lines[0][1])}")
+    comments = list(itertools.takewhile(lambda row: row[1].startswith(_COMMENTS), lines))
+    if not any(line.startswith(_COMMENTS) for _, line in lines[len(comments) :]) and len(comments) < len(lines):
+        notes += [f"{path}:{number}: taken for a comment: {text.short(line)}" for number, line in comments]
+        lines = lines[len(comments) :]
+    if lines and lines[0][1] == "---":  # of YAML, as what follows
         lines = lines[1:]
     if lines and lines[0][1].endswith(":") and _word(lines[0][1][:-1]) in _NAMES:  # of YAML
         lines = lines[1:]
@@ -107,6 +111,11 @@ def _from_lines(path: pathlib.Path, content: str, notes: list[str]) -> list[_Ent
     table = _from_table(path, lines, notes)
     if table is not None:
         return table
+    words = {_word(word) for word in lines[0][1].split()} if len(lines) > 1 else set()
+    numbered = len(words) == 2 and any(pattern.fullmatch(lines[1][1]) for pattern in (_FIRST, _LAST))
+    if numbered and words & _NUMBERS and words & _NAMES:
+        notes.append(f"{path}:{lines[0][0]}: taken for a header: {text.short(lines[0][1])}")
+        lines = lines[1:]
     for pattern in (_FIRST, _LAST):
         matches = [pattern.fullmatch(line) for _, line in lines]
         count = sum(match is not None for match in matches)

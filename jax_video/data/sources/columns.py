@@ -30,7 +30,7 @@ _LABELS = (
 _FRAMES = "frames num_frames n_frames nframes total_frames frame_count framecount length num_frame".split()
 _SPLITS = "split subset usage partition set".split()
 _TIMES = "start end time_start time_end start_time end_time start_frame end_frame t_start t_end".split()
-_OTHERS = "duration fps width height is_cc group source".split()
+_OTHERS = ("", "unnamed:_0", *"duration fps width height is_cc group source".split())  # pandas' index, without a name
 _KNOWN = frozenset((*_PATHS, *_LABELS, *_FRAMES, *_SPLITS, *_TIMES, *_OTHERS))
 
 _SEPARATORS = " \t,;|"

@@ -88,11 +88,19 @@ def _given(root: pathlib.Path, split_paths: list[list[str]], depth: int) -> Layo
         )
     labels = {"/".join(parts): parts[depth - 1] for parts in inside}
     parents = sorted({"/".join(parts[: depth - 1]) for parts in inside})
-    for place in range(depth - 1):
-        if by_split := splits.of_folders(sorted({parts[place] for parts in inside})):
+    notes: list[str] = []
+    for place in (*range(depth - 1), depth):  # above the class, or in it
+        names = sorted({_at(parts, place) or "" for parts in inside})
+        if by_split := splits.of_folders(names):
             where = {"/".join(parts): by_split[parts[place]] for parts in inside}
-            return Layout(labels, where, sorted(by_split), parents, _split_notes(by_split))
-    return Layout(labels, {}, [], parents, [])
+            return Layout(labels, where, sorted(by_split), parents, [*notes, *_split_notes(by_split)])
+        if named := [name for name in names if splits.of(name)]:
+            others = text.some([name or "no folder" for name in names if name not in named])
+            notes.append(
+                f"warning: {text.some(named)} are named as splits, and {others} beside them not: these folders split "
+                "nothing"
+            )
+    return Layout(labels, {}, [], parents, notes)
 
 
 def _see_through(split_paths: list[list[str]], top: int, notes: list[str]) -> tuple[list[list[str]], int]:

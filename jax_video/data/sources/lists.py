@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 
-from jax_video.data.manifest import MISSING
+from jax_video.data.manifest import MISSING, Video
 from jax_video.data.sources import class_files, finding, listing, splits, text
 from jax_video.data.sources.class_files import Classes
 from jax_video.data.sources.columns import FEW_FRAMES, Entry, check, number, read
@@ -85,6 +85,8 @@ def find(
         error = MISSING if place is None else faults.get(place)
         rows.append(listing.unopened(place or path, label, entry.split, finding.without_extension(path), error))
     listing.check_found("the lists", videos, rows, found)
+    if class_names is None and not told:
+        _check_lines(entries, rows)
     rows, said = listing.once(rows)
     notes += said
     if "val" not in lists and "train" in lists:
@@ -147,6 +149,27 @@ def _number_labels(
                 f"{len(names)} of {file or 'the lists'}: {expected}"
             )
     return names, [index[label] for label in labels], notes
+
+
+def _check_lines(entries: list[Entry], rows: Sequence[Video]) -> None:
+    """Raises UserError for a line that would make a class and is none of a video, such as a header or a comment.
+
+    It names no video that is there, and no other line has its label; and it has no video's extension, as most lines
+    have, or is the first of a list whose videos are there.
+    """
+    named = [finding.without_extension(entry.path) != entry.path for entry in entries]
+    missing = [row.error == MISSING for row in rows]
+    usual = 2 * sum(named) > len(named)
+    firsts = {entry.split: i for i, entry in reversed([*enumerate(entries)])}
+    counts = collections.Counter(entry.label for entry in entries)
+    for i, entry in enumerate(entries):
+        unlike = usual or (i == firsts[entry.split] and 2 * sum(missing) < len(missing))
+        if missing[i] and not named[i] and unlike and counts[entry.label] == 1 and number(entry.label) is None:
+            raise UserError(
+                f"{entry.where}: {text.short(entry.path)} is no video, and no other line has the label "
+                f"{text.short(entry.label)}: if this is a header or a comment, remove the line or write a header of "
+                "words such as path,label; if not, --columns=path,label says so"
+            )
 
 
 def _check_column(entries: list[Entry], numbered: list[int], by_name: bool) -> None:
