@@ -21,7 +21,7 @@ from mutations import Mutation
 from jax_video import lock, runlog
 from jax_video.data import documents, manifest
 from jax_video.data.decoding import flow
-from jax_video.data.preparing import checks, verdicts
+from jax_video.data.preparing import checks, likeness, verdicts
 from jax_video.errors import UserError
 from jax_video.testing import averages, fusion
 
@@ -218,7 +218,10 @@ def test_what_was_checked_is_taken_as_it_was_written_or_looked_at_again(every, p
 
     for records in outcomes(path, mutations.of_json_lines(content, 1, seal=forged), read).values():
         for record in records:
-            verdicts.judged(videos[0], record, min_frames=1, max_damage=0.05, accepted=False)
+            for accepted in (False, True):
+                verdicts.judged(videos[0], record, min_frames=1, max_damage=0.02, accepted=accepted)
+            assert record["digest"] is None or 0 <= int(record["digest"], 16) < 2**64
+            assert record["print"] is None or likeness.read(record["print"]).shape == (likeness.PICTURES,)
 
 
 @EVERY
