@@ -479,7 +479,7 @@ def test_commands_read_whatever_is_left(base, bases, calls, tmp_path):
         validation = "checkpoints/4/metrics/metrics"
         cases = [
             Case("test.json", some("test.json", 30), base, ("main", "average")),
-            Case("test.json", some("test.json", 12, seal=sealed), base, ("main", "average")),
+            Case("test.json", some("test.json", 12, seal=sealed), base, ("main", "average"), True),
             Case("predictions.jsonl", some("predictions.jsonl", 24, lines=True), base, ("fuse",)),
             Case("confusion.json", some("confusion.json", 20, seal=sealed), base, ("fuse",)),
             Case(RECORD.format(4), raw(RECORD.format(4), 10), base, ("predict", "main")),
