@@ -35,8 +35,10 @@ def run(
       cache: keep what is compiled for the next start (`enable_compilation_cache`), unless processes are several.
     """
 
-    for stream in (sys.stdout, sys.stderr):
-        _show_names(stream)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever starts it: `>&-`, pythonw on Windows
+            setattr(sys, name, open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))
+        _show_names(getattr(sys, name))
     os.environ.setdefault("PYTHON_COLORS", "0")  # of tracebacks, since 3.13: escape sequences, which would be shown
 
     def run_main(argv: list[str]) -> None:

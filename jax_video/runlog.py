@@ -186,7 +186,11 @@ def read(path: remote.Path) -> list[dict[str, Any]]:
     for number, row in found:
         if isinstance(row, documents.Damaged):
             wrong += [f"line {number}: {row}"] if str(row) != documents.UNFINISHED else []
-        elif row["split"] not in _SPLITS or not all(isinstance(row[key], int | float) for key in row.keys() - _ROW):
+        elif (
+            row["split"] not in _SPLITS
+            or row["step"] < 0
+            or not all(isinstance(row[key], int | float) for key in row.keys() - _ROW)
+        ):
             wrong.append(f"line {number}: not a row of metrics")
         elif rows.setdefault((row["step"], row["split"]), row) is not row:
             wrong.append(f"line {number}: there is a row of step {row['step']} and split {row['split']} before")

@@ -316,6 +316,17 @@ def test_a_full_disk_below_what_is_printed(tmp_path):
     assert (done.returncode, done.stderr) == (2, expected)
 
 
+@pytest.mark.parametrize("closed", [1, 2])
+def test_output_that_is_closed(closed, tmp_path):
+    """As a service or a scheduler may start it: what is printed there goes nowhere."""
+    body = "import sys, tqdm\nprint('result')\nprint('note', file=sys.stderr)\ntqdm.tqdm.write('row', file=sys.stderr)"
+    command(tmp_path, body, "--help")
+    start = f"import os\nos.close({closed})\nos.execv({sys.executable!r}, ['python', *{PYTHON[1:]}, 'script.py'])"
+    done = python("-c", start, cwd=tmp_path)
+    found = ("", "note\nrow\n") if closed == 1 else ("result\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, *found)
+
+
 def test_the_home_folder_in_flags(tmp_path):
     """No shell replaces ~ there."""
     flags = ("--config=stc:data=~/set,frames=8", "--config.init_from.path=~/other", "--print_config")

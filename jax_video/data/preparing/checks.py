@@ -408,6 +408,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     known = record.keys() == {key.rstrip("?") for key in _RECORD} and (found.get("index") or {}).keys() <= {
         key.rstrip("?") for key in INDEX
     }
-    right = record["level"] in LEVELS and re.fullmatch("[0-9a-f]*", record["digest"] or "0")
+    right = record["level"] in LEVELS and (record["digest"] is None or re.fullmatch("[0-9a-f]{16}", record["digest"]))
     told = found.keys() == _VIDEO.keys() or record["reason"] is not None and not found
     return record if known and right and told and verdicts.is_loss(record["loss"]) else None
