@@ -17,7 +17,7 @@ from jax_video.errors import UserError, listed
 
 _ROW = {"step": int, "split": str}  # of each row, beside numbers
 _SPLITS = ("train", "val")
-_SYNC_SECONDS = 30  # between copies into a store, which allows one write of a file in a second
+_SYNC_SECONDS = 30  # between writes to the disk, and copies into a store, which allows one of a file in a second
 
 
 class RunLog:
@@ -76,7 +76,6 @@ class RunLog:
             self._file.flush()
             for name, value in values.items():
                 self._board.add(f"{split}/{name}", value, step)
-            self._board.flush()
             if time.monotonic() > self._synced + _SYNC_SECONDS:
                 self.sync()
 
@@ -94,11 +93,11 @@ class RunLog:
     def close(self) -> None:
         self._bar.close()
         if self._write:
-            self._board.close()
             try:
                 self.sync()
             finally:
                 self._file.close()
+                self._board.close()
                 if self._folder != self._workdir:
                     shutil.rmtree(self._folder)
 
@@ -112,6 +111,8 @@ class RunLog:
         if self._write:
             lock.check(self._workdir)
             os.fsync(self._file.fileno())
+            self._board.flush()
+            self._synced = time.monotonic()
         if self._write and self._folder != self._workdir:
             with remote.reaching(self._workdir):
                 for path in filter(pathlib.Path.is_file, self._folder.rglob("*")):
@@ -120,7 +121,6 @@ class RunLog:
                     if self._copied.get(path) != version:  # a trace is large, and written once
                         (self._workdir / path.relative_to(self._folder)).write_bytes(path.read_bytes())
                         self._copied[path] = version
-            self._synced = time.monotonic()
 
 
 def _temporary_folder() -> pathlib.Path:
