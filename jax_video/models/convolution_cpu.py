@@ -17,7 +17,8 @@ input gradient folds the axes with a stride, so that no zero is multiplied (stri
 gathers the others.
 
 Where the forward pass folds time and frames are not small, XLA's 2D convolution of a frame takes the place of patches
-and product: the same sums, 7 to 15 % less time of a network's test. In the gradients it gains nothing.
+and product: the same sums, up to a quarter less time of a network's test. It gains nothing in the gradients, nor with
+kernels that are flat along one axis of a frame.
 """
 
 import functools
@@ -70,7 +71,7 @@ def conv_cpu(x, kernel, *, strides, padding, groups):
 
 def _convolves_frames(shape, kernel, strides, padding):
     _, height, width = _places(shape[1:4], kernel[:3], strides, padding)
-    return _folds_time(kernel[0], strides) and math.prod(kernel[1:3]) > 1 and height * width >= _FEW_PLACES
+    return _folds_time(kernel[0], strides) and min(kernel[1:3]) > 1 and height * width >= _FEW_PLACES
 
 
 def _conv_frames(x, kernel, strides, padding):
