@@ -269,28 +269,31 @@ class Run:
     ) -> Iterator[tuple[float, float, int, np.ndarray]]:
         """Yields (start, end, number of frames, probabilities [K]) of each window; `seconds`: of the whole video."""
         progress = tqdm(total=round(seconds) or None, desc="timeline", unit=" s", leave=False, disable=None)
-        batch = 0
-        with progress, concurrent.futures.ThreadPoolExecutor(1) as ahead:
-            waiting: concurrent.futures.Future[list[timeline_lib.Window]] = ahead.submit(next, groups, [])
-            while group := waiting.result():
-                waiting = ahead.submit(next, groups, [])  # decoded while the network looks at this one
-                batch = batch or len(group)
-                images = {f"window from {part.start:g} s": np.stack(part.images) for part in group}
-                found = manifest_lib.in_memory(images)
-                means = self.mean_over_clips(
-                    self.score_clips,
-                    found,
-                    "test",
-                    protocol=self.task.validation,
-                    batch=batch,
-                    whole_batches=True,
-                    workers=0,
-                    quiet=True,
-                )
-                means.check_finite(found)
-                for part, row in zip(group, self._probabilities(means.values), strict=True):
+        weights = self.weights["params"], self.weights["batch_stats"]
+        with progress, concurrent.futures.ThreadPoolExecutor(1) as ahead, sharding.enough_memory():
+            waiting = ahead.submit(self._next_windows, groups, 0)
+            while windows := waiting.result():
+                parts, rows = windows
+                size = len(rows["video"])
+                running = self.score_clips(*weights, sharding.place_batch(rows, self.mesh))
+                waiting = ahead.submit(self._next_windows, groups, size)  # decoded while the network looks at these
+                scores = np.asarray(running["values"], np.float64)[: len(parts)]
+                objectives.check_finite(scores, [f"window from {part.start:g} s" for part in parts])
+                for part, row in zip(parts, self._probabilities(scores), strict=True):
                     yield part.start, part.end, len(part.images), row
-                progress.update(round(group[-1].end) - progress.n)
+                progress.update(round(parts[-1].end) - progress.n)
+
+    def _next_windows(
+        self, groups: Iterator[list[timeline_lib.Window]], size: int
+    ) -> tuple[list[timeline_lib.Window], pipeline.Batch] | None:
+        """The next windows, and a batch of `size` with one clip of each; 0: of as many as there are."""
+        parts = next(groups, None)
+        if parts is None:
+            return None
+        found = manifest_lib.in_memory([np.stack(part.images) for part in parts])
+        cropped = pipeline.cropped_clips(found, "test", self.sampling, self.task.validation)
+        batch = sharding.multiple_of_devices(size or len(parts), self.mesh)
+        return parts, pipeline.test_batch(found, self.sampling, cropped, batch=batch)
 
     def _means(
         self, step: scoring.ClipStep, videos: Sequence[Video], fps: float, timeout: float | None

@@ -71,7 +71,6 @@ def mean_over_clips(
     whole_batches: bool = False,
     workers: int = 0,
     interrupted: Callable[[], bool] = lambda: False,
-    quiet: bool = False,
 ) -> VideoMeans:
     """Runs a step on every cropped clip of every readable video of a split.
 
@@ -79,7 +78,6 @@ def mean_over_clips(
       weights: (params, batch_stats).
       batch: clips at once, at most; rounded up to what the devices share evenly.
       whole_batches: also where there are fewer clips, so that nothing has to be compiled again.
-      quiet: without a progress bar.
 
     Raises:
       Interrupted: `interrupted` says so on the way.
@@ -92,7 +90,7 @@ def mean_over_clips(
     hosts = pipeline.Hosts(jax.process_index(), jax.process_count())
     batches = pipeline.test_batches(manifest, sampling, clips, batch=batch, workers=workers, hosts=hosts)
     sums = _Sums(manifest, clips, batch)
-    progress = tqdm(total=len(clips), desc=f"{split}", unit="clip", leave=False, disable=quiet or None)
+    progress = tqdm(total=len(clips), desc=f"{split}", unit="clip", leave=False, disable=None)
     pending: dict[str, jax.Array] | None = None  # what a step gives is read while the next one runs
     with contextlib.closing(batches), contextlib.closing(progress), sharding.enough_memory():
         for rows in _until(interrupted, batches):

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Sequence
-from typing import NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, TypedDict, cast
 
 import grain
 import numpy as np
@@ -170,6 +170,14 @@ def test_batches(
     load = functools.partial(_test_sample, manifest, sampling, list(cropped), rows)
     samples = grain.MapDataset.range(len(rows)).map(load)
     return _iterate(_HostRows(samples, batch, hosts).batch(batch // hosts.count), workers)
+
+
+def test_batch(manifest: Manifest, sampling: Sampling, cropped: Sequence[CroppedClip], *, batch: int) -> Batch:
+    """One batch of cropped clips of one shape, at most `batch`, made at once in this thread: `test_batches` without
+    what it takes to read ahead."""
+    rows = test_rows(cropped, batch)
+    samples: list[Any] = [_test_sample(manifest, sampling, list(cropped), rows, place) for place in range(len(rows))]
+    return cast(Batch, {name: np.stack([sample[name] for sample in samples]) for name in samples[0]})
 
 
 def test_rows(cropped: Sequence[CroppedClip], batch: int) -> list[tuple[int, bool]]:
