@@ -65,12 +65,7 @@ def read(path: remote.Path, shape: Any = object) -> Any:
       FileNotFoundError: there is none.
     """
     value = parse(content(path), shape)
-    try:
-        if isinstance(value, dict) and CHECKSUM in value and value.pop(CHECKSUM) != checksum(value):
-            raise Damaged(f"changed since it was written: it does not have its checksum, {CHECKSUM!r}")
-    except RecursionError as error:  # it was just shallow enough to be read
-        raise Damaged("not JSON of ours (nested too deep)") from error
-    return value
+    return unsealed(value)
 
 
 def write(
@@ -81,9 +76,23 @@ def write(
     Raises:
       OSError: it cannot be written.
     """
-    sealed = {**document, CHECKSUM: checksum(document)} if seal else document
-    text = json.dumps(sealed, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
+    text = json.dumps(sealed(document) if seal else document, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
     remote.write_whole(path, [text.encode(errors="surrogateescape")])
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document with its checksum."""
+    return {**document, CHECKSUM: checksum(document)}
+
+
+def unsealed(value: Any) -> Any:
+    """A value without its checksum; earlier versions wrote none. Raises Damaged where it has another one."""
+    try:
+        if isinstance(value, dict) and CHECKSUM in value and value.pop(CHECKSUM) != checksum(value):
+            raise Damaged(f"changed since it was written: it does not have its checksum, {CHECKSUM!r}")
+    except RecursionError as error:  # it was just shallow enough to be read
+        raise Damaged("not JSON of ours (nested too deep)") from error
+    return value
 
 
 def checksum(value: Any) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
+from jax_video.data import remote
 from jax_video.data.decoding import packets
 from jax_video.errors import UserError
 
@@ -68,7 +69,7 @@ def write(
             container.mux(stream.encode())
             for packet in sound:
                 container.mux(packet)
-        os.replace(part, out)
+        remote.put_in_place(part, out)
     finally:
         part.unlink(missing_ok=True)
 

@@ -272,11 +272,11 @@ def _pixels(frame: av.VideoFrame) -> av.VideoFrame:
     copy.colorspace, copy.color_range = frame.colorspace, frame.color_range
     for source, target in zip(frame.planes, copy.planes, strict=True):
         lines = min(source.line_size, target.line_size)
-        _lines(target)[:, :lines] = _lines(source)[:, :lines]
+        lines_of(target)[:, :lines] = lines_of(source)[:, :lines]
     return copy
 
 
-def _lines(plane: av.video.plane.VideoPlane) -> np.ndarray:
+def lines_of(plane: av.video.plane.VideoPlane) -> np.ndarray:
     """uint8 [height, bytes of a line] in the plane's own memory."""
     whole = np.frombuffer(memoryview(plane), np.uint8)
     return whole[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)

@@ -351,7 +351,7 @@ class _Records:
 
     def add(self, index: int, record: dict[str, Any]) -> None:
         """Appends the record of a video."""
-        line = json.dumps(record | {"crc32": documents.checksum(record)}, ensure_ascii=False) + "\n"
+        line = json.dumps(documents.sealed(record), ensure_ascii=False) + "\n"
         self._places[index] = self._writer.tell()
         self._writer.write(line.encode("utf-8", "surrogateescape"))
         self._writer.flush()
@@ -394,10 +394,8 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
 def _parse(line: bytes) -> dict[str, Any] | None:
     """A record; None if it is torn, was changed, or is of another version."""
     try:
-        record = documents.parse(line, _RECORD)
+        record = documents.unsealed(documents.parse(line, _RECORD))
     except documents.Damaged:
-        return None
-    if "crc32" in record and record.pop("crc32") != documents.checksum(record):  # earlier versions wrote none
         return None
     if not record.keys() & _ADDED.keys() and (record["reason"] or "").startswith(
         ("truncated", "damaged", workers.LATE)

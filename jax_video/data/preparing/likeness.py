@@ -53,7 +53,7 @@ class Sampler(pictures.Watcher):
         kind = frame.format
         if kind.is_planar and not kind.is_rgb and kind.components[0].bits == 8:
             plane = frame.planes[0]
-            return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)[:, : plane.width]
+            return video.lines_of(plane)[:, : plane.width]
         return cv2.cvtColor(self._rgb(frame), cv2.COLOR_RGB2GRAY)
 
     def words(self) -> str | None:
