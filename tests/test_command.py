@@ -321,7 +321,7 @@ def test_output_that_is_closed(closed, tmp_path):
     """As a service or a scheduler may start it: what is printed there goes nowhere."""
     body = "import sys, tqdm\nprint('result')\nprint('note', file=sys.stderr)\ntqdm.tqdm.write('row', file=sys.stderr)"
     command(tmp_path, body, "--help")
-    start = f"import os\nos.close({closed})\nos.execv({sys.executable!r}, ['python', *{PYTHON[1:]}, 'script.py'])"
+    start = f"import os\nos.close({closed})\nos.execv({sys.executable!r}, {[*PYTHON, 'script.py']})"
     done = python("-c", start, cwd=tmp_path)
     found = ("", "note\nrow\n") if closed == 1 else ("result\n", "")
     assert (done.returncode, done.stdout, done.stderr) == (0, *found)
