@@ -16,15 +16,15 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from jax_video import metrics, objectives, optimizer, recipe, scoring, sharding
 from jax_video import state as state_lib
 from jax_video import task as task_lib
 from jax_video.checkpoint import Checkpoints, run_folder, writes_run
-from jax_video.data import documents, pipeline, reader, remote
+from jax_video.data import documents, pipeline, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import CheckpointError, Stopped, UserError
+from jax_video.failures import Failures
 from jax_video.meta import Meta, check_same_run
 from jax_video.profiling import Profile
 from jax_video.runlog import RunLog
@@ -316,32 +316,3 @@ def restore_or_create(
     state, meta = restored
     check_same_run(meta, config.to_dict(), manifest, checkpoints.folder.parent, mesh.size)
     return state, Progress.from_dict(meta.progress) if meta.progress else progress
-
-
-class Failures:
-    """Names the videos that fail although `prepare` found them readable, and stops a run at more than one in a hundred.
-
-    Another video stands in for each in training, so a few do no harm; many mean that the data set has changed.
-    """
-
-    def __init__(self, manifest: Manifest, streams: tuple[str, ...] = ("rgb",)):
-        self._manifest, self._streams = manifest, streams
-        self._known = pipeline.given_up(manifest, streams)
-        self._limit = 0.01 * len(manifest.select("train") + manifest.select("val"))
-        self._failed: set[int] = set()
-
-    def note(self, failed: np.ndarray) -> None:
-        """Takes a batch's `failed`, [B]: 1 + the index of an unreadable video, or 0."""
-        for index in {int(number) - 1 for number in failed if number} - self._failed:
-            entry = self._manifest.videos[index]
-            if entry.name in self._known:
-                continue
-            self._failed.add(index)
-            reason = reader.fault(self._manifest, entry, self._streams)
-            tqdm.write(f"cannot read {entry.name} any more: {reason}", file=sys.stderr)
-        if len(self._failed) > self._limit:
-            paths = "\n  ".join(self._manifest.videos[index].name for index in sorted(self._failed))
-            raise UserError(
-                f"{len(self._failed)} videos, more than 1 %, could be read by prepare but not now:\n"
-                f"  {paths}\nLook at these files under {self._manifest.root}, or run prepare again."
-            )

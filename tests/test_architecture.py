@@ -69,13 +69,13 @@ LAYERS = {
     "models": ("models", "networks"),  # one architecture, one file
     "step": ("state objectives losses metrics optimizer sharding", "networks models"),  # what is computed
     "folder": (
-        "lock meta checkpoint runlog stopping profiling compilation_cache",
+        "lock meta checkpoint runlog pictures stopping profiling compilation_cache",
         "networks recipes stores manifest models step",
     ),  # of a run
     "scoring": ("task scoring timeline", "networks manifest pipeline step"),  # clips in, means over videos out
     "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
-    "train": ("train", "recipes stores manifest pipeline step folder scoring weights"),
+    "train": ("train failures", "recipes stores manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
     "workflow": (
         "workflow summary planning hlo",
@@ -107,7 +107,7 @@ OWNERS = {
     "orbax": ("checkpoint",),
     "torch": ("weights.files",),
     "tensorboardX": ("runlog",),
-    "matplotlib": ("testing.pictures",),
+    "matplotlib": ("pictures",),
     "grain": ("data.pipeline",),
     "av": (
         "data.decoding.video",

@@ -14,7 +14,7 @@ from conftest import ROOT
 from ml_collections import ConfigDict
 
 from configs import cost
-from jax_video import optimizer, sharding
+from jax_video import optimizer, pictures, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
 from jax_video.data.decoding import video
@@ -24,7 +24,7 @@ from jax_video.errors import UserError
 from jax_video.meta import Meta
 from jax_video.models.cost import VIEWS
 from jax_video.run import Run
-from jax_video.testing import coefficients, pictures
+from jax_video.testing import coefficients
 
 LAYERS = ("layer1/1", "layer3/0")  # of units (2, 1, 1, 1): every second one, counted through
 SIZE, STRIDE = 32, 2

@@ -25,6 +25,7 @@ from jax_video.checkpoint import Checkpoints
 from jax_video.data.manifest import Manifest, Video
 from jax_video.data.sources import motions
 from jax_video.errors import UserError
+from jax_video.failures import Failures
 from jax_video.models.convolution import max_pool
 from jax_video.models.layers import BatchNorm, Conv, Dropout, Linear
 from jax_video.models.stc import STCBasic
@@ -380,7 +381,7 @@ def test_a_run_that_was_taken_over_writes_nothing_more(tmp_path, config, manifes
 
 def test_many_unreadable_videos_stop_the_run(capsys):
     videos = tuple(Video(f"{n}.mp4", 0, "train", 8, 25.0, 40, 32, None, str(n)) for n in range(250))
-    failures = train_lib.Failures(Manifest("set", ("a",), "/videos", videos))
+    failures = Failures(Manifest("set", ("a",), "/videos", videos))
     failures.note(np.array([0, 0, 8]))
     failures.note(np.array([8, 0, 0]))  # the same one again
     failures.note(np.array([0, 1, 0]))
@@ -398,7 +399,7 @@ def test_videos_whose_flow_prepare_could_not_compute_stop_no_run(tmp_path, capsy
     (tmp_path / "flow" / "flow.json").write_text('{"method": "dis", "short_side": 32}')
     (tmp_path / "broken_flow.csv").write_text("split,path,reason\n" + "".join(f"train,{n}.mp4,x\n" for n in range(9)))
     manifest = Manifest("set", ("a",), "/videos", videos, str(tmp_path / "flow"))
-    failures = train_lib.Failures(manifest, ("flow",))
+    failures = Failures(manifest, ("flow",))
     failures.note(np.arange(11))
     assert capsys.readouterr().err.startswith("cannot read 9.mp4 any more: there is no flow of it")
     with pytest.raises(UserError, match=r"2 videos, more than 1 %(.|\n)*  9.mp4\n  11.mp4\n"):

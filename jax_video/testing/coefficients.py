@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jax_video import checkpoint, lock, networks, scoring, sharding
+from jax_video import checkpoint, lock, networks, pictures, scoring, sharding
 from jax_video import state as state_lib
 from jax_video.data import documents, pipeline, remote
 from jax_video.data.manifest import Manifest
@@ -20,7 +20,6 @@ from jax_video.errors import UserError
 from jax_video.models.cost import C2D, VIEWS, CoSTBottleneck
 from jax_video.models.resnet2d import STAGES
 from jax_video.run import Run
-from jax_video.testing import pictures
 
 PROTOCOL = pipeline.Protocol(clips="uniform", number=1, crop="center")  # one clip in the middle of each video
 

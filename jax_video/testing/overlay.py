@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from jax_video import pictures
 from jax_video.data import encoding, reader
-from jax_video.testing import pictures
 from jax_video.timeline import Timeline
 
 _BAR = 1 / 20  # of a frame's height

@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_video import checkpoint, lock, metrics, networks, objectives, recipe, saved
+from jax_video import checkpoint, lock, metrics, networks, objectives, pictures, recipe, saved
 from jax_video.data import documents, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
 from jax_video.run import Run
 from jax_video.scoring import VideoMeans
-from jax_video.testing import averages, fusion, pictures
+from jax_video.testing import averages, fusion
 
 NAMES = {
     "top1": "top-1",

@@ -1,0 +1,39 @@
+"""Videos that fail while a network trains, although they could be read when the set was prepared."""
+
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from jax_video.data import pipeline, reader
+from jax_video.data.manifest import Manifest
+from jax_video.errors import UserError
+
+
+class Failures:
+    """Names the videos that fail although `prepare` found them readable, and stops a run at more than one in a hundred.
+
+    Another video stands in for each in training, so a few do no harm; many mean that the data set has changed.
+    """
+
+    def __init__(self, manifest: Manifest, streams: tuple[str, ...] = ("rgb",)):
+        self._manifest, self._streams = manifest, streams
+        self._known = pipeline.given_up(manifest, streams)
+        self._limit = 0.01 * len(manifest.select("train") + manifest.select("val"))
+        self._failed: set[int] = set()
+
+    def note(self, failed: np.ndarray) -> None:
+        """Takes a batch's `failed`, [B]: 1 + the index of an unreadable video, or 0."""
+        for index in {int(number) - 1 for number in failed if number} - self._failed:
+            entry = self._manifest.videos[index]
+            if entry.name in self._known:
+                continue
+            self._failed.add(index)
+            reason = reader.fault(self._manifest, entry, self._streams)
+            tqdm.write(f"cannot read {entry.name} any more: {reason}", file=sys.stderr)
+        if len(self._failed) > self._limit:
+            paths = "\n  ".join(self._manifest.videos[index].name for index in sorted(self._failed))
+            raise UserError(
+                f"{len(self._failed)} videos, more than 1 %, could be read by prepare but not now:\n"
+                f"  {paths}\nLook at these files under {self._manifest.root}, or run prepare again."
+            )
