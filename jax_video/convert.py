@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
             raise UserError(f"--layout is missing: one of {', '.join(names.LAYOUTS)}")
         conversion.check_export(given.layout, given.export)
         trained = run.load(source)
-        sharding.announce(trained.mesh, state.describe(trained.config, len(trained.classes)))
+        sharding.announce(trained.mesh, state.describe(trained.config, trained.weights["params"]))
         conversion.export(trained, given.layout, given.export)
         print(f"Wrote {given.export}: the weights of {source} after {trained.step} steps, in layout {given.layout}.")
         return

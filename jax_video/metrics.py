@@ -58,6 +58,13 @@ class Meter:
         return {name: value if name == "failed" else value / count for name, value in totals.items()}
 
 
+def confusion(scores: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
+    """How many videos of each class (rows) are taken for which (columns): scores [N, K], label [N] -> int [K, K]."""
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (label, scores.argmax(axis=1)), 1)
+    return matrix
+
+
 def video_metrics(scores: np.ndarray, label: np.ndarray, classes: int) -> dict:
     """Video-level metrics from scores [N, K] (probabilities or logits) and label [N].
 
@@ -65,8 +72,6 @@ def video_metrics(scores: np.ndarray, label: np.ndarray, classes: int) -> dict:
     each class (None where no video has it) and the confusion matrix, rows true and columns predicted.
     """
     before = rank(scores, label)
-    confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (label, scores.argmax(axis=1)), 1)
     per_class = [float(np.mean(before[label == k] < 1)) if k in label else None for k in range(classes)]
     top1, top5 = float(np.mean(before < 1)), float(np.mean(before < 5))
     return {
@@ -75,5 +80,5 @@ def video_metrics(scores: np.ndarray, label: np.ndarray, classes: int) -> dict:
         "mean_top1_top5": (top1 + top5) / 2,
         "mean_class_accuracy": float(np.mean([accuracy for accuracy in per_class if accuracy is not None])),
         "class_accuracy": per_class,
-        "confusion": confusion.tolist(),
+        "confusion": confusion(scores, label, classes).tolist(),
     }

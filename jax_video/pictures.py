@@ -1,6 +1,6 @@
-"""Pictures of results: the confusion matrix, and what CoST's views count, by layer and by class."""
+"""Pictures of batches and of results: the clips, the confusion matrix, and what CoST's views count."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +11,51 @@ from jax_video.models.cost import VIEWS
 
 COLORS = ("tab:gray", "tab:orange", "tab:blue")  # of the views
 EXTREMES = 20  # classes with the most motion, and with the least, where a figure cannot show all
+CLIPS, FRAMES = 4, 8  # of a batch's strip
+_GAP, _CAPTION = 2, 18  # pixels: between its frames, and above a clip
+_DOTS = 120  # per inch
 
 
-def plot_confusion(path: remote.Path, classes: tuple[str, ...], confusion: np.ndarray) -> None:
+def strip(batch: Mapping[str, Any], names: Sequence[str] = ()) -> np.ndarray:
+    """The first clips of a batch as a network gets them: a row for each clip and stream, frames from left to right.
+
+    Args:
+      batch: with "rgb", "flow" or both: uint8 [B, T, H, W, C], or [B, N, T, H, W, C] of several clips a video.
+      names: of the clips, to stand above them.
+
+    Returns:
+      uint8 [rows, frames, 3]. Of optical flow it shows each frame's first field, x as red and y as green.
+    """
+    streams = [batch[name][:CLIPS] for name in ("rgb", "flow") if name in batch]
+    rows = []
+    for place in range(len(streams[0])):
+        for stream in streams:
+            frames = stream[place].reshape(-1, *stream.shape[-3:])
+            frames = frames[np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)]
+            if frames.shape[-1] > 3:
+                frames = np.concatenate([frames[..., :2], np.full_like(frames[..., :1], 128)], axis=-1)
+            rows.append(np.concatenate(np.pad(frames, ((0, 0), (0, _GAP), (0, _GAP), (0, 0))), axis=1))
+        if place < len(names):
+            caption = text(names[place], _CAPTION)[:, : rows[-1].shape[1]]
+            caption = np.pad(caption, ((0, 0), (0, rows[-1].shape[1] - caption.shape[1]), (0, 0)))
+            rows.insert(-len(streams), caption)
+    return np.concatenate(rows)
+
+
+def confusion(classes: tuple[str, ...], matrix: np.ndarray) -> np.ndarray:
+    """The picture of `plot_confusion`: uint8 [H, W, 3]."""
+    return _pixels(_confusion(classes, matrix))
+
+
+def plot_confusion(path: remote.Path, classes: tuple[str, ...], matrix: np.ndarray) -> None:
     """Draws a confusion matrix [K, K]: rows (true classes) sum to one; numbers of videos stand in the cells while they
     can be read."""
-    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    with remote.path(path).open("wb") as file:
+        _confusion(classes, matrix).savefig(file, dpi=_DOTS)
+
+
+def _confusion(classes: tuple[str, ...], matrix: np.ndarray) -> Any:
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.3 * len(classes) + 2, 4, 30))
     figure = _figure(side, side)
     axes = figure.subplots()
@@ -27,12 +66,11 @@ def plot_confusion(path: remote.Path, classes: tuple[str, ...], confusion: np.nd
         axes.set_xticks(ticks, names, rotation=90, parse_math=False)
         axes.set_yticks(ticks, names, parse_math=False)
     if len(classes) <= 30:
-        for (row, column), videos in np.ndenumerate(confusion):
+        for (row, column), videos in np.ndenumerate(matrix):
             if videos:
                 shade = "white" if share[row, column] > 0.5 else "black"
                 axes.text(column, row, videos, ha="center", va="center", color=shade, fontsize=8)
-    with remote.path(path).open("wb") as file:
-        figure.savefig(file, dpi=120)
+    return figure
 
 
 def plot_layers(path: remote.Path, layers: dict[str, dict[str, float]]) -> None:
@@ -49,7 +87,7 @@ def plot_layers(path: remote.Path, layers: dict[str, dict[str, float]]) -> None:
     axes.tick_params(axis="x", rotation=45)
     figure.legend(loc="outside upper center", ncols=3)
     with remote.path(path).open("wb") as file:
-        figure.savefig(file, dpi=120)
+        figure.savefig(file, dpi=_DOTS)
 
 
 def plot_classes(path: remote.Path, classes: dict[str, dict[str, float]]) -> None:
@@ -72,23 +110,20 @@ def plot_classes(path: remote.Path, classes: dict[str, dict[str, float]]) -> Non
         axes.invert_yaxis()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     with remote.path(path).open("wb") as file:
-        figure.savefig(file, dpi=120)
+        figure.savefig(file, dpi=_DOTS)
 
 
 def text(line: str, height: int) -> np.ndarray:
     """A line of text, white on black: uint8 [height, W, 3]."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     dots, margin = 100.0, round(0.4 * height)
     figure = _figure((len(line) + 2) * height / dots, height / dots, layout=None)  # no letter is wider than high
-    figure.set(dpi=dots, facecolor="black")
+    figure.set(facecolor="black")
     size = 0.6 * height * 72 / dots  # of letters, in points
     place = margin / dots / figure.get_figwidth()
     label = figure.text(place, 0.5, *_labels([line]), color="white", size=size, va="center_baseline", parse_math=False)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    pixels = _pixels(figure, dots)
     end = round(label.get_window_extent().x1) + margin
-    return np.asarray(canvas.buffer_rgba())[:, :end, :3].copy()
+    return pixels[:, :end].copy()
 
 
 def color(number: int) -> tuple[int, ...]:
@@ -96,6 +131,16 @@ def color(number: int) -> tuple[int, ...]:
     import matplotlib
 
     return tuple(round(255 * part) for part in matplotlib.colormaps["tab20"](number % 20)[:3])
+
+
+def _pixels(figure: Any, dots: float = _DOTS) -> np.ndarray:
+    """A figure, drawn: uint8 [H, W, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set(dpi=dots)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def _labels(names: Iterable[str]) -> list[str]:

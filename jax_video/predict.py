@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
         files.start_reader()
     trained = run.load(given.checkpoint)
     videos = f"{len(paths):,} video{'s' * (len(paths) != 1)}"
-    sharding.announce(trained.mesh, state.describe(trained.config, len(trained.classes)), videos)
+    sharding.announce(trained.mesh, state.describe(trained.config, trained.weights["params"]), videos)
     if given.window is not None:
         faults = label_windows(trained, paths)
     else:

@@ -7,11 +7,14 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from typing import Any
 
+import cv2
+import numpy as np
 from tqdm import tqdm
 
-from jax_video import lock, metrics
+from jax_video import lock, metrics, pictures
 from jax_video.data import documents, processes, remote
 from jax_video.errors import UserError, listed
 
@@ -21,10 +24,12 @@ _SYNC_SECONDS = 30  # between writes to the disk, and copies into a store, which
 
 
 class RunLog:
-    """The rows of `metrics.jsonl` ({"step", "split", …}), which TensorBoard and the progress bar show too.
+    """The rows of `metrics.jsonl` ({"step", "split", …}), which TensorBoard and the progress bar show too; pictures are
+    for TensorBoard alone.
 
     Opened on a resumed run, it drops the rows after the restored step: the run will write them again. Without a
-    terminal for the progress bar, each row is printed as a line.
+    terminal for the progress bar, each row is printed as a line. The time left is told from the second step on: the
+    first one is compiled.
 
     Files in a store (gs://…) cannot be appended to: for a run there, the files are written into a temporary folder and
     copied by `sync`.
@@ -36,7 +41,10 @@ class RunLog:
         `batch`: examples per step, for the rate. `write`: False on all processes but the first.
         """
         self._batch, self._total, self._write = batch, total, write
-        self._since, self._steps = time.perf_counter(), 0
+        self._since, self._steps = time.perf_counter(), 0  # of the last row, and how many there were since
+        self._begin, self._done = step, step
+        self._first = self._since  # when the first step was done; until then, when it was begun
+        self._batch_due = write  # whether the next batch is to be shown
         self._workdir, self._synced = workdir, time.monotonic()
         self._folder: Any = _temporary_folder() if write and remote.is_remote(workdir) else workdir
         self._copied: dict[pathlib.Path, tuple[int, int]] = {}  # files, and their size and time then
@@ -50,17 +58,44 @@ class RunLog:
             remote.write_whole(path, [row.encode() for row in kept])
             self._file = path.open("a")
             self._board = _Board(self.tensorboard, step + 1)
-        self._bar = tqdm(initial=step, total=total, desc="train", unit="step", disable=None if write else True)
+        self._bar: tqdm | None = None  # once a step is done
 
     @property
     def tensorboard(self) -> pathlib.Path:
         """The folder of what TensorBoard shows, on a disk: what is added there is kept with the run."""
         return self._folder / "tensorboard"
 
+    def batch(self, step: int, rows: Mapping[str, Any], classes: tuple[str, ...]) -> None:
+        """Takes the batch of a step before it is trained on. Of the first one, and of those that follow a validation,
+        TensorBoard shows some clips, with their classes' names where there are `classes`."""
+        if self._batch_due:
+            self._batch_due = False
+            names = [classes[label] for label in rows["label"][: pictures.CLIPS]] if classes else []
+            self._board.add_picture("train/batch", pictures.strip(rows, names), step)
+
+    def confusion(self, step: int, classes: tuple[str, ...], matrix: np.ndarray) -> None:
+        """Draws a validation's confusion matrix [K, K], for TensorBoard."""
+        if self._write:
+            self._board.add_picture("val/confusion", pictures.confusion(classes, matrix), step)
+
     def stepped(self) -> None:
         """Counts a step that is done."""
-        self._bar.update()
-        self._steps += 1
+        self._steps, self._done = self._steps + 1, self._done + 1
+        if self._bar is None:
+            begun, self._first = self._first, time.perf_counter()
+            hidden = None if self._write else True
+            self._bar = tqdm(initial=self._done, total=self._total, desc="train", unit="step", disable=hidden)
+            if self._write:
+                tqdm.write(f"The first step took {self._first - begun:.1f} s.", file=sys.stderr)
+        else:
+            self._bar.update()
+            if self._done == self._begin + 2 and self._write and self._bar.disable:
+                tqdm.write(f"{self._left()} left, by what the second took.", file=sys.stderr)
+
+    def _left(self) -> str:
+        """The time left, by what the steps took since the first."""
+        taken = (time.perf_counter() - self._first) / (self._done - self._begin - 1)
+        return tqdm.format_interval(taken * (self._total - self._done))
 
     def row(self, step: int, split: str, **values: float) -> None:
         """Writes one row; a row of the split "train" gets its `examples_per_second` since the last row."""
@@ -76,6 +111,7 @@ class RunLog:
             self._file.flush()
             for name, value in values.items():
                 self._board.add(f"{split}/{name}", value, step)
+            self._batch_due |= split == "val"
             if time.monotonic() > self._synced + _SYNC_SECONDS:
                 self.sync()
 
@@ -84,14 +120,16 @@ class RunLog:
         shown = {"loss": f"{values['loss']:.3f}", {"top1": "top-1"}.get(name, name): f"{accuracy:.1%}"}
         if split == "train":
             shown["examples/s"] = f"{values['examples_per_second']:.1f}"
-        if split == "train" and not self._bar.disable:
-            self._bar.set_postfix(shown)
-        else:
-            text = "  ".join(f"{name} {value}" for name, value in shown.items())
-            tqdm.write(f"step {step}/{self._total}  {split:<5}  {text}", file=sys.stderr)
+        if split == "train" and self._bar is not None and not self._bar.disable:
+            return self._bar.set_postfix(shown)  # it shows the time left itself
+        if split == "train" and self._done > self._begin + 1:
+            shown["left"] = self._left()
+        text = "  ".join(f"{name} {value}" for name, value in shown.items())
+        tqdm.write(f"step {step}/{self._total}  {split:<5}  {text}", file=sys.stderr)
 
     def close(self) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
         if self._write:
             try:
                 self.sync()
@@ -149,13 +187,20 @@ class _Board:
         finally:
             if hidden:
                 del modules["torch"]
-        self._event, self._scalar = event_pb2.Event, summary.scalar
+        self._event, self._scalar, self._summary = event_pb2.Event, summary.scalar, summary.Summary
         folder.mkdir(exist_ok=True)
         self._file = event_file_writer.EventsWriter(str(folder / "events"))
         self._write(first_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def add(self, name: str, value: float, step: int) -> None:
         self._write(step, summary=self._scalar(name, value))
+
+    def add_picture(self, name: str, pixels: np.ndarray, step: int) -> None:
+        """`pixels`: uint8 [H, W, 3]."""
+        _, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        high, wide, _ = pixels.shape
+        picture = {"height": high, "width": wide, "colorspace": 3, "encoded_image_string": png.tobytes()}
+        self._write(step, summary=self._summary(value=[{"tag": name, "image": picture}]))
 
     def _write(self, step: int, **content: Any) -> None:
         self._file.write_event(self._event(step=step, wall_time=time.time(), **content))

@@ -77,9 +77,8 @@ def abstract(config: ConfigDict, num_classes: int) -> tuple[nnx.GraphDef, dict, 
     return split(nnx.eval_shape(lambda: network(config, num_classes)))
 
 
-def describe(config: ConfigDict, num_classes: int) -> str:
-    """A config's network in words: "stc_resnet18, 83,272 parameters"."""
-    _, params, _ = abstract(config, num_classes)
+def describe(config: ConfigDict, params: dict) -> str:
+    """A config's network in words, from its parameters or their shapes: "stc_resnet18, 83,272 parameters"."""
     number = sum(leaf.size for leaf in jax.tree.leaves(params))
     teacher = f" taught by {config.teacher.name}" if config.get("teacher") else ""
     return f"{config.model.name}{teacher}, {number:,} parameters"

@@ -161,6 +161,7 @@ def train(
     task_lib.check(config, manifest)
     options, task = config.train, task_lib.Task.of(config)
     sampling, objective = task.sampling, task.objective
+    classes = manifest.classes if isinstance(objective, objectives.Classification) else ()  # that it is to tell apart
     for name in ("epochs", "steps", "validate_epochs", "checkpoint_steps", "log_steps"):
         if options[name] is not None and options[name] < 1:
             raise UserError(f"train.{name} is {options[name]}: expected at least 1.")
@@ -178,12 +179,14 @@ def train(
 
     schedule = optimizer.schedule(**config.schedule, steps=total, steps_per_epoch=steps_per_epoch)
     tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
-    definition, _, _ = state_lib.abstract(config, len(manifest.classes))
+    definition, params, _ = state_lib.abstract(config, len(manifest.classes))
     given = {"accumulate": accumulate, "ema": options.ema, "objective": objective}
     train_step = make_train_step(definition, tx, mesh, **given)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values
     eval_step = scoring.make_eval_step(definition, mesh, objective)
 
+    network = state_lib.describe(config, params)
+    sharding.announce(mesh, network, manifest.describe(), f"batches of {options.batch}")
     checkpoints = Checkpoints(workdir, mesh)
     state, progress = restore_or_create(config, manifest, checkpoints, tx, mesh)
     step = int(state.step)
@@ -196,6 +199,7 @@ def train(
 
     first_process = jax.process_index() == 0
     if first_process:
+        print(f"{total - step} steps to go, {steps_per_epoch} an epoch; compiling the first …", file=sys.stderr)
         remote.write_whole(workdir / "config.json", [f"{json.dumps(config.to_dict(), indent=2)}\n".encode()])
     failures = Failures(manifest, sampling.streams)
     batches = pipeline.train_batches(
@@ -273,6 +277,8 @@ def train(
                 scores = objective.of_videos((definition, *state.averaged), means.values)
                 validation = objective.metrics(scores, means.label) | {"failed": len(means.failed)}
                 log.row(step, "val", **validation)
+                if classes:
+                    log.confusion(step, classes, metrics.confusion(scores, means.label, len(classes)))
                 progress.validated = step
                 if config.schedule.kind == "plateau":
                     progress.plateau.update(validation["loss"])
@@ -290,6 +296,7 @@ def train(
                 if not signals.requested:
                     raise
                 continue
+            log.batch(step + 1, rows, classes)
             with trace.step(step):
                 state, sums = train_step(state, sharding.place_batch(rows, mesh), key)
             step += 1

@@ -34,11 +34,7 @@ def perform(mode: str, config: ConfigDict, workdir: remote.Path, *, profile: int
     reader.check(manifest)
     config = recipe.resolve(config, flip=manifest.flip)
 
-    def announce(classes: int) -> None:
-        sharding.announce(mesh, state.describe(config, classes), manifest.describe())
-
     if mode == "train":
-        announce(len(manifest.classes))
         result, new = train_and_test(config, manifest, workdir, mesh, profile=profile)
         if result is None:
             return f"Trained; {manifest.name!r} has no test videos. The checkpoints are in {workdir}."
@@ -47,7 +43,7 @@ def perform(mode: str, config: ConfigDict, workdir: remote.Path, *, profile: int
     if mode == "test":
         task.check(config, manifest)
     run = run_lib.load(workdir, config=config, mesh=mesh)
-    announce(len(run.classes))
+    sharding.announce(mesh, state.describe(config, run.weights["params"]), manifest.describe())
     if mode == "views":
         return coefficients.report(coefficients.analyse(run, manifest), workdir)
     if mode == "features":

@@ -180,7 +180,8 @@ def said(finished, expected: str) -> None:
 
 
 def test_training_says_what_it_runs_on(trained):
-    said(trained.finished, HARDWARE_AND_NETWORK + "; motions: 16 train, 8 val, 8 test videos")
+    said(trained.finished, HARDWARE_AND_NETWORK + "; motions: 16 train, 8 val, 8 test videos; batches of 8")
+    said(trained.finished, "4 steps to go, 2 an epoch; compiling the first …")
 
 
 def test_features_say_the_runs_network(trained, tmp_path):
@@ -202,7 +203,8 @@ def test_predict_says_what_it_runs_on_and_json_stays_json(trained):
 
 def test_a_teacher_is_named_and_counted():
     config = tiny.get_config("transfer")
-    assert state.describe(config, 8) == f"resnet3d18 taught by resnet18, {parameters(config)}"
+    _, params, _ = state.abstract(config, 8)
+    assert state.describe(config, params) == f"resnet3d18 taught by resnet18, {parameters(config)}"
 
 
 @pytest.mark.parametrize("suffix", [pytest.param(".npz", marks=pytest.mark.slow), ".safetensors"])

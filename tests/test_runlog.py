@@ -1,11 +1,17 @@
 """What a run writes about itself."""
 
+import io
 import json
 import os
 import struct
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
@@ -26,17 +32,82 @@ def open_log(folder, *, step=0, validated=0, write=True) -> RunLog:
     return RunLog(folder, step=step, validated=validated, total=20, batch=4, write=write)
 
 
+def pictures(folder) -> dict[tuple[str, int], np.ndarray]:
+    """{(tag, step): RGB} from TensorBoard's files."""
+    found = {}
+    for step, value in events(folder):
+        if value.HasField("image"):
+            image = cv2.imdecode(np.frombuffer(value.image.encoded_image_string, np.uint8), cv2.IMREAD_COLOR_RGB)
+            assert image.shape == (value.image.height, value.image.width, 3)
+            found[value.tag, step] = image
+    return found
+
+
 def scalars(folder) -> list[tuple[str, int, float]]:
-    """(tag, step, value) from TensorBoard's files: records of length, checksum, event, checksum."""
-    found = []
+    """(tag, step, value) from TensorBoard's files."""
+    return [(value.tag, step, value.simple_value) for step, value in events(folder) if value.HasField("simple_value")]
+
+
+def events(folder) -> Iterator[tuple[int, Any]]:
+    """(step, value) from files of records: length, checksum, event, checksum."""
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         while data:
             (length,) = struct.unpack("<Q", data[:8])
             event = event_pb2.Event.FromString(data[12 : 12 + length])
-            found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+            yield from ((event.step, value) for value in event.summary.value)
             data = data[16 + length :]
-    return found
+
+
+def batch(seed: int, *streams: str, clips: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
+    draw, channels = np.random.default_rng(seed), {"rgb": 3, "flow": 20}
+    rows = {name: draw.integers(0, 256, (6, *clips, 4, 20, 30, channels[name]), np.uint8) for name in streams}
+    return rows | {"label": np.arange(6)}
+
+
+def test_clips_of_the_first_batch_and_of_those_after_a_validation_are_shown(tmp_path):
+    batches = [batch(seed, "rgb") for seed in range(6)]
+    log = open_log(tmp_path, step=7)
+    for step, rows in enumerate(batches, 8):
+        log.batch(step, rows, ("run", "jump <b>", "éa", "swim", "sit", "walk"))
+        log.row(step, "train", loss=1.0, top1=0.5)
+        if step == 9:
+            log.row(step, "val", loss=1.0, top1=0.5)
+    log.close()
+    shown = pictures(tmp_path / "tensorboard")
+    assert set(shown) == {("train/batch", 8), ("train/batch", 10)}
+    for step in (8, 10):
+        image = shown["train/batch", step]
+        for place in range(4):
+            top = place * (18 + 22) + 18
+            strip = image[top : top + 20].reshape(20, 4, 32, 3)[:, :, :30].swapaxes(0, 1)
+            np.testing.assert_array_equal(strip, batches[step - 8]["rgb"][place])
+            assert image[top - 18 : top].max() > 200, "a name"
+
+
+@pytest.mark.parametrize("clips", [(), (3,)])
+def test_a_row_for_each_stream(tmp_path, clips):
+    rows = batch(0, "rgb", "flow", clips=clips)
+    log = open_log(tmp_path)
+    log.batch(1, rows, ())
+    log.close()
+    image = pictures(tmp_path / "tensorboard")["train/batch", 1]
+    rgb, flow = (rows[name].reshape(6, -1, *rows[name].shape[-3:]) for name in ("rgb", "flow"))
+    frames = min(8, rgb.shape[1])
+    assert image.shape == (8 * 22, frames * 32, 3)
+    for place in range(4):
+        for last in (0, 1):  # the first frame of each, and the last
+            x, y = last * (frames - 1) * 32, 44 * place
+            np.testing.assert_array_equal(image[y : y + 20, x : x + 30], rgb[place, -last])
+            np.testing.assert_array_equal(image[y + 22 : y + 42, x : x + 30, :2], flow[place, -last, ..., :2])
+
+
+def test_only_the_first_process_draws(tmp_path):
+    log = open_log(tmp_path, write=False)
+    log.batch(1, batch(0, "rgb"), ())
+    log.confusion(1, ("a", "b"), np.eye(2))
+    log.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows(tmp_path, clock):
@@ -76,18 +147,42 @@ def test_rows_are_on_disk_at_once(tmp_path):
 
 
 def test_rows_are_printed_where_there_is_no_terminal(tmp_path, clock, capsys):
-    log = open_log(tmp_path)
+    log = open_log(tmp_path, step=2)
+    clock[0] += 60  # compiling
     log.stepped()
-    clock[0] += 0.5
-    log.row(1, "train", loss=1.5, top1=0.25)
-    log.row(1, "val", loss=2.5, top1=0.5)
+    clock[0] += 20
+    log.row(3, "train", loss=1.5, top1=0.25)
+    log.row(3, "val", loss=2.5, top1=0.5)
+    clock[0] += 10
+    log.stepped()
+    clock[0] += 6
+    log.stepped()
+    log.row(5, "train", loss=1.5, top1=0.25)
     log.close()
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.splitlines() == [
-        "step 1/20  train  loss 1.500  top-1 25.0%  examples/s 8.0",
-        "step 1/20  val    loss 2.500  top-1 50.0%",
+    assert captured.err.splitlines()[1:] == [  # after a note on the rows of two steps
+        "The first step took 60.0 s.",
+        "step 3/20  train  loss 1.500  top-1 25.0%  examples/s 0.1",
+        "step 3/20  val    loss 2.500  top-1 50.0%",
+        "08:00 left, by what the second took.",  # 16 steps of 30 s
+        "step 5/20  train  loss 1.500  top-1 25.0%  examples/s 0.5  left 04:30",  # 15 of 18 s
     ]
+
+
+def test_a_terminal_shows_the_time_left_from_the_second_step_on(tmp_path, clock, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("tqdm.std.time", lambda: clock[0])
+    log = open_log(tmp_path, step=2)
+    clock[0] += 600
+    log.stepped()
+    assert "00:00<?" in terminal.getvalue(), "nothing is known before"
+    clock[0] += 30
+    log.stepped()
+    assert "00:30<08:00, 30.00s/step" in terminal.getvalue()
+    log.close()
 
 
 def test_a_resumed_run_drops_what_it_will_write_again(tmp_path):

@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from jax_video import lock, models, networks, optimizer, runlog, sharding, task
+from jax_video import lock, models, networks, optimizer, pictures, runlog, sharding, task
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints
@@ -241,8 +241,10 @@ def weights(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
     return jax.device_get(state_lib.named_leaves(restored))
 
 
-def test_loop_logs_validates_saves_and_ends(tmp_path, config, manifest):
-    mesh = first_devices(2)
+def test_loop_logs_validates_saves_and_ends(tmp_path, config, manifest, monkeypatch):
+    mesh, drawn = first_devices(2), []
+    draw = pictures.confusion
+    monkeypatch.setattr(pictures, "confusion", lambda names, matrix: drawn.append((names, matrix)) or draw(*drawn[-1]))
     assert train_lib.train(config, manifest, tmp_path, mesh)
     assert list(rows(tmp_path, "train")) == [4, 8, 12, 16, 20, 24]
     assert list(rows(tmp_path, "val")) == [8, 16, 24]
@@ -252,6 +254,12 @@ def test_loop_logs_validates_saves_and_ends(tmp_path, config, manifest):
     assert json.loads((tmp_path / "config.json").read_text()) == json.loads(json.dumps(config.to_dict()))
     found = weights(tmp_path, 24)
     assert int(found["step"]) == 24
+    for (names, matrix), row in zip(drawn, rows(tmp_path, "val").values(), strict=True):
+        assert names == manifest.classes and matrix.sum() == len(manifest.select("val"))
+        assert np.trace(matrix) / matrix.sum() == row["top1"]
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert events.read_bytes().count(b"val/confusion") == 3
+    assert events.read_bytes().count(b"train/batch") == 3  # of steps 1, 9 and 17
 
     before = (tmp_path / "metrics.jsonl").read_bytes()
     assert not train_lib.train(config, manifest, tmp_path, mesh), "the run is finished"

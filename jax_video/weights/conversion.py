@@ -68,7 +68,7 @@ def convert(
         num_classes = weights.num_classes
         told += settings.set_normalization(config, found, normalize, given)
         told += settings.set_sampling(config, found, num_classes, given)
-    sharding.announce(mesh, state_lib.describe(config, num_classes))
+    sharding.announce(mesh, state_lib.describe(config, state_lib.abstract(config, num_classes)[1]))
     lines = [f"{source}, layout {layout}, is {config.model.name} of {num_classes} classes:", weights.merged.table()]
     lines += [f"  {line}" for line in told]
     class_names, manifest, note = _classes(classes, config, num_classes)
