@@ -153,6 +153,14 @@ ST_RESNET = Network(  # both
     streams=("rgb", "flow"),
     frames=5,
 )
+VIDEO_RESNET = Network(  # Tran et al. 2018, as torchvision has them
+    "jax_video.models.video_resnet:VideoResNet",
+    dict(layers=None, width=1.0, remat=False),
+    recipe="t3d",
+    frames=16,
+    size=112,
+    layouts={"torchvision-video": {}},
+)
 
 NETWORKS: dict[str, Network] = {
     "resnet3d10": RESNET3D.at(10),
@@ -204,6 +212,9 @@ NETWORKS: dict[str, Network] = {
         head="logits",
         layouts={"i3d": {}},
     ),
+    "r3d_18": VIDEO_RESNET.but(arguments={"kind": "r3d"}),
+    "mc3_18": VIDEO_RESNET.but(arguments={"kind": "mc3"}),
+    "r2plus1d_18": VIDEO_RESNET.but(arguments={"kind": "r2plus1d"}),
     "c3d": Network(  # with batch normalisation: Tran et al. 2015
         "jax_video.models.c3d:C3D",
         dict(frames=16, size=112, width=1.0, remat=False),

@@ -26,6 +26,7 @@ SHARED = {"num_classes", "norm", "dtype", "rngs"}  # keywords of every network, 
 FACTORIES = {"units", "unit", "transition", "stem_in_time"}  # keywords by which one network is made of another's
 FAMILIES = [networks.RESNET3D, networks.STC, networks.DENSENET3D, networks.T3D, networks.RESNET, networks.C2D]
 FAMILIES += [networks.STREAM, networks.ST_RESNET, networks.find("inception3d"), networks.find("c3d")]
+FAMILIES += [networks.VIDEO_RESNET]
 
 
 def signature(constructor):

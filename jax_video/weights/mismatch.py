@@ -72,6 +72,8 @@ def _part(found: Shapes, wanted: Shapes) -> str:
 
 def _title(shapes: Shapes) -> str:
     """ "ResNet-50", or "ResNet of 1, 1, 1 and 1 bottlenecks"; "" where it is none of the known ones."""
+    if any("/stem/conv1/" in name for name in shapes):
+        return "R(2+1)D" if any("/stem/conv2/" in name for name in shapes) else "R3D or MC3"
     units = _counts(r"/layer([1-4])/(\d+)/", shapes)
     blocks = _counts(r"/denseblock(\d)/(\d+)/", shapes)
     if blocks:

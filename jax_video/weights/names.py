@@ -74,6 +74,20 @@ I3D = {
     "{block}.{branch}.conv3d": ("{block}/{branch}/conv3d", CONV_3D),
     "{block}.{branch}.bn": ("{block}/{branch}/bn", BATCH_NORM),
 }
+VIDEO_RESNET = {  # where a convolution is one, or R(2+1)D's pair
+    "stem.0": ("stem/conv1", CONV_3D),
+    "stem.1": ("stem/bn1", BATCH_NORM),
+    "stem.3": ("stem/conv2", CONV_3D),
+    "stem.4": ("stem/bn2", BATCH_NORM),
+    "layer{stage}.{unit}.conv{number}.0": ("layer{stage}/{unit}/conv{number}", CONV_3D),
+    "layer{stage}.{unit}.conv{number}.0.0": ("layer{stage}/{unit}/conv{number}/spatial", CONV_3D),
+    "layer{stage}.{unit}.conv{number}.0.1": ("layer{stage}/{unit}/conv{number}/bn", BATCH_NORM),
+    "layer{stage}.{unit}.conv{number}.0.3": ("layer{stage}/{unit}/conv{number}/temporal", CONV_3D),
+    "layer{stage}.{unit}.conv{number}.1": ("layer{stage}/{unit}/bn{number}", BATCH_NORM),
+    "layer{stage}.{unit}.downsample.0": ("layer{stage}/{unit}/downsample/conv", CONV_3D),
+    "layer{stage}.{unit}.downsample.1": ("layer{stage}/{unit}/downsample/bn", BATCH_NORM),
+    "fc": ("fc", LINEAR),
+}
 IMAGENET = state_lib.IMAGENET._asdict()
 KINETICS = {"mean": (110.7975, 103.3005, 96.2625), "std": (70.584, 69.1815, 69.7935)}
 ACTIVITYNET = {"mean": (114.7748, 107.7354, 99.475), "std": (1.0, 1.0, 1.0)}
@@ -113,6 +127,14 @@ LAYOUTS = {
         (_OLD_DENSE_LAYER,),
         clip={"short_side": 256, "size": 224},
         test={"crop": "center"},
+    ),
+    "torchvision-video": Layout(
+        "torchvision: R3D, MC3 and R(2+1)D",
+        VIDEO_RESNET,
+        {"mean": (110.2008, 100.63983, 95.99475), "std": (58.14765, 56.46975, 55.332195)},
+        clip={"frames": 16, "stride": 1, "short_side": 128, "size": 112},
+        test={"clips": "uniform", "number": 5, "crop": "center", "flip": False, "average_clips": "probability"},
+        rate=15,
     ),
     "3d-resnets": Layout(
         "3D-ResNets-PyTorch (Hara et al.): 3D ResNet, ResNeXt and DenseNet",

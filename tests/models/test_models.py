@@ -17,17 +17,18 @@ pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 BATCH = 4
 # That these reach every parameter is seen where their gradients are compared with PyTorch's: test_cost.py,
-# test_st_resnet.py, test_inception.py, test_densenet.py, test_t3d.py, test_c3d.py, test_resnet3d_parity.py.
+# test_st_resnet.py, test_inception.py, test_densenet.py, test_t3d.py, test_c3d.py, test_resnet3d_parity.py,
+# test_video_resnet.py.
 COMPARED = """
     resnet3d18 resnet3d34 resnet34 cost_b_resnet50 cost_b_resnet101 st_resnet inception3d densenet3d121 densenet3d169
-    t3d121 t3d169 c3d
+    t3d121 t3d169 mc3_18 r2plus1d_18 c3d
 """.split()
 # Others hold all that these hold, and what takes long is to compile.
 ALIKE = """
     resnet3d10 resnet3d50 resnet3d101 resnet3d152 resnet3d200 stc_resnet50 stc_resnet101 stc_resnext101 densenet121
     densenet169 resnet18 resnet50 resnet101 resnet152 resnext50 resnext101 c2d_resnet50 c3d_3x1x1_resnet50
     c3d_3x3x3_resnet50 cost_a_resnet50 c2d_resnet101 c3d_3x1x1_resnet101 c3d_3x3x3_resnet101 cost_a_resnet101
-    appearance_stream motion_stream two_streams st_resnet_star
+    appearance_stream motion_stream two_streams st_resnet_star r3d_18
 """.split()
 FAMILIES = ["resnet3d18", "t3d121", "cost_b_resnet50", "st_resnet", "inception3d", "c3d"]
 

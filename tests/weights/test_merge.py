@@ -308,7 +308,11 @@ def test_what_the_authors_of_cost_do_not_have(key, value):
 
 def test_mistakes(file, tmp_path):
     for path, layout, expected in (
-        (file, "", "r3d.pth: a weight file needs a layout: one of torchvision, 3d-resnets, cost, i3d, jax_video"),
+        (
+            file,
+            "",
+            "r3d.pth: a weight file needs a layout: one of torchvision, torchvision-video, 3d-resnets, cost, i3d, jax",
+        ),
         (file, "hara", "there is no layout 'hara'"),
         (file, "torchvision", "not weights in layout torchvision"),
         (tmp_path / "nosuch", "3d-resnets", "nosuch: there is no such weight file or run.s folder"),

@@ -24,6 +24,8 @@ def shapes(name: str, classes: int = 5, **options):
         (("resnet3d101",), ("resnext3d101",), "these are weights of ResNet-101; resnext3d101 is ResNeXt-101"),
         (("densenet3d121",), ("resnet3d50",), "these are weights of DenseNet-121; resnet3d50 is ResNet-50"),
         (("densenet3d121",), ("densenet3d169",), "these are weights of DenseNet-121; densenet3d169 is DenseNet-169"),
+        (("r3d_18",), ("r2plus1d_18",), "these are weights of R3D or MC3; r2plus1d_18 is R(2+1)D"),
+        (("r2plus1d_18",), ("resnet3d18",), "these are weights of R(2+1)D; resnet3d18 is ResNet-18"),
         (("inception3d",), ("c3d",), "these are weights of Inception-V1; c3d is C3D"),
         (("resnet3d18", 5, {"width": 0.5}), ("resnet3d18",), "other widths, conv1 has 32, here 64"),
         (("resnet50",), ("resnet3d50",), "these are weights of a 2D network; this one is 3D"),
