@@ -162,6 +162,7 @@ def _unknown_config_key(argv: list[str]) -> str | None:
         if not (match := re.match(r"--?(?:no)?config\.([^=]+)", argument)):
             continue
         node: Any = config_flag.load(_config_file(argv))
+        config_flag.add_keywords(node)
         for key in match[1].split("."):
             known = ", ".join(node) if hasattr(node, "keys") else "nothing, this is a value"
             if not hasattr(node, "keys") or key not in node:

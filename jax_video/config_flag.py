@@ -13,12 +13,12 @@ import textwrap
 import traceback
 import types
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from jax_video import recipe, saved
+from jax_video import networks, recipe, saved
 from jax_video.errors import UserError
 
 _NEEDED = ("model", "norm", "train")  # sections of a config
@@ -65,6 +65,20 @@ def load(text: str) -> ConfigDict:
             "makes one with all sections, as in configs/stc.py."
         )
     return saved.complete_recipe(config)
+
+
+def add_keywords(config: ConfigDict) -> set[str]:
+    """Gives a config the keywords of its networks that the recipe leaves at their defaults; returns their names."""
+    added = set()
+    with config.unlocked():
+        for section in filter(config.get, saved.NETWORKS):
+            network = networks.NETWORKS.get(config[section].get("name"))
+            for key, default in network.keywords.items() if network else ():
+                if key not in config[section]:
+                    kind = networks.KINDS.get(key)
+                    config[section][key] = config_dict.placeholder(kind) if kind and default is None else default
+                    added.add(f"{section}.{key}")
+    return added
 
 
 def missing(text: str) -> str:
@@ -140,9 +154,14 @@ def list_recipes() -> str:
 class _Parser(flags.ArgumentParser):
     """Makes a config of what the flag says."""
 
+    def __init__(self):
+        self.unnamed: set[str] = set()  # keys of networks that the recipe leaves at their defaults
+
     def parse(self, argument: str) -> ConfigDict:
-        """A config whose keys can also be set by the names that earlier versions had for them."""
+        """A config with all keys that can be set: the recipe's, by the names of earlier versions too, and those of its
+        networks."""
         config = load(_with(argument, _linked(argument)))
+        self.unnamed = add_keywords(config)  # absl gives out one parser again and again
         with config.unlocked():
             for section, old, new in _renamed():
                 if section in config:
@@ -211,6 +230,10 @@ def _fault(name: str, error: Exception) -> str:
     return f"{name} fails in line {lines[-1]}: {type(error).__name__}: {error}."
 
 
+def _parser() -> _Parser:
+    return cast(_Parser, flags.FLAGS["config"].parser)
+
+
 def _given() -> tuple[str, str]:
     """(recipe or file, arguments), as the command line names them."""
     file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
@@ -233,6 +256,8 @@ def _unresolved() -> ConfigDict:
     config = flags.FLAGS.config.copy_and_resolve_references()
     values = config_flags.get_override_values(flags.FLAGS["config"])
     with config.unlocked():
+        for section, _, key in (name.partition(".") for name in _parser().unnamed - values.keys()):
+            del config[section][key]
         for section, old, new in _renamed():
             if section not in config:
                 continue

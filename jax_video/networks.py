@@ -10,6 +10,7 @@ from typing import Any
 
 from jax_video.errors import UserError
 
+KINDS: dict[str, type] = {"layers": tuple, "stem_width": int, "fuse_views": bool}  # of keywords whose default is None
 CHANNELS = {"rgb": 3, "flow": 20}  # of each stream; flow is x and y of ten consecutive fields
 
 
@@ -102,7 +103,17 @@ DENSENET = DENSENET3D.but(  # in 2D, frame by frame: Huang et al. 2017
 )
 RESNET = Network(  # in 2D, frame by frame: He et al. 2016, Xie et al. 2017
     "jax_video.models.resnet2d:ResNet2D",
-    dict(channels=3, layers=None, width=1.0, cardinality=1, group_width=64, stride_on="3x3", dropout=0.0, remat=False),
+    dict(
+        channels=3,
+        layers=None,
+        width=1.0,
+        stem_width=None,
+        cardinality=1,
+        group_width=64,
+        stride_on="3x3",
+        dropout=0.0,
+        remat=False,
+    ),
     recipe="cost",
     layouts={"torchvision": {"stride_on": "3x3"}},
 )
@@ -117,6 +128,8 @@ C2D = Network(  # CoST and what it is compared with: Li et al. 2019
         fuse_views=None,
         layers=None,
         width=1.0,
+        stem_width=None,
+        stride_on="3x3",
         dropout=0.5,
         remat=False,
     ),
@@ -124,7 +137,7 @@ C2D = Network(  # CoST and what it is compared with: Li et al. 2019
     recipe="cost",
     frames=8,
     stems=(8, 32),
-    layouts={"cost": dict(pool="code", stem="5x7x7", kernel_size=3, share_weights=True)},
+    layouts={"cost": dict(pool="code", stem="5x7x7", kernel_size=3, share_weights=True, stride_on="3x3")},
 )
 C3D_3X1X1 = C2D.but(arguments={"kind": "c3d_3x1x1"})
 C3D_3X3X3 = C2D.but(arguments={"kind": "c3d_3x3x3"})
@@ -132,7 +145,16 @@ COST_A = C2D.but(arguments={"kind": "cost_a"}, own=("*/alpha",), weighs_views=Tr
 COST_B = C2D.but(arguments={"kind": "cost_b"}, own=("*/conv2/fc1/*", "*/conv2/fc2/*"), weighs_views=True)
 STREAM = Network(  # one of two streams: Feichtenhofer et al. 2016
     "jax_video.models.st_resnet:Stream",
-    dict(channels=3, temporal=False, temporal_pool="none", layers=None, width=1.0, stride_on="3x3", remat=False),
+    dict(
+        channels=3,
+        temporal=False,
+        temporal_pool="none",
+        layers=None,
+        width=1.0,
+        stem_width=None,
+        stride_on="3x3",
+        remat=False,
+    ),
     {"depth": 50},
     recipe="st_resnet",
 )
@@ -145,6 +167,7 @@ ST_RESNET = Network(  # both
         flow_channels=CHANNELS["flow"],
         layers=None,
         width=1.0,
+        stem_width=None,
         stride_on="3x3",
         remat=False,
     ),

@@ -34,6 +34,7 @@ KEYS = {
         "new_head": Key(False),
         "keep_head": Key(False),
         "skip": Key(()),
+        "partial": Key(False),
     },
     "norm": {"group_size": Key(kind=int), "frozen": Key()},
     "data": {"manifest": Key(), "workers": Key(kind=int, none=-1), "fraction": Key(1.0)},

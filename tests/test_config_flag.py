@@ -151,6 +151,22 @@ def test_an_argument_and_a_key_of_its_name_are_the_same(shown, argument, flag, k
     assert {key for key in plain if plain[key] != by_key[key]} == set(keys)
 
 
+def test_every_keyword_of_a_network_can_be_set(shown):
+    """Also one that the recipe does not name; and only what is set becomes a part of the config."""
+    before = shown("--config=cost")
+    given = ("--config.model.stride_on=1x1", "--config.model.stem_width=48", "--config.model.layers=(1,2,1,1)")
+    found = shown("--config=cost", *given)
+    assert {key: value for key, value in found.items() if key not in before} == {
+        "model.stride_on": ("'1x1'", "--config.model.stride_on"),
+        "model.stem_width": ("48", "--config.model.stem_width"),
+        "model.layers": ("(1, 2, 1, 1)", "--config.model.layers"),
+    }
+    assert {key: found[key] for key in before} == before
+    assert shown("--config=transfer", "--config.teacher.dropout=0.25")["teacher.dropout"][0] == "0.25"
+    with pytest.raises(AttributeError):
+        shown("--config=stc", "--config.model.stride_on=1x1")  # which 3D-ResNets do not have
+
+
 def test_names_of_earlier_versions(shown, capsys):
     new = ("--config=stc:data=DIR", "--config.train.micro_batch=32", "--config.norm.group_size=8")
     new += ("--config.test.average_clips=logit", "--config.normalize.std=(1.0, 2.0, 3.0)")

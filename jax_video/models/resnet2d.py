@@ -132,6 +132,7 @@ class ResNet2D(nnx.Module):
       channels: of the video: 3 for RGB, 20 for ten fields of optical flow.
       layers: units in each of the four stages, in place of the depth's.
       width: multiplies all widths, for small runs.
+      stem_width: channels of the first convolution; None: the first stage's, 64 times `width`.
       cardinality, group_width: of a `Bottleneck`; ResNeXt-50 32×4d is (32, 4), ResNeXt-101 32×8d is (32, 8).
       stride_on: of a `Bottleneck`: "3x3", or "1x1" as in Caffe's networks.
       dropout: probability that a pooled feature is dropped in training.
@@ -158,6 +159,7 @@ class ResNet2D(nnx.Module):
         channels=3,
         layers=None,
         width=1.0,
+        stem_width=None,
         cardinality=1,
         group_width=64,
         stride_on="3x3",
@@ -170,7 +172,8 @@ class ResNet2D(nnx.Module):
         rngs,
     ):
         check_choice("depth", depth, self.depths)
-        check_positive(width=width, cardinality=cardinality, group_width=group_width, channels=channels)
+        check_positive(width=width, stem_width=1 if stem_width is None else stem_width)
+        check_positive(cardinality=cardinality, group_width=group_width, channels=channels)
         check_choice("stride_on", stride_on, ("3x3", "1x1"))
         layers = check_layers(self.depths[depth] if layers is None else layers, 4)
         bottleneck, self.channels, self.remat = depth in BOTTLENECK_LAYERS, channels, remat
@@ -186,10 +189,11 @@ class ResNet2D(nnx.Module):
             options |= {"cardinality": cardinality, "group_width": group_width, "stride_on": stride_on}
 
         taps, time_stride = stem_in_time
-        self.conv1 = padded_conv(channels, widths[0], (taps, 7, 7), strides=(time_stride, 2, 2), **layer)
-        self.bn1 = norm(widths[0], **layer)
+        features = widths[0] if stem_width is None else stem_width
+        self.conv1 = padded_conv(channels, features, (taps, 7, 7), strides=(time_stride, 2, 2), **layer)
+        self.bn1 = norm(features, **layer)
         plain = Bottleneck if bottleneck else Basic
-        features, number = widths[0], 0
+        number = 0
         for name, count, stage_width, stage_stride in zip(STAGES, layers, widths, STAGE_STRIDES, strict=True):
             units: nnx.List[Unit] = nnx.List()
             for index in range(count):

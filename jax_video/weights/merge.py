@@ -22,7 +22,7 @@ class Merged:
     arrays: dict[str, np.ndarray]  # those that were found, by our names
     loaded: list[str]
     inflated: list[str]
-    fresh: list[str]  # of the network, left out by a pattern: to be initialised
+    fresh: list[str]  # of the network, left out by a pattern or not there: to be initialised
     skipped: list[str]  # of the source, left out by a pattern
 
     def table(self) -> str:
@@ -45,6 +45,7 @@ def merge(
     target: dict[str, jax.ShapeDtypeStruct],
     *,
     skip: Sequence[str] = (),
+    partial: bool = False,
     method: str = "",
     views: Collection[str] = (),
     problems: Sequence[str] = (),
@@ -60,6 +61,7 @@ def merge(
       target: what the network has, by the same names.
       skip: patterns as in a shell, of names without `params/` and `batch_stats/`: what they match is not loaded, and
         what the network has of it starts afresh.
+      partial: what the weights do not have starts afresh. What they have has to fit all the same.
       method: "mean" or "centre": kernels may be inflated (`inflate.inflate`). Empty: they must fit.
       views: names of CoST's kernels.
       problems: lines of what has gone wrong before, for the same message.
@@ -82,12 +84,12 @@ def merge(
         if not any(map(matching(pattern), (*arrays, *target))):
             problems.append(f"pattern  {pattern!r} of skip matches no name")
     merged.skipped = [name for name in arrays if skips(name)]
-    merged.fresh = [name for name in target if skips(name)]
     for name in merged.skipped:
         del arrays[name]
     found = {name: array.shape for name, array in arrays.items()}
     for name, wanted in target.items():
-        if name in merged.fresh:
+        if skips(name) or (partial and name not in arrays):
+            merged.fresh.append(name)
             continue
         if name not in arrays:
             called = f", there {their_name(name)}" if their_name(name) != name else ""
@@ -104,6 +106,8 @@ def merge(
             continue
         with np.errstate(over="ignore"):  # told below
             merged.arrays[name] = np.asarray(fitting, wanted.dtype)
+    if partial and not merged.loaded + merged.inflated:
+        problems.append("nothing  of them is in the network")
     problems += [f"extra    {name} {shape_text(array.shape)}" for name, array in arrays.items()]
     if problems:
         expected = {name: leaf.shape for name, leaf in target.items() if name not in merged.fresh}

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jax_video import networks
 from jax_video import state as state_lib
-from jax_video.errors import UserError
+from jax_video.errors import UserError, listed
 from jax_video.models.cost import CoST
 from jax_video.weights import names
 from jax_video.weights.merge import Merged, matching, merge
@@ -41,6 +41,7 @@ def read(
     expects: str | Sequence[str] | None = None,
     new_head: bool = False,
     skip: Sequence[str] = (),
+    partial: bool = False,
     method: str = "",
 ) -> Weights:
     """Weights for the network of a config: from a run's folder, or from a file in a layout.
@@ -53,7 +54,7 @@ def read(
         ("appearance", "motion"), have as many paths, and networks, in the same order.
       num_classes: K; None takes the source's.
       new_head: leaves out the classifier, which starts afresh.
-      skip, method: of `merge`.
+      skip, partial, method: of `merge`.
 
     Raises:
       UserError: what `files.read`, `names.to_ours` and `merge` raise, or a folder is of no run or of another network.
@@ -66,7 +67,16 @@ def read(
             "with commas between them"
         )
     sources = [read_source(*given, layout, config, mesh) for given in zip(paths, networks, strict=True)]
-    return fit(sources, config, parts=parts, num_classes=num_classes, new_head=new_head, skip=skip, method=method)
+    return fit(
+        sources,
+        config,
+        parts=parts,
+        num_classes=num_classes,
+        new_head=new_head,
+        skip=skip,
+        partial=partial,
+        method=method,
+    )
 
 
 def fit(
@@ -77,6 +87,7 @@ def fit(
     num_classes: int | None = None,
     new_head: bool = False,
     skip: Sequence[str] = (),
+    partial: bool = False,
     method: str = "",
 ) -> Weights:
     """Sources that have been read as the weights of a config's network; see `read`. Takes the sources' arrays."""
@@ -108,6 +119,7 @@ def fit(
         arrays,
         target,
         skip=skip,
+        partial=partial,
         method=method,
         views=_view_kernels(model),
         problems=[problem for source in sources for problem in source.problems],
@@ -149,12 +161,15 @@ def initial_state(
         expects=options.expects,
         new_head=options.new_head,
         skip=options.skip,
+        partial=options.get("partial", False),
         method=options.inflate or "",
     )
     _check_classifier(options, weights, tuple(classes))
     if jax.process_index() == 0:
         path = ",".join(_several(options.path))
         print(f"Weights from {path}:\n{weights.merged.table()}", file=sys.stderr)
+        if options.get("partial", False) and weights.merged.fresh:
+            print(f"Not in them, and therefore as initialised:\n{listed(weights.merged.fresh, 100)}", file=sys.stderr)
         if options.layout:
             _print_normalization(weights.sources[0], state_lib.Normalization(**config.normalize))
     return fill(weights, create)

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import outlines
 import parity
 import pytest
 import torch
@@ -295,6 +296,19 @@ def test_a_networks_dropout_gets_its_keys():
     first = forward(video, keys)
     np.testing.assert_array_equal(first, forward(video, keys))
     assert np.all(np.any(first != forward(video, jax.random.split(jax.random.key(1), 2)), axis=1))
+
+
+def test_a_network_of_half_the_width_with_a_whole_stem():
+    for name in ("resnet50", "cost_a_resnet50", "st_resnet"):
+        model = outlines.abstract(name, 5, width=0.5, stem_width=64, stride_on="1x1")
+        stream = model.appearance if name == "st_resnet" else model
+        assert stream.conv1.kernel.shape[-1] == 64 and stream.bn1.scale.shape == (64,)
+        assert stream.layer1[0].conv1.kernel.shape[-2:] == (64, 32)
+        assert stream.layer2[0].conv1.strides == (1, 2, 2)
+        assert getattr(stream.layer2[0].conv2, "strides", (1, 1, 1)) == (1, 1, 1)
+        assert getattr(stream.layer2[1].conv2, "stride", 1) == 1
+    with pytest.raises(UserError, match="stem_width=0; expected a number above zero"):
+        outlines.abstract("resnet18", 5, stem_width=0)
 
 
 def test_errors_say_what_is_wrong():

@@ -142,6 +142,23 @@ def test_kernels_are_inflated_where_it_is_asked_for():
         merge.merge(arrays(**flat), TARGET, method="median")
 
 
+def test_partial_weights_leave_the_rest_as_initialised():
+    some = {"params/conv1/kernel": TARGET["params/conv1/kernel"]}
+    given = {name: np.ones(leaf.shape, np.float32) for name, leaf in some.items()}
+    with pytest.raises(UserError, match="missing  "):
+        merge.merge(dict(given), TARGET)
+    merged = merge.merge(dict(given), TARGET, partial=True)
+    assert merged.loaded == list(given) == list(merged.arrays)
+    assert merged.fresh == [name for name in TARGET if name not in given]
+    for wrong, problem in (
+        ({"params/conv1/kernel": np.ones((2, 2), np.float32)}, "shape    params/conv1/kernel"),
+        (given | {"params/conv9/kernel": np.ones(2, np.float32)}, "extra    params/conv9/kernel"),
+        ({}, "nothing  of them is in the network"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            merge.merge(dict(wrong), TARGET, partial=True)
+
+
 # Into a config's network.
 
 
@@ -304,6 +321,21 @@ def test_what_the_authors_of_cost_do_not_have(key, value):
     start.check_keywords("cost", ConfigDict(theirs))
     with pytest.raises(UserError, match=f"weights in layout cost are of networks with {key}="):
         start.check_keywords("cost", ConfigDict(theirs | {key: value}))
+
+
+def test_a_run_starts_from_a_part_of_a_network(tmp_path, capsys):
+    """What is not in the file is that of the seed, and listed."""
+    given = {name: tensor for name, tensor in theirs().items() if not name.startswith(("layer4.0.conv2", "fc."))}
+    torch.save(given, tmp_path / "part.pth")
+    config = config_of(tmp_path / "part.pth", "3d-resnets")
+    with pytest.raises(UserError, match="missing  params/layer4/0/conv2/kernel"):
+        initial_state(config)
+    config.init_from.partial = True
+    found, drawn = leaves(initial_state(config)), leaves(jax.jit(creator(config))())
+    fresh = ["params/fc/bias", "params/fc/kernel", "params/layer4/0/conv2/kernel"]
+    assert [name for name in found if np.array_equal(found[name], drawn[name])] == fresh
+    listed = capsys.readouterr().err.split("Not in them, and therefore as initialised:\n")[1]
+    assert listed.split()[:3] == fresh
 
 
 def test_mistakes(file, tmp_path):
