@@ -199,7 +199,7 @@ def train(
 
     first_process = jax.process_index() == 0
     if first_process:
-        print(f"{total - step} steps to go, {steps_per_epoch} an epoch; compiling the first …", file=sys.stderr)
+        print(f"Steps {step + 1} to {total}, {steps_per_epoch} an epoch; compiling the first …", file=sys.stderr)
         remote.write_whole(workdir / "config.json", [f"{json.dumps(config.to_dict(), indent=2)}\n".encode()])
     failures = Failures(manifest, sampling.streams)
     batches = pipeline.train_batches(

@@ -181,7 +181,7 @@ def said(finished, expected: str) -> None:
 
 def test_training_says_what_it_runs_on(trained):
     said(trained.finished, HARDWARE_AND_NETWORK + "; motions: 16 train, 8 val, 8 test videos; batches of 8")
-    said(trained.finished, "4 steps to go, 2 an epoch; compiling the first …")
+    said(trained.finished, "Steps 1 to 4, 2 an epoch; compiling the first …")
 
 
 def test_features_say_the_runs_network(trained, tmp_path):
