@@ -107,7 +107,7 @@ class Ours:
 
     def __init__(self, case, network, videos, label, dtype):
         definition = nnx.graphdef(abstract(case, dtype))
-        tx = optimizer.sgd(LEARNING_RATE)
+        tx = optimizer.make(LEARNING_RATE)
 
         def train_step(state, videos, label):
             params, batch_stats, opt_state = state

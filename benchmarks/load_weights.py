@@ -62,7 +62,7 @@ def main(_):
 
         config = stc.get_config("model=resnet3d101,recipe=paper")
         config.init_from.update(path=str(path), layout="3d-resnets", keep_head=True)
-        tx, mesh = optimizer.sgd(0.1), sharding.make_mesh()
+        tx, mesh = optimizer.make(0.1), sharding.make_mesh()
         before = memory("VmRSS")
         reset_peak()
         start = time.perf_counter()

@@ -165,7 +165,7 @@ def check_same_run(
     in_full = [_flat(saved.complete(_with_defaults(each))) for each in (config, meta.config)]
     same = {key for key in found | expected if in_full[0].get(key) == in_full[1].get(key)}
     # What leaves the weights as they are, but for the roundings of activations that are computed again.
-    free = ("data/", "test/", "train/log_steps", "train/checkpoint_steps", "model/remat")
+    free = ("data/", "test/", "train/log_steps", "train/checkpoint_steps", "train/keep", "model/remat")
     changed = [
         f"{key.replace('/', '.')}: {expected.get(key)} -> {found.get(key)}"
         for key in sorted(found | expected)

@@ -5,12 +5,13 @@ recipes can read it.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax_video.errors import UserError
 
 KINDS: dict[str, type] = {"layers": tuple, "stem_width": int, "fuse_views": bool}  # of keywords whose default is None
+WRAPPERS = ("network", "student", "appearance", "motion")  # what one network is called within another
 CHANNELS = {"rgb": 3, "flow": 20}  # of each stream; flow is x and y of ten consecutive fields
 
 
@@ -29,6 +30,7 @@ class Network:
       stems: lengths of clips that have a stem of their own, chosen by the keyword `frames`; the others share one.
       stages: how many numbers the keyword `layers` takes; 0 where there is no such keyword.
       head: what its classifier is called among its parameters.
+      parts: from the video on, by name, the modules of what may be frozen (`train.freeze`); all but the head.
       layouts: by name, the layouts of weights (`weights.names`) that have this network, and the keywords with which it
         computes the same as there.
       own: patterns of the arrays that it adds to the network that it extends: `init_from.skip`, to start from that one.
@@ -46,6 +48,7 @@ class Network:
     stems: tuple[int, ...] = ()
     stages: int = 4
     head: str = "fc"
+    parts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     layouts: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     own: tuple[str, ...] = ()
     weighs_views: bool = False
@@ -66,6 +69,14 @@ class Network:
         return keywords | {"frames": frames} if frames in self.stems else keywords
 
 
+def _parts(*lines: str) -> dict[str, tuple[str, ...]]:
+    """{"stem": ("conv1", "bn1"), "layer1": ("layer1",)} of "stem conv1 bn1" and "layer1"."""
+    return {words[0]: tuple(words[1:] or words) for words in map(str.split, lines)}
+
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+RESNET_PARTS = _parts("stem conv1 bn1", *STAGES)
+
 # Families
 
 RESNET3D = Network(  # 3D-ResNet, 3D-ResNeXt: Hara et al. 2018
@@ -74,6 +85,7 @@ RESNET3D = Network(  # 3D-ResNet, 3D-ResNeXt: Hara et al. 2018
     recipe="stc",
     frames=16,
     size=112,
+    parts=RESNET_PARTS,
     layouts={"3d-resnets": {"stem": "hara"}},
 )
 STC = dataclasses.replace(  # STC-Net: Diba et al. 2018
@@ -90,6 +102,11 @@ DENSENET3D = Network(  # Diba et al. 2017
     recipe="t3d",
     frames=32,
     head="classifier",
+    parts=_parts(
+        "stem conv0 norm0",
+        *(f"{part}{number}" for number in (1, 2, 3) for part in ("denseblock", "transition")),
+        "denseblock4 denseblock4 norm5",
+    ),
     layouts={"3d-resnets": {"stem": "hara"}},
 )
 T3D = dataclasses.replace(  # the same with temporal transition layers
@@ -115,6 +132,7 @@ RESNET = Network(  # in 2D, frame by frame: He et al. 2016, Xie et al. 2017
         remat=False,
     ),
     recipe="cost",
+    parts=RESNET_PARTS,
     layouts={"torchvision": {"stride_on": "3x3"}},
 )
 C2D = Network(  # CoST and what it is compared with: Li et al. 2019
@@ -137,6 +155,7 @@ C2D = Network(  # CoST and what it is compared with: Li et al. 2019
     recipe="cost",
     frames=8,
     stems=(8, 32),
+    parts=RESNET_PARTS,
     layouts={"cost": dict(pool="code", stem="5x7x7", kernel_size=3, share_weights=True, stride_on="3x3")},
 )
 C3D_3X1X1 = C2D.but(arguments={"kind": "c3d_3x1x1"})
@@ -157,6 +176,7 @@ STREAM = Network(  # one of two streams: Feichtenhofer et al. 2016
     ),
     {"depth": 50},
     recipe="st_resnet",
+    parts=RESNET_PARTS,
 )
 ST_RESNET = Network(  # both
     "jax_video.models.st_resnet:TwoStreams",
@@ -175,6 +195,7 @@ ST_RESNET = Network(  # both
     recipe="st_resnet",
     streams=("rgb", "flow"),
     frames=5,
+    parts=RESNET_PARTS,
 )
 VIDEO_RESNET = Network(  # Tran et al. 2018, as torchvision has them
     "jax_video.models.video_resnet:VideoResNet",
@@ -182,6 +203,7 @@ VIDEO_RESNET = Network(  # Tran et al. 2018, as torchvision has them
     recipe="t3d",
     frames=16,
     size=112,
+    parts=_parts("stem", *STAGES),
     layouts={"torchvision-video": {}},
 )
 
@@ -233,6 +255,10 @@ NETWORKS: dict[str, Network] = {
         frames=32,
         stages=3,
         head="logits",
+        parts=_parts(
+            "stem Conv3d_1a_7x7 Conv3d_2b_1x1 Conv3d_2c_3x3",
+            *(f"Mixed_{block}" for block in "3b 3c 4b 4c 4d 4e 4f 5b 5c".split()),
+        ),
         layouts={"i3d": {}},
     ),
     "r3d_18": VIDEO_RESNET.but(arguments={"kind": "r3d"}),
@@ -247,6 +273,7 @@ NETWORKS: dict[str, Network] = {
         bound=("frames", "size"),
         stages=0,
         head="fc8",
+        parts=_parts(*"conv1a conv2a conv3a conv3b conv4a conv4b conv5a conv5b fc6 fc7".split()),
     ),
 }
 
@@ -256,6 +283,11 @@ def find(name: str) -> Network:
     if name not in NETWORKS:
         raise UserError(f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}")
     return NETWORKS[name]
+
+
+def top_module(path: Sequence[Any]) -> Any:
+    """The module of a network that something in it belongs to, from the names on the way there."""
+    return path[path[0] in WRAPPERS and len(path) > 1]
 
 
 def heads() -> tuple[str, ...]:

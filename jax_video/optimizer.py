@@ -1,10 +1,13 @@
-"""SGD as the papers use it, its schedules, and the plateau rule."""
+"""SGD as the papers use it and AdamW, the parts of a network that they treat apart, schedules, and the plateau rule."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Sequence
 
 import jax
 import optax
+from ml_collections import ConfigDict
 
 from jax_video import networks
 from jax_video.errors import UserError
@@ -44,9 +47,10 @@ def schedule(
     return optax.join_schedules([rise, after], [warmup]) if warmup else after
 
 
-def sgd(
+def make(
     learning_rate: Schedule | float,
     *,
+    kind: str = "sgd",
     momentum: float = 0.9,
     nesterov: bool = True,
     weight_decay: float = 1e-4,
@@ -54,25 +58,85 @@ def sgd(
     frozen_norm: bool = False,
     clip_norm: float = 0.0,
     head_rate: float = 1.0,
+    layer_decay: float = 1.0,
+    freeze: Sequence[str] = (),
+    network: str = "",
 ) -> optax.GradientTransformation:
-    """SGD with PyTorch's coupled weight decay: the decay is part of the gradient that momentum sees.
+    """SGD with PyTorch's coupled weight decay, which is part of the gradient that momentum sees; or AdamW.
 
     Args:
+      kind: "sgd", or "adamw" (Loshchilov and Hutter 2019), β₁ = `momentum` and β₂ = .999, whose decay is not coupled.
       decay_norm: whether BatchNorm's scale and offset are decayed too.
       frozen_norm: whether BatchNorm's scale and offset stay as they are, without decay either (frozen BatchNorm).
       clip_norm: a gradient of a larger norm is scaled to this one; 0: no gradient is.
       head_rate: what the classifier's learning rate is multiplied by.
+      layer_decay: what a part's learning rate is multiplied by, compared with the next part's; the last one's, compared
+        with the classifier's.
+      freeze: parts that stay as they are. There is no momentum for them.
+      network: whose parts these are, by its name.
+
+    Raises:
+      UserError: another kind, or a part that the network does not have.
     """
-    chain = [
-        *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
-        optax.add_decayed_weights(weight_decay, mask=None if decay_norm else lambda params: _map_norm(params, False)),
-        optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
-    ]
+    if kind not in ("sgd", "adamw"):
+        raise UserError(f"unknown optimizer kind {kind!r}: choose sgd or adamw.")
+    decayed = None if decay_norm else lambda params: _map_norm(params, False)
+    if kind == "adamw":
+        step = [optax.adamw(learning_rate, b1=momentum, nesterov=nesterov, weight_decay=weight_decay, mask=decayed)]
+    else:
+        step = [
+            optax.add_decayed_weights(weight_decay, mask=decayed),
+            optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
+        ]
+    chain = [*([optax.clip_by_global_norm(clip_norm)] if clip_norm else []), *step]
     if frozen_norm:
         chain.append(optax.masked(optax.set_to_zero(), lambda params: _map_norm(params, True)))
     if head_rate != 1:
         chain.append(optax.masked(optax.scale(head_rate), _map_heads))
-    return optax.chain(*chain)
+    if layer_decay != 1:
+        chain.append(optax.stateless(functools.partial(_decay_by_layer, layer_decay, network)))
+    if not freeze:
+        return optax.chain(*chain)
+    frozen = functools.partial(frozen_parts, network=network, freeze=freeze)
+    trained = optax.masked(optax.chain(*chain), lambda params: jax.tree.map(operator.not_, frozen(params)))
+    return optax.chain(trained, optax.masked(optax.set_to_zero(), frozen))
+
+
+def of(config: ConfigDict, learning_rate: Schedule | float) -> optax.GradientTransformation:
+    """What a config asks for (sections `optimizer`, `norm`, `train`, `model`)."""
+    freeze = config.train.get("freeze") or ()
+    options = {"frozen_norm": config.norm.frozen, "freeze": freeze, "network": config.model.name}
+    return make(learning_rate, **config.optimizer, **options)
+
+
+def parts(params: dict, network: str) -> dict:
+    """A tree like params with the name of the part of the network that each is of (`Network.parts`); "" of none."""
+    names = {module: part for part, modules in networks.find(network).parts.items() for module in modules}
+
+    def part(path, _):
+        return names.get(networks.top_module([key.key for key in path]), "")
+
+    return jax.tree_util.tree_map_with_path(part, params)
+
+
+def frozen_parts(params: dict, network: str, freeze: Sequence[str]) -> dict:
+    """A tree like params with True where they are of a part that is named in `freeze`.
+
+    Raises:
+      UserError: the network has no such part.
+    """
+    known = networks.find(network).parts
+    if unknown := [name for name in freeze if name not in known]:
+        raise UserError(
+            f"train.freeze names {unknown[0]!r}, which {network} does not have: choose of {', '.join(known)}."
+        )
+    return jax.tree.map(lambda part: part in freeze, parts(params, network))
+
+
+def _decay_by_layer(decay: float, network: str, updates: dict, params: dict | None = None) -> dict:
+    del params
+    depth = {name: place for place, name in enumerate(reversed(networks.find(network).parts), 1)}
+    return jax.tree.map(lambda update, part: update * decay ** depth.get(part, 0), updates, parts(updates, network))
 
 
 def _map_norm(params: dict, value: bool) -> dict:
@@ -123,3 +187,26 @@ class Plateau:
     @property
     def finished(self) -> bool:
         return self.dropped > self.drops
+
+
+@dataclasses.dataclass
+class EarlyStop:
+    """Ends a training after `patience` validations in a row that bring neither a lower loss nor a better metric.
+
+    What it has seen is part of a checkpoint.
+    """
+
+    patience: int | None = None  # None: never
+    loss: float | None = None  # the lowest
+    metric: float | None = None  # the best
+    stale: int = 0
+
+    def update(self, loss: float, metric: float) -> None:
+        better = self.loss is None or self.metric is None or loss < self.loss or metric > self.metric
+        self.loss = loss if self.loss is None else min(loss, self.loss)
+        self.metric = metric if self.metric is None else max(metric, self.metric)
+        self.stale = 0 if better else self.stale + 1
+
+    @property
+    def finished(self) -> bool:
+        return self.patience is not None and self.stale >= self.patience

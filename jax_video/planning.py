@@ -161,8 +161,7 @@ class Planner:
         mesh = self.where.mesh
         sharding.check_batch(batch, devices=mesh.size, accumulate=accumulate, clips=self.segments, **config.norm)
         definition, _, _ = state_lib.abstract(config, self.classes)
-        given = {"accumulate": accumulate, "ema": config.train.ema, "objective": self.task.objective}
-        step: Any = train.make_train_step(definition, self._optimizer(), mesh, **given)
+        step: Any = train.step_of(config, definition, self._optimizer(), mesh, self.task.objective)
         key = self._everywhere(jax.eval_shape(lambda: jax.random.key(0)))
         return self._compile(lambda: step.trace(self.state, self._batch(batch), key), repeats=accumulate)
 
@@ -178,7 +177,7 @@ class Planner:
 
     def _optimizer(self):
         schedule = optimizer.schedule(**self.config.schedule, steps=1000, steps_per_epoch=10)  # any number will do
-        return optimizer.sgd(schedule, **self.config.optimizer, frozen_norm=self.config.norm.frozen)
+        return optimizer.of(self.config, schedule)
 
     def test_step(self, batch: int) -> Compiled:
         """The step that scores so many clips."""

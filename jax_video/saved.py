@@ -49,14 +49,19 @@ KEYS = {
         "checkpoint_steps": Key(),
         "log_steps": Key(),
         "loss_reduction": Key("sum"),
+        "freeze": Key(None, SEVERAL),
+        "patience": Key(None, int),
+        "keep": Key(2),
     },
     "optimizer": {
+        "kind": Key("sgd"),
         "momentum": Key(),
         "nesterov": Key(),
         "weight_decay": Key(),
         "decay_norm": Key(),
         "clip_norm": Key(0.0),
         "head_rate": Key(1.0),
+        "layer_decay": Key(1.0),
     },
     "schedule": {
         "kind": Key(),
@@ -178,6 +183,9 @@ def _translated(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
             section[key] = None
     if section.get("steps") is not None:  # in place of the epochs
         section["epochs"] = None
+    if name == "train" and section.get("freeze") is not None:
+        parts = _split(section["freeze"])
+        section["freeze"] = (parts,) if isinstance(parts, str) else tuple(parts)
     if name == "init_from":
         section |= {key: _split(section[key]) for key in ("into", "expects") if key in section}
         if not isinstance(section.get("into"), str | None):

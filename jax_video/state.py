@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jax_video import models
+from jax_video import models, networks
 from jax_video.errors import UserError
 from jax_video.models.correspondence import Correspondence
 from jax_video.models.layers import BatchNorm
@@ -54,7 +54,8 @@ def join(definition: nnx.GraphDef, params: dict, batch_stats: dict, *, train: bo
 def network(config: ConfigDict, num_classes: int) -> nnx.Module:
     """The network that a config describes (sections `seed`, `dtype`, `norm`, `model`).
 
-    With a section `teacher`, a 2D network, it is the one that transfers knowledge from there to `model`.
+    With a section `teacher`, a 2D network, it is the one that transfers knowledge from there to `model`. BatchNorm in
+    the parts that `train.freeze` names is frozen.
     """
     if config.dtype not in ("float32", "bfloat16", "float64"):
         raise UserError(f"dtype is {config.dtype!r}: choose float32, bfloat16 or float64.")
@@ -64,12 +65,24 @@ def network(config: ConfigDict, num_classes: int) -> nnx.Module:
         "norm": functools.partial(BatchNorm, **config.norm),
     }
     if not config.get("teacher"):
-        return models.build(num_classes=num_classes, **common, **config.model)
+        model = models.build(num_classes=num_classes, **common, **config.model)
+        return freeze_norm(model, config)
     # Neither classifier takes part: the teacher's is ImageNet's, and unlabelled videos give the student none.
     student = models.build(num_classes=max(1, num_classes), **common, **config.model)
     teacher = models.build(num_classes=1000, **common, **config.teacher)
     clip = (config.clip.frames, config.clip.size, config.clip.size)
-    return Correspondence(student, teacher, clip=clip, dtype=common["dtype"], rngs=common["rngs"])
+    model = Correspondence(student, teacher, clip=clip, dtype=common["dtype"], rngs=common["rngs"])
+    return freeze_norm(model, config)
+
+
+def freeze_norm(model: nnx.Module, config: ConfigDict) -> nnx.Module:
+    """The same network, where BatchNorm in the parts that `train.freeze` names is frozen now."""
+    freeze = config.train.get("freeze") or ()
+    frozen = {module for part in freeze for module in networks.find(config.model.name).parts.get(part, ())}
+    for path, module in nnx.iter_modules(model) if frozen else ():
+        if isinstance(module, BatchNorm) and networks.top_module(path) in frozen:
+            module.frozen = True
+    return model
 
 
 def abstract(config: ConfigDict, num_classes: int) -> tuple[nnx.GraphDef, dict, dict]:

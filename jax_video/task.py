@@ -53,6 +53,8 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
         )
     if transfers and not config.init_from.path and jax.process_index() == 0:
         print("The teacher has random weights: give ImageNet's, weights=resnet50.pth of torchvision.", file=sys.stderr)
+    if (freeze := config.train.get("freeze")) and not config.init_from.path and jax.process_index() == 0:
+        print(f"{', '.join(freeze)}: frozen as drawn at random. Give weights, init_from.path.", file=sys.stderr)
     sampling = task.sampling
     without_flow = pipeline.check_stored(manifest, sampling)
     listed = sum(video.split == "test" for video in manifest.videos)

@@ -2,12 +2,11 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +20,13 @@ from jax_video import metrics, objectives, optimizer, recipe, scoring, sharding
 from jax_video import state as state_lib
 from jax_video import task as task_lib
 from jax_video.checkpoint import Checkpoints, run_folder, writes_run
-from jax_video.data import documents, pipeline, remote
+from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
-from jax_video.errors import CheckpointError, Stopped, UserError
+from jax_video.errors import Stopped, UserError
 from jax_video.failures import Failures
 from jax_video.meta import Meta, check_same_run
 from jax_video.profiling import Profile
+from jax_video.progress import Progress
 from jax_video.runlog import RunLog
 from jax_video.state import TrainState
 from jax_video.stopping import StopSignals
@@ -42,6 +42,8 @@ def make_train_step(
     *,
     accumulate: int = 1,
     ema: float = 0.0,
+    network: str = "",
+    freeze: Sequence[str] = (),
     objective: objectives.Objective = objectives.Classification(),  # noqa: B008, frozen
 ) -> StepFunction:
     """The jitted update: (state, batch, key) -> (new state, sums of the batch's metrics). The old state is donated.
@@ -53,10 +55,16 @@ def make_train_step(
       accumulate: micro-batches per update. Each is cut from every device's own rows; gradients and new running
         statistics are their means.
       ema: decay of the moving averages of weights and statistics, 0 for none.
+      network, freeze: parts of the network of that name for which no gradient is computed.
     """
 
+    def loss(params, batch_stats, batch):
+        if freeze:
+            frozen = optimizer.frozen_parts(params, network, freeze)
+            params = jax.tree.map(lambda leaf, fixed: jax.lax.stop_gradient(leaf) if fixed else leaf, params, frozen)
+        return objective.train(definition, params, batch_stats, batch)
+
     def gradient(params, batch_stats, batch):
-        loss = functools.partial(objective.train, definition)
         grads, (batch_stats, sums) = jax.grad(loss, has_aux=True)(params, batch_stats, batch)
         return grads, batch_stats, sums
 
@@ -100,41 +108,31 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
 
 
+def step_of(
+    config: ConfigDict,
+    definition: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    objective: objectives.Objective,
+) -> StepFunction:
+    """The update that a resolved config asks for."""
+    return make_train_step(
+        definition,
+        tx,
+        mesh,
+        accumulate=recipe.micro_batches(config),
+        ema=config.train.ema,
+        network=config.model.name,
+        freeze=config.train.get("freeze") or (),
+        objective=objective,
+    )
+
+
 def split_micro_batches(rows: jax.Array, devices: int, accumulate: int) -> jax.Array:
     """[B, …] -> [accumulate, B / accumulate, …]: each micro-batch takes contiguous rows of every device, so that no
     row changes its device."""
     micro = rows.reshape(devices, accumulate, -1, *rows.shape[1:])
     return jnp.swapaxes(micro, 0, 1).reshape(accumulate, -1, *rows.shape[1:])
-
-
-_PLATEAU = dict.fromkeys(("patience", "drops", "stale", "dropped"), int) | {"threshold": float, "best": object}
-_PROGRESS = {"meter": {"*": float}, "plateau": _PLATEAU, "validated": int}
-
-
-@dataclasses.dataclass
-class Progress:
-    """What the host knows of a run beside the arrays; part of every checkpoint, as JSON."""
-
-    meter: metrics.Meter = dataclasses.field(default_factory=metrics.Meter)
-    plateau: optimizer.Plateau = dataclasses.field(default_factory=optimizer.Plateau)
-    validated: int = 0  # the last step after which there was a validation
-
-    def to_dict(self) -> dict:
-        """A copy: checkpoints are written while the run goes on."""
-        return {
-            "meter": dict(self.meter.totals),
-            "plateau": dataclasses.asdict(self.plateau),
-            "validated": self.validated,
-        }
-
-    @classmethod
-    def from_dict(cls, saved: dict) -> "Progress":
-        """The inverse of `to_dict`. Raises CheckpointError for what that cannot have made."""
-        if wrong := documents.defect(saved, _PROGRESS):
-            raise CheckpointError(
-                f"the newest checkpoint is none to go on from ({wrong}); remove it for the one before."
-            )
-        return cls(metrics.Meter(saved["meter"]), optimizer.Plateau(**saved["plateau"]), saved["validated"])
 
 
 @writes_run
@@ -162,7 +160,7 @@ def train(
     options, task = config.train, task_lib.Task.of(config)
     sampling, objective = task.sampling, task.objective
     classes = manifest.classes if isinstance(objective, objectives.Classification) else ()  # that it is to tell apart
-    for name in ("epochs", "steps", "validate_epochs", "checkpoint_steps", "log_steps"):
+    for name in ("epochs", "steps", "validate_epochs", "checkpoint_steps", "log_steps", "patience", "keep"):
         if options[name] is not None and options[name] < 1:
             raise UserError(f"train.{name} is {options[name]}: expected at least 1.")
     accumulate = recipe.micro_batches(config)
@@ -171,27 +169,28 @@ def train(
     steps_per_epoch = max(1, round(len(manifest.select("train")) / options.batch))
     total = options.steps or steps_per_epoch * options.epochs
     validate_steps = steps_per_epoch * options.validate_epochs if manifest.select("val") else None
-    if config.schedule.kind == "plateau" and validate_steps is None:
+    if (config.schedule.kind == "plateau" or options.patience) and validate_steps is None:
+        what = "train.patience watches" if options.patience else "the plateau schedule follows"
+        instead = "leave it out" if options.patience else "take --config.schedule.kind=cosine"
         raise UserError(
-            f"the plateau schedule follows the validation loss, but {manifest.name!r} has no readable validation "
-            "video: hold some out (prepare's --val_groups or --fraction), or take --config.schedule.kind=cosine."
+            f"{what} the validation loss, but {manifest.name!r} has no readable validation video: hold some out "
+            f"(prepare's --val_groups or --fraction), or {instead}."
         )
 
     schedule = optimizer.schedule(**config.schedule, steps=total, steps_per_epoch=steps_per_epoch)
-    tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
+    tx = optimizer.of(config, schedule)
     definition, params, _ = state_lib.abstract(config, len(manifest.classes))
-    given = {"accumulate": accumulate, "ema": options.ema, "objective": objective}
-    train_step = make_train_step(definition, tx, mesh, **given)
+    train_step = step_of(config, definition, tx, mesh, objective)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values
     eval_step = scoring.make_eval_step(definition, mesh, objective)
 
     network = state_lib.describe(config, params)
     sharding.announce(mesh, network, manifest.describe(), f"batches of {options.batch}")
-    checkpoints = Checkpoints(workdir, mesh)
+    checkpoints = Checkpoints(workdir, mesh, keep=options.keep)
     state, progress = restore_or_create(config, manifest, checkpoints, tx, mesh)
     step = int(state.step)
     validated = not validate_steps or progress.validated == step
-    if validated and step == total or progress.plateau.finished:
+    if validated and step == total or progress.finished:
         checkpoints.close()
         return False
     if step:
@@ -280,6 +279,7 @@ def train(
                 if classes:
                     log.confusion(step, classes, metrics.confusion(scores, means.label, len(classes)))
                 progress.validated = step
+                progress.early.update(validation["loss"], metrics.headline(validation)[1])
                 if config.schedule.kind == "plateau":
                     progress.plateau.update(validation["loss"])
                     scale = sharding.place_state(np.float32(progress.plateau.lr_scale), mesh)
@@ -287,7 +287,10 @@ def train(
                 save(validation)
             elif checkpoint:
                 save()
-            if last or progress.plateau.finished:
+            if progress.early.finished and first_process and not last:
+                text = f"Stopped early, after step {step} of {total}: {options.patience} validations were no better."
+                print(text, file=sys.stderr)
+            if last or progress.finished:
                 return True
 
             try:
@@ -313,7 +316,8 @@ def restore_or_create(
     def create() -> TrainState:
         return state_lib.create(state_lib.network(config, len(manifest.classes)), tx, ema=config.train.ema > 0)
 
-    progress = Progress(plateau=optimizer.Plateau(**config.plateau))
+    early = optimizer.EarlyStop(config.train.patience)
+    progress = Progress(plateau=optimizer.Plateau(**config.plateau), early=early)
     restored = checkpoints.restore(jax.eval_shape(create))
     if restored is None:
         # In one compilation: the networks' initial values alone would take one for every shape.

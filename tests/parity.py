@@ -115,7 +115,7 @@ def check_training(model, network, *input_shapes, steps=1, batch=BATCH):
     after `steps` steps of SGD, within 1e-9 of each leaf's largest value. Call under `jax.enable_x64(True)`."""
     randomize(network.double().train())
     definition, params, batch_stats = copied(model, network)
-    tx = optimizer.sgd(LEARNING_RATE)
+    tx = optimizer.make(LEARNING_RATE)
     opt_state = tx.init(params)
     torch_tx = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=0.9, nesterov=True, weight_decay=1e-4)
 

@@ -187,7 +187,7 @@ class Result:
 
 def result(workdir: pathlib.Path) -> Result:
     config = json.loads((workdir / "config.json").read_text())
-    tx = optimizer.sgd(lambda step: 0.0)
+    tx = optimizer.make(lambda step: 0.0)
 
     def create(classes: int):
         return state_lib.create(state_lib.network(tiny.get_config(), classes), tx, ema=config["train"]["ema"] > 0)

@@ -75,7 +75,7 @@ LAYERS = {
     "scoring": ("task scoring timeline", "networks manifest pipeline step"),  # clips in, means over videos out
     "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
-    "train": ("train failures", "recipes stores manifest pipeline step folder scoring weights"),
+    "train": ("train failures progress", "recipes stores manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
     "workflow": (
         "workflow summary planning hlo",

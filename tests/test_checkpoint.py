@@ -32,7 +32,7 @@ pytestmark = [
 
 META = Meta({"seed": 0}, ("left", "right"), "abc", {"validated": 4})
 
-tx = optimizer.sgd(lambda step: 0.1)
+tx = optimizer.make(lambda step: 0.1)
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_networks_without_views_are_refused(manifest, model):
 def test_the_mode_of_the_command(manifest, tmp_path):
     """Writes the JSON and both figures; on the test videos where there are no others."""
     config = config_of("cost_b_resnet50", data=manifest.root)
-    state = state_lib.create(state_lib.network(config, 8), optimizer.sgd(0.1))
+    state = state_lib.create(state_lib.network(config, 8), optimizer.make(0.1))
     state = dataclasses.replace(state, params=network_of(config)[1]["params"])
     checkpoints = Checkpoints(tmp_path / "run", sharding.make_mesh())
     checkpoints.save(state, Meta(config.to_dict(), manifest.classes), {"top1": 0.5})

@@ -96,7 +96,7 @@ def make_step(config: ConfigDict, classes: int = 7):
     clips, accumulate = max(1, config.clip.get("segments", 0)), recipe.micro_batches(config)
     sharding.check_batch(options.batch, devices=1, accumulate=accumulate, clips=clips, **config.norm)
     schedule = optimizer.schedule(**config.schedule, steps=100, steps_per_epoch=10)
-    tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
+    tx = optimizer.of(config, schedule)
     definition, _, _ = state_lib.abstract(config, classes)
     step = train_lib.make_train_step(
         definition,

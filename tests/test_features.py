@@ -74,7 +74,7 @@ def config_of(**model) -> ConfigDict:
 
 
 def make_run(workdir: pathlib.Path, config: ConfigDict) -> pathlib.Path:
-    state = jax.jit(lambda: state_lib.create(state_lib.network(config, len(CLASSES)), optimizer.sgd(0.1)))()
+    state = jax.jit(lambda: state_lib.create(state_lib.network(config, len(CLASSES)), optimizer.make(0.1)))()
     checkpoints = Checkpoints(workdir, sharding.make_mesh())
     checkpoints.save(state, Meta(config.to_dict(), tuple(CLASSES)), {"top1": 0.5})
     checkpoints.close()

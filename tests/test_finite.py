@@ -36,7 +36,7 @@ def data(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def random_state() -> state_lib.TrainState:
     config = tiny.get_config()
-    return jax.jit(lambda: state_lib.create(state_lib.network(config, 8), optimizer.sgd(0.1)))()
+    return jax.jit(lambda: state_lib.create(state_lib.network(config, 8), optimizer.make(0.1)))()
 
 
 def make_run(folder: pathlib.Path, state: state_lib.TrainState, **changed) -> pathlib.Path:

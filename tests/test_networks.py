@@ -140,7 +140,7 @@ def test_a_new_network_trains():
     config = tiny.get_config()
     config.model = ConfigDict({"name": "colours", "hidden": 8})
     definition, _, _ = state_lib.abstract(config, 2)
-    tx, mesh = optimizer.sgd(0.1), jax.make_mesh((1,), ("batch",), devices=jax.devices()[:1])
+    tx, mesh = optimizer.make(0.1), jax.make_mesh((1,), ("batch",), devices=jax.devices()[:1])
     step = train.make_train_step(definition, tx, mesh)
     label = np.arange(8, dtype=np.int32) % 2
     batch = {

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import outlines
 import pytest
 import torch
 from rounding import roundings
 
-from jax_video import optimizer
+from jax_video import networks, optimizer, state
 from jax_video.errors import UserError
 
 SHAPES = {
@@ -39,17 +40,17 @@ def ours(tx: optax.GradientTransformation, params: dict, gradients: list[dict]) 
     return params
 
 
-def pytorchs(params: dict, gradients: list[dict], groups: list[dict], **kwargs) -> dict:
-    """The same with torch.optim.SGD; `groups` name their modules and their own options."""
+def pytorchs(params: dict, gradients: list[dict], groups: list[dict], kind=torch.optim.SGD, **kwargs) -> dict:
+    """The same with torch.optim; `groups` name their modules and their own options."""
     leaves = jax.tree.map(lambda leaf: torch.nn.Parameter(torch.tensor(leaf)), params)
     groups = [{**group, "params": jax.tree.leaves([leaves[module] for module in group["modules"]])} for group in groups]
-    sgd = torch.optim.SGD([{k: v for k, v in group.items() if k != "modules"} for group in groups], lr=1.0, **kwargs)
+    tx = kind([{k: v for k, v in group.items() if k != "modules"} for group in groups], lr=1.0, **kwargs)
     for rate, gradient in zip(RATES, gradients, strict=True):
         for leaf, value in zip(jax.tree.leaves(leaves), jax.tree.leaves(gradient), strict=True):
             leaf.grad = torch.tensor(value)
-        for group in sgd.param_groups:
+        for group in tx.param_groups:
             group["lr"] = rate
-        sgd.step()
+        tx.step()
     return jax.tree.map(lambda leaf: leaf.detach().numpy(), leaves)
 
 
@@ -62,7 +63,7 @@ def assert_close(found: dict, expected: dict) -> None:
 @pytest.mark.parametrize("frozen_norm", [True, False])
 def test_sgd_is_pytorchs(nesterov, decay_norm, frozen_norm):
     params, *gradients = trees(1 + len(RATES))
-    tx = optimizer.sgd(
+    tx = optimizer.make(
         lambda step: jnp.asarray(RATES)[step],
         momentum=0.9,
         nesterov=nesterov,
@@ -80,7 +81,7 @@ def test_sgd_is_pytorchs(nesterov, decay_norm, frozen_norm):
 
 
 def rated(factor: float = 1.0, **kwargs) -> optax.GradientTransformation:
-    return optimizer.sgd(lambda step: factor * jnp.asarray(RATES)[step], weight_decay=0.1, **kwargs)
+    return optimizer.make(lambda step: factor * jnp.asarray(RATES)[step], weight_decay=0.1, **kwargs)
 
 
 def test_the_head_can_learn_faster():
@@ -101,6 +102,94 @@ def test_the_gradient_is_clipped_as_pytorch_does():
         clipped.append(jax.tree.map(lambda leaf: leaf.grad.numpy(), leaves))
     expected = pytorchs(params, clipped, groups, momentum=0.9, nesterov=True)
     assert_close(ours(rated(clip_norm=4.0), params, gradients), expected)
+
+
+PARTS = {
+    "stem": ("conv1", "bn1"),
+    "layer1": ("layer1",),
+    "layer2": ("layer2",),
+}
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """The name of a network of three parts and a head, and trees of its parameters."""
+    monkeypatch.setitem(networks.NETWORKS, "parted", networks.Network("", parts=PARTS))
+    return "parted", [tree | {"layer1": {0: tree["conv1"]}, "layer2": {0: tree["fc"]}} for tree in trees(7)]
+
+
+@pytest.mark.parametrize("decay_norm", [True, False])
+@pytest.mark.parametrize("frozen_norm", [True, False])
+def test_adamw_is_pytorchs(decay_norm, frozen_norm):
+    params, *gradients = trees(1 + len(RATES))
+    tx = rated(kind="adamw", decay_norm=decay_norm, frozen_norm=frozen_norm, nesterov=False)
+    groups = [{"modules": ["conv1", "fc"], "weight_decay": 0.1}]
+    if not frozen_norm:
+        groups.append({"modules": ["bn1"], "weight_decay": 0.1 if decay_norm else 0.0})
+    expected = pytorchs(params, gradients, groups, kind=torch.optim.AdamW, betas=(0.9, 0.999))
+    found = ours(tx, params, gradients)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)  # β₂ rounded to float32
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_parts_rate_follows_from_its_depth(kind, network):
+    name, (params, *gradients) = network
+    found = ours(rated(kind=kind, layer_decay=0.5, network=name), params, gradients)
+    depths = {"conv1": 3, "bn1": 3, "layer1": 2, "layer2": 1, "fc": 0}
+    expected = {
+        module: ours(rated(0.5**depth, kind=kind), params, gradients)[module] for module, depth in depths.items()
+    }
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_frozen_parts_stay_and_have_no_momentum(kind, wrapped, network):
+    """Also within segment consensus. The norm that is clipped is that of what is trained."""
+    name, given = network
+    params, *gradients = [{"network": tree} if wrapped else tree for tree in given]
+    tx = rated(kind=kind, freeze=("stem", "layer2"), network=name, clip_norm=1.0)
+    found = ours(tx, params, gradients)
+
+    def trained(tree):
+        return {module: (tree["network"] if wrapped else tree)[module] for module in ("layer1", "fc")}
+
+    expected = ours(rated(kind=kind, clip_norm=1.0), trained(params), [trained(gradient) for gradient in gradients])
+    assert_close(trained(found), expected)
+    left = found["network"] if wrapped else found
+    for module in ("conv1", "bn1", "layer2"):
+        jax.tree.map(np.testing.assert_array_equal, left[module], given[0][module])
+    momentum = sum(leaf.size for leaf in jax.tree.leaves(tx.init(params)) if leaf.ndim)
+    sizes = sum(leaf.size for leaf in jax.tree.leaves(trained(params)))
+    assert momentum == sizes * (2 if kind == "adamw" else 1)
+
+
+def test_what_is_no_part_and_no_kind(network):
+    name, (params, *_) = network
+    with pytest.raises(UserError, match=r"train.freeze names 'layer9', which parted does not have: choose of stem"):
+        optimizer.make(0.1, freeze=("stem", "layer9"), network=name).init(params)
+    with pytest.raises(UserError, match="unknown optimizer kind 'adam': choose sgd or adamw"):
+        optimizer.make(0.1, kind="adam")
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_every_module_of_a_network_but_its_head_is_in_one_part(name):
+    options = {} if name == "inception3d" else outlines.small(name)  # of which that leaves blocks out
+    _, params, _ = state.split(outlines.abstract(name, 5, **options))
+    record = networks.find(name)
+    modules = [module for part in record.parts.values() for module in part]
+    for stream in params.values() if set(params) <= set(networks.WRAPPERS) else [params]:
+        assert sorted([*modules, record.head]) == sorted(stream)
+
+
+def test_an_early_stop_waits_for_either_to_be_better():
+    rule = optimizer.EarlyStop(patience=2)
+    seen = []
+    for loss, metric in [(1.0, 0.5), (0.9, 0.5), (1.1, 0.4), (1.2, 0.6), (0.9, 0.6), (0.95, 0.6), (0.8, 0.6)]:
+        rule.update(loss, metric)
+        seen.append((rule.stale, rule.finished))
+    assert seen == [(0, False), (0, False), (1, False), (0, False), (1, False), (2, True), (0, False)]
+    assert optimizer.EarlyStop(**json.loads(json.dumps(dataclasses.asdict(rule)))) == rule
 
 
 def rates(number: int, **kwargs) -> np.ndarray:

@@ -48,7 +48,7 @@ def run(config: ConfigDict, manifest: Manifest, workdir: pathlib.Path, steps: in
 
 def make_run(config: ConfigDict, workdir: pathlib.Path, classes: tuple[str, ...] = motions.CLASSES) -> dict:
     """A run that has a checkpoint, but has learnt nothing: its weights, as `weights` reads them."""
-    state = jax.eval_shape(lambda: state_lib.create(state_lib.network(config, len(classes)), optimizer.sgd(0.1)))
+    state = jax.eval_shape(lambda: state_lib.create(state_lib.network(config, len(classes)), optimizer.make(0.1)))
     rng = np.random.default_rng(len(str(workdir)))
     state = jax.tree.map(lambda leaf: np.asarray(rng.uniform(0.1, 1, leaf.shape), leaf.dtype), state)
     state = sharding.place_state(dataclasses.replace(state, step=np.int32(0)), mesh())
@@ -67,7 +67,7 @@ def start(config: ConfigDict, classes: tuple[str, ...] = motions.CLASSES) -> dic
     """The weights that a run of this config begins with."""
 
     def create():
-        return state_lib.create(state_lib.network(config, len(classes)), optimizer.sgd(0.1), ema=config.train.ema > 0)
+        return state_lib.create(state_lib.network(config, len(classes)), optimizer.make(0.1), ema=config.train.ema > 0)
 
     state = initial_state(config, classes, mesh(), create)
     return state_lib.named_leaves({"params": state.params, "batch_stats": state.batch_stats})

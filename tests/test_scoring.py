@@ -322,7 +322,7 @@ def test_too_little_memory_is_said_with_what_needs_less(affine, manifest, monkey
 
 def make_run(workdir: pathlib.Path, config: ConfigDict, classes: tuple[str, ...], step: int = 0) -> pathlib.Path:
     """The folder of a run whose best checkpoint is the one of a step."""
-    state = state_lib.create(state_lib.network(config, len(classes)), optimizer.sgd(0.1))
+    state = state_lib.create(state_lib.network(config, len(classes)), optimizer.make(0.1))
     state = dataclasses.replace(state, step=jnp.int32(step))
     checkpoints = Checkpoints(workdir, mesh_of(1))
     checkpoints.save(state, Meta(config.to_dict(), tuple(classes)), {"top1": 0.5 + 0.1 * step})

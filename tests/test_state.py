@@ -65,7 +65,7 @@ def test_applying_the_parts_is_calling_the_network():
 
 @pytest.mark.parametrize("ema", [False, True])
 def test_created_state(ema):
-    tx = optimizer.sgd(0.1)
+    tx = optimizer.make(0.1)
     state = state_lib.create(Network(nnx.Rngs(0)), tx, ema=ema)
     assert int(state.step) == 0 and float(state.lr_scale) == 1
     if not ema:

@@ -24,7 +24,7 @@ from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints
 from jax_video.data.manifest import Manifest, Video
 from jax_video.data.sources import motions
-from jax_video.errors import UserError
+from jax_video.errors import CheckpointError, UserError
 from jax_video.failures import Failures
 from jax_video.models.convolution import max_pool
 from jax_video.models.layers import BatchNorm, Conv, Dropout, Linear
@@ -93,7 +93,7 @@ def ten_steps(build, devices: int, group_size: int | None, accumulate: int):
     In float64: these are different programs, whose roundings in float32 every step of training magnifies.
     """
     mesh = first_devices(devices)
-    tx = optimizer.sgd(1e-2)
+    tx = optimizer.make(1e-2)
     sharding.check_batch(BATCH, devices=devices, accumulate=accumulate, group_size=group_size)
     with jax.enable_x64(True):
         network = build(norm=functools.partial(BatchNorm, group_size=group_size), dtype=jnp.float64)
@@ -165,7 +165,7 @@ def test_a_micro_batch_has_rows_of_every_device():
 
 def test_one_step_after_the_other():
     mesh = first_devices(1)
-    tx = optimizer.sgd(0.1, momentum=0.0, nesterov=False, weight_decay=0.0)
+    tx = optimizer.make(0.1, momentum=0.0, nesterov=False, weight_decay=0.0)
     network = small()
     step = train_lib.make_train_step(state_lib.split(network)[0], tx, mesh, ema=0.2)
     state = dataclasses.replace(state_lib.create(network, tx, ema=True), lr_scale=np.float32(0.1))
@@ -231,10 +231,17 @@ def rows(workdir: pathlib.Path, split: str) -> dict[int, dict]:
     return {row["step"]: row for row in runlog.read(workdir / "metrics.jsonl") if row["split"] == split}
 
 
-def weights(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+def initial(config: ConfigDict) -> state_lib.TrainState:
+    """What a run of these begins with."""
+    tx = optimizer.of(config, lambda step: 0.0)
+    return jax.jit(lambda: state_lib.create(state_lib.network(config, 8), tx, ema=config.train.ema > 0))()
+
+
+def weights(workdir: pathlib.Path, step: int, config: ConfigDict | None = None) -> dict[str, np.ndarray]:
     """All arrays of the newest checkpoint, which must be that of `step`."""
-    tx = optimizer.sgd(lambda step: 0.0)
+    tx = optimizer.make(lambda step: 0.0)
     target = jax.eval_shape(lambda: state_lib.create(Classifier(num_classes=8, rngs=nnx.Rngs(0)), tx, ema=True))
+    target = target if config is None else jax.eval_shape(functools.partial(initial, config))
     with contextlib.closing(Checkpoints(workdir, first_devices(1), read_only=True)) as checkpoints:
         assert checkpoints.steps[-1] == step
         restored, _ = checkpoints.restore(target)
@@ -320,6 +327,59 @@ def test_the_plateau_rule_lowers_the_rate_and_ends_the_run(tmp_path, config, man
     assert list(rows(tmp_path, "val")) == [4, 8, 12]
     assert float(weights(tmp_path, 12)["lr_scale"]) == pytest.approx(0.01 / 0.1)
     assert not train_lib.train(config, manifest, tmp_path, mesh)
+
+
+def test_a_run_without_a_better_validation_ends_early(tmp_path, config, manifest, capsys):
+    mesh = first_devices(2)
+    config.train.update(validate_epochs=1, epochs=9, patience=2, keep=1, checkpoint_steps=1)
+    config.schedule.learning_rate = 0.0  # so that nothing becomes better; running statistics are as good at once
+    config.train.ema = 0.0
+    assert train_lib.train(config, manifest, tmp_path / "whole", mesh)
+    ended = list(rows(tmp_path / "whole", "val"))[-1]
+    assert (
+        ended < 36
+        and f"Stopped early, after step {ended} of 36: 2 validations were no better." in capsys.readouterr().err
+    )
+    assert not train_lib.train(config, manifest, tmp_path / "whole", mesh), "it is finished"
+    kept = sorted(int(path.name) for path in (tmp_path / "whole" / "checkpoints").iterdir() if path.name.isdigit())
+    assert kept[-1] == ended and len(kept) <= 2, "the last one and the best"
+
+    config.train.update(steps=ended - 2, epochs=None, patience=None)
+    with pytest.raises(CheckpointError, match="train.patience: 2 -> None"):
+        train_lib.train(config, manifest, tmp_path / "whole", mesh)
+
+
+def test_frozen_parts_stay_to_the_bit_and_have_no_momentum(tmp_path, config, manifest, monkeypatch, capsys):
+    parts = {"norm": ("bn1",)}
+    monkeypatch.setitem(networks.NETWORKS, "classifier", networks.Network(f"{__name__}:Classifier", parts=parts))
+    config.train.update(epochs=1, freeze=("norm",), validate_epochs=100)
+    task.check(config, manifest)
+    assert "norm: frozen as drawn at random. Give weights, init_from.path." in capsys.readouterr().err
+    train_lib.train(config, manifest, tmp_path, first_devices(2))
+    found, begun = weights(tmp_path, 4, config), state_lib.named_leaves(initial(config))
+    changed = {name for name, leaf in begun.items() if not np.array_equal(found[name], leaf)}
+    heads = {"params/fc/bias", "params/fc/kernel"}
+    assert {name for name in changed if name.startswith(("params/", "batch_stats/"))} == heads
+    assert not [name for name in found if name.startswith("opt_state") and "bn1" in name]
+
+
+def test_what_is_frozen_needs_no_memory_for_its_activations(monkeypatch):
+    """Nor for gradients: the step of a network of which only the head is trained takes less."""
+    parts = {"stem": ("conv1", "bn1"), "layer1": ("layer1",)}
+    monkeypatch.setitem(networks.NETWORKS, "small", networks.Network(f"{__name__}:Network", parts=parts))
+    mesh, rows = first_devices(1), batches(32, steps=1)[0]
+
+    def step(freeze):
+        config = ConfigDict({"train": {"freeze": freeze}, "model": {"name": "small"}})
+        network = state_lib.freeze_norm(small(), config)
+        options = {"freeze": freeze, "network": "small"}
+        tx = optimizer.make(1e-2, **options)
+        made = train_lib.make_train_step(state_lib.split(network)[0], tx, mesh, **options)
+        return made.lower(state_lib.create(network, tx), rows, KEY).compile()
+
+    whole, head = (step(freeze).memory_analysis() for freeze in ((), ("stem", "layer1")))
+    assert head.temp_size_in_bytes < 0.7 * whole.temp_size_in_bytes
+    assert head.argument_size_in_bytes < whole.argument_size_in_bytes
 
 
 def test_consensus_trains_and_is_tested_on_clips_of_every_part_of_a_video(tmp_path, config, manifest):

@@ -77,7 +77,7 @@ def convert(
 
     def create() -> state_lib.TrainState:
         schedule = optimizer.schedule(**config.schedule, steps=1, steps_per_epoch=1)
-        tx = optimizer.sgd(schedule, **config.optimizer, frozen_norm=config.norm.frozen)
+        tx = optimizer.of(config, schedule)
         return state_lib.create(state_lib.network(config, num_classes), tx, ema=config.train.ema > 0)
 
     state = start.fill(weights, create)

@@ -241,7 +241,7 @@ def test_training_moves_the_student_and_leaves_the_teacher_to_the_bit(accumulate
     definition, params, batch_stats = filled(quick())
     batch_stats["teacher"]["conv"]["kernel"] = batch_stats["teacher"]["conv"]["kernel"].at[0].set(-0.0)
     mesh = jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
-    tx = optimizer.sgd(0.1, weight_decay=0.1)
+    tx = optimizer.make(0.1, weight_decay=0.1)
     step = train_lib.make_train_step(
         definition, tx, mesh, accumulate=accumulate, ema=ema, objective=objectives.Correspondence()
     )

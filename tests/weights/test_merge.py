@@ -174,7 +174,7 @@ def config_of(path="", layout="", **model) -> ConfigDict:
 def creator(config, classes=CLASSES):
     """What makes a run's random state."""
     schedule = optimizer.schedule(**config.schedule, steps=1, steps_per_epoch=1)
-    tx = optimizer.sgd(schedule, **config.optimizer)
+    tx = optimizer.make(schedule, **config.optimizer)
     return lambda: state_lib.create(state_lib.network(config, classes), tx, ema=config.train.ema > 0)
 
 

@@ -26,7 +26,7 @@ def config_of(dtype: str = "float32", **normalize) -> ConfigDict:
 
 @pytest.fixture(scope="module")
 def state() -> state_lib.TrainState:
-    return jax.jit(lambda: state_lib.create(state_lib.network(config_of(), CLASSES), optimizer.sgd(0.1)))()
+    return jax.jit(lambda: state_lib.create(state_lib.network(config_of(), CLASSES), optimizer.make(0.1)))()
 
 
 @pytest.fixture(scope="module")

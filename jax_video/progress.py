@@ -1,0 +1,45 @@
+"""What the host knows of a training run."""
+
+import dataclasses
+
+from jax_video import metrics, optimizer
+from jax_video.data import documents
+from jax_video.errors import CheckpointError
+
+_PLATEAU = dict.fromkeys(("patience", "drops", "stale", "dropped"), int) | {"threshold": float, "best": object}
+_EARLY = {"patience": object, "loss": object, "metric": object, "stale": int}
+_PROGRESS = {"meter": {"*": float}, "plateau": _PLATEAU, "early?": _EARLY, "validated": int}
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the host knows of a run beside the arrays; part of every checkpoint, as JSON."""
+
+    meter: metrics.Meter = dataclasses.field(default_factory=metrics.Meter)
+    plateau: optimizer.Plateau = dataclasses.field(default_factory=optimizer.Plateau)
+    early: optimizer.EarlyStop = dataclasses.field(default_factory=optimizer.EarlyStop)
+    validated: int = 0  # the last step after which there was a validation
+
+    def to_dict(self) -> dict:
+        """A copy: checkpoints are written while the run goes on."""
+        return {
+            "meter": dict(self.meter.totals),
+            "plateau": dataclasses.asdict(self.plateau),
+            "early": dataclasses.asdict(self.early),
+            "validated": self.validated,
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict) -> "Progress":
+        """The inverse of `to_dict`. Raises CheckpointError for what that cannot have made."""
+        if wrong := documents.defect(saved, _PROGRESS):
+            raise CheckpointError(
+                f"the newest checkpoint is none to go on from ({wrong}); remove it for the one before."
+            )
+        early = optimizer.EarlyStop(**saved.get("early", {}))
+        return cls(metrics.Meter(saved["meter"]), optimizer.Plateau(**saved["plateau"]), early, saved["validated"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the validations say that it is enough."""
+        return self.plateau.finished or self.early.finished
