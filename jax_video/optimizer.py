@@ -135,7 +135,7 @@ def frozen_parts(params: dict, network: str, freeze: Sequence[str]) -> dict:
 
 def _decay_by_layer(decay: float, network: str, updates: dict, params: dict | None = None) -> dict:
     del params
-    depth = {name: place for place, name in enumerate(reversed(networks.find(network).parts), 1)}
+    depth = {name: place for place, name in enumerate(reversed([*networks.find(network).parts]), 1)}
     return jax.tree.map(lambda update, part: update * decay ** depth.get(part, 0), updates, parts(updates, network))
 
 

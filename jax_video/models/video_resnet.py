@@ -96,12 +96,14 @@ class Stem(nnx.Module):
         first = max(1, round(STEM_MIDDLE * width / STAGE_WIDTHS[0])) if factored else width
         self.conv1 = padded_conv(3, first, (1 if factored else 3, 7, 7), strides=(1, 2, 2), **layer)
         self.bn1 = norm(first, **layer)
-        self.conv2 = padded_conv(first, width, (3, 1, 1), **layer) if factored else None
-        self.bn2 = norm(width, **layer) if factored else None
+        self.factored = factored
+        if factored:
+            self.conv2 = padded_conv(first, width, (3, 1, 1), **layer)
+            self.bn2 = norm(width, **layer)
 
     def __call__(self, video):
         x = nnx.relu(self.bn1(self.conv1(video)))
-        return x if self.conv2 is None else nnx.relu(self.bn2(self.conv2(x)))
+        return nnx.relu(self.bn2(self.conv2(x))) if self.factored else x
 
 
 class VideoResNet(nnx.Module):
