@@ -126,6 +126,13 @@ def text(line: str, height: int) -> np.ndarray:
     return pixels[:, :end].copy()
 
 
+def heat(values: np.ndarray) -> np.ndarray:
+    """The colours of values from 0 to 1, blue over green to red: uint8 [..., 3]."""
+    import matplotlib
+
+    return matplotlib.colormaps["turbo"](values, bytes=True)[..., :3]
+
+
 def color(number: int) -> tuple[int, ...]:
     """The colour of a class, red, green and blue from 0 to 255; from the 21st on they come again."""
     import matplotlib

@@ -72,7 +72,10 @@ LAYERS = {
         "lock meta checkpoint runlog pictures stopping profiling compilation_cache",
         "networks recipes stores manifest models step",
     ),  # of a run
-    "scoring": ("task scoring timeline", "networks manifest pipeline step"),  # clips in, means over videos out
+    "scoring": (  # clips in, means over videos out
+        "task scoring timeline explanation",
+        "networks manifest pipeline models step",
+    ),
     "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
     "train": ("train failures", "recipes stores manifest pipeline step folder scoring weights"),
