@@ -3,12 +3,13 @@
 Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based localization".
 """
 
-import contextlib
 import dataclasses
 import difflib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +21,20 @@ from tqdm import tqdm
 
 from jax_video import losses, networks, objectives, sharding
 from jax_video import state as state_lib
-from jax_video.data import pipeline
-from jax_video.data.manifest import Manifest
-from jax_video.errors import UserError, VideoError
+from jax_video.data import pipeline, reader
+from jax_video.data.manifest import Manifest, in_memory
+from jax_video.errors import UserError
 from jax_video.models.cost import VIEWS
 from jax_video.models.layers import looking_inside
 from jax_video.state import Normalization
 from jax_video.task import Task
 
 LEAST = (4, 7, 7)  # places in time, height and width: fewer of them show too little
+_MOST = 2**27  # bytes of frames that are in memory at once, unless a single clip has more
+_IN_TURN = pipeline.Protocol("nonoverlap")
+_BOTH_ENDS = pipeline.Protocol("uniform", 2)
 Places = tuple[int, int, int]
+Frame = tuple[float, np.ndarray]  # seconds from the video's start, and uint8 [H, W, 3]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +50,7 @@ class Explanation:
       layer: the stage whose output the maps are of.
       places: of that output, in time, height and width.
       indices: int64 [T], of the frames in the video.
-      fps: frames per second of the video; 0 where that is not known.
+      seconds: float64 [T], when each is shown; of pictures and frames whose rate is not known None.
       flow_maps: of two streams, the same of motion; else None.
       views: of CoST, the share α of the views "H-W", "T-W" and "T-H" in this clip, means over `views_by_layer`; else
         None.
@@ -60,16 +65,11 @@ class Explanation:
     layer: str
     places: Places
     indices: np.ndarray
-    fps: float = 0.0
+    seconds: np.ndarray | None
     flow_maps: np.ndarray | None = None
     views: Mapping[str, float] | None = None
     views_by_layer: Mapping[str, Mapping[str, float]] | None = None
     note: str = ""
-
-    @property
-    def seconds(self) -> np.ndarray | None:
-        """When each frame is shown, [T], by the video's mean frame rate; None where that is not known."""
-        return self.indices / self.fps if self.fps else None
 
 
 class Explainer:
@@ -91,62 +91,89 @@ class Explainer:
         normalization: Normalization,
         mesh: Mesh,
     ):
-        self._weights, self._classes, self._mesh, self._batch = weights, tuple(classes), mesh, config.test.batch
+        self._weights, self._classes, self._mesh, self._most = weights, tuple(classes), mesh, config.test.batch
         self._task, self._network = Task.of(config), networks.find(config.model.name)
         self._places: dict[tuple, dict[str, Places]] = {}
-        views = self._network.weighs_views
-        step = functools.partial(_maps, definition, normalization, views)
+        step = functools.partial(_maps, definition, normalization, self._network.weighs_views)
         self._step = jax.jit(step, static_argnames="layer", out_shardings=sharding.replicated(mesh))
         self._stages = functools.partial(_stages, definition, normalization)
 
-    def clips(self, manifest: Manifest, *, whole: bool) -> list[pipeline.CroppedClip]:
-        """Clips of a set of one video: the one in its middle or, of the `whole` video, one after the other; a last one
-        ends with the video. Several that a network takes together are one."""
-        sampling = self._task.sampling
-        if sampling.segments or not whole:
-            return pipeline.cropped_clips(manifest, "test", sampling, self._task.validation)
-        found = pipeline.cropped_clips(manifest, "test", sampling, pipeline.Protocol("nonoverlap"))
-        [(_, middle)] = manifest.select("test")
-        last, rest = found[-1], middle.frames - 1 - int(found[-1].frames.max())
-        return [*found, last._replace(frames=last.frames + rest)] if rest > 0 and len(found) else found
-
     def explain(
-        self, manifest: Manifest, clips: Sequence[pipeline.CroppedClip], *, label: str | None, layer: str | None
+        self,
+        video: str | os.PathLike | np.ndarray,
+        *,
+        label: str | None = None,
+        layer: str | None = None,
+        fps: float = 0.0,
+        whole: bool = True,
     ) -> Iterator[Explanation]:
-        """Yields the explanation of one clip after the other.
+        """Yields the explanation of the clip in the middle, or of the `whole` video, of one clip after the other.
 
         Args:
-          manifest: a set of one video.
-          clips: of it.
+          video: a file, a folder of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
           label: the class to explain; None: the best of each clip.
           layer: a stage of the network; None: the last with at least 4×7×7 places, or with as many as any has.
+          fps: frames per second, where the video has no times of its own.
 
         Raises:
-          UserError: no such class, or no such stage, or the network's scores are no numbers.
+          UserError: no such class, no such stage, no such video, or scores that are no numbers.
           VideoError: the video cannot be read.
         """
+        wanted, batch = -1 if label is None else self._class(label), 0
+        if isinstance(video, np.ndarray):
+            in_memory([video])  # raises where it is none
+        timeless = not fps and (isinstance(video, np.ndarray) or os.path.isdir(video))
         sampling = self._task.sampling
         if "rgb" not in sampling.streams:  # the frames are seen by the user alone
             sampling = dataclasses.replace(sampling, streams=("rgb", "flow"))
-        batch = sharding.multiple_of_devices(min(self._batch, len(clips)), self._mesh)
-        batches = pipeline.test_batches(manifest, sampling, clips, batch=batch)
-        wanted = np.full(batch, -1 if label is None else self._class(label), np.int32)
-        progress = tqdm(total=len(clips), desc="explain", unit="clip", leave=False, disable=None if clips[1:] else True)
-        rest = list(clips)
-        with contextlib.closing(batches), contextlib.closing(progress), sharding.enough_memory():
-            for rows in batches:
-                if any(rows["failed"]):
-                    raise VideoError(manifest.videos[clips[0].video].name, "unreadable when its clips were decoded")
-                seen: Any = {name: rows[name] for name in self._network.streams}
-                chosen = self._choose(seen, layer)
-                found = self._step(*self._weights, sharding.place_batch(seen, self._mesh), wanted, layer=chosen[0])
-                found = jax.tree.map(np.asarray, found)
-                objectives.check_finite(found["logits"][: len(rest)])
-                here, rest = rest[:batch], rest[batch:]
-                for row, clip in enumerate(here):
-                    result = jax.tree.map(lambda values, row=row: values[row], found)
-                    yield self._explanation(rows["rgb"][row], clip, manifest, result, *chosen)
-                progress.update(len(here))
+
+        def timed() -> tuple[Iterator[Frame], float]:
+            return reader.timed(video, short_side=sampling.short_side, fps=1.0 if timeless else fps)
+
+        if whole and not sampling.segments:
+            frames, seconds = timed()
+            parts = _in_turn(frames, sampling, self._most)
+        else:
+            parts, seconds = iter([_middle(lambda: timed()[0], sampling, self._task.validation)]), 0.0
+        progress = tqdm(total=round(seconds) or None, desc="explain", unit=" s", leave=False, disable=None)
+        with progress, sharding.enough_memory():
+            for part in parts:
+                batch = batch or sharding.multiple_of_devices(len(part.clips), self._mesh)
+                for start in range(0, len(part.clips), batch):
+                    clips = part.clips[start : start + batch]
+                    rows: Any = pipeline.test_batch(part.manifest, sampling, clips, batch=batch)
+                    for found in self._look(part, clips, rows, wanted, layer):
+                        yield dataclasses.replace(found, seconds=None) if timeless else found
+                progress.update(round(part.seconds[-1]) - progress.n)
+
+    def _look(
+        self, part: "Part", clips: list[pipeline.CroppedClip], rows: dict, wanted: int, layer: str | None
+    ) -> Iterator[Explanation]:
+        """Explains the clips of one batch."""
+        seen = {name: rows[name] for name in self._network.streams}
+        layer, places = self._choose(seen, layer)
+        placed = sharding.place_batch(seen | {"label": np.full_like(rows["label"], wanted)}, self._mesh)
+        found = jax.tree.map(np.asarray, self._step(*self._weights, placed, layer=layer))
+        objectives.check_finite(found["logits"][: len(clips)])
+        for row, (clip, frames) in enumerate(zip(clips, rows["rgb"], strict=False)):
+            result = jax.tree.map(lambda values, row=row: values[row], found)
+            label, maps, indices = self._classes[result["label"]], result["maps"], clip.frames.ravel()
+            empty = [name for name, values in zip(self._network.streams, maps, strict=True) if not values.any()]
+            of = f" of {' and '.join(empty)}" if len(maps) > 1 else ""
+            yield Explanation(
+                frames=frames.reshape(-1, *frames.shape[-3:]),
+                maps=maps[0],
+                label=label,
+                probability=float(result["probability"]),
+                layer=layer,
+                places=places,
+                indices=part.first + indices,
+                seconds=part.seconds[indices],
+                flow_maps=maps[1] if len(maps) > 1 else None,
+                views_by_layer={name: _named(alpha) for name, alpha in result["views"].items()} or None,
+                views=_named(np.mean([*result["views"].values()], axis=0)) if result["views"] else None,
+                note=f"the map{of} is zero: nothing in {layer} speaks for {label!r}" if empty else "",
+            )
 
     def _class(self, label: str) -> int:
         if label in self._classes:
@@ -171,36 +198,73 @@ class Explainer:
             raise UserError(f"the network has no layer {layer!r} to explain; choose one of {known}")
         return layer, places[layer]
 
-    def _explanation(
-        self,
-        frames: np.ndarray,
-        clip: pipeline.CroppedClip,
-        manifest: Manifest,
-        result: dict[str, Any],
-        layer: str,
-        places: Places,
-    ) -> Explanation:
-        label = self._classes[result["label"]]
-        empty = [name for name, values in zip(self._network.streams, result["maps"], strict=True) if not values.any()]
-        of = f" of {' and '.join(empty)}" if len(result["maps"]) > 1 else ""
-        by_layer = {
-            name: dict(zip(VIEWS, alpha.tolist(), strict=True)) for name, alpha in result.get("views", {}).items()
-        }
-        views = {view: float(np.mean([row[view] for row in by_layer.values()])) for view in VIEWS} if by_layer else None
-        return Explanation(
-            frames=frames.reshape(-1, *frames.shape[-3:]),
-            maps=result["maps"][0],
-            label=label,
-            probability=float(result["probability"]),
-            layer=layer,
-            places=places,
-            indices=clip.frames.ravel(),
-            fps=manifest.videos[clip.video].fps,
-            flow_maps=result["maps"][1] if len(result["maps"]) > 1 else None,
-            views=views,
-            views_by_layer=by_layer or None,
-            note=f"the map{of} is zero: nothing in {layer} speaks for {label!r}" if empty else "",
-        )
+
+def _named(alpha: np.ndarray) -> dict[str, float]:
+    return dict(zip(VIEWS, alpha.tolist(), strict=True))
+
+
+class Part(NamedTuple):
+    """Frames of a video that are in memory, and the clips of them that are explained."""
+
+    first: int  # the number of its first frame in the video
+    seconds: np.ndarray  # of its frames
+    manifest: Manifest  # of the frames, as a video
+    clips: list[pipeline.CroppedClip]
+
+
+def _part(first: int, frames: Sequence[Frame], sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> Part:
+    """All clips by a protocol, as of a video of these frames."""
+    if not frames:
+        raise UserError("the video has no frames")
+    seconds, images = zip(*frames, strict=True)
+    manifest = in_memory([np.stack(images)])
+    return Part(first, np.array(seconds), manifest, pipeline.cropped_clips(manifest, "test", sampling, protocol))
+
+
+def _middle(frames: Callable[[], Iterable[Frame]], sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> Part:
+    """A video, or what fits into memory in the middle of it, with the clip of a protocol that has one."""
+    count, room, kept = 0, 0, []
+    for frame in frames():
+        room = room or max(_MOST // frame[1].nbytes, _span(sampling))
+        kept += [frame] * (count < room)
+        count += 1
+    first = max(0, count - room) // 2
+    if first:  # more than fits, which is read again
+        kept = [*itertools.islice(frames(), first, first + room)]
+    return _part(first, kept, sampling, protocol)
+
+
+def _in_turn(frames: Iterable[Frame], sampling: pipeline.Sampling, most: int) -> Iterator[Part]:
+    """A video in parts, with one clip after the other, from its start on; a last one ends with it.
+
+    All parts have as many clips as the first, `most` or fewer, but for the last.
+    """
+    step, span = sampling.frames * sampling.stride, _span(sampling)
+    size, first, last = 0, 0, -1
+    before: list[Frame] = []
+    waiting: list[Frame] = []
+    for frame in frames:
+        size = size or span + step * (max(1, min(most, _MOST // (step * frame[1].nbytes))) - 1)
+        waiting.append(frame)
+        if len(waiting) == size:
+            part = _part(first, waiting, sampling, _IN_TURN)
+            yield part
+            last = first + int(part.clips[-1].frames[-1])
+            used = step * len(part.clips)
+            first, before, waiting = first + used, (before + waiting[:used])[-span:], waiting[used:]
+    if len(waiting) >= span or not before:
+        part = _part(first, waiting, sampling, _IN_TURN)
+        yield part
+        last = first + int(part.clips[-1].frames.max())
+    rest = (before + waiting)[-span:]
+    part = _part(first + len(waiting) - len(rest), rest, sampling, _BOTH_ENDS)
+    if part.first + part.clips[-1].frames.max() > last:
+        yield part._replace(clips=part.clips[-1:])
+
+
+def _span(sampling: pipeline.Sampling) -> int:
+    """Frames that a clip extends over, those included that its flow takes before and after it."""
+    return (sampling.frames - 1) * sampling.stride + 1 + ("flow" in sampling.streams) * 10
 
 
 def shape(places: Places) -> str:
@@ -233,7 +297,6 @@ def _maps(
     params: dict,
     batch_stats: dict,
     batch: dict[str, jax.Array],
-    label: jax.Array,
     *,
     layer: str,
 ) -> dict[str, Any]:
@@ -242,12 +305,15 @@ def _maps(
     A is what the stage `layer` puts out. As many frames, rows and columns as the clip has are interpolated, linearly.
 
     Args:
-      label: [B] of the classes; -1: the best of each clip.
+      batch: the streams, and the "label" [B] to explain; -1: the best of each clip.
 
     Returns:
       "maps": for each stream [B, T, H, W], the clip's largest value is 1; "label" and "probability" [B]; "logits" [B,
       K]; "views", of CoST's layers, α [B, 3].
     """
+
+    batch = dict(batch)
+    label = batch.pop("label")
 
     def seen_with(change):
         """What the stage puts out, and the logits when `change` is added to it; without `change` these are None."""
@@ -284,14 +350,15 @@ def _maps(
         "maps": [mapped(*pair) for pair in zip(*map(jax.tree.leaves, (gradients, activations)), strict=True)],
         "label": which,
         "logits": logits,
+        "views": {},
         "probability": jnp.take_along_axis(jax.nn.softmax(logits), which[:, None], axis=1)[:, 0],
     }
     if views:
         model: Any = state_lib.join(definition, params, batch_stats, train=False)
         (video,) = state_lib.inputs(batch, normalization)
-        alpha = getattr(model, "network", model).coefficients(video.reshape(-1, *size[-4:]))  # [B or B N, 3, C] of each
-        result["views"] = {
-            name: values.mean(axis=2, dtype=jnp.float32).reshape(size[0], -1, 3).mean(axis=1)
-            for name, values in alpha.items()
-        }
+        alphas = getattr(model, "network", model).coefficients(
+            video.reshape(-1, *size[-4:])
+        )  # [B or B N, 3, C] of each
+        for name, alpha in alphas.items():
+            result["views"][name] = alpha.mean(axis=2, dtype=jnp.float32).reshape(size[0], -1, 3).mean(axis=1)
     return result

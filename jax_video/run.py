@@ -8,7 +8,7 @@ import concurrent.futures
 import contextlib
 import functools
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast, overload
 
 import jax
@@ -302,29 +302,21 @@ class Run:
         return Explainer(self.definition, weights, self.config, self.classes, self.normalization, self.mesh)
 
     def explain(
-        self,
-        video: Video,
-        *,
-        label: str | None = None,
-        layer: str | None = None,
-        fps: float = 0.0,
-        timeout: float | None = files.TIMEOUT,
+        self, video: Video, *, label: str | None = None, layer: str | None = None, fps: float = 0.0
     ) -> Explanation:
         """What the network looks at in the clip in the middle of a video: Grad-CAM over time.
 
         Args:
-          video, fps, timeout: as of `classify`.
-          label: the class to explain; None: the best one.
+          video: a file, a folder of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
+          label: the class to explain; None: the best one of the clip.
           layer: the stage of the network whose output is looked at, such as "layer3"; None: the last with at least 4
-            places in time, 7 in height and 7 in width, or as many as any stage has.
+            places in time, 7 in height and 7 in width, or with as many as any stage has.
+          fps: frames per second, where the video has no times of its own.
 
         Raises:
           UserError: no such class or stage, a run that knows no classes, or a video that cannot be read.
         """
-        with contextlib.closing(
-            self.explain_clips(video, label=label, layer=layer, whole=False, fps=fps, timeout=timeout)
-        ) as found:
-            return next(found)
+        return next(self.explain_clips(video, label=label, layer=layer, fps=fps, whole=False))
 
     def explain_clips(
         self,
@@ -332,31 +324,17 @@ class Run:
         *,
         label: str | None = None,
         layer: str | None = None,
-        whole: bool = True,
         fps: float = 0.0,
-        timeout: float | None = files.TIMEOUT,
-    ) -> Generator[Explanation, None, None]:
-        """Yields what `explain` says of one clip after the other, from start to end, in constant memory.
+        whole: bool = True,
+    ) -> Iterator[Explanation]:
+        """What `explain` says of one clip after the other, from start to end, in constant memory.
 
         A last clip ends with the video, so that all of it is seen. A network that takes several clips together has one
-        explanation. `label` None: the best class of each clip.
+        explanation, as it has with `whole` False.
         """
         self._check_classification()
         [video], _ = _several(video)
-        manifest = self._manifest(video, fps, timeout)
-        clips = self._explainer.clips(manifest, whole=whole)
-        try:
-            yield from self._explainer.explain(manifest, clips, label=label, layer=layer)
-        except VideoError as error:
-            raise UserError(str(error)) from error
-
-    def _manifest(self, video: Video, fps: float, timeout: float | None) -> Manifest:
-        """A set of one video; raises UserError where it cannot be read."""
-        if isinstance(video, np.ndarray):
-            return manifest_lib.in_memory([video], fps=fps)
-        manifest, broken = files.find([os.fspath(video)], self.classes, timeout=timeout)
-        _refuse(dict(enumerate(broken.values())), [video])
-        return manifest
+        return self._explainer.explain(video, label=label, layer=layer, fps=fps, whole=whole)
 
     def _means(
         self, step: scoring.ClipStep, videos: Sequence[Video], fps: float, timeout: float | None

@@ -45,8 +45,24 @@ def filmstrip(explanation: Explanation, columns: int = 8) -> np.ndarray:
     return np.concatenate([*above, tiles, _fitted(below, tiles.shape[1])])
 
 
+def describe(explanation: Explanation) -> str:
+    """What was explained, in a line."""
+    found, times = explanation, explanation.seconds
+    when = (
+        f"frames {found.indices[0]} to {found.indices[-1]}" if times is None else f"{times[0]:.2f} to {times[-1]:.2f} s"
+    )
+    views = [f"{view} {share:.3f}" for view, share in (found.views or {}).items()]
+    parts = [f"explained: {found.label}", f"{found.layer} of {shape(found.places)} places"]
+    parts.append(f"surest ({found.probability:.1%}) from {when}")
+    return "; ".join([*parts, *([f"views: {', '.join(views)}"] if views else [])])
+
+
 def write(
-    out: str | os.PathLike, explanations: Iterable[Explanation], *, strip: str | os.PathLike | None = None
+    out: str | os.PathLike,
+    explanations: Iterable[Explanation],
+    *,
+    strip: str | os.PathLike | None = None,
+    sound_of: str | os.PathLike | None = None,
 ) -> Explanation:
     """Writes explanations as a video: every frame as the network saw it, beside it the same with the map.
 
@@ -54,6 +70,7 @@ def write(
       out: the file to write, named as one of encoding.SUFFIXES.
       explanations: of a video's clips, in their order. Frames that were seen before are left out.
       strip: a picture to write, the filmstrip of the clip that is the surest of its label.
+      sound_of: the video, whose sound is kept; None: there is none.
 
     Returns:
       the explanation of that clip.
@@ -71,7 +88,7 @@ def write(
             yield found
 
     with contextlib.closing(watched()) as found:
-        encoding.write(out, drawn(found))
+        encoding.write(out, drawn(found), sound_of=sound_of)
     if strip is not None:
         _, data = cv2.imencode(".png", filmstrip(surest[0])[..., ::-1])
         remote.write_whole(strip, [data.tobytes()])
@@ -86,7 +103,7 @@ def drawn(explanations: Iterable[Explanation]) -> Iterator[tuple[float, np.ndarr
     last, label = -1, np.zeros((0, 0, 3), np.uint8)
     named = ""
     for found in explanations:
-        seconds = found.indices / (found.fps or 25)
+        seconds = found.indices / 25 if found.seconds is None else found.seconds
         everything = np.arange(len(found.frames))
         rows = [found.frames, *_overlays(found, everything)]
         for place in everything:
