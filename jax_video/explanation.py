@@ -119,6 +119,8 @@ class Explainer:
           UserError: no such class, no such stage, no such video, or scores that are no numbers.
           VideoError: the video cannot be read.
         """
+        if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
+            raise UserError(f"fps is {fps!r}: expected frames per second, or 0 where they are not known")
         wanted, batch = -1 if label is None else self._class(label), 0
         if isinstance(video, np.ndarray):
             in_memory([video])  # raises where it is none
@@ -135,7 +137,8 @@ class Explainer:
             parts = _in_turn(frames, sampling, self._most)
         else:
             parts, seconds = iter([_middle(lambda: timed()[0], sampling, self._task.validation)]), 0.0
-        progress = tqdm(total=round(seconds) or None, desc="explain", unit=" s", leave=False, disable=None)
+        quiet = None if seconds else True
+        progress = tqdm(total=round(seconds), desc="explain", unit=" s", leave=False, disable=quiet)
         with progress, sharding.enough_memory():
             for part in parts:
                 batch = batch or sharding.multiple_of_devices(len(part.clips), self._mesh)
@@ -214,8 +217,6 @@ class Part(NamedTuple):
 
 def _part(first: int, frames: Sequence[Frame], sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> Part:
     """All clips by a protocol, as of a video of these frames."""
-    if not frames:
-        raise UserError("the video has no frames")
     seconds, images = zip(*frames, strict=True)
     manifest = in_memory([np.stack(images)])
     return Part(first, np.array(seconds), manifest, pipeline.cropped_clips(manifest, "test", sampling, protocol))
@@ -228,8 +229,10 @@ def _middle(frames: Callable[[], Iterable[Frame]], sampling: pipeline.Sampling, 
         room = room or max(_MOST // frame[1].nbytes, _span(sampling))
         kept += [frame] * (count < room)
         count += 1
+    _check_frames(count)
     first = max(0, count - room) // 2
     if first:  # more than fits, which is read again
+        room = count - 2 * first
         kept = [*itertools.islice(frames(), first, first + room)]
     return _part(first, kept, sampling, protocol)
 
@@ -252,14 +255,21 @@ def _in_turn(frames: Iterable[Frame], sampling: pipeline.Sampling, most: int) ->
             last = first + int(part.clips[-1].frames[-1])
             used = step * len(part.clips)
             first, before, waiting = first + used, (before + waiting[:used])[-span:], waiting[used:]
-    if len(waiting) >= span or not before:
-        part = _part(first, waiting, sampling, _IN_TURN)
-        yield part
-        last = first + int(part.clips[-1].frames.max())
-    rest = (before + waiting)[-span:]
-    part = _part(first + len(waiting) - len(rest), rest, sampling, _BOTH_ENDS)
-    if part.first + part.clips[-1].frames.max() > last:
-        yield part._replace(clips=part.clips[-1:])
+    _check_frames(first + len(waiting))
+    rest = waiting if len(waiting) >= span or not before else (before + waiting)[-span:]
+    part = _part(first + len(waiting) - len(rest), rest, sampling, _IN_TURN)
+    clips = []
+    for clip in [*part.clips, *pipeline.cropped_clips(part.manifest, "test", sampling, _BOTH_ENDS)]:
+        if part.first + clip.frames.max() > last:
+            clips.append(clip)
+            last = part.first + int(clip.frames.max())
+    if clips:
+        yield part._replace(clips=clips)
+
+
+def _check_frames(count: int) -> None:
+    if count < 2:
+        raise UserError(f"the video has {count} frame{'s' * (count != 1)}: expected at least 2, as of what moves")
 
 
 def _span(sampling: pipeline.Sampling) -> int:
@@ -311,7 +321,6 @@ def _maps(
       "maps": for each stream [B, T, H, W], the clip's largest value is 1; "label" and "probability" [B]; "logits" [B,
       K]; "views", of CoST's layers, α [B, 3].
     """
-
     batch = dict(batch)
     label = batch.pop("label")
 
@@ -356,9 +365,7 @@ def _maps(
     if views:
         model: Any = state_lib.join(definition, params, batch_stats, train=False)
         (video,) = state_lib.inputs(batch, normalization)
-        alphas = getattr(model, "network", model).coefficients(
-            video.reshape(-1, *size[-4:])
-        )  # [B or B N, 3, C] of each
-        for name, alpha in alphas.items():
+        alphas = getattr(model, "network", model).coefficients(video.reshape(-1, *size[-4:]))
+        for name, alpha in alphas.items():  # [B, 3, C] or [B N, 3, C]
             result["views"][name] = alpha.mean(axis=2, dtype=jnp.float32).reshape(size[0], -1, 3).mean(axis=1)
     return result
