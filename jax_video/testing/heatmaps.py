@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 import cv2
 import numpy as np
 
+from jax_video import pictures
 from jax_video.data import encoding, remote
 from jax_video.errors import UserError
 from jax_video.explanation import Explanation, shape
-from jax_video.testing import pictures
 
 _TILE = 128  # height of a filmstrip's frames, in pixels
 _LEAST = 224  # height of a video's frames, at least: smaller ones are enlarged
