@@ -1,12 +1,14 @@
 """The report: what a run's folder tells is on the page, safe to look at; what is missing is said."""
 
 import html.parser
+import itertools
 import json
 import pathlib
 import re
 import shutil
 import time
 
+import mutations
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
@@ -18,7 +20,7 @@ from jax_video import metrics, workflow
 from jax_video.data import documents
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
-from jax_video.reporting import charts, classes, comparison, confusion, mistakes, page, record
+from jax_video.reporting import charts, classes, comparison, confusion, mistakes, page, record, single
 from jax_video.testing import fusion
 
 REPORT = "jax_video.report"
@@ -118,6 +120,9 @@ def test_a_test_leaves_a_report(trained):
     assert found.count("img") == min(len(wrong), 8) > 0
     assert "cannot be shown" not in found.text and "No pictures" not in found.text
     assert "resnet3d18 on motions" in found.text and "8 of 8 test videos" in found.text
+    network = re.search("resnet3d18, ([0-9,]+) parameters", trained.finished.stderr)[1]
+    assert f"parameters {network}" in found.text and "trained on 1 device" in found.text
+    assert "weights from random" in found.text and "train videos 16" in found.text and "batch 8" in found.text
     assert "report.html" in trained.finished.stdout and "report" not in trained.finished.stderr
 
 
@@ -252,6 +257,21 @@ def test_the_pictures_are_of_the_set_that_was_tested(trained, tmp_path):
     assert found.count("img") == 0 and "A picture is missing" in found.text
 
 
+@pytest.mark.parametrize("file", ["config.json", "test.json", "metrics.jsonl", "confusion.json", "predictions.jsonl"])
+def test_whatever_becomes_of_a_file_there_is_a_report(small, file):
+    """Of all that can become of each, a part."""
+    path, other = small / file, record.read(small)
+    content = path.read_bytes()
+    found = [mutations.of_place(), mutations.of_bytes(content)]
+    found.append(mutations.of_json_lines(content, 1) if file.endswith("l") else mutations.of_json(content))
+    for mutation in itertools.islice(itertools.chain(*found), 0, None, 7):
+        mutation.do(path)
+        read = record.read(small)
+        assert b"</html>" in single.document(read, explain=False) and b"</html>" in comparison.document(other, read)
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        path.write_bytes(content)
+
+
 def test_a_report_that_fails_does_not_fail_the_test(trained, monkeypatch, capsys):
     def fail(*_, **__):
         raise RuntimeError("no ink")
@@ -336,8 +356,14 @@ def large(folder: pathlib.Path, each: int) -> pathlib.Path:
     return make_run(folder, names, *drawn(400, each, right=5.0))
 
 
-def test_400_classes_have_names_and_little_weight(tmp_path):
-    found = write(large(tmp_path / "run", 2))
+@pytest.fixture(scope="module")
+def of_400_classes(tmp_path_factory) -> pathlib.Path:
+    """The report of a run of 400 classes."""
+    return jax_video.write_report(large(tmp_path_factory.mktemp("large") / "run", 2))
+
+
+def test_400_classes_have_names_and_little_weight(of_400_classes):
+    found = Page(of_400_classes)
     assert len(found.source) < 5e6
     assert found.count("img", **{"class": "map", "width": "400", "height": "400"}) == 1
     assert all(f"class {k:03d} of a long enough name" in found.text for k in range(400))
@@ -393,16 +419,20 @@ def test_a_browser_runs_no_name(tmp_path):
     one = make_run(tmp_path / "one", NASTY, scores, labels)
     many = make_run(tmp_path / "many", (*NASTY, *map(str, range(40))), *drawn(48, 3, right=0.3))
     with Browser() as browser:
-        for folder in (one, many):
-            browser.open(jax_video.write_report(folder))
-            assert browser.evaluate("document.title") == "resnet3d18 on gone"
+        pages = [
+            *map(jax_video.write_report, (one, many)),
+            jax_video.write_report(one, many, out=tmp_path / "both.html"),
+        ]
+        for place in pages:
+            browser.open(place)
+            assert "resnet3d18 on gone" in browser.evaluate("document.title")
             assert (browser.requests, browser.errors) == ([], [])
 
 
 @needs_chromium
-def test_the_lens_looks_at_any_part_of_400_classes(tmp_path):
+def test_the_lens_looks_at_any_part_of_400_classes(of_400_classes):
     with Browser() as browser:
-        browser.open(jax_video.write_report(large(tmp_path / "run", 2)))
+        browser.open(of_400_classes)
         names = "[...document.querySelectorAll('.lens tbody th')].map((x) => x.textContent)"
         numbers = "[...document.querySelectorAll('.lens td.right')].map((x) => +x.textContent)"
         before = browser.evaluate(names)

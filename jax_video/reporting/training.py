@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from jax_video import state
@@ -49,10 +50,10 @@ def _network(record: Record) -> dict[str, str]:
 def _parameters(record: Record) -> str:
     """How many there are, by the config alone."""
     try:
-        described = state.describe(ConfigDict(record.config), len(record.classes))
+        _, params, _ = state.abstract(ConfigDict(record.config), len(record.classes))
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):  # of a config that nobody trained with
         return ""
-    return text(described.removesuffix(" parameters").rpartition(" ")[2])
+    return f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}"
 
 
 def _start(record: Record) -> str:
