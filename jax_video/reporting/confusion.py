@@ -6,8 +6,6 @@ the most confused block.
 """
 
 import numpy as np
-from scipy.cluster import hierarchy
-from scipy.spatial import distance
 
 from jax_video.reporting import page
 
@@ -18,6 +16,9 @@ _RIGHT, _WRONG = (0, 114, 178), (213, 94, 0)  # the style sheet's colours; told 
 
 def order(confusion: np.ndarray) -> list[int]:
     """The classes with those that are confused side by side."""
+    from scipy.cluster import hierarchy  # takes half a second, for which no command waits that has few classes
+    from scipy.spatial import distance
+
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     apart = 1 - (share + share.T) / 2
     np.fill_diagonal(apart, 0)
