@@ -3,6 +3,7 @@
 import html.parser
 import itertools
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -140,6 +141,10 @@ def test_wrong_use(small, tmp_path):
     check_user_error(run(REPORT, small / "test.json"), "test.json is a file; expected the folder of a run")
     check_user_error(run(REPORT, small, small), "say where to write, for example --out=both.html")
     check_user_error(run(REPORT, small, "--out=nowhere/x.html", cwd=tmp_path), "cannot write nowhere/x.html", "--out")
+    os.mkfifo(tmp_path / "pipe")
+    check_user_error(
+        run(REPORT, small, f"--out={tmp_path / 'pipe'}"), "pipe is no file, and a report would take its place"
+    )
     with pytest.raises(UserError, match="is named twice"):
         jax_video.write_report(small, small, out=tmp_path / "x.html")
 

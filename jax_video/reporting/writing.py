@@ -46,6 +46,8 @@ def write_report(
     target = records[0].folder / NAME if out is None else remote.path(out)
     if not remote.is_remote(target) and target.is_dir():
         target = target / NAME
+    if not remote.is_remote(target) and target.exists() and not target.is_file():
+        raise UserError(f"{target} is no file, and a report would take its place: choose another --out")
     if len(records) == 2:
         content = comparison.document(*records)
     else:
