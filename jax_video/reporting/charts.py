@@ -73,7 +73,10 @@ def lines(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, sh
     ]
     for curve, points, _ in drawn:
         path = "L".join(f"{across(x)} {down(y)}" for x, y in points)
-        parts.append(f'<path class="curve {curve.kind}" d="M{path}"/>')
+        values = ",".join(f"{x:.12g} {shown(float(f'{y:.4g}'))}" for x, y in points)  # which the script reads out
+        parts.append(
+            f'<path class="curve {curve.kind}" d="M{path}" data-label="{text(curve.label)}" data-values="{values}"/>'
+        )
         if len(points) <= 40:
             parts.append(f'<g class="dots {curve.kind}">' + "".join(map(_dot(across, down, shown), points)) + "</g>")
     keys = "".join(
@@ -89,7 +92,7 @@ def lines(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, sh
         f'<figure class="chart"><figcaption>{text(title)} {keys}</figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(f"{title}: {said}", 600)}">'
         + "".join(parts)
-        + "</svg></figure>"
+        + '<path class="at"/></svg><output class="read"></output></figure>'
     )
 
 

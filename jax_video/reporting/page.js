@@ -29,6 +29,31 @@ for (const box of document.querySelectorAll(".table")) {
   });
 }
 
+// Curves: the values at the step that is pointed at.
+for (const chart of document.querySelectorAll(".chart")) {
+  const svg = chart.querySelector("svg");
+  const curves = [...svg.querySelectorAll("path.curve")].map((path) => ({
+    label: path.dataset.label,
+    places: path.getAttribute("d").slice(1).split("L").map((point) => Number(point.split(" ")[0])),
+    values: path.dataset.values.split(",").map((value) => value.split(" ")),
+  }));
+  const [read, at] = [chart.querySelector(".read"), svg.querySelector(".at")];
+  if (!curves.length) continue;
+  svg.addEventListener("pointermove", (event) => {
+    const area = svg.getBoundingClientRect();
+    const x = ((event.clientX - area.left) / area.width) * svg.viewBox.baseVal.width;
+    const nearest = (places) => places.reduce((best, place, index) =>
+      Math.abs(place - x) < Math.abs(places[best] - x) ? index : best, 0);
+    const found = curves.map(({ label, places, values }) => [label, values[nearest(places)], places[nearest(places)]]);
+    at.setAttribute("d", `M${found[0][2]} 12V218`);
+    read.textContent = found.map(([label, [step, value]]) => `${label} ${value} at step ${step}`).join(" · ");
+  });
+  svg.addEventListener("pointerleave", () => {
+    read.textContent = "";
+    at.removeAttribute("d");
+  });
+}
+
 // The confusion matrix of many classes: a map, and a lens that shows a part of it with names and numbers.
 const stored = document.getElementById("confusion-data");
 if (stored) {
