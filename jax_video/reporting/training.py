@@ -125,8 +125,8 @@ def _clips(record: Record) -> dict[str, str]:
         "size": value("clip", "size", "{0} × {0} pixels"),
         "short side": value("clip", "short_side", "{} pixels"),
         "jitter": value("clip", "jitter"),
-        "crop": value("clip", "crop"),
-        "mirrored": "half of the clips" if flip else "where the set allows it" if flip is None else "no",
+        "crop in training": value("clip", "crop"),
+        "mirrored in training": "half of the clips" if flip else "where the set allows it" if flip is None else "no",
         "streams": text(" and ".join(map(str, streams))) if isinstance(streams, list | tuple) else "",
     }
 
