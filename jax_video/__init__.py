@@ -8,6 +8,7 @@ A trained run, opened once and used:
   run.classify("video.mp4")                     # also a list of files, or an array uint8 [T, H, W, 3] with fps=
   run.features("video.mp4")                     # [D]
   run.timeline("long.mp4", window=2.0, hop=0.5) # labels with times
+  run.explain("video.mp4")                      # what the network looks at, and when: Grad-CAM
   run.network, run.classes, run.config
 
 A network by itself:
@@ -22,6 +23,7 @@ A recipe, trained and tested as by `python -m jax_video.main`, from Python:
   config = jax_video.read_recipe("stc:recipe=small,data=data/mine")
   manifest = jax_video.read_manifest(config.data.manifest)
   jax_video.train_and_test(config, manifest, "runs/mine")
+  jax_video.write_report("runs/mine")           # a page to look at; of two runs, side by side: also out="both.html"
 
 What is compiled is kept for the next start, as the commands do it, after
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from jax_video.errors import UserError, VideoError
     from jax_video.models import build
     from jax_video.networks import NETWORKS
+    from jax_video.reporting.writing import write_report
     from jax_video.run import Run, load
     from jax_video.testing.results import test
     from jax_video.workflow import train_and_test
@@ -62,6 +65,7 @@ __all__ = [
     "read_recipe",
     "test",
     "train_and_test",
+    "write_report",
 ]
 
 _PLACES = {  # by name: module:name
@@ -77,6 +81,7 @@ _PLACES = {  # by name: module:name
     "read_recipe": "jax_video.config_flag:read_recipe",
     "test": "jax_video.testing.results:test",
     "train_and_test": "jax_video.workflow:train_and_test",
+    "write_report": "jax_video.reporting.writing:write_report",
 }
 
 

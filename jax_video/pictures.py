@@ -10,6 +10,7 @@ from jax_video.errors import shown
 from jax_video.models.cost import VIEWS
 
 COLORS = ("tab:gray", "tab:orange", "tab:blue")  # of the views
+NAMED = 100  # classes, at most, whose names a picture of a confusion matrix has room for
 EXTREMES = 20  # classes with the most motion, and with the least, where a figure cannot show all
 CLIPS, FRAMES = 4, 8  # of a batch's strip
 _GAP, _CAPTION = 2, 18  # pixels: between its frames, and above a clip
@@ -61,7 +62,7 @@ def _confusion(classes: tuple[str, ...], matrix: np.ndarray) -> Any:
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
-    if len(classes) <= 100:
+    if len(classes) <= NAMED:
         ticks, names = range(len(classes)), _labels(classes)
         axes.set_xticks(ticks, names, rotation=90, parse_math=False)
         axes.set_yticks(ticks, names, parse_math=False)
@@ -124,6 +125,13 @@ def text(line: str, height: int) -> np.ndarray:
     pixels = _pixels(figure, dots)
     end = round(label.get_window_extent().x1) + margin
     return pixels[:, :end].copy()
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """The colours of values from 0 to 1, blue over green to red: uint8 [..., 3]."""
+    import matplotlib
+
+    return matplotlib.colormaps["turbo"](values, bytes=True)[..., :3]
 
 
 def color(number: int) -> tuple[int, ...]:

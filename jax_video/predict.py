@@ -3,13 +3,16 @@
   python -m jax_video.predict video.mp4 --checkpoint=runs/stc
   python -m jax_video.predict videos/ 'more/*.avi' --checkpoint=runs/stc --top=3
   python -m jax_video.predict video.mp4 --checkpoint=runs/stc --json > classes.jsonl
+  python -m jax_video.predict video.mp4 --checkpoint=runs/stc --explain=looked_at.mp4
   python -m jax_video.predict long.mp4 --checkpoint=runs/stc --window=2 --hop=.5 --srt=long.srt --video=labelled.mp4
 
 Clips, crops and the average over clips are those of the run's own test. With --window a video is classified window by
-window, by one clip in the middle of each: labels with times.
+window, by one clip in the middle of each: labels with times. With --explain the best answer is explained by Grad-CAM:
+a video of what the network looks at, and beside it a filmstrip, a .png of the same name.
 """
 
 import json
+import os
 import pathlib
 import sys
 
@@ -20,7 +23,7 @@ from jax_video import command, run, sharding, state
 from jax_video.data import encoding
 from jax_video.data.sources import files
 from jax_video.errors import UserError, shown
-from jax_video.testing import overlay
+from jax_video.testing import heatmaps, overlay
 
 
 def define_flags() -> None:
@@ -39,6 +42,11 @@ def define_flags() -> None:
     flags.DEFINE_string("csv", None, "With --window: the file to write, a row for each window.")
     flags.DEFINE_string("srt", None, "With --window: the file to write, subtitles.")
     flags.DEFINE_string("video", None, "With --window: the file to write, the video with its labels; sound is kept.")
+    flags.DEFINE_string("explain", None, "The file to write, a video of what the network looks at (Grad-CAM).")
+    flags.DEFINE_string("explain_label", None, "With --explain: the class to explain; default: the best one.")
+    flags.DEFINE_string(
+        "explain_layer", None, "With --explain: the stage to look at; default: the last of at least 4x7x7 places."
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -46,8 +54,9 @@ def main(arguments: list[str]) -> None:
     if given.checkpoint is None:
         raise UserError("--checkpoint is missing: the folder of a run, for example --checkpoint=runs/stc")
     paths = files.named(arguments)
+    check_explain(paths)
     outputs = [f"--{name}" for name in ("csv", "srt", "video") if given[name].value is not None]
-    if given.window is None and (outputs or given.hop is not None or given.fps):
+    if given.window is None and (outputs or given.hop is not None or given.fps and given.explain is None):
         raise UserError("--hop, --fps, --csv, --srt and --video are of labels with times: give --window=SECONDS too")
     if given.window is not None and given["timeout"].present:
         raise UserError("--timeout: not with --window, which reads a video once, here, with no limit")
@@ -77,6 +86,8 @@ def label_videos(trained: run.Run, paths: list[str]) -> dict[int, str]:
     for place, row in scores.items():
         best = np.argsort(-row, kind="stable")[: given.top]
         show(paths[place], [(trained.classes[k], float(row[k])) for k in best])
+        if given.explain is not None:
+            explain(trained, paths[place], trained.classes[best[0]])
     return faults
 
 
@@ -103,6 +114,33 @@ def label_windows(trained: run.Run, paths: list[str]) -> dict[int, str]:
         if given.video is not None:
             overlay.write(given.video, path, found, fps=given.fps)
     return faults
+
+
+def check_explain(paths: list[str]) -> None:
+    """Raises UserError where --explain cannot be."""
+    given = flags.FLAGS
+    if given.explain is None:
+        if given.explain_label is not None or given.explain_layer is not None:
+            raise UserError("--explain_label and --explain_layer are of --explain=OUT.mp4: give that too")
+        return
+    if given.window is not None:
+        raise UserError("--explain: not with --window; cut the part out of the video that you want to have explained")
+    if len(paths) > 1:
+        raise UserError(f"--explain: one file cannot hold {len(paths)} videos; name one")
+    encoding.check_name(given.explain)
+    if os.path.exists(given.explain) and os.path.samefile(given.explain, paths[0]):
+        raise UserError(f"--explain: {given.explain} is the video itself; name another file")
+
+
+def explain(trained: run.Run, path: str, best: str) -> None:
+    """Writes what the network looks at in a video of which one class is the best, and says what was explained."""
+    given = flags.FLAGS
+    label = best if given.explain_label is None else given.explain_label
+    clips = trained.explain_clips(path, label=label, layer=given.explain_layer, fps=given.fps)
+    strip = pathlib.Path(given.explain).with_suffix(".png")
+    found = heatmaps.write(given.explain, clips, strip=strip, sound_of=path)
+    for line in filter(None, [heatmaps.describe(found), found.note, f"{given.explain} and {strip}"]):
+        print(shown(line), file=sys.stderr)
 
 
 def show(path: str, best: list[tuple[str, float]]) -> None:

@@ -29,6 +29,7 @@ from jax_video.data import pipeline, reader, remote
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import files
 from jax_video.errors import CheckpointError, UserError, VideoError, listed, shown
+from jax_video.explanation import Explainer, Explanation
 from jax_video.meta import Meta
 from jax_video.models.correspondence import Correspondence
 from jax_video.models.t3d import SegmentConsensus
@@ -294,6 +295,46 @@ class Run:
         cropped = pipeline.cropped_clips(found, "test", self.sampling, self.task.validation)
         batch = sharding.multiple_of_devices(size or len(parts), self.mesh)
         return parts, pipeline.test_batch(found, self.sampling, cropped, batch=batch)
+
+    @functools.cached_property
+    def _explainer(self) -> Explainer:
+        weights = self.weights["params"], self.weights["batch_stats"]
+        return Explainer(self.definition, weights, self.config, self.classes, self.normalization, self.mesh)
+
+    def explain(
+        self, video: Video, *, label: str | None = None, layer: str | None = None, fps: float = 0.0
+    ) -> Explanation:
+        """What the network looks at in the clip in the middle of a video: Grad-CAM over time.
+
+        Args:
+          video: a file, a folder of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
+          label: the class to explain; None: the best one of the clip.
+          layer: the stage of the network whose output is looked at, such as "layer3"; None: the last with at least 4
+            places in time, 7 in height and 7 in width, or with as many as any stage has.
+          fps: frames per second, where the video has no times of its own.
+
+        Raises:
+          UserError: no such class or stage, a run that knows no classes, or a video that cannot be read.
+        """
+        return next(self.explain_clips(video, label=label, layer=layer, fps=fps, whole=False))
+
+    def explain_clips(
+        self,
+        video: Video,
+        *,
+        label: str | None = None,
+        layer: str | None = None,
+        fps: float = 0.0,
+        whole: bool = True,
+    ) -> Iterator[Explanation]:
+        """What `explain` says of one clip after the other, from start to end, in constant memory.
+
+        A last clip ends with the video, so that all of it is seen. A network that takes several clips together has one
+        explanation, as it has with `whole` False.
+        """
+        self._check_classification()
+        [video], _ = _several(video)
+        return self._explainer.explain(video, label=label, layer=layer, fps=fps, whole=whole)
 
     def _means(
         self, step: scoring.ClipStep, videos: Sequence[Video], fps: float, timeout: float | None

@@ -1,8 +1,11 @@
 """What `python -m jax_video.main` does in each mode, and train-then-test, which is what a recipe is for."""
 
 import os
+import shlex
+import sys
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -12,6 +15,7 @@ from jax_video.data import reader, remote
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import prepared
 from jax_video.errors import UserError
+from jax_video.reporting.writing import write_report
 from jax_video.testing import coefficients, features, results
 from jax_video.train import train
 
@@ -48,7 +52,7 @@ def perform(mode: str, config: ConfigDict, workdir: remote.Path, *, profile: int
         return coefficients.report(coefficients.analyse(run, manifest), workdir)
     if mode == "features":
         return features.report(features.extract(run, manifest), manifest, workdir)
-    return results.report(results.test(run, manifest), manifest, workdir)
+    return results.report(test(run, manifest), manifest, workdir)
 
 
 def train_and_test(
@@ -69,4 +73,20 @@ def train_and_test(
         return None, new
     run = run_lib.load(workdir, config=config, mesh=mesh)
     result = None if new else results.read_result(run, manifest)
-    return (results.test(run, manifest), True) if result is None else (result, False)
+    return (test(run, manifest), True) if result is None else (result, False)
+
+
+def test(run: run_lib.Run, manifest: Manifest) -> dict[str, Any]:
+    """Tests a run (`testing.results.test`) and writes report.html into its folder.
+
+    Whatever becomes of the report, the test is done: of one that fails it is said on stderr how to make it.
+    """
+    result = results.test(run, manifest)
+    if jax.process_index() == 0:
+        alone = jax.process_count() == 1  # or else the others would have to take part in an explanation
+        try:
+            write_report(run, data=manifest, explain=alone)
+        except Exception as error:
+            again = f"python -m jax_video.report {shlex.quote(str(run.folder))}"
+            print(f"The report failed ({type(error).__name__}: {error}); {again} makes it.", file=sys.stderr)
+    return result

@@ -27,7 +27,14 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 # needed; tests/test_environment.py sees, in fresh processes, that they load it nowhere else.
 _CONTEXT.set_forkserver_preload(
     [f"jax_video.{name}" for name in ("workflow", "config_flag", "data.preparing.preparation", "weights.conversion")]
-    + ["absl.app", "matplotlib.figure", "matplotlib.backends.backend_agg", "torch", "tensorboardX"]
+    + [
+        "absl.app",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "scipy.cluster.hierarchy",
+        "torch",
+        "tensorboardX",
+    ]
 )
 STRICT = ("error", "ignore:label() is deprecated:DeprecationWarning")  # the latter of TFDS 4.9, as in pyproject.toml
 _ONE_DEVICE = {"XLA_FLAGS": f"{FAST_COMPILE} --xla_force_host_platform_device_count=1"}

@@ -72,22 +72,30 @@ LAYERS = {
         "lock meta checkpoint runlog pictures stopping profiling compilation_cache",
         "networks recipes stores manifest models step",
     ),  # of a run
-    "scoring": ("task scoring timeline", "networks manifest pipeline step"),  # clips in, means over videos out
+    "scoring": (  # clips in, means over videos out
+        "task scoring timeline explanation",
+        "networks manifest pipeline models step",
+    ),
     "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
     "train": ("train failures progress", "recipes stores manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
+    "reporting": (  # a run as a page
+        "reporting",
+        "networks recipes stores manifest pipeline sources models step folder run testing",
+    ),
     "workflow": (
         "workflow summary planning hlo",
-        "networks recipes stores manifest pipeline sources models step scoring run train testing",
+        "networks recipes stores manifest pipeline sources models step scoring run train testing reporting",
     ),
     "commands": (  # flags in, print out
-        "main prepare predict convert fuse average plan models.__main__ __main__ command config_flag",
-        "networks recipes manifest decoding pipeline sources preparing step folder run weights testing workflow",
+        "main prepare predict convert fuse average plan report models.__main__ __main__ command config_flag",
+        "networks recipes manifest decoding pipeline sources preparing step folder run weights testing reporting "
+        "workflow",
     ),
     "package": (
         "",
-        "networks manifest sources models folder run testing workflow commands",
+        "networks manifest sources models folder run testing reporting workflow commands",
     ),  # jax_video: the public names
 }
 WITHOUT_JAX = (
@@ -108,6 +116,7 @@ OWNERS = {
     "torch": ("weights.files",),
     "tensorboardX": ("runlog",),
     "matplotlib": ("pictures",),
+    "scipy": ("reporting.confusion",),
     "grain": ("data.pipeline",),
     "av": (
         "data.decoding.video",
@@ -267,6 +276,7 @@ def test_imports_run_one_way():
         "jax_video.convert",
         "jax_video.fuse",
         "jax_video.average",
+        "jax_video.report",
         "jax_video.models.__main__",
         "jax_video.__main__",
     ):

@@ -59,7 +59,7 @@ def test_a_run_trains_and_tests(trained):
 
     assert {path.name for path in workdir.iterdir()} == {
         "config.json", "metrics.jsonl", "checkpoints", "tensorboard",
-        "test.json", "predictions.jsonl", "confusion.json", "confusion.png",
+        "test.json", "predictions.jsonl", "confusion.json", "confusion.png", "report.html",
     }  # fmt: skip
     config = json.loads((workdir / "config.json").read_text())
     assert config["train"]["epochs"] == 2 and config["data"]["manifest"] == str(trained.data)

@@ -139,6 +139,8 @@ def defect(value: Any, shape: Any, name: str = "it") -> str:
     if isinstance(shape, list):
         if not isinstance(value, list):
             return f"{name} is {_shown(value)}, expected a list"
+        if shape == [float] and set(map(type, value)) <= {float} and all(map(math.isfinite, value)):
+            return ""  # at once: a test's scores are millions of numbers
         found = (defect(each, shape[0], f"number {place} of {name}") for place, each in enumerate(value))
         return next(filter(None, found), "")
     kinds = typing.get_args(shape) or (shape,)

@@ -18,6 +18,7 @@ from jax_video.models.layers import (
     check_positive,
     check_video,
     he_normal_fan_out,
+    output,
     param_dtype,
     run,
 )
@@ -104,10 +105,10 @@ class C3D(nnx.Module):
         for number, (pool, window) in enumerate(POOLS.items(), start=1):
             name = f"conv{number}"
             convolutions = [getattr(self, key) for key in WIDTHS if key.startswith(name)]
-            x = outputs[name] = run(convolutions, x, remat=self.remat)
+            x = outputs[name] = output(name, run(convolutions, x, remat=self.remat))
             # Caffe rounds sizes up: the 7×7 places before the last pool become 4×4, of which the last ones see one row.
             padding = [(0, length - 1) for length in window]
-            x = outputs[pool] = max_pool(x, window, strides=window, padding=padding)
+            x = outputs[pool] = output(pool, max_pool(x, window, strides=window, padding=padding))
         return outputs
 
     def features(self, video):

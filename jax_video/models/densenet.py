@@ -15,6 +15,7 @@ from jax_video.models.layers import (
     check_layers,
     check_positive,
     check_video,
+    output,
     padded_conv,
     param_dtype,
     run,
@@ -138,16 +139,18 @@ class DenseNet(nnx.Module):
         `conv0`, `pool0`, `denseblock1`, `transition1`, … `denseblock4`, and `norm5` after its ReLU.
         """
         check_video(video, smallest=self.extent(SMALLEST))
-        x = nnx.relu(self.norm0(self.conv0(video)))
+        x = output("conv0", nnx.relu(self.norm0(self.conv0(video))))
         outputs = {"conv0": x}
         window = self.extent((3, 3, 3))
         padding = tuple((taps // 2, taps // 2) for taps in window)
-        x = outputs["pool0"] = max_pool(x, window, strides=self.pool_strides, padding=padding)
+        x = outputs["pool0"] = output("pool0", max_pool(x, window, strides=self.pool_strides, padding=padding))
         for block in (1, 2, 3, 4):
-            x = outputs[f"denseblock{block}"] = run(getattr(self, f"denseblock{block}"), x, remat=self.remat)
+            name = f"denseblock{block}"
+            x = outputs[name] = output(name, run(getattr(self, name), x, remat=self.remat))
             if block < 4:
-                x = outputs[f"transition{block}"] = getattr(self, f"transition{block}")(x)
-        outputs["norm5"] = nnx.relu(self.norm5(x))
+                name = f"transition{block}"
+                x = outputs[name] = output(name, getattr(self, name)(x))
+        outputs["norm5"] = output("norm5", nnx.relu(self.norm5(x)))
         return outputs
 
     def features(self, video):

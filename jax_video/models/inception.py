@@ -20,6 +20,7 @@ from jax_video.models.layers import (
     check_layers,
     check_positive,
     check_video,
+    output,
     param_dtype,
     run,
 )
@@ -146,9 +147,10 @@ class Inception3D(nnx.Module):
         outputs, x = {}, video
         for name in self.names:
             if name.startswith("MaxPool3d"):
-                x = outputs[name] = max_pool(x, **NETWORK[name], padding="SAME")
+                x = max_pool(x, **NETWORK[name], padding="SAME")
             else:
-                x = outputs[name] = run([getattr(self, name)], x, remat=self.remat)
+                x = run([getattr(self, name)], x, remat=self.remat)
+            x = outputs[name] = output(name, x)
         return outputs
 
     def features(self, video):

@@ -4,6 +4,10 @@ Activations have the compute type `dtype`; parameters and statistics are float32
 Every layer takes `dtype` and `rngs`, the source of initial values; what is made of layers hands both on as `**layer`.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -214,6 +218,26 @@ def freeze(network):
         for name, variable in list(vars(module).items()):
             if isinstance(variable, nnx.Param):
                 setattr(module, name, Frozen(variable[...]))
+
+
+_LOOK: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("look", default=None)
+
+
+def output(name, x):
+    """What a stage of a network puts out, `[B, T, H, W, C]`, of two streams a pair: x, unless `looking_inside`."""
+    look = _LOOK.get()
+    return x if look is None else look(name, x)
+
+
+@contextlib.contextmanager
+def looking_inside(look: Callable) -> Iterator[None]:
+    """While networks compute here, `look(name, x)` gets the output of every stage, in their order, and what it returns
+    goes on in its place."""
+    token = _LOOK.set(look)
+    try:
+        yield
+    finally:
+        _LOOK.reset(token)
 
 
 def sequence(units, x):

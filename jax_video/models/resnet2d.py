@@ -17,6 +17,7 @@ from jax_video.models.layers import (
     check_layers,
     check_positive,
     check_video,
+    output,
     padded_conv,
     param_dtype,
     run,
@@ -223,9 +224,9 @@ class ResNet2D(nnx.Module):
     def stages(self, video):
         """What every stage puts out: `conv1`, `pool` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""
         outputs = self.stem(video)
-        x = outputs["pool"]
+        x = outputs["pool"] = output("pool", outputs["pool"])
         for name in STAGES:
-            outputs[name] = run(getattr(self, name), x, remat=self.remat)
+            outputs[name] = output(name, run(getattr(self, name), x, remat=self.remat))
             x = self.after(name, outputs[name])
         return outputs
 

@@ -20,6 +20,7 @@ from jax_video.models.layers import (
     check_layers,
     check_positive,
     check_video,
+    output,
     param_dtype,
     run,
 )
@@ -216,11 +217,12 @@ class ResNet3D(nnx.Module):
     def stages(self, video):
         """What every stage puts out: `conv1`, `pool` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""
         check_video(video, smallest=SMALLEST)
-        x = nnx.relu(self.bn1(self.conv1(video)))
+        x = output("conv1", nnx.relu(self.bn1(self.conv1(video))))
         outputs = {"conv1": x}
-        x = outputs["pool"] = max_pool(x, (3, 3, 3), strides=self.pool_strides, padding=((1, 1),) * 3)
+        pooled = max_pool(x, (3, 3, 3), strides=self.pool_strides, padding=((1, 1),) * 3)
+        x = outputs["pool"] = output("pool", pooled)
         for name in ("layer1", "layer2", "layer3", "layer4"):
-            x = outputs[name] = run(getattr(self, name), x, remat=self.remat)
+            x = outputs[name] = output(name, run(getattr(self, name), x, remat=self.remat))
         return outputs
 
     def features(self, video):

@@ -6,7 +6,7 @@ from flax import nnx
 
 from jax_video.errors import UserError
 from jax_video.models.convolution import avg_pool, max_pool
-from jax_video.models.layers import check_choice, sequence
+from jax_video.models.layers import check_choice, output, sequence
 from jax_video.models.resnet2d import BOTTLENECK_LAYERS, STAGES, Bottleneck, ResNet2D
 from jax_video.networks import CHANNELS
 
@@ -90,11 +90,11 @@ class TwoStreams(nnx.Module):
                 f"got RGB of shape {rgb.shape} and flow of shape {flow.shape}; expected the same batch, frames, height "
                 "and width of both: ten fields of flow for every RGB frame, cropped alike."
             )
-        a, m = self.appearance.stem(rgb)["pool"], self.motion.stem(flow)["pool"]
+        a, m = output("pool", (self.appearance.stem(rgb)["pool"], self.motion.stem(flow)["pool"]))
         step = connected_stage if self.connections else separate_stage
         for name in STAGES:
             units = getattr(self.appearance, name), getattr(self.motion, name)
-            a, m = (nnx.remat(step) if self.remat else step)(*units, a, m)
+            a, m = output(name, (nnx.remat(step) if self.remat else step)(*units, a, m))
         return a, m
 
     def __call__(self, rgb, flow, *, keys=None):

@@ -44,7 +44,7 @@ def read(source: Run | str | os.PathLike) -> Predictions:
     Raises:
       UserError: there is no such file, or it is none of these.
     """
-    path = pathlib.Path(source.folder if isinstance(source, Run) else source)
+    path = remote.path(source.folder if isinstance(source, Run) else source)
     file = path / "predictions.jsonl" if path.is_dir() else path
     if not file.is_file():
         what = "has no predictions.jsonl: was the run tested?" if path.is_dir() else "there is no such file"
@@ -139,7 +139,7 @@ def write_scores(
     documents.write(folder / "confusion.json", table, indent=1)
 
 
-def _read_run(file: pathlib.Path) -> Predictions:
+def _read_run(file: remote.Path) -> Predictions:
     try:
         about = documents.read(file.parent / "confusion.json", {"classes": [str], "predictions?": dict})
     except FileNotFoundError as error:

@@ -36,7 +36,7 @@ _PAIRS = {"pair_accuracy": float, "student": {"name": str, "frames": int}}
 def test(run: Run, manifest: Manifest) -> dict[str, Any]:
     """Tests a run by its protocol, on the split "test".
 
-    Writes test.json, predictions.jsonl, confusion.json and confusion.png.
+    Writes test.json, predictions.jsonl, confusion.json and, of classes that a picture can name, confusion.png.
 
     Returns:
       What test.json holds.
@@ -148,7 +148,7 @@ def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path) -> s
         [
             *lines,
             *filter(None, [metrics.note(len(manifest.classes))]),
-            f"Per class: {folder}/test.json and confusion.png. Classify a video:",
+            f"Per class: {folder}/report.html, to be looked at, and test.json. Classify a video:",
             f"  python -m jax_video.predict {example} --checkpoint={shlex.quote(str(folder))}",
         ]
     )
@@ -166,4 +166,8 @@ def _write_classes(folder: remote.Path, manifest: Manifest, means: VideoMeans, c
             for index, label, row in zip(means.video, means.label, means.values, strict=True)
         ),
     )
-    pictures.plot_confusion(folder / "confusion.png", manifest.classes, np.array(confusion))
+    picture = folder / "confusion.png"
+    if len(manifest.classes) <= pictures.NAMED:
+        pictures.plot_confusion(picture, manifest.classes, np.array(confusion))
+    else:
+        picture.unlink(missing_ok=True)  # of an earlier test; report.html shows so many with their names

@@ -1,0 +1,371 @@
+"""What a network looks at when it names a class: Grad-CAM over time, on what one of its stages puts out.
+
+Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based localization".
+"""
+
+import dataclasses
+import difflib
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from jax_video import losses, networks, objectives, sharding
+from jax_video import state as state_lib
+from jax_video.data import pipeline, reader
+from jax_video.data.manifest import Manifest, in_memory
+from jax_video.errors import UserError
+from jax_video.models.cost import VIEWS
+from jax_video.models.layers import looking_inside
+from jax_video.state import Normalization
+from jax_video.task import Task
+
+LEAST = (4, 7, 7)  # places in time, height and width: fewer of them show too little
+_MOST = 2**27  # bytes of frames that are in memory at once, unless a single clip has more
+_IN_TURN = pipeline.Protocol("nonoverlap")
+_BOTH_ENDS = pipeline.Protocol("uniform", 2)
+Places = tuple[int, int, int]
+Frame = tuple[float, np.ndarray]  # seconds from the video's start, and uint8 [H, W, 3]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where in a clip, and when, a network finds what speaks for a class.
+
+    Attributes:
+      frames: uint8 [T, H, W, 3], the clip as the network saw it; of segment consensus its clips, one after the other.
+        Of a network that sees flow alone, the frames that the flow is of.
+      maps: float32 [T, H, W], 0 to 1, the largest of the clip: what counts for `label`. Of two streams, of appearance.
+      label: the class.
+      probability: that the network gives it, from this clip.
+      layer: the stage whose output the maps are of.
+      places: of that output, in time, height and width.
+      indices: int64 [T], of the frames in the video.
+      seconds: float64 [T], when each is shown; of pictures and frames whose rate is not known None.
+      flow_maps: of two streams, the same of motion; else None.
+      views: of CoST, the share α of the views "H-W", "T-W" and "T-H" in this clip, means over `views_by_layer`; else
+        None.
+      views_by_layer: the same by the names of the CoST layers, means over their channels.
+      note: what a user should know of it.
+    """
+
+    frames: np.ndarray
+    maps: np.ndarray
+    label: str
+    probability: float
+    layer: str
+    places: Places
+    indices: np.ndarray
+    seconds: np.ndarray | None
+    flow_maps: np.ndarray | None = None
+    views: Mapping[str, float] | None = None
+    views_by_layer: Mapping[str, Mapping[str, float]] | None = None
+    note: str = ""
+
+
+class Explainer:
+    """Grad-CAM of a trained network: what `Run.explain` asks. What it compiles is kept.
+
+    Args:
+      definition, weights: the network, and its (params, batch_stats).
+      config, classes: of the run.
+      normalization: of RGB.
+      mesh: the devices that it runs on.
+    """
+
+    def __init__(
+        self,
+        definition: nnx.GraphDef,
+        weights: tuple[dict, dict],
+        config: ConfigDict,
+        classes: Sequence[str],
+        normalization: Normalization,
+        mesh: Mesh,
+    ):
+        self._weights, self._classes, self._mesh, self._most = weights, tuple(classes), mesh, config.test.batch
+        self._task, self._network = Task.of(config), networks.find(config.model.name)
+        self._places: dict[tuple, dict[str, Places]] = {}
+        step = functools.partial(_maps, definition, normalization, self._network.weighs_views)
+        self._step = jax.jit(step, static_argnames="layer", out_shardings=sharding.replicated(mesh))
+        self._stages = functools.partial(_stages, definition, normalization)
+
+    def explain(
+        self,
+        video: str | os.PathLike | np.ndarray,
+        *,
+        label: str | None = None,
+        layer: str | None = None,
+        fps: float = 0.0,
+        whole: bool = True,
+    ) -> Iterator[Explanation]:
+        """Yields the explanation of the clip in the middle, or of the `whole` video, of one clip after the other.
+
+        Args:
+          video: a file, a folder of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
+          label: the class to explain; None: the best of each clip.
+          layer: a stage of the network; None: the last with at least 4×7×7 places, or with as many as any has.
+          fps: frames per second, where the video has no times of its own.
+
+        Raises:
+          UserError: no such class, no such stage, no such video, or scores that are no numbers.
+          VideoError: the video cannot be read.
+        """
+        if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
+            raise UserError(f"fps is {fps!r}: expected frames per second, or 0 where they are not known")
+        wanted, batch = -1 if label is None else self._class(label), 0
+        if isinstance(video, np.ndarray):
+            in_memory([video])  # raises where it is none
+        timeless = not fps and (isinstance(video, np.ndarray) or os.path.isdir(video))
+        sampling = self._task.sampling
+        if "rgb" not in sampling.streams:  # the frames are seen by the user alone
+            sampling = dataclasses.replace(sampling, streams=("rgb", "flow"))
+
+        def timed() -> tuple[Iterator[Frame], float]:
+            return reader.timed(video, short_side=sampling.short_side, fps=1.0 if timeless else fps)
+
+        if whole and not sampling.segments:
+            frames, seconds = timed()
+            parts = _in_turn(frames, sampling, self._most)
+        else:
+            parts, seconds = iter([_middle(lambda: timed()[0], sampling, self._task.validation)]), 0.0
+        quiet = None if seconds else True
+        progress = tqdm(total=round(seconds), desc="explain", unit=" s", leave=False, disable=quiet)
+        with progress, sharding.enough_memory():
+            for part in parts:
+                batch = batch or sharding.multiple_of_devices(len(part.clips), self._mesh)
+                for start in range(0, len(part.clips), batch):
+                    clips = part.clips[start : start + batch]
+                    rows: Any = pipeline.test_batch(part.manifest, sampling, clips, batch=batch)
+                    for found in self._look(part, clips, rows, wanted, layer):
+                        yield dataclasses.replace(found, seconds=None) if timeless else found
+                progress.update(round(part.seconds[-1]) - progress.n)
+
+    def _look(
+        self, part: "Part", clips: list[pipeline.CroppedClip], rows: dict, wanted: int, layer: str | None
+    ) -> Iterator[Explanation]:
+        """Explains the clips of one batch."""
+        seen = {name: rows[name] for name in self._network.streams}
+        layer, places = self._choose(seen, layer)
+        placed = sharding.place_batch(seen | {"label": np.full_like(rows["label"], wanted)}, self._mesh)
+        found = jax.tree.map(np.asarray, self._step(*self._weights, placed, layer=layer))
+        objectives.check_finite(found["logits"][: len(clips)])
+        for row, (clip, frames) in enumerate(zip(clips, rows["rgb"], strict=False)):
+            result = jax.tree.map(lambda values, row=row: values[row], found)
+            label, maps, indices = self._classes[result["label"]], result["maps"], clip.frames.ravel()
+            empty = [name for name, values in zip(self._network.streams, maps, strict=True) if not values.any()]
+            of = f" of {' and '.join(empty)}" if len(maps) > 1 else ""
+            yield Explanation(
+                frames=frames.reshape(-1, *frames.shape[-3:]),
+                maps=maps[0],
+                label=label,
+                probability=float(result["probability"]),
+                layer=layer,
+                places=places,
+                indices=part.first + indices,
+                seconds=part.seconds[indices],
+                flow_maps=maps[1] if len(maps) > 1 else None,
+                views_by_layer={name: _named(alpha) for name, alpha in result["views"].items()} or None,
+                views=_named(np.mean([*result["views"].values()], axis=0)) if result["views"] else None,
+                note=f"the map{of} is zero: nothing in {layer} speaks for {label!r}" if empty else "",
+            )
+
+    def _class(self, label: str) -> int:
+        if label in self._classes:
+            return self._classes.index(label)
+        alike = difflib.get_close_matches(str(label), self._classes) or self._classes[:10]
+        raise UserError(
+            f"there is no class {label!r} among the {len(self._classes)} of this run: choose one of them, such as "
+            + ", ".join(alike)
+        )
+
+    def _choose(self, seen: Mapping[str, np.ndarray], layer: str | None) -> tuple[str, Places]:
+        """The stage to look at, and its places."""
+        key = tuple((name, values.shape) for name, values in seen.items())
+        if key not in self._places:
+            self._places[key] = self._stages(*self._weights, seen)
+        places = self._places[key]
+        if layer is None:
+            least = np.minimum(LEAST, np.max([*places.values()], axis=0))
+            layer = [name for name, found in places.items() if np.all(found >= least)][-1]
+        if layer not in places:
+            known = ", ".join(f"{name} ({shape(found)})" for name, found in places.items())
+            raise UserError(f"the network has no layer {layer!r} to explain; choose one of {known}")
+        return layer, places[layer]
+
+
+def _named(alpha: np.ndarray) -> dict[str, float]:
+    return dict(zip(VIEWS, alpha.tolist(), strict=True))
+
+
+class Part(NamedTuple):
+    """Frames of a video that are in memory, and the clips of them that are explained."""
+
+    first: int  # the number of its first frame in the video
+    seconds: np.ndarray  # of its frames
+    manifest: Manifest  # of the frames, as a video
+    clips: list[pipeline.CroppedClip]
+
+
+def _part(first: int, frames: Sequence[Frame], sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> Part:
+    """All clips by a protocol, as of a video of these frames."""
+    seconds, images = zip(*frames, strict=True)
+    manifest = in_memory([np.stack(images)])
+    return Part(first, np.array(seconds), manifest, pipeline.cropped_clips(manifest, "test", sampling, protocol))
+
+
+def _middle(frames: Callable[[], Iterable[Frame]], sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> Part:
+    """A video, or what fits into memory in the middle of it, with the clip of a protocol that has one."""
+    count, room, kept = 0, 0, []
+    for frame in frames():
+        room = room or max(_MOST // frame[1].nbytes, _span(sampling))
+        kept += [frame] * (count < room)
+        count += 1
+    _check_frames(count)
+    first = max(0, count - room) // 2
+    if first:  # more than fits, which is read again
+        room = count - 2 * first
+        kept = [*itertools.islice(frames(), first, first + room)]
+    return _part(first, kept, sampling, protocol)
+
+
+def _in_turn(frames: Iterable[Frame], sampling: pipeline.Sampling, most: int) -> Iterator[Part]:
+    """A video in parts, with one clip after the other, from its start on; a last one ends with it.
+
+    All parts have as many clips as the first, `most` or fewer, but for the last.
+    """
+    step, span = sampling.frames * sampling.stride, _span(sampling)
+    size, first, last = 0, 0, -1
+    before: list[Frame] = []
+    waiting: list[Frame] = []
+    for frame in frames:
+        size = size or span + step * (max(1, min(most, _MOST // (step * frame[1].nbytes))) - 1)
+        waiting.append(frame)
+        if len(waiting) == size:
+            part = _part(first, waiting, sampling, _IN_TURN)
+            yield part
+            last = first + int(part.clips[-1].frames[-1])
+            used = step * len(part.clips)
+            first, before, waiting = first + used, (before + waiting[:used])[-span:], waiting[used:]
+    _check_frames(first + len(waiting))
+    rest = waiting if len(waiting) >= span or not before else (before + waiting)[-span:]
+    part = _part(first + len(waiting) - len(rest), rest, sampling, _IN_TURN)
+    clips = []
+    for clip in [*part.clips, *pipeline.cropped_clips(part.manifest, "test", sampling, _BOTH_ENDS)]:
+        if part.first + clip.frames.max() > last:
+            clips.append(clip)
+            last = part.first + int(clip.frames.max())
+    if clips:
+        yield part._replace(clips=clips)
+
+
+def _check_frames(count: int) -> None:
+    if count < 2:
+        raise UserError(f"the video has {count} frame{'s' * (count != 1)}: expected at least 2, as of what moves")
+
+
+def _span(sampling: pipeline.Sampling) -> int:
+    """Frames that a clip extends over, those included that its flow takes before and after it."""
+    return (sampling.frames - 1) * sampling.stride + 1 + ("flow" in sampling.streams) * 10
+
+
+def shape(places: Places) -> str:
+    """Places in time, height and width, in words: "4×7×7"."""
+    return "×".join(map(str, places))
+
+
+def _stages(
+    definition: nnx.GraphDef, normalization: Normalization, params: dict, batch_stats: dict, batch: Any
+) -> dict[str, Places]:
+    """The stages of a network, in their order, and how many places each puts out, in time, height and width."""
+    found: dict[str, Any] = {}
+
+    def look(name, x):
+        found[name] = jax.tree.leaves(x)[0].shape[1:4]
+        return x
+
+    def outputs(params, batch_stats, batch):
+        with looking_inside(look):
+            return state_lib.apply(definition, params, batch_stats, batch, normalization, train=False)[0]
+
+    jax.eval_shape(outputs, params, batch_stats, batch)
+    return found
+
+
+def _maps(
+    definition: nnx.GraphDef,
+    normalization: Normalization,
+    views: bool,
+    params: dict,
+    batch_stats: dict,
+    batch: dict[str, jax.Array],
+    *,
+    layer: str,
+) -> dict[str, Any]:
+    """Grad-CAM of clips: relu(Σ_c w_c A_c), where w_c is the mean gradient of a class's logit with respect to A_c.
+
+    A is what the stage `layer` puts out. As many frames, rows and columns as the clip has are interpolated, linearly.
+
+    Args:
+      batch: the streams, and the "label" [B] to explain; -1: the best of each clip.
+
+    Returns:
+      "maps": for each stream [B, T, H, W], the clip's largest value is 1; "label" and "probability" [B]; "logits" [B,
+      K]; "views", of CoST's layers, α [B, 3].
+    """
+    batch = dict(batch)
+    label = batch.pop("label")
+
+    def seen_with(change):
+        """What the stage puts out, and the logits when `change` is added to it; without `change` these are None."""
+        seen: dict[str, Any] = {}
+
+        def look(name, x):
+            if name != layer:
+                return x
+            seen[name] = x
+            return x if change is None else jax.tree.map(jnp.add, x, change)
+
+        with looking_inside(look):
+            outputs, _ = state_lib.apply(definition, params, batch_stats, batch, normalization, train=False)
+        return seen[layer], losses.video_logits(outputs).astype(jnp.float32)
+
+    def chosen(change):
+        activations, logits = seen_with(change)
+        which = jnp.where(label < 0, jnp.argmax(logits, axis=1), label)
+        return jnp.take_along_axis(logits, which[:, None], axis=1).sum(), (activations, logits, which)
+
+    none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: seen_with(None)[0]))
+    gradients, (activations, logits, which) = jax.grad(chosen, has_aux=True)(none)
+    size = next(iter(batch.values())).shape  # [B, T, H, W, C], or of several clips [B, N, T, H, W, C]
+
+    def mapped(gradient, activation):
+        weights = gradient.astype(jnp.float32).mean(axis=(1, 2, 3))
+        values = nnx.relu(jnp.einsum("bthwc,bc->bthw", activation.astype(jnp.float32), weights))
+        values = jax.image.resize(values, (len(values), *size[-4:-1]), "linear")
+        values = values.reshape(size[0], -1, *size[-3:-1])
+        largest = values.max(axis=(1, 2, 3), keepdims=True)
+        return values / jnp.where(largest > 0, largest, 1)
+
+    result = {
+        "maps": [mapped(*pair) for pair in zip(*map(jax.tree.leaves, (gradients, activations)), strict=True)],
+        "label": which,
+        "logits": logits,
+        "views": {},
+        "probability": jnp.take_along_axis(jax.nn.softmax(logits), which[:, None], axis=1)[:, 0],
+    }
+    if views:
+        model: Any = state_lib.join(definition, params, batch_stats, train=False)
+        (video,) = state_lib.inputs(batch, normalization)
+        alphas = getattr(model, "network", model).coefficients(video.reshape(-1, *size[-4:]))
+        for name, alpha in alphas.items():  # [B, 3, C] or [B N, 3, C]
+            result["views"][name] = alpha.mean(axis=2, dtype=jnp.float32).reshape(size[0], -1, 3).mean(axis=1)
+    return result

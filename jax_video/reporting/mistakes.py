@@ -1,0 +1,171 @@
+"""The surest mistakes of a test, as filmstrips, with what the network looked at where it can tell."""
+
+import dataclasses
+import time
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from jax_video import run as run_lib
+from jax_video.data import reader
+from jax_video.data.manifest import Video
+from jax_video.errors import UserError, VideoError
+from jax_video.reporting import page
+from jax_video.reporting.page import percent
+from jax_video.reporting.record import Record
+from jax_video.run import Run
+from jax_video.testing import fusion, heatmaps
+
+SECONDS = 90  # in which explanations are begun; later mistakes are shown without
+_COLUMNS = 8  # frames of a filmstrip
+_WIDEST = 1120  # pixels of a filmstrip
+_AROUND, _FEWEST = 16, 32  # frames about the clip that is explained, for its flow, and of a video, at least
+_LEGEND = (
+    "A filmstrip is one clip as the network saw it, and below it the same with what speaks for its answer (Grad-CAM), "
+    "most where it is red; of two streams first appearance, then motion. The share in the picture is this one clip’s."
+)
+_WHERE = f"Where the videos have moved, {page.code('--data=DIR')} says where the set that was tested is now."
+
+
+class Mistake(NamedTuple):
+    """A video of the test that got a wrong answer."""
+
+    video: str
+    label: str
+    answer: str
+    sure: float  # the answer's probability
+    own: float  # that of the video's class
+
+
+def probabilities(record: Record) -> np.ndarray:
+    """What a test says of its videos, as probabilities [N, K]; of fused scores, as shares of their sum."""
+    assert record.predictions is not None
+    scores = np.stack(list(record.predictions.scores.values()))
+    protocol = (record.result or {}).get("protocol") or {}
+    if protocol.get("average_clips", protocol.get("average")) == "logit" or scores.min() < 0:
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    total = scores.sum(axis=1, keepdims=True)
+    return scores / np.where(total > 0, total, 1)
+
+
+def answers(predictions: fusion.Predictions) -> dict[str, int]:
+    """The best class of every video, as its place in the classes."""
+    return {video: int(row.argmax()) for video, row in predictions.scores.items()}
+
+
+def surest(record: Record) -> list[Mistake]:
+    """All mistakes, those first of which the network was the surest."""
+    assert record.predictions is not None
+    classes, labels, found = record.predictions.class_names, record.predictions.labels, []
+    place = {name: number for number, name in enumerate(classes)}
+    best = answers(record.predictions)
+    for video, row in zip(record.predictions.scores, probabilities(record), strict=True):
+        answer, label = best[video], place[labels[video]]
+        if answer != label:
+            found.append(Mistake(video, labels[video], classes[answer], float(row[answer]), float(row[label])))
+    return sorted(found, key=lambda mistake: (-mistake.sure, mistake.video))
+
+
+def figures(record: Record, wrong: list[Mistake], run: Run | None, *, explain: bool) -> tuple[str, list[str]]:
+    """The mistakes as figures, and what is to be said of those that have no picture or no explanation.
+
+    Args:
+      run: the network, where it is open already.
+      explain: whether to show what it looked at.
+    """
+    source = _Source(record, run, explain)
+    word = "share of the scores" if record.fused else "sure"
+    found = []
+    for mistake in tqdm(wrong, desc="report", unit="video", leave=False, disable=None):
+        alt = f"Frames of {page.plain(mistake.video)}, {page.plain(mistake.label)}"
+        shown = source.strip(mistake)
+        found.append(
+            '<figure class="mistake">'
+            + (page.picture(shown, alt, kind="strip") if shown is not None else "")
+            + f"<figcaption><b>{page.name(mistake.label)}</b>, taken for <b>{page.name(mistake.answer)}</b>: "
+            f"{percent(mistake.sure)} {word}; its own class {percent(mistake.own)} "
+            f'<span class="file">{page.name(mistake.video)}</span></figcaption></figure>'
+        )
+    legend = page.paragraph(_LEGEND, "small") if source.explained else ""
+    return legend + "\n".join(found), source.notes
+
+
+class _Source:
+    """Where the pictures come from: the set that was tested, and the network."""
+
+    def __init__(self, record: Record, run: Run | None, explain: bool):
+        self._record, self._run, self._explain = record, run, explain
+        self._until = time.monotonic() + SECONDS
+        self._videos: dict[str, Video] = {}
+        self.notes: list[str] = []  # HTML
+        self.explained = 0  # filmstrips
+        manifest, told = record.manifest, (record.result or {}).get("manifest")
+        if manifest is None:
+            reason = "nothing says of which set they are"
+            self._say(f"No pictures: {record.why('manifest') if 'manifest' in record.missing else reason}.", _WHERE)
+        elif told not in (None, manifest.hash):
+            self._say(f"No pictures: the test was of another set than {page.text(manifest.name)} is now.", _WHERE)
+        else:
+            self._videos = {video.name: video for video in manifest.videos if video.error is None}
+
+    def _say(self, *parts: str) -> None:
+        if (note := " ".join(parts)) not in self.notes:
+            self.notes.append(note)
+
+    def strip(self, mistake: Mistake) -> np.ndarray | None:
+        """A filmstrip, uint8 [H, W, 3]; None where the video is gone."""
+        if not self._videos:
+            return None
+        try:
+            if mistake.video not in self._videos:
+                raise VideoError(mistake.video, "not in the set any more")
+            video = self._videos[mistake.video]
+            found = self._explained(mistake, video) if self._explain else None
+            return _fitted(self._plain(video) if found is None else found)
+        except UserError as error:
+            self._say(f"A picture is missing: {page.text(error, 300)}.", _WHERE)
+            return None
+
+    def _plain(self, video: Video) -> np.ndarray:
+        """Frames of the whole video."""
+        places = np.unique(np.linspace(0, video.frames - 1, _COLUMNS).round().astype(np.int64))
+        return np.concatenate(self._decode(video, places, 112), axis=1)
+
+    def _explained(self, mistake: Mistake, video: Video) -> np.ndarray | None:
+        """What the network looked at for its answer; None where it cannot tell, or takes too long."""
+        if time.monotonic() > self._until:
+            self._say(f"What the network looked at is shown as far as it was known after {SECONDS} s.")
+            return None
+        try:
+            run = self._run = self._run or run_lib.load(self._record.folder)
+        except UserError as error:
+            self._explain = False
+            self._say(f"What the network looked at cannot be shown: {page.text(error, 300)}.")
+            return None
+        sampling = run.sampling
+        span = ((sampling.frames - 1) * sampling.stride + 1) * max(1, sampling.segments)
+        count = min(video.frames, max(span + _AROUND, _FEWEST))
+        first = (video.frames - count) // 2
+        frames = self._decode(video, np.arange(first, first + count), sampling.short_side)
+        try:
+            found = run.explain(frames, label=mistake.answer, fps=video.fps)
+        except UserError as error:
+            self._explain = False
+            self._say(f"What the network looked at cannot be shown: {page.text(error, 300)}.")
+            return None
+        self.explained += 1
+        return heatmaps.filmstrip(dataclasses.replace(found, indices=found.indices + first), _COLUMNS)
+
+    def _decode(self, video: Video, places: np.ndarray, short_side: int) -> np.ndarray:
+        assert self._record.manifest is not None
+        return reader.decode(self._record.manifest, video, places, short_side=short_side)
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:
+    """A picture no wider than the page."""
+    high, wide = image.shape[:2]
+    if wide <= _WIDEST:
+        return image
+    return cv2.resize(image, (_WIDEST, round(high * _WIDEST / wide)), interpolation=cv2.INTER_AREA)

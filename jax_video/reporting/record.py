@@ -1,0 +1,218 @@
+"""What a run's folder tells without its network: each part that is there, and of the others why they are not."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jax_video import checkpoint, runlog, saved, sharding
+from jax_video.data import documents, remote
+from jax_video.data.manifest import Manifest
+from jax_video.data.sources import prepared
+from jax_video.errors import UserError
+from jax_video.meta import Meta
+from jax_video.reporting import page
+from jax_video.testing import averages, fusion
+
+_TOLD = {"videos?": int, "of?": int, "step?": int, "manifest?": str | None, "protocol?": dict, "clip?": dict}
+_CLASSES = dict.fromkeys(averages.METRICS, float) | _TOLD | {"clip_top1?": float, "note?": str}
+_FUSED = {"fused?": [str], "weights?": [float], "l2?": bool}
+_PAIRS = {"pair_accuracy": float, "positive_accuracy?": float, "negative_accuracy?": float} | _TOLD
+_VIEWS = {"H-W": float, "T-W": float, "T-H": float}
+_ALPHA = {
+    **{"step": int, "split": str, "videos": int, "of": int, "overall": _VIEWS},
+    **{"layers": {"*": _VIEWS}, "classes": {"*": _VIEWS}},
+}
+
+
+@dataclasses.dataclass
+class Record:
+    """A run, or fused scores, as their folder tells of them.
+
+    Attributes:
+      folder: where it is.
+      config: all sections; empty of fused scores.
+      meta: what its best checkpoint says; None where there is none.
+      step: of that checkpoint.
+      rows: of metrics.jsonl.
+      result: of its test.
+      classes: names, in the order of `confusion`.
+      confusion: videos by true and by predicted class, int64 [K, K].
+      predictions: the scores of every video of the test.
+      views: of CoST, what views.json holds.
+      manifest: the set that its config names.
+      missing: by part, why it is not there.
+    """
+
+    folder: remote.Path
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    meta: Meta | None = None
+    step: int | None = None
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    result: dict[str, Any] | None = None
+    classes: tuple[str, ...] = ()
+    confusion: np.ndarray | None = None
+    predictions: fusion.Predictions | None = None
+    views: dict[str, Any] | None = None
+    manifest: Manifest | None = None
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def network(self) -> str:
+        """Its name; of fused scores and of a damaged config empty."""
+        section = self.config.get("model")
+        return str(section.get("name", "")) if isinstance(section, dict) else ""
+
+    @property
+    def name(self) -> str:
+        """What it is, in short: "stc_resnet18 on motions"."""
+        if self.fused:
+            return "Fused scores"
+        if self.manifest is not None:
+            data = self.manifest.name
+        else:
+            data = os.path.basename(str(self.setting("data", "manifest") or "").rstrip("/"))
+        return " on ".join(filter(None, [self.network or "A run", data]))
+
+    def setting(self, section: str, key: str) -> Any:
+        """A value of the config; None where there is none."""
+        values = self.config.get(section)
+        return values.get(key) if isinstance(values, dict) else None
+
+    def shown(self, section: str, key: str, form: str = "{}") -> str:
+        """The same as HTML; empty of what is left out: None, 0 and what is empty."""
+        found = self.setting(section, key)
+        return page.text(form.format(found)) if found not in (None, False, 0, [], ()) else ""
+
+    @property
+    def fused(self) -> bool:
+        """Whether it is no run, but the sum of the scores of several."""
+        return "fused" in (self.result or {})
+
+    @property
+    def quoted(self) -> str:
+        """Its folder, for a shell."""
+        return shlex.quote(str(self.folder))
+
+    def why(self, part: str) -> str:
+        """Why a part is missing, as HTML without a full stop."""
+        return page.text(self.missing.get(part, f"there is no {part}"), 500).rstrip(".")
+
+    def how(self, mode: str) -> str:
+        """The command that makes what a mode of jax_video.main makes, as HTML."""
+        return page.code(f"python -m jax_video.main --config=RECIPE --workdir={self.quoted} --mode={mode}")
+
+    @contextlib.contextmanager
+    def reading(self, part: str, file: str = "") -> Iterator[None]:
+        """Notes why a part cannot be read, where a user can mend that; the report goes on without it."""
+        try:
+            yield
+        except FileNotFoundError:
+            self.missing[part] = f"there is no {file or part}"
+        except documents.Damaged as error:
+            self.missing[part] = f"{file}: {error}"
+        except (UserError, OSError) as error:
+            self.missing[part] = str(error)
+
+
+def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None = None) -> Record:
+    """What there is of a run in a folder, local or in gs://; also while it is trained.
+
+    Args:
+      data: the set that it was tested on, where that is not what its config names.
+
+    Raises:
+      UserError: nothing of a run is there.
+    """
+    path = checkpoint.run_folder(folder)
+    record = Record(path)
+    _check(path)
+    with record.reading("result", "test.json"):
+        record.result = documents.read(path / "test.json", (_CLASSES | _FUSED, _PAIRS))
+        try:
+            averages.check_result(path, record.result)
+        except documents.Damaged:
+            record.result = None
+            raise
+    with record.reading("config", "config.json"):
+        record.config = _config(path)
+    with record.reading("checkpoint"):
+        _read_checkpoint(record)
+    with record.reading("metrics", "metrics.jsonl"):
+        record.rows = runlog.read(path / "metrics.jsonl")
+        if not record.rows:
+            record.missing["metrics"] = "there is no row in metrics.jsonl"
+    with record.reading("confusion", "confusion.json"):
+        found = documents.read(path / "confusion.json", {"classes": [str], "videos": [[int]]})
+        record.classes, record.confusion = tuple(found["classes"]), _matrix(found)
+    if record.confusion is not None:
+        with record.reading("predictions", "predictions.jsonl"):
+            record.predictions = fusion.read(path)
+    with record.reading("views", "views.json"):
+        record.views = documents.read(path / "views.json", _ALPHA)
+    name, fraction = data or record.setting("data", "manifest"), record.setting("data", "fraction")
+    if isinstance(name, Manifest):
+        record.manifest = name
+    elif isinstance(name, str | os.PathLike):
+        with record.reading("manifest", str(name)):
+            record.manifest = prepared.read(name).keep(fraction if isinstance(fraction, float) else 1.0)
+    if record.meta is not None and not record.classes:
+        record.classes = record.meta.classes
+    return record
+
+
+def _check(path: remote.Path) -> None:
+    """Raises UserError where there is nothing to report on."""
+    parts = ("config.json", "test.json", "metrics.jsonl", "checkpoints")
+    with remote.reaching(path):
+        if any((path / part).exists() for part in parts):
+            return
+        if path.is_file():
+            raise UserError(f"{path} is a file; expected the folder of a run")
+        said = f"none of {', '.join(parts)} is in it" if path.is_dir() else "there is no such folder"
+    raise UserError(f"{path} is no run: {said}. Give the --workdir of jax_video.main, or the --out of jax_video.fuse.")
+
+
+def _config(path: remote.Path) -> dict[str, Any]:
+    found = documents.read(path / "config.json", {"*": object})
+    try:
+        return saved.complete(found)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise documents.Damaged(f"it is no config ({error})") from error
+
+
+def _read_checkpoint(record: Record) -> None:
+    """Adds what its best checkpoint says, whose config is complete."""
+    if not (record.folder / "checkpoints").exists():
+        raise FileNotFoundError
+    opened = checkpoint.Checkpoints(record.folder, sharding.make_mesh(), read_only=True)
+    with contextlib.closing(opened) as checkpoints:
+        record.meta, record.step = checkpoints.best_meta(), checkpoints.best_step()
+    record.config = record.meta.config
+
+
+def _matrix(found: dict[str, Any]) -> np.ndarray:
+    """A confusion matrix. Raises documents.Damaged where it is none."""
+    size = len(found["classes"])
+    if len(found["videos"]) != size or any(len(row) != size for row in found["videos"]):
+        raise documents.Damaged(f"'videos' is no table of {size} classes")
+    matrix = np.array(found["videos"], np.int64).reshape(size, size)
+    if size and matrix.min() < 0:
+        raise documents.Damaged("'videos' has numbers below 0")
+    return matrix
+
+
+def flat(config: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """{"train.batch": 16, …} of a config, as JSON has it, where tuples are lists."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{before}{key}.")
+        else:
+            found[f"{before}{key}"] = json.loads(json.dumps(value))
+    return found

@@ -1,0 +1,160 @@
+"""The report of one run."""
+
+import json
+
+import jax
+
+from jax_video import __version__, metrics, networks
+from jax_video.models.cost import VIEWS
+from jax_video.reporting import charts, classes, confusion, mistakes, page, training
+from jax_video.reporting.page import code, percent, text
+from jax_video.reporting.record import Record, flat
+from jax_video.run import Run
+from jax_video.testing.results import NAMES
+
+_VIEW_KINDS = (("H-W", "grey"), ("T-W", "b"), ("T-H", "a"))  # appearance, and the two of motion
+_CLASSES = 10  # with the most motion, and with the least
+
+
+def document(record: Record, run: Run | None = None, *, most: int = 8, explain: bool = True) -> bytes:
+    """The page.
+
+    Args:
+      run: its network, where it is open already.
+      most: mistakes to show.
+      explain: whether to show what the network looked at.
+    """
+    parts = {
+        "Result": result(record),
+        "Training": training.facts(record),
+        "Learning curves": training.curves(record),
+        "Classes": _classes(record),
+        "Confusion": _confusion(record),
+        "Surest mistakes": _mistakes(record, run, most, explain),
+        "Appearance and motion": _views(record),
+        "Config": _config(record),
+    }
+    about = "Fused scores" if record.fused else "A run"
+    return page.document(record.name, f"{about} in {code(record.folder)}", parts, foot())
+
+
+def foot() -> str:
+    """Which versions have made the page."""
+    return f"Made by jax_video {text(__version__)} with JAX {text(jax.__version__)}. This page loads nothing."
+
+
+def result(record: Record) -> str:
+    """Metrics with their intervals, and of which videos they are."""
+    if record.result is None:
+        how = "" if record.fused else f" With the config that it was trained with, {record.how('test')} makes one."
+        return page.note(f"No result: {record.why('result')}.{how}")
+    wanted = [key for key in NAMES if key in record.result and key != "mean_top1_top5"]
+    tiles = "".join(_tile(NAMES[key].strip(), record.result[key], *bounds(record.result, key)) for key in wanted)
+    said = [f'<div class="tiles">{tiles}</div>', page.paragraph(subject(record))]
+    if record.classes and (remark := metrics.note(len(record.classes))):
+        said.append(page.note(text(remark, 200)))
+    if bounds(record.result, "top1"):
+        said.append(page.paragraph(INTERVALS, "small"))
+    return "".join(said)
+
+
+INTERVALS = (
+    "Intervals are Wilson’s, 95 %: where the share may lie, as only so many videos were drawn. What another seed "
+    f"of the training would change is not in them: of several runs {code('python -m jax_video.average')} tells it."
+)
+
+
+def bounds(result: dict, key: str) -> tuple[float, ...]:
+    """The interval of a metric that counts videos; empty of others, whose parts are no videos drawn by themselves."""
+    videos, value = result.get("videos") or 0, result.get(key, -1)
+    counted = key in ("top1", "top5") and videos > 0 and 0 <= value <= 1
+    return classes.wilson(value * videos, videos) if counted else ()
+
+
+def _tile(name: str, value: float, low: float | None = None, high: float | None = None) -> str:
+    shown = ""
+    if low is not None and high is not None:
+        shown = f"{charts.interval(value, low, high, size=150)}<small>{100 * low:.1f} to {percent(high)}</small>"
+    return f'<div class="tile"><span>{text(name)}</span><b>{percent(value)}</b>{shown}</div>'
+
+
+def subject(record: Record) -> str:
+    """What a result is of, in words, as HTML."""
+    found = record.result or {}
+    videos, of, protocol = found.get("videos"), found.get("of"), found.get("protocol")
+    parts = []
+    if videos is not None:
+        parts.append(page.count(videos, "test video") if of is None else f"{videos:,} of {of:,} test videos")
+        if of is not None and videos < of:
+            parts[0] = f"<strong>{parts[0]}</strong>: the others could not be read"
+    if found.get("step") is not None:
+        parts.append(f"checkpoint of step {found['step']:,}")
+    if protocol:
+        parts.append(f"clips: {text(protocol.get('clips'))}, crop: {text(protocol.get('crop', 'center'))}")
+    if record.fused:
+        weights = found.get("weights") or [1.0] * len(found["fused"])
+        summands = zip(found["fused"], weights, strict=False)
+        parts.append("the sum of " + ", ".join(f"{weight:g} × {code(name)}" for name, weight in summands))
+    return "; ".join(parts) + "." if parts else ""
+
+
+def _classes(record: Record) -> str:
+    if record.confusion is not None:
+        return classes.table(record.classes, record.confusion)
+    if record.result is None:
+        return ""
+    if "pair_accuracy" in record.result:
+        return page.note("Knowledge transfer tells whether pairs are of one video, and knows no classes.")
+    return page.note(f"No table: {record.why('confusion')}. {record.how('test')} makes it.")
+
+
+def _confusion(record: Record) -> str:
+    if record.confusion is None or not record.confusion.sum():
+        return ""
+    pairs = classes.pairs_table(record.classes, record.confusion)
+    return confusion.section(record.classes, record.confusion) + (pairs or page.paragraph("No class is confused."))
+
+
+def _mistakes(record: Record, run: Run | None, most: int, explain: bool) -> str:
+    if record.predictions is None:
+        return "" if record.confusion is None else page.note(f"Not known: {record.why('predictions')}.")
+    wrong, all_ = mistakes.surest(record), page.count(len(record.predictions.scores), "video")
+    if not wrong:
+        return page.paragraph(f"None: all of {all_} got the right answer.")
+    shown, notes = mistakes.figures(record, wrong[:most], run, explain=explain)
+    first = f"; here are the {most} surest of these" if len(wrong) > most else ", the surest first"
+    said = f"{len(wrong):,} of {all_} got a wrong answer{first}."
+    return page.paragraph(said) + "".join(map(page.note, notes)) + shown
+
+
+def _views(record: Record) -> str:
+    """CoST's views: by layer, and of the classes for which motion counts most and least."""
+    found, known = record.views, networks.NETWORKS.get(record.network)
+    if found is None:
+        if known is None or not known.weighs_views:
+            return ""
+        return page.note(f"Not measured: {record.why('views')}. {record.how('views')} measures it.")
+    layers = {name: [row[view] for view in VIEWS] for name, row in found["layers"].items()}
+    by_class = [(name, [row[view] for view in VIEWS]) for name, row in found["classes"].items()]
+    groups = {"Classes, most motion first": by_class}
+    if len(by_class) > 2 * _CLASSES:
+        groups = {"Most motion": by_class[:_CLASSES], "Least motion": by_class[-_CLASSES:]}
+    named: dict[str, dict[str, list[float]]]
+    named = {"Layers, from the bottom to the top": layers} | {title: dict(rows) for title, rows in groups.items()}
+    charts_ = [charts.shares(title, rows, _VIEW_KINDS) for title, rows in named.items() if rows]
+    said = (
+        "The mean share of each view. H-W is appearance, T-W and T-H are motion. From "
+        f"{found['videos']:,} of {found['of']:,} videos of the split {text(found['split'])}, checkpoint of step "
+        f"{found['step']:,}."
+    )
+    return page.paragraph(said) + f'<div class="charts">{"".join(charts_)}</div>'
+
+
+def _config(record: Record) -> str:
+    if not record.config:
+        return ""
+    lines = "\n".join(
+        f"{text(key, 200)} = {text(json.dumps(value, ensure_ascii=False), 400)}"
+        for key, value in flat(record.config).items()
+    )
+    return f"<details><summary>Every value of the config</summary><pre>{lines}</pre></details>"

@@ -1,0 +1,65 @@
+"""Writes the report of a run, or of two side by side, into a file."""
+
+import os
+from typing import Any
+
+from jax_video.data import remote
+from jax_video.data.manifest import Manifest
+from jax_video.errors import UserError, writing
+from jax_video.reporting import comparison, record, single
+from jax_video.run import Run
+
+NAME = "report.html"  # in a run's folder
+
+
+def write_report(
+    run: Run | str | os.PathLike,
+    other: Run | str | os.PathLike | None = None,
+    *,
+    out: str | os.PathLike | None = None,
+    mistakes: int = 8,
+    explain: bool = True,
+    data: str | os.PathLike | Manifest | None = None,
+) -> remote.Path:
+    """Writes one HTML file about a run, or about two side by side, that needs no network and no other file.
+
+    It is made of what is in the run's folder, also while it is trained; what is missing there, the page says.
+
+    Args:
+      run, other: folders, local or in gs://, of runs or of fused scores; or a run that is open.
+      out: the file; by default report.html in the folder of the first.
+      mistakes: how many to show, those of which the network was the surest.
+      explain: whether to show what the network looked at, which takes some seconds.
+      data: the set that they were tested on, where that is not what their config names.
+
+    Returns:
+      The file that was written.
+
+    Raises:
+      UserError: nothing of a run is there, or the file cannot be written.
+    """
+    if not isinstance(mistakes, int) or mistakes < 0:
+        raise UserError(f"mistakes is {mistakes!r}: expected a number from 0")
+    records = [record.read(_folder(each), data=data) for each in (run, other) if each is not None]
+    if len({str(each.folder) for each in records}) < len(records):
+        raise UserError(f"{records[0].folder} is named twice: expected two runs")
+    target = records[0].folder / NAME if out is None else remote.path(out)
+    if not remote.is_remote(target) and target.is_dir():
+        target = target / NAME
+    if not remote.is_remote(target) and target.exists() and not target.is_file():
+        raise UserError(f"{target} is no file, and a report would take its place: choose another --out")
+    if len(records) == 2:
+        content = comparison.document(*records)
+    else:
+        opened = run if isinstance(run, Run) else None
+        content = single.document(records[0], opened, most=mistakes, explain=explain)
+    with writing(target, "then give the same command"):
+        try:
+            remote.write_whole(target, [content])
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise UserError(f"cannot write {target} ({error.strerror}): choose another --out") from error
+    return target
+
+
+def _folder(run: Any) -> str | os.PathLike:
+    return run.folder if isinstance(run, Run) else run
