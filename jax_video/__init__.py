@@ -47,8 +47,7 @@ if TYPE_CHECKING:
     from jax_video.networks import NETWORKS
     from jax_video.reporting.writing import write_report
     from jax_video.run import Run, load
-    from jax_video.testing.results import test
-    from jax_video.workflow import train_and_test
+    from jax_video.workflow import test, train_and_test
 
 __version__ = "0.1.0"
 __all__ = [
@@ -79,7 +78,7 @@ _PLACES = {  # by name: module:name
     "load": "jax_video.run:load",
     "read_manifest": "jax_video.data.sources.prepared:read",
     "read_recipe": "jax_video.config_flag:read_recipe",
-    "test": "jax_video.testing.results:test",
+    "test": "jax_video.workflow:test",
     "train_and_test": "jax_video.workflow:train_and_test",
     "write_report": "jax_video.reporting.writing:write_report",
 }

@@ -57,7 +57,7 @@ def plot_confusion(path: remote.Path, classes: tuple[str, ...], matrix: np.ndarr
 
 def _confusion(classes: tuple[str, ...], matrix: np.ndarray) -> Any:
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = float(np.clip(0.3 * len(classes) + 2, 4, 30))
+    side = float(np.clip(0.3 * len(classes) + 2, 4, 30)) if len(classes) <= NAMED else 8.0
     figure = _figure(side, side)
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)

@@ -66,7 +66,9 @@ def _start(record: Record) -> str:
     paths = path if isinstance(path, list | tuple) else [path]
     target = f", for its {code(into)}" if into else ""
     fresh = ", with a new classifier" if record.setting("init_from", "new_head") and not into else ""
-    return ", ".join(map(code, paths)) + target + fresh
+    frozen = record.setting("train", "freeze")
+    kept = f"; frozen: {', '.join(map(code, frozen))}" if isinstance(frozen, list | tuple) and frozen else ""
+    return ", ".join(map(code, paths)) + target + fresh + kept
 
 
 def _data(record: Record) -> dict[str, str]:
@@ -101,12 +103,13 @@ def _schedule(record: Record) -> dict[str, str]:
     speeds = [row["examples_per_second"] for row in record.rows if row.get("examples_per_second")]
     rate, kind = get("schedule", "learning_rate"), get("schedule", "kind")
     nesterov = ", Nesterov" if get("optimizer", "nesterov") else ""
+    optimizer = "AdamW, β₁" if get("optimizer", "kind") == "adamw" else "SGD, momentum"
     return {
         "steps": f"{done:,}" if done is not None else "",
         "planned": text(f"{epochs} epochs" if epochs else f"{steps} steps" if steps else ""),
         "batch": value("train", "batch"),
         "micro-batch": value("train", "micro_batch"),
-        "optimizer": value("optimizer", "momentum", f"SGD, momentum {{}}{nesterov}"),
+        "optimizer": value("optimizer", "momentum", f"{optimizer} {{}}{nesterov}"),
         "weight decay": value("optimizer", "weight_decay"),
         "learning rate": text(f"{rate}, {kind}") if rate else "",
         "warm-up, epochs": value("schedule", "warmup_epochs"),
