@@ -72,8 +72,14 @@ LAYERS = {
         "lock meta checkpoint runlog stopping profiling compilation_cache",
         "networks recipes stores manifest models step",
     ),  # of a run
-    "scoring": ("task scoring timeline", "networks manifest pipeline step"),  # clips in, means over videos out
-    "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
+    "scoring": (  # clips in, means over videos out
+        "task scoring timeline watching",
+        "networks manifest decoding pipeline step",
+    ),
+    "run": (  # opened, to be used
+        "run",
+        "recipes stores manifest decoding pipeline sources models step folder scoring",
+    ),
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
     "train": ("train", "recipes stores manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
@@ -113,6 +119,7 @@ OWNERS = {
         "data.decoding.video",
         "data.decoding.probing",
         "data.decoding.packets",
+        "data.decoding.live",
         "data.encoding",
         "data.sources.motions",
     ),
