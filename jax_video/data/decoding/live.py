@@ -26,8 +26,8 @@ from jax_video.errors import UserError, VideoError, unreadable
 
 SCHEMES = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps", "tcp", "udp")
 _KINDS = (
-    "a camera (0, /dev/video0), a pipe (- for standard input, or the path of one), a video file, or an address that "
-    f"begins with {'://, '.join(SCHEMES)}://"
+    "a camera (0, /dev/video0), a pipe (- for standard input, or its path), a video file, or an address "
+    "(rtsp://, udp://, tcp://, http:// and the like)"
 )
 _SILENCE = 10.0  # seconds without anything, after which a connection is taken for dead
 _SEGMENT = 30.0  # the same over HTTP, where a stream may come in parts of that many seconds
@@ -109,8 +109,8 @@ def find(name: str | os.PathLike) -> Source:
     except OSError as error:
         if place.startswith("/dev/"):
             here = ", ".join(sorted(glob.glob("/dev/video*"))) or "none"
-            raise UserError(f"{place}: no such camera (cameras here: {here})") from error
-        raise UserError(f"{name}: {error.strerror}; expected {_KINDS}") from error
+            raise UserError(f"{place}: no such camera; those here: {here}") from error
+        raise UserError(f"{name or '(nothing)'}: {error.strerror}; expected {_KINDS}") from error
     for kind, is_kind in (("camera", stat.S_ISCHR), ("pipe", stat.S_ISFIFO), ("file", stat.S_ISREG)):
         if is_kind(mode):
             return Source(kind, place)
@@ -207,8 +207,7 @@ class Stream:
                     self._stopped.wait(max(0.0, due - now))
                 self._frames += 1
                 yield Frame(seconds, image(frame), time.monotonic(), follows, rate)
-            said = (container.duration or 0) / av.time_base
-            return bool(said) and self.source.place.startswith("http") and self._times.seconds >= 0.9 * said
+            return self.source.place.startswith("http") and (container.size > 0 or bool(container.duration))
 
     def _connect(self) -> None:
         if self.opened.is_set():
@@ -229,11 +228,11 @@ class Stream:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[tuple[av.container.InputContainer, Any, Callable[[], float]]]:
-        """Opens the source: (container, its best video stream, when its first byte came; 0: at once)."""
+        """Opens the source: (container, its best video stream, when what is live of it began; 0: as it was opened)."""
         source, name = self.source, str(self.source)
         if source.kind == "file":
             with packets.opened(source.place) as (container, stream):
-                yield container, stream, lambda: 0.0
+                yield container, stream, time.monotonic
             return
         try:
             with contextlib.ExitStack() as stack:
@@ -258,6 +257,8 @@ class Stream:
         except av.error.ExitError as error:
             raise _Silent(name, f"nothing has come for {source.silence:g} s") from error
         except av.FFmpegError as error:
+            if self.connected and source.kind == "network":
+                raise VideoError(name, f"it has broken off ({error.strerror})") from error
             raise VideoError(name, _reason(source, error)) from error
         except OSError as error:
             raise unreadable(name, error) from error
@@ -268,20 +269,17 @@ class _Silent(VideoError):
 
 
 def _reason(source: Source, error: av.FFmpegError) -> str:
-    """What is wrong, and what to do."""
+    """Why it cannot be opened, and what to do."""
     if source.kind == "pipe":
-        return f"not a readable video ({error.strerror})"
+        return f"not a readable video ({error.strerror}): expected one that can be read from its start to its end"
     if source.kind == "network":
-        known = "; is the host's name right?" if error.errno == errno.EIO else ""
-        return f"cannot be read ({error.strerror}{known})"
+        return f"cannot be opened ({error.strerror}): is a stream sent there, and is the address right?"
     hint = {
-        errno.EACCES: "; on Linux the group video may read it",
-        errno.EPERM: "; on Linux the group video may read it",
-        errno.EBUSY: "; another program uses it",
-        errno.ENOTTY: "; it is no camera",
-        errno.EINVAL: "; it is no camera, or gives no pictures",
-    }.get(error.errno, "")
-    return f"no pictures from this camera ({error.strerror}{hint})"
+        errno.EACCES: "give yourself the right to read it; on Linux the group video has it",
+        errno.EPERM: "give yourself the right to read it; on Linux the group video has it",
+        errno.EBUSY: "another program uses it: end that",
+    }.get(error.errno, "is it a camera?")
+    return f"cannot be opened ({error.strerror}): {hint}"
 
 
 class _Pipe:
@@ -305,7 +303,7 @@ class _Pipe:
         while not self._stopped.is_set():
             if sys.platform == "win32" or select.select([self._descriptor], [], [], _LOOK)[0]:
                 data = os.read(self._descriptor, size)
-                self.began = self.began or time.monotonic()
+                self.began = self.began or (time.monotonic() if data else 0.0)
                 return data
         return b""
 
