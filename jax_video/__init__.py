@@ -8,6 +8,7 @@ A trained run, opened once and used:
   run.classify("video.mp4")                     # also a list of files, or an array uint8 [T, H, W, 3] with fps=
   run.features("video.mp4")                     # [D]
   run.timeline("long.mp4", window=2.0, hop=0.5) # labels with times
+  run.watch("rtsp://host/stream")               # labels of a stream as they change: an iterator
   run.network, run.classes, run.config
 
 A network by itself:

@@ -26,7 +26,6 @@ from jax_video import timeline as timeline_lib
 from jax_video.checkpoint import Checkpoints, run_folder
 from jax_video.data import manifest as manifest_lib
 from jax_video.data import pipeline, reader, remote
-from jax_video.data.decoding import live
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import files
 from jax_video.errors import CheckpointError, UserError, VideoError, listed, shown
@@ -308,15 +307,13 @@ class Run:
     ) -> watching.Watch:
         """Labels of a stream as they change: an iterator of what the network says of its newest window.
 
-        A window is classified as by `timeline`. Where the network falls behind, windows are skipped, so that the label
-        is always a recent one. A camera and what comes over the network are opened again when they break, end or fall
-        silent; a pipe and a file, which is played at its own speed, end the iterator.
+        A window is classified as by `timeline`. Where the network falls behind, windows are skipped. A camera and what
+        comes over the network are opened again when they break, end or fall silent; a pipe and a file end the iterator.
 
         Args:
-          source: a camera (0, /dev/video0), a pipe (- for standard input, or its path), a file, or an address that
-            begins with rtsp://, udp://, tcp://, http://, https:// or rtmp://. Nothing else here opens any of these.
-          window: seconds of a window; None: the frames of one clip, or 2 s where the stream does not say how many
-            frames it has in a second.
+          source: a camera (0, /dev/video0), a pipe (- for standard input, or its path), a file, which is played at its
+            own speed, or an address (rtsp://, udp://, tcp://, http:// and the like). Nothing else opens any of these.
+          window: seconds of a window; None: as long as a clip, or 2 s where that cannot be said.
           hop: seconds from the start of a window to the start of the next; None: a quarter of a window.
           fps: frames per second, in place of the stream's own times.
           interrupted: asked often; it ends the iterator.
@@ -330,36 +327,18 @@ class Run:
             an argument that cannot be; a run that knows no classes, or whose network takes optical flow.
         """
         self._check_classification()
-        if "flow" in self.sampling.streams:
-            raise UserError(
-                f"{self.folder} is a run of {self.config.model.name} with streams {', '.join(self.sampling.streams)}: "
-                "optical flow takes many times as long to compute as a stream leaves for it. Take a run whose network "
-                "looks at rgb alone"
-            )
-        if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
-            raise UserError(f"fps is {fps!r}: expected frames per second, or 0 for the stream's own times")
-        span = None if self.sampling.segments else (self.sampling.frames - 1) * self.sampling.stride + 1
+        chosen = watching.Windows(window, hop, self.sampling)
         return watching.Watch(
-            live.find(source),
-            self.classes,
-            self._look_at_window,
-            short_side=self.sampling.short_side,
-            span=span,
-            window=window,
-            hop=hop,
-            fps=fps,
-            interrupted=interrupted,
-            say=say,
+            source, self.classes, self._look_at_window, chosen, fps=fps, interrupted=interrupted, say=say
         )
 
     def _look_at_window(self, part: timeline_lib.Window) -> np.ndarray:
         """Probabilities [K] of one window."""
         found = self._next_windows(iter([[part]]), 1)
         assert found is not None
+        weights = self.weights["params"], self.weights["batch_stats"]
         with sharding.enough_memory():
-            running = self.score_clips(
-                self.weights["params"], self.weights["batch_stats"], sharding.place_batch(found[1], self.mesh)
-            )
+            running = self.score_clips(*weights, sharding.place_batch(found[1], self.mesh))
             scores = np.asarray(running["values"], np.float64)[:1]
         objectives.check_finite(scores, [f"window from {part.start:g} s"])
         return self._probabilities(scores)[0]

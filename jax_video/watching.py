@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import datetime
 import math
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_video import timeline
+from jax_video.data import pipeline
 from jax_video.data.decoding import live
 from jax_video.errors import UserError, shown
 
@@ -105,6 +107,34 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """How a stream is cut into windows. Raises UserError for what cannot be."""
+
+    window: float | None  # seconds of one; None: as long as a clip, or 2 s where that cannot be said
+    hop: float | None  # seconds from one to the next; None: a quarter of a window
+    sampling: pipeline.Sampling  # of clips
+
+    def __post_init__(self):
+        given = {"window": self.window, "hop": self.hop}
+        timeline.check_seconds(**{name: value for name, value in given.items() if value is not None})
+        if "flow" in self.sampling.streams:
+            raise UserError(
+                f"the run's network looks at streams {', '.join(self.sampling.streams)}: optical flow takes many times "
+                "as long to compute as a stream leaves for it. Take a run whose network looks at rgb alone"
+            )
+
+    @property
+    def span(self) -> int | None:
+        """Frames that a clip spans; None: several clips are spread over a window of any length."""
+        return None if self.sampling.segments else (self.sampling.frames - 1) * self.sampling.stride + 1
+
+    def chosen(self, rate: float) -> tuple[float, float]:
+        """(window, hop) of a stream with so many frames in a second; 0: unknown."""
+        window = self.window or (self.span / rate if self.span and 1 <= rate <= 1000 else _WINDOW)
+        return window, self.hop or window / 4
+
+
 class Watch:
     """An iterator of a stream's moments, which ends with the stream or when it is closed; what `Run.watch` returns.
 
@@ -114,37 +144,34 @@ class Watch:
 
     def __init__(
         self,
-        source: live.Source,
+        source: str | os.PathLike,
         classes: tuple[str, ...],
         look: Callable[[timeline.Window], np.ndarray],
+        windows: Windows,
         *,
-        short_side: int,
-        span: int | None,
-        window: float | None,
-        hop: float | None,
-        fps: float,
-        interrupted: Callable[[], bool],
-        say: Callable[[str], None],
+        fps: float = 0.0,
+        interrupted: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
     ):
         """
         Args:
           look: what the network says of a window, [K].
-          short_side: of the frames that it takes, in pixels.
-          span: frames that a clip spans; None: as many as the window has.
           All else is as of `Run.watch`.
         """
-        self._newest = _Newest(window, hop, span)
-        self._source, self._classes, self._look, self._say = source, classes, look, say
-        self._interrupted, self._notes = interrupted, collections.deque[str]()
-        self._stream = live.Stream(source, short_side=short_side, fps=fps, say=self._notes.append)
+        if not (isinstance(fps, int | float) and 0 <= fps < math.inf):
+            raise UserError(f"fps is {fps!r}: expected frames per second, or 0 for the stream's own times")
+        self._source, side = live.find(source), windows.sampling.short_side
+        self._newest, self._notes = _Newest(windows), collections.deque[str]()
+        self._classes, self._look, self._say, self._interrupted = classes, look, say, interrupted
+        self._stream = live.Stream(self._source, short_side=side, fps=fps, say=self._notes.append)
         self._silent, self._closed, self._end, self.summary = False, False, 0.0, Summary()
-        threading.Thread(target=self._read, name=f"reads {source}", daemon=True).start()
+        threading.Thread(target=self._read, name=f"reads {self._source}", daemon=True).start()
         self._began = time.monotonic()
         try:
             self._stream.opened.wait(_FIRST)
             self._newest.check()
-            blank = np.zeros((short_side, short_side, 3), np.uint8)
-            look(timeline.Window(0, 0, [blank] * (span or 2)))  # compiled before a frame has to wait for it
+            blank = np.zeros((side, side, 3), np.uint8)
+            look(timeline.Window(0, 0, [blank] * (windows.span or 2)))  # compiled before a frame has to wait for it
         except BaseException:
             self.close()
             raise
@@ -259,11 +286,9 @@ class _Newest:
     Windows lie as those of `timeline.windows`, from the first frame on or the first one after a break.
     """
 
-    def __init__(self, window: float | None, hop: float | None, span: int | None):
-        timeline.check_seconds(
-            **{name: value for name, value in (("window", window), ("hop", hop)) if value is not None}
-        )
-        self._window, self._hop, self._span = window or 0.0, hop, span
+    def __init__(self, windows: Windows):
+        self._windows, self._span = windows, windows.span
+        self._window = self._hop = 0.0  # chosen when the first frame comes
         self._kept, self._size = collections.deque[_Kept](), 0
         self._origin, self._number, self._step = 0.0, 0, 0.0  # of the next window; between the last two frames
         self._since = 0  # frames since the last break
@@ -277,7 +302,10 @@ class _Newest:
 
     def add(self, frame: live.Frame) -> list[str]:
         """Takes a frame; returns what is worth saying. Raises UserError for a window that cannot be."""
-        notes = [] if self.frames else self._choose(frame.rate)
+        notes = []
+        if not self.frames:
+            self._window, self._hop = self._windows.chosen(frame.rate)
+            notes = [f"windows of {self._window:.3g} s, one every {self._hop:.3g} s"]
         if not frame.follows:
             self._kept.clear()
             self._origin, self._number, self._size, self._since = frame.seconds, 0, 0, 0
@@ -334,13 +362,6 @@ class _Newest:
         """Raises what has ended it, if that was an error."""
         if self._failure is not None:
             raise self._failure
-
-    def _choose(self, rate: float) -> list[str]:
-        """Chooses what was left open of windows, with so many frames to a second."""
-        if not self._window:
-            self._window = self._span / rate if self._span and 1 <= rate <= 1000 else _WINDOW
-        self._hop = self._hop or self._window / 4
-        return [f"windows of {self._window:.3g} s, one every {self._hop:.3g} s"]
 
     def _offer(self, start: float, end: float) -> list[str]:
         """Puts a window there to be taken, in place of one that was not; returns what is worth saying."""

@@ -76,10 +76,7 @@ LAYERS = {
         "task scoring timeline watching",
         "networks manifest decoding pipeline step",
     ),
-    "run": (  # opened, to be used
-        "run",
-        "recipes stores manifest decoding pipeline sources models step folder scoring",
-    ),
+    "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
     "train": ("train", "recipes stores manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),

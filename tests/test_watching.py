@@ -65,10 +65,9 @@ def test_what_keeps_up_is_the_timeline(run, stream, tmp_path):
     assert sum(watch.summary.labels.values()) == pytest.approx(0.8, abs=0.01)
 
 
-def watched(source, look, **options) -> watching.Watch:
-    given = {"short_side": 8, "span": 4, "window": None, "hop": None, "fps": 0.0}
-    given |= {"interrupted": lambda: False, "say": lambda _: None, **options}
-    return watching.Watch(live.find(source), ("a", "b"), look, **given)
+def watched(source, look, *, window=None, hop=None, frames=4, segments=0, **options) -> watching.Watch:
+    sampling = pipeline.Sampling(frames=frames, stride=1, short_side=8, size=8, segments=segments)
+    return watching.Watch(source, ("a", "b"), look, watching.Windows(window, hop, sampling), **options)
 
 
 def test_a_network_that_falls_behind_skips_windows_and_says_so():
@@ -127,9 +126,9 @@ def test_windows_are_as_long_as_clips(tmp_path):
     notes: list[str] = []
     first = next(watched(path, look_at_once, say=notes.append))
     assert first.end - first.start == pytest.approx(4 / 50) and notes == ["windows of 0.08 s, one every 0.02 s"]
-    found = [*watched(path, look_at_once, span=None)]
+    found = [*watched(path, look_at_once, segments=2)]
     assert [(moment.start, moment.end) for moment in found] == [(0, pytest.approx(0.4))], "2 s, and it ends before"
-    found = [*watched(path, look_at_once, span=50, window=0.2, say=notes.append)]
+    found = [*watched(path, look_at_once, frames=50, window=0.2, say=notes.append)]
     assert notes[-1] == "clips span 50 frames and windows have 10: clips are looped, as in training"
 
 

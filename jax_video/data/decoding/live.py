@@ -148,7 +148,7 @@ class Stream:
         self._stopped.set()
         self._wanted.set()
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Generator[Frame, None, None]:
         """All frames, until it ends or `stop` is called.
 
         Raises:
@@ -231,8 +231,8 @@ class Stream:
         """Opens the source: (container, its best video stream, when what is live of it began; 0: as it was opened)."""
         source, name = self.source, str(self.source)
         if source.kind == "file":
-            with packets.opened(source.place) as (container, stream):
-                yield container, stream, time.monotonic
+            with packets.opened(source.place) as opened:
+                yield *opened, time.monotonic
             return
         try:
             with contextlib.ExitStack() as stack:
@@ -278,7 +278,7 @@ def _reason(source: Source, error: av.FFmpegError) -> str:
         errno.EACCES: "give yourself the right to read it; on Linux the group video has it",
         errno.EPERM: "give yourself the right to read it; on Linux the group video has it",
         errno.EBUSY: "another program uses it: end that",
-    }.get(error.errno, "is it a camera?")
+    }.get(error.errno or 0, "is it a camera?")
     return f"cannot be opened ({error.strerror}): {hint}"
 
 
