@@ -297,7 +297,7 @@ class Run:
 
     def watch(
         self,
-        source: str | os.PathLike,
+        source: str | os.PathLike | int,
         *,
         window: float | None = None,
         hop: float | None = None,

@@ -144,7 +144,7 @@ class Watch:
 
     def __init__(
         self,
-        source: str | os.PathLike,
+        source: str | os.PathLike | int,
         classes: tuple[str, ...],
         look: Callable[[timeline.Window], np.ndarray],
         windows: Windows,

@@ -4,6 +4,7 @@ import contextlib
 import fractions
 import io
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -88,3 +89,44 @@ def sending(parts: Sequence[bytes], *, seconds: float, pause: float) -> Iterator
     finally:
         done.set()
         thread.join()
+
+
+_SDP = (
+    "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=a\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\nc=IN IP4 0.0.0.0\r\na=control:track\r\n"
+)
+
+
+@contextlib.contextmanager
+def playing(parts: Sequence[bytes]) -> Iterator[str]:
+    """The address of an RTSP server, as cameras have it, which plays one part to each connection and closes it."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+
+    def answer(connection, part):
+        with connection.makefile("rwb") as file:
+            while request := file.readline().decode().split():
+                headers = dict(line.decode().strip().split(": ", 1) for line in iter(file.readline, b"\r\n"))
+                body = _SDP if request[0] == "DESCRIBE" else ""
+                about = f"CSeq: {headers['CSeq']}\r\nSession: 1\r\nContent-Length: {len(body)}\r\n"
+                about += "Content-Type: application/sdp\r\n" if body else ""
+                about += "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n" if request[0] == "SETUP" else ""
+                file.write(f"RTSP/1.0 200 OK\r\n{about}\r\n{body}".encode())
+                file.flush()
+                if request[0] == "PLAY":
+                    for number, first in enumerate(range(0, len(part), PACKET)):
+                        data = struct.pack(">BBHII", 0x80, 33, number, number * 1000, 7) + part[first : first + PACKET]
+                        file.write(struct.pack(">cBH", b"$", 0, len(data)) + data)
+                    return
+
+    def serve():
+        with contextlib.suppress(OSError, ValueError), listening:
+            for part in parts:
+                connection, _ = listening.accept()
+                with connection:
+                    answer(connection, part)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"rtsp://127.0.0.1:{port}/a"
+    finally:
+        listening.close()

@@ -70,6 +70,24 @@ def test_a_stream_that_stops_and_returns(part, impatient, http):
     assert found[0].rate == 50
 
 
+@pytest.mark.slow
+def test_a_stream_over_udp_may_begin_later(impatient):
+    """And until then nothing is said twice."""
+    whole = streams.mpegts(streams.pictures(50), fps=50)
+    with streams.sending([b"", whole], seconds=1, pause=2.5) as address:
+        found, notes = frames(address, 20)
+    assert len(found) == 20
+    assert notes == [f"{address}: nothing has come for 0.7 s; opened again in 0.05 s", f"{address}: open now"]
+
+
+def test_a_camera_over_rtsp(part, impatient):
+    with streams.playing([part, part]) as address:
+        found, notes = frames(address, 30)
+    first, again = (place for place, frame in enumerate(found) if not frame.follows)
+    assert notes[-1] == f"{address}: open again" and (first, len(found)) == (0, 30) and 20 < again <= 25
+    np.testing.assert_allclose(levels(found)[:5], levels(found)[again : again + 5], atol=1)
+
+
 def test_a_stream_over_udp_that_stops_and_returns(impatient):
     """It is joined anywhere; what does not decode before the first keyframe is passed over."""
     whole = streams.mpegts(streams.pictures(50), fps=50)
@@ -210,7 +228,8 @@ def test_what_is_no_stream(tmp_path, served):
         ("rtsp://", "rtsp://: not an address of a stream"),
         ("/", "/: a folder; expected a camera"),
         ("", "nothing.*; expected a camera"),
-        pytest.param("99", "/dev/video99: no such camera; those here: ",
+        (None, "got NoneType: expected a camera"),
+        pytest.param(99, "/dev/video99: no such camera; those here: ",
                      marks=pytest.mark.skipif(sys.platform != "linux", reason="cameras are files on Linux")),
     ],
 )  # fmt: skip

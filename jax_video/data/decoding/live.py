@@ -85,13 +85,15 @@ class Source:
         return _SEGMENT if self.place.startswith("http") else _SILENCE
 
 
-def find(name: str | os.PathLike) -> Source:
+def find(name: str | os.PathLike | int) -> Source:
     """The source that a name means; nothing is opened.
 
     Raises:
       UserError: it means none, or there is no such camera, pipe or file.
     """
-    name = os.fspath(name)
+    if not isinstance(name, str | os.PathLike | int):
+        raise UserError(f"got {type(name).__name__}: expected {_KINDS}")
+    name = str(name) if isinstance(name, int) else os.fspath(name)
     if "://" in name:
         scheme, _, rest = name.partition("://")
         if scheme.lower() not in SCHEMES or not rest:
@@ -123,7 +125,6 @@ class Stream:
     Attributes:
       opened: set once it is open for the first time, or cannot be opened.
       connected: whether it is open now.
-      reconnections: how often it was opened again.
     """
 
     def __init__(self, source: Source, *, short_side: int | None, fps: float, say: Callable[[str], None]):
@@ -133,11 +134,16 @@ class Stream:
           fps: frames per second, in place of the stream's own times; 0: these.
           say: is told, in plain words, what becomes of the connection.
         """
-        self.source, self.opened, self.connected, self.reconnections = source, threading.Event(), False, 0
+        self.source, self.opened, self.connected = source, threading.Event(), False
         self._short_side, self._fps, self._say = short_side, fps, say
         self._wanted, self._stopped = threading.Event(), threading.Event()
         self._times = _Times()
-        self._frames = 0
+        self._frames = self._connections = 0
+
+    @property
+    def reconnections(self) -> int:
+        """How often it was opened again."""
+        return max(0, self._connections - 1)
 
     def begin(self) -> None:
         """Frames are wanted: what waits to be read is read from now on."""
@@ -154,15 +160,14 @@ class Stream:
         Raises:
           UserError: it cannot be opened at first, or is not a stream of pictures.
         """
-        pause = _PAUSE
+        pause, told = _PAUSE, ""
         while not self._stopped.is_set():
-            before, over, reason = self._frames, self.source.ends, _ENDED
+            before, over, reason, silent = self._frames, self.source.ends, _ENDED, False
             try:
                 over |= yield from self._connection()
             except VideoError as error:
-                reason = error.reason
-                waited_for = isinstance(error, _Silent) and self.source.place.startswith("udp")  # may come later
-                if not (self._frames or self.reconnections or waited_for):
+                reason, silent = error.reason, isinstance(error, _Silent)
+                if not (self._connections or silent and self.source.place.startswith("udp")):  # that may come later
                     raise
             finally:
                 self.connected = False
@@ -175,8 +180,10 @@ class Stream:
                 if over and reason != _ENDED:
                     self._say(f"{self.source}: {reason}")
                 return
-            pause = _PAUSE if self._frames > before else pause
-            self._say(f"{self.source}: {reason}; opened again in {pause:g} s")
+            pause = _PAUSE if silent or self._frames > before else pause
+            if not silent or reason != told or self._frames > before:  # or a night of silence would fill a log
+                self._say(f"{self.source}: {reason}; opened again in {pause:g} s")
+            told = reason
             self._stopped.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -210,9 +217,9 @@ class Stream:
             return self.source.place.startswith("http") and (container.size > 0 or bool(container.duration))
 
     def _connect(self) -> None:
-        if self.opened.is_set():
-            self.reconnections += 1
-            self._say(f"{self.source}: open again")
+        if self.opened.is_set():  # it was open before, or nothing had come
+            self._say(f"{self.source}: open {'again' if self._connections else 'now'}")
+        self._connections += 1
         self.connected = True
         self.opened.set()
         self._wanted.wait()
