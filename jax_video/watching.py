@@ -4,6 +4,7 @@ A thread reads the stream and keeps its newest window. Where the network falls b
 label is always one of what has just been seen.
 """
 
+import atexit
 import collections
 import contextlib
 import dataclasses
@@ -23,7 +24,7 @@ from jax_video.data.decoding import live
 from jax_video.errors import UserError, shown
 
 _WINDOW = 2.0  # seconds, where a stream does not say how many frames it has in one
-_FIRST = 1.0  # seconds in which most mistakes in a source show
+_FIRST = 1.0  # seconds in which most mistakes in a source show, and in which a reader ends that does not wait
 _LOOK = 0.2  # seconds after which somebody who waits looks whether to stop
 _SILENCE = 10.0  # seconds without a frame, of which a user is told
 _FEW = 10  # frames of a stream, after which a window that has less than two is too short
@@ -131,7 +132,8 @@ class Windows:
 
     def chosen(self, rate: float) -> tuple[float, float]:
         """(window, hop) of a stream with so many frames in a second; 0: unknown."""
-        window = self.window or (self.span / rate if self.span and 1 <= rate <= 1000 else _WINDOW)
+        known = self.span is not None and self.span > 1 and 1 <= rate <= 1000
+        window = self.window or (self.span / rate if known else _WINDOW)
         return window, self.hop or window / 4
 
 
@@ -165,7 +167,9 @@ class Watch:
         self._classes, self._look, self._say, self._interrupted = classes, look, say, interrupted
         self._stream = live.Stream(self._source, short_side=side, fps=fps, say=self._notes.append)
         self._silent, self._closed, self._end, self.summary = False, False, 0.0, Summary()
-        threading.Thread(target=self._read, name=f"reads {self._source}", daemon=True).start()
+        self._thread = threading.Thread(target=self._read, name=f"reads {self._source}", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
         self._began = time.monotonic()
         try:
             self._stream.opened.wait(_FIRST)
@@ -191,6 +195,9 @@ class Watch:
             self._count()
             self._stream.stop()
             self._newest.close()
+            # OpenCV, met by the end of the interpreter, would abort the process. What waits for a stream may go on.
+            self._thread.join(_FIRST)
+            atexit.unregister(self.close)
 
     def __iter__(self) -> "Watch":
         return self

@@ -86,6 +86,7 @@ def test_a_network_that_falls_behind_skips_windows_and_says_so():
                 found.append(moment)
                 if moment.end > 1.8:
                     break
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reads ")]
     summary = watch.summary
     assert found[-1].label == "b" and found[-1].probabilities == {"b": 0.75, "a": 0.25}
     assert 6 <= len(found) <= 11 and summary.windows == len(found), "five in a second"
@@ -126,8 +127,9 @@ def test_windows_are_as_long_as_clips(tmp_path):
     notes: list[str] = []
     first = next(watched(path, look_at_once, say=notes.append))
     assert first.end - first.start == pytest.approx(4 / 50) and notes == ["windows of 0.08 s, one every 0.02 s"]
-    found = [*watched(path, look_at_once, segments=2)]
-    assert [(moment.start, moment.end) for moment in found] == [(0, pytest.approx(0.4))], "2 s, and it ends before"
+    for given in ({"segments": 2}, {"frames": 1}):
+        found = [*watched(path, look_at_once, **given)]
+        assert [(moment.start, moment.end) for moment in found] == [(0, pytest.approx(0.4))], "2 s, and it ends before"
     found = [*watched(path, look_at_once, frames=50, window=0.2, say=notes.append)]
     assert notes[-1] == "clips span 50 frames and windows have 10: clips are looped, as in training"
 

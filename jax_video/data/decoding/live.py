@@ -33,6 +33,7 @@ _SILENCE = 10.0  # seconds without anything, after which a connection is taken f
 _SEGMENT = 30.0  # the same over HTTP, where a stream may come in parts of that many seconds
 _PAUSE = 1.0  # seconds before it is opened again; each time twice as long
 _LONGEST_PAUSE = 30.0
+_READABLE = "a video that can be read from its start to its end, as MPEG-TS or Matroska can"
 _ENDED = "it has ended"
 _LOOK = 0.2  # seconds after which somebody who waits looks whether to stop
 _GAP = 10.0  # seconds between two timestamps, beyond which the stream has begun anew
@@ -173,7 +174,7 @@ class Stream:
                 self.connected = False
                 self.opened.set()
             if over and not self._frames:
-                raise VideoError(str(self.source), "no frames")
+                raise VideoError(str(self.source), f"no frames: expected {_READABLE}")
             if self._frames == 1 and reason == _ENDED:
                 raise VideoError(str(self.source), "a single picture: expected a video that goes on")
             if over or self._stopped.is_set():
@@ -278,7 +279,7 @@ class _Silent(VideoError):
 def _reason(source: Source, error: av.FFmpegError) -> str:
     """Why it cannot be opened, and what to do."""
     if source.kind == "pipe":
-        return f"not a readable video ({error.strerror}): expected one that can be read from its start to its end"
+        return f"not a readable video ({error.strerror}): expected {_READABLE}"
     if source.kind == "network":
         return f"cannot be opened ({error.strerror}): is a stream sent there, and is the address right?"
     hint = {
