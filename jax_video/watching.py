@@ -132,8 +132,8 @@ class Windows:
 
     def chosen(self, rate: float) -> tuple[float, float]:
         """(window, hop) of a stream with so many frames in a second; 0: unknown."""
-        known = self.span is not None and self.span > 1 and 1 <= rate <= 1000
-        window = self.window or (self.span / rate if known else _WINDOW)
+        span = self.span or 0
+        window = self.window or (span / rate if span > 1 and 1 <= rate <= 1000 else _WINDOW)
         return window, self.hop or window / 4
 
 
