@@ -9,6 +9,7 @@ A trained run, opened once and used:
   run.features("video.mp4")                     # [D]
   run.timeline("long.mp4", window=2.0, hop=0.5) # labels with times
   run.explain("video.mp4")                      # what the network looks at, and when: Grad-CAM
+  run.watch("rtsp://host/stream")               # labels of a stream as they change: an iterator
   run.network, run.classes, run.config
 
 A network by itself:

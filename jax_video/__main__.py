@@ -30,6 +30,8 @@ MEANT = {  # what else one may look for, and modules that one may take for a com
     "data": "prepare",
     "run": "predict",
     "classify": "predict",
+    "live": "predict --live=SOURCE",
+    "watch": "predict --live=SOURCE",
     "weights": "convert",
     "export": "convert",
     "networks": "models",

@@ -1,8 +1,8 @@
 """What every command shares: flags, short help, one message per user error, exit codes.
 
 Exit codes: 0 done; 2 what the user has to mend, be it a mistake or the machine (a full disk, a store that is out of
-reach); 130 stopped by Ctrl-C, SIGTERM or SIGHUP (what was done is saved where that makes sense); 1, with a traceback, a
-fault of this library.
+reach); 130 stopped by Ctrl-C, SIGTERM or SIGHUP (what was done is saved where that makes sense), but 0 where a stream
+is watched, which ends no other way; 1, with a traceback, a fault of this library.
 """
 
 import io

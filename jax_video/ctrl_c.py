@@ -81,7 +81,7 @@ def _watch(noticed: socket.socket, wakes: socket.socket) -> None:
     """Ends the process at a Ctrl-C that Python does not take note of. Holds `wakes` open."""
     while data := noticed.recv(1):  # the number of a signal, which the system has just delivered
         pressed = time.monotonic()
-        if data[0] != signal.SIGINT:
+        if data[0] != signal.SIGINT or signal.getsignal(signal.SIGINT) is not _interrupt:  # or it is somebody else's
             continue
         time.sleep(_PATIENCE)
         if signal.getsignal(signal.SIGINT) is _interrupt and _noticed < pressed - _PATIENCE:

@@ -5,15 +5,19 @@
   python -m jax_video.predict video.mp4 --checkpoint=runs/stc --json > classes.jsonl
   python -m jax_video.predict video.mp4 --checkpoint=runs/stc --explain=looked_at.mp4
   python -m jax_video.predict long.mp4 --checkpoint=runs/stc --window=2 --hop=.5 --srt=long.srt --video=labelled.mp4
+  python -m jax_video.predict --live=rtsp://camera/stream --checkpoint=runs/stc
 
 Clips, crops and the average over clips are those of the run's own test. With --window a video is classified window by
 window, by one clip in the middle of each: labels with times. With --explain the best answer is explained by Grad-CAM:
-a video of what the network looks at, and beside it a filmstrip, a .png of the same name.
+a video of what the network looks at, and beside it a filmstrip, a .png of the same name. With --live the newest window
+of a stream is classified over and over, until Ctrl-C.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import sys
 
 import numpy as np
@@ -21,8 +25,10 @@ from absl import flags
 
 from jax_video import command, run, sharding, state
 from jax_video.data import encoding
+from jax_video.data.decoding import live
 from jax_video.data.sources import files
 from jax_video.errors import UserError, shown
+from jax_video.stopping import StopSignals
 from jax_video.testing import heatmaps, overlay
 
 
@@ -41,6 +47,11 @@ def define_flags() -> None:
     flags.DEFINE_float("fps", 0.0, "Frames per second, for pictures and files without times.", lower_bound=0)
     flags.DEFINE_string("csv", None, "With --window: the file to write, a row for each window.")
     flags.DEFINE_string("srt", None, "With --window: the file to write, subtitles.")
+    flags.DEFINE_multi_string(
+        "live",
+        None,
+        "A stream: a camera (0, /dev/video0), an address (rtsp://, udp://, tcp://, http://), or a pipe (- or its path)",
+    )
     flags.DEFINE_string("video", None, "With --window: the file to write, the video with its labels; sound is kept.")
     flags.DEFINE_string("explain", None, "The file to write, a video of what the network looks at (Grad-CAM).")
     flags.DEFINE_string("explain_label", None, "With --explain: the class to explain; default: the best one.")
@@ -53,6 +64,9 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if given.checkpoint is None:
         raise UserError("--checkpoint is missing: the folder of a run, for example --checkpoint=runs/stc")
+    if given.live is not None:
+        label_stream(arguments)
+        return
     paths = files.named(arguments)
     check_explain(paths)
     outputs = [f"--{name}" for name in ("csv", "srt", "video") if given[name].value is not None]
@@ -141,6 +155,47 @@ def explain(trained: run.Run, path: str, best: str) -> None:
     found = heatmaps.write(given.explain, clips, strip=strip, sound_of=path)
     for line in filter(None, [heatmaps.describe(found), found.note, f"{given.explain} and {strip}"]):
         print(shown(line), file=sys.stderr)
+
+
+def label_stream(arguments: list[str]) -> None:
+    """Shows the label of a stream as it changes, until it ends or is stopped; then what was seen."""
+    given, label = flags.FLAGS, ""
+    wrong = [f"--{name}" for name in ("csv", "srt", "video", "timeout", "explain") if given[name].present]
+    if arguments or len(given.live) > 1:
+        raise UserError(
+            f"{' '.join([*arguments, *given.live])}: --live watches one stream; classify files without --live"
+        )
+    if wrong:
+        raise UserError(f"{' '.join(wrong)}: of files, and not of a stream; leave it out")
+    source = live.find(given.live[0])
+    trained = run.load(given.checkpoint)
+    sharding.announce(trained.mesh, state.describe(trained.config, trained.weights["params"]), str(source))
+    with StopSignals("stopped at once") as signals:
+        options = {"window": given.window, "hop": given.hop, "fps": given.fps}
+        with trained.watch(given.live[0], **options, interrupted=lambda: signals.requested, say=note) as watch:
+            for moment in watch:
+                if given.json:
+                    print(json.dumps(moment.json(given.top), ensure_ascii=False, allow_nan=False), flush=True)
+                elif sys.stdout.isatty():
+                    print(f"\r{fitted(moment.status())}", end="", flush=True)
+                elif moment.label != label:
+                    print(moment.line(), flush=True)
+                label = moment.label
+        if given.json:
+            print(json.dumps({"summary": dataclasses.asdict(watch.summary)}, ensure_ascii=False, allow_nan=False))
+        else:
+            print(f"\n{watch.summary.table()}" if sys.stdout.isatty() else watch.summary.table())
+
+
+def note(text: str) -> None:
+    """Prints on stderr, in place of the line that a terminal shows."""
+    print(f"\r{fitted(text)}" if sys.stdout.isatty() else text, file=sys.stderr)
+
+
+def fitted(text: str) -> str:
+    """Text as one whole line of the terminal, so that it can be printed over another."""
+    width = shutil.get_terminal_size().columns - 1
+    return text[:width].ljust(width)
 
 
 def show(path: str, best: list[tuple[str, float]]) -> None:

@@ -8,7 +8,7 @@ import concurrent.futures
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast, overload
 
 import jax
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jax_video import meta as meta_lib
-from jax_video import objectives, recipe, scoring, sharding
+from jax_video import objectives, recipe, scoring, sharding, watching
 from jax_video import state as state_lib
 from jax_video import timeline as timeline_lib
 from jax_video.checkpoint import Checkpoints, run_folder
@@ -335,6 +335,54 @@ class Run:
         self._check_classification()
         [video], _ = _several(video)
         return self._explainer.explain(video, label=label, layer=layer, fps=fps, whole=whole)
+
+    def watch(
+        self,
+        source: str | os.PathLike | int,
+        *,
+        window: float | None = None,
+        hop: float | None = None,
+        fps: float = 0.0,
+        interrupted: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> watching.Watch:
+        """Labels of a stream as they change: an iterator of what the network says of its newest window.
+
+        A window is classified as by `timeline`. Where the network falls behind, windows are skipped. A camera and what
+        comes over the network are opened again when they break, end or fall silent; a pipe and a file end the iterator.
+
+        Args:
+          source: a camera (0, /dev/video0), a pipe (- for standard input, or its path), a file, which is played at its
+            own speed, or an address (rtsp://, udp://, tcp://, http:// and the like). Nothing else opens any of these.
+          window: seconds of a window; None: as long as a clip, or 2 s where that cannot be said.
+          hop: seconds from the start of a window to the start of the next; None: a quarter of a window.
+          fps: frames per second, in place of the stream's own times.
+          interrupted: asked often; it ends the iterator.
+          say: told, in plain words, what becomes of the stream.
+
+        Returns:
+          An iterator of `watching.Moment`, with a `summary`; to be closed when it is left early (`with`).
+
+        Raises:
+          UserError: no such source, or it cannot be opened at first; a window of fewer than two frames or of too many,
+            an argument that cannot be; a run that knows no classes, or whose network takes optical flow.
+        """
+        self._check_classification()
+        chosen = watching.Windows(window, hop, self.sampling)
+        return watching.Watch(
+            source, self.classes, self._look_at_window, chosen, fps=fps, interrupted=interrupted, say=say
+        )
+
+    def _look_at_window(self, part: timeline_lib.Window) -> np.ndarray:
+        """Probabilities [K] of one window."""
+        found = self._next_windows(iter([[part]]), 1)
+        assert found is not None
+        weights = self.weights["params"], self.weights["batch_stats"]
+        with sharding.enough_memory():
+            running = self.score_clips(*weights, sharding.place_batch(found[1], self.mesh))
+            scores = np.asarray(running["values"], np.float64)[:1]
+        objectives.check_finite(scores, [f"window from {part.start:g} s"])
+        return self._probabilities(scores)[0]
 
     def _means(
         self, step: scoring.ClipStep, videos: Sequence[Video], fps: float, timeout: float | None

@@ -22,6 +22,9 @@ class StopSignals:
       Stopped: at the second Ctrl-C.
     """
 
+    def __init__(self, at_once: str = "stopped at once; the same command goes on from the last checkpoint."):
+        self._at_once = at_once
+
     def __enter__(self):
         self.requested = False
         self._alone = jax.process_count() == 1
@@ -44,7 +47,7 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if kind is KeyboardInterrupt:
-            raise Stopped("stopped at once; the same command goes on from the last checkpoint.") from None
+            raise Stopped(self._at_once) from None
 
 
 def _leave_terminal() -> None:

@@ -15,7 +15,7 @@ from jax_video.errors import UserError, shown
 
 _GROUP = 2**28  # bytes of the windows that are looked at together, unless a single one is larger
 _LARGEST = 2**31  # bytes of a window, at most
-_ROUNDING = 1e-6  # seconds
+ROUNDING = 1e-6  # seconds
 
 
 class Segment(NamedTuple):
@@ -112,33 +112,25 @@ def windows(frames: Iterable[tuple[float, np.ndarray]], window: float, hop: floa
     Raises:
       UserError: a window of a longer video has fewer than two frames, or more than 2 GiB; or there are no frames.
     """
-    for name, value in (("window", window), ("hop", hop)):
-        if not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise UserError(f"{name} is {value!r}: expected seconds, more than 0")
+    check_seconds(window=window, hop=hop)
     kept: collections.deque[tuple[float, np.ndarray]] = collections.deque()
     number, size, last, step = 0, 0, 0.0, 0.0
     for time, image in frames:
         time = max(time, last)  # of a file whose times run back, the later frames are later all the same
         step, last = time - last if kept else step, time
-        while time >= number * hop + window - _ROUNDING:
+        while time >= number * hop + window - ROUNDING:
             start, end = number * hop, number * hop + window
             images = _between(kept, start, end)
             if number == 0 and len(images) < 2:
-                raise UserError(
-                    f"a window of {window:g} s has {len(images)} of the video's frames, which are {step:.3g} s apart: "
-                    "expected at least 2; take a longer one"
-                )
+                raise UserError(too_short(window, len(images), step))
             if images:
                 yield Window(start, end, images)
             number += 1
-        while kept and kept[0][0] < min(number * hop, time - window) - _ROUNDING:
+        while kept and kept[0][0] < min(number * hop, time - window) - ROUNDING:
             size -= kept.popleft()[1].nbytes
         kept.append((time, image))
         size += image.nbytes
-        if size > _LARGEST:
-            raise UserError(
-                f"the frames of a window of {window:g} s take more than {_LARGEST / 2**30:g} GiB; take a shorter one"
-            )
+        check_size(window, size)
     if not kept:
         raise UserError("the video has no frames")
     last += step  # the last frame is shown as long as the one before it
@@ -147,8 +139,31 @@ def windows(frames: Iterable[tuple[float, np.ndarray]], window: float, hop: floa
         yield Window(start, last, _between(kept, start, last) or [kept[-1][1]])
 
 
+def check_seconds(**given: float) -> None:
+    """Raises UserError for what are no seconds, each with its name."""
+    for name, value in given.items():
+        if not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise UserError(f"{name} is {value!r}: expected seconds, more than 0")
+
+
+def too_short(window: float, frames: int, step: float) -> str:
+    """What to say of a window in which a motion cannot be seen."""
+    return (
+        f"a window of {window:g} s has {frames} of the video's frames, which are {step:.3g} s apart: "
+        "expected at least 2; take a longer one"
+    )
+
+
+def check_size(window: float, size: int) -> None:
+    """Raises UserError where the frames of a window take too many bytes."""
+    if size > _LARGEST:
+        raise UserError(
+            f"the frames of a window of {window:g} s take more than {_LARGEST / 2**30:g} GiB; take a shorter one"
+        )
+
+
 def _between(kept: Iterable[tuple[float, np.ndarray]], start: float, end: float) -> list[np.ndarray]:
-    return [image for time, image in kept if start - _ROUNDING <= time < end - _ROUNDING]
+    return [image for time, image in kept if start - ROUNDING <= time < end - ROUNDING]
 
 
 def groups(parts: Iterator[Window], most: int) -> Iterator[list[Window]]:

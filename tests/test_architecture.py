@@ -73,8 +73,8 @@ LAYERS = {
         "networks recipes stores manifest models step",
     ),  # of a run
     "scoring": (  # clips in, means over videos out
-        "task scoring timeline explanation",
-        "networks manifest pipeline models step",
+        "task scoring timeline explanation watching",
+        "networks manifest decoding pipeline models step",
     ),
     "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
@@ -122,6 +122,7 @@ OWNERS = {
         "data.decoding.video",
         "data.decoding.probing",
         "data.decoding.packets",
+        "data.decoding.live",
         "data.encoding",
         "data.sources.motions",
     ),

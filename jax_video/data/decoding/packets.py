@@ -71,14 +71,14 @@ def _place(packet: av.Packet) -> tuple[int, int]:
 
 
 # Options of decoders, which may find another size than the header's.
-_LIMITS = {"max_pixels": str(pictures.MOST_PIXELS)}
+LIMITS = {"max_pixels": str(pictures.MOST_PIXELS)}
 # They hide damage behind what they decoded before, so after a seek they would hide it differently.
 STRICT = {"err_detect": "explode"}
 PYAV = int(av.__version__.partition(".")[0])  # its version, of which 15 and later will do
 # What FFmpeg may take a file for: formats that hold their own pictures. A playlist (hls, dash, concat, imf, sdp), a
 # pattern of names (image2) or a part of a recording (mlv) would have it open other files, a script (lavfi, avisynth)
 # or a device something else, and text (tty, bin, subtitles) is no video. Sound is here to be called so.
-_FORMATS = ",".join(
+FORMATS = ",".join(
     """
     3dostr 4xm apng asf asf_o avi avs bethsoftvid bfi bink bmv c93 cdg cdxl cine dfa dhav dsicin dv dxa ea film_cpk
     filmstrip flic flv frm gdv gif gxf hnm hxvs idcin ifv ipmovie iv8 ivf ivr jv kux live_flv lmlm4 lvf lxf matroska
@@ -98,12 +98,12 @@ _FORMATS = ",".join(
 _NAMING = (b"#EXTM3U", b"ffconcat version", b"<?xml", b"<MPD", b"<svg", b"<ASX", b"<asx", b"v=0", b"[playlist]")
 # FFmpeg gets the file open and no name, so what is in it decides what it is; and no other protocol, so that no file can
 # have it open another one, or reach into the network.
-_CONTAINER = {"protocol_whitelist": "fd", "format_whitelist": _FORMATS}
-_OPTIONS: dict[str, Any] = {}
+CONTAINER = {"protocol_whitelist": "fd", "format_whitelist": FORMATS}
+OPTIONS: dict[str, Any] = {}
 if PYAV < 19:
-    _OPTIONS["metadata_errors"] = "ignore"  # titles may be in any encoding
+    OPTIONS["metadata_errors"] = "ignore"  # titles may be in any encoding
 if PYAV >= 18:
-    _OPTIONS["options"] = _LIMITS  # before, options of streams crash where a container finds streams late, as FLV
+    OPTIONS["options"] = LIMITS  # before, options of streams crash where a container finds streams late, as FLV
 
 
 @contextlib.contextmanager
@@ -118,11 +118,11 @@ def opened(
     """
     try:
         with regular.opened(path) as file, _container(path, file) as container:
-            stream: Any = _video_stream(path, container)
+            stream: Any = video_stream(path, container)
             if stream.codec_context is None:
                 raise VideoError(path, "its video codec is unknown")
             stream.codec_context.thread_count = 1  # parallel over videos: more threads here would fight over cores
-            stream.codec_context.options = _LIMITS | decoder_options
+            stream.codec_context.options = LIMITS | decoder_options
             yield container, stream
     except av.FFmpegError as error:
         if error.errno in _OF_THE_SYSTEM or (error.errno in _OF_EITHER and not _is_readable(path)):
@@ -171,7 +171,7 @@ def _container(path: str | os.PathLike, file: BinaryIO) -> av.container.InputCon
     if start.startswith(_NAMING):
         raise VideoError(path, "not a readable video (text that may name others, as a playlist does: give these)")
     try:
-        return av.open("fd:", container_options=_CONTAINER | {"fd": str(file.fileno())}, **_OPTIONS)
+        return av.open("fd:", container_options=CONTAINER | {"fd": str(file.fileno())}, **OPTIONS)
     except av.FFmpegError as error:
         if error.errno != errno.EINVAL:
             raise
@@ -185,7 +185,7 @@ _OF_THE_SYSTEM = {errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO, errno.E
 _OF_EITHER = {errno.EIO, errno.EBUSY}
 
 
-def _video_stream(path: str | os.PathLike, container: av.container.InputContainer) -> av.VideoStream:
+def video_stream(path: str | os.PathLike, container: av.container.InputContainer) -> av.VideoStream:
     """The best one that is more than the cover picture of a piece of music, which FFmpeg calls a stream as well."""
     best: Any = container.streams.best("video")
     if best is not None and _is_cover(best):

@@ -1,0 +1,391 @@
+"""Labels of a stream as they change: its newest windows, one after the other, and what a network says of them.
+
+A thread reads the stream and keeps its newest window. Where the network falls behind, windows are skipped, and the
+label is always one of what has just been seen.
+"""
+
+import atexit
+import collections
+import contextlib
+import dataclasses
+import datetime
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_video import timeline
+from jax_video.data import pipeline
+from jax_video.data.decoding import live
+from jax_video.errors import UserError, shown
+
+_WINDOW = 2.0  # seconds, where a stream does not say how many frames it has in one
+_FIRST = 1.0  # seconds in which most mistakes in a source show, and in which a reader ends that does not wait
+_LOOK = 0.2  # seconds after which somebody who waits looks whether to stop
+_SILENCE = 10.0  # seconds without a frame, of which a user is told
+_FEW = 10  # frames of a stream, after which a window that has less than two is too short
+
+
+class Moment(NamedTuple):
+    """What a network says of one window of a stream, and what has become of the stream so far."""
+
+    start: float  # seconds since the stream's first frame
+    end: float
+    probabilities: dict[str, float]  # of the classes, best first
+    arrived: datetime.datetime  # when the window's last frame came
+    latency: float  # seconds from then on, until the label was known
+    frames: int  # that have come so far
+    dropped: int  # of these: those of skipped windows, which the network has not seen
+    skipped: int  # windows
+    reconnections: int
+
+    @property
+    def label(self) -> str:
+        """The best class."""
+        return next(iter(self.probabilities))
+
+    @property
+    def probability(self) -> float:
+        """Of the best class."""
+        return next(iter(self.probabilities.values()))
+
+    def line(self) -> str:
+        """When, how probable, and what."""
+        return f"{timeline.clock(self.end)}  {self.probability:8.4f}  {shown(self.label)}"
+
+    def status(self) -> str:
+        """The line, and how the network keeps up."""
+        again = f", {_count(self.reconnections, 'reconnection')}" if self.reconnections else ""
+        return f"{self.line()}  ({self.latency:.2f} s ago; {_count(self.dropped, 'frame')} dropped{again})"
+
+    def json(self, top: int) -> dict[str, Any]:
+        """As values of JSON, with the `top` best classes."""
+        best = list(self.probabilities.items())[:top]
+        return {
+            "time": round(self.end, 3),
+            "label": self.label,
+            "probability": self.probability,
+            "classes": [{"name": name, "score": score} for name, score in best],
+            "start": round(self.start, 3),
+            "end": round(self.end, 3),
+            "arrived": self.arrived.isoformat(timespec="milliseconds"),
+            "latency": round(self.latency, 3),
+            "frames": self.frames,
+            "dropped": self.dropped,
+            "skipped": self.skipped,
+            "reconnections": self.reconnections,
+        }
+
+
+@dataclasses.dataclass
+class Summary:
+    """What was seen of a stream."""
+
+    seconds: float = 0.0  # by the clock
+    windows: int = 0  # that the network has looked at
+    skipped: int = 0  # windows that it has not
+    frames: int = 0  # that have come
+    dropped: int = 0  # of these: those of skipped windows, which the network has not seen
+    reconnections: int = 0
+    labels: dict[str, float] = dataclasses.field(default_factory=dict)  # seconds of each, in the order of their coming
+
+    def table(self) -> str:
+        """In words, and a line for each label."""
+        lines = [
+            f"{self.seconds:.1f} s watched: {_count(self.windows, 'window')} ({self.skipped:,} skipped), "
+            f"{_count(self.frames, 'frame')} ({self.dropped:,} dropped), {_count(self.reconnections, 'reconnection')}"
+        ]
+        for name, seconds in sorted(self.labels.items(), key=lambda item: -item[1]):
+            lines.append(f"  {timeline.clock(seconds)}  {shown(name)}")
+        return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """How a stream is cut into windows. Raises UserError for what cannot be."""
+
+    window: float | None  # seconds of one; None: as long as a clip, or 2 s where that cannot be said
+    hop: float | None  # seconds from one to the next; None: a quarter of a window
+    sampling: pipeline.Sampling  # of clips
+
+    def __post_init__(self):
+        given = {"window": self.window, "hop": self.hop}
+        timeline.check_seconds(**{name: value for name, value in given.items() if value is not None})
+        if "flow" in self.sampling.streams:
+            raise UserError(
+                f"the run's network looks at streams {', '.join(self.sampling.streams)}: optical flow takes many times "
+                "as long to compute as a stream leaves for it. Take a run whose network looks at rgb alone"
+            )
+
+    @property
+    def span(self) -> int | None:
+        """Frames that a clip spans; None: several clips are spread over a window of any length."""
+        return None if self.sampling.segments else (self.sampling.frames - 1) * self.sampling.stride + 1
+
+    def chosen(self, rate: float) -> tuple[float, float]:
+        """(window, hop) of a stream with so many frames in a second; 0: unknown."""
+        span = self.span or 0
+        window = self.window or (span / rate if span > 1 and 1 <= rate <= 1000 else _WINDOW)
+        return window, self.hop or window / 4
+
+
+class Watch:
+    """An iterator of a stream's moments, which ends with the stream or when it is closed; what `Run.watch` returns.
+
+    Attributes:
+      summary: what was seen so far.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike | int,
+        classes: tuple[str, ...],
+        look: Callable[[timeline.Window], np.ndarray],
+        windows: Windows,
+        *,
+        fps: float = 0.0,
+        interrupted: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
+    ):
+        """
+        Args:
+          look: what the network says of a window, [K].
+          All else is as of `Run.watch`.
+        """
+        if not (isinstance(fps, int | float) and 0 <= fps < math.inf):
+            raise UserError(f"fps is {fps!r}: expected frames per second, or 0 for the stream's own times")
+        self._source, side = live.find(source), windows.sampling.short_side
+        self._newest, self._notes = _Newest(windows), collections.deque[str]()
+        self._classes, self._look, self._say, self._interrupted = classes, look, say, interrupted
+        self._stream = live.Stream(self._source, short_side=side, fps=fps, say=self._notes.append)
+        self._silent, self._closed, self._end, self.summary = False, False, 0.0, Summary()
+        self._thread = threading.Thread(target=self._read, name=f"reads {self._source}", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+        self._began = time.monotonic()
+        try:
+            self._stream.opened.wait(_FIRST)
+            self._newest.check()
+            blank = np.zeros((side, side, 3), np.uint8)
+            look(timeline.Window(0, 0, [blank] * (windows.span or 2)))  # compiled before a frame has to wait for it
+        except BaseException:
+            self.close()
+            raise
+        self._began = time.monotonic()
+        self._stream.begin()
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the stream."""
+        if not self._closed:
+            self._closed = True
+            self._count()
+            self._stream.stop()
+            self._newest.close()
+            # OpenCV, met by the end of the interpreter, would abort the process. What waits for a stream may go on.
+            self._thread.join(_FIRST)
+            atexit.unregister(self.close)
+
+    def __iter__(self) -> "Watch":
+        return self
+
+    def __next__(self) -> Moment:
+        try:
+            while not (self._closed or self._interrupted()):
+                ended = self._newest.ended
+                part = self._newest.take(_LOOK)
+                self._tell()
+                if part is not None:
+                    return self._moment(part)
+                if ended:
+                    self._newest.check()
+                    break
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        raise StopIteration
+
+    def _read(self) -> None:
+        """All that the thread does."""
+        failure: Exception | None = None
+        try:
+            with contextlib.closing(self._stream.frames()) as frames:
+                for frame in frames:
+                    for note in self._newest.add(frame):
+                        self._notes.append(note)
+            self._newest.finish()
+        except Exception as error:
+            failure = error
+        self._newest.close(failure)
+        self._stream.opened.set()
+
+    def _tell(self) -> None:
+        """Says what there is to say."""
+        while self._notes:
+            self._say(self._notes.popleft())
+        last = max(self._newest.arrived, self._began)
+        silent = self._stream.connected and time.monotonic() > last + _SILENCE
+        if silent and not self._silent:
+            self._say(f"{self._source}: no frame for {_SILENCE:g} s")
+        self._silent = silent
+
+    def _moment(self, part: "_Part") -> Moment:
+        row = self._look(part.window)
+        best = np.argsort(-row, kind="stable")
+        now = time.monotonic()
+        found = Moment(
+            part.window.start,
+            part.window.end,
+            {self._classes[k]: float(row[k]) for k in best},
+            datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=now - part.arrived),
+            now - part.arrived,
+            self._newest.frames,
+            self._newest.dropped,
+            self._newest.skipped,
+            self._stream.reconnections,
+        )
+        self.summary.windows += 1
+        seconds = found.end - max(found.start, self._end)
+        self.summary.labels[found.label] = self.summary.labels.get(found.label, 0.0) + max(0.0, seconds)
+        self._end = found.end
+        self._count()
+        return found
+
+    def _count(self) -> None:
+        """Brings the summary up to date."""
+        self.summary.seconds = time.monotonic() - self._began
+        self.summary.frames, self.summary.skipped = self._newest.frames, self._newest.skipped
+        self.summary.dropped, self.summary.reconnections = self._newest.dropped, self._stream.reconnections
+
+
+class _Kept(NamedTuple):
+    number: int  # of the frame
+    seconds: float  # since the last break
+    image: np.ndarray
+
+
+class _Part(NamedTuple):
+    """A window, and what is known when it is made."""
+
+    window: timeline.Window
+    arrived: float  # when its last frame came, by time.monotonic()
+    frames: range  # their numbers
+    offered: int  # frames that were in a window so far
+
+
+class _Newest:
+    """The newest window of a stream that nobody has taken yet; one thread adds frames, another takes windows.
+
+    Windows lie as those of `timeline.windows`, from the first frame on or the first one after a break.
+    """
+
+    def __init__(self, windows: Windows):
+        self._windows, self._span = windows, windows.span
+        self._window = self._hop = 0.0  # chosen when the first frame comes
+        self._kept, self._size = collections.deque[_Kept](), 0
+        self._origin, self._number, self._step = 0.0, 0, 0.0  # of the next window; between the last two frames
+        self._since = 0  # frames since the last break
+        self._offered, self._offered_to, self._taken, self._taken_to = 0, 0, 0, 0  # frames, and the last one's number
+        self._part: _Part | None = None
+        self._condition = threading.Condition()
+        self._failure: Exception | None = None
+        self.frames = self.skipped = self.dropped = 0
+        self.arrived = 0.0  # when the last frame came, by time.monotonic(); 0: there was none
+        self.ended = False
+
+    def add(self, frame: live.Frame) -> list[str]:
+        """Takes a frame; returns what is worth saying. Raises UserError for a window that cannot be."""
+        notes = []
+        if not self.frames:
+            self._window, self._hop = self._windows.chosen(frame.rate)
+            notes = [f"windows of {self._window:.3g} s, one every {self._hop:.3g} s"]
+        if not frame.follows:
+            self._kept.clear()
+            self._origin, self._number, self._size, self._since = frame.seconds, 0, 0, 0
+        seconds = frame.seconds - self._origin
+        if self._kept:
+            self._step = seconds - self._kept[-1].seconds
+        newest = math.floor((seconds - self._window + timeline.ROUNDING) / self._hop)
+        if newest >= self._number:
+            self._number = newest + 1
+            notes += self._offer(newest * self._hop, newest * self._hop + self._window)
+        while (
+            self._kept
+            and self._kept[0].seconds < min(self._number * self._hop, seconds - self._window) - timeline.ROUNDING
+        ):
+            self._size -= self._kept.popleft().image.nbytes
+        self._kept.append(_Kept(self.frames, seconds, frame.image))
+        self.frames, self._since, self.arrived = self.frames + 1, self._since + 1, frame.arrived
+        self._size += frame.image.nbytes
+        timeline.check_size(self._window, self._size)
+        return notes
+
+    def finish(self) -> None:
+        """The stream is over: the last window ends with it."""
+        if not self._kept:
+            return
+        with self._condition:  # nothing newer will come, so there is time
+            self._condition.wait_for(lambda: self._part is None or self.ended)
+        end = self._kept[-1].seconds + self._step
+        if self._number == 0 or end > (self._number - 1) * self._hop + self._window + self._step / 2:
+            self._offer(max(0.0, end - self._window), end)
+        if not self._offered:
+            raise UserError(timeline.too_short(self._window, min(1, len(self._kept)), self._step))
+
+    def take(self, seconds: float) -> _Part | None:
+        """The newest window that nobody has taken, waited for at most so long."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._part is not None or self.ended, seconds)
+            part, self._part = self._part, None
+            if part is not None:
+                self._taken += len(part.frames) - max(0, self._taken_to - part.frames.start)
+                self._taken_to = part.frames.stop
+                self.dropped = part.offered - self._taken
+                self._condition.notify_all()
+            return part
+
+    def close(self, failure: Exception | None = None) -> None:
+        """Nothing more comes, for this reason."""
+        with self._condition:
+            self._failure = self._failure or failure
+            self.ended = True
+            self._condition.notify_all()
+
+    def check(self) -> None:
+        """Raises what has ended it, if that was an error."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _offer(self, start: float, end: float) -> list[str]:
+        """Puts a window there to be taken, in place of one that was not; returns what is worth saying."""
+        first, last = start - timeline.ROUNDING, end - timeline.ROUNDING
+        kept = [frame for frame in self._kept if first <= frame.seconds < last]
+        if len(kept) < 2:  # a gap
+            if not self._offered and self._since >= _FEW:
+                raise UserError(timeline.too_short(self._window, len(kept), self._step))
+            return []
+        frames = range(kept[0].number, kept[-1].number + 1)
+        note = f"clips span {self._span} frames and windows have {len(frames)}: clips are looped, as in training"
+        notes = [note] if not self._offered and self._span and len(frames) < self._span else []
+        self._offered += len(frames) - max(0, self._offered_to - frames.start)
+        self._offered_to = frames.stop
+        window = timeline.Window(self._origin + start, self._origin + end, [frame.image for frame in kept])
+        with self._condition:
+            self.skipped += self._part is not None
+            self._part = _Part(window, self.arrived, frames, self._offered)
+            self._condition.notify_all()
+        return notes
