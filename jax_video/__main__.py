@@ -12,6 +12,7 @@ COMMANDS = {  # the modules of this package that are commands: what they do, and
     "prepare": ("index videos for training", "folder --videos=DIR --out=DIR"),
     "predict": ("classify videos", "VIDEO... --checkpoint=WORKDIR"),
     "convert": ("PyTorch weights in and out", "WEIGHTS --layout=NAME --config=RECIPE --out=DIR"),
+    "export": ("write a network for others", "RUN --out=DIR [--format=stablehlo,safetensors,onnx]"),
     "fuse": ("add up the scores of networks", "RUN RUN-OR-FILE... [--weights=1,1] [--l2]"),
     "average": ("mean and std of several tests", "RUN RUN..."),
     "plan": ("what a recipe asks of TPUs", "--config=stc --topology=v5e:2x4"),
@@ -28,7 +29,8 @@ MEANT = {  # what else one may look for, and modules that one may take for a com
     "run": "predict",
     "classify": "predict",
     "weights": "convert",
-    "export": "convert",
+    "onnx": "export",
+    "share": "export",
     "networks": "models",
 }
 

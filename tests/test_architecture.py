@@ -59,7 +59,10 @@ LAYERS = {
     "errors": ("errors ctrl_c", ""),
     "networks": ("networks", ""),  # the table of networks: data
     "recipes": ("configs recipe saved", "networks"),  # what is trained, and the meaning of a config's keys
-    "stores": ("data data.archives data.documents data.processes data.remote", ""),  # the package itself is empty
+    "stores": (
+        "data data.archives data.copies data.documents data.processes data.remote",
+        "",
+    ),  # the package itself is empty
     "clips": ("data.clips data.transforms", ""),
     "manifest": ("data.manifest", "stores"),
     "decoding": ("data.decoding", "stores clips manifest"),  # files in, frames out
@@ -69,7 +72,7 @@ LAYERS = {
     "models": ("models", "networks"),  # one architecture, one file
     "step": ("state objectives losses metrics optimizer sharding", "networks models"),  # what is computed
     "folder": (
-        "lock meta checkpoint runlog stopping profiling compilation_cache",
+        "lock meta checkpoint published runlog stopping profiling compilation_cache",
         "networks recipes stores manifest models step",
     ),  # of a run
     "scoring": ("task scoring timeline", "networks manifest pipeline step"),  # clips in, means over videos out
@@ -77,13 +80,14 @@ LAYERS = {
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
     "train": ("train", "recipes stores manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
+    "exporting": ("exporting", "stores pipeline models step folder run testing"),  # for others to use
     "workflow": (
         "workflow summary planning hlo",
         "networks recipes stores manifest pipeline sources models step scoring run train testing",
     ),
     "commands": (  # flags in, print out
-        "main prepare predict convert fuse average plan models.__main__ __main__ command config_flag",
-        "networks recipes manifest decoding pipeline sources preparing step folder run weights testing workflow",
+        "main prepare predict convert export fuse average plan models.__main__ __main__ command config_flag",
+        "networks recipes manifest decoding pipeline sources preparing step folder run weights testing exporting workflow",
     ),
     "package": (
         "",
@@ -115,6 +119,7 @@ OWNERS = {
         "data.decoding.packets",
         "data.encoding",
         "data.sources.motions",
+        "exporting.classify",
     ),
     "tensorflow_datasets": ("data.decoding.packed", "data.sources.tfds", "data.preparing.packing"),
     "array_record": ("data.decoding.packed", "data.preparing.packing"),
@@ -265,6 +270,7 @@ def test_imports_run_one_way():
         "jax_video.prepare",
         "jax_video.predict",
         "jax_video.convert",
+        "jax_video.export",
         "jax_video.fuse",
         "jax_video.average",
         "jax_video.models.__main__",

@@ -48,7 +48,7 @@ def test_the_package_lists_its_commands(arguments):
     listed = python("-m", "jax_video", *arguments)
     assert (listed.returncode, listed.stderr) == (0, "")
     names = re.findall("^  python -m jax_video ([a-z]+) ", listed.stdout, re.MULTILINE)
-    assert names == ["main", "prepare", "predict", "convert", "fuse", "average", "plan", "models"]
+    assert names == ["main", "prepare", "predict", "convert", "export", "fuse", "average", "plan", "models"]
     lines = listed.stdout.splitlines()
     assert len(lines) < 15 and max(map(len, lines)) <= 120
 
@@ -85,7 +85,7 @@ def test_an_unknown_command(name, nearest):
     finished = python("-m", "jax_video", name, "--size=3")
     assert (finished.returncode, finished.stdout) == (2, "")
     hint = f": did you mean python -m jax_video {nearest}?" if nearest else "."
-    listed = "Commands: main, prepare, predict, convert, fuse, average, plan, models; see python -m jax_video --help."
+    listed = "Commands: main, prepare, predict, convert, export, fuse, average, plan, models; see python -m jax_video --help."
     assert finished.stderr == f"error: there is no command {name!r}{hint} {listed}\n"
 
 
