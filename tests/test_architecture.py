@@ -87,7 +87,8 @@ LAYERS = {
     ),
     "commands": (  # flags in, print out
         "main prepare predict convert export fuse average plan models.__main__ __main__ command config_flag",
-        "networks recipes manifest decoding pipeline sources preparing step folder run weights testing exporting workflow",
+        "networks recipes manifest decoding pipeline sources preparing step folder run weights testing exporting "
+        "workflow",
     ),
     "package": (
         "",

@@ -85,8 +85,8 @@ def test_an_unknown_command(name, nearest):
     finished = python("-m", "jax_video", name, "--size=3")
     assert (finished.returncode, finished.stdout) == (2, "")
     hint = f": did you mean python -m jax_video {nearest}?" if nearest else "."
-    listed = "Commands: main, prepare, predict, convert, export, fuse, average, plan, models; see python -m jax_video --help."
-    assert finished.stderr == f"error: there is no command {name!r}{hint} {listed}\n"
+    listed = "Commands: main, prepare, predict, convert, export, fuse, average, plan, models; see python"
+    assert finished.stderr == f"error: there is no command {name!r}{hint} {listed} -m jax_video --help.\n"
 
 
 @pytest.mark.parametrize(

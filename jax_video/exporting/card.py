@@ -47,7 +47,7 @@ def _front(run: Run, result: Mapping[str, Any] | None, license: str | None) -> s
         "license": license or "unknown",
         "library_name": published_lib.LIBRARY,
         "pipeline_tag": task["type"],
-        "tags": ["action-recognition", "video", "jax", run.config.model.name],
+        "tags": ["action-recognition", "jax", run.config.model.name],
         "datasets": [slug],
     }
     if result:
@@ -84,8 +84,8 @@ def _body(run: Run, result: Mapping[str, Any] | None, files: list[str], license:
     if program.READER in files:
         lines += [
             "",
-            f"Without jax_video (`pip install jax flatbuffers av`), `{program.PROGRAM}` is the same network as a program "
-            f"for CPUs, NVIDIA's GPUs and TPUs, and `{program.CARD}` says what it takes:",
+            f"Without jax_video (`pip install jax flatbuffers av`): `{program.PROGRAM}` is the same network as a "
+            f"program for CPUs, NVIDIA's GPUs and TPUs, and `{program.CARD}` says what it takes:",
             "",
             "```bash",
             f"python {program.READER} video.mp4",
@@ -122,11 +122,9 @@ def _result(run: Run) -> Mapping[str, Any] | None:
 def _told(result: Mapping[str, Any] | None) -> list[str]:
     if result is None:
         return ["It was not tested."]
-    protocol = result.get("protocol", {})
-    number = f"{protocol.get('number')} " if protocol.get("clips") != "nonoverlap" else ""
-    how = f"{number}{protocol.get('clips')} clips, crop {protocol.get('crop')}, mean over clips of each {protocol.get('average_clips')}"
+    how = ", ".join(f"{key}={value}" for key, value in result.get("protocol", {}).items() if key not in averages.FREE)
     return [
-        f"Of {result['videos']} of {result['of']} test videos ({how}):",
+        f"Of {result['videos']} of {result['of']} test videos, by the protocol {how}:",
         "",
         "| metric | |",
         "|---|---|",
@@ -154,4 +152,4 @@ def _data(run: Run) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is, in one cell of a table."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", shown(text))
+    return re.sub(r"[\\`*_\[\]<>|#]", lambda match: f"\\{match[0]}", shown(text))
