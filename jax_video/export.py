@@ -47,11 +47,11 @@ def main(arguments: list[str]) -> None:
     with writing(given.out, "the same command begins anew"):
         files = folder.write(trained, given.out, given.format, license=given.license, crop=given.crop)
     for path in files:
-        print(f"{path.stat().st_size / 1e6:10,.2f} MB  {path}")
+        print(f"{path.stat().st_size:14,} bytes  {path}")
     out = shlex.quote(given.out)
     if "safetensors" in given.format:
         print(f"Try it on a video:\n  python -m jax_video.predict VIDEO --checkpoint={out}")
-    if "stablehlo" in given.format and trained.sampling.streams == ("rgb",):
+    if "stablehlo" in given.format and [*trained.sampling.streams] == ["rgb"]:
         print(f"Without jax_video:\n  python {out}/{program.READER} VIDEO")
 
 

@@ -47,9 +47,14 @@ def write(folder: pathlib.Path, meta: Meta, step: int, weights: Mapping[str, Any
         "model_type": meta.config["model"]["name"],
         "run": meta.to_json(),
         "step": step,
-        "weights": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+        "weights": {"bytes": len(data), "sha256": checksum(data)},
     }
     documents.write(folder / CONFIG, record, indent=1)
+
+
+def checksum(data: bytes) -> str:
+    """Of a file, as `sha256sum` prints it."""
+    return hashlib.sha256(data).hexdigest()
 
 
 class Published:
@@ -94,7 +99,7 @@ class Published:
             raise CheckpointError(f"{self.folder} has {CONFIG}, but no {WEIGHTS}: fetch that, too.") from error
         except documents.Damaged as error:
             raise CheckpointError(f"{path}: {error}") from error
-        if len(data) != told["bytes"] or hashlib.sha256(data).hexdigest() != told["sha256"]:
+        if len(data) != told["bytes"] or checksum(data) != told["sha256"]:
             cut = f"{len(data):,} of {told['bytes']:,} bytes" if len(data) != told["bytes"] else "its checksum is wrong"
             raise CheckpointError(f"{path} is not the file that {CONFIG} tells of ({cut}): fetch both again.")
         try:

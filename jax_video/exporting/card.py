@@ -64,11 +64,11 @@ def _body(run: Run, result: Mapping[str, Any] | None, files: list[str], license:
     config, sampling, name = run.config, run.sampling, run.config.model.name
     number = sum(leaf.size for leaf in jax.tree.leaves(run.weights["params"]))
     classifies = isinstance(run.objective, objectives.Classification)
-    what = f"tells {len(run.classes)} classes of video apart" if classifies else "was trained by knowledge transfer"
+    what = f" that tells {len(run.classes)} classes of video apart, trained" if classifies else ", taught by a 2D one"
     lines = [
         f"# {name} on {_plain(_data(run))}",
         "",
-        f"A network of {number:,} parameters that {what}, trained with [jax_video]({_PROJECT}).",
+        f"A network of {number:,} parameters{what} with [jax_video]({_PROJECT}).",
         "",
         "## How to use it",
         "",
