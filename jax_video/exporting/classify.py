@@ -55,10 +55,10 @@ def clips(count, card):
         firsts = np.arange(parts + 1) * (last + 1) // parts
         starts = (firsts[:-1] + np.maximum(firsts[:-1], firsts[1:] - 1)) // 2
     elif number == 1:
-        starts = [last // 2]
+        starts = np.array([last // 2])
     else:
         starts = (2 * last * np.arange(number) + number - 1) // (2 * (number - 1))
-    places = np.asarray(starts)[:, None] + stride * np.arange(length)
+    places = starts[:, None] + stride * np.arange(length)
     turned = places % (2 * count)
     places = np.minimum(turned, 2 * count - 1 - turned) if card["reflect"] else places % count
     return [places] if card["clips"] == "segments" else list(places)
@@ -99,11 +99,8 @@ def _halve(image, axis):
     half = count // 2
     first = np.arange(half)
     weights = (half - first, half + 0 * first, first + 1) if count % 2 else (half + 0 * first,) * 2
-    total = np.float32(0)
-    for tap, weight in enumerate(weights):
-        weight = np.float32(weight / count).reshape(-1, *(1,) * (2 - axis))
-        total = total + np.take(image, 2 * first + tap, axis) * weight
-    return total
+    shares = [np.float32(weight / count).reshape(-1, *(1,) * (2 - axis)) for weight in weights]
+    return sum(np.take(image, 2 * first + tap, axis) * share for tap, share in enumerate(shares))
 
 
 def _neighbours(count, wanted):
@@ -119,7 +116,7 @@ if __name__ == "__main__":
     card = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
     if card["streams"] != ["rgb"]:
         sys.exit(f"this network takes {' and '.join(card['streams'])}: see model.json for what to give the program")
-    program = export.deserialize((HERE / "model.stablehlo").read_bytes())
+    program = export.deserialize(bytearray((HERE / "model.stablehlo").read_bytes()))
     for path in sys.argv[1:] or sys.exit(__doc__):
         print(path)
         for name, probability in list(classify(path, program, card).items())[:5]:

@@ -7,14 +7,14 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from jax_video import published
-from jax_video.data import remote
+from jax_video.data import documents, remote
 from jax_video.errors import UserError
 from jax_video.exporting import card, onnx, program
 from jax_video.run import Run
 
 FORMATS: dict[str, tuple[str, ...]] = {  # and their files
     "stablehlo": (program.PROGRAM, program.CARD, program.READER),
-    "onnx": (onnx.MODEL,),
+    "onnx": (onnx.MODEL, program.CARD),
     "safetensors": (published.WEIGHTS, published.CONFIG, card.NAME),
 }
 USUAL = ("stablehlo", "safetensors")
@@ -59,7 +59,7 @@ def write(
         config.test.crop = crop
         run = Run(run.folder, config, run.meta, run.step, run.definition, run.weights, run.mesh)
     folder = pathlib.Path(out).absolute()
-    names = [name for each in formats for name in FORMATS[each]]
+    names = list(dict.fromkeys(name for each in formats for name in FORMATS[each]))
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     part.mkdir(parents=True)
     try:
@@ -70,6 +70,8 @@ def write(
         for each in formats:
             if each in writers:
                 writers[each](run, part)
+        if models := [part / name for name in (program.PROGRAM, onnx.MODEL) if name in names]:
+            documents.write(part / program.CARD, program.card(run, models), indent=1, seal=False)
         folder.mkdir(exist_ok=True)
         for name in names:
             remote.put_in_place(part / name, folder / name)

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from jax import export
 
 from jax_video import __version__, objectives
-from jax_video.data import documents, pipeline
+from jax_video.data import pipeline
 from jax_video.errors import UserError
 from jax_video.exporting import classify
 from jax_video.models import convolution
@@ -24,14 +24,12 @@ _Inconclusive = getattr(jax.errors, "InconclusiveDimensionOperation", None) or j
 
 
 def write(run: Run, folder: pathlib.Path) -> None:
-    """Writes a run's program into a folder, with a card and a script that classifies videos with the two.
+    """Writes a run's program into a folder, and a script that classifies videos with it and with its `card`.
 
     Raises:
       UserError: of a knowledge transfer, or a package is missing.
     """
-    data = serialized(run)
-    (folder / PROGRAM).write_bytes(data)
-    documents.write(folder / CARD, card(run, data), indent=1, seal=False)
+    (folder / PROGRAM).write_bytes(serialized(run))
     (folder / READER).write_bytes(pathlib.Path(classify.__file__).read_bytes())
 
 
@@ -104,12 +102,12 @@ def unknown_size(run: Run) -> str:
     )
 
 
-def card(run: Run, data: bytes) -> dict[str, Any]:
-    """What it takes to use the program beside it: its classes, how clips are cut, how their mean is taken."""
-    sampling, protocol, exported = run.sampling, run.protocol, export.deserialize(data)
+def card(run: Run, files: Sequence[pathlib.Path]) -> dict[str, Any]:
+    """What it takes to use these files: the classes, how clips are cut, how the mean over them is taken."""
+    sampling, protocol = run.sampling, run.protocol
     objective: Any = run.objective
     return {
-        "program": {"file": PROGRAM, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+        "files": {path.name: {"bytes": path.stat().st_size, "sha256": _checksum(path)} for path in files},
         "network": run.config.model.name,
         "step": run.step,
         "classes": list(run.classes),
@@ -131,14 +129,19 @@ def card(run: Run, data: bytes) -> dict[str, Any]:
         "flip": protocol.flip is not False,
         "average": objective.average,
         "activations": run.config.dtype,
-        "platforms": list(exported.platforms),
+        "platforms": list(PLATFORMS),
         "jax": {
             "version": jax.__version__,
-            "calling_convention": exported.calling_convention_version,
+            "calling_convention": jax.config.jax_export_calling_convention_version,  # type: ignore[attr-defined]
             "read_by": "this version of JAX, and those that come out within six months after it",
         },
         "jax_video": __version__,
     }
+
+
+def _checksum(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _VALUES = {
