@@ -342,11 +342,11 @@ def load(
       CheckpointError: there is no checkpoint in this folder, its weights are none that a network computes with, or
         `config` is of another network.
     """
-    mesh, folder = sharding.make_mesh() if mesh is None else mesh, published.opened(folder)
+    mesh, given, folder = sharding.make_mesh() if mesh is None else mesh, folder, published.opened(folder)
     _check_folder(folder)
     config = None if config is None else recipe.resolve(config)
     dtype = config.dtype if dtype is None and config is not None else dtype
-    with copies.judged(folder), contextlib.closing(published.source(folder, mesh)) as checkpoints:
+    with copies.judged(folder, given), contextlib.closing(published.source(folder, mesh)) as checkpoints:
         meta = checkpoints.best_meta()
         own = ConfigDict(meta.config | ({"dtype": dtype} if dtype else {}))
         with _saved_config(folder):

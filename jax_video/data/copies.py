@@ -6,7 +6,6 @@ of a file stays, and is gone on with. Where a store cannot be reached, an earlie
 """
 
 import contextlib
-import functools
 import hashlib
 import html.parser
 import os
@@ -63,7 +62,7 @@ class Copy:
 
     def __init__(self, url: str, part: str = ""):
         self.url = url.rstrip("/")
-        self.shown = re.sub("//[^/@]*@", "//", self.url)  # without a password
+        self.shown = _shown(self.url)
         self.folder = _folder(self.url, part)
         self._record = self.folder.with_name(f"{self.folder.name}.json")
         self._files: dict[str, Version | None] = {}  # what is here, or known not to be there
@@ -111,7 +110,7 @@ class Copy:
         if not all(self._has(name, self._files.get(name)) for name in names):
             raise self._unreachable()
         if self._offline:
-            _say_once(f"Cannot reach {self.shown} ({self._offline}): taking the copy from before.")
+            _say_offline(self.shown, self._offline)
         return True
 
     def _has(self, name: str, version: Version | None) -> bool:
@@ -156,7 +155,8 @@ class Copy:
         except Exception as error:  # each package has its own
             if isinstance(error, OSError) and error.errno in DISK_ERRORS:
                 raise
-            self._offline = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            kind = "" if type(error) is ConnectionError else f"{type(error).__name__}: "  # ours say what they are
+            self._offline = f"{kind}{error}".splitlines()[0][:300]
             return None
 
     def _write(self) -> None:
@@ -191,9 +191,14 @@ def _folder(url: str, part: str) -> pathlib.Path:
     return remote.local_folder() / (f"{key}-" + re.sub(r"[^\w.-]", "_", url.rpartition("/")[2]))
 
 
-@functools.cache
-def _say_once(text: str) -> None:
-    print(text, file=sys.stderr)
+_told: set[str] = set()
+
+
+def _say_offline(url: str, reason: str) -> None:
+    """Once for each URL, of which several parts may be copied."""
+    if url not in _told:
+        print(f"Cannot reach {url} ({reason}): taking the copy from before.", file=sys.stderr)
+    _told.add(url)
 
 
 def is_copy(path: str | os.PathLike) -> bool:
@@ -203,7 +208,7 @@ def is_copy(path: str | os.PathLike) -> bool:
 
 
 @contextlib.contextmanager
-def judged(folder: remote.Path) -> Iterator[None]:
+def judged(folder: remote.Path, url: str | os.PathLike) -> Iterator[None]:
     """Removes a copy that turns out to be of no use while it is read, so that the next one is made anew."""
     try:
         yield
@@ -211,7 +216,13 @@ def judged(folder: remote.Path) -> Iterator[None]:
         if not is_copy(folder):
             raise
         shutil.rmtree(folder, ignore_errors=True)
-        raise CheckpointError(f"{error} This copy is removed: the same command makes a new one.") from error
+        said = str(error).replace(os.fspath(folder), _shown(os.fspath(url).rstrip("/")))
+        raise CheckpointError(f"{said} The copy of it is removed: the same command makes a new one.") from error
+
+
+def _shown(url: str) -> str:
+    """A URL without a password."""
+    return re.sub("//[^/@]*@", "//", url)
 
 
 def _read_on(store: Store, name: str, version: Version, part: pathlib.Path, progress: tqdm) -> None:
@@ -297,7 +308,7 @@ class _Web:
         try:
             return self._session.request(method, address, timeout=_TIMEOUT, allow_redirects=True, **options)
         except OSError as error:  # whose text is of many lines
-            raise ConnectionError(f"{type(error).__name__} at {urllib.parse.urlsplit(address).hostname}") from error
+            raise ConnectionError(f"{type(error).__name__} with {urllib.parse.urlsplit(address).hostname}") from error
 
     def names(self, under: str) -> list[str]:
         answer = self._get(f"{under}/")
