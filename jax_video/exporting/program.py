@@ -116,6 +116,7 @@ def card(run: Run, files: Sequence[pathlib.Path]) -> dict[str, Any]:
             stream: {"shape": list(shape), "type": "uint8", "values": _VALUES[stream]}
             for stream, shape in shapes(run).items()
         },
+        "where": "b, h and w are whole numbers from 1",
         "output": {"shape": ["b", len(run.classes)], "type": "float32", "values": "probabilities"},
         "short_side": sampling.short_side,
         "size": sampling.size,
