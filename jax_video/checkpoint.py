@@ -34,6 +34,7 @@ from jax_video.errors import CheckpointError, UserError, listed, mended
 from jax_video.meta import Meta
 
 T = TypeVar("T")
+SHARED = "model.safetensors"  # what an exported run has in place of checkpoints: `published`
 
 
 class _Corrupted(Exception):
@@ -175,7 +176,13 @@ class Checkpoints:
         keep: int = 2,
         read_only: bool = False,
     ):
-        self.folder = remote.absolute(run_folder(workdir)) / "checkpoints"
+        workdir = remote.absolute(run_folder(workdir))
+        if not read_only and (workdir / SHARED).exists():
+            raise CheckpointError(
+                f"{workdir} holds a run that was exported: it is not gone on with. Train in another folder; weights to "
+                f"start from may come from here: --config.init_from.path={workdir}"
+            )
+        self.folder = workdir / "checkpoints"
         self._sharding = sharding.replicated(mesh)  # arrays are read onto these devices, whichever they were saved on
         with _quiet() if read_only else contextlib.nullcontext():
             self._manager = _Manager(

@@ -26,7 +26,7 @@ from jax_video.data import copies, documents, remote
 from jax_video.errors import CheckpointError
 from jax_video.meta import Meta
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS = "config.json", checkpoint.SHARED
 LIBRARY = "jax_video"
 _SHAPE = {"run": dict, "step": int, "weights": {"bytes": int, "sha256": str}}
 _ARRAYS = ("network", "ema", "training", "checksums")  # items of a checkpoint, of which all else is small

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import commands
 import fsspec
 import numpy as np
 import pytest
@@ -197,6 +198,12 @@ def test_a_copy_is_not_written_to(folder, trained):
         found = jax_video.load(f"{web.url}/shared")
     with pytest.raises(UserError, match="is the copy of a run in a store, which is only read: copy it to a folder of"):
         results.test(found, Manifest.read(trained.data / "manifest.jsonl"))
+
+
+def test_a_published_run_is_not_gone_on_with(folder, trained):
+    finished = commands.run("jax_video.main", *trained.arguments, f"--workdir={folder}")
+    commands.check_user_error(finished, "holds a run that was exported: it is not gone on with. Train in another")
+    assert jax_video.load(folder).step
 
 
 def test_a_published_run_can_be_tested(folder, trained):

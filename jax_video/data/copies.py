@@ -31,6 +31,7 @@ _SHAPE = {
 _VERSIONED = ("etag", "blob_id", "generation", "last-modified", "last_modified", "lastmodified", "mtime", "created")
 _TIMEOUT = 60  # seconds without a byte
 _CHUNK = 2**20
+_DEEPEST = 8  # folder in a folder that is looked into
 
 
 class Version(NamedTuple):
@@ -85,6 +86,7 @@ class Copy:
             found = self._names.get(under)
             if found is None:
                 raise self._unreachable()
+        found = [name for name in found if ".." not in name.split("/")]  # which would be elsewhere on this disk
         self._names[under] = found
         self._write()
         return found
@@ -312,14 +314,13 @@ class _Web:
 
     def names(self, under: str) -> list[str]:
         answer = self._get(f"{under}/")
-        if answer.status_code in (404, 410):
+        if answer.status_code in (404, 410) or under.count("/") > _DEEPEST:
             return []
         answer.raise_for_status()
         links = _Links()
         links.feed(answer.text)
         found = []
-        for link in sorted(links.found):
-            address = urllib.parse.urljoin(answer.url, link)
+        for address in sorted({urllib.parse.urljoin(answer.url, link) for link in links.found}):
             name = urllib.parse.unquote(address.removeprefix(answer.url))
             if address.startswith(answer.url) and name and not re.search("[?#]|/.", name):
                 found += self.names(f"{under}/{name[:-1]}") if name.endswith("/") else [f"{under}/{name}"]

@@ -20,8 +20,8 @@ def classify(path, program, card):
     """{class: probability} of a video, best first."""
     images = frames(path, card["short_side"])
     wanted = clips(len(images), card)
-    seen = [crop[None] for clip in wanted for crop in crops(images[clip], card)]  # uint8 [1, (N,) T, H, W, 3] each
-    scores = np.concatenate([program.call(clip) for clip in seen]).astype(np.float64)
+    rows = [program.call(crop[None]) for clip in wanted for crop in crops(images[clip], card)]  # [1, classes] each
+    scores = np.concatenate(rows).astype(np.float64)
     if card["average"] == "logit":  # the log of a probability is a logit, but for a constant
         scores = np.exp(np.log(np.maximum(scores, np.finfo(np.float32).tiny)).mean(axis=0, keepdims=True))
         scores /= scores.sum()

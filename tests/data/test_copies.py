@@ -84,6 +84,23 @@ def test_what_is_in_a_folder_of_a_web_server(web):
         assert copy.names("nosuch") == []
 
 
+def test_a_page_of_links_to_other_places(folder, web):
+    links = [
+        "..%2f",
+        "../",
+        "/run/a.json",
+        "//example.com/x",
+        "a.json",
+        "a.json?C=M",
+        "%2e%2e%2fpasswd",
+        "x/../y",
+        "..",
+    ]
+    (folder / "index.html").write_text("".join(f'<a href="{link}">x</a>' for link in links))
+    with copies.held(web.url) as copy:
+        assert copy.names("run") == ["run/a.json", "run/y"]
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_copy_that_was_cut_is_gone_on_with(web, cache, ranges):
     web.ranges, web.cut = ranges, {"/run/deep%20er/b.bin": 2_500_000}
