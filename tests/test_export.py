@@ -260,7 +260,7 @@ def test_the_card(exported, trained):
 def test_a_card_says_what_nobody_knows(tmp_path):
     run = untrained(tmp_path / "run")
     text = card.text(run, [])
-    assert 'license: "unknown"' in text and "model-index" not in text and "It was not tested." in text
+    assert 'license: "unknown"' in text and "model-index" not in text and "No result of a test is known." in text
     assert "Nobody has said which licence" in text and "classify.py" not in text
     with pytest.raises(UserError, match="--license=My Licence: expected an identifier"):
         card.text(run, [], license="My Licence")

@@ -232,7 +232,7 @@ def _read_on(store: Store, name: str, version: Version, part: pathlib.Path, prog
     with open(part, "ab") as file:
         here = file.tell()
         if here != version.size:
-            start, chunks = store.read(name, here, version)
+            start, chunks = store.read(name, here if here < (version.size or 0) else 0, version)
             file.truncate(start)
             progress.update(start)
             for chunk in chunks:
@@ -240,8 +240,6 @@ def _read_on(store: Store, name: str, version: Version, part: pathlib.Path, prog
                 progress.update(len(chunk))
         here = file.tell()
     if version.size not in (None, here):
-        if here > (version.size or 0):
-            part.unlink()
         raise ConnectionError(f"{name} ends after {here:,} of {version.size:,} bytes")
 
 

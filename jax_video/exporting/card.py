@@ -121,7 +121,7 @@ def _result(run: Run) -> Mapping[str, Any] | None:
 
 def _told(result: Mapping[str, Any] | None) -> list[str]:
     if result is None:
-        return ["It was not tested."]
+        return ["No result of a test is known."]
     how = ", ".join(f"{key}={value}" for key, value in result.get("protocol", {}).items() if key not in averages.FREE)
     return [
         f"Of {result['videos']} of {result['of']} test videos, by the protocol {how}:",

@@ -115,6 +115,15 @@ def test_a_copy_that_was_cut_is_gone_on_with(web, cache, ranges):
     assert not [*cache.rglob("*.part")]
 
 
+def test_what_grew_too_far_begins_anew(web, cache):
+    web.cut = {"/run/deep%20er/b.bin": 2_500_000}
+    with pytest.raises(UserError, match="cannot copy"):
+        fetch(f"{web.url}/run", "deep er/b.bin")
+    (part,) = cache.rglob("*.part")
+    part.write_bytes(b"9" * 4_000_000)
+    assert fetch(f"{web.url}/run", "deep er/b.bin") == [b"2" * 3_000_000]
+
+
 def test_what_grew_of_another_version_is_not_gone_on_with(folder, web):
     web.cut = {"/run/deep%20er/b.bin": 2_500_000}
     with pytest.raises(UserError, match="cannot copy"):
