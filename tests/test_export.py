@@ -209,7 +209,8 @@ def test_a_knowledge_transfer_has_weights_but_no_program(tmp_path):
         with pytest.raises(UserError, match="knows no classes: there is nothing to classify with. Fine-tune it"):
             folder.write(run, tmp_path / "out", [each])
     folder.write(run, tmp_path / "out", ["safetensors"])
-    assert 'run.features("video.mp4")' in (tmp_path / "out" / "README.md").read_text()
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert 'run.features("video.mp4")' in text and 'pipeline_tag: "feature-extraction"' in text
 
 
 @pytest.mark.parametrize(

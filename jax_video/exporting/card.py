@@ -46,7 +46,7 @@ def _front(run: Run, result: Mapping[str, Any] | None, license: str | None) -> s
     front: dict[str, Any] = {
         "license": license or "unknown",
         "library_name": published_lib.LIBRARY,
-        "pipeline_tag": task["type"],
+        "pipeline_tag": task["type"] if isinstance(run.objective, objectives.Classification) else "feature-extraction",
         "tags": ["action-recognition", "jax", run.config.model.name],
         "datasets": [slug],
     }
