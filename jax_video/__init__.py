@@ -4,7 +4,7 @@ A trained run, opened once and used:
 
   import jax_video
 
-  run = jax_video.load("runs/stc")              # a run's folder, or one in gs://
+  run = jax_video.load("runs/stc")              # a run's folder, an export; also gs://, s3://, hf://, https://
   run.classify("video.mp4")                     # also a list of files, or an array uint8 [T, H, W, 3] with fps=
   run.features("video.mp4")                     # [D]
   run.timeline("long.mp4", window=2.0, hop=0.5) # labels with times

@@ -13,6 +13,7 @@ COMMANDS = {  # the modules of this package that are commands: what they do, and
     "predict": ("classify videos", "VIDEO... --checkpoint=WORKDIR"),
     "convert": ("PyTorch weights in and out", "WEIGHTS --layout=NAME --config=RECIPE --out=DIR"),
     "report": ("show a run, or two, as a page", "RUN [RUN] [--out=FILE]"),
+    "export": ("write a network for others", "RUN --out=DIR [--format=stablehlo,safetensors,onnx]"),
     "fuse": ("add up the scores of networks", "RUN RUN-OR-FILE... [--weights=1,1] [--l2]"),
     "average": ("mean and std of several tests", "RUN RUN..."),
     "plan": ("what a recipe asks of TPUs", "--config=stc --topology=v5e:2x4"),
@@ -33,7 +34,8 @@ MEANT = {  # what else one may look for, and modules that one may take for a com
     "live": "predict --live=SOURCE",
     "watch": "predict --live=SOURCE",
     "weights": "convert",
-    "export": "convert",
+    "onnx": "export",
+    "share": "export",
     "networks": "models",
 }
 

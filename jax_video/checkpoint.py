@@ -29,11 +29,12 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from jax_video import lock, metrics, sharding
 from jax_video import state as state_lib
-from jax_video.data import documents, remote
+from jax_video.data import copies, documents, remote
 from jax_video.errors import CheckpointError, UserError, listed, mended
 from jax_video.meta import Meta
 
 T = TypeVar("T")
+SHARED = "model.safetensors"  # what an exported run has in place of checkpoints: `published`
 
 
 class _Corrupted(Exception):
@@ -61,8 +62,8 @@ def run_folder(name: str | os.PathLike) -> remote.Path:
     """
     if remote.is_remote(name) and not os.fspath(name).startswith("gs://"):
         raise UserError(
-            f"{name}: a run can be in a local folder or in gs:// only. Mount the store (rclone mount, for example) and "
-            "give the folder where it is mounted."
+            f"{name}: a run is written to a local folder or to gs:// only. Mount the store (rclone mount, for example) "
+            "and give the folder where it is mounted."
         )
     path = remote.path(name)
     with remote.reaching(path):
@@ -81,6 +82,10 @@ def hold(
     Raises:
       UserError: another run is in this folder. All processes raise it.
     """
+    if copies.is_copy(workdir):
+        raise UserError(
+            f"{workdir} is the copy of a run in a store, which is only read: copy it to a folder of your own."
+        )
     with contextlib.ExitStack() as stack:
         lost = lost or (lock.end_process if jax.process_count() > 1 else None)
         sharding.on_first(lambda: stack.enter_context(lock.hold(run_folder(workdir), takeover=takeover, lost=lost)))
@@ -171,7 +176,13 @@ class Checkpoints:
         keep: int = 2,
         read_only: bool = False,
     ):
-        self.folder = remote.absolute(run_folder(workdir)) / "checkpoints"
+        workdir = remote.absolute(run_folder(workdir))
+        if not read_only and (workdir / SHARED).exists():
+            raise CheckpointError(
+                f"{workdir} holds a run that was exported: it is not gone on with. Train in another folder; weights to "
+                f"start from may come from here: --config.init_from.path={workdir}"
+            )
+        self.folder = workdir / "checkpoints"
         self._sharding = sharding.replicated(mesh)  # arrays are read onto these devices, whichever they were saved on
         with _quiet() if read_only else contextlib.nullcontext():
             self._manager = _Manager(
@@ -320,7 +331,7 @@ class Checkpoints:
             metadata = getattr(found[name], "tree", found[name])
             if metadata is None:
                 raise _Corrupted(f"it has no {name}")
-            _check_shapes(f"checkpoint {step} of {self.folder.parent}", metadata, item)
+            check_shapes(f"checkpoint {step} of {self.folder.parent}", metadata, item)
         try:
             checksums = getattr(found["checksums"], "tree", found["checksums"])
             arguments = {
@@ -410,7 +421,7 @@ def _sound(record: dict[str, Any]) -> dict[str, Any]:
     return record["content"]
 
 
-def _check_shapes(owner: str, found: Any, expected: Any) -> None:
+def check_shapes(owner: str, found: Any, expected: Any) -> None:
     """Raises CheckpointError with every leaf that is missing, extra or of another shape."""
     found = {name: tuple(leaf.shape) for name, leaf in state_lib.named_leaves(found).items() if hasattr(leaf, "shape")}
     expected = {name: tuple(leaf.shape) for name, leaf in state_lib.named_leaves(expected).items()}

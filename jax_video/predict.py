@@ -33,7 +33,7 @@ from jax_video.testing import heatmaps, overlay
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("checkpoint", None, "The folder of a run of jax_video.main.")
+    flags.DEFINE_string("checkpoint", None, "The folder of a run, or of an export; also s3://, hf://, https://, …")
     flags.DEFINE_integer("top", 5, "How many classes to show for each video.", lower_bound=1)
     flags.DEFINE_float(
         "timeout",

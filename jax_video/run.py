@@ -20,12 +20,11 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jax_video import meta as meta_lib
-from jax_video import objectives, recipe, scoring, sharding, watching
+from jax_video import objectives, published, recipe, scoring, sharding, watching
 from jax_video import state as state_lib
 from jax_video import timeline as timeline_lib
-from jax_video.checkpoint import Checkpoints, run_folder
+from jax_video.data import copies, pipeline, reader, remote
 from jax_video.data import manifest as manifest_lib
-from jax_video.data import pipeline, reader, remote
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import files
 from jax_video.errors import CheckpointError, UserError, VideoError, listed, shown
@@ -419,9 +418,11 @@ def load(
     dtype: str | None = None,
     mesh: Mesh | None = None,
 ) -> Run:
-    """The run in a folder, local or in Google's store (gs://…), with the weights of its best sound checkpoint.
+    """The run in a folder, with the weights of its best sound checkpoint.
 
     Args:
+      folder: a run's, or one that `python -m jax_video.export` has written; local, in a store (gs://, s3://, hf://, …)
+        or behind a URL. What is not local, nor in gs://, is copied to the cache folder.
       config: how to look at videos, if not as the run did: its clips, its test and its type of activations.
       dtype: of the activations: "float32" or "bfloat16"; by default the config's.
       mesh: devices to run on; by default all.
@@ -430,11 +431,11 @@ def load(
       CheckpointError: there is no checkpoint in this folder, its weights are none that a network computes with, or
         `config` is of another network.
     """
-    mesh, folder = sharding.make_mesh() if mesh is None else mesh, run_folder(folder)
+    mesh, given, folder = sharding.make_mesh() if mesh is None else mesh, folder, published.opened(folder)
     _check_folder(folder)
     config = None if config is None else recipe.resolve(config)
     dtype = config.dtype if dtype is None and config is not None else dtype
-    with contextlib.closing(Checkpoints(folder, mesh, read_only=True)) as checkpoints:
+    with copies.judged(folder, given), contextlib.closing(published.source(folder, mesh)) as checkpoints:
         meta = checkpoints.best_meta()
         own = ConfigDict(meta.config | ({"dtype": dtype} if dtype else {}))
         with _saved_config(folder):
@@ -471,13 +472,13 @@ def _saved_config(folder: remote.Path) -> Iterator[None]:
 
 def _check_folder(folder: remote.Path) -> None:
     """Raises CheckpointError, which says what to give, for a part of a run's folder, or a file, in place of it."""
-    if (folder / "checkpoints").exists():
+    if (folder / "checkpoints").exists() or published.is_published(folder):
         return
     within = next((path for path in (folder, *folder.parents) if path.name == "checkpoints" and path.is_dir()), None)
     if within and folder.exists() and any(path.name.isdigit() for path in within.iterdir()):
         raise CheckpointError(f"{folder} is a part of a run; give the run's folder, {within.parent}.")
     if folder.is_file():
-        if (folder.parent / "checkpoints").exists():
+        if (folder.parent / "checkpoints").exists() or published.is_published(folder.parent):
             raise CheckpointError(f"{folder} is a file of a run; give the run's folder, {folder.parent}.")
         raise CheckpointError(
             f"{folder} is a file; expected the folder of a run. Of PyTorch's weights this makes one: python -m "

@@ -59,7 +59,10 @@ LAYERS = {
     "errors": ("errors ctrl_c", ""),
     "networks": ("networks", ""),  # the table of networks: data
     "recipes": ("configs recipe saved", "networks"),  # what is trained, and the meaning of a config's keys
-    "stores": ("data data.archives data.documents data.processes data.remote", ""),  # the package itself is empty
+    "stores": (
+        "data data.archives data.copies data.documents data.processes data.remote",
+        "",
+    ),  # the package itself is empty
     "clips": ("data.clips data.transforms", ""),
     "manifest": ("data.manifest", "stores"),
     "decoding": ("data.decoding", "stores clips manifest"),  # files in, frames out
@@ -69,7 +72,7 @@ LAYERS = {
     "models": ("models", "networks"),  # one architecture, one file
     "step": ("state objectives losses metrics optimizer sharding", "networks models"),  # what is computed
     "folder": (
-        "lock meta checkpoint runlog pictures stopping profiling compilation_cache",
+        "lock meta checkpoint published runlog pictures stopping profiling compilation_cache",
         "networks recipes stores manifest models step",
     ),  # of a run
     "scoring": (  # clips in, means over videos out
@@ -84,18 +87,20 @@ LAYERS = {
         "reporting",
         "networks recipes stores manifest pipeline sources models step folder run testing",
     ),
+    "exporting": ("exporting", "stores pipeline models step folder run testing"),  # for others to use
     "workflow": (
         "workflow summary planning hlo",
         "networks recipes stores manifest pipeline sources models step scoring run train testing reporting",
     ),
     "commands": (  # flags in, print out
-        "main prepare predict convert fuse average plan report models.__main__ __main__ command config_flag",
+        "main prepare predict convert report export fuse average plan models.__main__ __main__ command config_flag",
         "networks recipes manifest decoding pipeline sources preparing step folder run weights testing reporting "
+        "exporting "
         "workflow",
     ),
     "package": (
         "",
-        "networks manifest sources models folder run testing reporting workflow commands",
+        "networks manifest sources models folder run reporting workflow commands",
     ),  # jax_video: the public names
 }
 WITHOUT_JAX = (
@@ -125,6 +130,7 @@ OWNERS = {
         "data.decoding.live",
         "data.encoding",
         "data.sources.motions",
+        "exporting.classify",
     ),
     "tensorflow_datasets": ("data.decoding.packed", "data.sources.tfds", "data.preparing.packing"),
     "array_record": ("data.decoding.packed", "data.preparing.packing"),
@@ -275,6 +281,7 @@ def test_imports_run_one_way():
         "jax_video.prepare",
         "jax_video.predict",
         "jax_video.convert",
+        "jax_video.export",
         "jax_video.fuse",
         "jax_video.average",
         "jax_video.report",

@@ -313,7 +313,7 @@ def test_averages_that_were_not_saved_are_no_damage(tmp_path):
 def test_a_store_that_cannot_be_reached_or_written_to(store):
     with pytest.raises(UserError, match="cannot reach gs://unreachable/run: RuntimeError: no route to the store"):
         Checkpoints("gs://unreachable/run", sharding.make_mesh())
-    with pytest.raises(UserError, match="s3://bucket/run: a run can be in a local folder or in gs:// only. Mount"):
+    with pytest.raises(UserError, match="s3://bucket/run: a run is written to a local folder or to gs:// only. Mount"):
         Checkpoints("s3://bucket/run", sharding.make_mesh())
 
 

@@ -48,7 +48,7 @@ def test_the_package_lists_its_commands(arguments):
     listed = python("-m", "jax_video", *arguments)
     assert (listed.returncode, listed.stderr) == (0, "")
     names = re.findall("^  python -m jax_video ([a-z]+) ", listed.stdout, re.MULTILINE)
-    assert names == ["main", "prepare", "predict", "convert", "report", "fuse", "average", "plan", "models"]
+    assert names == ["main", "prepare", "predict", "convert", "report", "export", "fuse", "average", "plan", "models"]
     lines = listed.stdout.splitlines()
     assert len(lines) < 15 and max(map(len, lines)) <= 120
 
@@ -59,7 +59,7 @@ def test_the_list_is_complete():
         for path in (ROOT / "jax_video").rglob("*.py")
         if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
     }
-    assert started - {"jax_video"} == set(COMMANDS)
+    assert started - {"jax_video", "classify"} == set(COMMANDS), "classify.py is run where export has written it"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

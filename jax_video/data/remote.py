@@ -19,7 +19,7 @@ from etils import epath
 from jax_video.errors import UserError
 
 Path: TypeAlias = pathlib.Path | epath.Path  # of the second, only what a store can do: no open("a"), no rename at once
-_PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
+PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
 
 
 def is_remote(name: str | os.PathLike) -> bool:
@@ -37,14 +37,12 @@ def path(name: str | os.PathLike) -> Path:
     if not is_remote(name):
         return pathlib.Path(name)
     scheme = name.partition("://")[0]
-    if scheme not in _PACKAGES:
-        raise UserError(f"{name}: expected a local path or one of {', '.join(f'{known}://' for known in _PACKAGES)}")
+    if scheme not in PACKAGES:
+        raise UserError(f"{name}: expected a local path or one of {', '.join(f'{known}://' for known in PACKAGES)}")
     try:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
-        raise UserError(
-            f"{name}: what reaches {scheme}:// is not installed: pip install {_PACKAGES[scheme]}"
-        ) from error
+        raise UserError(f"{name}: what reaches {scheme}:// is not installed: pip install {PACKAGES[scheme]}") from error
     return epath.Path(name)
 
 

@@ -24,7 +24,7 @@ from jax_video.models.convolution_cpu import (
 )
 from jax_video.models.convolution_gpu import conv_gpu, conv_gradients_gpu
 from jax_video.models.convolution_xla import conv_gradients_xla, conv_xla, max_pool_gradient_xla, max_pool_xla
-from jax_video.models.platforms import alone, by_platform, traced
+from jax_video.models.platforms import alone, by_platform, instead, traced
 
 
 def conv(x, kernel, *, strides=(1, 1, 1), padding=((0, 0), (0, 0), (0, 0)), groups=1):
@@ -146,6 +146,12 @@ def _checked(x, window, strides, padding):
             "height, width). Use longer or larger clips, or a network with fewer strides."
         )
     return strides, padding
+
+
+def plain():
+    """What is traced within is XLA's own on every platform, for which a video's height and width need not be known. On
+    CPU it is slow."""
+    return instead({"conv": alone(conv_xla), "max_pool": alone(max_pool_xla)})
 
 
 # The form of each platform --------------------------------------------------------------------------------------------

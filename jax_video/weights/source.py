@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jax_video import networks, run, saved
 from jax_video import state as state_lib
-from jax_video.data import documents
+from jax_video.data import documents, remote
 from jax_video.errors import UserError
 from jax_video.weights import files, names, provenance
 
@@ -40,10 +41,10 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
     Raises:
       UserError: as of `read`.
     """
-    path = pathlib.Path(path)
-    if not path.exists():
+    path = os.fspath(path) if remote.is_remote(path) else pathlib.Path(path)
+    if isinstance(path, pathlib.Path) and not path.exists():
         raise UserError(f"{path}: there is no such weight file or run's folder")
-    if not path.is_dir():
+    if isinstance(path, pathlib.Path) and not path.is_dir():
         if not layout:
             raise UserError(f"{path}: a weight file needs a layout: one of {', '.join(names.LAYOUTS)}")
         file = files.read_file(path)
@@ -77,7 +78,7 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
     return Source(str(path), "", arrays, None, [], number, trained.classes if named else None, transferred)
 
 
-def _print_differences(path: pathlib.Path, theirs: dict, ours: ConfigDict) -> None:
+def _print_differences(path: str | pathlib.Path, theirs: dict, ours: ConfigDict) -> None:
     """Names what another run's network is built with, or has seen, otherwise than this config says."""
     ours = json.loads(json.dumps(ours.to_dict()))
     changed = [

@@ -1,0 +1,353 @@
+"""Copies of what lies in a store or behind a URL: s3://, hf://, https:// and whatever else the package fsspec reaches.
+
+A copy is kept in the cache folder, of those files of a folder that are asked for. One that has changed where it lies is
+copied again; all that have changed take their places together, once all of them are there. What a copy that was cut has
+of a file stays, and is gone on with. Where a store cannot be reached, an earlier copy serves.
+"""
+
+import contextlib
+import hashlib
+import html.parser
+import os
+import pathlib
+import re
+import shutil
+import sys
+import types
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import fsspec
+from tqdm import tqdm
+
+from jax_video.data import documents, remote
+from jax_video.errors import DISK_ERRORS, CheckpointError, UserError
+
+_SHAPE = {
+    "files": {"*": (types.NoneType, {"size": int | None, "version": str})},
+    "names": {"*": [str]},
+}
+_VERSIONED = ("etag", "blob_id", "generation", "last-modified", "last_modified", "lastmodified", "mtime", "created")
+_TIMEOUT = 60  # seconds without a byte
+_CHUNK = 2**20
+_DEEPEST = 8  # folder in a folder that is looked into
+
+
+class Version(NamedTuple):
+    """What tells a file of a store from what it was before, as far as the store says."""
+
+    size: int | None
+    version: str
+
+
+class Store(Protocol):
+    """A folder of files that can be read."""
+
+    def names(self, under: str) -> list[str]:
+        """The files in a folder of this one, and below it."""
+
+    def version(self, name: str) -> Version | None:
+        """Of a file; None where there is none."""
+
+    def read(self, name: str, start: int, version: Version) -> tuple[int, Iterator[bytes]]:
+        """Where the bytes begin that follow, which may be 0 in place of `start`; and the bytes."""
+
+
+class Copy:
+    """The copy of a folder of a store, or of a part of it that is kept apart; made by `held`.
+
+    Attributes:
+      folder: where the copied files are, by their names there.
+    """
+
+    def __init__(self, url: str, part: str = ""):
+        self.url = url.rstrip("/")
+        self.shown = _shown(self.url)
+        self.folder = _folder(self.url, part)
+        self._record = self.folder.with_name(f"{self.folder.name}.json")
+        self._files: dict[str, Version | None] = {}  # what is here, or known not to be there
+        self._names: dict[str, list[str]] = {}
+        with contextlib.suppress(FileNotFoundError, documents.Damaged):
+            record = documents.read(self._record, _SHAPE)
+            self._names = record["names"]
+            self._files = {name: found and Version(**found) for name, found in record["files"].items()}
+        self._store: Store | None = None
+        self._offline = ""  # why it cannot be reached
+
+    def names(self, under: str) -> list[str]:
+        """The names of the files in a folder of this one, and below it.
+
+        Raises:
+          UserError: as `fetch`.
+        """
+        found = self._asked(lambda store: store.names(under))
+        if found is None:
+            found = self._names.get(under)
+            if found is None:
+                raise self._unreachable()
+        found = [name for name in found if ".." not in name.split("/")]  # which would be elsewhere on this disk
+        self._names[under] = found
+        self._write()
+        return found
+
+    def fetch(self, names: Sequence[str]) -> bool:
+        """Copies these files, unless they are here as they are there; returns whether all of them exist.
+
+        Raises:
+          OSError: the disk is full.
+          UserError: the store cannot be reached, and there is no whole copy from before.
+        """
+        there = self._asked(lambda store: {name: store.version(name) for name in names})
+        if there is None:
+            there = {name: self._files[name] for name in names if name in self._files}
+        if None in there.values():
+            self._files |= {name: None for name, version in there.items() if version is None}
+            self._write()
+            return False
+        changed = {name: version for name, version in there.items() if not self._has(name, version)}
+        if changed and self._asked(lambda store: self._copy(store, changed)):
+            self._files |= changed
+            self._write()
+        if not all(self._has(name, self._files.get(name)) for name in names):
+            raise self._unreachable()
+        if self._offline:
+            _say_offline(self.shown, self._offline)
+        return True
+
+    def _has(self, name: str, version: Version | None) -> bool:
+        """Whether a file is here in this version."""
+        if version is None or self._files.get(name) != version:
+            return False
+        with contextlib.suppress(OSError):
+            return version.size in (None, (self.folder / name).stat().st_size)
+        return False
+
+    def _copy(self, store: Store, files: dict[str, Version]) -> bool:
+        """Copies files, which take their places when all of them are here."""
+        parts = {name: self._part(name, version) for name, version in files.items()}
+        size = sum(version.size or 0 for version in files.values())
+        progress = tqdm(total=size, desc=f"copy of {self.shown}", unit="B", unit_scale=True, leave=False, disable=None)
+        with progress:
+            for name, version in files.items():
+                _read_on(store, name, version, parts[name], progress)
+        for name, part in parts.items():
+            remote.put_in_place(part, self.folder / name)
+        return True
+
+    def _part(self, name: str, version: Version) -> pathlib.Path:
+        """Where a file grows; what has grown of another version is removed."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{hashlib.sha256(repr(version).encode()).hexdigest()[:12]}.part")
+        for other in path.parent.iterdir():
+            if other != part and other.name.startswith(f".{path.name}.") and other.suffix == ".part":
+                other.unlink()
+        return part
+
+    def _asked(self, question: Callable[[Store], Any]) -> Any:
+        """The answer of the store; None where it cannot be reached."""
+        if self._offline:
+            return None
+        try:
+            self._store = self._store or _opened(self.url)
+            return question(self._store)
+        except UserError:
+            raise
+        except Exception as error:  # each package has its own
+            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+                raise
+            kind = "" if type(error) is ConnectionError else f"{type(error).__name__}: "  # ours say what they are
+            self._offline = f"{kind}{error}".splitlines()[0][:300]
+            return None
+
+    def _write(self) -> None:
+        files = {name: version and version._asdict() for name, version in self._files.items()}
+        documents.write(self._record, {"files": files, "names": self._names})
+
+    def _unreachable(self) -> UserError:
+        return UserError(
+            f"cannot copy {self.shown} ({self._offline}), and there is no whole copy of it from before. Are the "
+            "address, your rights and the network as they should be? The same command goes on with what is missing."
+        )
+
+
+@contextlib.contextmanager
+def held(url: str, part: str = "") -> Iterator[Copy]:
+    """The copy of a folder in a store, which no other process changes meanwhile.
+
+    Args:
+      part: names one of several copies of the same folder, which do not know of each other.
+    """
+    import fcntl  # there is none on Windows, where all else works
+
+    folder = _folder(url.rstrip("/"), part)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it, however this process ends
+        yield Copy(url, part)
+
+
+def _folder(url: str, part: str) -> pathlib.Path:
+    key = hashlib.sha256(f"{url} {part}".encode()).hexdigest()[:16]
+    return remote.local_folder() / (f"{key}-" + re.sub(r"[^\w.-]", "_", url.rpartition("/")[2]))
+
+
+_told: set[str] = set()
+
+
+def _say_offline(url: str, reason: str) -> None:
+    """Once for each URL, of which several parts may be copied."""
+    if url not in _told:
+        print(f"Cannot reach {url} ({reason}): taking the copy from before.", file=sys.stderr)
+    _told.add(url)
+
+
+def is_copy(path: str | os.PathLike) -> bool:
+    """Whether a path is one of a copy."""
+    folder = os.path.abspath(remote.local_folder())
+    return not remote.is_remote(path) and os.path.abspath(path).startswith(folder + os.sep)
+
+
+@contextlib.contextmanager
+def judged(folder: remote.Path, url: str | os.PathLike) -> Iterator[None]:
+    """Removes a copy that turns out to be of no use while it is read, so that the next one is made anew."""
+    try:
+        yield
+    except CheckpointError as error:
+        if not is_copy(folder):
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        said = str(error).replace(os.fspath(folder), _shown(os.fspath(url).rstrip("/")))
+        raise CheckpointError(f"{said} The copy of it is removed: the same command makes a new one.") from error
+
+
+def _shown(url: str) -> str:
+    """A URL without a password."""
+    return re.sub("//[^/@]*@", "//", url)
+
+
+def _read_on(store: Store, name: str, version: Version, part: pathlib.Path, progress: tqdm) -> None:
+    """Reads a file of a store to its end, from where its copy ends."""
+    with open(part, "ab") as file:
+        here = file.tell()
+        if here != version.size:
+            start, chunks = store.read(name, here if here < (version.size or 0) else 0, version)
+            file.truncate(start)
+            progress.update(start)
+            for chunk in chunks:
+                file.write(chunk)
+                progress.update(len(chunk))
+        here = file.tell()
+    if version.size not in (None, here):
+        raise ConnectionError(f"{name} ends after {here:,} of {version.size:,} bytes")
+
+
+def _opened(url: str) -> Store:
+    """What reads a folder. Raises UserError where there is no such kind of store, or its package is not installed."""
+    scheme = url.partition("://")[0]
+    if scheme in ("http", "https"):
+        return _Web(url)
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        how = f": pip install {remote.PACKAGES[scheme]}" if scheme in remote.PACKAGES else f" ({error})"
+        raise UserError(f"{url}: what reaches {scheme}:// is not installed{how}") from error
+    except ValueError as error:
+        known = ", ".join(f"{name}://" for name in ("https", *remote.PACKAGES))
+        raise UserError(
+            f"{url}: there is no such kind of store. Expected a local path, {known}, or another that fsspec knows."
+        ) from error
+    return _Fsspec(url)
+
+
+class _Fsspec:
+    """A folder of any store that the package fsspec knows."""
+
+    def __init__(self, url: str):
+        self._files, self._root = fsspec.core.url_to_fs(url)
+        self._files.invalidate_cache()  # of what it has listed before
+
+    def names(self, under: str) -> list[str]:
+        root = self._root.rstrip("/") + "/"
+        found = self._files.find(root + under)
+        return [name.removeprefix("/").removeprefix(root.removeprefix("/")) for name in found]
+
+    def version(self, name: str) -> Version | None:
+        try:
+            found = self._files.info(f"{self._root}/{name}")
+        except FileNotFoundError:
+            return None
+        told = {key.lower(): value for key, value in found.items()}
+        versions = " ".join(str(told[key]) for key in _VERSIONED if told.get(key) is not None)
+        return None if found["type"] == "directory" else Version(found.get("size"), versions)
+
+    def read(self, name: str, start: int, version: Version) -> tuple[int, Iterator[bytes]]:
+        del version
+
+        def chunks() -> Iterator[bytes]:
+            with self._files.open(f"{self._root}/{name}", "rb") as file:
+                file.seek(start)
+                while chunk := file.read(_CHUNK):
+                    yield chunk
+
+        return start, chunks()
+
+
+class _Web:
+    """A folder behind a URL; what is in it is found where the server shows a page of links."""
+
+    def __init__(self, url: str):
+        import requests  # which takes as long to load as fsspec
+
+        self._root, self._session = url, requests.Session()
+        self._session.headers["Accept-Encoding"] = "identity"  # or sizes would be of something else
+
+    def _get(self, name: str, method: str = "GET", **options: Any) -> Any:
+        address = f"{self._root}/{urllib.parse.quote(name)}"
+        try:
+            return self._session.request(method, address, timeout=_TIMEOUT, allow_redirects=True, **options)
+        except OSError as error:  # whose text is of many lines
+            raise ConnectionError(f"{type(error).__name__} with {urllib.parse.urlsplit(address).hostname}") from error
+
+    def names(self, under: str) -> list[str]:
+        answer = self._get(f"{under}/")
+        if answer.status_code in (404, 410) or under.count("/") > _DEEPEST:
+            return []
+        answer.raise_for_status()
+        links = _Links()
+        links.feed(answer.text)
+        found = []
+        for address in sorted({urllib.parse.urljoin(answer.url, link) for link in links.found}):
+            name = urllib.parse.unquote(address.removeprefix(answer.url))
+            if address.startswith(answer.url) and name and not re.search("[?#]|/.", name):
+                found += self.names(f"{under}/{name[:-1]}") if name.endswith("/") else [f"{under}/{name}"]
+        return found
+
+    def version(self, name: str) -> Version | None:
+        answer = self._get(name, "HEAD")
+        if answer.status_code in (405, 501):
+            answer = self._get(name, stream=True)
+            answer.close()
+        if answer.status_code in (404, 410):
+            return None
+        answer.raise_for_status()
+        size, told = answer.headers.get("Content-Length"), (answer.headers.get(key) for key in _VERSIONED)
+        return Version(None if size is None else int(size), " ".join(filter(None, told)))
+
+    def read(self, name: str, start: int, version: Version) -> tuple[int, Iterator[bytes]]:
+        del version  # a file that changes just now has another size, or not the checksum that is beside it
+        answer = self._get(name, stream=True, headers={"Range": f"bytes={start}-"} if start else {})
+        answer.raise_for_status()
+        return start if answer.status_code == 206 else 0, answer.iter_content(_CHUNK)
+
+
+class _Links(html.parser.HTMLParser):
+    """The links of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found |= {value for name, value in attrs if (tag, name) == ("a", "href") and value}

@@ -1,0 +1,155 @@
+"""The model card of a run: what it was trained on and how, its result, and how to use it, in the README.md that the
+Hugging Face Hub shows."""
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from jax_video import objectives
+from jax_video import published as published_lib
+from jax_video.errors import UserError, shown
+from jax_video.exporting import program
+from jax_video.run import Run
+from jax_video.testing import averages
+
+NAME = "README.md"
+_PROJECT = "https://github.com/jax-video/jax_video"
+_METRICS = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "mean_class_accuracy": "mean class accuracy"}
+
+
+def text(run: Run, files: list[str], *, license: str | None = None) -> str:
+    """The card.
+
+    Args:
+      files: the names of the other files in its folder.
+      license: as the Hub calls it, such as apache-2.0; None: nobody has said.
+
+    Raises:
+      UserError: `license` is no name of a licence.
+    """
+    result = _result(run)
+    return f"---\n{_front(run, result, license)}---\n\n{_body(run, result, files, license)}"
+
+
+def _front(run: Run, result: Mapping[str, Any] | None, license: str | None) -> str:
+    """What the Hub reads: YAML, whose values are written as JSON, which is YAML too."""
+    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
+        raise UserError(
+            f"--license={license}: expected an identifier of the Hugging Face Hub, such as apache-2.0 or mit"
+        )
+    name, task = _data(run), {"type": "video-classification", "name": "Video Classification"}
+    slug = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "unknown"
+    front: dict[str, Any] = {
+        "license": license or "unknown",
+        "library_name": published_lib.LIBRARY,
+        "pipeline_tag": task["type"] if isinstance(run.objective, objectives.Classification) else "feature-extraction",
+        "tags": ["action-recognition", "jax", run.config.model.name],
+        "datasets": [slug],
+    }
+    if result:
+        metrics = [
+            {"type": "accuracy", "name": label, "value": round(result[key], 6)} for key, label in _METRICS.items()
+        ]
+        front["metrics"] = ["accuracy"]
+        entry = {"task": task, "dataset": {"name": name, "type": slug, "split": "test"}, "metrics": metrics}
+        front["model-index"] = [{"name": f"{run.config.model.name}-{slug}", "results": [entry]}]
+    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in front.items())
+
+
+def _body(run: Run, result: Mapping[str, Any] | None, files: list[str], license: str | None) -> str:
+    config, sampling, name = run.config, run.sampling, run.config.model.name
+    number = sum(leaf.size for leaf in jax.tree.leaves(run.weights["params"]))
+    classifies = isinstance(run.objective, objectives.Classification)
+    what = f" that tells {len(run.classes)} classes of video apart, trained" if classifies else ", taught by a 2D one"
+    lines = [
+        f"# {name} on {_plain(_data(run))}",
+        "",
+        f"A network of {number:,} parameters{what} with [jax_video]({_PROJECT}).",
+        "",
+        "## How to use it",
+        "",
+        "```python",
+        "import jax_video",
+        "",
+        'run = jax_video.load("hf://USER/NAME")  # this folder: on the Hub, or where you have copied it',
+        'run.classify("video.mp4")' if classifies else 'run.features("video.mp4")',
+        "```",
+    ]
+    if classifies:
+        lines += ["", "```bash", "python -m jax_video.predict video.mp4 --checkpoint=hf://USER/NAME", "```"]
+    if program.READER in files:
+        lines += [
+            "",
+            f"Without jax_video (`pip install jax flatbuffers av`): `{program.PROGRAM}` is the same network as a "
+            f"program for CPUs, NVIDIA's GPUs and TPUs, and `{program.CARD}` says what it takes:",
+            "",
+            "```bash",
+            f"python {program.READER} video.mp4",
+            "```",
+        ]
+    frames = f"{sampling.frames} frames, {sampling.stride} apart, {sampling.size}×{sampling.size} pixels"
+    parts = f", {sampling.segments} clips of a video at once" if sampling.segments else ""
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in run.normalization)
+    rows = {
+        "Network": f"{name} ({', '.join(f'{key}={value}' for key, value in config.model.items() if key != 'name')})",
+        "Data": f"{_data(run)}" + (f", manifest {run.meta.manifest[:16]}…" if run.meta.manifest else ""),
+        "Training": _training(run),
+        "Clips": f"{frames}{parts}; {' and '.join(sampling.streams)}",
+        "RGB is normalised by": f"mean {mean}, standard deviation {std}",
+    }
+    lines += ["", "## What it was trained on, and how", "", "| | |", "|---|---|"]
+    lines += [f"| {key} | {_plain(value)} |" for key, value in rows.items()]
+    lines += ["", "## Result", "", *_told(result)]
+    if classifies:
+        lines += ["", "## Classes", "", ", ".join(map(_plain, run.classes))]
+    lines += ["", "## Licence", "", license or "Nobody has said which licence these weights have: ask who made them."]
+    return "\n".join(lines) + "\n"
+
+
+def _result(run: Run) -> Mapping[str, Any] | None:
+    """The result of the run's test, if it is one of these weights."""
+    try:
+        result = averages.read(run.folder)
+    except UserError:
+        return None
+    return result if result.get("step") == run.step else None
+
+
+def _told(result: Mapping[str, Any] | None) -> list[str]:
+    if result is None:
+        return ["No result of a test is known."]
+    how = ", ".join(f"{key}={value}" for key, value in result.get("protocol", {}).items() if key not in averages.FREE)
+    return [
+        f"Of {result['videos']} of {result['of']} test videos, by the protocol {how}:",
+        "",
+        "| metric | |",
+        "|---|---|",
+        *(f"| {label} | {100 * result[key]:.2f} % |" for key, label in _METRICS.items()),
+        *(["", _plain(result["note"])] if result.get("note") else []),
+    ]
+
+
+def _training(run: Run) -> str:
+    if run.meta.progress is None:
+        return "none here: the weights were converted"
+    config = run.meta.config
+    rate = f"learning rate {config['schedule']['learning_rate']:g} ({config['schedule']['kind']})"
+    start = config["init_from"]["path"]
+    starts = [start] if isinstance(start, str) else list(start or ())
+    began = f", started from {' and '.join(pathlib.PurePath(each).name for each in starts)}" if starts else ""
+    return f"{run.step:,} steps of {config['train']['batch']} videos by SGD, {rate}{began}"
+
+
+def _data(run: Run) -> str:
+    """The name of the data set: the last part of the path of its manifest."""
+    path = pathlib.PurePath(str(run.meta.config["data"]["manifest"]))
+    return (path.parent if path.suffix == ".jsonl" else path).name or "unknown"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, in one cell of a table."""
+    return re.sub(r"[\\`*_\[\]<>|#]", lambda match: f"\\{match[0]}", shown(text))

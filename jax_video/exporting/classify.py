@@ -1,0 +1,123 @@
+"""Classifies videos with the program in this folder: python classify.py VIDEO...
+
+Needs jax, flatbuffers, numpy and av (PyAV), and of this folder model.stablehlo and model.json. Frames, clips, crops and
+their mean are those of `python -m jax_video.predict`, to the bit; but for interlaced videos, mirrored ones and unusual
+pixel formats, whose colours may differ by a rounding.
+"""
+
+import json
+import pathlib
+import sys
+
+import av
+import numpy as np
+from jax import export
+
+HERE = pathlib.Path(__file__).parent
+
+
+def classify(path, program, card):
+    """{class: probability} of a video, best first."""
+    images = frames(path, card["short_side"])
+    wanted = clips(len(images), card)
+    rows = [program.call(crop[None]) for clip in wanted for crop in crops(images[clip], card)]  # [1, classes] each
+    scores = np.concatenate(rows).astype(np.float64)
+    if card["average"] == "logit":  # the log of a probability is a logit, but for a constant
+        scores = np.exp(np.log(np.maximum(scores, np.finfo(np.float32).tiny)).mean(axis=0, keepdims=True))
+        scores /= scores.sum()
+    mean = scores.mean(axis=0)
+    return {card["classes"][place]: float(mean[place]) for place in np.argsort(-mean, kind="stable")}
+
+
+def frames(path, short_side):
+    """All frames of a video, upright, resized: uint8 [T, H, W, 3]."""
+    reformatter, images = av.video.reformatter.VideoReformatter(), []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            image = reformatter.reformat(frame, format="rgb24", interpolation="BICUBIC").to_ndarray()
+            image = np.rot90(image, frame.rotation // 90)
+            height, width = (round(side * short_side / min(image.shape[:2])) for side in image.shape[:2])
+            images.append(resize(image, height, width))
+    return np.stack(images)
+
+
+def clips(count, card):
+    """Which frames make the clips of a video of so many: int [T] each, or with segments one [N, T]."""
+    length, stride, number = card["frames"], card["stride"], card["number"]
+    if card["reflect"] and length > 1:  # a short video at a smaller stride, then forth and back
+        stride = min(stride, max(1, (count - 1) // (length - 1)))
+    last, parts = max(0, count - (length - 1) * stride - 1), card["segments"]
+    if card["clips"] == "spread":
+        return [(2 * (count - 1) * np.arange(number) + number - 1) // (2 * (number - 1))]
+    if card["clips"] == "nonoverlap":
+        starts = np.arange(0, last + 1, length * stride)
+    elif card["clips"] == "segments":
+        firsts = np.arange(parts + 1) * (last + 1) // parts
+        starts = (firsts[:-1] + np.maximum(firsts[:-1], firsts[1:] - 1)) // 2
+    elif number == 1:
+        starts = np.array([last // 2])
+    else:
+        starts = (2 * last * np.arange(number) + number - 1) // (2 * (number - 1))
+    places = starts[:, None] + stride * np.arange(length)
+    turned = places % (2 * count)
+    places = np.minimum(turned, 2 * count - 1 - turned) if card["reflect"] else places % count
+    return [places] if card["clips"] == "segments" else list(places)
+
+
+def crops(images, card):
+    """What a test sees of a clip [..., H, W, 3], in each crop, mirrored or not."""
+    high, wide = images.shape[-3:-1]
+    height = width = card["short_side"] if card["crop"] == "three" else card["size"]
+    if card["crop"] == "full":  # but for a border, so that sides are the short side and multiples of 32
+        height, width = (side - (side - card["short_side"]) % 32 for side in (high, wide))
+    ends = [(0, 0), ((high - height) // 2, (wide - width) // 2), (high - height, wide - width)]
+    for top, left in ends if card["crop"] == "three" else ends[1:2]:
+        crop = images[..., top : top + height, left : left + width, :]
+        yield from (crop, crop[..., ::-1, :]) if card["flip"] else (crop,)
+
+
+def resize(image, height, width):
+    """Halves while it is at least twice too large, then interpolates: as OpenCV does, with its roundings."""
+    while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
+        exact = image.shape[0] % 2 == image.shape[1] % 2 == 0
+        means = _halve(_halve(image.astype(np.float32), 1), 0)
+        image = np.uint8(np.floor(means + 0.5) if exact else np.rint(means))
+    if image.shape[:2] == (height, width):
+        return image
+    left, right, p, q = _neighbours(image.shape[1], width)
+    inside = (left >= 0) & (right < image.shape[1])
+    p, q = np.where(inside, p, 2048), np.where(inside, q, 0)
+    columns = image.astype(np.int64)
+    rows = columns[:, left.clip(0)] * p[:, None] + columns[:, right.clip(0, image.shape[1] - 1)] * q[:, None] >> 4
+    top, bottom, p, q = (each[:, None, None] for each in _neighbours(image.shape[0], height))
+    top, bottom = top.clip(0)[:, 0, 0], bottom.clip(0, image.shape[0] - 1)[:, 0, 0]
+    return np.uint8(((rows[top] * p >> 16) + (rows[bottom] * q >> 16) + 2) >> 2)
+
+
+def _halve(image, axis):
+    count = image.shape[axis]
+    half = count // 2
+    first = np.arange(half)
+    weights = (half - first, half + 0 * first, first + 1) if count % 2 else (half + 0 * first,) * 2
+    shares = [np.float32(weight / count).reshape(-1, *(1,) * (2 - axis)) for weight in weights]
+    return sum(np.take(image, 2 * first + tap, axis) * share for tap, share in enumerate(shares))
+
+
+def _neighbours(count, wanted):
+    """Of each wanted place the two next to it, and their weights in 2048ths."""
+    places = np.float32((np.arange(wanted) + 0.5) * (1 / (wanted / count)) - 0.5)
+    before = np.floor(places).astype(int)
+    share = places - before.astype(np.float32)
+    weights = (np.rint(each * np.float32(2048)).astype(int) for each in (1 - share, share))
+    return before, before + 1, *weights
+
+
+if __name__ == "__main__":
+    card = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
+    if card["streams"] != ["rgb"]:
+        sys.exit(f"this network takes {' and '.join(card['streams'])}: see model.json for what to give the program")
+    program = export.deserialize(bytearray((HERE / "model.stablehlo").read_bytes()))
+    for path in sys.argv[1:] or sys.exit(__doc__):
+        print(path)
+        for name, probability in list(classify(path, program, card).items())[:5]:
+            print(f"  {probability:8.4f}  {name}")

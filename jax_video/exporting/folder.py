@@ -1,0 +1,80 @@
+"""Exports a run: everything is written beside the folder first, and put into it when all of it is there."""
+
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+
+from jax_video import published
+from jax_video.data import documents, remote
+from jax_video.errors import UserError
+from jax_video.exporting import card, onnx, program
+from jax_video.run import Run
+
+FORMATS: dict[str, tuple[str, ...]] = {  # and their files
+    "stablehlo": (program.PROGRAM, program.CARD, program.READER),
+    "onnx": (onnx.MODEL, program.CARD),
+    "safetensors": (published.WEIGHTS, published.CONFIG, card.NAME),
+}
+USUAL = ("stablehlo", "safetensors")
+
+
+def check(out: str | os.PathLike, formats: Sequence[str]) -> None:
+    """Raises UserError where there is no such format, or the folder cannot take its files."""
+    if unknown := [name for name in formats if name not in FORMATS] or not formats:
+        raise UserError(f"--format={','.join(formats)}: expected some of {', '.join(FORMATS)}, not {unknown or 'none'}")
+    if remote.is_remote(out):
+        raise UserError(f"{out}: export writes to local folders. Write it to one, and copy that.")
+    folder = pathlib.Path(out)
+    if (folder / "checkpoints").exists():
+        raise UserError(f"{out} is a run's folder, which has files of the same names: choose another --out")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{out} is a file: choose another --out")
+    if there := [name for each in formats for name in FORMATS[each] if (folder / name).exists()]:
+        raise UserError(f"{out} already holds {', '.join(there)}: choose another --out, or remove them first")
+
+
+def write(
+    run: Run,
+    out: str | os.PathLike,
+    formats: Sequence[str] = USUAL,
+    *,
+    license: str | None = None,
+    crop: str | None = None,
+) -> list[pathlib.Path]:
+    """Writes a run's network in these formats into a folder, which is made; returns the files.
+
+    Args:
+      formats: of FORMATS.
+      license: of the weights, for the model card, as the Hugging Face Hub calls it.
+      crop: what programs see of a frame, one of pipeline.CROPS; None: what the run's test does.
+
+    Raises:
+      UserError: as of `check`, or of what writes a format.
+    """
+    check(out, formats)
+    if crop is not None:
+        config = run.config.copy_and_resolve_references()
+        config.test.crop = crop
+        run = Run(run.folder, config, run.meta, run.step, run.definition, run.weights, run.mesh)
+    folder = pathlib.Path(out).absolute()
+    names = list(dict.fromkeys(name for each in formats for name in FORMATS[each]))
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    part.mkdir(parents=True)
+    try:
+        if "safetensors" in formats:  # first, as it is quick to fail
+            (part / card.NAME).write_text(card.text(run, names, license=license), encoding="utf-8")
+            published.write(part, run.meta, run.step, run.weights)
+        writers: dict[str, Callable] = {"stablehlo": program.write, "onnx": onnx.write}
+        for each in formats:
+            if each in writers:
+                writers[each](run, part)
+        if models := [part / name for name in (program.PROGRAM, onnx.MODEL) if name in names]:
+            documents.write(part / program.CARD, program.card(run, models), indent=1, seal=False)
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            remote.put_in_place(part / name, folder / name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return [pathlib.Path(out) / name for name in names]

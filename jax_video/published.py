@@ -1,0 +1,170 @@
+"""A run as a folder to share: its weights in model.safetensors, all else in config.json.
+
+It holds what a checkpoint does to be used: config, classes, normalisation, clips and test, and a checksum. `load` and
+--checkpoint= take it like a run's folder; both may also lie in a store or behind a URL: `opened`.
+"""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import re
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jax.sharding import Mesh
+
+from jax_video import checkpoint, sharding
+from jax_video import state as state_lib
+from jax_video.checkpoint import Checkpoints
+from jax_video.data import copies, documents, remote
+from jax_video.errors import CheckpointError
+from jax_video.meta import Meta
+
+CONFIG, WEIGHTS = "config.json", checkpoint.SHARED
+LIBRARY = "jax_video"
+_SHAPE = {"run": dict, "step": int, "weights": {"bytes": int, "sha256": str}}
+_ARRAYS = ("network", "ema", "training", "checksums")  # items of a checkpoint, of which all else is small
+
+
+def write(folder: pathlib.Path, meta: Meta, step: int, weights: Mapping[str, Any]) -> None:
+    """Writes a run's weights and all that it takes to use them.
+
+    Args:
+      meta, step: what its checkpoint says of it, and after how many steps it was saved.
+      weights: its {"params", "batch_stats"}.
+    """
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in state_lib.named_leaves(weights).items()}
+    data = safetensors.numpy.save(arrays, metadata={"format": "flax", "library": LIBRARY})
+    remote.write_whole(folder / WEIGHTS, [data])
+    record = {
+        "library_name": LIBRARY,
+        "model_type": meta.config["model"]["name"],
+        "run": meta.to_json(),
+        "step": step,
+        "weights": {"bytes": len(data), "sha256": checksum(data)},
+    }
+    documents.write(folder / CONFIG, record, indent=1)
+
+
+def checksum(data: bytes) -> str:
+    """Of a file, as `sha256sum` prints it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Published:
+    """A folder that `write` has written, read as `Checkpoints` are.
+
+    Raises:
+      CheckpointError: a part of it is missing, damaged, or of another library.
+    """
+
+    def __init__(self, folder: remote.Path, mesh: Mesh):
+        self.folder, self._sharding = folder, sharding.replicated(mesh)
+        try:
+            record = documents.read(folder / CONFIG)
+            if not isinstance(record, dict) or record.get("library_name") != LIBRARY:
+                kind = record.get("model_type") if isinstance(record, dict) else None
+                raise CheckpointError(
+                    f"{folder / CONFIG} is not of jax_video{f': it is of a model of type {kind!r}' if kind else ''}. "
+                    "Expected a folder that python -m jax_video.export has written, or a run's."
+                )
+            if wrong := documents.defect(record, _SHAPE):
+                raise documents.Damaged(wrong)
+            self._record, self._meta = record, Meta.from_json(record["run"], folder)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{folder} has {WEIGHTS}, but no {CONFIG}: fetch that, too.") from error
+        except documents.Damaged as error:
+            raise CheckpointError(f"{folder / CONFIG} is damaged ({error}): fetch it again.") from error
+
+    def best_meta(self) -> Meta:
+        """What the run's checkpoint said of it."""
+        return self._meta
+
+    def read_best(self, target: dict) -> tuple[dict, Meta, int]:
+        """(weights, meta, step), as `Checkpoints.read_best`.
+
+        Raises:
+          CheckpointError: the weights are missing, damaged, or of another network.
+        """
+        path, told = self.folder / WEIGHTS, self._record["weights"]
+        try:
+            data = documents.content(path)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{self.folder} has {CONFIG}, but no {WEIGHTS}: fetch that, too.") from error
+        except documents.Damaged as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        if len(data) != told["bytes"] or checksum(data) != told["sha256"]:
+            cut = f"{len(data):,} of {told['bytes']:,} bytes" if len(data) != told["bytes"] else "its checksum is wrong"
+            raise CheckpointError(f"{path} is not the file that {CONFIG} tells of ({cut}): fetch both again.")
+        try:
+            arrays = safetensors.numpy.load(data)
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f"{path} is not a file of safetensors ({error})") from error
+        checkpoint.check_shapes(str(path), arrays, target)
+        names = state_lib.named_leaves(target)
+        if other := [name for name, leaf in names.items() if arrays[name].dtype != leaf.dtype]:
+            types = arrays[other[0]].dtype, names[other[0]].dtype
+            raise CheckpointError(f"{path}: {other[0]} is of type {types[0]}, expected {types[1]}.")
+        leaves = [jax.device_put(arrays[name], self._sharding) for name in names]
+        return jax.tree.unflatten(jax.tree.structure(target), leaves), self._meta, self._record["step"]
+
+    def close(self) -> None:
+        """Does nothing: no file is open."""
+
+
+def source(folder: remote.Path, mesh: Mesh) -> Checkpoints | Published:
+    """What reads the run in a folder, be it the one that was trained in or one that was written to be shared."""
+    if not (folder / "checkpoints").exists() and is_published(folder):
+        return Published(folder, mesh)
+    return Checkpoints(folder, mesh, read_only=True)
+
+
+def is_published(folder: remote.Path) -> bool:
+    """Whether a folder has weights to share, or a config that tells of some."""
+    if (folder / WEIGHTS).exists():
+        return True
+    with contextlib.suppress(FileNotFoundError, documents.Damaged):
+        record = documents.read(folder / CONFIG)
+        return isinstance(record, dict) and record.get("library_name") == LIBRARY
+    return False
+
+
+def opened(name: str | os.PathLike) -> remote.Path:
+    """The folder to read a run from: the one of this name, or its copy where it is in a store or behind a URL.
+
+    Only what it takes to use the run is copied: of a run's folder one checkpoint without the optimizer's side. What is
+    in Google's store (gs://) is read there.
+
+    Raises:
+      CheckpointError: there is no run.
+      UserError: as of `copies.Copy`.
+    """
+    name = os.fspath(name)
+    if name.startswith("file://"):
+        name = urllib.request.url2pathname(name.removeprefix("file://"))
+    if not remote.is_remote(name) or name.startswith("gs://"):
+        return checkpoint.run_folder(name)
+    with copies.held(name) as copy:
+        if copy.fetch([CONFIG, WEIGHTS]):
+            return copy.folder
+        names = [each for each in copy.names("checkpoints") if re.match(r"checkpoints/\d+/", each)]
+        if not names:
+            raise CheckpointError(
+                f"{copy.shown}: there is no run here: expected {CONFIG} and {WEIGHTS}, as python -m jax_video.export "
+                "writes them, or a run's checkpoints/. (A model of the Hugging Face Hub is hf://USER/NAME.)"
+            )
+        small = [each for each in names if each.split("/")[2] not in _ARRAYS]
+        copy.fetch(small)
+        with contextlib.closing(Checkpoints(copy.folder, sharding.make_mesh(), read_only=True)) as checkpoints:
+            step = checkpoints.best_step()
+    own = f"checkpoints/{step}/"
+    unused = (f"{own}training/", f"{own}network/" if any(each.startswith(f"{own}ema/") for each in names) else "-")
+    with copies.held(name, own) as copy:
+        copy.fetch([each for each in names if each.startswith(own) and not each.startswith(unused)])
+        return copy.folder

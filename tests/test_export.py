@@ -1,0 +1,302 @@
+"""`python -m jax_video.export`: a program that needs no jax_video, ONNX, and a folder for the Hugging Face Hub."""
+
+import ast
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from commands import TinyRun, check_user_error, run_each, tiny_run
+from conftest import ROOT
+from jax import export
+from ml_collections import ConfigDict
+
+import jax_video
+from jax_video import objectives, published, recipe
+from jax_video import state as state_lib
+from jax_video.data import clips, pipeline, transforms
+from jax_video.data.manifest import Manifest
+from jax_video.errors import UserError
+from jax_video.exporting import card, classify, folder, onnx, program
+from jax_video.meta import Meta
+from jax_video.models import convolution
+
+pytest.importorskip("flatbuffers", reason="programs are written and read by the package flatbuffers")
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> TinyRun:
+    return tiny_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """What the commands say: an export, the same once more, and a video classified with it."""
+    out = tmp_path_factory.mktemp("exported") / "a folder"
+    video = next((trained.data / "test").rglob("*.mp4"))
+    calls = [
+        ("jax_video.export", [trained.workdir, f"--out={out}", "--license=apache-2.0"]),
+        ("jax_video.export", [trained.workdir, f"--out={out}"]),
+        ("jax_video.predict", [video, f"--checkpoint={out}", "--json"]),
+        ("jax_video.predict", [video, f"--checkpoint={trained.workdir}", "--json"]),
+    ]
+    return out, run_each(calls, cwd=out.parent)
+
+
+def untrained(path: pathlib.Path, argument: str = "", **sections) -> jax_video.Run:
+    """A run of tests/tiny.py with random weights, and with other values in some sections."""
+    config = tiny.get_config(argument)
+    for name, values in sections.items():
+        with config.unlocked(), config.ignore_type():
+            config[name] = values if isinstance(values, str) else ConfigDict(config[name].to_dict() | values)
+    config = recipe.resolve(config, flip=False)
+    _, *shapes = state_lib.abstract(config, 8)
+    rng = np.random.default_rng(0)
+    params, batch_stats = jax.tree.map(lambda leaf: rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32), shapes)
+    params = jax.tree.map(lambda leaf: leaf * rng.choice([-1, 1], leaf.shape).astype(np.float32), params)
+    path.mkdir()
+    meta = Meta(json.loads(json.dumps(config.to_dict())), tuple("abcdefgh"))
+    published.write(path, meta, 0, {"params": params, "batch_stats": batch_stats})
+    return jax_video.load(path)
+
+
+def read(out: pathlib.Path):
+    return export.deserialize((out / "model.stablehlo").read_bytes()), json.loads((out / "model.json").read_text())
+
+
+def test_the_command(exported, trained):
+    out, (first, again, *_) = exported
+    assert first.code == 0, first.stderr
+    names = {"model.stablehlo", "model.json", "classify.py", "model.safetensors", "config.json", "README.md"}
+    assert {path.name for path in out.iterdir()} == names == set(re.findall(r"bytes  .*/(\S+)", first.stdout))
+    assert [path.name for path in out.parent.iterdir()] == ["a folder"], "nothing is left beside it"
+    assert "python -m jax_video.predict VIDEO --checkpoint='" in first.stdout and "classify.py VIDEO" in first.stdout
+    check_user_error(again, "already holds model.stablehlo, model.json,", "choose another --out, or remove them first")
+
+
+def test_an_exported_run_predicts_the_same(exported):
+    _, (*_, by_export, by_run) = exported
+    assert by_export.code == 0, by_export.stderr
+    assert by_export.stdout == by_run.stdout
+
+
+def test_the_reader_gives_what_predict_gives(exported, trained):
+    """Resized, as the set's videos are of 32 x 40 pixels; and of a video that is shorter than a clip."""
+    out, _ = exported
+    manifest = Manifest.read(trained.data / "manifest.jsonl")
+    videos = [pathlib.Path(manifest.root, entry.path) for _, entry in manifest.select("test")][:3]
+    videos += sorted((ROOT / ".." / "shared" / "data" / "fights" / "fight").glob("*"))[:2]
+    expected = jax_video.load(trained.workdir).classify(videos, timeout=None)
+    for video, probabilities in zip(videos, expected, strict=True):
+        found = classify.classify(video, *read(out))
+        assert found == pytest.approx(probabilities, abs=1e-5)
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_the_reader_needs_no_jax_video(exported):
+    out, _ = exported
+    tree = ast.parse((out / "classify.py").read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported - sys.stdlib_module_names == {"av", "jax", "numpy"}
+
+
+def test_the_program(exported, trained):
+    """Takes any number of clips, on every platform; its card says what it takes."""
+    out, _ = exported
+    found, told = read(out)
+    assert found.platforms == ("cpu", "cuda", "tpu")
+    run = jax_video.load(trained.workdir)
+    assert told["classes"] == list(run.classes) and told["inputs"]["rgb"]["shape"] == ["b", 4, 32, 32, 3]
+    assert told["jax"]["calling_convention"] == found.calling_convention_version
+    video = np.random.default_rng(0).integers(0, 256, (3, 4, 32, 32, 3), dtype=np.uint8)
+    probabilities = found.call(video)
+    np.testing.assert_allclose(probabilities, jax.jit(program.function(run))(video), atol=1e-6)
+    np.testing.assert_allclose(np.sum(probabilities, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(97, 131), (240, 320), (480, 853), (64, 300), (31, 37), (75, 50)])
+@pytest.mark.parametrize("short_side", [31, 36, 62])
+def test_the_reader_resizes_to_the_bit(shape, short_side):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    expected = transforms.resize_short(image[None], short_side)[0]
+    found = classify.resize(image, *expected.shape[:2])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("reflect", [False, True])
+@pytest.mark.parametrize(("kind", "number"), [("nonoverlap", 1), ("uniform", 1), ("uniform", 5), ("spread", 6)])
+def test_the_reader_cuts_the_same_clips(kind, number, reflect):
+    for count in range(1, 60):
+        asked = dict(frames=5, stride=3, clips=kind, number=number, reflect=reflect, segments=0)
+        expected = clips.test_clips(count, 5, 3, clips=kind, number=number, reflect=reflect)
+        np.testing.assert_array_equal(classify.clips(count, asked), expected)
+        asked |= {"clips": "segments", "segments": number}
+        expected = clips.segment_clips(count, 5, 3, number, reflect=reflect)
+        np.testing.assert_array_equal(classify.clips(count, asked), [expected])
+
+
+TESTS = {
+    "three crops, mirrored too, by logits": {
+        "test": {"clips": "uniform", "number": 2, "crop": "three", "flip": True, "average_clips": "logit"}
+    },
+    "segments in bfloat16": {
+        "dtype": "bfloat16",
+        "model": {"consensus": True},
+        "clip": {"segments": 3, "stride": 2, "short_side": 36},
+        "test": {"clips": "segments"},
+    },
+}
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_other_ways_to_test(name, tmp_path):
+    run = untrained(tmp_path / "run", **TESTS[name])
+    folder.write(run, tmp_path / "out", ["stablehlo"])
+    frames = np.random.default_rng(0).integers(0, 256, (11, 40, 50, 3), dtype=np.uint8)
+    found, told = read(tmp_path / "out")
+    assert of_frames(frames, found, told) == pytest.approx(run.classify(frames), abs=1e-5)
+    assert told["activations"] == run.config.dtype == TESTS[name].get("dtype", "float32")
+
+
+def of_frames(frames, *given):
+    """What the reader says of a video of these frames."""
+    with pytest.MonkeyPatch.context() as patch:
+        resized = lambda path, side: transforms.resize_short(path, side)  # noqa: E731
+        patch.setattr(classify, "frames", resized)
+        return classify.classify(frames, *given)
+
+
+def test_whole_frames(tmp_path):
+    """Of any size, in one program: sides are the short side and so many times 32."""
+    sections = {"test": {"crop": "full"}}
+    run = untrained(tmp_path / "run", **sections)
+    folder.write(run, tmp_path / "out", ["stablehlo"])
+    found, told = read(tmp_path / "out")
+    assert told["inputs"]["rgb"]["shape"] == ["b", 4, "32*h+0", "32*w+0", 3]
+    frames = np.random.default_rng(0).integers(0, 256, (8, 33, 80, 3), dtype=np.uint8)
+    assert of_frames(frames, found, told) == pytest.approx(run.classify(frames), abs=1e-5)
+
+
+def test_two_streams(tmp_path):
+    """Where frames are small, a program for all sizes cannot be made; one of their middle can."""
+    run = untrained(tmp_path / "run", "phase=joint,appearance=a,motion=b")
+    with pytest.raises(UserError, match="whole frames .* Make one for the square in their middle: --crop=center"):
+        folder.write(run, tmp_path / "out", ["stablehlo"])
+    assert not (tmp_path / "out").exists()
+    folder.write(run, tmp_path / "out", ["stablehlo"], crop="center")
+    found, told = read(tmp_path / "out")
+    assert [told["inputs"][name]["shape"] for name in told["streams"]] == [["b", 5, 32, 32, 3], ["b", 5, 32, 32, 20]]
+    rng = np.random.default_rng(0)
+    batch = {
+        name: rng.integers(0, 256, (2, 5, 32, 32, channels), np.uint8) for name, channels in pipeline.CHANNELS.items()
+    }
+    logits = jax.jit(run.objective.test, static_argnums=0)(run.definition, *run.weights.values(), batch)
+    np.testing.assert_allclose(found.call(*batch.values()), jax.nn.softmax(logits), atol=1e-6)
+
+
+def test_a_knowledge_transfer_has_weights_but_no_program(tmp_path):
+    run = untrained(tmp_path / "run")
+    run.task = dataclasses.replace(run.task, objective=objectives.Correspondence())
+    for each in ("stablehlo", "onnx"):
+        with pytest.raises(UserError, match="knows no classes: there is nothing to classify with. Fine-tune it"):
+            folder.write(run, tmp_path / "out", [each])
+    folder.write(run, tmp_path / "out", ["safetensors"])
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert 'run.features("video.mp4")' in text and 'pipeline_tag: "feature-extraction"' in text
+
+
+@pytest.mark.parametrize(
+    ("formats", "out", "expected"),
+    [
+        (["tensorrt"], "new", "--format=tensorrt: expected some of stablehlo, onnx, safetensors"),
+        ([], "new", "expected some of stablehlo, onnx, safetensors"),
+        (["onnx"], "s3://bucket/new", "export writes to local folders"),
+        (["onnx"], "run", "is a run's folder"),
+        (["onnx"], "file", "is a file"),
+    ],
+)
+def test_a_folder_that_cannot_be_written(formats, out, expected, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=expected):
+        folder.check(out if "://" in out else tmp_path / out, formats)
+
+
+def test_packages_that_are_missing(tmp_path, monkeypatch):
+    run = untrained(tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.raises(UserError, match="pip install --no-deps jax2onnx"):
+        folder.write(run, tmp_path / "out", ["onnx"])
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
+    with pytest.raises(UserError, match="pip install flatbuffers"):
+        folder.write(run, tmp_path / "out", ["stablehlo", "safetensors"])
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_card(exported, trained):
+    out, _ = exported
+    _, front, body = (out / "README.md").read_text().split("---\n", 2)
+    told = {key: json.loads(value) for key, value in (line.split(": ", 1) for line in front.splitlines())}
+    assert (told["license"], told["library_name"], told["pipeline_tag"]) == (
+        "apache-2.0",
+        "jax_video",
+        "video-classification",
+    )
+    result = json.loads((trained.workdir / "test.json").read_text())
+    (entry,) = told["model-index"][0]["results"]
+    assert entry["metrics"][0] == {"type": "accuracy", "name": "top-1 accuracy", "value": result["top1"]}
+    assert f"| top-1 accuracy | {100 * result['top1']:.2f} % |" in body
+    assert "Of 8 of 8 test videos" in body and "counterclockwise" in body and "python classify.py video.mp4" in body
+
+
+def test_a_card_says_what_nobody_knows(tmp_path):
+    run = untrained(tmp_path / "run")
+    text = card.text(run, [])
+    assert 'license: "unknown"' in text and "model-index" not in text and "No result of a test is known." in text
+    assert "Nobody has said which licence" in text and "classify.py" not in text
+    with pytest.raises(UserError, match="--license=My Licence: expected an identifier"):
+        card.text(run, [], license="My Licence")
+
+
+def test_names_of_classes_stay_text_in_a_card(tmp_path):
+    run = untrained(tmp_path / "run")
+    run.meta.config["data"]["manifest"] = "/home/me/a|b\x1b[1m"
+    text = card.text(run, [])
+    assert "\x1b" not in text and "a\\|b" in text and "/home" not in text
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("taps", [(1, 1, 1), (3, 3, 3), (3, 1, 1)])
+def test_operations_for_onnx_compute_the_same(taps, groups):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 7, 9, 8, 4)).astype(np.float32)
+    kernel = rng.normal(size=(*taps, 4 // groups, 6)).astype(np.float32)
+    padding = [(size // 2, size // 2) for size in taps]
+    for strides in ((1, 1, 1), (2, 2, 1)):
+        options = {"strides": strides, "padding": padding}
+        expected = convolution.conv(x, kernel, groups=groups, **options)
+        np.testing.assert_allclose(onnx._conv(x, kernel, groups=groups, **options), expected, atol=1e-5)
+        expected = convolution.max_pool(x, taps, **options)
+        np.testing.assert_array_equal(onnx._max_pool(jnp.asarray(x), window=taps, **options), expected)
+
+
+@pytest.mark.parametrize("argument", ["", "phase=appearance"])
+def test_onnx_gives_the_same(argument, tmp_path):
+    pytest.importorskip("jax2onnx", reason="docs/export.md says how to install it")
+    runtime = pytest.importorskip("onnxruntime")
+    run = untrained(tmp_path / "run", argument)
+    folder.write(run, tmp_path / "out", ["onnx"], crop="center")
+    session = runtime.InferenceSession(tmp_path / "out" / "model.onnx")
+    (shape,) = program.shapes(run).values()
+    video = np.random.default_rng(0).integers(0, 256, (3, *shape[1:-3], 32, 32, 3), dtype=np.uint8)
+    (found,) = session.run(["probabilities"], {"rgb": video})
+    np.testing.assert_allclose(found, program.function(run)(video), atol=1e-4)
