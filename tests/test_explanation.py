@@ -174,7 +174,7 @@ def test_of_the_last_stage_it_is_the_class_activation_map(name):
     batch = pipeline.test_batch(manifest, run.sampling, clips, batch=1)
     inner = run.network.network if segments else run.network
     streams = [inner.appearance, inner.motion] if len(network.streams) == 2 else [inner]
-    features = jax.tree.leaves(run.network.features(*state_lib.inputs(batch, run.normalization)))
+    features = jax.tree.leaves(jax.jit(run.network.features)(*state_lib.inputs(batch, run.normalization)))
     ours = [found.maps] if found.flow_maps is None else [found.maps, found.flow_maps]
     for maps, stream, values in zip(ours, streams, features, strict=True):
         values = np.asarray(values[0] @ getattr(stream, network.head).kernel[:, 2]).clip(0)
@@ -183,7 +183,7 @@ def test_of_the_last_stage_it_is_the_class_activation_map(name):
         np.testing.assert_allclose(maps, np.concatenate(whole) / (np.max(whole) or 1), atol=1e-4)
     if network.weighs_views:
         parts = batch["rgb"].reshape(-1, *batch["rgb"].shape[-4:])
-        alphas = inner.coefficients(state_lib.normalize(parts, run.normalization))
+        alphas = jax.jit(inner.coefficients)(state_lib.normalize(parts, run.normalization))
         expected = {layer: alpha.mean(axis=(0, 2)).tolist() for layer, alpha in alphas.items()}
         assert {layer: [*row.values()] for layer, row in found.views_by_layer.items()} == {
             layer: pytest.approx(row, abs=1e-5) for layer, row in expected.items()
@@ -217,13 +217,8 @@ def test_of_a_trained_network_it_lies_where_something_moves_and_depends_on_the_w
     layer on, one more after another, and the maps are less and less what they were."""
     windows.make(tmp_path / "windows", train=320, val=32, test=32)
     config = f"--config={ROOT}/configs/stc.py:recipe=small,data={tmp_path / 'windows'}"
-    arguments = (
-        config,
-        "--config.train.epochs=12",
-        "--config.train.validate_epochs=12",
-        f"--workdir={tmp_path / 'run'}",
-    )
-    done = commands.run("jax_video.main", *arguments, timeout=3600)
+    epochs = ("--config.train.epochs=12", "--config.train.validate_epochs=12")
+    done = commands.run("jax_video.main", config, *epochs, f"--workdir={tmp_path / 'run'}", timeout=3600)
     assert done.code == 0, done.stderr
     run = jax_video.load(tmp_path / "run")
     videos = [(*windows.render(352 + number), windows.CLASSES[number % 4]) for number in range(32)]
