@@ -310,6 +310,7 @@ def test_the_command(tmp_path, tmp_path_factory):
         [path, "--explain=out.mp4", "--explain_layer=layer1", "--json"],
         [path, another, "--explain=a.mp4"],
         [path, "--explain=a.gif"],
+        [path, "--explain=nosuch/a.mp4"],
         [path, "--explain=a.mp4", "--window=1"],
         [path, "--explain_label=up"],
         [path, "--explain=a.mp4", "--explain_label=upp"],
@@ -327,6 +328,7 @@ def test_the_command(tmp_path, tmp_path_factory):
     messages = [
         "--explain: one file cannot hold 2 videos",
         "a.gif: expected the name of a video",
+        "nosuch/a.mp4: there is no folder nosuch; make it",
         "--explain: not with --window",
         "--explain_label and --explain_layer are of --explain",
         "there is no class 'upp' among the 8 of this run: choose one of them, such as up",
