@@ -1,6 +1,8 @@
 """What a network looks at when it names a class: Grad-CAM over time, on what one of its stages puts out.
 
 Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based localization".
+Its weights are means over all places: what speaks for a class at one place and against it at another, as the upper and
+the lower half of what turns, cancels, and maps of early stages may then lie elsewhere.
 """
 
 import dataclasses

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import pathlib
 
 import commands
 import cv2
@@ -175,7 +174,7 @@ def test_of_the_last_stage_it_is_the_class_activation_map(name):
     batch = pipeline.test_batch(manifest, run.sampling, clips, batch=1)
     inner = run.network.network if segments else run.network
     streams = [inner.appearance, inner.motion] if len(network.streams) == 2 else [inner]
-    features = jax.tree.leaves(run.network.features(*state_lib.inputs(batch, run.normalization)))
+    features = jax.tree.leaves(jax.jit(run.network.features)(*state_lib.inputs(batch, run.normalization)))
     ours = [found.maps] if found.flow_maps is None else [found.maps, found.flow_maps]
     for maps, stream, values in zip(ours, streams, features, strict=True):
         values = np.asarray(values[0] @ getattr(stream, network.head).kernel[:, 2]).clip(0)
@@ -184,7 +183,7 @@ def test_of_the_last_stage_it_is_the_class_activation_map(name):
         np.testing.assert_allclose(maps, np.concatenate(whole) / (np.max(whole) or 1), atol=1e-4)
     if network.weighs_views:
         parts = batch["rgb"].reshape(-1, *batch["rgb"].shape[-4:])
-        alphas = inner.coefficients(state_lib.normalize(parts, run.normalization))
+        alphas = jax.jit(inner.coefficients)(state_lib.normalize(parts, run.normalization))
         expected = {layer: alpha.mean(axis=(0, 2)).tolist() for layer, alpha in alphas.items()}
         assert {layer: [*row.values()] for layer, row in found.views_by_layer.items()} == {
             layer: pytest.approx(row, abs=1e-5) for layer, row in expected.items()
@@ -218,19 +217,14 @@ def test_of_a_trained_network_it_lies_where_something_moves_and_depends_on_the_w
     layer on, one more after another, and the maps are less and less what they were."""
     windows.make(tmp_path / "windows", train=320, val=32, test=32)
     config = f"--config={ROOT}/configs/stc.py:recipe=small,data={tmp_path / 'windows'}"
-    arguments = (config, "--config.train.epochs=12", f"--workdir={tmp_path / 'run'}")
-    done = commands.run("jax_video.main", *arguments, timeout=3600)
+    epochs = ("--config.train.epochs=12", "--config.train.validate_epochs=12")
+    done = commands.run("jax_video.main", config, *epochs, f"--workdir={tmp_path / 'run'}", timeout=3600)
     assert done.code == 0, done.stderr
-    check_trained(tmp_path / "run")
-
-
-def check_trained(folder: pathlib.Path) -> None:
-    run = jax_video.load(folder)
+    run = jax_video.load(tmp_path / "run")
     videos = [(*windows.render(352 + number), windows.CLASSES[number % 4]) for number in range(32)]
     assert np.mean([max(found := run.classify(frames), key=found.get) == label for frames, _, label in videos]) > 0.9
     for layer in ("layer1", "layer2"):
         found = [mass(run.explain(frames, label=label, layer=layer), center) for frames, center, label in videos]
-        print(layer, np.mean(found), np.median(found), np.mean(np.array(found) >= 3))
         assert np.mean(found) >= 3
 
     before = [run.explain(frames, label=label).maps for frames, _, label in videos[:8]]
@@ -243,7 +237,6 @@ def check_trained(folder: pathlib.Path) -> None:
         other = Run(run.folder, run.config, run.meta, 0, run.definition, run.weights | {"params": params}, run.mesh)
         after = [other.explain(frames, label=label).maps for frames, _, label in videos[:8]]
         correlations.append(np.mean([rank_correlation(*pair) for pair in zip(before, after, strict=True)]))
-    print(correlations)
     assert max(correlations[1:]) < 0.5
 
 
@@ -317,6 +310,7 @@ def test_the_command(tmp_path, tmp_path_factory):
         [path, "--explain=out.mp4", "--explain_layer=layer1", "--json"],
         [path, another, "--explain=a.mp4"],
         [path, "--explain=a.gif"],
+        [path, "--explain=nosuch/a.mp4"],
         [path, "--explain=a.mp4", "--window=1"],
         [path, "--explain_label=up"],
         [path, "--explain=a.mp4", "--explain_label=upp"],
@@ -334,6 +328,7 @@ def test_the_command(tmp_path, tmp_path_factory):
     messages = [
         "--explain: one file cannot hold 2 videos",
         "a.gif: expected the name of a video",
+        "nosuch/a.mp4: there is no folder nosuch; make it",
         "--explain: not with --window",
         "--explain_label and --explain_layer are of --explain",
         "there is no class 'upp' among the 8 of this run: choose one of them, such as up",

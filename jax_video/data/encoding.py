@@ -21,9 +21,11 @@ _COPIED = ("aac", "ac3", "alac", "eac3", "mp3", "opus")  # sound that all of SUF
 
 
 def check_name(out: str | os.PathLike) -> None:
-    """Raises UserError where a file's name is not that of a video."""
+    """Raises UserError where a file's name is not that of a video, or its folder is not there."""
     if pathlib.Path(out).suffix.lower() not in SUFFIXES:
         raise UserError(f"{os.fspath(out)}: expected the name of a video, which ends in {' or '.join(SUFFIXES)}")
+    if not pathlib.Path(out).parent.is_dir():
+        raise UserError(f"{os.fspath(out)}: there is no folder {pathlib.Path(out).parent}; make it, or name another")
 
 
 def write(

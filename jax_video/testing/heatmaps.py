@@ -1,6 +1,5 @@
 """What a network looks at, drawn over what it saw: a video, and a filmstrip of some of its frames."""
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator
 
@@ -47,10 +46,9 @@ def filmstrip(explanation: Explanation, columns: int = 8) -> np.ndarray:
 
 def describe(explanation: Explanation) -> str:
     """What was explained, in a line."""
-    found, times = explanation, explanation.seconds
-    when = (
-        f"frames {found.indices[0]} to {found.indices[-1]}" if times is None else f"{times[0]:.2f} to {times[-1]:.2f} s"
-    )
+    found, when = explanation, "frames {} to {}".format(*explanation.indices[[0, -1]])
+    if found.seconds is not None:
+        when = "{:.2f} to {:.2f} s".format(*found.seconds[[0, -1]])
     views = [f"{view} {share:.3f}" for view, share in (found.views or {}).items()]
     parts = [f"explained: {found.label}", f"{found.layer} of {shape(found.places)} places"]
     parts.append(f"surest ({found.probability:.1%}) from {when}")
@@ -87,8 +85,7 @@ def write(
                 surest[:] = [found]
             yield found
 
-    with contextlib.closing(watched()) as found:
-        encoding.write(out, drawn(found), sound_of=sound_of)
+    encoding.write(out, drawn(watched()), sound_of=sound_of)
     if strip is not None:
         _, data = cv2.imencode(".png", filmstrip(surest[0])[..., ::-1])
         remote.write_whole(strip, [data.tobytes()])
