@@ -63,7 +63,7 @@ LAYERS = {
     "clips": ("data.clips data.transforms", ""),
     "manifest": ("data.manifest", "stores"),
     "decoding": ("data.decoding", "stores clips manifest"),  # files in, frames out
-    "pipeline": ("data.reader data.pipeline data.encoding", "stores clips manifest decoding"),  # frames in, batches out
+    "pipeline": ("data.reader data.samples data.pipeline data.encoding", "stores clips manifest decoding"),  # frames in, batches out
     "sources": ("data.sources", "stores manifest decoding"),  # one file per kind of data set
     "preparing": ("data.preparing", "stores clips manifest decoding pipeline sources"),  # what prepare does
     "models": ("models", "networks"),  # one architecture, one file
