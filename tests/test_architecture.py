@@ -63,8 +63,15 @@ LAYERS = {
     "clips": ("data.clips data.transforms", ""),
     "manifest": ("data.manifest", "stores"),
     "decoding": ("data.decoding", "stores clips manifest"),  # files in, frames out
-    "pipeline": ("data.reader data.samples data.pipeline data.encoding", "stores clips manifest decoding"),  # frames in, batches out
+    "pipeline": (
+        "data.reader data.samples data.pipeline data.encoding",
+        "stores clips manifest decoding",
+    ),  # frames in, batches out
     "sources": ("data.sources", "stores manifest decoding"),  # one file per kind of data set
+    "isolated": (
+        "data.isolated",
+        "manifest decoding clips pipeline sources",
+    ),  # files are read in processes of their own
     "preparing": ("data.preparing", "stores clips manifest decoding pipeline sources"),  # what prepare does
     "models": ("models", "networks"),  # one architecture, one file
     "step": ("state objectives losses metrics optimizer sharding", "networks models"),  # what is computed
@@ -72,8 +79,11 @@ LAYERS = {
         "lock meta checkpoint runlog stopping profiling compilation_cache",
         "networks recipes stores manifest models step",
     ),  # of a run
-    "scoring": ("task scoring timeline", "networks manifest pipeline step"),  # clips in, means over videos out
-    "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
+    "scoring": (
+        "task scoring timeline videos",
+        "networks manifest pipeline isolated step",
+    ),  # clips in, means over videos out
+    "run": ("run", "recipes stores manifest pipeline isolated models step folder scoring"),  # opened, to be used
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
     "train": ("train", "recipes stores manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
@@ -83,7 +93,7 @@ LAYERS = {
     ),
     "commands": (  # flags in, print out
         "main prepare predict convert fuse average plan models.__main__ __main__ command config_flag",
-        "networks recipes manifest decoding pipeline sources preparing step folder run weights testing workflow",
+        "networks recipes manifest decoding pipeline sources isolated preparing step folder run weights testing workflow",
     ),
     "package": (
         "",
@@ -100,6 +110,7 @@ WITHOUT_JAX = (
     "decoding",
     "pipeline",
     "sources",
+    "isolated",
     "preparing",
 )
 # Libraries that only these modules may import.

@@ -102,6 +102,14 @@ def test_batch(manifest: Manifest, sampling: Sampling, cropped: Sequence[Cropped
     return cast(Batch, {name: np.stack([sample[name] for sample in samples]) for name in samples[0]})
 
 
+def batch_of(clips_: Sequence[dict[str, np.ndarray]], size: int) -> Batch:
+    """A batch of clips of one shape, which `samples.cut` gave; rows that only fill it up have mask 0."""
+    blank = {name: np.zeros_like(frames) for name, frames in clips_[0].items()}
+    rows: list[Any] = [_row(clip, None, 0, mask=1, failed=0) for clip in clips_]
+    rows += [_row(blank, None, 0, mask=0, failed=0)] * (size - len(rows))
+    return cast(Batch, {name: np.stack([row[name] for row in rows]) for name in rows[0]})
+
+
 def test_rows(cropped: Sequence[CroppedClip], batch: int) -> list[tuple[int, bool]]:
     """(place in `cropped`, whether it counts and is not padding) of every row of the test's batches.
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import functools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -17,9 +16,10 @@ import types
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 
 from jax_video.data import processes
 from jax_video.errors import UnavailableError, UserError, VideoError, listed, shown
@@ -68,6 +68,13 @@ def stop_at(strange: Mapping[str, str]) -> None:
         )
 
 
+class Piece(NamedTuple):
+    """What a function has handed over on its way, by `give`."""
+
+    value: Any
+    arrays: dict[str, np.ndarray]
+
+
 def run(
     tasks: Iterable, function: Callable[[Any], Any], *, workers: int, timeout: float | Callable[[Any], float]
 ) -> Generator[tuple[int, Any], None, None]:
@@ -80,11 +87,12 @@ def run(
       tasks: what `function` gets, for example paths; each is taken from here only when a process is free for it.
       function: a function of a module (not of the main one), that may raise VideoError.
       workers: number of processes.
-      timeout: seconds that one may take; or a function from a task to them. Where the function calls `go_on`, they
-        count from its last call.
+      timeout: seconds that one may take; or a function from a task to them. Where the function calls `go_on` or `give`,
+        they count from its last call.
 
     Yields:
-      (index in tasks, what `function` returns, or in plain words why the file is broken, or a NoVerdict).
+      (index in tasks, what `function` returns, or in plain words why the file is broken, or a NoVerdict); before that
+      each Piece that the function gives. It waits with the next one until this is taken.
 
     Raises:
       OSError: what `function` raised, for example of a full disk: it is not one file's fault.
@@ -99,6 +107,7 @@ class Pool:
     def __init__(self, function: Callable[[Any], Any]):
         self._function = function
         self._idle: list[tuple[BaseProcess, Connection]] = []
+        self._busy: list[dict[Connection, tuple[BaseProcess, int, float, float]]] = []  # of each `run`
         self._owner = os.getpid()
 
     def start(self) -> None:
@@ -112,6 +121,7 @@ class Pool:
         seconds = timeout if callable(timeout) else lambda _: timeout
         waiting = enumerate(tasks)
         busy: dict[Connection, tuple[BaseProcess, int, float, float]] = {}  # with index in tasks, seconds, deadline
+        self._busy.append(busy)
         try:
             while True:
                 while len(busy) < workers and (following := next(waiting, None)) is not None:
@@ -129,25 +139,35 @@ class Pool:
                     process, index, limit, _ = busy.pop(connection)
                     try:
                         result = connection.recv()
-                        if isinstance(result, _GoesOn):
+                        if isinstance(result, _Given):
+                            result = result.received(connection)
+                        if isinstance(result, _GoesOn | Piece):
                             busy[connection] = process, index, limit, time.monotonic() + limit
-                            continue
-                        self._idle.append((process, connection))
+                        else:
+                            self._idle.append((process, connection))
                     except (EOFError, OSError):
                         process.join()
                         connection.close()
                         result = _ending(process)
                     if isinstance(result, OSError):
                         raise result
-                    yield index, result
+                    if not isinstance(result, _GoesOn):
+                        yield index, result
                 for connection, (process, index, limit, deadline) in list(busy.items()):
-                    if deadline <= time.monotonic():
+                    if deadline <= time.monotonic() and not connection.poll():  # or else it waits for us
                         del busy[connection]
                         _stop(process, connection)
                         yield index, late(limit)
         finally:
             for connection, (process, *_) in busy.items():
                 _stop(process, connection)
+            self._busy = [other for other in self._busy if other is not busy]
+
+    def kill(self) -> None:
+        """Ends, from any thread, the processes that work; `run` says so of their tasks."""
+        for busy in self._busy:
+            for process, *_ in list(busy.values()):
+                process.kill()
 
     def close(self, *, keep: int = 0) -> None:
         """Ends the processes that wait, but for so many."""
@@ -175,16 +195,39 @@ class _GoesOn:
     """What a process sends of a file with which it goes on."""
 
 
-_tell: Callable[[], None] | None = None  # in a worker: tells the one that waits for it that it goes on
-_told = 0.0  # when
+class _Given(NamedTuple):
+    """What a process sends before the bytes of a piece's arrays: these are not pickled."""
+
+    value: Any
+    arrays: dict[str, tuple[tuple[int, ...], str]]  # shape and type of each
+
+    def received(self, connection: Connection) -> Piece:
+        arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in self.arrays.items()}
+        for array in arrays.values():
+            connection.recv_bytes_into(array.reshape(-1).view(np.uint8))
+        return Piece(self.value, arrays)
+
+
+_owner: Connection | None = None  # in a worker: leads to the one that waits for it
+_told = 0.0  # when something was sent there
 
 
 def go_on() -> None:
     """Says in a worker that it goes on with its file, so that its time counts anew; anywhere else nothing."""
     global _told
-    if _tell is not None and time.monotonic() > _told + _SILENT:
+    if _owner is not None and time.monotonic() > _told + _SILENT:
         _told = time.monotonic()
-        _tell()
+        _owner.send(_GoesOn())
+
+
+def give(value: Any, **arrays: np.ndarray) -> None:
+    """Hands something over, in a worker, before its function is done; waits where it is not taken."""
+    global _told
+    assert _owner is not None
+    _owner.send(_Given(value, {name: (array.shape, array.dtype.str) for name, array in arrays.items()}))
+    for array in arrays.values():
+        _owner.send_bytes(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    _told = time.monotonic()
 
 
 _STARTING = threading.Lock()
@@ -213,9 +256,9 @@ def _hidden_main() -> Iterator[None]:
 
 def _work(connection: Connection, function: Callable) -> None:
     """Runs in a worker: receives tasks and sends what `function` returns, until the other end is closed."""
-    global _tell
+    global _owner
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _tell = functools.partial(connection.send, _GoesOn())
+    _owner = connection
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory()
     with contextlib.suppress(EOFError, ConnectionError):
