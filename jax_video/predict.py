@@ -60,8 +60,8 @@ def main(arguments: list[str]) -> None:
     if given.timeout:
         isolated.start_reader()
     trained = run.load(given.checkpoint)
-    videos = f"{len(paths):,} video{'s' * (len(paths) != 1)}"
-    sharding.announce(trained.mesh, state.describe(trained.config, len(trained.classes)), videos)
+    number = f"{len(paths):,} video{'s' * (len(paths) != 1)}"
+    sharding.announce(trained.mesh, state.describe(trained.config, len(trained.classes)), number)
     if given.window is not None:
         broken = label_windows(trained, paths)
     elif given.out is not None:
@@ -141,7 +141,7 @@ def classified(trained: run.Run, paths: list[str], progress: tqdm) -> Iterator[t
     given = flags.FLAGS
     found = trained.iter_scores(paths, timeout=given.timeout or None, batch=given.batch, clips=given.clips)
     with progress, contextlib.closing(found):
-        for place, scores in found:
+        for place, scores in predictions.nearly_in_order(found):
             if isinstance(scores, str):
                 tqdm.write(f"{shown(paths[place])}: {scores}", file=sys.stderr)
             yield paths[place], scores

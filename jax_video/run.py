@@ -114,7 +114,7 @@ class Run:
         record = [list(self.classes), self.config.model.to_dict(), list(self.normalization)]
         found = documents.checksum(record)
         for leaf in state_lib.named_leaves(self.weights).values():
-            found = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), found)
+            found = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, found)
         return found
 
     def check_classes(self, manifest: Manifest) -> None:

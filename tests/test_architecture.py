@@ -93,7 +93,8 @@ LAYERS = {
     ),
     "commands": (  # flags in, print out
         "main prepare predict convert fuse average plan models.__main__ __main__ command config_flag",
-        "networks recipes manifest decoding pipeline sources isolated preparing step folder run weights testing workflow",
+        "networks recipes manifest decoding pipeline sources isolated preparing step folder run weights testing "
+        "workflow",
     ),
     "package": (
         "",

@@ -67,7 +67,8 @@ def clips(
 
 def clips_of_frames(frames: np.ndarray, sampling: Sampling, protocol: Protocol) -> Iterator[dict[str, np.ndarray]]:
     """The same of frames in memory, uint8 [T, H, W, 3]: the streams of each clip."""
-    plan = _Plan("frames", sampling, protocol, len(frames), *frames.shape[1:3], memory=frames)
+    number, height, width, _ = frames.shape
+    plan = _Plan("frames", sampling, protocol, number, height, width, memory=frames)
     return (samples.cut(plan.manifest, clip, sampling) for clip in plan.clips)
 
 
@@ -256,11 +257,11 @@ class _Plan:
         """Whether the clips that another plan has given are these, too; then they count as given here."""
         given = other._given
         same = given <= len(self.clips) and all(
-            mine._replace(frames=0) == theirs._replace(frames=0) and np.array_equal(needed, others)
+            np.array_equal(mine.frames, theirs.frames) and np.array_equal(needed, others)
             for mine, theirs, needed, others in zip(
                 self.clips[:given], other.clips[:given], self._needed[:given], other._needed[:given], strict=True
             )
-        )
+        )  # crops are the same anyway
         self._given = given if same else 0
         return same
 
@@ -327,7 +328,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _here(task: _Look | _Frames) -> Iterator[Any]:
+def _here(task: _Look | _Frames) -> Generator[Any, None, None]:
     """What a task gives, and then None or why it could not be done; in a thread, which waits for who takes it."""
     given: queue.Queue[Any] = queue.Queue(2)
     closed = threading.Event()

@@ -9,7 +9,7 @@ listed. Lines are UTF-8 without line separators, whatever bytes a name has.
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,26 @@ def of(path: str, scores: np.ndarray | str, classes: Sequence[str], top: int | N
 def line(said: Mapping[str, Any]) -> str:
     """JSON that is one line for every reader."""
     return documents.line(said).decode().rstrip()
+
+
+def nearly_in_order(found: Iterable[tuple[int, Any]], most: int = 32) -> Iterator[tuple[int, Any]]:
+    """What comes of videos, in their order; but no video holds up more than `most` others.
+
+    At Ctrl-C those that were held up still come before it is raised.
+    """
+    held: dict[int, Any] = {}
+    following = 0
+    try:
+        for place, what in found:
+            held[place] = what
+            while held and (min(held) <= following or len(held) > most):
+                first = min(held)
+                following = max(following, first + 1)
+                yield first, held.pop(first)
+    except KeyboardInterrupt:
+        yield from sorted(held.items())
+        raise
+    yield from sorted(held.items())
 
 
 class File:

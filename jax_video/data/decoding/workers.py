@@ -226,7 +226,7 @@ def give(value: Any, **arrays: np.ndarray) -> None:
     assert _owner is not None
     _owner.send(_Given(value, {name: (array.shape, array.dtype.str) for name, array in arrays.items()}))
     for array in arrays.values():
-        _owner.send_bytes(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        _owner.send_bytes(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     _told = time.monotonic()
 
 
