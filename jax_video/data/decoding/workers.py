@@ -29,6 +29,7 @@ if sys.platform != "win32":
 
 LATE = "not done after"  # so many seconds, it is said of a file that takes longer
 _SILENT = 0.1  # seconds between two of a worker's words that it goes on
+_START = 60.0  # seconds in which a process must have begun with a task, beside the task's own
 _MEMORY = 2**30  # bytes that one process may have
 _LIMIT = f"{_MEMORY / 2**30:g} GiB of memory"
 _OUT_OF_MEMORY = errno.ENOMEM  # exit code of a process that had one: what is left of its memory is in pieces
@@ -128,7 +129,7 @@ class Pool:
                     index, task = following
                     process, connection = self._take()
                     limit = seconds(task)
-                    busy[connection] = process, index, limit, time.monotonic() + limit
+                    busy[connection] = process, index, limit, time.monotonic() + limit + _START
                     connection.send(task)
                 if not busy:
                     return
@@ -214,10 +215,15 @@ _told = 0.0  # when something was sent there
 
 def go_on() -> None:
     """Says in a worker that it goes on with its file, so that its time counts anew; anywhere else nothing."""
-    global _told
     if _owner is not None and time.monotonic() > _told + _SILENT:
-        _told = time.monotonic()
-        _owner.send(_GoesOn())
+        _say_that_it_goes_on()
+
+
+def _say_that_it_goes_on() -> None:
+    global _told
+    assert _owner is not None
+    _told = time.monotonic()
+    _owner.send(_GoesOn())
 
 
 def give(value: Any, **arrays: np.ndarray) -> None:
@@ -264,7 +270,7 @@ def _work(connection: Connection, function: Callable) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             task = connection.recv()
-            go_on()  # its start took a while
+            _say_that_it_goes_on()  # its own start may have taken a while
             _forget_peak()
             try:
                 result = function(task)
