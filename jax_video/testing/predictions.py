@@ -10,13 +10,18 @@ listed. Lines are UTF-8 without line separators, whatever bytes a name has.
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from jax_video.data import documents
 from jax_video.errors import UserError, writing
 from jax_video.run import Run
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _LINE = {"video": str, "classes?": [{"name": str, "score": float}], "error?": str, "key": str}
 _BEGINNING = b'{"video": "'
@@ -69,7 +74,7 @@ class File:
       done: the videos that are in it, and why they cannot be read, or "".
 
     Raises:
-      UserError: it holds something else, or is of another run, test or `top`.
+      UserError: it holds something else, is of another run, test or `top`, or another process writes it.
       OSError: it cannot be read or written.
     """
 
@@ -77,13 +82,17 @@ class File:
         self.path = os.fspath(path)
         self.done: dict[str, str] = {}
         self._key = f"{run.fingerprint:08x}-{_of_test(run, clips):08x}-{top or 'all'}"
-        whole = 0  # bytes, without a torn line
-        if os.path.isfile(path):
-            whole = self._read(run)
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         self._file = open(path, "ab", buffering=0)
-        if os.path.isfile(path) and os.path.getsize(path) > whole:
-            self._file.truncate(whole)
+        try:
+            _lock(self.path, self._file)
+            if os.path.isfile(path):  # and not a pipe
+                whole, has_end = self._read(run)
+                self._file.truncate(whole)
+                self._file.write(b"" if has_end else b"\n")
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> "File":
         return self
@@ -99,20 +108,33 @@ class File:
                 data = data[self._file.write(data) :]
         self.done[said["video"]] = said.get("error", "")
 
-    def _read(self, run: Run) -> int:
-        """Reads what is there; returns up to which byte."""
+    def _read(self, run: Run) -> tuple[int, bool]:
+        """Reads what is there; returns up to which byte, and whether that ends a line."""
         whole = 0
         with open(self.path, "rb") as file:
             for number, value in documents.lines(file, _LINE):
                 if isinstance(value, documents.Damaged):
                     if not file.read(1) and _is_torn(self.path, whole):
-                        return whole
+                        return whole, True
                     raise UserError(f"{self.path}: line {number} is no prediction ({value}). {_OTHERWISE}")
                 if value["key"] != self._key:
                     raise UserError(f"{self.path} has predictions {_other(value['key'], self._key, run)}. {_OTHERWISE}")
                 self.done[value["video"]] = value.get("error", "")
                 whole = file.tell()
-        return whole
+            file.seek(max(0, whole - 1))
+            return whole, file.read(1) in (b"\n", b"")
+
+
+def _lock(path: str, file: BinaryIO) -> None:
+    """Raises UserError where another process writes a file; the system frees it when that one ends."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{path} is written by another process: wait for its end, or give another file") from error
+    except OSError:
+        pass  # a file system that has no locks
 
 
 def _is_torn(path: str, place: int) -> bool:
@@ -126,7 +148,11 @@ def _is_torn(path: str, place: int) -> bool:
 
 def _other(theirs: str, ours: str, run: Run) -> str:
     """In which way predictions are others than ours, by their keys."""
-    names = (f"of another run than {run.folder}", "of another test: other clips or crops", "with another --top")
+    names = (
+        f"of other weights than those in {run.folder}",
+        "of another test: other clips or crops",
+        "with another --top",
+    )
     parts = zip(theirs.split("-"), ours.split("-"), names, strict=False)
     return next((name for their, our, name in parts if their != our), names[0])
 
