@@ -23,7 +23,7 @@ from jax_video.data.sources import finding
 from jax_video.errors import UserError, VideoError
 
 TIMEOUT = 300.0  # seconds in which a file must go on
-_AT_ONCE = 2**18  # bytes of frames that are handed over together, at least
+_AT_ONCE = 262144  # bytes of frames that are handed over together, at least
 _MOST_PROCESSES = 32
 _MOST_PROMISED = 2**20  # frames that a file is believed to have before they are counted
 Give = Callable[..., None]  # takes a value and arrays by name, as `workers.give`
@@ -160,10 +160,10 @@ class _Frames(NamedTuple):
             times.append(time)
             images.append(image)
             if len(images) * image.nbytes >= _AT_ONCE:
-                give(times, frames=np.stack(images))
+                give(times, frames=images)
                 times, images = [], []
         if images:
-            give(times, frames=np.stack(images))
+            give(times, frames=images)
 
 
 def _check(path: str) -> None:

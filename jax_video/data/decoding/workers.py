@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ if sys.platform != "win32":
 LATE = "not done after"  # so many seconds, it is said of a file that takes longer
 _SILENT = 0.1  # seconds between two of a worker's words that it goes on
 _START = 60.0  # seconds in which a process must have begun with a task, beside the task's own
+_AHEAD = 2**22  # bytes that a worker gives before they are taken
 _MEMORY = 2**30  # bytes that one process may have
 _LIMIT = f"{_MEMORY / 2**30:g} GiB of memory"
 _OUT_OF_MEMORY = errno.ENOMEM  # exit code of a process that had one: what is left of its memory is in pieces
@@ -205,7 +207,7 @@ class _Given(NamedTuple):
     def received(self, connection: Connection) -> Piece:
         arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in self.arrays.items()}
         for array in arrays.values():
-            connection.recv_bytes_into(array.reshape(-1).view(np.uint8))
+            _receive(connection, array.reshape(-1).view(np.uint8).data)
         return Piece(self.value, arrays)
 
 
@@ -226,14 +228,45 @@ def _say_that_it_goes_on() -> None:
     _owner.send(_GoesOn())
 
 
-def give(value: Any, **arrays: np.ndarray) -> None:
-    """Hands something over, in a worker, before its function is done; waits where it is not taken."""
+def give(value: Any, **arrays: np.ndarray | list[np.ndarray]) -> None:
+    """Hands something over, in a worker, before its function is done; waits where it is not taken.
+
+    Args:
+      value: is pickled.
+      arrays: are not; a list of arrays of one shape becomes one, as by np.stack.
+    """
     global _told
     assert _owner is not None
-    _owner.send(_Given(value, {name: (array.shape, array.dtype.str) for name, array in arrays.items()}))
+    kinds = {}
+    for name, array in arrays.items():
+        first = array[0] if isinstance(array, list) else array
+        kinds[name] = (len(array), *first.shape) if isinstance(array, list) else first.shape, first.dtype.str
+    _owner.send(_Given(value, kinds))
     for array in arrays.values():
-        _owner.send_bytes(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        for part in array if isinstance(array, list) else [array]:
+            _send(_owner, np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     _told = time.monotonic()
+
+
+def _send(connection: Connection, data: memoryview) -> None:
+    """Sends bytes whose number the other end knows, with fewer copies than a connection makes of them."""
+    if sys.platform == "win32":
+        connection.send_bytes(data)
+        return
+    while data:
+        data = data[os.write(connection.fileno(), data) :]
+
+
+def _receive(connection: Connection, data: memoryview) -> None:
+    """Fills `data` with what `_send` sends."""
+    if sys.platform == "win32":
+        connection.recv_bytes_into(data)
+        return
+    while data:
+        count = os.readv(connection.fileno(), [data])
+        if not count:
+            raise EOFError
+        data = data[count:]
 
 
 _STARTING = threading.Lock()
@@ -265,6 +298,7 @@ def _work(connection: Connection, function: Callable) -> None:
     global _owner
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _owner = connection
+    _run_ahead(connection)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory()
     with contextlib.suppress(EOFError, ConnectionError):
@@ -279,6 +313,13 @@ def _work(connection: Connection, function: Callable) -> None:
                     os._exit(_OUT_OF_MEMORY)
                 result = _said(error)
             connection.send(result)
+
+
+def _run_ahead(connection: Connection) -> None:
+    """Lets a worker go on although what it gives is not taken yet, as far as the system allows."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AHEAD)
 
 
 def _said(error: Exception) -> str | OSError:
