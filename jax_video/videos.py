@@ -90,7 +90,6 @@ def seen(
     """
     if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
         raise UserError(f"fps is {fps!r}: expected frames per second, or 0 where they are not known")
-    isolated.check_timeout(timeout)
     arrays = {place: video for place, video in enumerate(videos) if isinstance(video, np.ndarray)}
     paths = {place: os.fspath(video) for place, video in enumerate(videos) if not isinstance(video, np.ndarray)}
     if arrays:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import pathlib
 
 import jax
@@ -147,6 +148,16 @@ def test_videos_may_come_as_any_iterable_and_frames_as_any_array(run, videos):
     for fps in (-1, "25", float("nan")):
         with pytest.raises(UserError, match="expected frames per second"):
             run.classify(frames, fps=fps)
+
+
+def test_a_process_that_may_start_no_others_reads_files_itself(run, videos, monkeypatch):
+    """As those of multiprocessing.Pool. Frames in memory need none."""
+    expected = run.classify(videos[0])
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    assert run.classify(frames_of(videos[0])) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(UserError, match="a daemonic process may not start the processes .* give timeout=None"):
+        run.classify(videos[0])
+    assert run.classify(videos[0], timeout=None) == pytest.approx(expected, abs=1e-6)
 
 
 def test_results_come_one_by_one_whatever_fills_a_batch(run, trained, videos, tested, tmp_path):

@@ -119,7 +119,7 @@ def start_reader() -> None:
     _READERS.start()
 
 
-def check_timeout(timeout: float | None) -> None:
+def _check_timeout(timeout: float | None) -> None:
     """Raises UserError where there is no such limit, or a process may not start others."""
     if timeout is None:
         return
@@ -302,9 +302,9 @@ def _done(
     tasks: Iterator[_Look | _Frames], number: int, timeout: float | None
 ) -> Generator[tuple[int, Any], None, None]:
     """What tasks give, and then None or why they could not be done: (which, that)."""
-    check_timeout(timeout)
     if not number:
         return
+    _check_timeout(timeout)
     if timeout is None:
         for index, task in enumerate(tasks):
             with contextlib.closing(_here(task)) as pieces:
