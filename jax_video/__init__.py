@@ -6,6 +6,7 @@ A trained run, opened once and used:
 
   run = jax_video.load("runs/stc")              # a run's folder, an export; also gs://, s3://, hf://, https://
   run.classify("video.mp4")                     # also a list of files, or an array uint8 [T, H, W, 3] with fps=
+  run.iter_scores(paths)                        # (place, [K]) of any number of videos, as soon as each is known
   run.features("video.mp4")                     # [D]
   run.timeline("long.mp4", window=2.0, hop=0.5) # labels with times
   run.explain("video.mp4")                      # what the network looks at, and when: Grad-CAM

@@ -5,12 +5,13 @@ Its weights are means over all places: what speaks for a class at one place and 
 the lower half of what turns, cancels, and maps of early stages may then lie elsewhere.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from jax_video import losses, networks, objectives, sharding
 from jax_video import state as state_lib
-from jax_video.data import pipeline, reader
+from jax_video.data import isolated, pipeline, reader
 from jax_video.data.manifest import Manifest, in_memory
 from jax_video.errors import UserError
 from jax_video.models.cost import VIEWS
@@ -37,6 +38,7 @@ _IN_TURN = pipeline.Protocol("nonoverlap")
 _BOTH_ENDS = pipeline.Protocol("uniform", 2)
 Places = tuple[int, int, int]
 Frame = tuple[float, np.ndarray]  # seconds from the video's start, and uint8 [H, W, 3]
+Frames = Generator[Frame, None, None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,6 +109,7 @@ class Explainer:
         label: str | None = None,
         layer: str | None = None,
         fps: float = 0.0,
+        timeout: float | None = isolated.TIMEOUT,
         whole: bool = True,
     ) -> Iterator[Explanation]:
         """Yields the explanation of the clip in the middle, or of the `whole` video, of one clip after the other.
@@ -116,6 +119,7 @@ class Explainer:
           label: the class to explain; None: the best of each clip.
           layer: a stage of the network; None: the last with at least 4×7×7 places, or with as many as any has.
           fps: frames per second, where the video has no times of its own.
+          timeout: seconds in which a file must go on, which is read in a process of its own; None: it is read here.
 
         Raises:
           UserError: no such class, no such stage, no such video, or scores that are no numbers.
@@ -131,8 +135,11 @@ class Explainer:
         if "rgb" not in sampling.streams:  # the frames are seen by the user alone
             sampling = dataclasses.replace(sampling, streams=("rgb", "flow"))
 
-        def timed() -> tuple[Iterator[Frame], float]:
-            return reader.timed(video, short_side=sampling.short_side, fps=1.0 if timeless else fps)
+        def timed() -> tuple[Frames, float]:
+            rate = 1.0 if timeless else fps
+            if isinstance(video, np.ndarray) or timeout is None:
+                return reader.timed(video, short_side=sampling.short_side, fps=rate)
+            return isolated.timed(video, short_side=sampling.short_side, fps=rate, timeout=timeout)
 
         if whole and not sampling.segments:
             frames, seconds = timed()
@@ -141,7 +148,7 @@ class Explainer:
             parts, seconds = iter([_middle(lambda: timed()[0], sampling, self._task.validation)]), 0.0
         quiet = None if seconds else True
         progress = tqdm(total=round(seconds), desc="explain", unit=" s", leave=False, disable=quiet)
-        with progress, sharding.enough_memory():
+        with progress, isolated.ended_by_ctrl_c(), sharding.enough_memory():
             for part in parts:
                 batch = batch or sharding.multiple_of_devices(len(part.clips), self._mesh)
                 for start in range(0, len(part.clips), batch):
@@ -224,7 +231,7 @@ def _part(first: int, frames: Sequence[Frame], sampling: pipeline.Sampling, prot
     return Part(first, np.array(seconds), manifest, pipeline.cropped_clips(manifest, "test", sampling, protocol))
 
 
-def _middle(frames: Callable[[], Iterable[Frame]], sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> Part:
+def _middle(frames: Callable[[], Frames], sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> Part:
     """A video, or what fits into memory in the middle of it, with the clip of a protocol that has one."""
     count, room, kept = 0, 0, []
     for frame in frames():
@@ -235,7 +242,8 @@ def _middle(frames: Callable[[], Iterable[Frame]], sampling: pipeline.Sampling, 
     first = max(0, count - room) // 2
     if first:  # more than fits, which is read again
         room = count - 2 * first
-        kept = [*itertools.islice(frames(), first, first + room)]
+        with contextlib.closing(frames()) as again:
+            kept = [*itertools.islice(again, first, first + room)]
     return _part(first, kept, sampling, protocol)
 
 

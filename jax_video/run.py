@@ -8,8 +8,9 @@ import concurrent.futures
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast, overload
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -23,22 +24,18 @@ from jax_video import meta as meta_lib
 from jax_video import objectives, published, recipe, scoring, sharding, watching
 from jax_video import state as state_lib
 from jax_video import timeline as timeline_lib
-from jax_video.data import copies, pipeline, reader, remote
+from jax_video import videos as videos_lib
+from jax_video.data import copies, documents, isolated, pipeline, reader, remote
 from jax_video.data import manifest as manifest_lib
 from jax_video.data.manifest import Manifest
-from jax_video.data.sources import files
-from jax_video.errors import CheckpointError, UserError, VideoError, listed, shown
+from jax_video.errors import CheckpointError, UserError, VideoError, listed
 from jax_video.explanation import Explainer, Explanation
 from jax_video.meta import Meta
 from jax_video.models.correspondence import Correspondence
 from jax_video.models.t3d import SegmentConsensus
 from jax_video.state import Normalization
 from jax_video.task import Task
-
-_KINDS = "a file, a folder of numbered pictures, or frames as an array uint8 [T, H, W, 3], RGB"
-_PATIENCE = 16  # batches of a call, for which larger ones are worth a compilation
-Video = str | os.PathLike | np.ndarray
-"""A file, a folder of numbered pictures, or frames: uint8 [T, H, W, 3], RGB."""
+from jax_video.videos import Video
 
 
 class Run:
@@ -68,7 +65,7 @@ class Run:
         self.folder, self.config, self.meta, self.step = folder, config, meta, step
         self.definition, self.weights, self.mesh = definition, weights, mesh
         self.task = Task.of(config)
-        self._batch = 0  # clips in the batches of `classify` and `features`
+        self._batch_size = videos_lib.BatchSize()  # of `classify` and `features`
 
     def __repr__(self) -> str:
         return f"<Run {self.folder}: {self.config.model.name}, {len(self.classes)} classes, step {self.step}>"
@@ -96,6 +93,11 @@ class Run:
         """How a test looks at a video."""
         return self.task.protocol
 
+    def protocol_with(self, clips: int | None) -> pipeline.Protocol:
+        """The test's, but with so many clips of a video, evenly spread; None: with its own. Raises UserError if it
+        cannot be."""
+        return self.protocol if clips is None else videos_lib.with_clips(self.protocol, clips)
+
     @property
     def objective(self) -> objectives.Objective:
         """What it was trained for."""
@@ -105,6 +107,15 @@ class Run:
     def normalization(self) -> Normalization:
         """Of the RGB that its weights have seen."""
         return Normalization(**self.meta.config["normalize"])
+
+    @functools.cached_property
+    def fingerprint(self) -> int:
+        """A checksum of all that the scores of a clip depend on: weights, classes and how RGB is normalised."""
+        record = [list(self.classes), self.config.model.to_dict(), list(self.normalization)]
+        found = documents.checksum(record)
+        for leaf in state_lib.named_leaves(self.weights).values():
+            found = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, found)
+        return found
 
     def check_classes(self, manifest: Manifest) -> None:
         """Raises CheckpointError unless a set has the run's classes, in the same order."""
@@ -155,14 +166,14 @@ class Run:
 
     @overload
     def classify(  # type: ignore[overload-overlap]  # a str is a sequence of str, but here one name
-        self, videos: Video, *, fps: float = 0.0, timeout: float | None = files.TIMEOUT
+        self, videos: Video, *, fps: float = 0.0, timeout: float | None = isolated.TIMEOUT
     ) -> dict[str, float]: ...
     @overload
     def classify(
-        self, videos: Iterable[Video], *, fps: float = 0.0, timeout: float | None = files.TIMEOUT
+        self, videos: Iterable[Video], *, fps: float = 0.0, timeout: float | None = isolated.TIMEOUT
     ) -> list[dict[str, float]]: ...
     def classify(
-        self, videos: Video | Iterable[Video], *, fps: float = 0.0, timeout: float | None = files.TIMEOUT
+        self, videos: Video | Iterable[Video], *, fps: float = 0.0, timeout: float | None = isolated.TIMEOUT
     ) -> dict[str, float] | list[dict[str, float]]:
         """Probabilities of the classes by name, best first: means over the clips and crops of the run's own test.
 
@@ -178,9 +189,9 @@ class Run:
         Raises:
           UserError: the run knows no classes, or some videos cannot be read, each named with its reason.
         """
-        several, single = _several(videos)
+        several, single = videos_lib.several(videos)
         scores, faults = self.scores(several, fps=fps, timeout=timeout)
-        _refuse(faults, several)
+        videos_lib.refuse(faults, several)
         order = [np.argsort(-row, kind="stable") for row in scores.values()]
         found = [
             {self.classes[index]: float(row[index]) for index in best}
@@ -189,22 +200,22 @@ class Run:
         return found[0] if single else found
 
     def features(
-        self, videos: Video | Iterable[Video], *, fps: float = 0.0, timeout: float | None = files.TIMEOUT
+        self, videos: Video | Iterable[Video], *, fps: float = 0.0, timeout: float | None = isolated.TIMEOUT
     ) -> np.ndarray:
         """Features of one video, float32 [D], or of several, [N, D]: means over frames and places, clips and crops.
 
         Arguments and errors are those of `classify`; a run of knowledge transfer has features, too.
         """
-        several, single = _several(videos)
-        rows, faults = self._means(self.pool_clips, several, fps, timeout)
-        _refuse(faults, several)
+        several, single = videos_lib.several(videos)
+        rows, faults = videos_lib.in_order(self._each(self.pool_clips, several, fps, timeout))
+        videos_lib.refuse(faults, several)
         if not rows:
             raise UserError("no video given: expected a file, or frames as an array uint8 [T, H, W, 3], or several")
         found = np.stack(list(rows.values())).astype(np.float32)
         return found[0] if single else found
 
     def scores(
-        self, videos: Sequence[Video], *, fps: float = 0.0, timeout: float | None = files.TIMEOUT
+        self, videos: Sequence[Video], *, fps: float = 0.0, timeout: float | None = isolated.TIMEOUT
     ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
         """Probabilities of the classes of those videos that can be read, and why the others cannot.
 
@@ -216,9 +227,35 @@ class Run:
         Raises:
           UserError: the run knows no classes, or its network gives scores that are no numbers.
         """
+        return videos_lib.in_order(self.iter_scores(videos, fps=fps, timeout=timeout))
+
+    def iter_scores(
+        self,
+        videos: Sequence[Video],
+        *,
+        fps: float = 0.0,
+        timeout: float | None = isolated.TIMEOUT,
+        batch: int | None = None,
+        clips: int | None = None,
+    ) -> Generator[tuple[int, np.ndarray | str], None, None]:
+        """The same one after the other, each as soon as it is known: any number of videos in constant memory.
+
+        Files are decoded in as many processes as there are cores, and clips of several videos fill a batch together.
+
+        Args:
+          videos, fps, timeout: as of `classify`.
+          batch: clips at once; None: as many as in the run's test.
+          clips: of a video, evenly spread over it; None: those of the run's test.
+
+        Yields:
+          (place in `videos`, probabilities of the classes [K], or why it cannot be read).
+
+        Raises:
+          UserError: as `scores`, or an argument that cannot be.
+        """
         self._check_classification()
-        rows, faults = self._means(self.score_clips, videos, fps, timeout)
-        return {place: self._probabilities(row) for place, row in rows.items()}, faults
+        for place, found in self._each(self.score_clips, videos, fps, timeout, batch, clips):
+            yield place, found if isinstance(found, str) else self._probabilities(found)
 
     def _check_classification(self) -> None:
         if not isinstance(self.objective, objectives.Classification):
@@ -232,7 +269,14 @@ class Run:
         return scores if self.objective.average == "probability" else np.asarray(jax.nn.softmax(scores))
 
     def timeline(
-        self, video: Video, *, window: float = 2.0, hop: float = 0.5, fps: float = 0.0
+        self,
+        video: Video,
+        *,
+        window: float = 2.0,
+        hop: float = 0.5,
+        fps: float = 0.0,
+        timeout: float | None = isolated.TIMEOUT,
+        batch: int | None = None,
     ) -> timeline_lib.Timeline:
         """Labels with times: the probabilities of the classes in every window of a video.
 
@@ -244,19 +288,26 @@ class Run:
           window: seconds of a window. The last one ends with the video; a shorter video is one window.
           hop: seconds from the start of a window to the start of the next.
           fps: frames per second, needed for pictures and for frames; for a file in place of its own times.
+          timeout: as of `classify`.
+          batch: windows at once; None: as many as clips in the run's test.
 
         Raises:
           UserError: a window of fewer than two frames or of too many, an argument that cannot be, a run that knows no
             classes, or a video that cannot be read.
         """
         self._check_classification()
-        [video], _ = _several(video)
+        most = self.config.test.batch if batch is None else videos_lib.at_least_one("batch", batch)
+        [video], _ = videos_lib.several(video)
         if isinstance(video, np.ndarray):
             manifest_lib.in_memory([video])  # raises where it is none
         try:
-            images, seconds = reader.timed(video, short_side=self.sampling.short_side, fps=fps)
-            groups = timeline_lib.groups(timeline_lib.windows(images, window, hop), self.config.test.batch)
-            found = [*self._look_at_windows(groups, seconds)]
+            if isinstance(video, np.ndarray) or timeout is None:
+                images, seconds = reader.timed(video, short_side=self.sampling.short_side, fps=fps)
+            else:
+                images, seconds = isolated.timed(video, short_side=self.sampling.short_side, fps=fps, timeout=timeout)
+            with contextlib.closing(images):
+                groups = timeline_lib.groups(timeline_lib.windows(images, window, hop), most)
+                found = [*self._look_at_windows(groups, seconds)]
         except VideoError as error:
             raise UserError(str(error)) from error
         starts, ends, frames, rows = map(np.array, zip(*found, strict=True))
@@ -270,7 +321,8 @@ class Run:
         """Yields (start, end, number of frames, probabilities [K]) of each window; `seconds`: of the whole video."""
         progress = tqdm(total=round(seconds) or None, desc="timeline", unit=" s", leave=False, disable=None)
         weights = self.weights["params"], self.weights["batch_stats"]
-        with progress, concurrent.futures.ThreadPoolExecutor(1) as ahead, sharding.enough_memory():
+        ahead = concurrent.futures.ThreadPoolExecutor(1)
+        with progress, ahead, isolated.ended_by_ctrl_c(), sharding.enough_memory():
             waiting = ahead.submit(self._next_windows, groups, 0)
             while windows := waiting.result():
                 parts, rows = windows
@@ -301,7 +353,13 @@ class Run:
         return Explainer(self.definition, weights, self.config, self.classes, self.normalization, self.mesh)
 
     def explain(
-        self, video: Video, *, label: str | None = None, layer: str | None = None, fps: float = 0.0
+        self,
+        video: Video,
+        *,
+        label: str | None = None,
+        layer: str | None = None,
+        fps: float = 0.0,
+        timeout: float | None = isolated.TIMEOUT,
     ) -> Explanation:
         """What the network looks at in the clip in the middle of a video: Grad-CAM over time.
 
@@ -311,11 +369,12 @@ class Run:
           layer: the stage of the network whose output is looked at, such as "layer3"; None: the last with at least 4
             places in time, 7 in height and 7 in width, or with as many as any stage has.
           fps: frames per second, where the video has no times of its own.
+          timeout: as of `classify`.
 
         Raises:
           UserError: no such class or stage, a run that knows no classes, or a video that cannot be read.
         """
-        return next(self.explain_clips(video, label=label, layer=layer, fps=fps, whole=False))
+        return next(self.explain_clips(video, label=label, layer=layer, fps=fps, timeout=timeout, whole=False))
 
     def explain_clips(
         self,
@@ -324,6 +383,7 @@ class Run:
         label: str | None = None,
         layer: str | None = None,
         fps: float = 0.0,
+        timeout: float | None = isolated.TIMEOUT,
         whole: bool = True,
     ) -> Iterator[Explanation]:
         """What `explain` says of one clip after the other, from start to end, in constant memory.
@@ -332,8 +392,9 @@ class Run:
         explanation, as it has with `whole` False.
         """
         self._check_classification()
-        [video], _ = _several(video)
-        return self._explainer.explain(video, label=label, layer=layer, fps=fps, whole=whole)
+        [video], _ = videos_lib.several(video)
+        options: dict[str, Any] = {"label": label, "layer": layer, "fps": fps, "timeout": timeout, "whole": whole}
+        return self._explainer.explain(video, **options)
 
     def watch(
         self,
@@ -383,32 +444,24 @@ class Run:
         objectives.check_finite(scores, [f"window from {part.start:g} s"])
         return self._probabilities(scores)[0]
 
-    def _means(
-        self, step: scoring.ClipStep, videos: Sequence[Video], fps: float, timeout: float | None
-    ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-        """({place: mean over its clips [D]}, {place: why it cannot be read}) of videos, in their order."""
-        if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
-            raise UserError(f"fps is {fps!r}: expected frames per second, or 0 where they are not known")
-        in_memory = {place: video for place, video in enumerate(videos) if isinstance(video, np.ndarray)}
-        paths = {place: os.fspath(video) for place, video in enumerate(videos) if not isinstance(video, np.ndarray)}
-        on_disk, broken = files.find(list(paths.values()), self.classes, timeout=timeout)
-        faults = {place: broken[path] for place, path in paths.items() if path in broken}
-        rows: dict[int, np.ndarray] = {}
-        sets = [(on_disk, [place for place in paths if place not in faults])]
-        if in_memory:
-            arrays = {f"video {place}": frames for place, frames in in_memory.items()}
-            sets.append((manifest_lib.in_memory(arrays, fps=fps), list(in_memory)))
-        for manifest, places in sets:
-            if not places:
-                continue
-            clips = len(pipeline.cropped_clips(manifest, "test", self.sampling, self.protocol))
-            if clips > _PATIENCE * self._batch:  # as for the first call; what is compiled serves the next ones
-                self._batch = min(self.config.test.batch, clips)
-            means = self.mean_over_clips(step, manifest, "test", batch=self._batch, whole_batches=True, workers=0)
-            means.check_finite(manifest)
-            faults |= {places[index]: "unreadable when its clips were decoded" for index in means.failed}
-            rows |= {places[index]: row for index, row in zip(means.video, means.values, strict=True)}
-        return dict(sorted(rows.items())), dict(sorted(faults.items()))
+    def _each(
+        self,
+        step: scoring.ClipStep,
+        videos: Sequence[Video],
+        fps: float,
+        timeout: float | None,
+        batch: int | None = None,
+        clips: int | None = None,
+    ) -> Generator[tuple[int, np.ndarray | str], None, None]:
+        """(place, mean over its clips [D], or why it cannot be read) of each of some videos, as soon as it is known."""
+        seen = videos_lib.seen(videos, self.sampling, self.protocol_with(clips), fps=fps, timeout=timeout)
+        most = self.config.test.batch if batch is None else videos_lib.at_least_one("batch", batch)
+        weights = self.weights["params"], self.weights["batch_stats"]
+        with contextlib.closing(seen):
+            for place, mean in videos_lib.means(step, weights, seen, self.mesh, most=most, size=self._batch_size):
+                if not isinstance(mean, str):
+                    objectives.check_finite(mean[None], [videos_lib.name(videos[place], place)])
+                yield place, mean
 
 
 def load(
@@ -484,25 +537,3 @@ def _check_folder(folder: remote.Path) -> None:
             f"{folder} is a file; expected the folder of a run. Of PyTorch's weights this makes one: python -m "
             f"jax_video.convert {folder} --layout=NAME --config=RECIPE --out=DIR (see its --help)."
         )
-
-
-def _several(videos: Video | Iterable[Video]) -> tuple[list[Video], bool]:
-    """(videos as a list, whether it was a single one)."""
-    single = isinstance(videos, str | os.PathLike) or hasattr(videos, "__array__")
-    if not single and (not isinstance(videos, Iterable) or isinstance(videos, bytes | Mapping)):
-        raise UserError(f"got {type(videos).__name__}: expected a video, or a list of several; a video is {_KINDS}")
-    several: list[Any] = [videos] if single else [*cast(Iterable[Any], videos)]
-    for place, video in enumerate(several):
-        if hasattr(video, "__array__"):
-            several[place] = np.asarray(video)
-        elif not isinstance(video, str | os.PathLike):
-            raise UserError(f"video {place} is of type {type(video).__name__}: expected {_KINDS}")
-    return several, single
-
-
-def _refuse(faults: Mapping[int, str], videos: Sequence[Video]) -> None:
-    """Raises UserError with the reason of each video that cannot be read."""
-    if faults:
-        names = {place: "frames" if isinstance(videos[place], np.ndarray) else videos[place] for place in faults}
-        lines = [f"{shown(names[place])}: {reason}" for place, reason in faults.items()]
-        raise UserError(f"{len(faults)} of {len(videos)} videos cannot be read:\n{listed(lines)}")

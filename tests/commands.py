@@ -13,7 +13,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -58,11 +58,13 @@ def run(
     strict: bool = False,
     jax_settings: Mapping[str, Any] | None = None,
     timeout: float = 240,
+    during: Callable[[int], None] = lambda pid: None,
 ) -> Finished:
     """`python -m MODULE ARGUMENTS` in the folder `cwd`, on one device, with `env` added to the environment.
 
     `largest_file`: bytes after which writing to a file fails, as on a full disk. `strict`: warnings are errors, also in
     the processes that it starts. `jax_settings`: what JAX would take from the environment, which it has read before.
+    `during` is called with the process's number while it runs.
     """
     with tempfile.TemporaryDirectory() as folder:
         outputs = [pathlib.Path(folder, name) for name in ("stdout", "stderr")]
@@ -80,6 +82,7 @@ def run(
             ),
         )
         process.start()
+        during(process.pid)
         process.join(timeout)
         if process.is_alive():
             process.kill()

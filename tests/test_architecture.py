@@ -66,8 +66,15 @@ LAYERS = {
     "clips": ("data.clips data.transforms", ""),
     "manifest": ("data.manifest", "stores"),
     "decoding": ("data.decoding", "stores clips manifest"),  # files in, frames out
-    "pipeline": ("data.reader data.pipeline data.encoding", "stores clips manifest decoding"),  # frames in, batches out
+    "pipeline": (
+        "data.reader data.samples data.pipeline data.encoding",
+        "stores clips manifest decoding",
+    ),  # frames in, batches out
     "sources": ("data.sources", "stores manifest decoding"),  # one file per kind of data set
+    "isolated": (
+        "data.isolated",
+        "manifest decoding clips pipeline sources",
+    ),  # files are read in processes of their own
     "preparing": ("data.preparing", "stores clips manifest decoding pipeline sources"),  # what prepare does
     "models": ("models", "networks"),  # one architecture, one file
     "step": ("state objectives losses metrics optimizer sharding", "networks models"),  # what is computed
@@ -76,10 +83,10 @@ LAYERS = {
         "networks recipes stores manifest models step",
     ),  # of a run
     "scoring": (  # clips in, means over videos out
-        "task scoring timeline explanation watching",
-        "networks manifest decoding pipeline models step",
+        "task scoring timeline explanation watching videos",
+        "networks manifest decoding pipeline isolated models step",
     ),
-    "run": ("run", "recipes stores manifest pipeline sources models step folder scoring"),  # opened, to be used
+    "run": ("run", "recipes stores manifest pipeline isolated models step folder scoring"),  # opened, to be used
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
     "train": ("train failures progress", "recipes stores manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
@@ -93,9 +100,10 @@ LAYERS = {
         "networks recipes stores manifest pipeline sources models step scoring run train testing reporting",
     ),
     "commands": (  # flags in, print out
-        "main prepare predict convert report export fuse average plan models.__main__ __main__ command config_flag",
-        "networks recipes manifest decoding pipeline sources preparing step folder run weights testing reporting "
-        "exporting "
+        "main prepare predict predicting convert report export fuse average plan models.__main__ __main__ command "
+        "config_flag",
+        "networks recipes manifest decoding pipeline sources isolated preparing step folder run weights testing "
+        "reporting exporting "
         "workflow",
     ),
     "package": (
@@ -113,6 +121,7 @@ WITHOUT_JAX = (
     "decoding",
     "pipeline",
     "sources",
+    "isolated",
     "preparing",
 )
 # Libraries that only these modules may import.

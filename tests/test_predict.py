@@ -1,24 +1,30 @@
 """`python -m jax_video.predict`: files, folders and globs in, classes out, from a run's folder alone."""
 
+import copy
 import csv
+import dataclasses
 import json
 import os
 import pathlib
 import re
 import shlex
 import shutil
+import signal
+import time
 
 import av
+import jax
 import numpy as np
 import pytest
 from commands import TinyRun, check_user_error, run, tiny_run
 
 import jax_video
-from jax_video.data import encoding
+from jax_video.data import encoding, processes
 from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import files
 from jax_video.errors import UserError
+from jax_video.testing import predictions
 
 PREDICT = "jax_video.predict"
 
@@ -129,6 +135,10 @@ def test_a_damaged_checkpoint(elsewhere, tmp_path):
         (["videos", "--checkpoint=videos"], ["no checkpoint in", "videos/checkpoints: is this a run's folder?"]),
         (["videos", "--checkpoint=nosuch"], ["no checkpoint in", "nosuch/checkpoints: is this a run's folder?"]),
         (["videos", "--checkpoint=run", "--top=0"], ["--top=0", "positive"]),
+        (["videos", "--checkpoint=run", "--top=every"], ["--top=every: expected a positive number of classes, or all"]),
+        (["videos", "--checkpoint=run", "--batch=0"], ["--batch=0", "positive"]),
+        (["videos", "--checkpoint=run", "--clips=0"], ["--clips=0", "positive"]),
+        (["videos", "--checkpoint=run", "--clips=few"], ["--clips=few"]),
         (["videos", "--checkpoint=run", "--best"], ["Unknown command line flag 'best'", "See --help"]),
     ],
 )  # fmt: skip
@@ -167,6 +177,161 @@ def test_classify_is_the_same_from_python(elsewhere, tested):
     assert faults == {2: "no such file"}
     for place, path in enumerate(paths):
         np.testing.assert_allclose(scores[place], tested[pathlib.Path(path).name], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def many(elsewhere) -> pathlib.Path:
+    """A folder of the eight videos, two of them with odd names, and of one that is none."""
+    folder = elsewhere / "many"
+    folder.mkdir()
+    names = ["a\n\u2028b.mp4", "a\udcff.mp4", *(f"v{number}.mp4" for number in range(2, 8))]
+    for name, path in zip(names, sorted((elsewhere / "videos").rglob("*.mp4")), strict=True):
+        shutil.copy(path, folder / name)
+    (folder / "broken.mp4").write_text("not a video")
+    return folder
+
+
+def written(path: pathlib.Path) -> dict[str, dict]:
+    """The lines of a file of predictions by the names of the videos, as a reader of UTF-8 sees them."""
+    rows = [json.loads(line) for line in path.read_bytes().decode("utf-8").splitlines()]
+    assert len({row["video"] for row in rows}) == len(rows), "each video once"
+    return {row["video"]: row for row in rows}
+
+
+def test_a_file_of_predictions(elsewhere, many, tested):
+    """Once it is whole, the same command does nothing, and ends as before."""
+    command = (PREDICT, "many", "--checkpoint=run", "--out=new/p.jsonl", "--top=all", "--batch=5")
+    finished = run(*command, cwd=elsewhere)
+    check_user_error(finished, "1 of 9 files could not be classified")
+    assert finished.stdout == "" and "many/broken.mp4: not a readable video" in finished.stderr
+    rows = written(elsewhere / "new" / "p.jsonl")
+    assert {*rows} == {os.path.join("many", name) for name in os.listdir(many)}
+    assert rows.pop("many/broken.mp4")["error"].startswith("not a readable video")
+    assert [*rows] == [f"many/{name}" for name in files_in_order(many) if name != "broken.mp4"]
+    for scores in rows.values():
+        found = {row["name"]: row["score"] for row in scores["classes"]}
+        assert any(sorted(found.values()) == pytest.approx(sorted(each), abs=1e-6) for each in tested.values())
+        assert [*found.values()] == sorted(found.values(), reverse=True) and len(found) == 8
+    whole = (elsewhere / "new" / "p.jsonl").read_bytes()
+    again = run(*command, cwd=elsewhere)
+    check_user_error(again, "1 of 9 files could not be classified")
+    assert (elsewhere / "new" / "p.jsonl").read_bytes() == whole and "9 of them are in new/p.jsonl" in again.stderr
+
+
+def files_in_order(folder: pathlib.Path) -> list[str]:
+    return [os.path.basename(path) for path in files.named([str(folder)])]
+
+
+@pytest.mark.parametrize("torn", [b'{"vid', b'{"video": "b.mp4", "cla', b"\0" * 99, b""])
+def test_a_torn_last_line_is_dropped(elsewhere, tmp_path, torn):
+    """A whole one that lacks only its end is not."""
+    trained, out = jax_video.load(elsewhere / "run"), tmp_path / "p.jsonl"
+    with predictions.File(out, trained) as file:
+        for name in ("a.mp4", "b\n\udcff.mp4"):
+            file.write(predictions.of(name, "empty file", trained.classes, 5))
+    whole = out.read_bytes()
+    out.write_bytes(whole + torn if torn else whole[:-1])
+    with predictions.File(out, trained) as file:
+        with pytest.raises(UserError, match="p.jsonl is written by another process"):
+            predictions.File(out, trained)
+        assert file.done == {"a.mp4": "empty file", "b\n\udcff.mp4": "empty file"}
+        file.write(predictions.of("c.mp4", np.full(8, 1 / 8), trained.classes, 2))
+    assert [*written(out)] == ["a.mp4", "b\n\udcff.mp4", "c.mp4"] and out.read_bytes().startswith(whole)
+
+
+def test_predictions_of_something_else_are_left_alone(elsewhere, tmp_path):
+    trained = jax_video.load(elsewhere / "run")
+    with predictions.File(tmp_path / "p.jsonl", trained, top=5) as out:
+        out.write(predictions.of("a.mp4", "empty file", trained.classes, 5))
+    other = copy.copy(trained)
+    other.weights = jax.tree.map(lambda leaf: leaf * 1.0001, trained.weights)
+    smaller = copy.copy(trained)
+    smaller.task = dataclasses.replace(trained.task, sampling=dataclasses.replace(trained.sampling, stride=2))
+    for run_, kind, message in (
+        (trained, {"top": None}, "p.jsonl has predictions with another --top. Give another file"),
+        (trained, {"top": 5, "clips": 3}, "p.jsonl has predictions of another test: other clips or crops"),
+        (smaller, {"top": 5}, "p.jsonl has predictions of another test"),
+        (other, {"top": 5}, "p.jsonl has predictions of other weights than those in"),
+    ):
+        vars(run_).pop("fingerprint", None)
+        before = (tmp_path / "p.jsonl").read_bytes()
+        with pytest.raises(UserError, match=message):
+            predictions.File(tmp_path / "p.jsonl", run_, **kind)
+        assert (tmp_path / "p.jsonl").read_bytes() == before
+    line = before
+    for content, message in (
+        (b"hello", r"line 1 is no prediction \(unfinished"),
+        (b'{"video": "a.mp4"}\n', r"line 1 is no prediction \('key' is missing\)"),
+        (line + b'{"video": "b.m\n' + line, "line 2 is no prediction"),
+    ):
+        (tmp_path / "p.jsonl").write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            predictions.File(tmp_path / "p.jsonl", trained, top=5)
+        assert (tmp_path / "p.jsonl").read_bytes() == content
+
+
+def test_results_come_in_order_unless_one_holds_up_too_many():
+    come = [(2, "c"), (0, "a"), (1, "b"), (5, "f"), (4, "e"), (6, "g"), (3, "d")]
+    assert [place for place, _ in predictions.nearly_in_order(come)] == [*range(7)]
+    assert [place for place, _ in predictions.nearly_in_order(come, most=1)] == [0, 1, 2, 4, 5, 6, 3]
+
+    def interrupted():
+        yield from come[:4]
+        raise KeyboardInterrupt
+
+    found = []
+    with pytest.raises(KeyboardInterrupt):
+        for place, _ in predictions.nearly_in_order(interrupted()):
+            found.append(place)
+    assert found == [0, 1, 2, 5]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="only Linux lists the children of a process")
+def test_a_stop_in_the_middle_loses_nothing_and_leaves_nothing(elsewhere, tested, tmp_path):
+    """The last file never ends, so that the command is in the middle until it is killed, or stopped by Ctrl-C."""
+    videos = sorted((elsewhere / "videos").rglob("*.mp4"))
+    (tmp_path / "videos").mkdir()
+    for number in range(24):
+        (tmp_path / "videos" / f"{number:02}.mp4").symlink_to(videos[number % 8])
+    with av.open(str(videos[0])) as good, av.open(str(tmp_path / "videos" / "z.mkv"), "w") as endless:
+        stream = endless.add_stream_from_template(good.streams.video[0])
+        for packet in good.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                endless.mux(packet)
+    os.truncate(tmp_path / "videos" / "z.mkv", 2**40)
+    out = tmp_path / "p.jsonl"
+    command = (PREDICT, "videos", "--out=p.jsonl", f"--checkpoint={elsewhere / 'run'}", "--top=all", "--batch=4")
+    children: list[int] = []
+    shared = {*os.listdir("/dev/shm")} if os.path.isdir("/dev/shm") else set()
+
+    def stop(pid: int, how: signal.Signals, lines: int) -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not (out.exists() and out.read_bytes().count(b"\n") >= lines):
+            time.sleep(0.01)
+        children.extend(map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        os.kill(pid, how)
+
+    run(*command, cwd=tmp_path, during=lambda pid: stop(pid, signal.SIGKILL, 4))
+    assert 4 <= out.read_bytes().count(b"\n")
+    stopped = run(*command, cwd=tmp_path, during=lambda pid: stop(pid, signal.SIGINT, 16))
+    said = f"stopped: p.jsonl has {len(written(out))} of 25 videos; the same command goes on from there"
+    assert stopped.code == 130 and stopped.stderr.splitlines()[-2:] == ["", said], stopped.stderr
+    end = time.monotonic() + 20
+    while any(processes.is_alive(child, 0) for child in children) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert children and not any(processes.is_alive(child, 0) for child in children)
+    if os.path.isdir("/dev/shm"):
+        assert not {name for name in {*os.listdir("/dev/shm")} - shared if "jax_video" in name}
+
+    os.remove(tmp_path / "videos" / "z.mkv")
+    finished = run(*command, cwd=tmp_path)
+    assert finished.code == 0, finished.stderr
+    rows = written(out)
+    assert [*rows] == [f"videos/{number:02}.mp4" for number in range(24)]
+    for number, row in enumerate(rows.values()):
+        expected = sorted(tested[videos[number % 8].name], reverse=True)
+        assert [each["score"] for each in row["classes"]] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +390,8 @@ def test_labels_with_times(elsewhere, long_video):
         (["videos", "--window=1", "--srt=x.srt"], "--srt: one file cannot hold 8 videos; name one"),
         (["long.mp4", "--window=1", "--video=x.txt"], "x.txt: expected the name of a video, which ends in .mkv or"),
         (["long.mp4", "--window=-1"], "window is -1.0: expected seconds, more than 0"),
-        (["long.mp4", "--window=1", "--timeout=9"], "--timeout: not with --window, which reads a video once"),
+        (["long.mp4", "--window=1", "--out=x"], "--out and --clips are of whole videos: not with --window, which has"),
+        (["long.mp4", "--window=1", "--clips=2"], "--out and --clips are of whole videos: not with --window"),
         (["long.mp4", "--window=0.1"], "a window of 0.1 s has 1 of the video's frames"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import pathlib
 
 import jax
@@ -15,9 +16,11 @@ from jax_video import state as state_lib
 from jax_video.data import clips
 from jax_video.data.decoding import probing, video
 from jax_video.data.manifest import Manifest
+from jax_video.data.samples import Protocol
 from jax_video.errors import CheckpointError, UserError
 from jax_video.meta import Meta
 from jax_video.run import load
+from jax_video.videos import with_clips
 
 FOLDER = pathlib.Path("runs/first")
 
@@ -145,6 +148,55 @@ def test_videos_may_come_as_any_iterable_and_frames_as_any_array(run, videos):
     for fps in (-1, "25", float("nan")):
         with pytest.raises(UserError, match="expected frames per second"):
             run.classify(frames, fps=fps)
+
+
+def test_a_process_that_may_start_no_others_reads_files_itself(run, videos, monkeypatch):
+    """As those of multiprocessing.Pool. Frames in memory need none."""
+    expected = run.classify(videos[0])
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    assert run.classify(frames_of(videos[0])) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(UserError, match="a daemonic process may not start the processes .* give timeout=None"):
+        run.classify(videos[0])
+    assert run.classify(videos[0], timeout=None) == pytest.approx(expected, abs=1e-6)
+
+
+def test_results_come_one_by_one_whatever_fills_a_batch(run, trained, videos, tested, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    given = [*videos[:3], tmp_path / "empty.mp4", frames_of(videos[3]), *videos[4:]]
+    for batch in (1, 3, 64):
+        found = dict(run.iter_scores(given, batch=batch))
+        assert found.pop(3) == "empty file" and sorted(found) == [0, 1, 2, 4, *range(5, len(given))]
+        for place, scores in found.items():
+            assert scores == pytest.approx(tested[place - (place > 3)], abs=1e-6)
+    config = run.config.copy_and_resolve_references()
+    config.test.update(clips="uniform", number=2)
+    two = load(trained.workdir, config=config).scores(videos[:2])[0]
+    for place, scores in run.iter_scores(videos[:2], clips=2):
+        assert scores == pytest.approx(two[place], abs=1e-6)
+
+
+def test_a_test_with_crops_of_several_shapes(run, trained, videos):
+    """Clips of one shape make a batch; what waits for others of its shape is bounded."""
+    config = run.config.copy_and_resolve_references()
+    config.test.update(crop="full")
+    other = load(trained.workdir, config=config)
+    wide = np.concatenate([frames_of(videos[0])] * 3, axis=2)
+    given = [frames_of(videos[0]), wide, frames_of(videos[1]), wide[:, :, ::-1].copy()] * 3
+    alone = [other.classify(frames) for frames in given[:4]] * 3
+    for place, scores in other.iter_scores(given, batch=2):
+        assert dict(zip(other.classes, scores, strict=True)) == pytest.approx(alone[place], abs=1e-6)
+
+
+@pytest.mark.parametrize("given", [{"batch": 0}, {"clips": -1}, {"batch": 2.5}, {"clips": "3"}, {"clips": True}])
+def test_numbers_of_clips_are_at_least_one(run, videos, given):
+    (name,) = given
+    with pytest.raises(UserError, match=f"{name} is .*: expected a number of clips, at least 1"):
+        next(run.iter_scores(videos[:1], **given))
+
+
+def test_a_network_that_takes_several_clips_keeps_their_number():
+    with pytest.raises(UserError, match="this network takes the clips of a video together"):
+        with_clips(Protocol("segments"), 2)
 
 
 def test_another_config_for_the_same_network(run, trained, videos):

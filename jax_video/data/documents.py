@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jax_video.data import remote
+from jax_video.errors import shown
 
 CHECKSUM = "crc32"  # the key of a sealed document's checksum
 UNFINISHED = "unfinished"  # what is said of a last line without its end
@@ -78,6 +79,15 @@ def write(
     """
     text = json.dumps(sealed(document) if seal else document, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
     remote.write_whole(path, [text.encode(errors="surrogateescape")])
+
+
+def line(value: Any) -> bytes:
+    """A value as a line of JSON in UTF-8, for `lines` to read, with its end.
+
+    What else would end a line for some readers, or command a terminal, is escaped; so are bytes of a name that are no
+    UTF-8, as Python has them (surrogateescape).
+    """
+    return (shown(json.dumps(value, ensure_ascii=False, allow_nan=False)) + "\n").encode(errors="backslashreplace")
 
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,19 +15,21 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple, TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import grain
 import numpy as np
 from absl import flags
 
-from jax_video.data import clips, processes, reader, remote, transforms
+from jax_video.data import clips, processes, remote, transforms
 from jax_video.data.decoding import flow
 from jax_video.data.manifest import Manifest, Video
+from jax_video.data.samples import CHANNELS, CroppedClip, Sampling, cut, flips, load, looked_at, usable
+from jax_video.data.samples import Protocol as Protocol  # for those who call `test_batches`
+from jax_video.data.samples import cropped_clips as cropped_clips
 from jax_video.errors import UserError, VideoError
 
 _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-CHANNELS = {"rgb": 3, "flow": flow.CHANNELS}  # of each stream
 
 
 class Batch(TypedDict, total=False):
@@ -39,86 +41,6 @@ class Batch(TypedDict, total=False):
     video: np.ndarray  # [B] int32, index in the manifest
     mask: np.ndarray  # [B] float32, 0 = padding (test only)
     failed: np.ndarray  # [B] int32, 1 + manifest index of an unreadable video, for which another sample stands in; or 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How a clip is cut out of a video, in training and in test. Raises UserError for values that cannot be."""
-
-    frames: int  # of a clip
-    stride: int  # between its frames
-    short_side: int  # of the resized frames, in pixels
-    size: int  # of the square crop, in pixels
-    crop: str = "corners"  # where training crops, one of transforms.CROPS; "scales" and "sizes" are resized to `size`
-    flip: bool | None = None  # whether training flips half of the clips; None: where the manifest lets it
-    jitter: tuple[int, ...] = ()  # (least, most): training draws the short side from there (CoST §4.1)
-    segments: int = 0  # clips of a video that the network takes together, one from each of as many parts; 0: just one
-    streams: tuple[str, ...] = ("rgb",)  # what a batch holds: RGB, "flow" or both
-    strides: tuple[int, ...] = ()  # (least, most): training draws the stride from there (ST-ResNet §4)
-    flow_method: str = "tvl1"  # one of flow.METHODS, for flow that the manifest has not stored
-
-    def __post_init__(self):
-        if min(self.frames, self.stride, self.size) < 1 or self.size > self.short_side:
-            raise UserError(
-                f"clip: {self.frames} frames, stride {self.stride}, a crop of {self.size} from a short side of "
-                f"{self.short_side}: expected at least 1 each, and a crop that fits into the short side."
-            )
-        if self.jitter and (len(self.jitter) != 2 or not self.size <= self.jitter[0] <= self.jitter[1]):
-            raise UserError(
-                f"clip.jitter is {tuple(self.jitter)}: expected the least and the most of the short side, no less than "
-                f"the crop of {self.size}, or () to leave it at {self.short_side}."
-            )
-        if self.segments < 0:
-            raise UserError(f"clip.segments is {self.segments}: expected a number of clips, or 0 for single ones.")
-        if self.crop not in transforms.CROPS:
-            raise UserError(f"clip.crop is {self.crop!r}: choose {', '.join(transforms.CROPS)}.")
-        if tuple(self.streams) not in (("rgb",), ("flow",), ("rgb", "flow")):
-            raise UserError(f"clip.streams is {tuple(self.streams)}: choose ('rgb',), ('flow',) or ('rgb', 'flow').")
-        if self.strides and (len(self.strides) != 2 or not 1 <= self.strides[0] <= self.strides[1]):
-            raise UserError(
-                f"clip.strides is {tuple(self.strides)}: expected the least and the most of the stride, from 1, or () "
-                f"to leave it at {self.stride}."
-            )
-        if self.flow_method not in flow.METHODS:
-            raise UserError(f"clip.flow_method is {self.flow_method!r}: choose {', '.join(flow.METHODS)}.")
-        if "flow" in self.streams and (self.jitter or self.short_side < flow.LEAST_SIDE):
-            raise UserError(
-                f"clip.jitter is {tuple(self.jitter)} and clip.short_side {self.short_side}: flow is computed at one "
-                f"short side of at least {flow.LEAST_SIDE}; set clip.jitter=() and vary clip.crop."
-            )
-
-    @property
-    def reflect(self) -> bool:
-        """Whether a short video is seen at a smaller stride, then forth and back, as in ST-ResNet §4; else looped."""
-        return bool(self.strides) or "flow" in self.streams
-
-
-CROPS = {"center": ("center",), "three": ("first", "center", "last"), "full": ("full",)}
-ROUNDED = 32  # pixels: whole frames differ in their long sides by multiples of it, so that few shapes are compiled
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """How a test looks at a video. Raises UserError for values that cannot be."""
-
-    clips: str  # "nonoverlap", "uniform", "spread" or, with segments, "segments" (clips.test_clips, segment_clips)
-    number: int = 1  # of "uniform" clips, or of the frames of a "spread" one
-    crop: str = "center"  # or "three" squares of the short side that cover the frame, or "full" frames
-    flip: bool | None = False  # whether each is also seen mirrored; None: where the manifest lets it
-
-    def __post_init__(self):
-        if self.crop not in CROPS:
-            raise UserError(f"test.crop is {self.crop!r}: choose {', '.join(CROPS)}.")
-
-
-class CroppedClip(NamedTuple):
-    """A clip of a video in one crop, mirrored or not: what a test sees at once."""
-
-    video: int  # index in the manifest
-    frames: np.ndarray  # indices [T], or [N, T] of several clips
-    crop: str
-    flip: bool
-    size: tuple[int, int]  # height and width of the crop, in pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +102,14 @@ def test_batch(manifest: Manifest, sampling: Sampling, cropped: Sequence[Cropped
     return cast(Batch, {name: np.stack([sample[name] for sample in samples]) for name in samples[0]})
 
 
+def batch_of(clips_: Sequence[dict[str, np.ndarray]], size: int) -> Batch:
+    """A batch of clips of one shape, which `samples.cut` gave; rows that only fill it up have mask 0."""
+    blank = {name: np.zeros_like(frames) for name, frames in clips_[0].items()}
+    rows: list[Any] = [_row(clip, None, 0, mask=1, failed=0) for clip in clips_]
+    rows += [_row(blank, None, 0, mask=0, failed=0)] * (size - len(rows))
+    return cast(Batch, {name: np.stack([row[name] for row in rows]) for name in rows[0]})
+
+
 def test_rows(cropped: Sequence[CroppedClip], batch: int) -> list[tuple[int, bool]]:
     """(place in `cropped`, whether it counts and is not padding) of every row of the test's batches.
 
@@ -193,35 +123,6 @@ def test_rows(cropped: Sequence[CroppedClip], batch: int) -> list[tuple[int, boo
         for places in shapes.values()
         for row in [(place, True) for place in places] + [(places[0], False)] * (-len(places) % batch)
     ]
-
-
-def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol) -> list[CroppedClip]:
-    """All that a test sees: every clip of every readable video of the split, in every crop, and mirrored if asked for.
-
-    With `segments` all clips of a video are one.
-    """
-    if (protocol.clips == "segments") != bool(sampling.segments):
-        raise UserError(
-            f"test.clips is {protocol.clips!r} and clip.segments {sampling.segments}: a network with consensus is "
-            "tested with test.clips='segments', others otherwise."
-        )
-    found = []
-    for index, entry in manifest.select(split):
-        first, count = _usable(entry, sampling)
-        clip = (count, sampling.frames, sampling.stride)
-        if sampling.segments:
-            wanted = [clips.segment_clips(*clip, sampling.segments, reflect=sampling.reflect)]
-        else:
-            wanted = clips.test_clips(*clip, clips=protocol.clips, number=protocol.number, reflect=sampling.reflect)
-        size = _test_size(sampling, protocol.crop, entry.height, entry.width)
-        mirrored = (False, True) if _flips(protocol, manifest) else (False,)
-        found += [
-            CroppedClip(index, first + frames, crop, flip, size)
-            for frames in wanted
-            for crop in CROPS[protocol.crop]
-            for flip in mirrored
-        ]
-    return found
 
 
 def check_stored(manifest: Manifest, sampling: Sampling) -> set[str]:
@@ -253,21 +154,6 @@ def given_up(manifest: Manifest, streams: Sequence[str]) -> set[str]:
     return flow.given_up(manifest) if "flow" in streams else set()
 
 
-def _flips(asked: Sampling | Protocol, manifest: Manifest) -> bool:
-    return manifest.flip if asked.flip is None else asked.flip
-
-
-def _test_size(sampling: Sampling, crop: str, height: int, width: int) -> tuple[int, int]:
-    """Height and width that a test sees of a video's frames."""
-    if crop == "center":
-        return sampling.size, sampling.size
-    if crop == "three":
-        return sampling.short_side, sampling.short_side
-    short = sampling.short_side
-    high, wide = transforms.resized(height, width, short)
-    return short + (high - short) // ROUNDED * ROUNDED, short + (wide - short) // ROUNDED * ROUNDED
-
-
 def _train_sample(
     manifest: Manifest, indices: np.ndarray, sampling: Sampling, position: int, rng: np.random.Generator
 ) -> Batch:
@@ -278,14 +164,14 @@ def _train_sample(
         wanted = _random_clips(entry, sampling, rng)
         least, most = sampling.jitter or (sampling.short_side,) * 2
         try:
-            streams = _load(manifest, entry, wanted, sampling, short_side=int(rng.integers(least, most + 1)))
+            streams = load(manifest, entry, wanted, sampling, short_side=int(rng.integers(least, most + 1)))
         except VideoError:
             failed = failed or 1 + index
             continue
         height, width = next(iter(streams.values())).shape[1:3]
         box = transforms.draw_box(height, width, sampling.size, sampling.crop, rng)
-        flip = _flips(sampling, manifest) and bool(rng.random() < 0.5)
-        streams = _looked_at(streams, wanted, box, (sampling.size,) * 2, flip)
+        flip = flips(sampling, manifest) and bool(rng.random() < 0.5)
+        streams = looked_at(streams, wanted, box, (sampling.size,) * 2, flip)
         return _row(streams, entry.label, index, mask=1, failed=failed)
     raise UserError(f"none of the {len(indices)} training videos in {manifest.root} can be read: has the folder moved?")
 
@@ -300,56 +186,21 @@ def _test_sample(
     if not counts:
         return _row(blank, 0, 0, mask=0, failed=0)
     try:
-        streams = _load(manifest, entry, clip.frames, sampling, short_side=sampling.short_side)
+        streams = cut(manifest, clip, sampling)
     except VideoError:
         return _row(blank, entry.label, clip.video, mask=0, failed=1 + clip.video)
-    height, width = next(iter(streams.values())).shape[1:3]
-    box = transforms.draw_box(height, width, clip.size, "center" if clip.crop == "full" else clip.crop)
-    streams = _looked_at(streams, clip.frames, box, clip.size, clip.flip)
     return _row(streams, entry.label, clip.video, mask=1, failed=0)
-
-
-def _usable(entry: Video, sampling: Sampling) -> tuple[int, int]:
-    """(the first frame, how many) of a video that clips are cut from."""
-    return flow.usable(entry.frames) if "flow" in sampling.streams else (0, entry.frames)
 
 
 def _random_clips(entry: Video, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
     """Frames of a training sample: int64 [T], or with segments [N, T]."""
-    first, count = _usable(entry, sampling)
+    first, count = usable(entry, sampling)
     least, most = sampling.strides or (sampling.stride, sampling.stride)
     stride = int(rng.integers(least, most, endpoint=True)) if sampling.strides else sampling.stride
     clip = (count, sampling.frames, stride)
     if sampling.segments:
         return first + clips.segment_clips(*clip, sampling.segments, rng, reflect=sampling.reflect)
     return first + clips.random_clip(*clip, rng, reflect=sampling.reflect)
-
-
-def _load(
-    manifest: Manifest, entry: Video, wanted: np.ndarray, sampling: Sampling, *, short_side: int
-) -> dict[str, np.ndarray]:
-    """The wanted frames and the flow about them, not cropped: uint8 [N T, H, W, C] of each stream."""
-    streams = {}
-    if "rgb" in sampling.streams:
-        streams["rgb"] = reader.decode(manifest, entry, wanted.ravel(), short_side=short_side)
-    if "flow" in sampling.streams:
-        streams["flow"] = reader.flow_stacks(
-            manifest, entry, wanted.ravel(), short_side=short_side, method=sampling.flow_method
-        )
-    return streams
-
-
-def _looked_at(
-    streams: dict[str, np.ndarray], wanted: np.ndarray, box: transforms.Box, size: tuple[int, int], flip: bool
-) -> dict[str, np.ndarray]:
-    """All streams through one box, resized to `size`, mirrored or not: [*wanted.shape, *size, C] of each."""
-    looked_at = {}
-    for name, frames in streams.items():
-        frames = transforms.resize(transforms.crop(frames, box), size)
-        if flip:
-            frames = flow.flip(frames) if name == "flow" else transforms.flip(frames)
-        looked_at[name] = frames.reshape(*wanted.shape, *frames.shape[1:])
-    return looked_at
 
 
 def _row(streams: dict[str, np.ndarray], label: int | None, index: int, *, mask: float, failed: int) -> Batch:

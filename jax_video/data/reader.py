@@ -4,7 +4,7 @@ import itertools
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
 
 def timed(
     video_: str | os.PathLike | np.ndarray, *, short_side: int | None, fps: float = 0.0
-) -> tuple[Iterator[tuple[float, np.ndarray]], float]:
+) -> tuple[Generator[tuple[float, np.ndarray], None, None], float]:
     """The frames of one video in order, each with its seconds from the video's start, and how long it is said to be.
 
     Args:

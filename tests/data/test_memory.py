@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jax_video.data import pipeline, reader
-from jax_video.data.manifest import Manifest, in_memory
-from jax_video.data.sources import files
+from jax_video.data.decoding import probing
+from jax_video.data.manifest import Manifest, Video, in_memory
 from jax_video.errors import UserError, VideoError
 
 
@@ -26,9 +26,8 @@ def stored(frames, tmp_path_factory) -> Manifest:
     folder = tmp_path_factory.mktemp("pictures")
     for number, frame in enumerate(frames):
         cv2.imwrite(str(folder / f"{number:05d}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    found, broken = files.find([str(folder)])
-    assert not broken
-    return found
+    entry = Video(str(folder), None, "test", error=None, source="", **vars(probing.probe(folder)))
+    return Manifest("pictures", (), "", (entry,))
 
 
 @pytest.mark.parametrize("short_side", [None, 40, 24])

@@ -78,6 +78,7 @@ def probe(
     *,
     span: tuple[float, float] | None = None,
     full: bool = True,
+    seekable: bool = True,
     max_damage: float = MAX_DAMAGE,
     watcher: pictures.Watcher = pictures.Watcher(),  # noqa: B008, without a state
 ) -> VideoInfo:
@@ -88,13 +89,14 @@ def probe(
       span: start and end, in seconds, of the part that counts; None: all of it. What comes after it need not decode.
       full: False decodes the first frame only and counts packets. A file whose packets are visibly not one frame each
         is decoded all the same.
+      seekable: False does not try the keyframes, for frames that are only read in order.
       max_damage: the part of the frames that may be lost.
       watcher: is shown the frames as they are decoded.
 
     Raises:
       VideoError: the file is missing, empty, truncated or damaged, has no video stream, or no frame in that part.
     """
-    found = examine(path, span=span, full=full, watcher=watcher)
+    found = examine(path, span=span, full=full, seekable=seekable, watcher=watcher)
     reason = verdict(found.loss, found.fault, max_damage)
     if reason is not None:
         raise VideoError(path, reason)
@@ -111,6 +113,7 @@ def examine(
     *,
     span: tuple[float, float] | None = None,
     full: bool = True,
+    seekable: bool = True,
     watcher: pictures.Watcher = pictures.Watcher(),  # noqa: B008, without a state
 ) -> Examined:
     """What `probe` finds, of a truncated or damaged file too; raises VideoError where there is no frame.
@@ -123,7 +126,7 @@ def examine(
             raise VideoError(path, f"{reason}; a folder of these alone is called <name>_<start>_<end>")
         return Examined(VideoInfo(*pictures.probe(path, full=full, watcher=watcher)))
     end = span[1] if span else math.inf
-    read = _Read(end, full, watcher)
+    read = _Read(end, full, full and seekable, watcher)
     try:
         with packets.opened(path) as (container, stream):
             promise = _Promise.of(container, stream)
@@ -159,7 +162,7 @@ def examine(
         index = FrameIndex(decoded, size=os.path.getsize(path), verified=True, undecodable=read.undecodable)
     elif full:
         index = None
-        if listed is not None and np.array_equal(listed.times[:decoded], read.times):
+        if seekable and listed is not None and np.array_equal(listed.times[:decoded], read.times):
             if (span or decoded == len(table)) and not read.corrupt:  # each packet gave one frame
                 index = _verified(path, listed, decoded, read.prints, watcher, every=intra_only)
     info = VideoInfo(count, promise.rate, *read.size, first, index)
@@ -244,9 +247,10 @@ def _reaches(path: str | os.PathLike, end: float) -> bool:
 class _Read:
     """What was met on the way through a file."""
 
-    def __init__(self, end: float, full: bool, watcher: pictures.Watcher):
+    def __init__(self, end: float, full: bool, tried: bool, watcher: pictures.Watcher):
         self._watcher = watcher
         self._end, self._full = end, full  # of the part that counts, in seconds; whether all is to be decoded
+        self._tried = tried  # whether keyframes will be
         self.rows: list[tuple] = []  # of the packets that are shown
         self.hidden = 0  # packets that an edit list cuts away, and which only help to decode what comes after them
         self.slots = 0  # timestamps for decoding up to the last packet's
@@ -311,7 +315,7 @@ class _Read:
             self.hidden += packet.is_discard
             return
         self.rows.append(packets.row(packet))
-        if self._full and packet.is_keyframe:
+        if self._tried and packet.is_keyframe:
             self.prints.expect(packet)
         if packet.pts is not None:
             first, last, duration = self._span if len(self.rows) > 1 else (packet.pts, packet.pts, 0)

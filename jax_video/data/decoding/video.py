@@ -12,7 +12,7 @@ import bisect
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import av
@@ -109,7 +109,7 @@ def _undecodable(index: FrameIndex | None) -> int:
 
 def timed_frames(
     path: str | os.PathLike, *, fps: float = 0.0, short_side: int | None = None
-) -> Iterator[tuple[float, np.ndarray]]:
+) -> Generator[tuple[float, np.ndarray], None, None]:
     """The frames of a video with the seconds at which a player shows them, counted from the file's start.
 
     Args:

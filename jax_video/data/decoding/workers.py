@@ -2,13 +2,13 @@
 
 import contextlib
 import errno
-import functools
 import multiprocessing
 import multiprocessing.connection
 import os
 import pathlib
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -17,9 +17,10 @@ import types
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 
 from jax_video.data import processes
 from jax_video.errors import UnavailableError, UserError, VideoError, listed, shown
@@ -29,6 +30,8 @@ if sys.platform != "win32":
 
 LATE = "not done after"  # so many seconds, it is said of a file that takes longer
 _SILENT = 0.1  # seconds between two of a worker's words that it goes on
+_START = 60.0  # seconds in which a process must have begun with a task, beside the task's own
+_AHEAD = 2**22  # bytes that a worker gives before they are taken
 _MEMORY = 2**30  # bytes that one process may have
 _LIMIT = f"{_MEMORY / 2**30:g} GiB of memory"
 _OUT_OF_MEMORY = errno.ENOMEM  # exit code of a process that had one: what is left of its memory is in pieces
@@ -68,6 +71,13 @@ def stop_at(strange: Mapping[str, str]) -> None:
         )
 
 
+class Piece(NamedTuple):
+    """What a function has handed over on its way, by `give`."""
+
+    value: Any
+    arrays: dict[str, np.ndarray]
+
+
 def run(
     tasks: Iterable, function: Callable[[Any], Any], *, workers: int, timeout: float | Callable[[Any], float]
 ) -> Generator[tuple[int, Any], None, None]:
@@ -80,11 +90,12 @@ def run(
       tasks: what `function` gets, for example paths; each is taken from here only when a process is free for it.
       function: a function of a module (not of the main one), that may raise VideoError.
       workers: number of processes.
-      timeout: seconds that one may take; or a function from a task to them. Where the function calls `go_on`, they
-        count from its last call.
+      timeout: seconds that one may take; or a function from a task to them. Where the function calls `go_on` or `give`,
+        they count from its last call.
 
     Yields:
-      (index in tasks, what `function` returns, or in plain words why the file is broken, or a NoVerdict).
+      (index in tasks, what `function` returns, or in plain words why the file is broken, or a NoVerdict); before that
+      each Piece that the function gives. It waits with the next one until this is taken.
 
     Raises:
       OSError: what `function` raised, for example of a full disk: it is not one file's fault.
@@ -99,6 +110,7 @@ class Pool:
     def __init__(self, function: Callable[[Any], Any]):
         self._function = function
         self._idle: list[tuple[BaseProcess, Connection]] = []
+        self._busy: list[dict[Connection, tuple[BaseProcess, int, float, float]]] = []  # of each `run`
         self._owner = os.getpid()
 
     def start(self) -> None:
@@ -112,13 +124,14 @@ class Pool:
         seconds = timeout if callable(timeout) else lambda _: timeout
         waiting = enumerate(tasks)
         busy: dict[Connection, tuple[BaseProcess, int, float, float]] = {}  # with index in tasks, seconds, deadline
+        self._busy.append(busy)
         try:
             while True:
                 while len(busy) < workers and (following := next(waiting, None)) is not None:
                     index, task = following
                     process, connection = self._take()
                     limit = seconds(task)
-                    busy[connection] = process, index, limit, time.monotonic() + limit
+                    busy[connection] = process, index, limit, time.monotonic() + limit + _START
                     connection.send(task)
                 if not busy:
                     return
@@ -129,25 +142,35 @@ class Pool:
                     process, index, limit, _ = busy.pop(connection)
                     try:
                         result = connection.recv()
-                        if isinstance(result, _GoesOn):
+                        if isinstance(result, _Given):
+                            result = result.received(connection)
+                        if isinstance(result, _GoesOn | Piece):
                             busy[connection] = process, index, limit, time.monotonic() + limit
-                            continue
-                        self._idle.append((process, connection))
+                        else:
+                            self._idle.append((process, connection))
                     except (EOFError, OSError):
                         process.join()
                         connection.close()
                         result = _ending(process)
                     if isinstance(result, OSError):
                         raise result
-                    yield index, result
+                    if not isinstance(result, _GoesOn):
+                        yield index, result
                 for connection, (process, index, limit, deadline) in list(busy.items()):
-                    if deadline <= time.monotonic():
+                    if deadline <= time.monotonic() and not connection.poll():  # or else it waits for us
                         del busy[connection]
                         _stop(process, connection)
                         yield index, late(limit)
         finally:
             for connection, (process, *_) in busy.items():
                 _stop(process, connection)
+            self._busy = [other for other in self._busy if other is not busy]
+
+    def kill(self) -> None:
+        """Ends, from any thread, the processes that work; `run` says so of their tasks."""
+        for busy in self._busy:
+            for process, *_ in list(busy.values()):
+                process.kill()
 
     def close(self, *, keep: int = 0) -> None:
         """Ends the processes that wait, but for so many."""
@@ -175,16 +198,75 @@ class _GoesOn:
     """What a process sends of a file with which it goes on."""
 
 
-_tell: Callable[[], None] | None = None  # in a worker: tells the one that waits for it that it goes on
-_told = 0.0  # when
+class _Given(NamedTuple):
+    """What a process sends before the bytes of a piece's arrays: these are not pickled."""
+
+    value: Any
+    arrays: dict[str, tuple[tuple[int, ...], str]]  # shape and type of each
+
+    def received(self, connection: Connection) -> Piece:
+        arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in self.arrays.items()}
+        for array in arrays.values():
+            _receive(connection, array.reshape(-1).view(np.uint8).data)
+        return Piece(self.value, arrays)
+
+
+_owner: Connection | None = None  # in a worker: leads to the one that waits for it
+_told = 0.0  # when something was sent there
 
 
 def go_on() -> None:
     """Says in a worker that it goes on with its file, so that its time counts anew; anywhere else nothing."""
+    if _owner is not None and time.monotonic() > _told + _SILENT:
+        _say_that_it_goes_on()
+
+
+def _say_that_it_goes_on() -> None:
     global _told
-    if _tell is not None and time.monotonic() > _told + _SILENT:
-        _told = time.monotonic()
-        _tell()
+    assert _owner is not None
+    _told = time.monotonic()
+    _owner.send(_GoesOn())
+
+
+def give(value: Any, **arrays: np.ndarray | list[np.ndarray]) -> None:
+    """Hands something over, in a worker, before its function is done; waits where it is not taken.
+
+    Args:
+      value: is pickled.
+      arrays: are not; a list of arrays of one shape becomes one, as by np.stack.
+    """
+    global _told
+    assert _owner is not None
+    kinds = {}
+    for name, array in arrays.items():
+        first = array[0] if isinstance(array, list) else array
+        kinds[name] = (len(array), *first.shape) if isinstance(array, list) else first.shape, first.dtype.str
+    _owner.send(_Given(value, kinds))
+    for array in arrays.values():
+        for part in array if isinstance(array, list) else [array]:
+            _send(_owner, np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    _told = time.monotonic()
+
+
+def _send(connection: Connection, data: memoryview) -> None:
+    """Sends bytes whose number the other end knows, with fewer copies than a connection makes of them."""
+    if sys.platform == "win32":
+        connection.send_bytes(data)
+        return
+    while data:
+        data = data[os.write(connection.fileno(), data) :]
+
+
+def _receive(connection: Connection, data: memoryview) -> None:
+    """Fills `data` with what `_send` sends."""
+    if sys.platform == "win32":
+        connection.recv_bytes_into(data)
+        return
+    while data:
+        count = os.readv(connection.fileno(), [data])
+        if not count:
+            raise EOFError
+        data = data[count:]
 
 
 _STARTING = threading.Lock()
@@ -213,15 +295,16 @@ def _hidden_main() -> Iterator[None]:
 
 def _work(connection: Connection, function: Callable) -> None:
     """Runs in a worker: receives tasks and sends what `function` returns, until the other end is closed."""
-    global _tell
+    global _owner
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _tell = functools.partial(connection.send, _GoesOn())
+    _owner = connection
+    _run_ahead(connection)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             task = connection.recv()
-            go_on()  # its start took a while
+            _say_that_it_goes_on()  # its own start may have taken a while
             _forget_peak()
             try:
                 result = function(task)
@@ -230,6 +313,13 @@ def _work(connection: Connection, function: Callable) -> None:
                     os._exit(_OUT_OF_MEMORY)
                 result = _said(error)
             connection.send(result)
+
+
+def _run_ahead(connection: Connection) -> None:
+    """Lets a worker go on although what it gives is not taken yet, as far as the system allows."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AHEAD)
 
 
 def _said(error: Exception) -> str | OSError:

@@ -1,18 +1,13 @@
 """Single videos: files, folders of pictures, folders and globs, as they are named on a command line."""
 
-import contextlib
 import glob
-import multiprocessing
 import os
 import pathlib
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 
-from jax_video.data.decoding import pictures, probing, workers
-from jax_video.data.manifest import MISSING, Manifest, Video
+from jax_video.data.decoding import pictures
 from jax_video.data.sources import finding
-from jax_video.errors import UserError, VideoError
+from jax_video.errors import UserError
 
 
 def named(arguments: Sequence[str]) -> list[str]:
@@ -62,84 +57,3 @@ def _folders(base: str) -> Iterator[str]:
         visited.add((status.st_dev, status.st_ino))
         names[:] = sorted(name for name in names if not name.startswith("."))
         yield folder if base else os.path.relpath(folder) if folder != os.curdir else ""
-
-
-TIMEOUT = 300.0  # seconds that one file may take
-
-
-def find(
-    paths: Sequence[str], classes: Sequence[str] = (), *, timeout: float | None = TIMEOUT
-) -> tuple[Manifest, dict[str, str]]:
-    """Decodes video files, to the end, and makes a set of those that can be read.
-
-    They are read in processes that a decoder may crash or fill (`workers.run`); one of these stays for the next call.
-
-    Args:
-      paths: of files and of folders of pictures.
-      classes: the names that a network knows.
-      timeout: seconds in which a file must go on; None: they are read in this process, without any limit.
-
-    Returns:
-      a manifest of the readable ones, in their order, all for test and without labels; {path: why it is not readable}.
-
-    Raises:
-      UserError: no such `timeout`, or a process may not start others.
-    """
-    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= threading.TIMEOUT_MAX):
-        raise UserError(f"timeout is {timeout!r}: expected seconds that one file may take, or None")
-    if timeout is not None and paths and multiprocessing.current_process().daemon:
-        raise UserError("a daemonic process may not start the processes in which files are read: give timeout=None")
-    places = [os.path.abspath(path) for path in paths]
-    results = dict(_look_here(places) if timeout is None else _look_in_processes(places, timeout))
-    videos, broken = [], {}
-    for index, (path, place) in enumerate(zip(paths, places, strict=True)):
-        result = results[index]
-        if isinstance(result, str):
-            broken[path] = result
-        else:
-            videos.append(Video(place, None, "test", error=None, source=place, **vars(result)))
-    return Manifest("files", tuple(classes), "", tuple(videos)), broken  # absolute paths under no root
-
-
-class _Progress(pictures.Watcher):
-    """A file that goes on is not late, however long it is."""
-
-    def go_on(self) -> None:
-        workers.go_on()
-
-
-def _look(path: str) -> probing.VideoInfo:
-    """What decoding a file finds; raises VideoError where it cannot be read."""
-    if (reason := finding.fault(path)) is not None and reason != MISSING:
-        raise VideoError(path, reason)
-    return probing.probe(path, watcher=_Progress())
-
-
-_READERS = workers.Pool(_look)
-
-
-def start_reader() -> None:
-    """Starts the process in which `find` will read a file, so that other work need not wait for it."""
-    _READERS.start()
-
-
-def _look_in_processes(paths: Sequence[str], timeout: float) -> dict[int, probing.VideoInfo | str]:
-    processes = min(len(paths), os.cpu_count() or 1)
-    try:
-        with contextlib.closing(_READERS.run(paths, workers=processes, timeout=timeout)) as results:
-            found = dict(results)
-    finally:
-        _READERS.close(keep=1)
-    for trace in {getattr(result, "traceback", ""): None for result in found.values()}:  # of what no one has foreseen
-        print(trace, end="", file=sys.stderr)
-    return found
-
-
-def _look_here(paths: Sequence[str]) -> dict[int, probing.VideoInfo | str]:
-    found: dict[int, probing.VideoInfo | str] = {}
-    for index, path in enumerate(paths):
-        try:
-            found[index] = _look(path)
-        except VideoError as error:
-            found[index] = error.reason
-    return found

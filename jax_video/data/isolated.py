@@ -1,0 +1,362 @@
+"""Videos that are read in processes of their own, which a hostile file may crash, fill or hang: it costs only itself.
+
+A file is decoded once, from its start to its end, as headers lie. What is wanted of it comes over a pipe on the way, so
+that any length fits in memory, and no shared memory is left by whoever is killed.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from jax_video.data import reader, samples, transforms
+from jax_video.data.decoding import pictures, probing, video, workers
+from jax_video.data.manifest import MISSING, Manifest, Video
+from jax_video.data.samples import Protocol, Sampling
+from jax_video.data.sources import finding
+from jax_video.errors import UserError, VideoError
+
+TIMEOUT = 300.0  # seconds in which a file must go on
+_AT_ONCE = 262144  # bytes of frames that are handed over together, at least
+_MOST_PROCESSES = 32
+_MOST_PROMISED = 2**20  # frames that a file is believed to have before they are counted
+Give = Callable[..., None]  # takes a value and arrays by name, as `workers.give`
+
+
+class Again:
+    """Of a video: forget the clips that have come, as it has not as many frames as it had promised."""
+
+
+class Seen(NamedTuple):
+    """What happens to a video."""
+
+    place: int  # which one it is
+    what: dict[str, np.ndarray] | Again | str | None  # the streams of a clip; or why it cannot be read; None: all came
+
+
+def clips(
+    paths: Mapping[int, str], sampling: Sampling, protocol: Protocol, *, timeout: float | None = TIMEOUT
+) -> Generator[Seen, None, None]:
+    """What a test sees of video files: all of their clips, cropped, in their order, as `samples.cut` gives them.
+
+    A file is decoded once, unless it has another number of frames than it promises and clips depend on it. Several
+    files are read at a time, so their clips alternate.
+
+    Args:
+      paths: of files and of folders of pictures, by the number that each is told by.
+      timeout: seconds in which a file must go on; None: they are read in this process, without any limit.
+
+    Raises:
+      UserError: no such protocol or `timeout`, or a process may not start others.
+    """
+    _Plan("", sampling, protocol, 1, sampling.short_side, sampling.short_side)  # raises where there is no such protocol
+    places = list(paths)
+    tasks = (_Look(os.path.abspath(paths[place]), sampling, protocol) for place in places)
+    with contextlib.closing(_done(tasks, len(places), timeout)) as results:
+        for index, result in results:
+            if isinstance(result, workers.Piece):
+                result = result.arrays or Again()
+            yield Seen(places[index], result)
+
+
+def clips_of_frames(frames: np.ndarray, sampling: Sampling, protocol: Protocol) -> Iterator[dict[str, np.ndarray]]:
+    """The same of frames in memory, uint8 [T, H, W, 3]: the streams of each clip."""
+    number, height, width, _ = frames.shape
+    plan = _Plan("frames", sampling, protocol, number, height, width, memory=frames)
+    return (samples.cut(plan.manifest, clip, sampling) for clip in plan.clips)
+
+
+def timed(
+    path: str | os.PathLike, *, short_side: int | None, fps: float = 0.0, timeout: float = TIMEOUT
+) -> tuple[Generator[tuple[float, np.ndarray], None, None], float]:
+    """The frames of a file in order with their seconds, and how long it is said to be: `reader.timed` elsewhere.
+
+    Args:
+      path: of a file or of a folder of pictures.
+      short_side, fps: as of `reader.timed`.
+      timeout: seconds in which the file must go on.
+
+    Raises:
+      UserError: no such `timeout`, or a process may not start others.
+      VideoError: the file cannot be read.
+    """
+    results = _done(iter([_Frames(os.path.abspath(path), short_side, fps)]), 1, timeout)
+
+    def next_piece() -> workers.Piece | None:
+        _, result = next(results)
+        if isinstance(result, str):
+            raise VideoError(path, result)
+        return result
+
+    def frames() -> Generator[tuple[float, np.ndarray], None, None]:
+        with contextlib.closing(results):
+            while (piece := next_piece()) is not None:
+                yield from zip(piece.value, piece.arrays["frames"], strict=True)
+
+    first = next_piece()
+    assert first is not None
+    return frames(), first.value
+
+
+@contextlib.contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Ends the processes that read files at Ctrl-C, so that no thread waits for them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _READERS.kill()
+        raise
+
+
+def start_reader() -> None:
+    """Starts the process in which a file will be read, so that other work need not wait for it."""
+    _READERS.start()
+
+
+def _check_timeout(timeout: float | None) -> None:
+    """Raises UserError where there is no such limit, or a process may not start others."""
+    if timeout is None:
+        return
+    if not (isinstance(timeout, int | float) and 0 < timeout <= threading.TIMEOUT_MAX):
+        raise UserError(f"timeout is {timeout!r}: expected seconds in which a file must go on, or None")
+    if multiprocessing.current_process().daemon:
+        raise UserError("a daemonic process may not start the processes in which files are read: give timeout=None")
+
+
+class _Look(NamedTuple):
+    """Gives what a test sees of a file, clip by clip; the empty piece says that all of it comes again."""
+
+    path: str
+    sampling: Sampling
+    protocol: Protocol
+
+    def do(self, give: Give) -> None:
+        _check(self.path)
+        watcher = _Clips(self, give)
+        watcher.end(probing.probe(self.path, seekable=False, watcher=watcher))
+
+
+class _Frames(NamedTuple):
+    """Gives how many seconds a file is said to have, and then its frames with their seconds."""
+
+    path: str
+    short_side: int | None
+    fps: float
+
+    def do(self, give: Give) -> None:
+        _check(self.path)
+        frames, seconds = reader.timed(self.path, short_side=self.short_side, fps=self.fps)
+        give(seconds)
+        times: list[float] = []
+        images: list[np.ndarray] = []
+        for time, image in frames:
+            workers.go_on()
+            times.append(time)
+            images.append(image)
+            if len(images) * image.nbytes >= _AT_ONCE:
+                give(times, frames=images)
+                times, images = [], []
+        if images:
+            give(times, frames=images)
+
+
+def _check(path: str) -> None:
+    """Raises VideoError for what is neither a file nor a folder."""
+    if (reason := finding.fault(path)) is not None and reason != MISSING:
+        raise VideoError(path, reason)
+
+
+class _Clips(pictures.Watcher):
+    """Gives the clips of a file while it is probed, by the number of frames that it promises."""
+
+    def __init__(self, task: _Look, give: Give):
+        self._task, self._give = task, give
+        self._image = video.image_of(task.sampling.short_side)
+        self._promised = self._frames = 0
+        self._size = (0, 0)
+        self._plan: _Plan | None = None
+
+    def begin(self, frames: int) -> None:
+        self._promised = frames
+
+    def go_on(self) -> None:
+        workers.go_on()
+
+    def see(self, frame: Any) -> None:
+        if not self._frames:
+            self._size = (frame if isinstance(frame, np.ndarray) else video.image_of(None)(frame)).shape[:2]
+            self._plan = self._planned(self._promised) if 0 < self._promised <= _MOST_PROMISED else None
+        if self._plan is not None and self._frames in self._plan:
+            if isinstance(frame, np.ndarray):
+                image = transforms.resize_short(frame[None], self._task.sampling.short_side)[0]
+            else:
+                image = self._image(frame)
+            self._plan.take(self._frames, image, self._give)
+        self._frames += 1
+
+    def end(self, info: probing.VideoInfo) -> None:
+        """Gives what is missing, where the promise was wrong: what it takes is decoded once more."""
+        plan = self._plan
+        if plan is None or plan.frames != info.frames:
+            plan = self._planned(info.frames)
+            if self._plan is not None and not plan.goes_on_from(self._plan):
+                self._give(None)
+        if plan.is_done:
+            return
+        path, short_side = self._task.path, self._task.sampling.short_side
+        for place, image in enumerate(video.frames_in_order(path, index=info.index, short_side=short_side)):
+            workers.go_on()
+            if place in plan:
+                plan.take(place, image, self._give)
+            if plan.is_done:
+                return
+        raise VideoError(path, "changed while it was read")
+
+    def _planned(self, frames: int) -> "_Plan":
+        return _Plan(self._task.path, self._task.sampling, self._task.protocol, frames, *self._size)
+
+
+class _Plan:
+    """The clips of a video of so many frames, and those of its frames that they still need."""
+
+    def __init__(
+        self,
+        path: str,
+        sampling: Sampling,
+        protocol: Protocol,
+        frames: int,
+        height: int,
+        width: int,
+        memory: np.ndarray | None = None,
+    ):
+        entry = Video(path, None, "test", frames, 0.0, width, height, None, path)
+        self.frames = frames
+        self._kept = _Kept(frames)
+        kept = cast(Any, self._kept if memory is None else memory)
+        self.manifest = Manifest("files", (), "", (entry,), memory={path: kept})
+        self._sampling = sampling
+        self.clips = samples.cropped_clips(self.manifest, "test", sampling, protocol)
+        self._needed = [samples.needed(clip, frames, sampling.streams) for clip in self.clips]
+        self._last = {place: number for number, needed in enumerate(self._needed) for place in needed.tolist()}
+        self._given = 0
+
+    def __contains__(self, place: int) -> bool:
+        return self._last.get(place, -1) >= self._given
+
+    @property
+    def is_done(self) -> bool:
+        return self._given == len(self.clips)
+
+    def goes_on_from(self, other: "_Plan") -> bool:
+        """Whether the clips that another plan has given are these, too; then they count as given here."""
+        given = other._given
+        same = given <= len(self.clips) and all(
+            np.array_equal(mine.frames, theirs.frames) and np.array_equal(needed, others)
+            for mine, theirs, needed, others in zip(
+                self.clips[:given], other.clips[:given], self._needed[:given], other._needed[:given], strict=True
+            )
+        )  # crops are the same anyway
+        self._given = given if same else 0
+        return same
+
+    def take(self, place: int, image: np.ndarray, give: Give) -> None:
+        """Takes the next one of the frames that are needed, and gives the clips that are complete with it."""
+        self._kept[place] = image
+        while not self.is_done and self._needed[self._given].max() <= place:
+            clip, needed = self.clips[self._given], self._needed[self._given]
+            give(None, **samples.cut(self.manifest, clip, self._sampling))
+            for each in np.unique(needed).tolist():
+                if self._last[each] == self._given:
+                    del self._kept[each]
+            self._given += 1
+
+
+class _Kept(dict[int, np.ndarray]):
+    """Some frames of a video, by their places; to be indexed as an array of all of them is."""
+
+    def __init__(self, frames: int):
+        super().__init__()
+        self._frames = frames
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __getitem__(self, places: Any) -> np.ndarray:
+        return np.stack([dict.__getitem__(self, place) for place in places.tolist()])
+
+
+def _do(task: _Look | _Frames) -> None:
+    task.do(workers.give)
+
+
+_READERS = workers.Pool(_do)
+
+
+def _done(
+    tasks: Iterator[_Look | _Frames], number: int, timeout: float | None
+) -> Generator[tuple[int, Any], None, None]:
+    """What tasks give, and then None or why they could not be done: (which, that)."""
+    if not number:
+        return
+    _check_timeout(timeout)
+    if timeout is None:
+        for index, task in enumerate(tasks):
+            with contextlib.closing(_here(task)) as pieces:
+                for piece in pieces:
+                    yield index, piece
+        return
+    told: set[str] = set()
+    count = min(number, _cores(), _MOST_PROCESSES)
+    try:
+        with contextlib.closing(_READERS.run(tasks, workers=count, timeout=timeout)) as results:
+            for index, result in results:
+                if (trace := getattr(result, "traceback", "")) and trace not in told:  # of what no one has foreseen
+                    told.add(trace)
+                    print(trace, end="", file=sys.stderr)
+                yield index, result
+    finally:
+        _READERS.close(keep=1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _here(task: _Look | _Frames) -> Generator[Any, None, None]:
+    """What a task gives, and then None or why it could not be done; in a thread, which waits for who takes it."""
+    given: queue.Queue[Any] = queue.Queue(2)
+    closed = threading.Event()
+
+    def put(item: Any) -> None:
+        while not closed.is_set():
+            with contextlib.suppress(queue.Full):
+                given.put(item, timeout=0.1)
+                return
+        raise VideoError(task.path, "not wanted any more")
+
+    def work() -> None:
+        end: Any = None
+        try:
+            task.do(lambda value, **arrays: put(workers.Piece(value, arrays)))
+        except VideoError as error:
+            end = error.reason
+        except BaseException as error:
+            end = error
+        with contextlib.suppress(VideoError):
+            put(end)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while isinstance(item := given.get(), workers.Piece):
+            yield item
+        if isinstance(item, BaseException):
+            raise item
+        yield item
+    finally:
+        closed.set()

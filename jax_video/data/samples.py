@@ -1,0 +1,191 @@
+"""What is cut out of a video: the clips of training and of a test, and their frames, cropped and mirrored."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jax_video.data import clips, reader, transforms
+from jax_video.data.decoding import flow
+from jax_video.data.manifest import Manifest, Video
+from jax_video.errors import UserError
+
+CHANNELS = {"rgb": 3, "flow": flow.CHANNELS}  # of each stream
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How a clip is cut out of a video, in training and in test. Raises UserError for values that cannot be."""
+
+    frames: int  # of a clip
+    stride: int  # between its frames
+    short_side: int  # of the resized frames, in pixels
+    size: int  # of the square crop, in pixels
+    crop: str = "corners"  # where training crops, one of transforms.CROPS; "scales" and "sizes" are resized to `size`
+    flip: bool | None = None  # whether training flips half of the clips; None: where the manifest lets it
+    jitter: tuple[int, ...] = ()  # (least, most): training draws the short side from there (CoST §4.1)
+    segments: int = 0  # clips of a video that the network takes together, one from each of as many parts; 0: just one
+    streams: tuple[str, ...] = ("rgb",)  # what a batch holds: RGB, "flow" or both
+    strides: tuple[int, ...] = ()  # (least, most): training draws the stride from there (ST-ResNet §4)
+    flow_method: str = "tvl1"  # one of flow.METHODS, for flow that the manifest has not stored
+
+    def __post_init__(self):
+        if min(self.frames, self.stride, self.size) < 1 or self.size > self.short_side:
+            raise UserError(
+                f"clip: {self.frames} frames, stride {self.stride}, a crop of {self.size} from a short side of "
+                f"{self.short_side}: expected at least 1 each, and a crop that fits into the short side."
+            )
+        if self.jitter and (len(self.jitter) != 2 or not self.size <= self.jitter[0] <= self.jitter[1]):
+            raise UserError(
+                f"clip.jitter is {tuple(self.jitter)}: expected the least and the most of the short side, no less than "
+                f"the crop of {self.size}, or () to leave it at {self.short_side}."
+            )
+        if self.segments < 0:
+            raise UserError(f"clip.segments is {self.segments}: expected a number of clips, or 0 for single ones.")
+        if self.crop not in transforms.CROPS:
+            raise UserError(f"clip.crop is {self.crop!r}: choose {', '.join(transforms.CROPS)}.")
+        if tuple(self.streams) not in (("rgb",), ("flow",), ("rgb", "flow")):
+            raise UserError(f"clip.streams is {tuple(self.streams)}: choose ('rgb',), ('flow',) or ('rgb', 'flow').")
+        if self.strides and (len(self.strides) != 2 or not 1 <= self.strides[0] <= self.strides[1]):
+            raise UserError(
+                f"clip.strides is {tuple(self.strides)}: expected the least and the most of the stride, from 1, or () "
+                f"to leave it at {self.stride}."
+            )
+        if self.flow_method not in flow.METHODS:
+            raise UserError(f"clip.flow_method is {self.flow_method!r}: choose {', '.join(flow.METHODS)}.")
+        if "flow" in self.streams and (self.jitter or self.short_side < flow.LEAST_SIDE):
+            raise UserError(
+                f"clip.jitter is {tuple(self.jitter)} and clip.short_side {self.short_side}: flow is computed at one "
+                f"short side of at least {flow.LEAST_SIDE}; set clip.jitter=() and vary clip.crop."
+            )
+
+    @property
+    def reflect(self) -> bool:
+        """Whether a short video is seen at a smaller stride, then forth and back, as in ST-ResNet §4; else looped."""
+        return bool(self.strides) or "flow" in self.streams
+
+
+CROPS = {"center": ("center",), "three": ("first", "center", "last"), "full": ("full",)}
+ROUNDED = 32  # pixels: whole frames differ in their long sides by multiples of it, so that few shapes are compiled
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a test looks at a video. Raises UserError for values that cannot be."""
+
+    clips: str  # "nonoverlap", "uniform", "spread" or, with segments, "segments" (clips.test_clips, segment_clips)
+    number: int = 1  # of "uniform" clips, or of the frames of a "spread" one
+    crop: str = "center"  # or "three" squares of the short side that cover the frame, or "full" frames
+    flip: bool | None = False  # whether each is also seen mirrored; None: where the manifest lets it
+
+    def __post_init__(self):
+        if self.crop not in CROPS:
+            raise UserError(f"test.crop is {self.crop!r}: choose {', '.join(CROPS)}.")
+
+
+class CroppedClip(NamedTuple):
+    """A clip of a video in one crop, mirrored or not: what a test sees at once."""
+
+    video: int  # index in the manifest
+    frames: np.ndarray  # indices [T], or [N, T] of several clips
+    crop: str
+    flip: bool
+    size: tuple[int, int]  # height and width of the crop, in pixels
+
+
+def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol) -> list[CroppedClip]:
+    """All that a test sees: every clip of every readable video of the split, in every crop, and mirrored if asked for.
+
+    With `segments` all clips of a video are one.
+    """
+    if (protocol.clips == "segments") != bool(sampling.segments):
+        raise UserError(
+            f"test.clips is {protocol.clips!r} and clip.segments {sampling.segments}: a network with consensus is "
+            "tested with test.clips='segments', others otherwise."
+        )
+    found = []
+    for index, entry in manifest.select(split):
+        first, count = usable(entry, sampling)
+        clip = (count, sampling.frames, sampling.stride)
+        if sampling.segments:
+            wanted = [clips.segment_clips(*clip, sampling.segments, reflect=sampling.reflect)]
+        else:
+            wanted = clips.test_clips(*clip, clips=protocol.clips, number=protocol.number, reflect=sampling.reflect)
+        size = _test_size(sampling, protocol.crop, entry.height, entry.width)
+        mirrored = (False, True) if flips(protocol, manifest) else (False,)
+        found += [
+            CroppedClip(index, first + frames, crop, flip, size)
+            for frames in wanted
+            for crop in CROPS[protocol.crop]
+            for flip in mirrored
+        ]
+    return found
+
+
+def needed(clip: CroppedClip, frames: int, streams: Sequence[str]) -> np.ndarray:
+    """The frames that a clip of a video of so many is made of: int64, with those between which its flow leads."""
+    fields = flow.around(clip.frames.ravel(), frames).ravel() if "flow" in streams else np.zeros(0, np.int64)
+    shown = clip.frames.ravel() if "rgb" in streams or not len(fields) else np.zeros(0, np.int64)
+    return np.concatenate([shown, fields, np.minimum(fields + 1, frames - 1)])
+
+
+def cut(manifest: Manifest, clip: CroppedClip, sampling: Sampling) -> dict[str, np.ndarray]:
+    """A clip of a test: uint8 [T, H, W, C], or of several [N, T, H, W, C], of each stream.
+
+    Raises:
+      VideoError: its video, or its flow, cannot be read.
+    """
+    entry = manifest.videos[clip.video]
+    streams = load(manifest, entry, clip.frames, sampling, short_side=sampling.short_side)
+    height, width = next(iter(streams.values())).shape[1:3]
+    box = transforms.draw_box(height, width, clip.size, "center" if clip.crop == "full" else clip.crop)
+    return looked_at(streams, clip.frames, box, clip.size, clip.flip)
+
+
+def flips(asked: Sampling | Protocol, manifest: Manifest) -> bool:
+    """Whether clips of a set are mirrored."""
+    return manifest.flip if asked.flip is None else asked.flip
+
+
+def _test_size(sampling: Sampling, crop: str, height: int, width: int) -> tuple[int, int]:
+    """Height and width that a test sees of a video's frames."""
+    if crop == "center":
+        return sampling.size, sampling.size
+    if crop == "three":
+        return sampling.short_side, sampling.short_side
+    short = sampling.short_side
+    high, wide = transforms.resized(height, width, short)
+    return short + (high - short) // ROUNDED * ROUNDED, short + (wide - short) // ROUNDED * ROUNDED
+
+
+def usable(entry: Video, sampling: Sampling) -> tuple[int, int]:
+    """(the first frame, how many) of a video that clips are cut from."""
+    return flow.usable(entry.frames) if "flow" in sampling.streams else (0, entry.frames)
+
+
+def load(
+    manifest: Manifest, entry: Video, wanted: np.ndarray, sampling: Sampling, *, short_side: int
+) -> dict[str, np.ndarray]:
+    """The wanted frames and the flow about them, not cropped: uint8 [N T, H, W, C] of each stream."""
+    streams = {}
+    if "rgb" in sampling.streams:
+        streams["rgb"] = reader.decode(manifest, entry, wanted.ravel(), short_side=short_side)
+    if "flow" in sampling.streams:
+        streams["flow"] = reader.flow_stacks(
+            manifest, entry, wanted.ravel(), short_side=short_side, method=sampling.flow_method
+        )
+    return streams
+
+
+def looked_at(
+    streams: dict[str, np.ndarray], wanted: np.ndarray, box: transforms.Box, size: tuple[int, int], flip: bool
+) -> dict[str, np.ndarray]:
+    """All streams through one box, resized to `size`, mirrored or not: [*wanted.shape, *size, C] of each."""
+    looked_at = {}
+    for name, frames in streams.items():
+        frames = transforms.resize(transforms.crop(frames, box), size)
+        if flip:
+            frames = flow.flip(frames) if name == "flow" else transforms.flip(frames)
+        looked_at[name] = frames.reshape(*wanted.shape, *frames.shape[1:])
+    return looked_at

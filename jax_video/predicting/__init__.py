@@ -1,0 +1,1 @@
+"""What `python -m jax_video.predict` does, and prints: labels of videos, labels with times, of streams, explained."""

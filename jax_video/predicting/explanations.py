@@ -1,0 +1,48 @@
+"""What a network looks at in a video, written as a video and as a filmstrip."""
+
+import os
+import pathlib
+import sys
+
+from absl import flags
+
+from jax_video.data import encoding
+from jax_video.errors import UserError, shown
+from jax_video.predicting import labels
+from jax_video.run import Run
+from jax_video.testing import heatmaps
+
+
+def check(paths: list[str], given: flags.FlagValues) -> None:
+    """Raises UserError where --explain cannot be."""
+    if given.explain is None:
+        if given.explain_label is not None or given.explain_layer is not None:
+            raise UserError("--explain_label and --explain_layer are of --explain=OUT.mp4: give that too")
+        return
+    if given.window is not None:
+        raise UserError("--explain: not with --window; cut the part out of the video that you want to have explained")
+    if given.out is not None:
+        raise UserError("--explain and --out: one file for one video, and one for many; give one of them")
+    if len(paths) > 1:
+        raise UserError(f"--explain: one file cannot hold {len(paths)} videos; name one")
+    encoding.check_name(given.explain)
+    if os.path.exists(given.explain) and os.path.samefile(given.explain, paths[0]):
+        raise UserError(f"--explain: {given.explain} is the video itself; name another file")
+
+
+def show(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
+    """Prints the best classes of the one video, and writes what the network looks at where it sees one of them.
+
+    Returns how many videos cannot be read.
+    """
+    [(path, scores)] = labels.classified(trained, paths, given)
+    if isinstance(scores, str):
+        return 1
+    labels.show_one(trained, path, scores, given)
+    label = trained.classes[scores.argmax()] if given.explain_label is None else given.explain_label
+    options = {"label": label, "layer": given.explain_layer, "fps": given.fps, "timeout": given.timeout or None}
+    strip = pathlib.Path(given.explain).with_suffix(".png")
+    found = heatmaps.write(given.explain, trained.explain_clips(path, **options), strip=strip, sound_of=path)
+    for line in filter(None, [heatmaps.describe(found), found.note, f"{given.explain} and {strip}"]):
+        print(shown(line), file=sys.stderr)
+    return 0

@@ -1,0 +1,83 @@
+"""Labels of whole videos, printed or written as they come."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from jax_video.data.decoding import workers
+from jax_video.errors import Stopped, UserError, shown
+from jax_video.run import Run
+from jax_video.testing import predictions
+
+
+def number_of_classes(text: str) -> int | None:
+    """What --top says; None: all."""
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise UserError(f"--top={text}: expected a positive number of classes, or all")
+    return int(text)
+
+
+def show(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
+    """Prints the best classes of each video; returns how many videos cannot be read."""
+    broken = 0
+    for path, scores in classified(trained, paths, given):
+        if isinstance(scores, str):
+            broken += 1
+        else:
+            show_one(trained, path, scores, given)
+    return broken
+
+
+def show_one(trained: Run, path: str, scores: np.ndarray, given: flags.FlagValues) -> None:
+    """Prints the best classes of a video, from the probabilities of all."""
+    found = predictions.of(path, scores, trained.classes, number_of_classes(given.top))
+    if given.json:
+        text = predictions.line(found)
+    else:
+        rows = [f"\n  {row['score']:8.4f}  {shown(row['name'])}" for row in found["classes"]]
+        text = shown(path) + "".join(rows)
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def write(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
+    """Adds the best classes of each video to the file that --out names, unless they are in it; returns as above."""
+    top = number_of_classes(given.top)
+    with predictions.File(given.out, trained, clips=given.clips, top=top) as out:
+        waiting = [path for path in paths if path not in out.done]
+        if len(waiting) < len(paths):
+            print(f"{len(paths) - len(waiting):,} of them are in {shown(out.path)} already", file=sys.stderr)
+        try:
+            for path, scores in classified(trained, waiting, given, done=len(paths) - len(waiting)):
+                if not isinstance(scores, workers.NoVerdict):  # no fault of the file's: it is tried again
+                    out.write(predictions.of(path, scores, trained.classes, top))
+        except KeyboardInterrupt:
+            done = sum(path in out.done for path in paths)
+            raise Stopped(
+                f"stopped: {out.path} has {done:,} of {len(paths):,} videos; the same command goes on from there"
+            ) from None
+        return sum(out.done.get(path, "not read") != "" for path in paths)
+
+
+def classified(
+    trained: Run, paths: list[str], given: flags.FlagValues, *, done: int = 0
+) -> Iterator[tuple[str, np.ndarray | str]]:
+    """(path, probabilities of the classes, or why it cannot be read, which is printed) of videos as they come.
+
+    `done`: how many others the progress bar counts as done.
+    """
+    total = len(paths) + done
+    progress = tqdm(total=total, initial=done, unit="video", leave=False, disable=True if total < 2 else None)
+    found = trained.iter_scores(paths, timeout=given.timeout or None, batch=given.batch, clips=given.clips)
+    with progress, contextlib.closing(found):
+        for place, scores in predictions.nearly_in_order(found):
+            if isinstance(scores, str):
+                tqdm.write(f"{shown(paths[place])}: {scores}", file=sys.stderr)
+            yield paths[place], scores
+            progress.update()

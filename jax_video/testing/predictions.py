@@ -1,0 +1,168 @@
+"""A file of predictions: JSON lines, one for each video, which grows as they come and goes on where it was stopped.
+
+  {"video": "a.mp4", "classes": [{"name": "up", "score": 0.98}, …], "key": "5e1c07aa-91d2b0c4-5"}
+  {"video": "b.mp4", "error": "empty file", "key": "5e1c07aa-91d2b0c4-5"}
+
+The key says what made it: a checksum of the run's weights, one of the test's clips and crops, and how many classes are
+listed. Lines are UTF-8 without line separators, whatever bytes a name has.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from jax_video.data import documents
+from jax_video.errors import UserError, writing
+from jax_video.run import Run
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_LINE = {"video": str, "classes?": [{"name": str, "score": float}], "error?": str, "key": str}
+_BEGINNING = b'{"video": "'
+_OTHERWISE = "Give another file, or move this one away"
+
+
+def of(path: str, scores: np.ndarray | str, classes: Sequence[str], top: int | None) -> dict[str, Any]:
+    """What is said of a video: its `top` best classes, or all (None); or why it cannot be read."""
+    if isinstance(scores, str):
+        return {"video": path, "error": str(scores)}
+    best = np.argsort(-scores, kind="stable")[:top]
+    return {"video": path, "classes": [{"name": classes[k], "score": float(scores[k])} for k in best]}
+
+
+def line(said: Mapping[str, Any]) -> str:
+    """JSON that is one line for every reader."""
+    return documents.line(said).decode().rstrip()
+
+
+def nearly_in_order(found: Iterable[tuple[int, Any]], most: int = 32) -> Iterator[tuple[int, Any]]:
+    """What comes of videos, in their order; but no video holds up more than `most` others.
+
+    At Ctrl-C those that were held up still come before it is raised.
+    """
+    held: dict[int, Any] = {}
+    following = 0
+    try:
+        for place, what in found:
+            held[place] = what
+            while held and (min(held) <= following or len(held) > most):
+                first = min(held)
+                following = max(following, first + 1)
+                yield first, held.pop(first)
+    except KeyboardInterrupt:
+        yield from sorted(held.items())
+        raise
+    yield from sorted(held.items())
+
+
+class File:
+    """The file, to be closed by `with`.
+
+    Args:
+      path: of the file; may be there already.
+      run, clips: what classifies the videos (`Run.iter_scores`).
+      top: how many classes are listed; None: all.
+
+    Attributes:
+      path: of the file.
+      done: the videos that are in it, and why they cannot be read, or "".
+
+    Raises:
+      UserError: it holds something else, is of another run, test or `top`, or another process writes it.
+      OSError: it cannot be read or written.
+    """
+
+    def __init__(self, path: str | os.PathLike, run: Run, *, clips: int | None = None, top: int | None = None):
+        self.path = os.fspath(path)
+        self.done: dict[str, str] = {}
+        self._key = f"{run.fingerprint:08x}-{_of_test(run, clips):08x}-{top or 'all'}"
+        os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+        self._file = open(path, "ab", buffering=0)
+        try:
+            _lock(self.path, self._file)
+            if os.path.isfile(path):  # and not a pipe
+                whole, has_end = self._read(run)
+                self._file.truncate(whole)
+                self._file.write(b"" if has_end else b"\n")
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "File":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, said: Mapping[str, Any]) -> None:
+        """Adds what `of` says of a video; it is in the file when this returns."""
+        with writing(self.path):
+            data = memoryview(documents.line({**said, "key": self._key}))
+            while data:
+                data = data[self._file.write(data) :]
+        self.done[said["video"]] = said.get("error", "")
+
+    def _read(self, run: Run) -> tuple[int, bool]:
+        """Reads what is there; returns up to which byte, and whether that ends a line."""
+        whole = 0
+        with open(self.path, "rb") as file:
+            for number, value in documents.lines(file, _LINE):
+                if isinstance(value, documents.Damaged):
+                    if not file.read(1) and _is_torn(self.path, whole):
+                        return whole, True
+                    raise UserError(f"{self.path}: line {number} is no prediction ({value}). {_OTHERWISE}")
+                if value["key"] != self._key:
+                    raise UserError(f"{self.path} has predictions {_other(value['key'], self._key, run)}. {_OTHERWISE}")
+                self.done[value["video"]] = value.get("error", "")
+                whole = file.tell()
+            file.seek(max(0, whole - 1))
+            return whole, file.read(1) in (b"\n", b"")
+
+
+def _lock(path: str, file: BinaryIO) -> None:
+    """Raises UserError where another process writes a file; the system frees it when that one ends."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{path} is written by another process: wait for its end, or give another file") from error
+    except OSError:
+        pass  # a file system that has no locks
+
+
+def _is_torn(path: str, place: int) -> bool:
+    """Whether the last line of a file is the beginning of one of ours, or what a power loss leaves of it."""
+    with open(path, "rb") as file:
+        file.seek(place)
+        start = file.read(len(_BEGINNING))
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n" and (_BEGINNING.startswith(start) or not start.strip(b"\0"))
+
+
+def _other(theirs: str, ours: str, run: Run) -> str:
+    """In which way predictions are others than ours, by their keys."""
+    names = (
+        f"of other weights than those in {run.folder}",
+        "of another test: other clips or crops",
+        "with another --top",
+    )
+    parts = zip(theirs.split("-"), ours.split("-"), names, strict=False)
+    return next((name for their, our, name in parts if their != our), names[0])
+
+
+def _of_test(run: Run, clips: int | None) -> int:
+    """A checksum of how a test looks at a video."""
+    parts = {
+        "sampling": dataclasses.asdict(run.sampling),
+        "protocol": dataclasses.asdict(run.protocol_with(clips)),
+        "objective": repr(run.objective),
+        "dtype": run.config.dtype,
+    }
+    return documents.checksum(parts)

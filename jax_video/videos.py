@@ -1,0 +1,205 @@
+"""Single videos, any number of them: what a network says of each, as soon as it is known, in constant memory."""
+
+import collections
+import contextlib
+import dataclasses
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jax_video import sharding
+from jax_video.data import isolated, pipeline
+from jax_video.data.manifest import in_memory
+from jax_video.errors import UserError, listed, shown
+from jax_video.scoring import ClipStep
+
+_KINDS = "a file, a folder of numbered pictures, or frames as an array uint8 [T, H, W, 3], RGB"
+Video = str | os.PathLike | np.ndarray
+"""A file, a folder of numbered pictures, or frames: uint8 [T, H, W, 3], RGB."""
+
+
+def several(videos: Video | Iterable[Video]) -> tuple[list[Video], bool]:
+    """(videos as a list, whether it was a single one)."""
+    single = isinstance(videos, str | os.PathLike) or hasattr(videos, "__array__")
+    if not single and (not isinstance(videos, Iterable) or isinstance(videos, bytes | Mapping)):
+        raise UserError(f"got {type(videos).__name__}: expected a video, or a list of several; a video is {_KINDS}")
+    several: list[Any] = [videos] if single else [*cast(Iterable[Any], videos)]
+    for place, video in enumerate(several):
+        if hasattr(video, "__array__"):
+            several[place] = np.asarray(video)
+        elif not isinstance(video, str | os.PathLike):
+            raise UserError(f"video {place} is of type {type(video).__name__}: expected {_KINDS}")
+    return several, single
+
+
+def refuse(faults: Mapping[int, str], videos: Sequence[Video]) -> None:
+    """Raises UserError with the reason of each video that cannot be read."""
+    if faults:
+        names = {place: "frames" if isinstance(videos[place], np.ndarray) else videos[place] for place in faults}
+        lines = [f"{shown(names[place])}: {reason}" for place, reason in faults.items()]
+        raise UserError(f"{len(faults)} of {len(videos)} videos cannot be read:\n{listed(lines)}")
+
+
+def at_least_one(name: str, value: Any) -> int:
+    """A number of clips. Raises UserError where it is none."""
+    if type(value) is not int or value < 1:
+        raise UserError(f"{name} is {value!r}: expected a number of clips, at least 1")
+    return value
+
+
+def with_clips(protocol: pipeline.Protocol, clips: int) -> pipeline.Protocol:
+    """A protocol with so many clips of each video, evenly spread."""
+    if protocol.clips == "segments":
+        raise UserError(f"clips is {clips!r}: this network takes the clips of a video together, as many as in training")
+    return dataclasses.replace(protocol, clips="uniform", number=at_least_one("clips", clips))
+
+
+def in_order(found: Iterable[tuple[int, np.ndarray | str]]) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+    """({place: what a network says of a video}, {place: why it cannot be read}), both in the order of the videos."""
+    rows: dict[int, np.ndarray] = {}
+    faults: dict[int, str] = {}
+    for place, each in found:
+        if isinstance(each, str):
+            faults[place] = each
+        else:
+            rows[place] = each
+    return dict(sorted(rows.items())), dict(sorted(faults.items()))
+
+
+def name(video: Video, place: int) -> str:
+    """What a message calls a video, which came at this place."""
+    return f"video {place}" if isinstance(video, np.ndarray) else os.fspath(video)
+
+
+def seen(
+    videos: Sequence[Video],
+    sampling: pipeline.Sampling,
+    protocol: pipeline.Protocol,
+    *,
+    fps: float,
+    timeout: float | None,
+) -> Generator[isolated.Seen, None, None]:
+    """What a test sees of videos, files first: `isolated.clips`, and the same of frames.
+
+    Raises:
+      UserError: an argument that cannot be.
+    """
+    if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
+        raise UserError(f"fps is {fps!r}: expected frames per second, or 0 where they are not known")
+    arrays = {place: video for place, video in enumerate(videos) if isinstance(video, np.ndarray)}
+    paths = {place: os.fspath(video) for place, video in enumerate(videos) if not isinstance(video, np.ndarray)}
+    if arrays:
+        in_memory({name(frames, place): frames for place, frames in arrays.items()})  # raises where it is none
+    with contextlib.closing(isolated.clips(paths, sampling, protocol, timeout=timeout)) as found:
+        yield from found
+    for place, frames in arrays.items():
+        for clip in isolated.clips_of_frames(frames, sampling, protocol):
+            yield isolated.Seen(place, clip)
+        yield isolated.Seen(place, None)
+
+
+_PATIENCE = 16  # batches of a call, for which larger ones are worth a compilation
+_SHAPES = 4  # batches of clips that wait for others of their shape, at most
+
+
+@dataclasses.dataclass
+class BatchSize:
+    """How many clips are looked at at once: as few as the first call has, so that one video costs no more than itself,
+    and `most` once there are many. What is compiled for a size serves the next calls."""
+
+    now: int = 0  # 0: nothing is compiled
+
+    def fit(self, clips: int, most: int, mesh: Mesh) -> int:
+        """The size for a call that has had so many clips, or is known to have them."""
+        if clips > _PATIENCE * self.now:
+            self.now = sharding.multiple_of_devices(min(clips, most), mesh)
+        return self.now
+
+
+class _Sum:
+    """Of one video: the sum over its clips of what a network says of them."""
+
+    def __init__(self) -> None:
+        self.values: Any = 0.0  # float64 [D]
+        self.clips = self.given = 0  # how many are in it; how many there are up to now
+        self.is_whole = False  # whether that is all of them
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_whole and self.clips == self.given
+
+
+def means(
+    step: ClipStep,
+    weights: tuple[dict, dict],
+    seen: Iterable[isolated.Seen],
+    mesh: Mesh,
+    *,
+    most: int,
+    size: BatchSize,
+) -> Generator[tuple[int, np.ndarray | str], None, None]:
+    """Runs a step on clips as they come; those of several videos fill a batch together.
+
+    Args:
+      weights: (params, batch_stats).
+      seen: what happens to videos, as `isolated.clips` tells it.
+      most: clips at once.
+      size: is adapted to the number of clips.
+
+    Yields:
+      (place of a video, mean over its clips [D] float64, or why it cannot be read), each as soon as it is known.
+
+    Raises:
+      UserError: the devices have too little memory.
+    """
+    sums: dict[int, _Sum] = {}
+    waiting: dict[tuple, list[tuple[_Sum, dict[str, np.ndarray]]]] = collections.defaultdict(list)  # by shape
+    running: list[tuple[list[_Sum], jax.Array]] = []  # is read while the next batch is gathered
+    clips = 0
+
+    def look(shape: tuple, at_once: int) -> None:
+        owners, parts = zip(*waiting.pop(shape), strict=True)
+        batch: Any = pipeline.batch_of(parts, at_once)
+        running.append((list(owners), step(*weights, sharding.place_batch(batch, mesh))["values"]))
+
+    def add(most_running: int) -> Iterator[tuple[int, np.ndarray]]:
+        while len(running) > most_running:
+            owners, values = running.pop(0)
+            for owner, row in zip(owners, np.asarray(values, np.float64), strict=False):
+                owner.values, owner.clips = owner.values + row, owner.clips + 1
+        for place in [place for place, found in sums.items() if found.is_done]:
+            found = sums.pop(place)
+            yield place, found.values / found.clips
+
+    with sharding.enough_memory():
+        for place, what in seen:
+            match what:
+                case dict():
+                    clips += 1
+                    owner = sums.setdefault(place, _Sum())
+                    owner.given += 1
+                    shape = tuple(frames.shape for frames in what.values())
+                    waiting[shape].append((owner, what))
+                    at_once = size.fit(clips, most, mesh) if size.now else sharding.multiple_of_devices(most, mesh)
+                    is_full = len(waiting[shape]) >= at_once
+                    if is_full or sum(map(len, waiting.values())) > _SHAPES * at_once:
+                        size.fit(clips, most, mesh)
+                        look(max(waiting, key=lambda each: len(waiting[each])), at_once)
+                        yield from add(1)
+                case isolated.Again():
+                    sums[place] = _Sum()
+                case str():
+                    sums.pop(place, None)
+                    yield place, what
+                case None:
+                    sums[place].is_whole = True
+                    yield from add(len(running))
+        while waiting:
+            longest = max(waiting, key=lambda each: len(waiting[each]))
+            look(longest, size.now or size.fit(len(waiting[longest]), most, mesh))
+            yield from add(1)
+        yield from add(0)
