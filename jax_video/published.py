@@ -168,3 +168,19 @@ def opened(name: str | os.PathLike) -> remote.Path:
     with copies.held(name, own) as copy:
         copy.fetch([each for each in names if each.startswith(own) and not each.startswith(unused)])
         return copy.folder
+
+
+def check_folder(folder: remote.Path) -> None:
+    """Raises CheckpointError, which says what to give, for a part of a run's folder, or a file, in place of it."""
+    if (folder / "checkpoints").exists() or is_published(folder):
+        return
+    within = next((path for path in (folder, *folder.parents) if path.name == "checkpoints" and path.is_dir()), None)
+    if within and folder.exists() and any(path.name.isdigit() for path in within.iterdir()):
+        raise CheckpointError(f"{folder} is a part of a run; give the run's folder, {within.parent}.")
+    if folder.is_file():
+        if (folder.parent / "checkpoints").exists() or is_published(folder.parent):
+            raise CheckpointError(f"{folder} is a file of a run; give the run's folder, {folder.parent}.")
+        raise CheckpointError(
+            f"{folder} is a file; expected the folder of a run. Of PyTorch's weights this makes one: python -m "
+            f"jax_video.convert {folder} --layout=NAME --config=RECIPE --out=DIR (see its --help)."
+        )

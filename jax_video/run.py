@@ -4,7 +4,6 @@ run = load("runs/stc")
 run.classify("video.mp4")
 """
 
-import concurrent.futures
 import contextlib
 import functools
 import os
@@ -18,7 +17,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from jax_video import meta as meta_lib
 from jax_video import objectives, published, recipe, scoring, sharding, watching
@@ -36,6 +34,7 @@ from jax_video.models.t3d import SegmentConsensus
 from jax_video.state import Normalization
 from jax_video.task import Task
 from jax_video.videos import Video
+from jax_video.windows import Windows
 
 
 class Run:
@@ -307,7 +306,7 @@ class Run:
                 images, seconds = isolated.timed(video, short_side=self.sampling.short_side, fps=fps, timeout=timeout)
             with contextlib.closing(images):
                 groups = timeline_lib.groups(timeline_lib.windows(images, window, hop), most)
-                found = [*self._look_at_windows(groups, seconds)]
+                found = [*self._windows.each(groups, seconds)]
         except VideoError as error:
             raise UserError(str(error)) from error
         starts, ends, frames, rows = map(np.array, zip(*found, strict=True))
@@ -315,37 +314,10 @@ class Run:
         note = f"clips span {span} frames and windows have {most}: clips are looped, as in training"
         return timeline_lib.Timeline(self.classes, starts, ends, rows, note if most < span else "")
 
-    def _look_at_windows(
-        self, groups: Iterator[list[timeline_lib.Window]], seconds: float
-    ) -> Iterator[tuple[float, float, int, np.ndarray]]:
-        """Yields (start, end, number of frames, probabilities [K]) of each window; `seconds`: of the whole video."""
-        progress = tqdm(total=round(seconds) or None, desc="timeline", unit=" s", leave=False, disable=None)
-        weights = self.weights["params"], self.weights["batch_stats"]
-        ahead = concurrent.futures.ThreadPoolExecutor(1)
-        with progress, ahead, isolated.ended_by_ctrl_c(), sharding.enough_memory():
-            waiting = ahead.submit(self._next_windows, groups, 0)
-            while windows := waiting.result():
-                parts, rows = windows
-                size = len(rows["video"])
-                running = self.score_clips(*weights, sharding.place_batch(rows, self.mesh))
-                waiting = ahead.submit(self._next_windows, groups, size)  # decoded while the network looks at these
-                scores = np.asarray(running["values"], np.float64)[: len(parts)]
-                objectives.check_finite(scores, [f"window from {part.start:g} s" for part in parts])
-                for part, row in zip(parts, self._probabilities(scores), strict=True):
-                    yield part.start, part.end, len(part.images), row
-                progress.update(round(parts[-1].end) - progress.n)
-
-    def _next_windows(
-        self, groups: Iterator[list[timeline_lib.Window]], size: int
-    ) -> tuple[list[timeline_lib.Window], pipeline.Batch] | None:
-        """The next windows, and a batch of `size` with one clip of each; 0: of as many as there are."""
-        parts = next(groups, None)
-        if parts is None:
-            return None
-        found = manifest_lib.in_memory([np.stack(part.images) for part in parts])
-        cropped = pipeline.cropped_clips(found, "test", self.sampling, self.task.validation)
-        batch = sharding.multiple_of_devices(size or len(parts), self.mesh)
-        return parts, pipeline.test_batch(found, self.sampling, cropped, batch=batch)
+    @functools.cached_property
+    def _windows(self) -> Windows:
+        weights, mesh = (self.weights["params"], self.weights["batch_stats"]), self.mesh
+        return Windows(self.score_clips, weights, self.sampling, self.task.validation, mesh, self._probabilities)
 
     @functools.cached_property
     def _explainer(self) -> Explainer:
@@ -430,19 +402,8 @@ class Run:
         self._check_classification()
         chosen = watching.Windows(window, hop, self.sampling)
         return watching.Watch(
-            source, self.classes, self._look_at_window, chosen, fps=fps, interrupted=interrupted, say=say
+            source, self.classes, self._windows.one, chosen, fps=fps, interrupted=interrupted, say=say
         )
-
-    def _look_at_window(self, part: timeline_lib.Window) -> np.ndarray:
-        """Probabilities [K] of one window."""
-        found = self._next_windows(iter([[part]]), 1)
-        assert found is not None
-        weights = self.weights["params"], self.weights["batch_stats"]
-        with sharding.enough_memory():
-            running = self.score_clips(*weights, sharding.place_batch(found[1], self.mesh))
-            scores = np.asarray(running["values"], np.float64)[:1]
-        objectives.check_finite(scores, [f"window from {part.start:g} s"])
-        return self._probabilities(scores)[0]
 
     def _each(
         self,
@@ -485,7 +446,7 @@ def load(
         `config` is of another network.
     """
     mesh, given, folder = sharding.make_mesh() if mesh is None else mesh, folder, published.opened(folder)
-    _check_folder(folder)
+    published.check_folder(folder)
     config = None if config is None else recipe.resolve(config)
     dtype = config.dtype if dtype is None and config is not None else dtype
     with copies.judged(folder, given), contextlib.closing(published.source(folder, mesh)) as checkpoints:
@@ -521,19 +482,3 @@ def _saved_config(folder: remote.Path) -> Iterator[None]:
             f"the config that is saved in {folder} cannot be one that it was trained with "
             f"({type(error).__name__}: {error}). Take another run."
         ) from error
-
-
-def _check_folder(folder: remote.Path) -> None:
-    """Raises CheckpointError, which says what to give, for a part of a run's folder, or a file, in place of it."""
-    if (folder / "checkpoints").exists() or published.is_published(folder):
-        return
-    within = next((path for path in (folder, *folder.parents) if path.name == "checkpoints" and path.is_dir()), None)
-    if within and folder.exists() and any(path.name.isdigit() for path in within.iterdir()):
-        raise CheckpointError(f"{folder} is a part of a run; give the run's folder, {within.parent}.")
-    if folder.is_file():
-        if (folder.parent / "checkpoints").exists() or published.is_published(folder.parent):
-            raise CheckpointError(f"{folder} is a file of a run; give the run's folder, {folder.parent}.")
-        raise CheckpointError(
-            f"{folder} is a file; expected the folder of a run. Of PyTorch's weights this makes one: python -m "
-            f"jax_video.convert {folder} --layout=NAME --config=RECIPE --out=DIR (see its --help)."
-        )

@@ -83,7 +83,7 @@ LAYERS = {
         "networks recipes stores manifest models step",
     ),  # of a run
     "scoring": (  # clips in, means over videos out
-        "task scoring timeline explanation watching videos",
+        "task scoring timeline windows explanation watching videos",
         "networks manifest decoding pipeline isolated models step",
     ),
     "run": ("run", "recipes stores manifest pipeline isolated models step folder scoring"),  # opened, to be used

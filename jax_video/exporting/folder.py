@@ -48,7 +48,7 @@ def write(
     Args:
       formats: of FORMATS.
       license: of the weights, for the model card, as the Hugging Face Hub calls it.
-      crop: what programs see of a frame, one of pipeline.CROPS; None: what the run's test does.
+      crop: what programs see of a frame, one of samples.CROPS; None: what the run's test does.
 
     Raises:
       UserError: as of `check`, or of what writes a format.

@@ -12,7 +12,7 @@ import numpy as np
 from jax import export
 
 from jax_video import __version__, objectives
-from jax_video.data import pipeline
+from jax_video.data import pipeline, samples
 from jax_video.errors import UserError
 from jax_video.exporting import classify
 from jax_video.models import convolution
@@ -90,8 +90,8 @@ def symbols(run: Run) -> tuple[str, ...]:
     """The sizes that may vary: of the batch, and of whole frames, whose sides are the short side and n times 32."""
     if run.protocol.crop != "full":
         return ("b",)
-    least = run.sampling.short_side - pipeline.ROUNDED
-    return ("b", *(f"{pipeline.ROUNDED}*{name}{least:+}" for name in "hw"))  # from h = w = 1
+    least = run.sampling.short_side - samples.ROUNDED
+    return ("b", *(f"{samples.ROUNDED}*{name}{least:+}" for name in "hw"))  # from h = w = 1
 
 
 def unknown_size(run: Run) -> str:

@@ -73,9 +73,9 @@ def lines(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, sh
     ]
     for curve, points, _ in drawn:
         path = "L".join(f"{across(x)} {down(y)}" for x, y in points)
-        values = ",".join(f"{x:.12g} {shown(float(f'{y:.4g}'))}" for x, y in points)  # which the script reads out
+        readings = ",".join(f"{x:.12g} {shown(float(f'{y:.4g}'))}" for x, y in points)
         parts.append(
-            f'<path class="curve {curve.kind}" d="M{path}" data-label="{text(curve.label)}" data-values="{values}"/>'
+            f'<path class="curve {curve.kind}" d="M{path}" data-label="{text(curve.label)}" data-values="{readings}"/>'
         )
         if len(points) <= 40:
             parts.append(f'<g class="dots {curve.kind}">' + "".join(map(_dot(across, down, shown), points)) + "</g>")

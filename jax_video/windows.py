@@ -1,0 +1,82 @@
+"""What a network says of windows: of those of a video, one batch after the other, or of a single one of a stream."""
+
+import concurrent.futures
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from jax_video import objectives, sharding
+from jax_video.data import isolated, pipeline
+from jax_video.data.manifest import in_memory
+from jax_video.scoring import ClipStep
+from jax_video.timeline import Window
+
+Looked = tuple[float, float, int, np.ndarray]  # start and end in seconds, number of frames, probabilities [K]
+
+
+class Windows:
+    """Classifies each window by one clip in its middle.
+
+    Args:
+      step: scores of clips.
+      weights: (params, batch_stats).
+      sampling, protocol: how a clip is cut out of a window: the protocol has one.
+      mesh: the devices that it runs on.
+      probabilities: makes these of scores, [..., K].
+    """
+
+    def __init__(
+        self,
+        step: ClipStep,
+        weights: tuple[dict, dict],
+        sampling: pipeline.Sampling,
+        protocol: pipeline.Protocol,
+        mesh: Mesh,
+        probabilities: Callable[[np.ndarray], np.ndarray],
+    ):
+        self._step, self._weights, self._mesh, self._probabilities = step, weights, mesh, probabilities
+        self._sampling, self._protocol = sampling, protocol
+
+    def one(self, window: Window) -> np.ndarray:
+        """Probabilities [K] of a window."""
+        with sharding.enough_memory():
+            running = self._step(*self._weights, sharding.place_batch(self._batch([window], 1), self._mesh))
+            return self._read(running, [window])[0]
+
+    def each(self, groups: Iterator[list[Window]], seconds: float) -> Iterator[Looked]:
+        """Of lists of windows, which are decoded while the network looks at those before.
+
+        Args:
+          groups: all as long as the first, but for the last.
+          seconds: of the whole video, as far as it is known.
+        """
+        progress = tqdm(total=round(seconds) or None, desc="timeline", unit=" s", leave=False, disable=None)
+        ahead, size = concurrent.futures.ThreadPoolExecutor(1), 0
+
+        def following() -> tuple[list[Window], pipeline.Batch] | None:
+            windows = next(groups, None)
+            return None if windows is None else (windows, self._batch(windows, size or len(windows)))
+
+        with progress, ahead, isolated.ended_by_ctrl_c(), sharding.enough_memory():
+            waiting = ahead.submit(following)
+            while found := waiting.result():
+                windows, rows = found
+                size = len(rows["video"])
+                running = self._step(*self._weights, sharding.place_batch(rows, self._mesh))
+                waiting = ahead.submit(following)
+                for window, row in zip(windows, self._read(running, windows), strict=True):
+                    yield window.start, window.end, len(window.images), row
+                progress.update(round(windows[-1].end) - progress.n)
+
+    def _batch(self, windows: list[Window], size: int) -> pipeline.Batch:
+        """One clip of each; the batch has `size` rows, and as many more as the devices share evenly."""
+        found = in_memory([np.stack(window.images) for window in windows])
+        clips = pipeline.cropped_clips(found, "test", self._sampling, self._protocol)
+        return pipeline.test_batch(found, self._sampling, clips, batch=sharding.multiple_of_devices(size, self._mesh))
+
+    def _read(self, running: dict, windows: list[Window]) -> np.ndarray:
+        scores = np.asarray(running["values"], np.float64)[: len(windows)]
+        objectives.check_finite(scores, [f"window from {window.start:g} s" for window in windows])
+        return self._probabilities(scores)
