@@ -20,6 +20,7 @@ import jax
 from absl import flags
 from conftest import FAST_COMPILE, ROOT, SELDOM
 
+from jax_video import workflow
 from jax_video.data.sources import motions
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -106,8 +107,15 @@ def _command(module, arguments, cwd, env, largest_file, strict, jax_settings, ou
         warnings.filterwarnings("ignore", re.escape("label() is deprecated"), DeprecationWarning)
     for name, value in jax_settings.items():
         jax.config.update(name, value)
+    _leave_explanations_out()
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _leave_explanations_out() -> None:
+    """Of the reports that tests of runs write: they are compiled for seconds, and `report` itself still makes them."""
+    write = workflow.write_report
+    workflow.write_report = lambda run, *, data, explain: write(run, data=data, explain=False)
 
 
 def run_each(
@@ -135,6 +143,7 @@ def _commands(calls, cwd, folder) -> None:
     gc.set_threshold(*SELDOM)
     os.environ.update(_ONE_DEVICE)
     os.chdir(cwd)
+    _leave_explanations_out()
     ours = set(flags.FLAGS)
     for number, (module, arguments) in enumerate(calls):
         for descriptor, name in enumerate(("stdout", "stderr"), start=1):

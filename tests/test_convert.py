@@ -387,7 +387,7 @@ def test_files_that_are_not_converted(theirs, tmp_path, how, expected):
         (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--check=nosuch.npz"], ["nosuch.npz: there is no such file"]),
         (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--classes=nosuch"], ["cannot read nosuch (No such file"]),
         (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--classes=r3d.pth"], ["r3d.pth is no text"]),
-        (["run", "--export=out.pth"], ["--layout is missing: one of torchvision, 3d-resnets"]),
+        (["run", "--export=out.pth"], ["--layout is missing: one of torchvision, torchvision-video, 3d-resnets"]),
         (["run", LAYOUT, "--export=out.h5"], ["out.h5: expected a name that ends in one of .pth"]),
         (["run", "--layout=hara", "--export=out.pth"], ["there is no layout 'hara'"]),
         (["nosuch", LAYOUT, "--export=out.pth"], ["there is no checkpoint in"]),

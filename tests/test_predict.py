@@ -302,13 +302,14 @@ def test_a_stop_in_the_middle_loses_nothing_and_leaves_nothing(elsewhere, tested
     os.truncate(tmp_path / "videos" / "z.mkv", 2**40)
     out = tmp_path / "p.jsonl"
     command = (PREDICT, "videos", "--out=p.jsonl", f"--checkpoint={elsewhere / 'run'}", "--top=all", "--batch=4")
+    commands: list[int] = []
     children: list[int] = []
-    shared = {*os.listdir("/dev/shm")} if os.path.isdir("/dev/shm") else set()
 
     def stop(pid: int, how: signal.Signals, lines: int) -> None:
         end = time.monotonic() + 60
         while time.monotonic() < end and not (out.exists() and out.read_bytes().count(b"\n") >= lines):
             time.sleep(0.01)
+        commands.append(pid)
         children.extend(map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
         os.kill(pid, how)
 
@@ -321,8 +322,7 @@ def test_a_stop_in_the_middle_loses_nothing_and_leaves_nothing(elsewhere, tested
     while any(processes.is_alive(child, 0) for child in children) and time.monotonic() < end:
         time.sleep(0.05)
     assert children and not any(processes.is_alive(child, 0) for child in children)
-    if os.path.isdir("/dev/shm"):
-        assert not {name for name in {*os.listdir("/dev/shm")} - shared if "jax_video" in name}
+    assert not [path for pid in commands for path in processes.SHARED.glob(f"*jax_video-*-{pid}-*")]
 
     os.remove(tmp_path / "videos" / "z.mkv")
     finished = run(*command, cwd=tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import types
 
 import av
 import cv2
@@ -139,7 +140,7 @@ def test_a_file_that_promises_another_number_of_frames_has_no_print(copies):
 
 def test_the_check_of_a_long_file_says_that_it_goes_on(copies, monkeypatch):
     told = []
-    monkeypatch.setattr(workers, "_tell", lambda: told.append(len(told)))
+    monkeypatch.setattr(workers, "_owner", types.SimpleNamespace(send=told.append))
     monkeypatch.setattr(workers, "_SILENT", -1.0)
     for name in ("test.mp4", "copy_pictures"):
         told.clear()
