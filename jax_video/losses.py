@@ -10,14 +10,22 @@ import optax
 from jax_video.errors import UserError
 
 
-def softmax_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """logits [..., K], label [...] int -> loss of each example [...]. The label is broadcast to the logits."""
+def softmax_cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """logits [..., K], label [...] int -> loss of each example [...]. The label is broadcast to the logits.
+
+    With `smoothing` that share of the target is spread evenly over all classes (Szegedy et al. 2016, §7).
+    """
     wide = jnp.float64 if logits.dtype == jnp.float64 else jnp.float32
     label = jnp.broadcast_to(label, logits.shape[:-1])
-    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(wide), label)
+    logits = logits.astype(wide)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    if not smoothing:
+        return loss
+    even = jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
+    return (1 - smoothing) * loss + smoothing * even
 
 
-def video_cross_entropy(outputs, label: jax.Array, *, reduction: str = "sum") -> jax.Array:
+def video_cross_entropy(outputs, label: jax.Array, *, reduction: str = "sum", smoothing: float = 0.0) -> jax.Array:
     """The loss of each video, [B]: a softmax loss, or ST-ResNet's: one for every stream, frame and position.
 
     Args:
@@ -25,6 +33,7 @@ def video_cross_entropy(outputs, label: jax.Array, *, reduction: str = "sum") ->
       label: [B] int.
       reduction: over frames, "sum" (the paper's learning rates fit it) or "mean". Over streams the loss is summed, over
         positions its mean is taken.
+      smoothing: of labels.
 
     Raises:
       UserError: an unknown reduction.
@@ -33,7 +42,7 @@ def video_cross_entropy(outputs, label: jax.Array, *, reduction: str = "sum") ->
         raise UserError(f"unknown loss reduction {reduction!r}: choose sum or mean.")
     losses = []
     for logits in jax.tree.leaves(outputs):
-        loss = softmax_cross_entropy(logits, label.reshape(-1, *(1,) * (logits.ndim - 2)))
+        loss = softmax_cross_entropy(logits, label.reshape(-1, *(1,) * (logits.ndim - 2)), smoothing)
         if loss.ndim > 1:
             frames = jnp.mean(loss, axis=(2, 3))  # [B, T]
             loss = jnp.sum(frames, axis=1) if reduction == "sum" else jnp.mean(frames, axis=1)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jax_video import losses, metrics
 from jax_video import state as state_lib
 from jax_video.errors import UserError
+from jax_video.mixing import Mixing, partners
 from jax_video.models.correspondence import HALF
 from jax_video.state import IMAGENET, Normalization
 
@@ -43,22 +44,48 @@ class Classification:
       average: what a test averages over the clips of a video: "probability" (softmax) or "logit".
       reduction: of the loss over frames, where a network scores each (`losses.video_cross_entropy`).
       normalization: of RGB.
+      smoothing: share of a label that is spread over all classes, in training.
+      mixing: of the videos of a batch, in training.
     """
 
     average: str = "probability"
     reduction: str = "sum"
     normalization: Normalization = IMAGENET
+    smoothing: float = 0.0
+    mixing: Mixing = Mixing()  # noqa: RUF009, frozen
 
     def __post_init__(self):
+        if not 0 <= self.smoothing < 1:
+            raise UserError(f"train.label_smoothing is {self.smoothing!r}: expected a share, 0 to 1.")
         if self.average not in ("probability", "logit"):
             raise UserError(f"unknown test average {self.average!r}: choose probability or logit.")
 
     def train(self, definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict):
         """(mean loss, (new batch_stats, sums over the batch)) of a step."""
+        keys, share = batch["keys"], None
+
+        def mixed(streams):
+            nonlocal share
+            streams, share = self.mixing(streams, jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys))
+            return streams
+
         outputs, batch_stats = state_lib.apply(
-            definition, params, batch_stats, batch, self.normalization, train=True, keys=batch["keys"]
+            definition,
+            params,
+            batch_stats,
+            batch,
+            self.normalization,
+            train=True,
+            change=mixed if self.mixing else None,
+            keys=keys,
         )
-        loss = losses.video_cross_entropy(outputs, batch["label"], reduction=self.reduction)  # [B]
+
+        def loss_of(label):  # [B]
+            return losses.video_cross_entropy(outputs, label, reduction=self.reduction, smoothing=self.smoothing)
+
+        loss = loss_of(batch["label"])
+        if share is not None:
+            loss = share * loss + (1 - share) * loss_of(partners(batch["label"]))
         sums = metrics.train_sums(loss, losses.video_logits(outputs), batch)
         return jnp.mean(loss), (batch_stats, sums)
 
@@ -220,6 +247,11 @@ Objective = Classification | Correspondence
 def of(config: ConfigDict) -> Objective:
     """The objective of a config: correspondence where it has a `teacher`."""
     normalization = Normalization(**config.normalize)
+    train = config.train
+    smoothing, mixing = train.get("label_smoothing", 0.0), Mixing(train.get("mixup", 0.0), train.get("cutmix", 0.0))
     if config.get("teacher"):
+        if smoothing or mixing:
+            raise UserError("train.label_smoothing, mixup and cutmix are of labels, and knowledge transfer has none.")
         return Correspondence(normalization)
-    return Classification(config.test.average_clips, config.train.get("loss_reduction", "sum"), normalization)
+    reduction = train.get("loss_reduction", "sum")
+    return Classification(config.test.average_clips, reduction, normalization, smoothing, mixing)

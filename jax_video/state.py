@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -131,6 +132,7 @@ def apply(
     normalization: Normalization = IMAGENET,
     *,
     train: bool,
+    change: Callable[[tuple[jax.Array, ...]], tuple[jax.Array, ...]] | None = None,
     **given: jax.Array,
 ) -> tuple[Any, dict]:
     """Runs the network on a batch's `rgb`, uint8 [B, T, H, W, 3], `flow`, or both: (its outputs, new batch_stats).
@@ -138,10 +140,12 @@ def apply(
     In training BatchNorm uses the batch's statistics and updates the running ones; in test it only reads these.
 
     Args:
+      change: made to the normalised streams.
       given: what else the network takes, such as the `keys` [B] of dropout in training.
     """
     model = join(definition, params, batch_stats, train=train)
-    outputs = model(*inputs(batch, normalization), **given)
+    streams = inputs(batch, normalization)
+    outputs = model(*(change(streams) if change else streams), **given)
     return outputs, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)) if train else batch_stats
 
 

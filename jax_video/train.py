@@ -166,6 +166,12 @@ def train(
     accumulate = recipe.micro_batches(config)
     clips = max(1, sampling.segments)
     sharding.check_batch(options.batch, devices=mesh.size, accumulate=accumulate, clips=clips, **config.norm)
+    rows = options.batch // mesh.size // accumulate
+    if isinstance(objective, objectives.Classification) and objective.mixing and rows % 2:
+        raise UserError(
+            f"a device has {rows} videos at once, which do not pair for train.mixup and train.cutmix: use a batch that "
+            f"is a multiple of {2 * mesh.size * accumulate}."
+        )
     steps_per_epoch = max(1, round(len(manifest.select("train")) / options.batch))
     total = options.steps or steps_per_epoch * options.epochs
     validate_steps = steps_per_epoch * options.validate_epochs if manifest.select("val") else None
