@@ -59,6 +59,12 @@ def local(path: str | os.PathLike, go_on: Callable[[], None] = lambda: None) -> 
     return files[path][0]
 
 
+def forget() -> None:
+    """Removes the copies of this thread."""
+    while _COPIES.files:
+        _COPIES.files.popitem()[1][1].close()
+
+
 def stamp(path: str | os.PathLike) -> tuple[int, int]:
     """Size and version, by which a file of a store is known again; raises as `local`."""
     with _reading(os.fspath(path)):

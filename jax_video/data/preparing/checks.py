@@ -297,6 +297,7 @@ def _doubles(checked: Manifest, digests: np.ndarray) -> dict[str, str]:
         same = next((other for other in tested[digests[index]] if _equal(checked.root, row.path, other.path)), None)
         if same is not None:
             reasons[row.name] = f"{DOUBLE}: {same.name}"
+    fetching.forget()
     return reasons
 
 

@@ -232,11 +232,14 @@ def _span(where: str, start: str, end: str) -> tuple[float, float] | None:
 
 def seconds(cell: str) -> float | None:
     """The seconds that a time is, as 83.5 or 1:23.5; None where it is none."""
-    if not re.fullmatch(r"(?:[0-9]{1,3}:){0,2}[0-9]{1,7}(?:\.[0-9]{1,12})?", cell):
+    if not re.fullmatch(r"(?:[0-9]{1,3}:){0,2}[0-9.]{1,20}(?:e[+-]?[0-9]{1,2})?", cell, re.IGNORECASE):
         return None
     total = 0.0
-    for part in cell.split(":"):
-        total = 60 * total + float(part)
+    try:
+        for part in cell.split(":"):
+            total = 60 * total + float(part)
+    except ValueError:
+        return None
     return round(total, 6)
 
 
