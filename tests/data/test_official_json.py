@@ -84,6 +84,7 @@ def test_something_something_is_tested_on_its_test_list_on_demand(tmp_path):
         something.find(root, annotations=lists, test_on="test")
     answers = write(lists / "test-answers.csv", f"52;{TEMPLATES[0]}\n51;{TEMPLATES[2]}\n")
     listing = something.find(root, annotations=lists, test_on="test")
+    assert collections.Counter(video.split for video in listing.videos) == {"train": 40, "val": 3, "test": 2}
     assert {path: of for path, of in found(listing).items() if of[1] != "train"} == {
         "51.webm": (TEMPLATES[2], "test"),
         "52.webm": (TEMPLATES[0], "test"),
@@ -92,6 +93,11 @@ def test_something_something_is_tested_on_its_test_list_on_demand(tmp_path):
     answers.write_text(f"51;{TEMPLATES[2]}\n")
     with pytest.raises(UserError, match="has no answer for 1 videos of .*test.json, e.g. 52"):
         something.find(root, annotations=lists, test_on="test")
+    for name in ("train.json", "validation.json", "test-answers.csv"):
+        (lists / name).unlink()
+    alone = something.find(root, annotations=lists)
+    assert [(video.path, video.label) for video in alone.videos] == [("51.webm", None), ("52.webm", None)]
+    assert "there are no labels: only the official test list is here" in alone.notes
     with pytest.raises(UserError, match="--test_on=both: expected validation, as in the papers, or test"):
         something.find(root, annotations=lists, test_on="both")
 
@@ -195,7 +201,7 @@ def test_each_labelled_segment_of_charades_is_a_video(tmp_path):
     )
     root = touch(tmp_path / "Charades_v1_480", "46GP8.mp4", "N11GT.mp4", "TEST1.mp4", "EMPTY.mp4")
     listing = charades.find(root, segments=True)
-    assert listing.classes == ("Holding some clothes", "Putting clothes away", "Running")
+    assert listing.classes == ("Holding some clothes", "Putting clothes somewhere", "Running")
     assert [(video.name, video.label, video.split, video.source, video.error) for video in listing.videos] == [
         ("46GP8.mp4#t=11.9,21.2", 1, "train", "HR43", None),
         ("46GP8.mp4#t=0,12.6", 0, "train", "HR43", None),

@@ -313,8 +313,8 @@ def _alike(checked: Manifest, prints: np.ndarray) -> dict[str, str]:
 
 def _equal(root: str, one: str, other: str) -> bool:
     try:
-        paths = (fetching.local(os.path.join(root, path)) for path in (one, other))
-        return filecmp.cmp(*paths, shallow=False)
+        first, second = (fetching.local(os.path.join(root, path)) for path in (one, other))
+        return filecmp.cmp(first, second, shallow=False)
     except (OSError, VideoError):
         return False
 

@@ -288,8 +288,8 @@ _Task = tuple[str, str, Video, flow.Settings]  # the arguments of `store`
 
 
 def _store_one(task: _Task) -> None:
-    path, *others = task
-    store(fetching.local(path), *others)
+    path, target, entry, settings = task
+    store(fetching.local(path), target, entry, settings)
 
 
 def _share(task: _Task) -> float:

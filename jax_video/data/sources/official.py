@@ -44,7 +44,7 @@ def place(
     """
     rows, repeated = listing.once(rows)
     notes = [*notes, *repeated]
-    if any(row.split == "train" for row in rows):
+    if {row.split for row in rows} & {"train", "val"} == {"train"}:
         # The list decides, not which files are there: with a part of a data set the split is the same.
         rows, note = listing.hold_out(rows, seed)
         notes.insert(0, note)

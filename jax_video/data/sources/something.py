@@ -47,7 +47,7 @@ def find(
             continue
         if part == "test":
             others = [row for row in rows if row.label is not None]
-            found, said = _test_rows(path, index, needed=test_on == "test" or not others)
+            found, said = _test_rows(path, index, test_on, needed=test_on == "test" or not others)
             rows += found
             notes += said
             continue
@@ -66,7 +66,9 @@ def _file(folder: remote.Path, name: str) -> remote.Path | None:
     return next((path for path in (folder / name, folder / f"{_PREFIX}{name}") if path.is_file()), None)
 
 
-def _test_rows(path: remote.Path, index: dict[str, int], *, needed: bool) -> tuple[list[Video], list[str]]:
+def _test_rows(
+    path: remote.Path, index: dict[str, int], test_on: str, *, needed: bool
+) -> tuple[list[Video], list[str]]:
     """The rows of the official test list, with labels where its answers are there, and a note on it."""
     listed = records.read_json(path, _ROWS)
     if not needed:
@@ -75,6 +77,9 @@ def _test_rows(path: remote.Path, index: dict[str, int], *, needed: bool) -> tup
             "does this; --test_on=test takes it, by its answers"
         ]
     answers = _file(path.parent, _ANSWERS)
+    if answers is None and test_on != "test":
+        rows = [_row(f"{path}, row {i}", row["id"], None, "test") for i, row in enumerate(listed, 1)]
+        return rows, ["there are no labels: only the official test list is here"]
     if answers is None:
         raise UserError(f"{path} has no labels, and there is no {path.parent / _ANSWERS} that has: leave out --test_on")
     label = {}
@@ -87,7 +92,7 @@ def _test_rows(path: remote.Path, index: dict[str, int], *, needed: bool) -> tup
     return [_row(f"{path}, row {i}", row["id"], label[str(row["id"])], "test") for i, row in enumerate(listed, 1)], []
 
 
-def _row(where: str, id_: str | int, label: int, split: str) -> Video:
+def _row(where: str, id_: str | int, label: int | None, split: str) -> Video:
     if not re.fullmatch(r"[^/\0]+", str(id_)):
         raise UserError(f"{where}: expected the id of a video, got {text.short(str(id_))}")
     return listing.unopened(f"{id_}.webm", label, split, str(id_), MISSING)

@@ -48,7 +48,7 @@ class Row:
 def find(
     videos: remote.Path,
     *,
-    table: Sequence[str] = (),
+    table: Sequence[str | os.PathLike] = (),
     columns: Sequence[str] = (),
     class_names: remote.Path | None = None,
     fraction: float = 0.1,
@@ -74,7 +74,7 @@ def find(
     """
     if not table:
         raise UserError("expected --table=FILE, a CSV, TSV, JSON or Parquet file whose header has path and label")
-    paths = [remote.path(each) for each in table]
+    paths = [remote.path(each) for each in ([table] if isinstance(table, str | os.PathLike) else table)]
     named = {path: splits.of(re.split(r"[_\-. ]", path.stem.lower())[-1]) or "" for path in paths}
     rows: list[Row] = []
     notes: list[str] = []
