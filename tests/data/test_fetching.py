@@ -1,6 +1,7 @@
 """Video files in a store: found, fetched one at a time, and nothing of them left."""
 
 import errno
+import io
 import os
 import pathlib
 from collections.abc import Iterator
@@ -49,10 +50,17 @@ def test_copies_are_the_files_and_at_most_two_are_kept(has_proc, bucket, tmp_pat
         path = fetching.local(f"gs://bucket/{number}.mp4")
         assert pathlib.Path(path).read_text() == str(number) * 1000
         assert on_disk(tmp_path) <= 2000
-        assert fetching.local(f"gs://bucket/{number}.mp4") == path
-    assert len(FolderStore.copied) == 9
+        assert fetching.local(f"gs://bucket/{number}.mp4", pytest.fail) == path, "it was there"
     assert len(os.listdir(tmp_path / "cache" / "fetched")) == (0 if has_proc else 2)
     assert fetching.local("/on/disk.mp4") == "/on/disk.mp4"
+
+
+def test_a_large_file_takes_little_memory_and_says_that_it_goes_on(bucket, monkeypatch):
+    monkeypatch.setattr(fetching, "_PIECE", 1000)
+    put(bucket, "a.mp4", content="x" * 9500)
+    going = []
+    path = fetching.local("gs://bucket/a.mp4", lambda: going.append(True))
+    assert (os.path.getsize(path), len(going)) == (9500, 10)
 
 
 def test_another_version_of_a_file_is_told_by_its_time(bucket):
@@ -74,11 +82,11 @@ def test_what_cannot_be_fetched(bucket, monkeypatch, tmp_path):
         (OSError("Forbidden: no rights"), UnavailableError, r"cannot be fetched \(Forbidden: no rights\)"),
         (RuntimeError("the line is cut"), UnavailableError, "cannot reach gs://bucket/a.mp4: RuntimeError: the line"),
     ):
-        monkeypatch.setattr(FolderStore, "get_file", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(FolderStore, "open", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
         with pytest.raises(VideoError, match=message) as raised:
             fetching.local("gs://bucket/a.mp4")
         assert type(raised.value) is kind
-    monkeypatch.setattr(FolderStore, "get_file", lambda *_, **__: None)  # ends before the file does
+    monkeypatch.setattr(FolderStore, "open", lambda *_, **__: io.BytesIO())  # ends before the file does
     with pytest.raises(UnavailableError, match=r"cannot be fetched \(got 0 of 1 bytes\)"):
         fetching.local("gs://bucket/a.mp4")
     assert os.listdir(tmp_path / "cache" / "fetched") == [] and on_disk(tmp_path) == 0

@@ -19,9 +19,20 @@ from jax_video.data import remote
 from jax_video.errors import UnavailableError, UserError, VideoError, unreadable
 
 _KEPT = 2  # copies that a thread keeps: two files are compared, and several parts of one may follow each other
+_PIECE = 2**23  # bytes that are asked for at once
 _HANDLE = "/proc/self/fd/{}"  # opens a file of this process again, also one without a name
 # What stores call that which changes with a file; the first that one of them has.
-_VERSIONED = ("etag", "generation", "mtime", "last-modified", "last_modified", "lastmodified", "updated", "created")
+_VERSIONED = (
+    "etag",
+    "blob_id",
+    "generation",
+    "mtime",
+    "last-modified",
+    "last_modified",
+    "lastmodified",
+    "updated",
+    "created",
+)
 
 
 class _Copies(threading.local):
@@ -84,7 +95,12 @@ def _fetch(path: str, go_on: Callable[[], None]) -> tuple[str, IO[bytes]]:
         failed.callback(copy.close)
         here = _HANDLE.format(copy.fileno()) if nameless else copy.name
         store, inside = fsspec.core.url_to_fs(path)
-        store.get_file(inside, here, callback=_Callback(go_on))
+        # Piece by piece: to get a file as a whole some packages have ten large parts of it in memory.
+        with store.open(inside, "rb", block_size=_PIECE, cache_type="none") as file:
+            while piece := file.read(_PIECE):
+                copy.write(piece)
+                go_on()
+        copy.flush()
         found = os.path.getsize(here)
         if found != size:
             raise UnavailableError(path, f"cannot be fetched (got {found:,} of {size:,} bytes)")
@@ -109,12 +125,3 @@ def _reading(path: str) -> Iterator[None]:
         raise unreadable(path, error, "cannot be fetched") from error
     except UserError as error:
         raise UnavailableError(path, str(error)) from error
-
-
-class _Callback(fsspec.callbacks.Callback):
-    def __init__(self, go_on: Callable[[], None]):
-        super().__init__()
-        self._go_on = go_on
-
-    def call(self, *args: Any, **kwargs: Any) -> None:
-        self._go_on()

@@ -242,6 +242,8 @@ def prepare(
         found.write(out / "manifest.jsonl")
         if columns:
             _write_columns(out / COLUMNS, found, columns)
+        elif task.source != PREPARED:
+            (out / COLUMNS).unlink(missing_ok=True)  # of another table
 
     tell(f"\n{checks.table(found, remarks)}")
     alike = {path: remark for path, remark in remarks.items() if remark.startswith(checks.ALIKE)}
