@@ -51,7 +51,7 @@ _OF_STEPS = {"flow": ("flow_side",), "pack": ("pack_side", "pack_quality")}  # f
 
 def define_flags() -> None:
     """Defines the command's own flags, and one for each parameter of a source."""
-    flags.DEFINE_string("videos", None, "Folder of the videos.")
+    flags.DEFINE_string("videos", None, "Folder of the videos, also in a store (gs://, s3://).")
     flags.DEFINE_string("out", None, "Folder to write manifest.jsonl and broken.csv into.")
     for parameter in sources.parameters():
         _DEFINE[parameter.kind](parameter.name, None, parameter.help)

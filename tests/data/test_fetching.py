@@ -12,7 +12,7 @@ from stores import FolderStore
 from jax_video.data.decoding import fetching
 from jax_video.data.manifest import MISSING
 from jax_video.data.preparing.preparation import Preparation
-from jax_video.data.sources import diving48, finding, folder, huggingface, table
+from jax_video.data.sources import diving48, finding, folder, huggingface, lists, table, unlabelled
 from jax_video.data.sources.official import find_folder
 from jax_video.errors import UnavailableError, UserError, VideoError
 
@@ -108,6 +108,15 @@ def test_videos_in_a_store_are_found_as_those_on_a_disk(bucket, tmp_path):
         "train/a/pictures": "a folder of pictures in a store: copy it to a disk"
     }
     assert [note for note in there.notes if "hidden" not in note] == [n for n in here.notes if "hidden" not in n]
+    listed = tmp_path / "list"
+    listed.write_text("train/a/1.mp4 0\ntrain/a/2.gif 1\ntest/b c/3 1\n/elsewhere/set/test/a/0.mp4 0\nnone.mp4 1\n")
+    for there, here in (
+        (unlabelled.find(path), unlabelled.find(tmp_path / "set")),
+        (lists.find(path, test_list=listed), lists.find(tmp_path / "set", test_list=listed)),
+    ):
+        assert [(video.path, video.split, video.label) for video in there.videos] == [
+            (video.path, video.split, video.label) for video in here.videos
+        ]
     with pytest.raises(UserError, match="gs://bucket/none is not a folder"):
         folder.find(finding.remote.path("gs://bucket/none"))
 

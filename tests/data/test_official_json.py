@@ -9,6 +9,7 @@ import pytest
 from hypothesis import strategies
 
 from jax_video.data.manifest import MISSING
+from jax_video.data.preparing.preparation import Preparation
 from jax_video.data.sources import charades, diving48, something
 from jax_video.errors import UserError
 
@@ -65,7 +66,7 @@ def test_something_something_is_tested_on_its_validation_list(prefix, tmp_path):
     touch(root, *(f"43/{number:06d}.jpg" for number in range(3)))
     listing = something.find(root)
     assert (listing.name, listing.classes) == ("something-something-v2", tuple(TEMPLATES))
-    assert not listing.flip, "left is not right"
+    assert not Preparation("something", "out", videos=root).find().manifest.flip, "left is not right"
     assert found(listing) == {
         "1.webm": (TEMPLATES[1], "train"),
         "41.webm": (TEMPLATES[0], "test"),

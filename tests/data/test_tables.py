@@ -209,10 +209,13 @@ def test_the_user_says_which_columns_count(videos, tmp_path):
     with pytest.raises(UserError, match="none of the columns Datei, Verb, label, start, end is known as the path"):
         find(videos, path)
     listing = find(videos, path, columns=("path=Datei", "label=Verb"))
-    assert [video.name for video in listing.videos] == ["a.mp4", "b.mp4"] and listing.classes == ("run", "walk")
-    assert listing.columns["start"] == {"a.mp4": "1", "b.mp4": "3"}
+    assert [video.name for video in listing.videos] == ["a.mp4#t=1,2", "b.mp4#t=3,4"]
+    assert listing.classes == ("run", "walk") and list(listing.columns) == ["label"]
+    whole = find(videos, path, columns=("path=Datei", "label=Verb", "start=", "end="))
+    assert [video.name for video in whole.videos] == ["a.mp4", "b.mp4"]
+    assert whole.columns["start"] == {"a.mp4": "1", "b.mp4": "3"}
     named = write(tmp_path / "names.txt", "walk\nrun\n")
-    listing = find(videos, path, columns=("path=Datei", "label=label", "start=start", "end=end"), class_names=named)
+    listing = find(videos, path, columns=("path=Datei", "label=label"), class_names=named)
     assert found(listing)[0][:2] == ("a.mp4#t=1,2", "walk")
 
 
@@ -231,6 +234,7 @@ WRONG = {
         "path,label,start\na.mp4,walk,3\n",
         "start would be a part of a video, which two columns",
     ),
+    "an end alone by columns": ("path,label,end\na.mp4,walk,3\n", "end would be a part .*--columns=start=,end="),
     "frames": (
         "path,label,start_frame,end_frame\na.mp4,walk,3,9\n",
         "start_frame, end_frame would be a part .*seconds",
@@ -266,8 +270,15 @@ def test_what_is_no_table_is_said_in_one_message(videos, tmp_path, monkeypatch):
         find(videos, write(tmp_path / "t.jsonl", '{"path": "a.mp4", "label": 1}\n{"path"\n'))
     with pytest.raises(UserError, match="t.json: it is an object, expected a list"):
         find(videos, write(tmp_path / "t.json", "{}"))
-    with pytest.raises(UserError, match="--columns=path=file: expected path=NAME.*with names of .*t.csv: path, label"):
+    with pytest.raises(UserError, match="--columns=path=file: expected some of path=NAME.*t.csv: path, label"):
         find(videos, write(tmp_path / "t.csv", "path,label\na.mp4,0\n"), columns=("path=file",))
+    for columns in (("path",), ("class=label",), ("path=path", "path=label")):
+        with pytest.raises(UserError, match=f"--columns={','.join(columns)}: expected some of path=NAME.*got '"):
+            find(videos, tmp_path / "t.csv", columns=columns)
+    with pytest.raises(UserError, match="t.csv: none of the columns path, label is known as the label"):
+        find(videos, tmp_path / "t.csv", columns=("label=",))
+    with pytest.raises(UserError, match="tags.jsonl: label has several values in a row: expected one label for each"):
+        find(videos, write(tmp_path / "tags.jsonl", '{"path": "a.mp4", "label": ["walk", "talk"]}'))
     with pytest.raises(UserError, match="columns with times .start, end.*prepare table --table=FILE reads parts"):
         listed = write(tmp_path / "list.csv", "path,start,end,label\na.mp4,1,2,run\n")
         lists.find(videos, test_list=listed)

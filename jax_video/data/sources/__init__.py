@@ -59,9 +59,9 @@ class Source:
 
 ANNOTATIONS = Parameter("annotations", pathlib.Path, "Official lists: folder or file; default: beside the videos.")
 SPLIT = Parameter("split", int, "Official split, 1 (default), 2 or 3.")
-FRACTION = Parameter("fraction", float, "Of each class for test, as much for val, where nothing splits (default .1).")
+FRACTION = Parameter("fraction", float, "Of each class for test, and for val, where nothing splits (.1).")
 CLASS_NAMES = Parameter("class_names", pathlib.Path, "File of the classes: names, with numbers or not, or JSON.")
-COLUMNS = Parameter("columns", list, "list: what is in each line, as path,frames,label; table: path=NAME,label=NAME.")
+COLUMNS = Parameter("columns", list, "Of list: path,frames,label; of table: label=NAME; default: seen.")
 SEED = Parameter("seed", int, "Of the draw of test and validation videos (default 0).")
 
 _LISTS = "official lists: --annotations=DIR"
@@ -98,7 +98,7 @@ SOURCES: dict[str, Source] = {
     ),
     "table": Source(
         table.find,
-        "CSV, TSV, JSON or Parquet with a header, in any order,\npath,label[,start,end][,split][,group]: --table=FILE",
+        "CSV, TSV, JSON, Parquet with a header path,label[,start,end][,split][,group]: --table=FILE",
         (
             Parameter("table", list, "table: the file, or one for each split."),
             COLUMNS,
@@ -118,12 +118,12 @@ SOURCES: dict[str, Source] = {
     "kinetics600": Source(functools.partial(kinetics.find, "kinetics600"), _LISTS, (ANNOTATIONS, SEED)),
     "kinetics700": Source(functools.partial(kinetics.find, "kinetics700"), _LISTS, (ANNOTATIONS, SEED)),
     "moments": Source(moments.find, _LISTS, (ANNOTATIONS, SEED)),
+    "diving48": Source(diving48.find, _LISTS, (ANNOTATIONS, SEED)),
     "something": Source(
         something.find,
         f"Something-Something v2, {_LISTS}, tested on the validation list: --test_on=test",
         (ANNOTATIONS, Parameter("test_on", str, "something: validation (default, as the papers) or test."), SEED),
     ),
-    "diving48": Source(diving48.find, _LISTS, (ANNOTATIONS, SEED)),
     "charades": Source(
         charades.find,
         f"{_LISTS} --segments: each labelled segment is a video",

@@ -269,7 +269,8 @@ def once(root: remote.Path, found: Found) -> tuple[list[str], list[str]]:
         same[text.compose(without_extension(path))].append(path)
 
     def worth(path: str) -> tuple[bool, bool]:
-        return path not in found.faults and size(root / path) > 0, (root / path).is_file()
+        has_content = size(root / path) > 0
+        return has_content and path not in found.faults, has_content and (root / path).is_file()
 
     twins = {max(paths, key=worth): paths for paths in same.values() if len(paths) > 1}  # the first of equal ones
     if not twins:

@@ -66,7 +66,8 @@ def find(
     in several rows, and of groups, whole ones. With a training split alone beside test, 5 % of it are for validation.
 
     Args:
-      columns: which columns count, as ("path=clip", "label=verb"), in place of their usual names.
+      columns: which columns count, as ("path=clip", "label=verb"), before their usual names; ("start=", "end=") takes
+        whole videos.
 
     Raises:
       UserError: no table, or none of its videos is there; or, with the row, no label, one without a class, times that
@@ -93,7 +94,7 @@ def read(
     """The rows of a table, and what the user should know of how they were read.
 
     Args:
-      asked: which columns count, as ("path=clip", "label=verb"); empty: their names say it.
+      asked: which columns count, as ("path=clip", "label=verb"); of others their names say it.
       split: of its videos, where no column says it; empty: unknown.
       below: the folder in which its paths begin.
 
@@ -101,7 +102,7 @@ def read(
       UserError: it cannot be read, or it is not clear which columns count; a row that cannot be understood.
     """
     found = records.read(path)
-    roles = _asked(path, found.columns, asked) if asked else _roles(path, found)
+    roles = _roles(path, found, asked)
     others = [name for name in found.columns if name and name not in roles.values()]
     taken = ", ".join(f"{role} is {text.short(name)}" for role, name in roles.items())
     notes = [f"{path}: {taken}{f'; kept: {text.some(others)}' if others else ''}"]
@@ -171,8 +172,8 @@ def place(
     return Listing(name, classes, videos, tuple(made), (*notes, *finding.ignored_note(there)), columns=columns)
 
 
-def _roles(path: remote.Path, found: records.Table) -> dict[str, str]:
-    """Which columns count: what each is for -> its name."""
+def _roles(path: remote.Path, found: records.Table, asked: Sequence[str]) -> dict[str, str]:
+    """Which columns count: what each is for -> its name. What is asked for comes before the usual names."""
     words = {word(name): name for name in reversed(found.columns)}
     roles = {}
     for role, known in _ROLES.items():
@@ -181,38 +182,33 @@ def _roles(path: remote.Path, found: records.Table) -> dict[str, str]:
     ending = [name for each, name in words.items() if each.endswith("_file_name")]  # Hugging Face's name_file_name
     if "path" not in roles and len(ending) == 1:
         roles["path"] = ending[0]
-    for role in ("path", "label"):
-        if role not in roles:
+    told = [each.partition("=")[0] for each in asked]
+    for each, role in zip(asked, told, strict=True):
+        _, equals, name = each.partition("=")
+        if not equals or role not in _ROLES or told.count(role) > 1 or (name and name not in found.columns):
             raise UserError(
-                f"{path}: none of the columns {text.some([*found.columns, *found.nested])} is known as the {role}: say "
-                "which are, --columns=path=NAME,label=NAME; a list without a header is read by python -m "
-                "jax_video.prepare list"
+                f"--columns={','.join(asked)}: expected some of {', '.join(f'{role}=NAME' for role in _ROLES)}, each "
+                f"once, with columns of {path}: {text.some(found.columns)}; got {text.short(each)}"
             )
-    frames = [words[each] for each in _FRAMES if each in words]
+        roles.pop(role, None)
+        if name:
+            roles[role] = name
+    for role in ("path", "label"):
+        if role in roles:
+            continue
+        several = [name for name in found.nested if word(name) in _ROLES[role]]
+        if several:
+            raise UserError(f"{path}: {several[0]} has several values in a row: expected one {role} for each video")
+        raise UserError(
+            f"{path}: none of the columns {text.some([*found.columns, *found.nested])} is known as the {role}: say "
+            f"which is, --columns={role}=NAME; a list without a header is read by python -m jax_video.prepare list"
+        )
+    frames = [words[each] for each in _FRAMES if each in words and not {"start", "end"} & {*told}]
     if ("start" in roles) != ("end" in roles) or (frames and "start" not in roles):
         names = [roles[role] for role in ("start", "end") if role in roles] or frames
         raise UserError(
-            f"{path}: {text.some(names)} would be a part of a video, which two columns of seconds tell, start and end; "
-            f"to take whole videos, say which columns count: --columns=path={roles['path']},label={roles['label']}"
-        )
-    return roles
-
-
-def _asked(path: remote.Path, names: Sequence[str], asked: Sequence[str]) -> dict[str, str]:
-    """Which columns count, as the user says."""
-    roles = {}
-    for each in asked:
-        role, _, name = each.partition("=")
-        if role not in _ROLES or role in roles or name not in names:
-            raise UserError(
-                f"--columns={','.join(asked)}: expected {', '.join(f'{role}=NAME' for role in _ROLES)}, as far as they "
-                f"are there, each once, with names of {path}: {text.some(names)}; got {text.short(each)}"
-            )
-        roles[role] = name
-    if not {"path", "label"} <= set(roles) or ("start" in roles) != ("end" in roles):
-        raise UserError(
-            f"--columns={','.join(asked)}: expected path=NAME and label=NAME, and start=NAME only with end=NAME; "
-            f"{path} has {text.some(names)}"
+            f"{path}: {text.some(names)} would be a part of a video, which two columns of seconds tell, start and end: "
+            "say which these are, --columns=start=NAME,end=NAME, or take whole videos: --columns=start=,end="
         )
     return roles
 
