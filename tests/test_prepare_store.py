@@ -15,6 +15,7 @@ from jax_video.data import reader
 from jax_video.data.decoding import packed, probing
 from jax_video.data.manifest import Manifest, Packed
 from jax_video.data.preparing import packing
+from jax_video.data.preparing.preparation import Preparation, prepare
 from jax_video.data.sources import motions
 from jax_video.errors import UserError
 
@@ -107,6 +108,15 @@ def test_a_set_in_a_store_is_prepared_as_one_on_a_disk(modules, tmp_path):
     assert fetched(tmp_path)[before:] == ["bucket/clips/a/2.mp4"]
     assert re.search("missing .* 1\n", again.stdout)
     assert "Videos in a store are not trained on" in again.stdout and "prepare manifest --out=" in again.stdout
+
+
+def test_columns_of_an_earlier_table_do_not_stay(modules, tmp_path):
+    clips, table = tmp_path / "store" / "bucket" / "clips", tmp_path / "t.csv"
+    for rows, left in (("path,label,camera\na/0.mp4,a,left\n", True), ("path,label\na/0.mp4,a\n", False)):
+        table.write_text(rows)
+        task = Preparation("table", tmp_path / "out", videos=clips, parameters={"table": table}, check="fast")
+        report = prepare(task).report
+        assert (tmp_path / "out" / "columns.csv").exists() == ("columns.csv" in report) == left
 
 
 @pytest.mark.slow

@@ -290,6 +290,33 @@ def test_what_is_no_table_is_said_in_one_message(videos, tmp_path, monkeypatch):
         find(videos, tmp_path / "t.parquet")
 
 
+@hypothesis.given(
+    kind=strategies.sampled_from([".csv", ".tsv", ".json", ".jsonl", ".parquet"]),
+    place=strategies.floats(0, 1),
+    junk=strategies.binary(max_size=12) | strategies.sampled_from([b'"', b"\n", b"\0", b"[", b"{", b"\xff\xfe", b","]),
+    cut=strategies.integers(0, 12),
+)
+@hypothesis.settings(deadline=None, max_examples=150, derandomize=True)
+def test_a_damaged_table_is_read_or_refused_in_one_message(kind, place, junk, cut, videos, tmp_path_factory):
+    path = tmp_path_factory.mktemp("damaged") / f"t{kind}"
+    rows = [{"path": name, "label": label, "start": 0.5, "end": 2} for name, label in ROWS]
+    if kind == ".parquet":
+        parquet(path, {key: [row[key] for row in rows] for key in rows[0]})
+    elif "json" in kind:
+        write(path, json.dumps(rows) if kind == ".json" else "\n".join(map(json.dumps, rows)))
+    else:
+        write(path, "\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]))
+    data = path.read_bytes()
+    at = int(place * len(data))
+    path.write_bytes(data[:at] + junk + data[at + cut :])
+    try:
+        listing = find(videos, path)
+    except UserError as error:
+        assert "t" + kind in str(error) and len(str(error)) < 2000
+        return
+    assert all(video.span is None or 0 <= video.span[0] < video.span[1] for video in listing.videos)
+
+
 def test_descriptions_may_have_lines_and_a_row_may_come_twice(videos, tmp_path):
     text = 'path,label,said\na.mp4,walk,"one\ntwo"\na.mp4,run,again\nb.mp4,run,last\n'
     listing = find(videos, write(tmp_path / "t.csv", text))

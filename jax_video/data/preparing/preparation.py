@@ -242,6 +242,7 @@ def prepare(
         found.write(out / "manifest.jsonl")
         if columns:
             _write_columns(out / COLUMNS, found, columns)
+            notes = [*notes, f"what else is said of each video: {out / COLUMNS}"]
         elif task.source != PREPARED:
             (out / COLUMNS).unlink(missing_ok=True)  # of another table
 

@@ -36,7 +36,7 @@ def find(
     Charades_v1_train.csv, Charades_v1_test.csv and Charades_v1_classes.txt.
 
     Charades' own task, all labels of a video at once, is no objective here, so that segments must be asked for. Where
-    two overlap, each video shows the other's action, too, and is none of its class: a note says how many do.
+    two of different classes overlap, each shows the action of both and has the label of one: a note says how many do.
 
     Of the training list 5 %, all videos of a person together, drawn by `seed`, are for validation.
 

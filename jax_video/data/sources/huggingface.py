@@ -22,12 +22,12 @@ def find(
 
     Each row of metadata names a video, `file_name`, by its path from the folder of that file, and its `label`. A video
     is for the split that one of the folders on the way to it is named after (train, validation, dev, test, eval, ...),
-    or that a column `split` says. All else is as in `table.find`, of which this is the tables' search.
+    or that a column `split` says. All else is as `table.find` has it.
 
-    As with `datasets`, class folders count where there is no metadata: they are read as `folder.find` does.
+    As with `datasets`, class folders count only where there is no metadata; they are read by `folder.find`.
 
     Raises:
-      UserError: as `table.find` or `folder.find`; or a video is in two files of metadata.
+      UserError: as `table.find` or `folder.find`; or a folder has two files of metadata.
     """
     finding.check_folder(videos)
     files = _metadata(videos)

@@ -11,7 +11,6 @@ from jax_video.data import documents, remote
 from jax_video.data.sources import text
 from jax_video.errors import UserError
 
-KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 _SCALARS = (str, int, float, decimal.Decimal, datetime.date, datetime.time)
 
 
@@ -34,7 +33,7 @@ def read(path: remote.Path) -> Table:
     """Reads a table; what kind of file it is, its name says.
 
     Raises:
-      UserError: it cannot be read, is of none of these kinds, or has a row that does not fit its header; says which.
+      UserError: it cannot be read, is not what its name says, or has a row that does not fit its header; says which.
     """
     kind = path.suffix.lower()
     if kind in (".jsonl", ".ndjson", ".json"):

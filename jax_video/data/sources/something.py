@@ -46,8 +46,7 @@ def find(
             notes.append(f"no {lists / part}.json: nothing of it is here")
             continue
         if part == "test":
-            others = [row for row in rows if row.label is not None]
-            found, said = _test_rows(path, index, test_on, needed=test_on == "test" or not others)
+            found, said = _test_rows(path, index, test_on, needed=test_on == "test" or not rows)
             rows += found
             notes += said
             continue
@@ -69,7 +68,7 @@ def _file(folder: remote.Path, name: str) -> remote.Path | None:
 def _test_rows(
     path: remote.Path, index: dict[str, int], test_on: str, *, needed: bool
 ) -> tuple[list[Video], list[str]]:
-    """The rows of the official test list, with labels where its answers are there, and a note on it."""
+    """The rows of the official test list where they are needed, with labels where its answers are there, and notes."""
     listed = records.read_json(path, _ROWS)
     if not needed:
         return [], [
