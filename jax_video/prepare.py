@@ -43,6 +43,7 @@ _DEFINE: dict[type, Callable[..., Any]] = {
     pathlib.Path: flags.DEFINE_string,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
+    bool: flags.DEFINE_boolean,
     list: flags.DEFINE_list,
 }
 _OF_STEPS = {"flow": ("flow_side",), "pack": ("pack_side", "pack_quality")}  # flags that mean nothing without these
@@ -50,7 +51,7 @@ _OF_STEPS = {"flow": ("flow_side",), "pack": ("pack_side", "pack_quality")}  # f
 
 def define_flags() -> None:
     """Defines the command's own flags, and one for each parameter of a source."""
-    flags.DEFINE_string("videos", None, "Folder of the videos.")
+    flags.DEFINE_string("videos", None, "Folder of the videos, also in a store (gs://, s3://).")
     flags.DEFINE_string("out", None, "Folder to write manifest.jsonl and broken.csv into.")
     for parameter in sources.parameters():
         _DEFINE[parameter.kind](parameter.name, None, parameter.help)
@@ -107,12 +108,8 @@ def main(arguments: list[str]) -> None:
 
 def _parameters() -> dict[str, Any]:
     """What the source was told, as far as it was."""
-    given = {parameter: FLAGS[parameter.name].value for parameter in sources.parameters()}
-    return {
-        parameter.name: pathlib.Path(value) if parameter.kind is pathlib.Path else value
-        for parameter, value in given.items()
-        if value is not None
-    }
+    given = {parameter.name: FLAGS[parameter.name].value for parameter in sources.parameters()}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _next_commands(result: Prepared, task: Preparation) -> str:
@@ -120,6 +117,11 @@ def _next_commands(result: Prepared, task: Preparation) -> str:
     manifest = result.manifest
     if not manifest.select("train"):
         return "There is no readable training video: nothing can be trained on this part of the set."
+    if result.is_in_store:
+        return (
+            "Videos in a store are not trained on; their frames, packed, are:\n"
+            f"  python -m jax_video.prepare manifest --out={shlex.quote(os.fspath(task.out))} --pack"
+        )
     partial = any(row.split == "test" and row.error for row in manifest.videos)
     accept = " --config.test.allow_partial=True" if partial else ""
     recipe, weights = "stc.py:", ""

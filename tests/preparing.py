@@ -46,11 +46,16 @@ def running(group: int) -> list[str]:
     return [args[0] for pgid, stat, *args in rows if int(pgid) == group and not stat.startswith("Z")]
 
 
-def interrupt(how: signal.Signals, when: str, *arguments, module: str = "jax_video.prepare") -> tuple[int, str, str]:
-    """Runs the command until it says what matches `when`, then ends it: exit code, stdout, stderr."""
+def interrupt(
+    how: signal.Signals, when: str, *arguments, module: str = "jax_video.prepare", modules: pathlib.Path = ROOT
+) -> tuple[int, str, str]:
+    """Runs the command until it says what matches `when`, then ends it: exit code, stdout, stderr.
+
+    The modules of the folder `modules` come before all others.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests"]))},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [modules, ROOT, ROOT / "tests"]))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

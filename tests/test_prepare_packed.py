@@ -207,6 +207,6 @@ def test_benchmark_says_how_fast_and_what_to_change(undisturbed):
         (("folder", "--benchmark", out), "takes a prepared set, and no source"),
         (("manifest", f"--out={out}", "--flow=dis", "--pack_side=9"), "--pack_side: nothing to do without --pack"),
         (("manifest", f"--out={out}", "--check=fast", "--beam="), "--beam: nothing to do without --flow or --pack"),
-        (("folder", "--videos=gs://a/b", f"--out={out}"), "--videos=gs://a/b: prepare works on local folders"),
+        (("folder", "--videos=a", "--out=gs://a/b"), "--out=gs://a/b: prepare writes to a local folder"),
     ):
         assert message in run(*wrong, expected=2).stderr

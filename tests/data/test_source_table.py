@@ -68,9 +68,10 @@ def test_a_record_says_what_its_function_takes(name):
     source = SOURCES[name]
     signature = inspect.signature(source.find).parameters.values()
     keywords = {parameter.name: parameter for parameter in signature if parameter.kind is parameter.KEYWORD_ONLY}
-    kinds = {pathlib.Path: "Path", str: "str", int: "int", float: "float", list: "Sequence[str]"}
+    kinds = {pathlib.Path: "Path", str: "str", int: "int", float: "float", bool: "bool", list: "Sequence[str"}
     assert set(keywords) == {parameter.name for parameter in source.parameters}
     for parameter in source.parameters:
         annotation = inspect.formatannotation(keywords[parameter.name].annotation)
-        assert annotation.removeprefix("pathlib.").removeprefix("collections.abc.").startswith(kinds[parameter.kind])
+        name = re.sub(r"^(pathlib\._local|pathlib|collections\.abc)\.", "", annotation)
+        assert name.startswith(kinds[parameter.kind]), parameter
     assert all(len(line) <= 105 for line in source.help.splitlines()), "prepare's --help has 120 columns"

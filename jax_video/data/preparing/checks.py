@@ -26,10 +26,10 @@ import numpy as np
 import tqdm
 
 from jax_video.data import documents, remote
-from jax_video.data.decoding import pictures, probing, video, workers
+from jax_video.data.decoding import fetching, pictures, probing, video, workers
 from jax_video.data.manifest import INDEX, MISSING, SPLITS, Manifest, Video
 from jax_video.data.preparing import likeness, verdicts
-from jax_video.errors import shown, unreadable
+from jax_video.errors import VideoError, shown, unreadable
 
 LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded
 # What is said of a video for training or validation that is also a test video, to the byte or encoded anew. It stays.
@@ -234,6 +234,7 @@ def _look(
 def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | None, str | None, probing.Examined]:
     """A video's digest, its print, and what `probing.examine` says; runs in a worker."""
     path, span, full = task
+    path = fetching.local(path, workers.go_on)
     sampler = likeness.Sampler()
     examined = probing.examine(path, span=span, full=full, watcher=sampler)
     words = sampler.words() if full and span is None else None  # where a part is, is known when it has been seen
@@ -269,9 +270,11 @@ def _span(record: dict[str, Any]) -> tuple[float, float] | None:
 def _stamp(path: str) -> tuple[int, int]:
     """Size and time of change, by which a file is known again; zeros as long as it may not be read."""
     try:
+        if remote.is_remote(path):
+            return fetching.stamp(path)
         status = os.stat(path)
         return (status.st_size, status.st_mtime_ns) if os.access(path, os.R_OK) else (0, 0)
-    except OSError:
+    except (OSError, VideoError):
         return 0, 0
 
 
@@ -294,6 +297,7 @@ def _doubles(checked: Manifest, digests: np.ndarray) -> dict[str, str]:
         same = next((other for other in tested[digests[index]] if _equal(checked.root, row.path, other.path)), None)
         if same is not None:
             reasons[row.name] = f"{DOUBLE}: {same.name}"
+    fetching.forget()
     return reasons
 
 
@@ -309,8 +313,9 @@ def _alike(checked: Manifest, prints: np.ndarray) -> dict[str, str]:
 
 def _equal(root: str, one: str, other: str) -> bool:
     try:
-        return filecmp.cmp(os.path.join(root, one), os.path.join(root, other), shallow=False)
-    except OSError:
+        first, second = (fetching.local(os.path.join(root, path)) for path in (one, other))
+        return filecmp.cmp(first, second, shallow=False)
+    except (OSError, VideoError):
         return False
 
 

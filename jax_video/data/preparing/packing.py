@@ -30,7 +30,7 @@ import tqdm
 from array_record.python import array_record_module
 
 from jax_video.data import documents, remote
-from jax_video.data.decoding import verified, video, workers
+from jax_video.data.decoding import fetching, verified, video, workers
 from jax_video.data.decoding.packed import RECORD_FRAMES, encoded
 from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
 from jax_video.data.preparing import checks
@@ -277,9 +277,9 @@ def _read_failures(path: str) -> dict[str, str]:
 def _jpegs(root: str, part: Part, settings: Packed, failures: dict[str, str]) -> Iterator[bytes]:
     """The frames of a part as JPEGs; where the video fails they end, and `failures` gets the reason."""
     entry, quality = part.entry, (cv2.IMWRITE_JPEG_QUALITY, settings.quality)
-    path = os.path.join(root, entry.path)
     count = 0
     try:
+        path = fetching.local(os.path.join(root, entry.path))
         frames = video.frames_in_order(
             path,
             first=entry.first + part.start,

@@ -9,13 +9,15 @@ It is what `python -m jax_video.prepare` does, and can be called from Python:
 """
 
 import contextlib
+import csv
 import dataclasses
+import io
 import os
 import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax_video.data import remote, sources
 from jax_video.data.decoding import probing, workers
@@ -26,6 +28,7 @@ from jax_video.data.preparing.machines import Machines
 from jax_video.data.sources import finding
 from jax_video.errors import Stopped, UserError
 
+COLUMNS = "columns.csv"  # beside a manifest: what else a table says of its videos
 PREPARED = "manifest"  # the source that is what stands in `out` already
 
 
@@ -36,7 +39,7 @@ class Preparation:
     source: str  # one of sources.SOURCES, tfds:NAME, or "manifest": the set that was prepared in `out` before
     out: str | os.PathLike  # the folder to write into
     videos: str | os.PathLike | None = None  # the folder of the videos; "manifest" and "motions" know it
-    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the source, by name
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the source, by name; paths also as str
     check: str | None = None  # one of checks.LEVELS; None: full, or of the source "manifest" none
     recheck: bool = False  # whether every file is looked at again
     min_frames: int | None = None  # a video of fewer is broken; None: 1
@@ -58,15 +61,17 @@ class Preparation:
             raise UserError("expected --videos=DIR, where the videos are, and --out=DIR, where to write; see --help")
         if "," in os.fspath(self.out):
             raise UserError(f"--out={self.out}: a comma cannot stand in a config's arguments; choose another name")
-        for name, value in (("out", self.out), ("videos", self.videos)):
-            if value is not None and remote.is_remote(value):
-                raise UserError(
-                    f"--{name}={value}: prepare works on local folders; what it writes can be copied to a store"
-                )
+        if remote.is_remote(self.out):
+            raise UserError(f"--out={self.out}: prepare writes to a local folder, which can be copied to a store")
+        if self.videos is not None and remote.is_remote(self.videos):
+            remote.path(self.videos)  # or it says what is missing
+            if self._record is not None and self._record.refuses:
+                raise UserError(f"--videos={self.videos}: {self.source} is read from a local folder")
         if self.machines.beam is not None and self.flow is None and self.pack is None:
             raise UserError("--beam: nothing to do without --flow or --pack")
         if self.flow is not None:
-            if self.videos is not None and self.folder.resolve() == pathlib.Path(self.videos).resolve():
+            near = self.videos is not None and not remote.is_remote(self.videos)
+            if near and self.folder.resolve() == pathlib.Path(self.videos or "").resolve():
                 raise UserError(
                     f"--out={self.out} is the folder of the videos, among which flow has no place; choose another"
                 )
@@ -132,17 +137,22 @@ class Preparation:
                 "JPEGs, --check=fast|full looks at its files again, --videos=DIR says where they are now"
             )
 
-    def find(self) -> tuple[Manifest, Sequence[str], bool]:
-        """The set as its source has it; what the user should know of it; whether its files are to be looked at."""
+    def find(self) -> "Found":
+        """The set as its source has it."""
         record = self._record
         if record is None:
-            return self._find_prepared(), (), self.level is not None
+            return Found(self._find_prepared(), self.level is not None)
         name = self.source.partition(":")[2]
         arguments = [name] * bool(record.argument)
-        found = record.find(*arguments, *[pathlib.Path(self.videos or "")] * self.needs_videos, **self.parameters)
+        paths = {parameter.name for parameter in record.parameters if parameter.kind is pathlib.Path}
+        given = {key: remote.path(value) if key in paths else value for key, value in self.parameters.items()}
+        with remote.reaching(self.videos or ""):
+            found = record.find(*arguments, *[remote.path(self.videos or "")] * self.needs_videos, **given)
         if isinstance(found, Manifest):
-            return found, (), False
-        return Manifest(found.name, found.classes, str(found.root.absolute()), found.videos), found.notes, True
+            return Found(found, False)
+        root = os.fspath(remote.absolute(found.root))
+        manifest = Manifest(found.name, found.classes, root, found.videos, flip=found.flip)
+        return Found(manifest, True, found.notes, found.columns)
 
     def _find_prepared(self) -> Manifest:
         """The set that was prepared before, where its videos are now."""
@@ -150,13 +160,29 @@ class Preparation:
         if found.packed is not None:
             raise UserError(f"{self.out} is a packed set, whose videos are no files: name the set that it was made of")
         if self.videos is not None:
-            found = _moved(found, pathlib.Path(self.videos), self.level)
+            found = _moved(found, remote.path(self.videos), self.level)
         if self.level is None:
             return found
-        rows = (
-            dataclasses.replace(row, error=finding.fault(os.path.join(found.root, row.path))) for row in found.videos
-        )
+        if remote.is_remote(found.root):
+            there = finding.find_videos(remote.path(found.root))
+            faults = {path: there.faults.get(path) for path in there.videos}
+            rows = (dataclasses.replace(row, error=faults.get(row.path, MISSING)) for row in found.videos)
+        else:
+            paths = (os.path.join(found.root, row.path) for row in found.videos)
+            rows = (
+                dataclasses.replace(row, error=finding.fault(path))
+                for row, path in zip(found.videos, paths, strict=True)
+            )
         return dataclasses.replace(found, videos=tuple(rows))
+
+
+class Found(NamedTuple):
+    """A set as its source has it."""
+
+    manifest: Manifest
+    is_looked_at: bool  # whether its files are to be
+    notes: Sequence[str] = ()  # what the user should know
+    columns: Mapping[str, Mapping[str, str]] = {}  # what else is known of its videos: `Listing.columns`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +192,11 @@ class Prepared:
     manifest: Manifest  # the one to train on: the packed one, where it was packed
     folder: pathlib.Path  # of that manifest
     report: str  # the table of readable and broken videos, notes, and what was stored
+
+    @property
+    def is_in_store(self) -> bool:
+        """Whether the videos are files in a store, which training does not read."""
+        return self.manifest.packed is None and remote.is_remote(self.manifest.root)
 
 
 def prepare(
@@ -192,7 +223,7 @@ def prepare(
         say(text)
 
     out = task.folder
-    found, notes, is_looked_at = task.find()
+    found, is_looked_at, notes, columns = task.find()
     _check_found(found)
     _open_folder(out)
     there = sum(row.error != MISSING for row in found.videos)
@@ -209,6 +240,11 @@ def prepare(
             found = dataclasses.replace(found, flow=str(folder.absolute()))
         check_ours()
         found.write(out / "manifest.jsonl")
+        if columns:
+            _write_columns(out / COLUMNS, found, columns)
+            notes = [*notes, f"what else is said of each video: {out / COLUMNS}"]
+        elif task.source != PREPARED:
+            (out / COLUMNS).unlink(missing_ok=True)  # of another table
 
     tell(f"\n{checks.table(found, remarks)}")
     alike = {path: remark for path, remark in remarks.items() if remark.startswith(checks.ALIKE)}
@@ -226,20 +262,35 @@ def prepare(
             from jax_video.data.preparing import packing
 
             found, out = packing.pack(found, task.pack, out, task.machines, tell), out / "packed"
+            if (task.folder / COLUMNS).exists():
+                remote.write_whole(out / COLUMNS, [(task.folder / COLUMNS).read_bytes()])
     return Prepared(found, out, "\n".join(parts))
 
 
-def _moved(found: Manifest, root: pathlib.Path, level: str | None) -> Manifest:
+def _write_columns(path: pathlib.Path, found: Manifest, columns: Mapping[str, Mapping[str, str]]) -> None:
+    """Writes a CSV with a row for each of the set's, in its order: the video's name, and what else is said of it."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(("video", *(f"{name}_" if name == "video" else name for name in columns)))
+    writer.writerows((row.name, *(cells.get(row.name, "") for cells in columns.values())) for row in found.videos)
+    remote.write_whole(path, [table.getvalue().encode("utf-8", errors="surrogateescape")])
+
+
+def _moved(found: Manifest, root: remote.Path, level: str | None) -> Manifest:
     """The set whose files are below another folder now."""
     readable = [row.path for row in found.videos if row.error is None]
-    lost = [path for path in readable if not (root / path).exists()]
+    if remote.is_remote(root):
+        there = set(finding.find_videos(root).videos)
+        lost = [path for path in readable if path not in there]
+    else:
+        lost = [path for path in readable if not (root / path).exists()]
     if lost and (level is None or len(lost) == len(readable)):  # a check counts those that are missing
         raise UserError(
             f"{len(readable) - len(lost):,} of the {len(readable):,} readable videos of {found.name} are below {root}; "
             f"{lost[0]} is not: looked for {root / lost[0]}. --videos names the folder below which all have the same "
             f"place as below {found.root}"
         )
-    return dataclasses.replace(found, root=str(root.absolute()))
+    return dataclasses.replace(found, root=os.fspath(remote.absolute(root)))
 
 
 def _check_found(found: Manifest) -> None:

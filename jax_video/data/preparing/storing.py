@@ -14,7 +14,7 @@ import numpy as np
 import tqdm
 
 from jax_video.data import documents, remote, transforms
-from jax_video.data.decoding import flow, verified, video, workers
+from jax_video.data.decoding import fetching, flow, verified, video, workers
 from jax_video.data.manifest import Manifest, Video
 from jax_video.data.preparing import checks
 from jax_video.data.preparing.machines import Machines
@@ -288,7 +288,8 @@ _Task = tuple[str, str, Video, flow.Settings]  # the arguments of `store`
 
 
 def _store_one(task: _Task) -> None:
-    store(*task)
+    path, target, entry, settings = task
+    store(fetching.local(path), target, entry, settings)
 
 
 def _share(task: _Task) -> float:

@@ -3,8 +3,8 @@
 Each kind of source is one file, with a function `find` from a folder of videos to a `Listing` of them (no video is
 opened), and one record in `SOURCES`. What sources share is in `finding` (the videos below a folder), `layouts` (what
 its folders mean), `splits` (the names of splits), `columns` (the lines of lists), `class_files` (files of class names),
-`text` (text files and names), `listing` (what is found, and what is held out of it) and `official` (the files of
-official lists).
+`records` (tables with a header, JSON), `text` (text files and names), `listing` (what is found, and what is held out of
+it) and `official` (the files of official lists).
 
 A set that is prepared already is read by `prepared`; single files on a command line are found by `files`.
 """
@@ -16,7 +16,22 @@ import pathlib
 from collections.abc import Callable
 
 from jax_video.data.manifest import Manifest
-from jax_video.data.sources import folder, hmdb51, kinetics, lists, moments, motions, tfds, ucf101, unlabelled
+from jax_video.data.sources import (
+    charades,
+    diving48,
+    folder,
+    hmdb51,
+    huggingface,
+    kinetics,
+    lists,
+    moments,
+    motions,
+    something,
+    table,
+    tfds,
+    ucf101,
+    unlabelled,
+)
 from jax_video.data.sources.listing import Listing
 
 
@@ -25,7 +40,7 @@ class Parameter:
     """What a source may be told: a keyword argument of its `find`, and a flag of prepare."""
 
     name: str
-    kind: type  # of its value: pathlib.Path, str, int, float, or list (of strings)
+    kind: type  # of its value: pathlib.Path, str, int, float, bool, or list (of strings)
     help: str
 
 
@@ -44,7 +59,9 @@ class Source:
 
 ANNOTATIONS = Parameter("annotations", pathlib.Path, "Official lists: folder or file; default: beside the videos.")
 SPLIT = Parameter("split", int, "Official split, 1 (default), 2 or 3.")
-FRACTION = Parameter("fraction", float, "folder: part of each class for test, as much for val (default .1).")
+FRACTION = Parameter("fraction", float, "Of each class for test, and for val, where nothing splits (.1).")
+CLASS_NAMES = Parameter("class_names", pathlib.Path, "File of the classes: names, with numbers or not, or JSON.")
+COLUMNS = Parameter("columns", list, "Of list: path,frames,label; of table: label=NAME; default: seen.")
 SEED = Parameter("seed", int, "Of the draw of test and validation videos (default 0).")
 
 _LISTS = "official lists: --annotations=DIR"
@@ -74,10 +91,26 @@ SOURCES: dict[str, Source] = {
             Parameter("train_list", pathlib.Path, "list: file of the training videos."),
             Parameter("val_list", pathlib.Path, "list: file of the validation videos (default: 5 % of training)."),
             Parameter("test_list", pathlib.Path, "list: file of the test videos."),
-            Parameter("class_names", pathlib.Path, "list: file of the classes: names, with numbers or not, or JSON."),
-            Parameter("columns", list, "list: what is in each line, as path,frames,label; default: seen."),
+            CLASS_NAMES,
+            COLUMNS,
             SEED,
         ),
+    ),
+    "table": Source(
+        table.find,
+        "CSV, TSV, JSON, Parquet with a header path,label[,start,end][,split][,group]: --table=FILE",
+        (
+            Parameter("table", list, "table: the file, or one for each split."),
+            COLUMNS,
+            CLASS_NAMES,
+            FRACTION,
+            SEED,
+        ),
+    ),
+    "huggingface": Source(
+        huggingface.find,
+        "VideoFolder of Hugging Face: metadata.csv, .jsonl, .parquet with file_name, or class folders",
+        (COLUMNS, CLASS_NAMES, FRACTION, SEED),
     ),
     "ucf101": Source(ucf101.find, f"{_LISTS} --split=1", (ANNOTATIONS, SPLIT, SEED)),
     "hmdb51": Source(hmdb51.find, f"{_LISTS} --split=1", (ANNOTATIONS, SPLIT, SEED)),
@@ -85,6 +118,17 @@ SOURCES: dict[str, Source] = {
     "kinetics600": Source(functools.partial(kinetics.find, "kinetics600"), _LISTS, (ANNOTATIONS, SEED)),
     "kinetics700": Source(functools.partial(kinetics.find, "kinetics700"), _LISTS, (ANNOTATIONS, SEED)),
     "moments": Source(moments.find, _LISTS, (ANNOTATIONS, SEED)),
+    "diving48": Source(diving48.find, _LISTS, (ANNOTATIONS, SEED)),
+    "something": Source(
+        something.find,
+        f"Something-Something v2, {_LISTS}, tested on the validation list: --test_on=test",
+        (ANNOTATIONS, Parameter("test_on", str, "something: validation (default, as the papers) or test."), SEED),
+    ),
+    "charades": Source(
+        charades.find,
+        f"{_LISTS} --segments: each labelled segment is a video",
+        (ANNOTATIONS, Parameter("segments", bool, "charades: take each labelled segment, with its one label."), SEED),
+    ),
     "motions": Source(motions.read, "the embedded set, rendered once; needs no --videos", refuses=("videos", "check")),
     "tfds": Source(
         tfds.find,

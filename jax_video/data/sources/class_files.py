@@ -2,11 +2,11 @@
 
 import itertools
 import json
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from jax_video.data import remote
 from jax_video.data.sources import text
 from jax_video.errors import UserError
 
@@ -43,7 +43,7 @@ class _Entry(NamedTuple):
     text: str  # as it stands there
 
 
-def read(path: pathlib.Path) -> Classes:
+def read(path: remote.Path) -> Classes:
     """Reads class names in the order of their labels.
 
     A name in each line; with its number before or behind it; a table with a header of which one column is the number;
@@ -77,7 +77,7 @@ def read(path: pathlib.Path) -> Classes:
     return Classes(tuple(entry.name for entry in entries), first, tuple(notes), blank)
 
 
-def _check_numbers(path: pathlib.Path, entries: Sequence[_Entry]) -> int:
+def _check_numbers(path: remote.Path, entries: Sequence[_Entry]) -> int:
     """The smallest of the numbers; raises UserError where they are not all those from 0 or 1 on, each once."""
     numbers = [entry.number or 0 for entry in entries]
     for first in (0, 1):
@@ -95,7 +95,7 @@ def _check_numbers(path: pathlib.Path, entries: Sequence[_Entry]) -> int:
     )
 
 
-def _from_lines(path: pathlib.Path, content: str, notes: list[str]) -> list[_Entry]:
+def _from_lines(path: remote.Path, content: str, notes: list[str]) -> list[_Entry]:
     """The classes of a text file."""
     lines = [(number, line.strip()) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
     comments = list(itertools.takewhile(lambda row: row[1].startswith(_COMMENTS), lines))
@@ -158,7 +158,7 @@ def _blank_line(entries: Sequence[_Entry]) -> int | None:
     return entries[place].line + max(1, min(apart))
 
 
-def _from_table(path: pathlib.Path, lines: list[tuple[int, str]], notes: list[str]) -> list[_Entry] | None:
+def _from_table(path: remote.Path, lines: list[tuple[int, str]], notes: list[str]) -> list[_Entry] | None:
     """The classes of a table with a header, or of more than two columns; None where it is another kind of file."""
     delimiter = next((d for d in "\t;," if lines and all(d in line for _, line in lines)), None)
     if delimiter is None:
@@ -207,7 +207,7 @@ def _word(cell: str) -> str:
     return re.sub(r"[\s\-]+", "_", cell.strip().strip("\"'#").strip().lower())
 
 
-def _from_json(path: pathlib.Path, content: str) -> list[_Entry] | None:
+def _from_json(path: remote.Path, content: str) -> list[_Entry] | None:
     """The classes of a JSON file; None where it is none."""
     stripped = content.strip()
     if not stripped.startswith(("{", "[")):
@@ -235,7 +235,7 @@ def _from_json(path: pathlib.Path, content: str) -> list[_Entry] | None:
     return entries
 
 
-def _json_pairs(path: pathlib.Path, value: Any, *, inside: bool = False) -> list[tuple[str, int | None]]:
+def _json_pairs(path: remote.Path, value: Any, *, inside: bool = False) -> list[tuple[str, int | None]]:
     """The names, and their numbers where there are some, of JSON in which objects are tuples of pairs.
 
     They may be a part of an object, if it is not `inside` of one itself.
@@ -267,7 +267,7 @@ def _json_pairs(path: pathlib.Path, value: Any, *, inside: bool = False) -> list
     raise _unknown(path, f"a list with {json.dumps(strange)[:80]}")
 
 
-def _json_record(path: pathlib.Path, record: dict[str, Any]) -> tuple[str, int | None]:
+def _json_record(path: remote.Path, record: dict[str, Any]) -> tuple[str, int | None]:
     """The name and the number of {"id": 0, "name": "walk"}, or of {"walk": 0}."""
     numbers = [part for key, part in record.items() if _word(key) in _NUMBERS and _is_number(part)]
     names = [part for key, part in record.items() if _word(key) in _NAMES and isinstance(part, str)]
@@ -285,7 +285,7 @@ def _is_number(part: Any) -> bool:
     )
 
 
-def _unknown(path: pathlib.Path, found: str) -> UserError:
+def _unknown(path: remote.Path, found: str) -> UserError:
     return UserError(
         f"{path}: JSON of a kind that is not known: {found}; expected a list of names, {{name: number}}, "
         '{number: name} or a list of {"id": number, "name": name}'

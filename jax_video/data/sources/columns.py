@@ -10,34 +10,41 @@ from jax_video.errors import UserError
 
 
 class Entry(NamedTuple):
-    """A line of a list file."""
+    """A line of a list file, or a row of a table."""
 
     where: str  # file:line
     split: str
     path: str
     label: str
+    span: tuple[float, float] | None = None  # seconds of the file that it is; None: all of it
+    source: str = ""  # what it was cut from, or who is seen; empty: its path says it
 
 
 # What the columns of a header are called; of several for a path, or for a label, the first of these is it.
-_PATHS = (
+PATHS = (
     "path video_path videopath filepath file_path filename file_name file video videos clip_path clip clip_name "
     "video_name videoname name video_file youtube_id video_id vid id"
 ).split()
-_LABELS = (
+LABELS = (
     "label labels class_id label_id class_index class_idx label_idx target y class classes category action "
     "action_label activity class_name label_name category_name action_name classname"
 ).split()
 _FRAMES = "frames num_frames n_frames nframes total_frames frame_count framecount length num_frame".split()
-_SPLITS = "split subset usage partition set".split()
+SPLITS = "split subset usage partition set".split()
 _TIMES = "start end time_start time_end start_time end_time start_frame end_frame t_start t_end".split()
 _OTHERS = ("", "unnamed:_0", *"duration fps width height is_cc group source".split())  # pandas' index, without a name
-_KNOWN = frozenset((*_PATHS, *_LABELS, *_FRAMES, *_SPLITS, *_TIMES, *_OTHERS))
+_KNOWN = frozenset((*PATHS, *LABELS, *_FRAMES, *SPLITS, *_TIMES, *_OTHERS))
 
 _SEPARATORS = " \t,;|"
 _EXTENSION = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(finding.EXTENSIONS)))})(?=[\"'\s,;|]|$)", re.IGNORECASE)
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 FEW_FRAMES = 8  # from so many on numbers may be those of frames
 _MANY = 5  # lines, of which all have a number behind a name
+
+
+def word(name: str) -> str:
+    """The name of a column as `PATHS` and the others have it."""
+    return re.sub(r"[\s\-]+", "_", name.strip().strip("\"'").lower())
 
 
 def number(label: str) -> int | None:
@@ -114,7 +121,7 @@ def _header(path: pathlib.Path, line_number: int, line: str, *, told: bool) -> l
     line = line.removeprefix("#").strip()
     delimiter = next((d for d in "\t,;|" if d in line), None)
     cells = text.split_cells(line, delimiter) if delimiter else line.split()
-    words = [re.sub(r"[\s\-]+", "_", cell.strip().strip("\"'").lower()) for cell in cells]
+    words = [word(cell) for cell in cells]
     if len(words) < 2 or not _KNOWN.issuperset(words):
         return None
     if told:
@@ -123,11 +130,12 @@ def _header(path: pathlib.Path, line_number: int, line: str, *, told: bool) -> l
         raise UserError(f"{path}:{line_number}: a list of Kinetics: python -m jax_video.prepare kinetics400 reads it")
     if times := [word for word in words if word in _TIMES]:
         raise UserError(
-            f"{path}:{line_number}: columns with times ({', '.join(times)}), but lists are of whole videos: cut "
-            "these into files, or say which columns count, without the times: --columns=path,x,x,label, for example"
+            f"{path}:{line_number}: columns with times ({', '.join(times)}), but lists are of whole videos: "
+            "python -m jax_video.prepare table --table=FILE reads parts; or say which columns count, without these: "
+            "--columns=path,x,x,label, for example"
         )
     roles = ["other"] * len(words)
-    for role, known in (("label", _LABELS), ("path", _PATHS), ("split", _SPLITS)):
+    for role, known in (("label", LABELS), ("path", PATHS), ("split", SPLITS)):
         place = min(
             (i for i, word in enumerate(words) if word in known and roles[i] == "other"),
             key=lambda i: known.index(words[i]),

@@ -4,16 +4,18 @@ import collections
 import contextlib
 import errno
 import os
-import pathlib
 import posixpath
 import re
 import stat
 from typing import NamedTuple
 
-from jax_video.data.decoding import pictures
+import fsspec
+
+from jax_video.data import remote
+from jax_video.data.decoding import fetching, pictures
 from jax_video.data.manifest import MISSING
 from jax_video.data.sources import text
-from jax_video.errors import UserError
+from jax_video.errors import UserError, VideoError
 
 EXTENSIONS = frozenset(
     (
@@ -24,6 +26,7 @@ EXTENSIONS = frozenset(
 )
 _PREVIEWS = frozenset((".gif",))  # of a folder of pictures, beside them
 _ARCHIVES = frozenset(".7z .bz2 .gz .rar .tar .tbz2 .tgz .txz .xz .zip .zst".split())
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of a folder of Hugging Face's
 LOOKED_FOR = f"{' '.join(sorted(EXTENSIONS))} and folders of numbered pictures"
 # Folders that systems and tools put among others, beside those that are hidden: of disks, which one may not read, of
 # macOS and its archives, of network drives, which keep previews and what was deleted.
@@ -49,8 +52,8 @@ class Found(NamedTuple):
     passed: collections.Counter[str]  # how many folders of each name were passed by: hidden ones, and systems' own
 
 
-def find_videos(root: pathlib.Path) -> Found:
-    """All videos below root.
+def find_videos(root: remote.Path) -> Found:
+    """All videos below root, which may lie in a store.
 
     A video is a file with a video's extension, or a folder of numbered pictures without such files or other folders.
     Symbolic links are followed, each folder once. Hidden files and folders are not looked at, nor those that systems
@@ -60,6 +63,8 @@ def find_videos(root: pathlib.Path) -> Found:
       UserError: a folder cannot be listed, so that its videos would be missed.
     """
     check_folder(root)
+    if remote.is_remote(root):
+        fsspec.core.url_to_fs(os.fspath(root))[0].invalidate_cache()  # what is there now
     found = Found([], collections.Counter(), {}, collections.Counter())
     _walk(os.fspath(root), "", found, set())
     return found
@@ -87,10 +92,11 @@ def _reason(error: OSError) -> str:
 
 def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
     try:
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in visited:
-            return
-        visited.add((status.st_dev, status.st_ino))
+        if not remote.is_remote(folder):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:
+                return
+            visited.add((status.st_dev, status.st_ino))
         entries = sorted(_entries(folder, found.passed), key=lambda entry: natural(entry[0]))
     except FileNotFoundError as error:
         if not inside:
@@ -104,6 +110,8 @@ def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
     if inside and None not in extensions and (EXTENSIONS - _PREVIEWS).isdisjoint(extensions):
         if pictures.is_video(name for name, _ in entries):
             found.videos.append(inside)
+            if remote.is_remote(folder):
+                found.faults[inside] = "a folder of pictures in a store: copy it to a disk"
             return
     for (name, kind), extension in zip(entries, extensions, strict=True):
         path = f"{inside}/{name}" if inside else name
@@ -124,6 +132,8 @@ def _entries(folder: str, passed: collections.Counter[str] | None = None) -> lis
 
     Folders among the latter are counted in `passed`.
     """
+    if remote.is_remote(folder):
+        return _entries_of_store(folder)
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -133,6 +143,17 @@ def _entries(folder: str, passed: collections.Counter[str] | None = None) -> lis
                 with contextlib.suppress(OSError):
                     passed[entry.name] += entry.is_dir()
     return found
+
+
+def _entries_of_store(folder: str) -> list[tuple[str, str]]:
+    with remote.reaching(folder):
+        store, inside = fsspec.core.url_to_fs(folder)
+        found = {
+            entry["name"].rstrip("/").removeprefix(f"{inside}/"): _FOLDER if entry["type"] == "directory" else _FILE
+            for entry in store.ls(inside, detail=True)
+        }
+    # Some stores have an empty file of the folder's own name.
+    return [item for item in found.items() if "/" not in item[0] and not item[0].startswith(".") and item[0]]
 
 
 def _kind(folder: str, entry: os.DirEntry) -> str:
@@ -156,7 +177,15 @@ def _cannot_list(folder: str, error: OSError) -> UserError:
     )
 
 
-def folders_in(path: pathlib.Path) -> list[str]:
+def size(path: remote.Path) -> int:
+    """Bytes of a file; of a folder more than none; 0 where it cannot be looked at."""
+    try:
+        return fetching.stamp(path)[0] if remote.is_remote(path) else os.stat(path).st_size
+    except (OSError, VideoError):
+        return 0
+
+
+def folders_in(path: remote.Path) -> list[str]:
     """The sorted names of the folders in one."""
     try:
         return sorted(name for name, kind in _entries(os.fspath(path)) if kind == _FOLDER)
@@ -164,8 +193,29 @@ def folders_in(path: pathlib.Path) -> list[str]:
         raise _cannot_list(os.fspath(path), error) from error
 
 
-def check_folder(path: pathlib.Path) -> None:
-    if not path.is_dir():
+def folders_below(root: remote.Path) -> list[str]:
+    """A folder and all below it, as paths relative to it, but for those that `find_videos` passes by."""
+    found, waiting = [], [("", 0)]
+    visited: set[tuple] = set()
+    while waiting:
+        inside, depth = waiting.pop()
+        path = root / inside
+        if not remote.is_remote(path):
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in visited:
+                continue
+            visited.add((status.st_dev, status.st_ino))
+        found.append(inside)
+        if depth < _DEEPEST:
+            waiting += [(f"{inside}/{name}" if inside else name, depth + 1) for name in reversed(folders_in(path))]
+    return found
+
+
+def check_folder(path: remote.Path) -> None:
+    """Raises UserError where there is no such folder."""
+    with remote.reaching(path):
+        is_folder = path.is_dir()
+    if not is_folder:
         raise UserError(f"{path} is not a folder; --videos names the folder with the videos")
 
 
@@ -208,7 +258,7 @@ def _no_videos(ignored: collections.Counter) -> list[str]:
     return notes
 
 
-def once(root: pathlib.Path, found: Found) -> tuple[list[str], list[str]]:
+def once(root: remote.Path, found: Found) -> tuple[list[str], list[str]]:
     """The videos, each once, and a note on those that are there twice, of which one could be for training and for test.
 
     Files of one folder whose names differ in the extension alone are one video, and so is a folder of its pictures
@@ -219,11 +269,8 @@ def once(root: pathlib.Path, found: Found) -> tuple[list[str], list[str]]:
         same[text.compose(without_extension(path))].append(path)
 
     def worth(path: str) -> tuple[bool, bool]:
-        try:
-            status = os.stat(root / path)
-        except OSError:
-            return False, False
-        return path not in found.faults and status.st_size > 0, stat.S_ISREG(status.st_mode)
+        has_content = size(root / path) > 0
+        return has_content and path not in found.faults, has_content and (root / path).is_file()
 
     twins = {max(paths, key=worth): paths for paths in same.values() if len(paths) > 1}  # the first of equal ones
     if not twins:

@@ -2,10 +2,11 @@
 
 import collections
 import dataclasses
-import pathlib
+import posixpath
 import re
 from collections.abc import Sequence
 
+from jax_video.data import remote
 from jax_video.data.manifest import Video
 from jax_video.data.sources import finding, layouts, listing, text
 from jax_video.data.sources.listing import Listing
@@ -13,7 +14,7 @@ from jax_video.errors import UserError
 
 
 def find(
-    videos: pathlib.Path,
+    videos: remote.Path,
     *,
     fraction: float = 0.1,
     seed: int = 0,
@@ -45,12 +46,14 @@ def find(
     layout = layouts.read(videos, paths, class_depth)
     if not layout.labels:
         folders = finding.folders_in(videos)
+        places = [videos, *(videos / name for name in folders)]
+        metadata = [place / name for place in places for name in finding.METADATA if (place / name).is_file()]
         raise UserError(
             f"no videos in class folders in {videos}: found {len(paths)} video files elsewhere, folders "
             f"{folders[:5]}; expected {videos}/<class>/<video>, or train/, val/ and test/ with such folders in them; "
             f"looked for {finding.LOOKED_FOR}{finding.instead(found)}"
-            + f"; if {', '.join(layout.folders)} are classes and no splits: --class_depth=1"
-            * bool(layout.folders)
+            + "".join(f"; {path} is read by python -m jax_video.prepare huggingface" for path in metadata[:1])
+            + f"; if {', '.join(layout.folders)} are classes and no splits: --class_depth=1" * bool(layout.folders)
         )
     pictures = _pictures_of_files(layout)
     if pictures:
@@ -92,7 +95,7 @@ def find(
     else:
         rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
         notes.append(f"of every class {fraction:.0%} is for test and as much for validation (seed {seed})")
-    return Listing(videos.absolute().name, classes, videos, tuple(rows), tuple(notes))
+    return Listing(remote.absolute(videos).name, classes, videos, tuple(rows), tuple(notes))
 
 
 def _pictures_of_files(layout: layouts.Layout) -> list[str]:
@@ -108,7 +111,7 @@ def _pictures_of_files(layout: layouts.Layout) -> list[str]:
     return [path for path, key in pictures.items() if key in files]
 
 
-def _compare_classes(videos: pathlib.Path, rows: list[Video], classes: tuple[str, ...]) -> list[str]:
+def _compare_classes(videos: remote.Path, rows: list[Video], classes: tuple[str, ...]) -> list[str]:
     """The classes that lie only in train/, as notes; those that are not in it are an error."""
     names: dict[str, set[str]] = collections.defaultdict(set)
     for row in rows:
@@ -139,7 +142,7 @@ def _split_by_group(rows: list[Video], pattern: str, test: tuple[str, ...], val:
         raise UserError(f"--group={pattern!r} is not a regular expression: {error}") from error
     if expression.groups < 1:
         raise UserError(f"--group={pattern!r} has no group in parentheses, as in '^([a-z]+)_'")
-    matches = [expression.search(pathlib.PurePosixPath(row.path).name) for row in rows]
+    matches = [expression.search(posixpath.basename(row.path)) for row in rows]
     group_of = [match[1] or "" if match else "" for match in matches]
     unmatched = [row.path for row, match in zip(rows, matches, strict=True) if match is None or match[1] is None]
     if unmatched:

@@ -1,15 +1,15 @@
 """HMDB51."""
 
-import pathlib
 import re
 
+from jax_video.data import remote
 from jax_video.data.manifest import MISSING
 from jax_video.data.sources import finding, listing, official, text
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
 
-def find(videos: pathlib.Path, *, annotations: pathlib.Path | None = None, split: int = 1, seed: int = 0) -> Listing:
+def find(videos: remote.Path, *, annotations: remote.Path | None = None, split: int = 1, seed: int = 0) -> Listing:
     """HMDB51 by its official lists (<class>_test_splitN.txt in testTrainMulti_7030_splits; 0 there means not used).
 
     Validation videos are whole sources (what stands before the class in the name: a film or an Internet video) of the

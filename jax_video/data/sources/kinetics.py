@@ -2,11 +2,11 @@
 
 import collections
 import itertools
-import pathlib
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from jax_video.data import remote
 from jax_video.data.manifest import MISSING
 from jax_video.data.sources import class_files, listing, official, splits, text
 from jax_video.data.sources.listing import Listing
@@ -28,7 +28,7 @@ class _Row(NamedTuple):
         return f"{self.id}_{int(self.start):06d}_{int(self.end):06d}.mp4"
 
 
-def find(name: str, videos: pathlib.Path, *, annotations: pathlib.Path | None = None, seed: int = 0) -> Listing:
+def find(name: str, videos: remote.Path, *, annotations: remote.Path | None = None, seed: int = 0) -> Listing:
     """Kinetics by its official lists (train.csv, validate.csv or val.csv, test.csv); `name` is e.g. "kinetics400".
 
     The papers' results are on the validation list: it is for test here, and of the training list 5 % of the YouTube
@@ -78,12 +78,12 @@ def find(name: str, videos: pathlib.Path, *, annotations: pathlib.Path | None = 
 
 
 def _find_kinetics(
-    videos: pathlib.Path, annotations: pathlib.Path | None
-) -> tuple[dict[pathlib.Path, str | None], list[str]]:
+    videos: remote.Path, annotations: remote.Path | None
+) -> tuple[dict[remote.Path, str | None], list[str]]:
     """The lists, and of which split they are by name; what the user should know of others that are there."""
     if annotations is not None and annotations.is_file():
         return {annotations: _split_of(annotations.stem)}, []
-    places = [videos, videos.absolute().parent] if annotations is None else [annotations]
+    places = [videos, remote.absolute(videos).parent] if annotations is None else [annotations]
     places += [place / "annotations" for place in places]
     for place in places:
         lists, notes = _lists_in(place)
@@ -95,7 +95,7 @@ def _find_kinetics(
     )
 
 
-def _lists_in(place: pathlib.Path) -> tuple[dict[pathlib.Path, str], list[str]]:
+def _lists_in(place: remote.Path) -> tuple[dict[remote.Path, str], list[str]]:
     """The lists in a folder with their splits, one for each, and notes on the others.
 
     Kinetics-600 has a second list of test videos, its "holdout", beside the first, and lists that end in .txt.
@@ -131,7 +131,7 @@ def _lists_in(place: pathlib.Path) -> tuple[dict[pathlib.Path, str], list[str]]:
     return lists, notes
 
 
-def _files(place: pathlib.Path, extension: str) -> list[pathlib.Path]:
+def _files(place: remote.Path, extension: str) -> list[remote.Path]:
     """The sorted files of a folder, if it is one, with an extension."""
     return sorted(path for path in place.glob("*") if path.suffix.lower() == extension) if place.is_dir() else []
 
@@ -145,7 +145,7 @@ _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 _NEEDED = frozenset(("youtube_id", "time_start", "time_end"))
 
 
-def _is_list(path: pathlib.Path) -> bool:
+def _is_list(path: remote.Path) -> bool:
     """Whether a file is a list of Kinetics by its first line: a header, or a row without one."""
     _, cells = next(text.read_csv(path), (1, []))
     return set(_header(cells)) >= _NEEDED
@@ -167,7 +167,7 @@ def _seconds(start: str, end: str) -> tuple[float, float] | None:
     return times if 0 <= times[0] < times[1] < 1e6 else None
 
 
-def _read_kinetics(path: pathlib.Path, split_of_file: str | None) -> Iterator[_Row]:
+def _read_kinetics(path: remote.Path, split_of_file: str | None) -> Iterator[_Row]:
     table = text.read_csv(path)
     number, first = next(table, (1, []))
     header = _header(first)

@@ -1,10 +1,10 @@
 """How the folders of a set lie: which of them are classes, and which are splits."""
 
 import collections
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from jax_video.data import remote
 from jax_video.data.sources import finding, splits, text
 from jax_video.errors import UserError
 
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     notes: list[str]  # what the user should know
 
 
-def read(root: pathlib.Path, paths: Sequence[str], class_depth: int | None = None) -> Layout:
+def read(root: remote.Path, paths: Sequence[str], class_depth: int | None = None) -> Layout:
     """Finds out how the folders of videos lie.
 
     Args:
@@ -64,7 +64,7 @@ def read(root: pathlib.Path, paths: Sequence[str], class_depth: int | None = Non
     return Layout(labels, where, sorted(by_split), parents, notes)
 
 
-def _by_class(root: pathlib.Path, split_paths: list[list[str]], top: int, notes: list[str]) -> Layout:
+def _by_class(root: remote.Path, split_paths: list[list[str]], top: int, notes: list[str]) -> Layout:
     """Class folders, with or without folders of splits in them."""
     inside = [parts for parts in split_paths if len(parts) > top + 1]
     labels = {"/".join(parts): parts[top] for parts in inside}
@@ -78,7 +78,7 @@ def _by_class(root: pathlib.Path, split_paths: list[list[str]], top: int, notes:
     return Layout(labels, {}, [], [parent], notes)
 
 
-def _given(root: pathlib.Path, split_paths: list[list[str]], depth: int) -> Layout:
+def _given(root: remote.Path, split_paths: list[list[str]], depth: int) -> Layout:
     """Class folders as deep as the user says, in folders of the splits where these have their names."""
     inside = [parts for parts in split_paths if len(parts) > depth]
     if depth < 1 or not inside:
@@ -141,7 +141,7 @@ def _split_notes(by_split: Mapping[str, str]) -> list[str]:
     return [f"folders of the splits: {', '.join(f'{name} for {split}' for name, split in by_split.items())}"]
 
 
-def _check_depth(root: pathlib.Path, rows: list[tuple[list[str], int]]) -> None:
+def _check_depth(root: remote.Path, rows: list[tuple[list[str], int]]) -> None:
     """Raises UserError where what stands for a class holds folders of videos rather than videos.
 
     Args:

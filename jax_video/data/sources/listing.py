@@ -2,11 +2,11 @@
 
 import collections
 import dataclasses
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jax_video.data import remote
 from jax_video.data.manifest import MISSING, Video
 from jax_video.data.sources import finding, text
 from jax_video.errors import UserError
@@ -20,9 +20,12 @@ class Listing:
 
     name: str
     classes: tuple[str, ...]
-    root: pathlib.Path
+    root: remote.Path
     videos: tuple[Video, ...]
     notes: tuple[str, ...]  # what the user should know: what was ignored, how a split was made
+    flip: bool = True  # whether a mirrored video is still one of its class
+    # What else a table says of its videos: column -> {name of a video: its cell}.
+    columns: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
 
 def unopened(path: str, label: int | None, split: str, source: str, error: str | None = None) -> Video:
@@ -30,7 +33,7 @@ def unopened(path: str, label: int | None, split: str, source: str, error: str |
     return Video(path, label, split, 0, 0.0, 0, 0, error, source)
 
 
-def check_found(name: str, root: pathlib.Path, rows: Sequence[Video], found: Sequence[str]) -> None:
+def check_found(name: str, root: remote.Path, rows: Sequence[Video], found: Sequence[str]) -> None:
     """Raises UserError where the folder has none of the videos that lists name."""
     if all(row.error == MISSING for row in rows):
         others = f"{len(found)} other videos, e.g. {found[0]}" if found else "no videos at all"
@@ -41,27 +44,27 @@ def check_found(name: str, root: pathlib.Path, rows: Sequence[Video], found: Seq
 
 
 def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
-    """The rows without those that repeat a path, and notes on what was left out.
+    """The rows without those that repeat a path, or the same part of one, and notes on what was left out.
 
     Of several the first counts; but a video that is for test anywhere is for nothing else. Paths that differ in their
     extensions alone are one video, if they have one label.
     """
-    first: dict[tuple, Video] = {}  # by path, and by path without extension
+    first: dict[tuple, Video] = {}  # by path and part, and by path without extension
     repeated = 0
     relabelled, moved, twins = [], [], []
     for row in sorted(rows, key=lambda row: ("test", "val", "train").index(row.split)):
         path = text.compose(row.path)
-        kept = first.setdefault((path,), row)
+        kept = first.setdefault((path, row.span), row)
         if kept is not row:
             repeated += 1
             if kept.label != row.label:
-                relabelled.append(row.path)
+                relabelled.append(row.name)
             elif kept.split != row.split:
-                moved.append(f"{row.path} ({row.split} and {kept.split})")
+                moved.append(f"{row.name} ({row.split} and {kept.split})")
             continue
-        twin = first.setdefault((finding.without_extension(path), row.label), row)
+        twin = first.setdefault((finding.without_extension(path), row.span, row.label), row)
         if twin is not row:
-            first[(path,)] = twin
+            first[(path, row.span)] = twin
             twins.append(f"{row.path} beside {twin.path} ({twin.split})")
     notes = []
     if repeated:
@@ -75,22 +78,23 @@ def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
             f"listed in two forms, taken once: {len(twins)}; left out: {text.some(twins)}; where these are different "
             "videos, give them different names"
         )
-    return [row for row in rows if first[(text.compose(row.path),)] is row], notes
+    return [row for row in rows if first[(text.compose(row.path), row.span)] is row], notes
 
 
-def hold_out(rows: list[Video], seed: int) -> tuple[list[Video], str]:
-    """Moves 5 % of the training videos, in whole sources, to validation: all rows, and a note on it."""
-    held_out = _hold_out_sources([row for row in rows if row.split == "train"], seed)
+def hold_out(rows: list[Video], seed: int, *, split: str = "val", part: float = _VALIDATION) -> tuple[list[Video], str]:
+    """Moves a part of the training videos, 5 %, in whole sources, to validation: all rows, and a note on it."""
+    held_out = _hold_out_sources([row for row in rows if row.split == "train"], seed, part)
     rows = [
-        dataclasses.replace(row, split="val") if row.split == "train" and row.source in held_out else row
+        dataclasses.replace(row, split=split) if row.split == "train" and row.source in held_out else row
         for row in rows
     ]
-    count = sum(row.split == "val" for row in rows)
-    return rows, f"{count} of the training list's videos, whole sources, are for validation (seed {seed})"
+    count = sum(row.split == split for row in rows)
+    use = "validation" if split == "val" else split
+    return rows, f"{count} of the training list's videos, whole sources, are for {use} (seed {seed})"
 
 
-def _hold_out_sources(rows: list[Video], seed: int) -> set[str]:
-    """Whole sources of a training list that make up 5 % of it, drawn by seed; few classes get a second one.
+def _hold_out_sources(rows: list[Video], seed: int, part: float) -> set[str]:
+    """Whole sources of a training list that make up a part of it, drawn by seed; few classes get a second one.
 
     The list decides, not which files are there: with a part of a data set the split is the same.
     """
@@ -106,7 +110,7 @@ def _hold_out_sources(rows: list[Video], seed: int) -> set[str]:
         seen[label] += 1
     turns.sort(key=lambda turn: turn[0])  # stable: the draw decides among equals
 
-    room = round(_VALIDATION * len(rows))
+    room = round(part * len(rows))
     held_out = set()
     for _, name in turns:
         if len(sources[name]) <= room:

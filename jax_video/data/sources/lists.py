@@ -1,12 +1,13 @@
 """List files: a video's path and its label in each line."""
 
 import collections
+import dataclasses
 import os
-import pathlib
 import posixpath
 import re
 from collections.abc import Sequence
 
+from jax_video.data import remote
 from jax_video.data.manifest import MISSING, Video
 from jax_video.data.sources import class_files, finding, listing, splits, text
 from jax_video.data.sources.class_files import Classes
@@ -21,12 +22,12 @@ _MANY_NUMBERS, _MANY_NAMES = 10, 20
 
 
 def find(
-    videos: pathlib.Path,
+    videos: remote.Path,
     *,
-    train_list: pathlib.Path | None = None,
-    val_list: pathlib.Path | None = None,
-    test_list: pathlib.Path | None = None,
-    class_names: pathlib.Path | None = None,
+    train_list: remote.Path | None = None,
+    val_list: remote.Path | None = None,
+    test_list: remote.Path | None = None,
+    class_names: remote.Path | None = None,
     columns: Sequence[str] = (),
     seed: int = 0,
 ) -> Listing:
@@ -58,8 +59,8 @@ def find(
     check(columns)
     known = Classes(()) if class_names is None else class_files.read(class_names)
     there = finding.find_videos(videos)
-    found, faults = there.videos, there.faults
-    places = _Places(videos, found)
+    found = there.videos
+    places = Places(videos, found)
     entries: list[Entry] = []
     notes, told = [*known.notes], False
     for split, file in lists.items():
@@ -75,15 +76,10 @@ def find(
         told |= told_now
     if not entries:
         raise UserError(f"no videos in {' or '.join(map(str, lists.values()))}: expected `path label` in each line")
-    classes, labels, said = _number_labels(entries, known, class_names, told)
+    classes, labels, said = number_labels(entries, known, class_names, told)
     notes += said
 
-    rows = []
-    for entry, label in zip(entries, labels, strict=True):
-        place = places.find(entry)
-        path = places.relative(entry.path)
-        error = MISSING if place is None else faults.get(place)
-        rows.append(listing.unopened(place or path, label, entry.split, finding.without_extension(path), error))
+    rows = rows_of(entries, labels, places, there)
     listing.check_found("the lists", videos, rows, found)
     if class_names is None and not told:
         _check_lines(entries, rows)
@@ -96,11 +92,24 @@ def find(
     unlisted = len(found) - sum(row.error != MISSING for row in rows)
     if unlisted:
         notes.append(f"ignored, as in no list: {unlisted} of the videos in {videos}")
-    return Listing(videos.absolute().name, classes, videos, tuple(rows), (*notes, *finding.ignored_note(there)))
+    return Listing(remote.absolute(videos).name, classes, videos, tuple(rows), (*notes, *finding.ignored_note(there)))
 
 
-def _number_labels(
-    entries: list[Entry], known: Classes, file: pathlib.Path | None, told: bool
+def rows_of(entries: Sequence[Entry], labels: Sequence[int], places: "Places", there: finding.Found) -> list[Video]:
+    """The rows that entries and their labels make, each with the file that is there, or MISSING."""
+    rows = []
+    for entry, label in zip(entries, labels, strict=True):
+        place = places.find(entry)
+        path = places.relative(entry.path)
+        error = MISSING if place is None else there.faults.get(place)
+        source = entry.source or finding.without_extension(path)
+        row = listing.unopened(place or path, label, entry.split, source, error)
+        rows.append(dataclasses.replace(row, span=entry.span))
+    return rows
+
+
+def number_labels(
+    entries: list[Entry], known: Classes, file: remote.Path | None, told: bool
 ) -> tuple[tuple[str, ...], list[int], list[str]]:
     """The classes, each entry's index into them, and what the user should know of it.
 
@@ -191,7 +200,7 @@ def _check_column(entries: list[Entry], numbered: list[int], by_name: bool) -> N
 
 
 def _first_number(
-    entries: list[Entry], numbers: list[int | None], known: Classes, file: pathlib.Path | None
+    entries: list[Entry], numbers: list[int | None], known: Classes, file: remote.Path | None
 ) -> tuple[int, list[str]]:
     """Whether the labels in the lists count from 0 or from 1, and a note where that is not plain.
 
@@ -255,11 +264,12 @@ def _folder_name(name: str) -> str:
     return re.sub(r"[\W_]+", "", text.fold(name))
 
 
-class _Places:
+class Places:
     """Finds the video that a listed path means, where lists were written for another folder."""
 
-    def __init__(self, root: pathlib.Path, found: Sequence[str]):
-        self._roots = tuple({os.path.abspath(root), os.path.realpath(root)})
+    def __init__(self, root: remote.Path, found: Sequence[str]):
+        near = not remote.is_remote(root)
+        self._roots = tuple({os.path.abspath(root), os.path.realpath(root)} if near else {os.fspath(root)})
         self._whole = collections.defaultdict(list)
         self._ends = collections.defaultdict(list)  # by the last part and by the last two
         for path in found:

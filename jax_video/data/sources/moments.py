@@ -1,15 +1,15 @@
 """Moments in Time."""
 
-import pathlib
 import re
 
+from jax_video.data import remote
 from jax_video.data.manifest import MISSING
 from jax_video.data.sources import class_files, finding, listing, official, text
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
 
-def find(videos: pathlib.Path, *, annotations: pathlib.Path | None = None, seed: int = 0) -> Listing:
+def find(videos: remote.Path, *, annotations: remote.Path | None = None, seed: int = 0) -> Listing:
     """Moments in Time by its official lists (moments_categories.txt, trainingSet.csv, validationSet.csv).
 
     The papers' results are on the validation list: it is for test here, and of the training list 5 %, whole original

@@ -6,13 +6,12 @@ not, in folders of the splits or not, converted to another format, or as folders
 
 import collections
 import itertools
-import os
-import pathlib
 import re
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from jax_video.data import remote
 from jax_video.data.manifest import Video
 from jax_video.data.sources import finding, listing, splits, text
 from jax_video.data.sources.listing import Listing
@@ -30,7 +29,7 @@ class Cut(NamedTuple):
 def place(
     name: str,
     classes: tuple[str, ...],
-    root: pathlib.Path,
+    root: remote.Path,
     rows: list[Video],
     seed: int,
     notes: list[str],
@@ -45,7 +44,7 @@ def place(
     """
     rows, repeated = listing.once(rows)
     notes = [*notes, *repeated]
-    if any(row.split == "train" for row in rows):
+    if {row.split for row in rows} & {"train", "val"} == {"train"}:
         # The list decides, not which files are there: with a part of a data set the split is the same.
         rows, note = listing.hold_out(rows, seed)
         notes.insert(0, note)
@@ -83,7 +82,7 @@ def place(
 _Fit = Callable[[int, str, str], tuple[bool, ...]]  # of a row, by its index, what its name begins with, and a path
 
 
-def _fits(root: pathlib.Path, rows: Sequence[Video], classes: tuple[str, ...], faults: Collection[str]) -> _Fit:
+def _fits(root: remote.Path, rows: Sequence[Video], classes: tuple[str, ...], faults: Collection[str]) -> _Fit:
     """How well a file fits a row: what it is compared by, the most important first."""
 
     def fit(index: int, name: str, path: str) -> tuple[bool, ...]:
@@ -94,16 +93,9 @@ def _fits(root: pathlib.Path, rows: Sequence[Video], classes: tuple[str, ...], f
         # The official validation list is for test, and some training videos are for validation.
         in_split = bool(of & ({"train"} if row.split != "test" else {"val", "test"}))
         exact = finding.stem(text.compose(path)).startswith(text.compose(name))
-        return exact, path not in faults and _has_content(root / path), _is_replacement(folders), in_class, in_split
+        return exact, path not in faults and finding.size(root / path) > 0, _is_replacement(folders), in_class, in_split
 
     return fit
-
-
-def _has_content(path: pathlib.Path) -> bool:
-    try:
-        return os.stat(path).st_size > 0
-    except OSError:
-        return False
 
 
 def _is_replacement(folders: Sequence[str]) -> bool:
@@ -199,14 +191,15 @@ def check_split(split: int) -> None:
         raise UserError(f"there are official splits 1, 2 and 3, got --split={split}")
 
 
-def find_folder(videos: pathlib.Path, annotations: pathlib.Path | None, folder_name: str, file: str) -> pathlib.Path:
-    """The folder with a file of official lists: one of this name, the given one, or that of the videos."""
-    places = [videos, videos.absolute().parent] if annotations is None else [annotations]
+def find_folder(videos: remote.Path, annotations: remote.Path | None, folder_name: str, *files: str) -> remote.Path:
+    """The folder with one of these files of official lists: one of this name, the given one, or that of the videos."""
+    places = [videos, remote.absolute(videos).parent] if annotations is None else [annotations]
     for place in places:
         for path in (place / folder_name, place):
-            if (path / file).is_file():
-                return path
+            with remote.reaching(path):
+                if any((path / file).is_file() for file in files):
+                    return path
     raise UserError(
-        f"no official lists ({folder_name}/{file}) in {' or '.join(map(str, places))}; "
+        f"no official lists ({folder_name}/{files[0]}) in {' or '.join(map(str, places))}; "
         f"say where they are with --annotations=DIR/{folder_name}"
     )

@@ -2,38 +2,38 @@
 
 import csv
 import io
-import pathlib
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from jax_video.data import remote
 from jax_video.errors import UserError
 
 # A file of another kind than expected may have lines of any length; to look through one for a label takes time that
 # grows with the square of its length, or of its runs of blanks.
-_MOST_BYTES = 2**30  # of a file: lists of a million videos have a tenth of it
 _LONGEST_LINE = 2**13  # characters of a line with a path and a label: a path has at most 4096
-_LONGEST = 2**20  # of any other, such as JSON in one line
+LONGEST = 2**20  # of any other, such as JSON in one line
+MOST_BYTES = 2**30  # of a file: lists of a million videos have a tenth of it
 _LONGEST_RUN = 2**8  # of blanks and commas one after the other
 
 
-def read_text(path: pathlib.Path, longest: int = _LONGEST) -> str:
+def read_text(path: remote.Path, longest: int = LONGEST) -> str:
     """A text file as people have it: UTF-8 or UTF-16, with or without byte order mark, lines ended in any way.
 
     Raises:
       UserError: it cannot be read, is no such text, or has a line of more than `longest` characters.
     """
     try:
-        with open(path, "rb") as file:
+        with remote.reaching(path), path.open("rb") as file:
             parts = [file.read(2**16)]
             if b"\0" not in parts[0] or parts[0].startswith((b"\xff\xfe", b"\xfe\xff")):  # a device never ends
-                while parts[-1] and sum(map(len, parts)) <= _MOST_BYTES:
+                while parts[-1] and sum(map(len, parts)) <= MOST_BYTES:
                     parts.append(file.read(2**24))
     except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror})") from error
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from error
     data = b"".join(parts)
-    if len(data) > _MOST_BYTES:
-        raise UserError(f"{path} has more than {_MOST_BYTES:,} bytes, more than any list of videos: is it one?")
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{path} has more than {MOST_BYTES:,} bytes, more than any list of videos: is it one?")
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         # Names of files need not be valid Unicode: surrogateescape carries any bytes through.
@@ -47,7 +47,7 @@ def read_text(path: pathlib.Path, longest: int = _LONGEST) -> str:
     return text
 
 
-def _check_lines(path: pathlib.Path, text: str, longest: int) -> None:
+def _check_lines(path: remote.Path, text: str, longest: int) -> None:
     start, number = 0, 1
     while start <= len(text):  # without a copy of all lines
         end = text.find("\n", start)
@@ -62,7 +62,7 @@ def _check_lines(path: pathlib.Path, text: str, longest: int) -> None:
         start, number = end + 1, number + 1
 
 
-def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
+def read_lines(path: remote.Path) -> list[tuple[int, str]]:
     """The lines that are not blank, with their numbers, without blanks at the ends."""
     lines = read_text(path, _LONGEST_LINE).split("\n")
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
@@ -86,15 +86,19 @@ def fold(text: str) -> str:
     return compose(text).casefold()
 
 
-def read_csv(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, with the numbers of their first lines; cells composed, no blanks around them."""
-    text = read_text(path, _LONGEST_LINE)
+def read_csv(path: remote.Path, *, prose: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, with the numbers of their first lines; cells composed, no blanks around them.
+
+    `prose` allows long cells and such of several lines, as descriptions are; a quote that is not closed then takes all
+    up to the next one into its cell, or is found out at the end of the file.
+    """
+    text = read_text(path, LONGEST if prose else _LONGEST_LINE)
     delimiter = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets write the other two
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=prose)
     number = 1
     try:
         for row in reader:
-            if any("\n" in cell for cell in row):
+            if not prose and any("\n" in cell for cell in row):
                 raise UserError(f"{path}:{number}: a quote that is not closed in its line")
             cells = [compose(cell.strip()) for cell in row]
             if any(cells):

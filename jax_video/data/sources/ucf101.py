@@ -1,15 +1,15 @@
 """UCF101."""
 
-import pathlib
 import re
 
+from jax_video.data import remote
 from jax_video.data.manifest import MISSING
 from jax_video.data.sources import class_files, finding, listing, official, text
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
 
-def find(videos: pathlib.Path, *, annotations: pathlib.Path | None = None, split: int = 1, seed: int = 0) -> Listing:
+def find(videos: remote.Path, *, annotations: remote.Path | None = None, split: int = 1, seed: int = 0) -> Listing:
     """UCF101 by its official lists (classInd.txt, trainlist0N.txt, testlist0N.txt in ucfTrainTestlist).
 
     Validation videos are whole groups (gXX in the name: one original video) of the training list.

@@ -1,13 +1,12 @@
 """Any folder of videos, without labels."""
 
-import pathlib
-
+from jax_video.data import remote
 from jax_video.data.sources import finding, listing
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
 
-def find(videos: pathlib.Path, *, fraction: float = 0.1, seed: int = 0) -> Listing:
+def find(videos: remote.Path, *, fraction: float = 0.1, seed: int = 0) -> Listing:
     """Any folder of videos, at any depth, for knowledge transfer: no labels are read, and there are no classes.
 
     The fraction is for test, and as much for validation, drawn by `seed`.
@@ -26,4 +25,4 @@ def find(videos: pathlib.Path, *, fraction: float = 0.1, seed: int = 0) -> Listi
     rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
     draw = f"{fraction:.0%} is for test and as much for validation (seed {seed})"
     notes = [*finding.ignored_note(found), *twin_notes, draw]
-    return Listing(videos.absolute().name, (), videos, tuple(rows), tuple(notes))
+    return Listing(remote.absolute(videos).name, (), videos, tuple(rows), tuple(notes))

@@ -1,0 +1,131 @@
+"""Charades."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from jax_video.data import remote
+from jax_video.data.manifest import MISSING, Video
+from jax_video.data.sources import listing, official, records, table, text
+from jax_video.data.sources.listing import Listing
+from jax_video.errors import UserError
+
+_NAME = "Charades_v1"
+_CLASSES = f"{_NAME}_classes.txt"
+
+
+class _Segment(NamedTuple):
+    """An action that is done in a part of a video."""
+
+    id: str  # of the video
+    person: str
+    label: int
+    start: float  # seconds
+    end: float
+
+    def overlaps(self, other: "_Segment") -> bool:
+        """Whether another one, of another class, shows some of the same seconds."""
+        return self.label != other.label and self.start < other.end and other.start < self.end
+
+
+def find(
+    videos: remote.Path, *, annotations: remote.Path | None = None, segments: bool = False, seed: int = 0
+) -> Listing:
+    """The labelled segments of Charades, each as a video of its own with one label, by the official lists:
+    Charades_v1_train.csv, Charades_v1_test.csv and Charades_v1_classes.txt.
+
+    Charades' own task, all labels of a video at once, is no objective here, so that segments must be asked for. Where
+    two of different classes overlap, each shows the action of both and has the label of one: a note says how many do.
+
+    Of the training list 5 %, all videos of a person together, drawn by `seed`, are for validation.
+
+    Raises:
+      UserError: `segments` is False; no lists, or no video of them; a row that cannot be understood, or a class that is
+        not in the file of classes.
+    """
+    if not segments:
+        raise UserError(
+            "charades: a video has several labels at once, and training here takes one for each: --segments makes each "
+            "labelled segment a video of its own with one label"
+        )
+    lists = official.find_folder(videos, annotations, "Charades", _CLASSES)
+    classes = _classes(lists / _CLASSES)
+    rows: list[Video] = []
+    notes: list[str] = []
+    cuts: dict[str, official.Cut] = {}
+    for split in ("train", "test"):
+        path = lists / f"{_NAME}_{split}.csv"
+        if not path.is_file():
+            notes.append(f"no {path}: nothing is for {split}")
+            continue
+        for segment in _read(path, list(classes), notes):
+            name = f"{segment.id}_{segment.start:g}_{segment.end:g}_{segment.label}"
+            rows.append(listing.unopened(name, segment.label, split, segment.person, MISSING))
+            cuts[name] = official.Cut(segment.id, segment.start, segment.end)
+    if not rows:
+        raise UserError(f"no labelled segments in {lists}: expected {_NAME}_train.csv and {_NAME}_test.csv")
+    found = official.place("charades-segments", tuple(classes.values()), videos, rows, seed, notes, cuts)
+    kept, repeated = listing.once([_of_file(row, cuts.get(row.path)) for row in found.videos])
+    return dataclasses.replace(found, videos=tuple(kept), notes=(*found.notes, *repeated))
+
+
+def _of_file(row: Video, cut: official.Cut | None) -> Video:
+    """A row as the part of its file also where that is missing."""
+    return row if cut is None else dataclasses.replace(row, path=f"{cut.whole}.mp4", span=(cut.start, cut.end))
+
+
+def _classes(path: remote.Path) -> dict[str, str]:
+    """The classes in their order: "c000" -> "Holding some clothes"."""
+    classes: dict[str, str] = {}
+    for number, line in text.read_lines(path):
+        code, _, name = line.partition(" ")
+        if not re.fullmatch(r"c[0-9]{3}", code) or not name or code in classes or name in classes.values():
+            raise UserError(f"{path}:{number}: expected a class as c000 and its name, once, got {text.short(line)}")
+        classes[code] = text.compose(name.strip())
+    return classes
+
+
+def _read(path: remote.Path, codes: Sequence[str], notes: list[str]) -> list[_Segment]:
+    """The segments of a list, and notes on what they are not."""
+    segments: list[_Segment] = []
+    videos = bare = empty = mixed = 0
+    for where, cells in _rows(path):
+        found = []
+        for action in filter(None, cells["actions"].split(";")):
+            code, *times = action.split()
+            start, end = (table.seconds(time) for time in times) if len(times) == 2 else (None, None)
+            if code not in codes or start is None or end is None:
+                raise UserError(
+                    f"{where}: expected <class> <start> <end>, as in c092 11.90 21.20;c147 0.00 12.60, with classes of "
+                    f"{_CLASSES}, got {text.short(action)}"
+                )
+            empty += start >= end
+            if start < end:
+                person = cells.get("subject") or cells["id"]
+                found.append(_Segment(cells["id"], person, codes.index(code), start, end))
+        mixed += sum(any(one.overlaps(other) for other in found) for one in found)
+        segments += found
+        videos += 1
+        bare += not found
+    notes.append(f"{path}: {len(segments)} labelled segments in {videos - bare} videos")
+    if bare:
+        notes.append(f"{path}: left out, without a labelled segment: {bare} videos")
+    if empty:
+        notes.append(f"{path}: left out, as they end where they begin, or before: {empty} segments")
+    if mixed:
+        notes.append(
+            f"warning: {path}: segments that overlap one of another class, which they show, too: {mixed} "
+            f"({mixed / len(segments):.0%}); accuracy on these counts one of their labels alone"
+        )
+    return segments
+
+
+def _rows(path: remote.Path) -> Iterator[tuple[str, dict[str, str]]]:
+    found = records.read(path)
+    if not {"id", "actions"} <= set(found.columns):
+        raise UserError(f"{path}: expected columns id and actions, found {text.some(found.columns)}")
+    for where, cells in found.records:
+        if not re.fullmatch(r"[^/\0]+", cells["id"]):
+            raise UserError(f"{where}: expected the id of a video, got {text.short(cells['id'])}")
+        yield where, cells

@@ -1,0 +1,63 @@
+"""A folder as the Hugging Face package `datasets` reads it (VideoFolder): class folders, or files of metadata."""
+
+import os
+import posixpath
+from collections.abc import Sequence
+
+from jax_video.data import remote
+from jax_video.data.sources import finding, folder, splits, table
+from jax_video.data.sources.listing import Listing
+from jax_video.errors import UserError
+
+
+def find(
+    videos: remote.Path,
+    *,
+    columns: Sequence[str] = (),
+    class_names: remote.Path | None = None,
+    fraction: float = 0.1,
+    seed: int = 0,
+) -> Listing:
+    """A folder with metadata.csv, metadata.jsonl or metadata.parquet in it or in its folders, or with class folders.
+
+    Each row of metadata names a video, `file_name`, by its path from the folder of that file, and its `label`. A video
+    is for the split that one of the folders on the way to it is named after (train, validation, dev, test, eval, ...),
+    or that a column `split` says. All else is as `table.find` has it.
+
+    As with `datasets`, class folders count only where there is no metadata; they are read by `folder.find`.
+
+    Raises:
+      UserError: as `table.find` or `folder.find`; or a folder has two files of metadata.
+    """
+    finding.check_folder(videos)
+    files = _metadata(videos)
+    if not files:
+        if columns or class_names is not None:
+            raise UserError(
+                f"--columns and --class_names need metadata, and {videos} has no {' or '.join(finding.METADATA)}"
+            )
+        return folder.find(videos, fraction=fraction, seed=seed)
+    rows: list[table.Row] = []
+    notes: list[str] = []
+    for below, name in files:
+        found, said = table.read(videos / below / name, asked=columns, below=below)
+        rows += [row if row.entry.split else row.of_split(_split(row.entry.path)) for row in found]
+        notes += said
+    return table.place("the metadata", videos, rows, notes, class_names, fraction, seed)
+
+
+def _metadata(videos: remote.Path) -> list[tuple[str, str]]:
+    """The files of metadata: the folder of each, relative to that of the videos, and its name."""
+    found = []
+    for below in finding.folders_below(videos):
+        there = [name for name in finding.METADATA if (videos / below / name).is_file()]
+        if len(there) > 1:
+            raise UserError(f"{videos / below} has {' and '.join(there)}: leave one of them, which says all")
+        found += [(below, name) for name in there]
+    return found
+
+
+def _split(path: str) -> str:
+    """The split whose name a folder on the way to a video has; empty where none has."""
+    named = [split for part in posixpath.dirname(os.fspath(path)).split("/") if (split := splits.of(part))]
+    return named[0] if named else ""

@@ -1,0 +1,135 @@
+"""Files of records whose fields have names: CSV and TSV with a header, JSON, JSON lines, Parquet."""
+
+import datetime
+import decimal
+import json
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from jax_video.data import documents, remote
+from jax_video.data.sources import text
+from jax_video.errors import UserError
+
+_SCALARS = (str, int, float, decimal.Decimal, datetime.date, datetime.time)
+
+
+class Record(NamedTuple):
+    """A row of a table."""
+
+    where: str  # file:line, or file and the number of the row
+    cells: dict[str, str]  # by the names of the columns; empty where there is nothing
+
+
+class Table(NamedTuple):
+    """A file of records."""
+
+    columns: list[str]  # those that hold text, numbers or dates, in their order
+    nested: list[str]  # those of lists, objects or bytes, which are not read
+    records: list[Record]
+
+
+def read(path: remote.Path) -> Table:
+    """Reads a table; what kind of file it is, its name says.
+
+    Raises:
+      UserError: it cannot be read, is not what its name says, or has a row that does not fit its header; says which.
+    """
+    kind = path.suffix.lower()
+    if kind in (".jsonl", ".ndjson", ".json"):
+        return _from_objects(path, _json_lines(path) if kind != ".json" else _json_list(path))
+    if kind in (".parquet", ".pq"):
+        return _from_parquet(path)
+    return _from_csv(path)
+
+
+def read_json(path: remote.Path, shape: Any) -> Any:
+    """What a JSON file holds. Raises UserError where it cannot be read or has another shape (see `documents`)."""
+    try:
+        return documents.parse(text.read_text(path, text.MOST_BYTES), shape)
+    except documents.Damaged as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _from_csv(path: remote.Path) -> Table:
+    rows = text.read_csv(path, prose=True)
+    number, header = next(rows, (1, []))
+    _check_header(f"{path}:{number}", header)
+    records = []
+    for number, cells in rows:
+        while len(cells) > len(header) and not cells[-1]:  # a delimiter at the end of the line
+            cells.pop()
+        if len(cells) != len(header):
+            raise UserError(
+                f"{path}:{number}: expected {len(header)} cells ({text.some(header)}), got {len(cells)}: "
+                f"{text.short(','.join(cells))}"
+            )
+        records.append(Record(f"{path}:{number}", dict(zip(header, cells, strict=True))))
+    return Table(header, [], records)
+
+
+def _check_header(where: str, header: list[str]) -> None:
+    repeated = next((name for name in header if header.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError(f"{where}: the header has two columns called {text.short(repeated)}: rename one")
+
+
+def _json_lines(path: remote.Path) -> Iterator[tuple[str, dict]]:
+    for number, line in enumerate(text.read_text(path).split("\n"), 1):
+        if line.strip():
+            try:
+                yield f"{path}:{number}", documents.parse(line, dict)
+            except documents.Damaged as error:
+                raise UserError(f"{path}:{number}: {error}; expected an object in each line") from error
+
+
+def _json_list(path: remote.Path) -> Iterator[tuple[str, dict]]:
+    return ((f"{path}, row {number}", row) for number, row in enumerate(read_json(path, [dict]), 1))
+
+
+def _from_objects(path: remote.Path, objects: Iterable[tuple[str, dict]]) -> Table:
+    """A table of objects, of which each may lack some of the columns."""
+    rows = list(objects)
+    columns = list(dict.fromkeys(name for _, row in rows for name in row))
+    nested = {name for _, row in rows for name, value in row.items() if isinstance(value, list | dict | bytes)}
+    flat = [name for name in columns if name not in nested]
+    records = [Record(where, {name: _cell(row.get(name)) for name in flat}) for where, row in rows]
+    return Table(flat, [name for name in columns if name in nested], records)
+
+
+def _from_parquet(path: remote.Path) -> Table:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(
+            f"{path}: what reads Parquet is not installed: pip install pyarrow, or save it as CSV"
+        ) from error
+    try:
+        with remote.reaching(path), path.open("rb") as file, parquet.ParquetFile(file) as opened:
+            schema = opened.schema_arrow
+            _check_header(str(path), schema.names)
+            kinds = pyarrow.types
+            nested = [
+                field.name
+                for field in schema
+                if kinds.is_nested(field.type) or kinds.is_binary(field.type) or kinds.is_large_binary(field.type)
+            ]
+            flat = [name for name in schema.names if name not in nested]
+            rows = [row for batch in opened.iter_batches(columns=flat) for row in batch.to_pylist()]
+    except (OSError, pyarrow.ArrowException) as error:  # the second is an OSError only in part
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"cannot read {path} as Parquet ({reason[:200]})") from error
+    records = [
+        Record(f"{path}, row {number}", {name: _cell(row[name]) for name in flat}) for number, row in enumerate(rows, 1)
+    ]
+    return Table(flat, nested, records)
+
+
+def _cell(value: Any) -> str:
+    """A value as a table's cell has it."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return json.dumps(value)
+    return text.compose(str(value).strip()) if isinstance(value, _SCALARS) else str(value)

@@ -1,0 +1,271 @@
+"""Tables with a header: a video's path and its label in each row, and what else is known of it."""
+
+import collections
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+
+from jax_video.data import remote
+from jax_video.data.manifest import MISSING, Video
+from jax_video.data.sources import class_files, finding, listing, lists, records, splits, text
+from jax_video.data.sources.class_files import Classes
+from jax_video.data.sources.columns import LABELS, PATHS, SPLITS, Entry, word
+from jax_video.data.sources.listing import Listing
+from jax_video.errors import UserError
+
+# What the columns of each kind are called; of several the first of these is it.
+_ROLES = {
+    "path": PATHS,
+    "label": LABELS,
+    "split": SPLITS,
+    "start": (
+        "start start_time time_start t_start start_sec start_secs start_second start_seconds start_s start_timestamp "
+        "begin"
+    ).split(),
+    "end": (
+        "end end_time time_end t_end end_sec end_secs end_second end_seconds end_s end_timestamp stop stop_time "
+        "stop_timestamp"
+    ).split(),
+    "group": "group group_id subject subject_id participant_id person_id".split(),
+}
+_FRAMES = "start_frame end_frame stop_frame frame_start frame_end".split()
+_LONGEST = 1e6  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a table, read; its entry's split is empty where the table has none."""
+
+    entry: Entry
+    others: dict[str, str]  # the cells of the columns that say nothing about training
+
+    def of_split(self, split: str) -> "Row":
+        """The same row, for a split."""
+        return dataclasses.replace(self, entry=self.entry._replace(split=split))
+
+
+def find(
+    videos: remote.Path,
+    *,
+    table: Sequence[str | os.PathLike] = (),
+    columns: Sequence[str] = (),
+    class_names: remote.Path | None = None,
+    fraction: float = 0.1,
+    seed: int = 0,
+) -> Listing:
+    """Tables with a header: CSV, TSV, JSON, JSON lines or Parquet, their columns in any order.
+
+    Two columns are needed, the path of a video and its label (the name of a class, or its number). Others are
+      * start and end, in seconds or as 1:02:03.5: the part of the file that counts, of which a file may have several;
+      * split: train, val or test, or words like these. Of several tables without it, each one's name says it;
+      * group: who is seen, or what the videos were cut from; where the split is ours, a group is on one side of it.
+    All other columns are kept, in `Listing.columns`. Paths, labels and classes are as in `lists.find`.
+
+    Without splits, `fraction` of every class is for test and as much for validation, drawn by `seed`; of files that are
+    in several rows, and of groups, whole ones. With a training split alone beside test, 5 % of it are for validation.
+
+    Args:
+      columns: which columns count, as ("path=clip", "label=verb"), before their usual names; ("start=", "end=") takes
+        whole videos.
+
+    Raises:
+      UserError: no table, or none of its videos is there; or, with the row, no label, one without a class, times that
+        are none, a path that means several files.
+    """
+    if not table:
+        raise UserError("expected --table=FILE, a CSV, TSV, JSON or Parquet file whose header has path and label")
+    paths = [remote.path(each) for each in ([table] if isinstance(table, str | os.PathLike) else table)]
+    named = {path: splits.of(re.split(r"[_\-. ]", path.stem.lower())[-1]) or "" for path in paths}
+    rows: list[Row] = []
+    notes: list[str] = []
+    for path in paths:
+        found, said = read(path, asked=columns, split=named[path] if len(paths) > 1 else "")
+        rows += found
+        notes += said
+    return place(
+        f"the rows of {text.some([path.name for path in paths])}", videos, rows, notes, class_names, fraction, seed
+    )
+
+
+def read(
+    path: remote.Path, *, asked: Sequence[str] = (), split: str = "", below: str = ""
+) -> tuple[list[Row], list[str]]:
+    """The rows of a table, and what the user should know of how they were read.
+
+    Args:
+      asked: which columns count, as ("path=clip", "label=verb"); of others their names say it.
+      split: of its videos, where no column says it; empty: unknown.
+      below: the folder in which its paths begin.
+
+    Raises:
+      UserError: it cannot be read, or it is not clear which columns count; a row that cannot be understood.
+    """
+    found = records.read(path)
+    roles = _roles(path, found, asked)
+    others = [name for name in found.columns if name and name not in roles.values()]
+    taken = ", ".join(f"{role} is {text.short(name)}" for role, name in roles.items())
+    notes = [f"{path}: {taken}{f'; kept: {text.some(others)}' if others else ''}"]
+    if found.nested:
+        notes.append(f"{path}: left out, as lists, objects or bytes: {text.some(found.nested)}")
+    rows = []
+    for where, cells in found.records:
+        cell = {role: cells[name] for role, name in roles.items()}
+        if not (cell["path"] and cell["label"]):
+            got = f"{text.short(cell['path'])} and {text.short(cell['label'])}"
+            raise UserError(f"{where}: expected the path of a video and its label, got {got}")
+        if any("\n" in each for each in cell.values()):
+            raise UserError(f"{where}: a quote that is not closed in its line: {text.short(' '.join(cell.values()))}")
+        of = splits.of(cell["split"]) if "split" in cell else split
+        if of is None:
+            raise UserError(f"{where}: expected a split of train, val or test, got {text.short(cell['split'])}")
+        span = _span(where, cell["start"], cell["end"]) if "start" in cell else None
+        entry = Entry(where, of, os.path.join(below, cell["path"]), cell["label"], span, cell.get("group", ""))
+        rows.append(Row(entry, {name: cells[name] for name in others}))
+    return rows, notes
+
+
+def place(
+    what: str,
+    videos: remote.Path,
+    rows: Sequence[Row],
+    notes: Sequence[str],
+    class_names: remote.Path | None,
+    fraction: float,
+    seed: int,
+) -> Listing:
+    """The listing of rows: their files, the numbers of their classes, and a split, where they have none.
+
+    Args:
+      what: they are called so where none of their videos is there.
+      class_names: a file of the classes (see `class_files`); None: the labels name them.
+
+    Raises:
+      UserError: as `find`.
+    """
+    listing.check_fraction(fraction)
+    if not rows:
+        raise UserError(f"no videos in {what}: there are none")
+    without = [row.entry for row in rows if not row.entry.split]
+    if without and len(without) < len(rows):
+        raise UserError(
+            f"{without[0].where}: nothing says for which split {text.short(without[0].path)} is, and for others a "
+            "column, a folder or the name of the table does: say it of all"
+        )
+    known = Classes(()) if class_names is None else class_files.read(class_names)
+    there = finding.find_videos(videos)
+    entries = [row.entry._replace(split=row.entry.split or "train") for row in rows]
+    classes, labels, said = lists.number_labels(entries, known, class_names, True)
+    made = lists.rows_of(entries, labels, lists.Places(videos, there.videos), there)
+    listing.check_found(what, videos, made, there.videos)
+    columns: dict[str, dict[str, str]] = {name: {} for row in rows for name in row.others}
+    for video, row in reversed([*zip(made, rows, strict=True)]):  # of several rows the first counts, as below
+        for name, cell in row.others.items():
+            columns[name][video.name] = cell
+    made, repeated = listing.once(made)
+    made, drawn = _draw(made, fraction, seed) if without else _complete(made, seed)
+    notes = [*notes, *known.notes, *said, *repeated, *drawn]
+    unlisted = len(there.videos) - len({video.path for video in made if video.error != MISSING})
+    if unlisted:
+        notes.append(f"ignored, as in none of {what}: {unlisted} of the videos in {videos}")
+    name = remote.absolute(videos).name
+    return Listing(name, classes, videos, tuple(made), (*notes, *finding.ignored_note(there)), columns=columns)
+
+
+def _roles(path: remote.Path, found: records.Table, asked: Sequence[str]) -> dict[str, str]:
+    """Which columns count: what each is for -> its name. What is asked for comes before the usual names."""
+    words = {word(name): name for name in reversed(found.columns)}
+    roles = {}
+    for role, known in _ROLES.items():
+        if there := [words[each] for each in known if each in words]:
+            roles[role] = there[0]
+    ending = [name for each, name in words.items() if each.endswith("_file_name")]  # Hugging Face's name_file_name
+    if "path" not in roles and len(ending) == 1:
+        roles["path"] = ending[0]
+    told = [each.partition("=")[0] for each in asked]
+    for each, role in zip(asked, told, strict=True):
+        _, equals, name = each.partition("=")
+        if not equals or role not in _ROLES or told.count(role) > 1 or (name and name not in found.columns):
+            raise UserError(
+                f"--columns={','.join(asked)}: expected some of {', '.join(f'{role}=NAME' for role in _ROLES)}, each "
+                f"once, with columns of {path}: {text.some(found.columns)}; got {text.short(each)}"
+            )
+        roles.pop(role, None)
+        if name:
+            roles[role] = name
+    for role in ("path", "label"):
+        if role in roles:
+            continue
+        several = [name for name in found.nested if word(name) in _ROLES[role]]
+        if several:
+            raise UserError(f"{path}: {several[0]} has several values in a row: expected one {role} for each video")
+        raise UserError(
+            f"{path}: none of the columns {text.some([*found.columns, *found.nested])} is known as the {role}: say "
+            f"which is, --columns={role}=NAME; a list without a header is read by python -m jax_video.prepare list"
+        )
+    frames = [words[each] for each in _FRAMES if each in words and not {"start", "end"} & {*told}]
+    if ("start" in roles) != ("end" in roles) or (frames and "start" not in roles):
+        names = [roles[role] for role in ("start", "end") if role in roles] or frames
+        raise UserError(
+            f"{path}: {text.some(names)} would be a part of a video, which two columns of seconds tell, start and end: "
+            "say which these are, --columns=start=NAME,end=NAME, or take whole videos: --columns=start=,end="
+        )
+    return roles
+
+
+def _span(where: str, start: str, end: str) -> tuple[float, float] | None:
+    """The seconds of a row; None where it has none."""
+    if not start and not end:
+        return None
+    times = seconds(start), seconds(end)
+    if times[0] is None or times[1] is None or not 0 <= times[0] < times[1] < _LONGEST:
+        raise UserError(
+            f"{where}: expected a start and an end after it, in seconds or as 1:02:03.5, got {text.short(start)} and "
+            f"{text.short(end)}"
+        )
+    return times[0], times[1]
+
+
+def seconds(cell: str) -> float | None:
+    """The seconds that a time is, as 83.5 or 1:23.5; None where it is none."""
+    if not re.fullmatch(r"(?:[0-9]{1,3}:){0,2}[0-9.]{1,20}(?:e[+-]?[0-9]{1,2})?", cell, re.IGNORECASE):
+        return None
+    total = 0.0
+    try:
+        for part in cell.split(":"):
+            total = 60 * total + float(part)
+    except ValueError:
+        return None
+    return round(total, 6)
+
+
+def _complete(rows: list[Video], seed: int) -> tuple[list[Video], list[str]]:
+    """Rows that have splits, with videos for validation, and notes on these splits."""
+    present = {row.split for row in rows}
+    notes = [f"no videos for {split}" for split in ("train", "test") if split not in present]
+    files = collections.defaultdict(set)
+    for row in rows:
+        files[row.path].add(row.split)
+    both = [path for path, of in files.items() if "test" in of and len(of) > 1]
+    if both:
+        notes.append(f"warning: files with parts for test and for training: {len(both)}, e.g. {both[0]}")
+    if "train" in present and "val" not in present:
+        rows, note = listing.hold_out(rows, seed)
+        notes.append(note)
+    return rows, notes
+
+
+def _draw(rows: list[Video], fraction: float, seed: int) -> tuple[list[Video], list[str]]:
+    """Rows that are all for training, with some for test and for validation, and notes on how they were drawn."""
+    if len({row.source for row in rows}) == len(rows):
+        rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
+        return rows, [f"of every class {fraction:.0%} is for test and as much for validation (seed {seed})"]
+    rows, test = listing.hold_out(rows, seed, split="test", part=fraction)
+    rows, val = listing.hold_out(rows, seed, part=fraction / (1 - fraction))
+    notes = [test, val]
+    if not any(row.split == "test" for row in rows):
+        notes.append(
+            f"warning: nothing is for test, as each file or group has more than {fraction:.0%} of the rows: say which "
+            "are, in a column split, or give a larger --fraction"
+        )
+    return rows, notes
