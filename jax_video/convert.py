@@ -6,6 +6,8 @@ r"""Converts weights: PyTorch's into a run's folder, and a run's into a file for
   # the same, if it computes what PyTorch does: raw RGB [B, 3, T, H, W] as `video`, the normalised `input` that it gave,
   # or one of both, and the `logits` that it gave there
   python -m jax_video.convert r3d50.pth --layout=3d-resnets ... --check=outputs.npz --out=runs/r3d50
+  # public weights by their name (python -m jax_video.models --weights), which also tells the layout
+  python -m jax_video.convert torchvision:r2plus1d_18 --out=runs/r2plus1d --config=t3d:model=r2plus1d_18
   # out: a state dict that load_state_dict(..., strict=True) takes
   python -m jax_video.convert runs/r3d50 --export=back.pth --layout=3d-resnets
 
@@ -22,6 +24,7 @@ from absl import flags
 from jax_video import command, config_flag, lock, run, sharding, state
 from jax_video.errors import UserError, writing
 from jax_video.weights import conversion, names
+from jax_video.weights.source import layout_of
 
 
 def define_flags() -> None:
@@ -53,14 +56,15 @@ def main(arguments: list[str]) -> None:
         conversion.export(trained, given.layout, given.export)
         print(f"Wrote {given.export}: the weights of {source} after {trained.step} steps, in layout {given.layout}.")
         return
-    if given.layout is None or given.out is None:
+    layout = layout_of(source, given.layout or "")
+    if not layout or given.out is None:
         raise UserError("expected --layout=NAME, whose weights they are, and --out=DIR, where to write; see --help")
     config, _ = config_flag.read()
     again = "the same command begins anew"
     with writing(given.out, again), lock.hold(given.out, takeover=given.takeover, lost=lock.end_process):
         report = conversion.convert(
             source,
-            given.layout,
+            layout,
             config,
             given.out,
             normalize=given.normalize or "",

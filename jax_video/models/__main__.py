@@ -4,6 +4,7 @@ Examples:
   python -m jax_video.models
   python -m jax_video.models --name=t3d121 --layers
   python -m jax_video.models --name=cost_b_resnet101 --frames=32 --layers
+  python -m jax_video.models --weights     # public ones, for init_from.path, imagenet= and convert
 
 GFLOPs are of one clip in test mode, a multiplication and an addition counted as two, from XLA's cost analysis of what
 it makes for a TPU. Products with padding are left out; papers count them, so their numbers are larger. Parameters are
@@ -18,12 +19,14 @@ from tqdm import tqdm
 from jax_video import command, networks
 from jax_video.errors import UserError
 from jax_video.summary import Summary
+from jax_video.weights import public
 
 
 def define_flags() -> None:
     """Only where this is the command that runs."""
     flags.DEFINE_string("name", None, "Only this network.")
     flags.DEFINE_bool("layers", False, "Its layers: name, output [T, H, W, C], parameters.")
+    flags.DEFINE_bool("weights", False, "Public weights in place of the networks: name, layout, network, data.")
     flags.DEFINE_integer("classes", 400, "Number of classes.", lower_bound=1)
     flags.DEFINE_integer("frames", None, "Frames of a clip, in place of the paper's.", lower_bound=1)
     flags.DEFINE_integer("size", None, "Height and width of a frame, in place of the paper's.", lower_bound=1)
@@ -33,6 +36,16 @@ def main(arguments: list[str]) -> None:
     options = flags.FLAGS
     if arguments:
         raise UserError(f"unexpected arguments {' '.join(arguments)}: choose a network with --name=NAME.")
+    if options.weights:
+        header = ("weights", "network", "layout", "top-1, %", "trained on", "licence", "address")
+        listed = [
+            (name, found.network, found.layout, found.top1 or "–", found.data, found.licence, found.url)
+            for name, found in public.PUBLIC.items()
+            if options.name in (None, found.network)
+        ]
+        if not listed:
+            raise UserError(f"there are no public weights of {options.name!r} here; leave --name out for all")
+        return print_table(header, listed)
     if options.name is not None:
         networks.find(options.name)
     elif options.layers:

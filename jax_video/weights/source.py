@@ -15,7 +15,7 @@ from jax_video import networks, run, saved
 from jax_video import state as state_lib
 from jax_video.data import documents, remote
 from jax_video.errors import UserError
-from jax_video.weights import files, names, provenance
+from jax_video.weights import files, names, provenance, public
 
 
 @dataclasses.dataclass
@@ -35,13 +35,29 @@ class Source:
     normalize: dict | None = None  # section `normalize` of the run that a file was exported from; None: not known
 
 
+def layout_of(path: str | os.PathLike, layout: str) -> str:
+    """The layout of weights: the one that is given, or that of public weights, by whose name they are called.
+
+    Raises:
+      UserError: both, and they differ; or there are no public weights of that name.
+    """
+    known = public.find(os.fspath(path))
+    if known and layout not in ("", known.layout):
+        raise UserError(f"{path} is in layout {known.layout}, and not in {layout}: leave the layout out")
+    return known.layout if known else layout
+
+
 def read_source(path: str | pathlib.Path, expected: str, layout: str, config: ConfigDict, mesh: Mesh) -> Source:
     """The weights in a run's folder, which must be of the network `expected` if that is not empty, or in a file.
 
     Raises:
       UserError: as of `read`.
     """
-    path = os.fspath(path) if remote.is_remote(path) else pathlib.Path(path)
+    name = os.fspath(path)
+    if known := public.find(name):
+        layout, path = layout_of(name, layout), public.fetch(name)
+    else:
+        path = name if remote.is_remote(name) else pathlib.Path(name)
     if isinstance(path, pathlib.Path) and not path.exists():
         raise UserError(f"{path}: there is no such weight file or run's folder")
     if isinstance(path, pathlib.Path) and not path.is_dir():
@@ -51,7 +67,7 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
         version, signs = provenance.version(layout, file)
         found = names.to_ours(layout, file.weights)
         return Source(
-            str(path),
+            name if known else str(path),
             layout,
             found.arrays,
             found.origin,

@@ -17,7 +17,7 @@ from jax_video.errors import UserError, listed
 from jax_video.models.cost import CoST
 from jax_video.weights import names
 from jax_video.weights.merge import Merged, matching, merge
-from jax_video.weights.source import Source, read_source
+from jax_video.weights.source import Source, layout_of, read_source
 
 
 @dataclasses.dataclass
@@ -149,11 +149,14 @@ def initial_state(
     options = config.init_from
     if not options.path:
         raise UserError(f"init_from.layout is {options.layout!r}, but init_from.path, the weight file, is not given")
-    if options.layout:
-        check_keywords(options.layout, config.teacher if options.into == "teacher" else config.model)
+    layout = options.layout or ""
+    for path in _several(options.path):
+        layout = layout_of(path, layout)
+    if layout:
+        check_keywords(layout, config.teacher if options.into == "teacher" else config.model)
     weights = read(
         options.path,
-        options.layout or "",
+        layout,
         config,
         mesh,
         num_classes=len(classes),
@@ -170,7 +173,7 @@ def initial_state(
         print(f"Weights from {path}:\n{weights.merged.table()}", file=sys.stderr)
         if options.get("partial", False) and weights.merged.fresh:
             print(f"Not in them, and therefore as initialised:\n{listed(weights.merged.fresh, 100)}", file=sys.stderr)
-        if options.layout:
+        if layout:
             _print_normalization(weights.sources[0], state_lib.Normalization(**config.normalize))
     return fill(weights, create)
 
