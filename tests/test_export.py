@@ -108,6 +108,20 @@ def test_the_reader_needs_no_jax_video(exported):
     assert imported - sys.stdlib_module_names == {"av", "jax", "numpy"}
 
 
+def test_twenty_lines_read_it(exported, trained, capsys, monkeypatch):
+    """Those of docs/export.md, of the square in the middle; FFmpeg resizes a little otherwise."""
+    out, _ = exported
+    script = re.search("```python\n(import json, sys\n.*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)[1]
+    assert len([line for line in script.splitlines() if line]) <= 20
+    video = next((trained.data / "test").rglob("*.mp4"))
+    monkeypatch.chdir(out)
+    monkeypatch.setattr(sys, "argv", ["read.py", str(video)])
+    exec(compile(script, "read.py", "exec"), {})
+    found = {name: float(value) for value, name in map(str.split, capsys.readouterr().out.splitlines())}
+    expected = jax_video.load(trained.workdir).classify(video, timeout=None)
+    assert len(found) == 5 and found == pytest.approx({name: expected[name] for name in found}, abs=0.02)
+
+
 def test_the_program(exported, trained):
     """Takes any number of clips, on every platform; its card says what it takes."""
     out, _ = exported
