@@ -5,6 +5,7 @@ loads them; so the process ends at once. In `main` it is KeyboardInterrupt, as e
 ends the process at once again, as does one that Python cannot take note of, because XLA compiles, or one after `main`.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -41,11 +42,16 @@ def was_pressed() -> bool:
 
 
 def stop(message: str) -> NoReturn:
-    """Ends the process as a command ends."""
+    """Ends the process as a command ends, but for what the interpreter takes down last: XLA may still compile in threads
+    of its own what nobody waits for any more, and then the process would crash."""
     global _said
     print(f"\n{message}", file=sys.stderr)
     _said = True
-    sys.exit(_EXIT_CODE)
+    atexit._run_exitfuncs()  # children, semaphores, temporary folders
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(_EXIT_CODE)
 
 
 def end() -> NoReturn:
