@@ -86,6 +86,10 @@ class Published:
         """What the run's checkpoint said of it."""
         return self._meta
 
+    def best_step(self) -> int:
+        """After how many steps its weights were saved."""
+        return self._record["step"]
+
     def read_best(self, target: dict) -> tuple[dict, Meta, int]:
         """(weights, meta, step), as `Checkpoints.read_best`.
 

@@ -17,7 +17,7 @@ from commands import TinyRun, check_user_error, run, tiny_run
 from scipy import stats
 
 import jax_video
-from jax_video import metrics, workflow
+from jax_video import metrics, published, workflow
 from jax_video.data import documents
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
@@ -137,7 +137,7 @@ def test_the_command(trained, tmp_path):
 
 def test_wrong_use(small, tmp_path):
     check_user_error(run(REPORT), "expected the folder of a run, or of two, got none")
-    check_user_error(run(REPORT, tmp_path), f"{tmp_path} is no run: none of config.json")
+    check_user_error(run(REPORT, tmp_path), f"{tmp_path} is no run: none of test.json")
     check_user_error(run(REPORT, small / "test.json"), "test.json is a file; expected the folder of a run")
     check_user_error(run(REPORT, small, small), "say where to write, for example --out=both.html")
     check_user_error(run(REPORT, small, "--out=nowhere/x.html", cwd=tmp_path), "cannot write nowhere/x.html", "--out")
@@ -298,6 +298,29 @@ def test_a_run_in_a_store(small, store):
     target = jax_video.write_report("gs://bucket/runs/first")
     assert str(target) == "gs://bucket/runs/first/report.html"
     assert "resnet3d18 on gone" in (found := Page(there / "report.html")).text and "got a wrong answer" in found.text
+
+
+@pytest.fixture
+def exported(trained, tmp_path) -> pathlib.Path:
+    """The run, as a folder to share."""
+    opened = jax_video.load(trained.workdir)
+    (tmp_path / "exported").mkdir()
+    published.write(tmp_path / "exported", opened.meta, opened.step, opened.weights)
+    return tmp_path / "exported"
+
+
+def test_an_exported_run_has_a_report_elsewhere(exported, trained, tmp_path):
+    files = sorted(exported.iterdir())
+    check_user_error(run(REPORT, exported), "is a run that was exported, for others: say where to write, such as --out")
+    found = write(exported, out=tmp_path / "it.html")
+    assert "resnet3d18 on motions" in found.text and "An exported run in" in found.text
+    network = re.search("resnet3d18, ([0-9,]+) parameters", trained.finished.stderr)[1]
+    assert f"parameters {network}" in found.text and "batch 8" in found.text and "train.ema = 0.9" in found.text
+    assert sorted(exported.iterdir()) == files
+    (exported / "model.safetensors").unlink()
+    (exported / "config.json").write_text('{"model_type": "videomae"}')
+    with pytest.raises(UserError, match="is no run: none of .*no config.json of a run"):
+        write(exported, out=tmp_path / "it.html")
 
 
 def test_two_runs_side_by_side(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_video import checkpoint, runlog, saved, sharding
+from jax_video import checkpoint, published, runlog, saved, sharding
 from jax_video.data import documents, remote
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import prepared
@@ -46,6 +46,7 @@ class Record:
       predictions: the scores of every video of the test.
       views: of CoST, what views.json holds.
       manifest: the set that its config names.
+      exported: whether it is a folder to share, which holds no more than it takes to use the run.
       missing: by part, why it is not there.
     """
 
@@ -60,6 +61,7 @@ class Record:
     predictions: fusion.Predictions | None = None
     views: dict[str, Any] | None = None
     manifest: Manifest | None = None
+    exported: bool = False
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -127,11 +129,11 @@ def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None
       data: the set that it was tested on, where that is not what its config names.
 
     Raises:
-      UserError: nothing of a run is there.
+      UserError: nothing of a run is there, or an exported one is damaged.
     """
     path = checkpoint.run_folder(folder)
-    record = Record(path)
     _check(path)
+    record = Record(path, exported=not (path / "checkpoints").exists() and published.is_published(path))
     with record.reading("result", "test.json"):
         record.result = documents.read(path / "test.json", (_CLASSES | _FUSED, _PAIRS))
         try:
@@ -139,10 +141,13 @@ def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None
         except documents.Damaged:
             record.result = None
             raise
-    with record.reading("config", "config.json"):
-        record.config = _config(path)
-    with record.reading("checkpoint"):
+    if record.exported:
         _read_checkpoint(record)
+    else:
+        with record.reading("config", "config.json"):
+            record.config = _config(path)
+        with record.reading("checkpoint"):
+            _read_checkpoint(record)
     with record.reading("metrics", "metrics.jsonl"):
         record.rows = runlog.read(path / "metrics.jsonl")
         if not record.rows:
@@ -168,13 +173,16 @@ def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None
 
 def _check(path: remote.Path) -> None:
     """Raises UserError where there is nothing to report on."""
-    parts = ("config.json", "test.json", "metrics.jsonl", "checkpoints")
+    parts = ("test.json", "metrics.jsonl", "checkpoints")
     with remote.reaching(path):
-        if any((path / part).exists() for part in parts):
+        if any((path / part).exists() for part in parts) or published.is_published(path):
+            return
+        with contextlib.suppress(FileNotFoundError, documents.Damaged):
+            documents.read(path / "config.json", {"model": {"name": str}})
             return
         if path.is_file():
             raise UserError(f"{path} is a file; expected the folder of a run")
-        said = f"none of {', '.join(parts)} is in it" if path.is_dir() else "there is no such folder"
+        said = f"none of {', '.join(parts)}, and no config.json of a run, is in it" if path.is_dir() else "there is no such folder"
     raise UserError(f"{path} is no run: {said}. Give the --workdir of jax_video.main, or the --out of jax_video.fuse.")
 
 
@@ -187,11 +195,10 @@ def _config(path: remote.Path) -> dict[str, Any]:
 
 
 def _read_checkpoint(record: Record) -> None:
-    """Adds what its best checkpoint says, whose config is complete."""
-    if not (record.folder / "checkpoints").exists():
+    """Adds what its best checkpoint says, whose config is complete. Raises CheckpointError where it cannot be read."""
+    if not record.exported and not (record.folder / "checkpoints").exists():
         raise FileNotFoundError
-    opened = checkpoint.Checkpoints(record.folder, sharding.make_mesh(), read_only=True)
-    with contextlib.closing(opened) as checkpoints:
+    with contextlib.closing(published.source(record.folder, sharding.make_mesh())) as checkpoints:
         record.meta, record.step = checkpoints.best_meta(), checkpoints.best_step()
     record.config = record.meta.config
 

@@ -27,7 +27,8 @@ def write_report(
 
     Args:
       run, other: folders, local or in gs://, of runs or of fused scores; or a run that is open.
-      out: the file; by default report.html in the folder of the first.
+      out: the file; by default report.html in the folder of the first, unless that is one to share, as export writes
+        it, in which it was not tested.
       mistakes: how many to show, those of which the network was the surest.
       explain: whether to show what the network looked at, which takes some seconds.
       data: the set that they were tested on, where that is not what their config names.
@@ -43,6 +44,10 @@ def write_report(
     records = [record.read(_folder(each), data=data) for each in (run, other) if each is not None]
     if len({str(each.folder) for each in records}) < len(records):
         raise UserError(f"{records[0].folder} is named twice: expected two runs")
+    if out is None and records[0].exported and not (records[0].folder / "test.json").exists():
+        raise UserError(
+            f"{records[0].folder} is a run that was exported, for others: say where to write, such as --out={NAME}"
+        )
     target = records[0].folder / NAME if out is None else remote.path(out)
     if not remote.is_remote(target) and target.is_dir():
         target = target / NAME
