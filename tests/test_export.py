@@ -50,6 +50,17 @@ def exported(trained, tmp_path_factory):
     return out, run_each(calls, cwd=out.parent)
 
 
+def test_a_transfer_is_not_said_to_predict(tmp_path):
+    untrained(tmp_path / "run", "transfer")
+    calls = [("jax_video.export", [tmp_path / "run", f"--out={tmp_path / 'a folder'}", "--format=safetensors"])]
+    [finished] = run_each(calls)
+    assert finished.code == 0, finished.stderr
+    [line] = re.findall(r"jax_video\.load\(.*", finished.stdout)
+    assert "predict" not in finished.stdout
+    video = np.zeros((8, 32, 32, 3), np.uint8)
+    assert eval(line, {"jax_video": jax_video, "VIDEO": video}).ndim == 1
+
+
 def untrained(path: pathlib.Path, argument: str = "", **sections) -> jax_video.Run:
     """A run of tests/tiny.py with random weights, and with other values in some sections."""
     config = tiny.get_config(argument)
