@@ -182,7 +182,11 @@ def _check(path: remote.Path) -> None:
             return
         if path.is_file():
             raise UserError(f"{path} is a file; expected the folder of a run")
-        said = f"none of {', '.join(parts)}, and no config.json of a run, is in it" if path.is_dir() else "there is no such folder"
+        said = (
+            f"none of {', '.join(parts)}, and no config.json of a run, is in it"
+            if path.is_dir()
+            else "there is no such folder"
+        )
     raise UserError(f"{path} is no run: {said}. Give the --workdir of jax_video.main, or the --out of jax_video.fuse.")
 
 
