@@ -243,8 +243,8 @@ def test_a_knowledge_transfer_has_weights_but_no_program(tmp_path):
 @pytest.mark.parametrize(
     ("formats", "out", "expected"),
     [
-        (["tensorrt"], "new", "--format=tensorrt: expected some of stablehlo, onnx, safetensors"),
-        ([], "new", "expected some of stablehlo, onnx, safetensors"),
+        (["tensorrt"], "new", "--format=tensorrt: expected one, or several with commas, of stablehlo, onnx, saf"),
+        ([], "new", "--format=: expected one, or several with commas, of stablehlo, onnx, safetensors$"),
         (["onnx"], "s3://bucket/new", "export writes to local folders"),
         (["onnx"], "run", "is a run's folder"),
         (["onnx"], "file", "is a file"),
