@@ -5,7 +5,9 @@ import dataclasses
 import json
 import pathlib
 import re
+import runpy
 import sys
+import wave
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +119,24 @@ def test_the_reader_needs_no_jax_video(exported):
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported - sys.stdlib_module_names == {"av", "jax", "numpy"}
+
+
+def test_the_reader_goes_on_after_a_file_that_is_no_video(exported, trained, tmp_path, capsys, monkeypatch):
+    out, _ = exported
+    good = [str(path) for path in sorted((trained.data / "test").rglob("*.mp4"))[:2]]
+    (tmp_path / "notes.json").write_text("no video")
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", None))
+        sound.writeframes(bytes(8000))
+    bad = [str(tmp_path / name) for name in ("notes.json", "sound.wav", "gone.mp4")]
+    for files, code in (([good[0], *bad, good[1]], 1), (good, 0)):
+        monkeypatch.setattr(sys, "argv", ["classify.py", *files])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(out / "classify.py"), run_name="__main__")
+        said = capsys.readouterr()
+        assert ended.value.code == code
+        assert [line for line in said.out.splitlines() if not line.startswith(" ")] == good
+        assert [line.partition(": ")[0] for line in said.err.splitlines()] == (bad if code else [])
 
 
 def test_twenty_lines_read_it(exported, trained, capsys, monkeypatch):
