@@ -23,21 +23,29 @@ from jax_video import checkpoint, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import copies, documents, remote
-from jax_video.errors import CheckpointError
+from jax_video.errors import CheckpointError, UserError
 from jax_video.meta import Meta
 
 CONFIG, WEIGHTS = "config.json", checkpoint.SHARED
+BESIDE = ("test.json",)
 LIBRARY = "jax_video"
-_SHAPE = {"run": dict, "step": int, "weights": {"bytes": int, "sha256": str}}
+_SHAPE = {"run": dict, "step": int, "weights": {"bytes": int, "sha256": str}, "result?": dict | None}
 _ARRAYS = ("network", "ema", "training", "checksums")  # items of a checkpoint, of which all else is small
 
 
-def write(folder: pathlib.Path, meta: Meta, step: int, weights: Mapping[str, Any]) -> None:
+def write(
+    folder: pathlib.Path,
+    meta: Meta,
+    step: int,
+    weights: Mapping[str, Any],
+    result: Mapping[str, Any] | None = None,
+) -> None:
     """Writes a run's weights and all that it takes to use them.
 
     Args:
       meta, step: what its checkpoint says of it, and after how many steps it was saved.
       weights: its {"params", "batch_stats"}.
+      result: of their test, as test.json holds it; None where none is known.
     """
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in state_lib.named_leaves(weights).items()}
     data = safetensors.numpy.save(arrays, metadata={"format": "flax", "library": LIBRARY})
@@ -48,6 +56,7 @@ def write(folder: pathlib.Path, meta: Meta, step: int, weights: Mapping[str, Any
         "run": meta.to_json(),
         "step": step,
         "weights": {"bytes": len(data), "sha256": checksum(data)},
+        "result": result,
     }
     documents.write(folder / CONFIG, record, indent=1)
 
@@ -90,6 +99,10 @@ class Published:
         """After how many steps its weights were saved."""
         return self._record["step"]
 
+    def result(self) -> dict[str, Any] | None:
+        """Of the weights' test, as the run's test.json had it; None where none is known, as of earlier exports."""
+        return self._record.get("result")
+
     def read_best(self, target: dict) -> tuple[dict, Meta, int]:
         """(weights, meta, step), as `Checkpoints.read_best`.
 
@@ -124,9 +137,14 @@ class Published:
 
 def source(folder: remote.Path, mesh: Mesh) -> Checkpoints | Published:
     """What reads the run in a folder, be it the one that was trained in or one that was written to be shared."""
-    if not (folder / "checkpoints").exists() and is_published(folder):
+    if is_exported(folder):
         return Published(folder, mesh)
     return Checkpoints(folder, mesh, read_only=True)
+
+
+def is_exported(folder: remote.Path) -> bool:
+    """Whether a folder is one to share, and not the one that the run was trained in."""
+    return not (folder / "checkpoints").exists() and is_published(folder)
 
 
 def is_published(folder: remote.Path) -> bool:
@@ -142,8 +160,8 @@ def is_published(folder: remote.Path) -> bool:
 def opened(name: str | os.PathLike) -> remote.Path:
     """The folder to read a run from: the one of this name, or its copy where it is in a store or behind a URL.
 
-    Only what it takes to use the run is copied: of a run's folder one checkpoint without the optimizer's side. What is
-    in Google's store (gs://) is read there.
+    Only what it takes to use the run is copied, and the result of its test: of a run's folder one checkpoint without
+    the optimizer's side. What is in Google's store (gs://) is read there.
 
     Raises:
       CheckpointError: there is no run.
@@ -171,6 +189,9 @@ def opened(name: str | os.PathLike) -> remote.Path:
     unused = (f"{own}training/", f"{own}network/" if any(each.startswith(f"{own}ema/") for each in names) else "-")
     with copies.held(name, own) as copy:
         copy.fetch([each for each in names if each.startswith(own) and not each.startswith(unused)])
+        for each in BESIDE:
+            with contextlib.suppress(UserError):  # earlier copies are without
+                copy.fetch([each])
         return copy.folder
 
 

@@ -21,6 +21,7 @@ from jax_video import metrics, published, workflow
 from jax_video.data import documents
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
+from jax_video.exporting import card
 from jax_video.reporting import charts, classes, comparison, confusion, mistakes, page, record, single
 from jax_video.testing import fusion
 
@@ -305,7 +306,7 @@ def exported(trained, tmp_path) -> pathlib.Path:
     """The run, as a folder to share."""
     opened = jax_video.load(trained.workdir)
     (tmp_path / "exported").mkdir()
-    published.write(tmp_path / "exported", opened.meta, opened.step, opened.weights)
+    published.write(tmp_path / "exported", opened.meta, opened.step, opened.weights, card.result(opened))
     return tmp_path / "exported"
 
 
@@ -316,6 +317,7 @@ def test_an_exported_run_has_a_report_elsewhere(exported, trained, tmp_path):
     assert "resnet3d18 on motions" in found.text and "An exported run in" in found.text
     network = re.search("resnet3d18, ([0-9,]+) parameters", trained.finished.stderr)[1]
     assert f"parameters {network}" in found.text and "batch 8" in found.text and "train.ema = 0.9" in found.text
+    assert "8 of 8 test videos" in found.text and "there is no confusion.json" in found.text
     assert sorted(exported.iterdir()) == files
     (exported / "model.safetensors").unlink()
     (exported / "config.json").write_text('{"model_type": "videomae"}')

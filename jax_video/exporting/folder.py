@@ -65,7 +65,7 @@ def write(
     try:
         if "safetensors" in formats:  # first, as it is quick to fail
             (part / card.NAME).write_text(card.text(run, names, license=license), encoding="utf-8")
-            published.write(part, run.meta, run.step, run.weights)
+            published.write(part, run.meta, run.step, run.weights, card.result(run))
         writers: dict[str, Callable] = {"stablehlo": program.write, "onnx": onnx.write}
         for each in formats:
             if each in writers:

@@ -133,14 +133,9 @@ def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None
     """
     path = checkpoint.run_folder(folder)
     _check(path)
-    record = Record(path, exported=not (path / "checkpoints").exists() and published.is_published(path))
+    record = Record(path, exported=published.is_exported(path))
     with record.reading("result", "test.json"):
-        record.result = documents.read(path / "test.json", (_CLASSES | _FUSED, _PAIRS))
-        try:
-            averages.check_result(path, record.result)
-        except documents.Damaged:
-            record.result = None
-            raise
+        record.result = _result(path)
     if record.exported:
         _read_checkpoint(record)
     else:
@@ -190,6 +185,15 @@ def _check(path: remote.Path) -> None:
     raise UserError(f"{path} is no run: {said}. Give the --workdir of jax_video.main, or the --out of jax_video.fuse.")
 
 
+def _result(path: remote.Path) -> dict[str, Any]:
+    """What a test.json holds: of pairs, of fused scores, or of classes."""
+    found = documents.read(path / "test.json", {"*": object})
+    if wrong := documents.defect(found, _PAIRS if "pair_accuracy" in found else _CLASSES | _FUSED):
+        raise documents.Damaged(wrong)
+    averages.check_result(path, found)
+    return found
+
+
 def _config(path: remote.Path) -> dict[str, Any]:
     found = documents.read(path / "config.json", {"*": object})
     try:
@@ -202,8 +206,12 @@ def _read_checkpoint(record: Record) -> None:
     """Adds what its best checkpoint says, whose config is complete. Raises CheckpointError where it cannot be read."""
     if not record.exported and not (record.folder / "checkpoints").exists():
         raise FileNotFoundError
-    with contextlib.closing(published.source(record.folder, sharding.make_mesh())) as checkpoints:
-        record.meta, record.step = checkpoints.best_meta(), checkpoints.best_step()
+    with contextlib.closing(published.source(record.folder, sharding.make_mesh())) as source:
+        record.meta, record.step = source.best_meta(), source.best_step()
+        if isinstance(source, published.Published) and "result" in record.missing:
+            found = source.result()
+            if not documents.defect(found, _CLASSES):
+                record.result = found
     record.config = record.meta.config
 
 
