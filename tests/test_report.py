@@ -192,7 +192,7 @@ def test_names_of_strangers_are_shown_and_not_obeyed(tmp_path):
     [
         ("test.json", "No result: there is no test.json."),
         ("config.json", "How it was trained is not known: there is no config.json."),
-        ("metrics.jsonl", "No curves: there is no row in metrics.jsonl."),
+        ("metrics.jsonl", "No curves: there is no metrics.jsonl."),
         ("predictions.jsonl", "predictions.jsonl"),
         ("confusion.json", "No table: there is no confusion.json."),
     ],
@@ -206,6 +206,35 @@ def test_what_is_missing_is_said(small, gone, said, content):
     found = write(small)
     assert content is not None or said in found.text
     assert found.count("h2") >= 3
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("test.json", {"top1": "x"}, "No result: test.json: 'top1' is 'x', expected a number."),
+        ("test.json", {"pair_accuracy": "x"}, "No result: test.json: 'pair_accuracy' is 'x', expected a number."),
+        ("confusion.json", {"classes": [], "videos": []}, "No table: confusion.json: 'classes' is empty."),
+    ],
+)
+def test_what_is_damaged_is_said(small, file, content, said):
+    (small / file).write_text(json.dumps(content))
+    assert said in write(small).text
+
+
+def test_an_empty_matrix_beside_a_checkpoint(trained, tmp_path):
+    work = shutil.copytree(trained.workdir, tmp_path / "run", ignore=lambda *_: ["tensorboard"])
+    (work / "confusion.json").write_text('{"classes": [], "videos": []}')
+    assert "No table: confusion.json: 'classes' is empty." in write(work).text
+
+
+def test_weights_of_several_parts_are_named(small):
+    config = json.loads((small / "config.json").read_text())
+    config["init_from"] = {"path": ["runs/a", "runs/b"], "into": ["appearance", "motion"]}
+    (small / "config.json").write_text(json.dumps(config))
+    assert "runs/a , runs/b , for its appearance and motion" in write(small).text
+    config["init_from"] = {"path": "runs/a", "into": "student"}
+    (small / "config.json").write_text(json.dumps(config))
+    assert "runs/a , for its student" in write(small).text
 
 
 def test_a_run_that_is_still_trained(tmp_path):

@@ -146,7 +146,8 @@ def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None
     with record.reading("metrics", "metrics.jsonl"):
         record.rows = runlog.read(path / "metrics.jsonl")
         if not record.rows:
-            record.missing["metrics"] = "there is no row in metrics.jsonl"
+            there = (path / "metrics.jsonl").exists()
+            record.missing["metrics"] = f"there is no {'row in ' if there else ''}metrics.jsonl"
     with record.reading("confusion", "confusion.json"):
         found = documents.read(path / "confusion.json", {"classes": [str], "videos": [[int]]})
         record.classes, record.confusion = tuple(found["classes"]), _matrix(found)
@@ -218,10 +219,12 @@ def _read_checkpoint(record: Record) -> None:
 def _matrix(found: dict[str, Any]) -> np.ndarray:
     """A confusion matrix. Raises documents.Damaged where it is none."""
     size = len(found["classes"])
+    if not size:
+        raise documents.Damaged("'classes' is empty")
     if len(found["videos"]) != size or any(len(row) != size for row in found["videos"]):
         raise documents.Damaged(f"'videos' is no table of {size} classes")
     matrix = np.array(found["videos"], np.int64).reshape(size, size)
-    if size and matrix.min() < 0:
+    if matrix.min() < 0:
         raise documents.Damaged("'videos' has numbers below 0")
     return matrix
 
