@@ -289,7 +289,10 @@ def test_the_pictures_are_of_the_set_that_was_tested(trained, tmp_path):
     moved = tmp_path / "moved.jsonl"
     Manifest(manifest.name, manifest.classes, str(tmp_path), manifest.videos).write(moved)
     found = write(work, data=moved)
-    assert found.count("img") == 0 and "A picture is missing" in found.text
+    wrong = len(mistakes.surest(record.read(work)))
+    assert found.count("img") == 0 and wrong > 1 and found.text.count("missing") == 1
+    assert f"{wrong} pictures are missing, the first: {tmp_path}" in found.text
+    assert "A picture is missing: " in write(work, data=moved, mistakes=1).text
 
 
 @pytest.mark.parametrize("file", ["config.json", "test.json", "metrics.jsonl", "confusion.json", "predictions.jsonl"])
