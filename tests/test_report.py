@@ -483,6 +483,15 @@ def test_a_browser_shows_all_of_it_and_asks_for_nothing(trained, tmp_path):
 
 
 @needs_chromium
+def test_long_names_do_not_push_a_column_off_the_page(tmp_path):
+    names = tuple(f"class_{k:02d}_of_{'ALongEnoughName' * 5}" for k in range(40))
+    with Browser(width=1280) as browser:
+        browser.open(jax_video.write_report(make_run(tmp_path / "run", names, *drawn(40, 3, right=0.3))))
+        overflow = "[...document.querySelectorAll('.scroll')].map((box) => box.scrollWidth - box.clientWidth)"
+        assert set(browser.evaluate(overflow)) == {0}
+
+
+@needs_chromium
 def test_a_browser_runs_no_name(tmp_path):
     scores, labels = drawn(len(NASTY), 3, right=0.3)
     one = make_run(tmp_path / "one", NASTY, scores, labels)
