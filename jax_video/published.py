@@ -10,7 +10,7 @@ import os
 import pathlib
 import re
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +27,6 @@ from jax_video.errors import CheckpointError, UserError
 from jax_video.meta import Meta
 
 CONFIG, WEIGHTS = "config.json", checkpoint.SHARED
-BESIDE = ("test.json",)
 LIBRARY = "jax_video"
 _SHAPE = {"run": dict, "step": int, "weights": {"bytes": int, "sha256": str}, "result?": dict | None}
 _ARRAYS = ("network", "ema", "training", "checksums")  # items of a checkpoint, of which all else is small
@@ -157,11 +156,19 @@ def is_published(folder: remote.Path) -> bool:
     return False
 
 
-def opened(name: str | os.PathLike) -> remote.Path:
+def is_copied(name: str | os.PathLike) -> bool:
+    """Whether `opened` reads a copy of what has this name."""
+    return remote.is_remote(name) and not os.fspath(name).startswith(("gs://", "file://"))
+
+
+def opened(name: str | os.PathLike, beside: Sequence[str] = ("test.json",)) -> remote.Path:
     """The folder to read a run from: the one of this name, or its copy where it is in a store or behind a URL.
 
-    Only what it takes to use the run is copied, and the result of its test: of a run's folder one checkpoint without
-    the optimizer's side. What is in Google's store (gs://) is read there.
+    Only what it takes to use the run is copied: of a run's folder one checkpoint without the optimizer's side. What is
+    in Google's store (gs://) is read there.
+
+    Args:
+      beside: other files of a run's folder that are copied where they are there; by default the result of its test.
 
     Raises:
       CheckpointError: there is no run.
@@ -170,7 +177,7 @@ def opened(name: str | os.PathLike) -> remote.Path:
     name = os.fspath(name)
     if name.startswith("file://"):
         name = urllib.request.url2pathname(name.removeprefix("file://"))
-    if not remote.is_remote(name) or name.startswith("gs://"):
+    if not is_copied(name):
         return checkpoint.run_folder(name)
     with copies.held(name) as copy:
         if copy.fetch([CONFIG, WEIGHTS]):
@@ -189,9 +196,10 @@ def opened(name: str | os.PathLike) -> remote.Path:
     unused = (f"{own}training/", f"{own}network/" if any(each.startswith(f"{own}ema/") for each in names) else "-")
     with copies.held(name, own) as copy:
         copy.fetch([each for each in names if each.startswith(own) and not each.startswith(unused)])
-        for each in BESIDE:
-            with contextlib.suppress(UserError):  # earlier copies are without
-                copy.fetch([each])
+        for each in beside:
+            with contextlib.suppress(UserError):  # out of reach, and not in an earlier copy
+                if not copy.fetch([each]):
+                    (copy.folder / each).unlink(missing_ok=True)
         return copy.folder
 
 

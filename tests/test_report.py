@@ -15,6 +15,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from commands import TinyRun, check_user_error, run, tiny_run
 from scipy import stats
+from servers import serving
 
 import jax_video
 from jax_video import metrics, published, workflow
@@ -355,6 +356,24 @@ def test_an_exported_run_has_a_report_elsewhere(exported, trained, tmp_path):
     (exported / "config.json").write_text('{"model_type": "videomae"}')
     with pytest.raises(UserError, match="is no run: none of .*no config.json of a run"):
         write(exported, out=tmp_path / "it.html")
+
+
+def test_a_run_behind_a_url(trained, exported, tmp_path, monkeypatch):
+    """Be it the run's own folder or an export; it is only read."""
+    monkeypatch.setenv("JAX_VIDEO_CACHE", str(tmp_path / "cache"))
+    with serving(trained.workdir.parent) as web:
+        url = f"{web.url}/{trained.workdir.name}"
+        check_user_error(run(REPORT, url), f"{url} is only read: say where to write, such as --out=report.html")
+        assert not web.asked and not (tmp_path / "cache").exists()
+        found, here = (write(each, out=tmp_path / "it.html", explain=False) for each in (url, trained.workdir))
+        assert f"A run in {url}" in found.text and "cache" not in found.text
+        assert found.text.replace(url, "") == here.text.replace(str(trained.workdir), "")
+        copy = jax_video.load(url)
+        with pytest.raises(UserError, match="is only read"):
+            jax_video.write_report(copy)
+    with serving(tmp_path) as web:
+        found = write(f"{web.url}/exported", out=tmp_path / "it.html")
+        assert f"An exported run in {web.url}/exported" in found.text and "8 of 8 test videos" in found.text
 
 
 def test_two_runs_side_by_side(tmp_path):

@@ -91,7 +91,9 @@ def figures(record: Record, wrong: list[Mistake], run: Run | None, *, explain: b
     legend = page.paragraph(_LEGEND, "small") if source.explained else ""
     notes = source.notes
     if source.gone:
-        what = "A picture is missing" if len(source.gone) == 1 else f"{len(source.gone)} pictures are missing, the first"
+        what = (
+            "A picture is missing" if len(source.gone) == 1 else f"{len(source.gone)} pictures are missing, the first"
+        )
         notes = [*notes, f"{what}: {page.text(source.gone[0], 300)}. {_WHERE}"]
     return legend + "\n".join(found), notes
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_video import checkpoint, published, runlog, saved, sharding
-from jax_video.data import documents, remote
+from jax_video import published, runlog, saved, sharding
+from jax_video.data import copies, documents, remote
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import prepared
 from jax_video.errors import UserError
@@ -19,6 +19,7 @@ from jax_video.meta import Meta
 from jax_video.reporting import page
 from jax_video.testing import averages, fusion
 
+_FILES = ("config.json", "test.json", "metrics.jsonl", "confusion.json", "predictions.jsonl", "views.json")
 _TOLD = {"videos?": int, "of?": int, "step?": int, "manifest?": str | None, "protocol?": dict, "clip?": dict}
 _CLASSES = dict.fromkeys(averages.METRICS, float) | _TOLD | {"clip_top1?": float, "note?": str}
 _FUSED = {"fused?": [str], "weights?": [float], "l2?": bool}
@@ -35,7 +36,8 @@ class Record:
     """A run, or fused scores, as their folder tells of them.
 
     Attributes:
-      folder: where it is.
+      folder: where it is, or its copy where that is a store.
+      address: where it is, as readers of the page know it.
       config: all sections; empty of fused scores.
       meta: what its best checkpoint says; None where there is none.
       step: of that checkpoint.
@@ -51,6 +53,7 @@ class Record:
     """
 
     folder: remote.Path
+    address: str
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     meta: Meta | None = None
     step: int | None = None
@@ -96,18 +99,14 @@ class Record:
         """Whether it is no run, but the sum of the scores of several."""
         return "fused" in (self.result or {})
 
-    @property
-    def quoted(self) -> str:
-        """Its folder, for a shell."""
-        return shlex.quote(str(self.folder))
-
     def why(self, part: str) -> str:
         """Why a part is missing, as HTML without a full stop."""
         return page.text(self.missing.get(part, f"there is no {part}"), 500).rstrip(".")
 
     def how(self, mode: str) -> str:
         """The command that makes what a mode of jax_video.main makes, as HTML."""
-        return page.code(f"python -m jax_video.main --config=RECIPE --workdir={self.quoted} --mode={mode}")
+        place = "DIR" if copies.is_copy(self.folder) else shlex.quote(self.address)
+        return page.code(f"python -m jax_video.main --config=RECIPE --workdir={place} --mode={mode}")
 
     @contextlib.contextmanager
     def reading(self, part: str, file: str = "") -> Iterator[None]:
@@ -123,7 +122,7 @@ class Record:
 
 
 def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None = None) -> Record:
-    """What there is of a run in a folder, local or in gs://; also while it is trained.
+    """What there is of a run in a folder, be it local, in a store or behind a URL; also while it is trained.
 
     Args:
       data: the set that it was tested on, where that is not what its config names.
@@ -131,13 +130,15 @@ def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None
     Raises:
       UserError: nothing of a run is there, or an exported one is damaged.
     """
-    path = checkpoint.run_folder(folder)
+    path = published.opened(folder, _FILES)
     _check(path)
-    record = Record(path, exported=published.is_exported(path))
+    address = copies.without_password(os.fspath(folder)) if published.is_copied(folder) else str(path)
+    record = Record(path, address, exported=published.is_exported(path))
     with record.reading("result", "test.json"):
         record.result = _result(path)
     if record.exported:
-        _read_checkpoint(record)
+        with copies.judged(path, folder):
+            _read_checkpoint(record)
     else:
         with record.reading("config", "config.json"):
             record.config = _config(path)
