@@ -352,6 +352,9 @@ def test_an_exported_run_has_a_report_elsewhere(exported, trained, tmp_path):
     assert f"parameters {network}" in found.text and "batch 8" in found.text and "train.ema = 0.9" in found.text
     assert "8 of 8 test videos" in found.text and "there is no confusion.json" in found.text
     assert sorted(exported.iterdir()) == files
+    shutil.copy(trained.workdir / "test.json", exported)  # it was tested there
+    assert "8 of 8 test videos" in write(exported).text
+    (exported / "test.json").unlink()
     (exported / "model.safetensors").unlink()
     (exported / "config.json").write_text('{"model_type": "videomae"}')
     with pytest.raises(UserError, match="is no run: none of .*no config.json of a run"):

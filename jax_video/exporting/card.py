@@ -121,7 +121,9 @@ def result(run: Run) -> Mapping[str, Any] | None:
     if found is None and published_lib.is_exported(run.folder):
         with contextlib.suppress(UserError):
             found = published_lib.Published(run.folder, run.mesh).result()
-    return found if not documents.defect(found, _RESULT) and found["step"] == run.step else None
+    if found is None or documents.defect(found, _RESULT):
+        return None
+    return found if found["step"] == run.step else None
 
 
 def _told(result: Mapping[str, Any] | None) -> list[str]:
