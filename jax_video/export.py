@@ -20,7 +20,7 @@ import shlex
 
 from absl import flags
 
-from jax_video import command, run, sharding, state
+from jax_video import command, objectives, run, sharding, state
 from jax_video.data import samples
 from jax_video.errors import UserError, writing
 from jax_video.exporting import folder, program
@@ -50,7 +50,10 @@ def main(arguments: list[str]) -> None:
         print(f"{path.stat().st_size:14,} bytes  {path}")
     out = shlex.quote(given.out)
     if "safetensors" in given.format:
-        print(f"Try it on a video:\n  python -m jax_video.predict VIDEO --checkpoint={out}")
+        if isinstance(trained.objective, objectives.Classification):
+            print(f"Try it on a video:\n  python -m jax_video.predict VIDEO --checkpoint={out}")
+        else:
+            print(f"It knows no classes, but features, in Python:\n  jax_video.load({given.out!r}).features(VIDEO)")
     if "stablehlo" in given.format and [*trained.sampling.streams] == ["rgb"]:
         print(f"Without jax_video:\n  python {out}/{program.READER} VIDEO")
 

@@ -10,7 +10,7 @@ import os
 import pathlib
 import re
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,21 +23,28 @@ from jax_video import checkpoint, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import copies, documents, remote
-from jax_video.errors import CheckpointError
+from jax_video.errors import CheckpointError, UserError
 from jax_video.meta import Meta
 
 CONFIG, WEIGHTS = "config.json", checkpoint.SHARED
 LIBRARY = "jax_video"
-_SHAPE = {"run": dict, "step": int, "weights": {"bytes": int, "sha256": str}}
+_SHAPE = {"run": dict, "step": int, "weights": {"bytes": int, "sha256": str}, "result?": dict | None}
 _ARRAYS = ("network", "ema", "training", "checksums")  # items of a checkpoint, of which all else is small
 
 
-def write(folder: pathlib.Path, meta: Meta, step: int, weights: Mapping[str, Any]) -> None:
+def write(
+    folder: pathlib.Path,
+    meta: Meta,
+    step: int,
+    weights: Mapping[str, Any],
+    result: Mapping[str, Any] | None = None,
+) -> None:
     """Writes a run's weights and all that it takes to use them.
 
     Args:
       meta, step: what its checkpoint says of it, and after how many steps it was saved.
       weights: its {"params", "batch_stats"}.
+      result: of their test, as test.json holds it; None where none is known.
     """
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in state_lib.named_leaves(weights).items()}
     data = safetensors.numpy.save(arrays, metadata={"format": "flax", "library": LIBRARY})
@@ -48,6 +55,7 @@ def write(folder: pathlib.Path, meta: Meta, step: int, weights: Mapping[str, Any
         "run": meta.to_json(),
         "step": step,
         "weights": {"bytes": len(data), "sha256": checksum(data)},
+        "result": result,
     }
     documents.write(folder / CONFIG, record, indent=1)
 
@@ -86,6 +94,14 @@ class Published:
         """What the run's checkpoint said of it."""
         return self._meta
 
+    def best_step(self) -> int:
+        """After how many steps its weights were saved."""
+        return self._record["step"]
+
+    def result(self) -> dict[str, Any] | None:
+        """Of the weights' test, as the run's test.json had it; None where none is known, as of earlier exports."""
+        return self._record.get("result")
+
     def read_best(self, target: dict) -> tuple[dict, Meta, int]:
         """(weights, meta, step), as `Checkpoints.read_best`.
 
@@ -120,9 +136,14 @@ class Published:
 
 def source(folder: remote.Path, mesh: Mesh) -> Checkpoints | Published:
     """What reads the run in a folder, be it the one that was trained in or one that was written to be shared."""
-    if not (folder / "checkpoints").exists() and is_published(folder):
+    if is_exported(folder):
         return Published(folder, mesh)
     return Checkpoints(folder, mesh, read_only=True)
+
+
+def is_exported(folder: remote.Path) -> bool:
+    """Whether a folder is one to share, and not the one that the run was trained in."""
+    return not (folder / "checkpoints").exists() and is_published(folder)
 
 
 def is_published(folder: remote.Path) -> bool:
@@ -135,11 +156,19 @@ def is_published(folder: remote.Path) -> bool:
     return False
 
 
-def opened(name: str | os.PathLike) -> remote.Path:
+def is_copied(name: str | os.PathLike) -> bool:
+    """Whether `opened` reads a copy of what has this name."""
+    return remote.is_remote(name) and not os.fspath(name).startswith(("gs://", "file://"))
+
+
+def opened(name: str | os.PathLike, beside: Sequence[str] = ("test.json",)) -> remote.Path:
     """The folder to read a run from: the one of this name, or its copy where it is in a store or behind a URL.
 
     Only what it takes to use the run is copied: of a run's folder one checkpoint without the optimizer's side. What is
     in Google's store (gs://) is read there.
+
+    Args:
+      beside: other files of a run's folder that are copied where they are there; by default the result of its test.
 
     Raises:
       CheckpointError: there is no run.
@@ -148,7 +177,7 @@ def opened(name: str | os.PathLike) -> remote.Path:
     name = os.fspath(name)
     if name.startswith("file://"):
         name = urllib.request.url2pathname(name.removeprefix("file://"))
-    if not remote.is_remote(name) or name.startswith("gs://"):
+    if not is_copied(name):
         return checkpoint.run_folder(name)
     with copies.held(name) as copy:
         if copy.fetch([CONFIG, WEIGHTS]):
@@ -167,6 +196,10 @@ def opened(name: str | os.PathLike) -> remote.Path:
     unused = (f"{own}training/", f"{own}network/" if any(each.startswith(f"{own}ema/") for each in names) else "-")
     with copies.held(name, own) as copy:
         copy.fetch([each for each in names if each.startswith(own) and not each.startswith(unused)])
+        for each in beside:
+            with contextlib.suppress(UserError):  # out of reach, and not in an earlier copy
+                if not copy.fetch([each]):
+                    (copy.folder / each).unlink(missing_ok=True)
         return copy.folder
 
 

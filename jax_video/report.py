@@ -2,6 +2,8 @@
 
   python -m jax_video.report runs/stc                               # writes runs/stc/report.html
   python -m jax_video.report runs/stc --mistakes=20 --out=stc.html
+  python -m jax_video.report exported/stc --out=stc.html          # writes nothing into a folder to share
+  python -m jax_video.report https://host/runs/stc --out=stc.html  # or s3://…, hf://…
   python -m jax_video.report runs/first runs/second --out=both.html
 
 The page needs no network and no other file, so it can be sent to anybody. Every test writes it; while a run is

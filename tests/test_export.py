@@ -5,7 +5,9 @@ import dataclasses
 import json
 import pathlib
 import re
+import runpy
 import sys
+import wave
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +50,17 @@ def exported(trained, tmp_path_factory):
         ("jax_video.predict", [video, f"--checkpoint={trained.workdir}", "--json"]),
     ]
     return out, run_each(calls, cwd=out.parent)
+
+
+def test_a_transfer_is_not_said_to_predict(tmp_path):
+    untrained(tmp_path / "run", "transfer")
+    calls = [("jax_video.export", [tmp_path / "run", f"--out={tmp_path / 'a folder'}", "--format=safetensors"])]
+    [finished] = run_each(calls)
+    assert finished.code == 0, finished.stderr
+    [line] = re.findall(r"jax_video\.load\(.*", finished.stdout)
+    assert "predict" not in finished.stdout
+    video = np.zeros((8, 32, 32, 3), np.uint8)
+    assert eval(line, {"jax_video": jax_video, "VIDEO": video}).ndim == 1
 
 
 def untrained(path: pathlib.Path, argument: str = "", **sections) -> jax_video.Run:
@@ -106,6 +119,24 @@ def test_the_reader_needs_no_jax_video(exported):
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported - sys.stdlib_module_names == {"av", "jax", "numpy"}
+
+
+def test_the_reader_goes_on_after_a_file_that_is_no_video(exported, trained, tmp_path, capsys, monkeypatch):
+    out, _ = exported
+    good = [str(path) for path in sorted((trained.data / "test").rglob("*.mp4"))[:2]]
+    (tmp_path / "notes.json").write_text("no video")
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", None))
+        sound.writeframes(bytes(8000))
+    bad = [str(tmp_path / name) for name in ("notes.json", "sound.wav", "gone.mp4")]
+    for files, code in (([good[0], *bad, good[1]], 1), (good, 0)):
+        monkeypatch.setattr(sys, "argv", ["classify.py", *files])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(out / "classify.py"), run_name="__main__")
+        said = capsys.readouterr()
+        assert ended.value.code == code
+        assert [line for line in said.out.splitlines() if not line.startswith(" ")] == good
+        assert [line.partition(": ")[0] for line in said.err.splitlines()] == (bad if code else [])
 
 
 def test_twenty_lines_read_it(exported, trained, capsys, monkeypatch):
@@ -202,7 +233,9 @@ def test_whole_frames(tmp_path):
 def test_two_streams(tmp_path):
     """Where frames are small, a program for all sizes cannot be made; one of their middle can."""
     run = untrained(tmp_path / "run", "phase=joint,appearance=a,motion=b")
-    with pytest.raises(UserError, match="whole frames .* Make one for the square in their middle: --crop=center"):
+    with pytest.raises(
+        UserError, match="in their middle: --crop=center. Or leave the program out: --format=safetensors"
+    ):
         folder.write(run, tmp_path / "out", ["stablehlo"])
     assert not (tmp_path / "out").exists()
     folder.write(run, tmp_path / "out", ["stablehlo"], crop="center")
@@ -230,8 +263,8 @@ def test_a_knowledge_transfer_has_weights_but_no_program(tmp_path):
 @pytest.mark.parametrize(
     ("formats", "out", "expected"),
     [
-        (["tensorrt"], "new", "--format=tensorrt: expected some of stablehlo, onnx, safetensors"),
-        ([], "new", "expected some of stablehlo, onnx, safetensors"),
+        (["tensorrt"], "new", "--format=tensorrt: expected one, or several with commas, of stablehlo, onnx, saf"),
+        ([], "new", "--format=: expected one, or several with commas, of stablehlo, onnx, safetensors$"),
         (["onnx"], "s3://bucket/new", "export writes to local folders"),
         (["onnx"], "run", "is a run's folder"),
         (["onnx"], "file", "is a file"),

@@ -18,6 +18,7 @@ from jax_video import state as state_lib
 from jax_video.data import documents
 from jax_video.data.manifest import Manifest
 from jax_video.errors import CheckpointError, UserError
+from jax_video.exporting import card
 from jax_video.testing import results
 from jax_video.weights import source
 
@@ -44,7 +45,7 @@ def run(trained, one_device) -> jax_video.Run:
 def folder(run, tmp_path) -> pathlib.Path:
     """The run, to share."""
     (tmp_path / "shared").mkdir()
-    published.write(tmp_path / "shared", run.meta, run.step, run.weights)
+    published.write(tmp_path / "shared", run.meta, run.step, run.weights, card.result(run))
     return tmp_path / "shared"
 
 
@@ -69,6 +70,24 @@ def test_any_program_can_read_the_weights(run, folder):
     arrays = safetensors.numpy.load_file(folder / "model.safetensors")
     assert arrays.keys() == state_lib.named_leaves(run.weights).keys()
     assert json.loads((folder / "config.json").read_text())["library_name"] == "jax_video"
+
+
+def test_an_export_keeps_the_result_of_the_test(run, trained, folder):
+    """So that one of an export, and one of a copy from a store, has it in its card, too."""
+    told = json.loads((trained.workdir / "test.json").read_text())
+    found = card.result(jax_video.load(folder))
+    assert found == card.result(run) and (found["top1"], found["videos"], found["of"]) == (told["top1"], 8, 8)
+    with serving(trained.workdir.parent) as web:
+        copy = jax_video.load(f"{web.url}/{trained.workdir.name}")
+        assert copy.folder != run.folder and card.result(copy) == found
+    change("result", None)(folder)
+    assert card.result(jax_video.load(folder)) is None
+    record = documents.read(folder / "config.json")
+    del record["result"]  # as earlier versions
+    documents.write(folder / "config.json", record)
+    assert card.result(jax_video.load(folder)) is None
+    change("result", found | {"step": run.step + 1})(folder)
+    assert card.result(jax_video.load(folder)) is None, "it is not of these weights"
 
 
 def change(key, value):

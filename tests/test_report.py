@@ -15,12 +15,14 @@ import pytest
 from browser import CHROMIUM, Browser
 from commands import TinyRun, check_user_error, run, tiny_run
 from scipy import stats
+from servers import serving
 
 import jax_video
-from jax_video import metrics, workflow
+from jax_video import metrics, published, workflow
 from jax_video.data import documents
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
+from jax_video.exporting import card
 from jax_video.reporting import charts, classes, comparison, confusion, mistakes, page, record, single
 from jax_video.testing import fusion
 
@@ -137,7 +139,7 @@ def test_the_command(trained, tmp_path):
 
 def test_wrong_use(small, tmp_path):
     check_user_error(run(REPORT), "expected the folder of a run, or of two, got none")
-    check_user_error(run(REPORT, tmp_path), f"{tmp_path} is no run: none of config.json")
+    check_user_error(run(REPORT, tmp_path), f"{tmp_path} is no run: none of test.json")
     check_user_error(run(REPORT, small / "test.json"), "test.json is a file; expected the folder of a run")
     check_user_error(run(REPORT, small, small), "say where to write, for example --out=both.html")
     check_user_error(run(REPORT, small, "--out=nowhere/x.html", cwd=tmp_path), "cannot write nowhere/x.html", "--out")
@@ -191,7 +193,7 @@ def test_names_of_strangers_are_shown_and_not_obeyed(tmp_path):
     [
         ("test.json", "No result: there is no test.json."),
         ("config.json", "How it was trained is not known: there is no config.json."),
-        ("metrics.jsonl", "No curves: there is no row in metrics.jsonl."),
+        ("metrics.jsonl", "No curves: there is no metrics.jsonl."),
         ("predictions.jsonl", "predictions.jsonl"),
         ("confusion.json", "No table: there is no confusion.json."),
     ],
@@ -205,6 +207,35 @@ def test_what_is_missing_is_said(small, gone, said, content):
     found = write(small)
     assert content is not None or said in found.text
     assert found.count("h2") >= 3
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("test.json", {"top1": "x"}, "No result: test.json: 'top1' is 'x', expected a number."),
+        ("test.json", {"pair_accuracy": "x"}, "No result: test.json: 'pair_accuracy' is 'x', expected a number."),
+        ("confusion.json", {"classes": [], "videos": []}, "No table: confusion.json: 'classes' is empty."),
+    ],
+)
+def test_what_is_damaged_is_said(small, file, content, said):
+    (small / file).write_text(json.dumps(content))
+    assert said in write(small).text
+
+
+def test_an_empty_matrix_beside_a_checkpoint(trained, tmp_path):
+    work = shutil.copytree(trained.workdir, tmp_path / "run", ignore=lambda *_: ["tensorboard"])
+    (work / "confusion.json").write_text('{"classes": [], "videos": []}')
+    assert "No table: confusion.json: 'classes' is empty." in write(work).text
+
+
+def test_weights_of_several_parts_are_named(small):
+    config = json.loads((small / "config.json").read_text())
+    config["init_from"] = {"path": ["runs/a", "runs/b"], "into": ["appearance", "motion"]}
+    (small / "config.json").write_text(json.dumps(config))
+    assert "runs/a , runs/b , for its appearance and motion" in write(small).text
+    config["init_from"] = {"path": "runs/a", "into": "student"}
+    (small / "config.json").write_text(json.dumps(config))
+    assert "runs/a , for its student" in write(small).text
 
 
 def test_a_run_that_is_still_trained(tmp_path):
@@ -259,7 +290,10 @@ def test_the_pictures_are_of_the_set_that_was_tested(trained, tmp_path):
     moved = tmp_path / "moved.jsonl"
     Manifest(manifest.name, manifest.classes, str(tmp_path), manifest.videos).write(moved)
     found = write(work, data=moved)
-    assert found.count("img") == 0 and "A picture is missing" in found.text
+    wrong = len(mistakes.surest(record.read(work)))
+    assert found.count("img") == 0 and wrong > 1 and found.text.count("missing") == 1
+    assert f"{wrong} pictures are missing, the first: {tmp_path}" in found.text
+    assert "A picture is missing: " in write(work, data=moved, mistakes=1).text
 
 
 @pytest.mark.parametrize("file", ["config.json", "test.json", "metrics.jsonl", "confusion.json", "predictions.jsonl"])
@@ -298,6 +332,51 @@ def test_a_run_in_a_store(small, store):
     target = jax_video.write_report("gs://bucket/runs/first")
     assert str(target) == "gs://bucket/runs/first/report.html"
     assert "resnet3d18 on gone" in (found := Page(there / "report.html")).text and "got a wrong answer" in found.text
+
+
+@pytest.fixture
+def exported(trained, tmp_path) -> pathlib.Path:
+    """The run, as a folder to share."""
+    opened = jax_video.load(trained.workdir)
+    (tmp_path / "exported").mkdir()
+    published.write(tmp_path / "exported", opened.meta, opened.step, opened.weights, card.result(opened))
+    return tmp_path / "exported"
+
+
+def test_an_exported_run_has_a_report_elsewhere(exported, trained, tmp_path):
+    files = sorted(exported.iterdir())
+    check_user_error(run(REPORT, exported), "is a run that was exported, for others: say where to write, such as --out")
+    found = write(exported, out=tmp_path / "it.html")
+    assert "resnet3d18 on motions" in found.text and "An exported run in" in found.text
+    network = re.search("resnet3d18, ([0-9,]+) parameters", trained.finished.stderr)[1]
+    assert f"parameters {network}" in found.text and "batch 8" in found.text and "train.ema = 0.9" in found.text
+    assert "8 of 8 test videos" in found.text and "there is no confusion.json" in found.text
+    assert sorted(exported.iterdir()) == files
+    shutil.copy(trained.workdir / "test.json", exported)  # it was tested there
+    assert "8 of 8 test videos" in write(exported).text
+    (exported / "test.json").unlink()
+    (exported / "model.safetensors").unlink()
+    (exported / "config.json").write_text('{"model_type": "videomae"}')
+    with pytest.raises(UserError, match="is no run: none of .*no config.json of a run"):
+        write(exported, out=tmp_path / "it.html")
+
+
+def test_a_run_behind_a_url(trained, exported, tmp_path, monkeypatch):
+    """Be it the run's own folder or an export; it is only read."""
+    monkeypatch.setenv("JAX_VIDEO_CACHE", str(tmp_path / "cache"))
+    with serving(trained.workdir.parent) as web:
+        url = f"{web.url}/{trained.workdir.name}"
+        check_user_error(run(REPORT, url), f"{url} is only read: say where to write, such as --out=report.html")
+        assert not web.asked and not (tmp_path / "cache").exists()
+        found, here = (write(each, out=tmp_path / "it.html", explain=False) for each in (url, trained.workdir))
+        assert f"A run in {url}" in found.text and "cache" not in found.text
+        assert found.text.replace(url, "") == here.text.replace(str(trained.workdir), "")
+        copy = jax_video.load(url)
+        with pytest.raises(UserError, match="is only read"):
+            jax_video.write_report(copy)
+    with serving(tmp_path) as web:
+        found = write(f"{web.url}/exported", out=tmp_path / "it.html")
+        assert f"An exported run in {web.url}/exported" in found.text and "8 of 8 test videos" in found.text
 
 
 def test_two_runs_side_by_side(tmp_path):
@@ -423,6 +502,15 @@ def test_a_browser_shows_all_of_it_and_asks_for_nothing(trained, tmp_path):
         browser.evaluate(find % "nosuchclass")
         assert browser.evaluate("document.querySelector('.found').textContent") == "0 of 8"
         assert (browser.requests, browser.errors) == ([], [])
+
+
+@needs_chromium
+def test_long_names_do_not_push_a_column_off_the_page(tmp_path):
+    names = tuple(f"class_{k:02d}_of_{'ALongEnoughName' * 5}" for k in range(40))
+    with Browser(width=1280) as browser:
+        browser.open(jax_video.write_report(make_run(tmp_path / "run", names, *drawn(40, 3, right=0.3))))
+        overflow = "[...document.querySelectorAll('.scroll')].map((box) => box.scrollWidth - box.clientWidth)"
+        assert set(browser.evaluate(overflow)) == {0}
 
 
 @needs_chromium

@@ -63,7 +63,7 @@ class Copy:
 
     def __init__(self, url: str, part: str = ""):
         self.url = url.rstrip("/")
-        self.shown = _shown(self.url)
+        self.shown = without_password(self.url)
         self.folder = _folder(self.url, part)
         self._record = self.folder.with_name(f"{self.folder.name}.json")
         self._files: dict[str, Version | None] = {}  # what is here, or known not to be there
@@ -218,11 +218,11 @@ def judged(folder: remote.Path, url: str | os.PathLike) -> Iterator[None]:
         if not is_copy(folder):
             raise
         shutil.rmtree(folder, ignore_errors=True)
-        said = str(error).replace(os.fspath(folder), _shown(os.fspath(url).rstrip("/")))
+        said = str(error).replace(os.fspath(folder), without_password(os.fspath(url).rstrip("/")))
         raise CheckpointError(f"{said} The copy of it is removed: the same command makes a new one.") from error
 
 
-def _shown(url: str) -> str:
+def without_password(url: str) -> str:
     """A URL without a password."""
     return re.sub("//[^/@]*@", "//", url)
 

@@ -1,6 +1,7 @@
 """The model card of a run: what it was trained on and how, its result, and how to use it, in the README.md that the
 Hugging Face Hub shows."""
 
+import contextlib
 import json
 import pathlib
 import re
@@ -11,6 +12,7 @@ import jax
 
 from jax_video import objectives
 from jax_video import published as published_lib
+from jax_video.data import documents
 from jax_video.errors import UserError, shown
 from jax_video.exporting import program
 from jax_video.run import Run
@@ -18,6 +20,7 @@ from jax_video.testing import averages
 
 NAME = "README.md"
 _PROJECT = "https://github.com/jax-video/jax_video"
+_RESULT = averages.SHAPE | {"step": int, "videos": int, "of": int}
 _METRICS = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "mean_class_accuracy": "mean class accuracy"}
 
 
@@ -31,8 +34,8 @@ def text(run: Run, files: list[str], *, license: str | None = None) -> str:
     Raises:
       UserError: `license` is no name of a licence.
     """
-    result = _result(run)
-    return f"---\n{_front(run, result, license)}---\n\n{_body(run, result, files, license)}"
+    tested = result(run)
+    return f"---\n{_front(run, tested, license)}---\n\n{_body(run, tested, files, license)}"
 
 
 def _front(run: Run, result: Mapping[str, Any] | None, license: str | None) -> str:
@@ -110,13 +113,17 @@ def _body(run: Run, result: Mapping[str, Any] | None, files: list[str], license:
     return "\n".join(lines) + "\n"
 
 
-def _result(run: Run) -> Mapping[str, Any] | None:
-    """The result of the run's test, if it is one of these weights."""
-    try:
-        result = averages.read(run.folder)
-    except UserError:
+def result(run: Run) -> Mapping[str, Any] | None:
+    """The result of a test of classes of these weights: of the run's own, or of an export the one that it holds."""
+    found = None
+    with contextlib.suppress(UserError):
+        found = averages.read(run.folder)
+    if found is None and published_lib.is_exported(run.folder):
+        with contextlib.suppress(UserError):
+            found = published_lib.Published(run.folder, run.mesh).result()
+    if found is None or documents.defect(found, _RESULT):
         return None
-    return result if result.get("step") == run.step else None
+    return found if found["step"] == run.step else None
 
 
 def _told(result: Mapping[str, Any] | None) -> list[str]:

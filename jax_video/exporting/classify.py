@@ -1,8 +1,9 @@
 """Classifies videos with the program in this folder: python classify.py VIDEO...
 
-Needs jax, flatbuffers, numpy and av (PyAV), and of this folder model.stablehlo and model.json. Frames, clips, crops and
-their mean are those of `python -m jax_video.predict`, to the bit; but for interlaced videos, mirrored ones and unusual
-pixel formats, whose colours may differ by a rounding.
+Needs jax, flatbuffers, numpy and av (PyAV), and of this folder model.stablehlo and model.json. Of a file that cannot be
+read it says why and goes on; its exit code is 1 then. Frames, clips, crops and their mean are those of `python -m
+jax_video.predict`, to the bit; but for interlaced videos, mirrored ones and unusual pixel formats, whose colours may
+differ by a rounding.
 """
 
 import json
@@ -33,11 +34,15 @@ def frames(path, short_side):
     """All frames of a video, upright, resized: uint8 [T, H, W, 3]."""
     reformatter, images = av.video.reformatter.VideoReformatter(), []
     with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise ValueError("there is no video in it")
         for frame in container.decode(video=0):
             image = reformatter.reformat(frame, format="rgb24", interpolation="BICUBIC").to_ndarray()
             image = np.rot90(image, frame.rotation // 90)
             height, width = (round(side * short_side / min(image.shape[:2])) for side in image.shape[:2])
             images.append(resize(image, height, width))
+    if not images:
+        raise ValueError("there is no frame in it")
     return np.stack(images)
 
 
@@ -117,7 +122,15 @@ if __name__ == "__main__":
     if card["streams"] != ["rgb"]:
         sys.exit(f"this network takes {' and '.join(card['streams'])}: see model.json for what to give the program")
     program = export.deserialize(bytearray((HERE / "model.stablehlo").read_bytes()))
+    bad = 0
     for path in sys.argv[1:] or sys.exit(__doc__):
+        try:
+            found = classify(path, program, card)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            print(f"{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+            bad += 1
+            continue
         print(path)
-        for name, probability in list(classify(path, program, card).items())[:5]:
+        for name, probability in list(found.items())[:5]:
             print(f"  {probability:8.4f}  {name}")
+    sys.exit(bad > 0)

@@ -22,8 +22,8 @@ USUAL = ("stablehlo", "safetensors")
 
 def check(out: str | os.PathLike, formats: Sequence[str]) -> None:
     """Raises UserError where there is no such format, or the folder cannot take its files."""
-    if unknown := [name for name in formats if name not in FORMATS] or not formats:
-        raise UserError(f"--format={','.join(formats)}: expected some of {', '.join(FORMATS)}, not {unknown or 'none'}")
+    if not formats or not set(formats) <= set(FORMATS):
+        raise UserError(f"--format={','.join(formats)}: expected one, or several with commas, of {', '.join(FORMATS)}")
     if remote.is_remote(out):
         raise UserError(f"{out}: export writes to local folders. Write it to one, and copy that.")
     folder = pathlib.Path(out)
@@ -65,7 +65,7 @@ def write(
     try:
         if "safetensors" in formats:  # first, as it is quick to fail
             (part / card.NAME).write_text(card.text(run, names, license=license), encoding="utf-8")
-            published.write(part, run.meta, run.step, run.weights)
+            published.write(part, run.meta, run.step, run.weights, card.result(run))
         writers: dict[str, Callable] = {"stablehlo": program.write, "onnx": onnx.write}
         for each in formats:
             if each in writers:

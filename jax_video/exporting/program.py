@@ -99,7 +99,7 @@ def unknown_size(run: Run) -> str:
     return (
         f"the test of {run.folder} looks at whole frames (test.crop=full), and of {run.config.model.name} no program "
         f"can be made for frames of any size with a short side of {run.sampling.short_side}. Make one for the square "
-        "in their middle: --crop=center"
+        "in their middle: --crop=center. Or leave the program out: --format=safetensors"
     )
 
 

@@ -18,7 +18,7 @@ def document(first: Record, second: Record) -> bytes:
     """The page; the first run is A and blue, the second B and orange."""
     records = {"A": first, "B": second}
     keys = "<br>".join(
-        f'<span class="key {kind}">{letter}: {page.code(record.folder)}, {text(record.name)}</span>'
+        f'<span class="key {kind}">{letter}: {page.code(record.address)}, {text(record.name)}</span>'
         for kind, (letter, record) in zip("ab", records.items(), strict=True)
     )
     names = dict.fromkeys(record.name for record in records.values())

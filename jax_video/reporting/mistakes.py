@@ -89,7 +89,13 @@ def figures(record: Record, wrong: list[Mistake], run: Run | None, *, explain: b
             f'<span class="file">{page.name(mistake.video)}</span></figcaption></figure>'
         )
     legend = page.paragraph(_LEGEND, "small") if source.explained else ""
-    return legend + "\n".join(found), source.notes
+    notes = source.notes
+    if source.gone:
+        what = (
+            "A picture is missing" if len(source.gone) == 1 else f"{len(source.gone)} pictures are missing, the first"
+        )
+        notes = [*notes, f"{what}: {page.text(source.gone[0], 300)}. {_WHERE}"]
+    return legend + "\n".join(found), notes
 
 
 class _Source:
@@ -100,6 +106,7 @@ class _Source:
         self._until = time.monotonic() + SECONDS
         self._videos: dict[str, Video] = {}
         self.notes: list[str] = []  # HTML
+        self.gone: list[UserError] = []  # why videos have no picture
         self.explained = 0  # filmstrips
         manifest, told = record.manifest, (record.result or {}).get("manifest")
         if manifest is None:
@@ -125,7 +132,7 @@ class _Source:
             found = self._explained(mistake, video) if self._explain else None
             return _fitted(self._plain(video) if found is None else found)
         except UserError as error:
-            self._say(f"A picture is missing: {page.text(error, 300)}.", _WHERE)
+            self.gone.append(error)
             return None
 
     def _plain(self, video: Video) -> np.ndarray:

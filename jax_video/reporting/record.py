@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_video import checkpoint, runlog, saved, sharding
-from jax_video.data import documents, remote
+from jax_video import published, runlog, saved, sharding
+from jax_video.data import copies, documents, remote
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import prepared
 from jax_video.errors import UserError
@@ -19,6 +19,7 @@ from jax_video.meta import Meta
 from jax_video.reporting import page
 from jax_video.testing import averages, fusion
 
+_FILES = ("config.json", "test.json", "metrics.jsonl", "confusion.json", "predictions.jsonl", "views.json")
 _TOLD = {"videos?": int, "of?": int, "step?": int, "manifest?": str | None, "protocol?": dict, "clip?": dict}
 _CLASSES = dict.fromkeys(averages.METRICS, float) | _TOLD | {"clip_top1?": float, "note?": str}
 _FUSED = {"fused?": [str], "weights?": [float], "l2?": bool}
@@ -35,7 +36,8 @@ class Record:
     """A run, or fused scores, as their folder tells of them.
 
     Attributes:
-      folder: where it is.
+      folder: where it is, or its copy where that is a store.
+      address: where it is, as readers of the page know it.
       config: all sections; empty of fused scores.
       meta: what its best checkpoint says; None where there is none.
       step: of that checkpoint.
@@ -46,10 +48,12 @@ class Record:
       predictions: the scores of every video of the test.
       views: of CoST, what views.json holds.
       manifest: the set that its config names.
+      exported: whether it is a folder to share, which holds no more than it takes to use the run.
       missing: by part, why it is not there.
     """
 
     folder: remote.Path
+    address: str
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     meta: Meta | None = None
     step: int | None = None
@@ -60,6 +64,7 @@ class Record:
     predictions: fusion.Predictions | None = None
     views: dict[str, Any] | None = None
     manifest: Manifest | None = None
+    exported: bool = False
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -94,18 +99,14 @@ class Record:
         """Whether it is no run, but the sum of the scores of several."""
         return "fused" in (self.result or {})
 
-    @property
-    def quoted(self) -> str:
-        """Its folder, for a shell."""
-        return shlex.quote(str(self.folder))
-
     def why(self, part: str) -> str:
         """Why a part is missing, as HTML without a full stop."""
         return page.text(self.missing.get(part, f"there is no {part}"), 500).rstrip(".")
 
     def how(self, mode: str) -> str:
         """The command that makes what a mode of jax_video.main makes, as HTML."""
-        return page.code(f"python -m jax_video.main --config=RECIPE --workdir={self.quoted} --mode={mode}")
+        place = "DIR" if copies.is_copy(self.folder) else shlex.quote(self.address)
+        return page.code(f"python -m jax_video.main --config=RECIPE --workdir={place} --mode={mode}")
 
     @contextlib.contextmanager
     def reading(self, part: str, file: str = "") -> Iterator[None]:
@@ -121,32 +122,33 @@ class Record:
 
 
 def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None = None) -> Record:
-    """What there is of a run in a folder, local or in gs://; also while it is trained.
+    """What there is of a run in a folder, be it local, in a store or behind a URL; also while it is trained.
 
     Args:
       data: the set that it was tested on, where that is not what its config names.
 
     Raises:
-      UserError: nothing of a run is there.
+      UserError: nothing of a run is there, or an exported one is damaged.
     """
-    path = checkpoint.run_folder(folder)
-    record = Record(path)
+    path = published.opened(folder, _FILES)
     _check(path)
+    address = copies.without_password(os.fspath(folder)) if published.is_copied(folder) else str(path)
+    record = Record(path, address, exported=published.is_exported(path))
     with record.reading("result", "test.json"):
-        record.result = documents.read(path / "test.json", (_CLASSES | _FUSED, _PAIRS))
-        try:
-            averages.check_result(path, record.result)
-        except documents.Damaged:
-            record.result = None
-            raise
-    with record.reading("config", "config.json"):
-        record.config = _config(path)
-    with record.reading("checkpoint"):
-        _read_checkpoint(record)
+        record.result = _result(path)
+    if record.exported:
+        with copies.judged(path, folder):
+            _read_checkpoint(record)
+    else:
+        with record.reading("config", "config.json"):
+            record.config = _config(path)
+        with record.reading("checkpoint"):
+            _read_checkpoint(record)
     with record.reading("metrics", "metrics.jsonl"):
         record.rows = runlog.read(path / "metrics.jsonl")
         if not record.rows:
-            record.missing["metrics"] = "there is no row in metrics.jsonl"
+            there = (path / "metrics.jsonl").exists()
+            record.missing["metrics"] = f"there is no {'row in ' if there else ''}metrics.jsonl"
     with record.reading("confusion", "confusion.json"):
         found = documents.read(path / "confusion.json", {"classes": [str], "videos": [[int]]})
         record.classes, record.confusion = tuple(found["classes"]), _matrix(found)
@@ -168,14 +170,30 @@ def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None
 
 def _check(path: remote.Path) -> None:
     """Raises UserError where there is nothing to report on."""
-    parts = ("config.json", "test.json", "metrics.jsonl", "checkpoints")
+    parts = ("test.json", "metrics.jsonl", "checkpoints")
     with remote.reaching(path):
-        if any((path / part).exists() for part in parts):
+        if any((path / part).exists() for part in parts) or published.is_published(path):
+            return
+        with contextlib.suppress(FileNotFoundError, documents.Damaged):
+            documents.read(path / "config.json", {"model": {"name": str}})
             return
         if path.is_file():
             raise UserError(f"{path} is a file; expected the folder of a run")
-        said = f"none of {', '.join(parts)} is in it" if path.is_dir() else "there is no such folder"
+        said = (
+            f"none of {', '.join(parts)}, and no config.json of a run, is in it"
+            if path.is_dir()
+            else "there is no such folder"
+        )
     raise UserError(f"{path} is no run: {said}. Give the --workdir of jax_video.main, or the --out of jax_video.fuse.")
+
+
+def _result(path: remote.Path) -> dict[str, Any]:
+    """What a test.json holds: of pairs, of fused scores, or of classes."""
+    found = documents.read(path / "test.json", {"*": object})
+    if wrong := documents.defect(found, _PAIRS if "pair_accuracy" in found else _CLASSES | _FUSED):
+        raise documents.Damaged(wrong)
+    averages.check_result(path, found)
+    return found
 
 
 def _config(path: remote.Path) -> dict[str, Any]:
@@ -187,22 +205,27 @@ def _config(path: remote.Path) -> dict[str, Any]:
 
 
 def _read_checkpoint(record: Record) -> None:
-    """Adds what its best checkpoint says, whose config is complete."""
-    if not (record.folder / "checkpoints").exists():
+    """Adds what its best checkpoint says, whose config is complete. Raises CheckpointError where it cannot be read."""
+    if not record.exported and not (record.folder / "checkpoints").exists():
         raise FileNotFoundError
-    opened = checkpoint.Checkpoints(record.folder, sharding.make_mesh(), read_only=True)
-    with contextlib.closing(opened) as checkpoints:
-        record.meta, record.step = checkpoints.best_meta(), checkpoints.best_step()
+    with contextlib.closing(published.source(record.folder, sharding.make_mesh())) as source:
+        record.meta, record.step = source.best_meta(), source.best_step()
+        if isinstance(source, published.Published) and "result" in record.missing:
+            found = source.result()
+            if not documents.defect(found, _CLASSES):
+                record.result = found
     record.config = record.meta.config
 
 
 def _matrix(found: dict[str, Any]) -> np.ndarray:
     """A confusion matrix. Raises documents.Damaged where it is none."""
     size = len(found["classes"])
+    if not size:
+        raise documents.Damaged("'classes' is empty")
     if len(found["videos"]) != size or any(len(row) != size for row in found["videos"]):
         raise documents.Damaged(f"'videos' is no table of {size} classes")
     matrix = np.array(found["videos"], np.int64).reshape(size, size)
-    if size and matrix.min() < 0:
+    if matrix.min() < 0:
         raise documents.Damaged("'videos' has numbers below 0")
     return matrix
 

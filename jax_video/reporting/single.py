@@ -34,8 +34,8 @@ def document(record: Record, run: Run | None = None, *, most: int = 8, explain: 
         "Appearance and motion": _views(record),
         "Config": _config(record),
     }
-    about = "Fused scores" if record.fused else "A run"
-    return page.document(record.name, f"{about} in {code(record.folder)}", parts, foot())
+    about = "Fused scores" if record.fused else "An exported run" if record.exported else "A run"
+    return page.document(record.name, f"{about} in {code(record.address)}", parts, foot())
 
 
 def foot() -> str:

@@ -64,7 +64,8 @@ def _start(record: Record) -> str:
     if not path:
         return "random"
     paths = path if isinstance(path, list | tuple) else [path]
-    target = f", for its {code(into)}" if into else ""
+    parts = into if isinstance(into, list | tuple) else [into]
+    target = f", for its {' and '.join(map(code, parts))}" if into else ""
     fresh = ", with a new classifier" if record.setting("init_from", "new_head") and not into else ""
     frozen = record.setting("train", "freeze")
     kept = f"; frozen: {', '.join(map(code, frozen))}" if isinstance(frozen, list | tuple) and frozen else ""

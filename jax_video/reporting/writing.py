@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from jax_video.data import remote
+from jax_video import published
+from jax_video.data import copies, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError, writing
 from jax_video.reporting import comparison, record, single
@@ -26,8 +27,10 @@ def write_report(
     It is made of what is in the run's folder, also while it is trained; what is missing there, the page says.
 
     Args:
-      run, other: folders, local or in gs://, of runs or of fused scores; or a run that is open.
-      out: the file; by default report.html in the folder of the first.
+      run, other: folders of runs or of fused scores, local or in gs://; other stores and URLs of runs; or a run that is
+        open.
+      out: the file; by default report.html in the folder of the first. It is to be given where that is only read: of
+        stores but gs://, and of a folder to share, as export writes it, in which it was not tested.
       mistakes: how many to show, those of which the network was the surest.
       explain: whether to show what the network looked at, which takes some seconds.
       data: the set that they were tested on, where that is not what their config names.
@@ -40,9 +43,16 @@ def write_report(
     """
     if not isinstance(mistakes, int) or mistakes < 0:
         raise UserError(f"mistakes is {mistakes!r}: expected a number from 0")
+    if out is None and (published.is_copied(_folder(run)) or copies.is_copy(_folder(run))):
+        place = copies.without_password(os.fspath(_folder(run)))
+        raise UserError(f"{place} is only read: say where to write, such as --out={NAME}")
     records = [record.read(_folder(each), data=data) for each in (run, other) if each is not None]
     if len({str(each.folder) for each in records}) < len(records):
         raise UserError(f"{records[0].folder} is named twice: expected two runs")
+    if out is None and records[0].exported and not (records[0].folder / "test.json").exists():
+        raise UserError(
+            f"{records[0].folder} is a run that was exported, for others: say where to write, such as --out={NAME}"
+        )
     target = records[0].folder / NAME if out is None else remote.path(out)
     if not remote.is_remote(target) and target.is_dir():
         target = target / NAME

@@ -18,6 +18,7 @@ METRICS = {
 COMPARED = {"protocol": "test", "clip": "clip"}  # of a test's result and of a config: runs must agree there, but for
 FREE = ("batch", "allow_partial")  # on which scores do not depend
 _BESIDE = {"protocol?": dict, "clip?": dict, "manifest?": str | None, "videos?": int, "of?": int, "note?": str}
+SHAPE = dict.fromkeys(METRICS, float) | _BESIDE  # of the result of a test of classes
 
 
 def read(run: pathlib.Path) -> dict:
@@ -28,7 +29,7 @@ def read(run: pathlib.Path) -> dict:
     """
     path = run / "test.json"
     try:
-        result = documents.read(path, dict.fromkeys(METRICS, float) | _BESIDE)
+        result = documents.read(path, SHAPE)
         check_result(run, result)
         return result
     except FileNotFoundError as error:
