@@ -42,8 +42,8 @@ def was_pressed() -> bool:
 
 
 def stop(message: str) -> NoReturn:
-    """Ends the process as a command ends, but for what the interpreter takes down last: XLA may still compile in threads
-    of its own what nobody waits for any more, and then the process would crash."""
+    """Ends the process as a command ends, but for what the interpreter takes down last: XLA may still compile, in
+    threads of its own, what nobody waits for any more, and the process would crash."""
     global _said
     print(f"\n{message}", file=sys.stderr)
     _said = True

@@ -15,6 +15,9 @@ beside it a filmstrip, a .png of the same name. With --window a video is classif
 middle of each: labels with times. With --live the newest window of a stream is classified over and over, until Ctrl-C.
 """
 
+import os
+import pathlib
+
 from absl import flags
 
 from jax_video import command, run, sharding, state
@@ -93,6 +96,19 @@ def check(paths: list[str], given: flags.FlagValues) -> None:
         raise UserError(f"{' '.join(outputs)}: one file cannot hold {len(paths)} videos; name one")
     if given.video is not None:
         encoding.check_name(given.video)
+    if given.json and given.out is not None:
+        raise UserError("--out and --json: the file has JSON in it; give one of them")
+    if given.window is not None and given["top"].present:
+        raise UserError("--top is of whole videos: with --window the best is shown, and --json and --csv have all")
+    written: list[str] = [given[name].value or "" for name in ("csv", "srt", "video", "explain")]
+    written = [name for name in written if name]
+    if len({os.path.abspath(name) for name in written}) < len(written):
+        raise UserError(f"{written[0]}: two files of this name are asked for; give each its own")
+    for name in written:
+        if any(os.path.exists(name) and os.path.exists(path) and os.path.samefile(name, path) for path in paths):
+            raise UserError(f"{name} is the video itself; name another file")
+        if not pathlib.Path(name).parent.is_dir():
+            raise UserError(f"{name}: there is no folder {pathlib.Path(name).parent}; make it, or name another")
 
 
 if __name__ == "__main__":

@@ -310,9 +310,11 @@ class Run:
         except VideoError as error:
             raise UserError(str(error)) from error
         starts, ends, frames, rows = map(np.array, zip(*found, strict=True))
-        span, most = (self.sampling.frames - 1) * self.sampling.stride + 1, frames.max()
-        note = f"clips span {span} frames and windows have {most}: clips are looped, as in training"
-        return timeline_lib.Timeline(self.classes, starts, ends, rows, note if most < span else "")
+        span = (self.sampling.frames - 1) * self.sampling.stride + 1
+        few = frames[frames < span]
+        count = f"{len(few)} of {len(frames)} windows have fewer, from {min(few, default=0)}"
+        note = f"clips span {span} frames, and {count}: they are looped, as in training"
+        return timeline_lib.Timeline(self.classes, starts, ends, rows, note if len(few) else "")
 
     @functools.cached_property
     def _windows(self) -> Windows:
@@ -415,6 +417,7 @@ class Run:
         clips: int | None = None,
     ) -> Generator[tuple[int, np.ndarray | str], None, None]:
         """(place, mean over its clips [D], or why it cannot be read) of each of some videos, as soon as it is known."""
+        videos, _ = videos_lib.several(videos)
         seen = videos_lib.seen(videos, self.sampling, self.protocol_with(clips), fps=fps, timeout=timeout)
         most = self.config.test.batch if batch is None else videos_lib.at_least_one("batch", batch)
         weights = self.weights["params"], self.weights["batch_stats"]

@@ -6,7 +6,7 @@ import dataclasses
 import io
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,18 +39,29 @@ class Timeline:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Neighbours of one best class, joined; between two the border is half way between their windows' middles."""
-        best = self.probabilities.argmax(axis=1)
-        changes = np.flatnonzero(np.diff(best)) + 1
+        """Neighbours of one best class, joined; between two the border is half way between their windows' middles.
+
+        Where the video has no frames, there is no segment.
+        """
+        best, gaps = self.probabilities.argmax(axis=1), self._gaps()
+        changes = np.flatnonzero((np.diff(best) != 0) | gaps) + 1
         middles = (self.starts + self.ends) / 2
-        borders = [self.starts[0], *(middles[changes - 1] + middles[changes]) / 2, self.ends[-1]]
+        between, is_gap = (middles[changes - 1] + middles[changes]) / 2, gaps[changes - 1]
+        begins = [self.starts[0], *np.where(is_gap, self.starts[changes], between)]
+        ends = [*np.where(is_gap, self.ends[changes - 1], between), self.ends[-1]]
         parts = np.split(np.arange(len(best)), changes)
         found = []
-        for part, (start, end) in zip(parts, itertools.pairwise(borders), strict=True):
+        for part, start, end in zip(parts, begins, ends, strict=True):
             label = int(best[part[0]])
             probability = float(self.probabilities[part, label].mean())
             found.append(Segment(float(start), float(end), self.classes[label], probability))
         return tuple(found)
+
+    def _gaps(self) -> np.ndarray:
+        """Whether the video has a gap, without frames, between a window and the next: bool [N - 1]."""
+        hops = np.diff(self.starts)
+        usual = np.median(hops) if len(hops) else 0.0
+        return (self.starts[1:] > self.ends[:-1] + ROUNDING) & (hops > 1.5 * usual)
 
     def table(self) -> str:
         """The segments, a line each: start, end, probability and class."""
@@ -121,8 +132,8 @@ def windows(frames: Iterable[tuple[float, np.ndarray]], window: float, hop: floa
         while time >= number * hop + window - ROUNDING:
             start, end = number * hop, number * hop + window
             images = _between(kept, start, end)
-            if number == 0 and len(images) < 2:
-                raise UserError(too_short(window, len(images), step))
+            if number == 0:
+                _check_first(kept, images, window, hop, step)
             if images:
                 yield Window(start, end, images)
             number += 1
@@ -136,7 +147,23 @@ def windows(frames: Iterable[tuple[float, np.ndarray]], window: float, hop: floa
     last += step  # the last frame is shown as long as the one before it
     if number == 0 or last > (number - 1) * hop + window + step / 2:
         start = max(0.0, last - window)
-        yield Window(start, last, _between(kept, start, last) or [kept[-1][1]])
+        images = _between(kept, start, last) or [kept[-1][1]]
+        if number == 0 and len(images) < 2:
+            raise UserError("the video has 1 frame: expected at least 2, of which something could be seen to move")
+        yield Window(start, last, images)
+
+
+def _check_first(
+    kept: Sequence[tuple[float, np.ndarray]], images: list[np.ndarray], window: float, hop: float, step: float
+) -> None:
+    """Raises UserError where the first window of a video says that these are too short for its frames."""
+    if len(images) < 2:
+        raise UserError(too_short(window, len(images), step))
+    apart = (kept[-1][0] - kept[0][0]) / (len(kept) - 1)  # as a rule
+    if window + ROUNDING < 2 * apart:
+        raise UserError(too_short(window, 1, apart))
+    if hop < apart / 10:
+        raise UserError(f"a hop of {hop:g} s, where the video's frames are {apart:.3g} s apart: take a longer one")
 
 
 def check_seconds(**given: float) -> None:

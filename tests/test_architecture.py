@@ -102,7 +102,7 @@ LAYERS = {
     "commands": (  # flags in, print out
         "main prepare predict predicting convert report export fuse average plan models.__main__ __main__ command "
         "config_flag",
-        "networks recipes manifest decoding pipeline sources isolated preparing step folder run weights testing "
+        "networks recipes stores manifest decoding pipeline sources isolated preparing step folder run weights testing "
         "reporting exporting "
         "workflow",
     ),

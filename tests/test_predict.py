@@ -394,8 +394,18 @@ def test_labels_with_times(elsewhere, long_video):
         (["long.mp4", "--window=1", "--out=x"], "--out and --clips are of whole videos: not with --window, which has"),
         (["long.mp4", "--window=1", "--clips=2"], "--out and --clips are of whole videos: not with --window"),
         (["long.mp4", "--window=0.1"], "a window of 0.1 s has 1 of the video's frames"),
+        (["long.mp4", "--window=1", "--top=2"], "--top is of whole videos: with --window the best is shown"),
+        (["long.mp4", "--out=x", "--json"], "--out and --json: the file has JSON in it; give one of them"),
+        (["long.mp4", "--window=1", "--csv=x", "--srt=./x"], "x: two files of this name are asked for"),
+        (["long.mp4", "--window=1", "--csv=nowhere/x"], "nowhere/x: there is no folder nowhere; make it, or name"),
+        *[
+            (["long.mp4", "--window=1", f"--{name}=./long.mp4"], "is the video itself")
+            for name in ("csv", "srt", "video")
+        ],
     ],
 )
 def test_labels_with_times_refuse(elsewhere, long_video, arguments, message):
+    before = long_video.read_bytes()
     finished = run(PREDICT, *arguments, "--checkpoint=run", cwd=elsewhere)
     assert finished.code == 2 and message in finished.stderr and "Traceback" not in finished.stderr
+    assert long_video.read_bytes() == before

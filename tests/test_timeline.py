@@ -43,7 +43,26 @@ def test_the_last_window_ends_with_the_video():
         (0.7, 1.1, [7, 8, 9, 10]),
     ]
     assert cut(numbered(3), 0.4, 0.3) == [(0.0, 0.3, [0, 1, 2])]
-    assert cut(numbered(1), 0.4, 0.3) == [(0.0, 0.0, [0])]
+    with pytest.raises(UserError, match="the video has 1 frame: expected at least 2"):
+        cut(numbered(1), 0.4, 0.3)
+
+
+def test_windows_and_hops_are_measured_by_how_far_frames_are_apart():
+    for window, hop, said in (
+        (0.15, 0.1, "a window of 0.15 s has 1 of the video's frames"),
+        (1.0, 1e-9, "a hop of 1e-09 s"),
+    ):
+        with pytest.raises(UserError, match=said):
+            cut(numbered(30), window, hop)
+
+
+def test_there_is_no_segment_where_there_are_no_frames():
+    starts = np.array([0.0, 0.5, 1.0, 60.0, 60.5])
+    same = np.tile([0.9, 0.1], (5, 1))
+    found = timeline.Timeline(("a", "b"), starts, starts + 1, same).segments
+    assert [(part.start, part.end) for part in found] == [(0, 2), (60, 61.5)]
+    apart = timeline.Timeline(("a", "b"), starts * 4, starts * 4 + 1, same).segments  # a hop beyond the window
+    assert [(part.start, part.end) for part in apart] == [(0, 5), (240, 243)]
 
 
 def test_a_hop_beyond_the_window_leaves_gaps():
@@ -151,7 +170,7 @@ def test_a_file_gives_what_its_frames_give_with_its_own_times(run, frames, tmp_p
 
 def test_clips_longer_than_a_window_are_looped_and_that_is_said(run, frames):
     found = run.timeline(frames, window=0.2, hop=1, fps=10)
-    assert found.note == "clips span 4 frames and windows have 2: clips are looped, as in training"
+    assert found.note == "clips span 4 frames, and 4 of 4 windows have fewer, from 2: they are looped, as in training"
 
 
 def test_videos_without_times_need_a_rate(run, frames, tmp_path):

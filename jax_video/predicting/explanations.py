@@ -1,6 +1,5 @@
 """What a network looks at in a video, written as a video and as a filmstrip."""
 
-import os
 import pathlib
 import sys
 
@@ -26,8 +25,6 @@ def check(paths: list[str], given: flags.FlagValues) -> None:
     if len(paths) > 1:
         raise UserError(f"--explain: one file cannot hold {len(paths)} videos; name one")
     encoding.check_name(given.explain)
-    if os.path.exists(given.explain) and os.path.samefile(given.explain, paths[0]):
-        raise UserError(f"--explain: {given.explain} is the video itself; name another file")
 
 
 def show(trained: Run, paths: list[str], given: flags.FlagValues) -> int:

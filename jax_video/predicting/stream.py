@@ -14,7 +14,7 @@ from jax_video.errors import UserError
 from jax_video.predicting import labels
 from jax_video.stopping import StopSignals
 
-_OF_FILES = ("out", "batch", "clips", "timeout", "csv", "srt", "video", "explain")
+_OF_FILES = ("out", "batch", "clips", "timeout", "csv", "srt", "video", "explain", "explain_label", "explain_layer")
 
 
 def show(arguments: list[str], given: flags.FlagValues) -> None:

@@ -5,6 +5,7 @@ import sys
 
 from absl import flags
 
+from jax_video.data import remote
 from jax_video.errors import UserError, shown
 from jax_video.run import Run
 from jax_video.testing import overlay, predictions
@@ -29,9 +30,13 @@ def show(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
         else:
             print(f"{shown(path)}\n{found.table()}")
         if given.csv is not None:
-            pathlib.Path(given.csv).write_text(found.csv(), encoding="utf-8", errors="surrogateescape")
+            _write(given.csv, found.csv())
         if given.srt is not None:
-            pathlib.Path(given.srt).write_text(found.srt(), encoding="utf-8", errors="surrogateescape")
+            _write(given.srt, found.srt())
         if given.video is not None:
             overlay.write(given.video, path, found, fps=given.fps)
     return broken
+
+
+def _write(path: str, text: str) -> None:
+    remote.write_whole(pathlib.Path(path), [text.encode("utf-8", errors="surrogateescape")])
