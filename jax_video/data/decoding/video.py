@@ -26,6 +26,7 @@ from jax_video.data.manifest import FrameIndex
 from jax_video.errors import VideoError
 
 # What may give other frames, or other verdicts, where it changes.
+_NO_TIMES = "have no times: say how many there are to a second, fps=25 or --fps=25"
 DECODER = f"PyAV {av.__version__}, " + ", ".join(
     f"{name} {'.'.join(map(str, version))}"
     for name, version in sorted(av.library_versions.items())
@@ -123,13 +124,13 @@ def timed_frames(
         yield from ((place / fps, image) for place, image in enumerate(frames_in_order(path, short_side=short_side)))
         return
     if os.path.isdir(path):
-        raise VideoError(path, "pictures have no times: say how many there are to a second, fps=25 or --fps=25")
+        raise VideoError(path, f"pictures {_NO_TIMES}")
     image = image_of(short_side)
     with packets.opened(path) as (container, stream):
         start = (container.start_time or 0) / av.time_base
         for frame in _of_one_size(path, packets.decode_all(container, stream)):
             if frame.time is None:
-                raise VideoError(path, "its frames have no times: say how many there are to a second, fps=25 or --fps=25")
+                raise VideoError(path, f"its frames {_NO_TIMES}")
             yield max(0.0, frame.time - start), image(frame)
 
 
