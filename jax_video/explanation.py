@@ -22,9 +22,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jax_video import losses, networks, objectives, sharding
+from jax_video import losses, networks, objectives, sharding, videos
 from jax_video import state as state_lib
-from jax_video.data import isolated, pipeline, reader
+from jax_video.data import isolated, pipeline
 from jax_video.data.manifest import Manifest, in_memory
 from jax_video.errors import UserError
 from jax_video.models.cost import VIEWS
@@ -125,8 +125,7 @@ class Explainer:
           UserError: no such class, no such stage, no such video, or scores that are no numbers.
           VideoError: the video cannot be read.
         """
-        if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
-            raise UserError(f"fps is {fps!r}: expected frames per second, or 0 where they are not known")
+        videos.check_fps(fps)
         wanted, batch = -1 if label is None else self._class(label), 0
         if isinstance(video, np.ndarray):
             in_memory([video])  # raises where it is none
@@ -137,8 +136,6 @@ class Explainer:
 
         def timed() -> tuple[Frames, float]:
             rate = 1.0 if timeless else fps
-            if isinstance(video, np.ndarray) or timeout is None:
-                return reader.timed(video, short_side=sampling.short_side, fps=rate)
             return isolated.timed(video, short_side=sampling.short_side, fps=rate, timeout=timeout)
 
         if whole and not sampling.segments:
@@ -284,7 +281,7 @@ def _check_frames(count: int) -> None:
 
 def _span(sampling: pipeline.Sampling) -> int:
     """Frames that a clip extends over, those included that its flow takes before and after it."""
-    return (sampling.frames - 1) * sampling.stride + 1 + ("flow" in sampling.streams) * 10
+    return sampling.span + ("flow" in sampling.streams) * 10
 
 
 def shape(places: Places) -> str:

@@ -23,7 +23,7 @@ from jax_video import objectives, published, recipe, scoring, sharding, watching
 from jax_video import state as state_lib
 from jax_video import timeline as timeline_lib
 from jax_video import videos as videos_lib
-from jax_video.data import copies, documents, isolated, pipeline, reader, remote
+from jax_video.data import copies, documents, isolated, pipeline, remote
 from jax_video.data import manifest as manifest_lib
 from jax_video.data.manifest import Manifest
 from jax_video.errors import CheckpointError, UserError, VideoError, listed
@@ -81,6 +81,11 @@ class Run:
         Of a knowledge transfer it is `models.correspondence.Correspondence`, whose 3D network is its `student`.
         """
         return state_lib.join(self.definition, **self.weights, train=False)
+
+    @property
+    def _arrays(self) -> tuple[dict, dict]:
+        """(params, batch_stats), as steps take them."""
+        return self.weights["params"], self.weights["batch_stats"]
 
     @property
     def sampling(self) -> pipeline.Sampling:
@@ -160,8 +165,7 @@ class Run:
             "workers": self.config.data.workers,
             "mesh": self.mesh,
         }
-        weights = self.weights["params"], self.weights["batch_stats"]
-        return scoring.mean_over_clips(step, weights, manifest, split, **given | changes)
+        return scoring.mean_over_clips(step, self._arrays, manifest, split, **given | changes)
 
     @overload
     def classify(  # type: ignore[overload-overlap]  # a str is a sequence of str, but here one name
@@ -300,17 +304,14 @@ class Run:
         if isinstance(video, np.ndarray):
             manifest_lib.in_memory([video])  # raises where it is none
         try:
-            if isinstance(video, np.ndarray) or timeout is None:
-                images, seconds = reader.timed(video, short_side=self.sampling.short_side, fps=fps)
-            else:
-                images, seconds = isolated.timed(video, short_side=self.sampling.short_side, fps=fps, timeout=timeout)
+            images, seconds = isolated.timed(video, short_side=self.sampling.short_side, fps=fps, timeout=timeout)
             with contextlib.closing(images):
                 groups = timeline_lib.groups(timeline_lib.windows(images, window, hop), most)
                 found = [*self._windows.each(groups, seconds)]
         except VideoError as error:
             raise UserError(str(error)) from error
         starts, ends, frames, rows = map(np.array, zip(*found, strict=True))
-        span = (self.sampling.frames - 1) * self.sampling.stride + 1
+        span = self.sampling.span
         few = frames[frames < span]
         count = f"{len(few)} of {len(frames)} windows have fewer, from {min(few, default=0)}"
         note = f"clips span {span} frames, and {count}: they are looped, as in training"
@@ -318,13 +319,12 @@ class Run:
 
     @functools.cached_property
     def _windows(self) -> Windows:
-        weights, mesh = (self.weights["params"], self.weights["batch_stats"]), self.mesh
-        return Windows(self.score_clips, weights, self.sampling, self.task.validation, mesh, self._probabilities)
+        protocol = self.task.validation
+        return Windows(self.score_clips, self._arrays, self.sampling, protocol, self.mesh, self._probabilities)
 
     @functools.cached_property
     def _explainer(self) -> Explainer:
-        weights = self.weights["params"], self.weights["batch_stats"]
-        return Explainer(self.definition, weights, self.config, self.classes, self.normalization, self.mesh)
+        return Explainer(self.definition, self._arrays, self.config, self.classes, self.normalization, self.mesh)
 
     def explain(
         self,
@@ -420,9 +420,8 @@ class Run:
         videos, _ = videos_lib.several(videos)
         seen = videos_lib.seen(videos, self.sampling, self.protocol_with(clips), fps=fps, timeout=timeout)
         most = self.config.test.batch if batch is None else videos_lib.at_least_one("batch", batch)
-        weights = self.weights["params"], self.weights["batch_stats"]
         with contextlib.closing(seen):
-            for place, mean in videos_lib.means(step, weights, seen, self.mesh, most=most, size=self._batch_size):
+            for place, mean in videos_lib.means(step, self._arrays, seen, self.mesh, most=most, size=self._batch_size):
                 if not isinstance(mean, str):
                     objectives.check_finite(mean[None], [videos_lib.name(videos[place], place)])
                 yield place, mean

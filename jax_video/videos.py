@@ -51,6 +51,12 @@ def at_least_one(name: str, value: Any) -> int:
     return value
 
 
+def check_fps(fps: Any, zero: str = "where they are not known") -> None:
+    """Raises UserError where this is no frame rate; `zero` says what 0 is for."""
+    if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
+        raise UserError(f"fps is {fps!r}: expected frames per second, or 0 {zero}")
+
+
 def with_clips(protocol: pipeline.Protocol, clips: int) -> pipeline.Protocol:
     """A protocol with so many clips of each video, evenly spread."""
     if protocol.clips == "segments":
@@ -88,8 +94,7 @@ def seen(
     Raises:
       UserError: an argument that cannot be.
     """
-    if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
-        raise UserError(f"fps is {fps!r}: expected frames per second, or 0 where they are not known")
+    check_fps(fps)
     arrays = {place: video for place, video in enumerate(videos) if isinstance(video, np.ndarray)}
     paths = {place: os.fspath(video) for place, video in enumerate(videos) if not isinstance(video, np.ndarray)}
     if arrays:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_video import timeline
+from jax_video import timeline, videos
 from jax_video.data import pipeline
 from jax_video.data.decoding import live
 from jax_video.errors import UserError, shown
@@ -128,7 +128,7 @@ class Windows:
     @property
     def span(self) -> int | None:
         """Frames that a clip spans; None: several clips are spread over a window of any length."""
-        return None if self.sampling.segments else (self.sampling.frames - 1) * self.sampling.stride + 1
+        return None if self.sampling.segments else self.sampling.span
 
     def chosen(self, rate: float) -> tuple[float, float]:
         """(window, hop) of a stream with so many frames in a second; 0: unknown."""
@@ -160,8 +160,7 @@ class Watch:
           look: what the network says of a window, [K].
           All else is as of `Run.watch`.
         """
-        if not (isinstance(fps, int | float) and 0 <= fps < math.inf):
-            raise UserError(f"fps is {fps!r}: expected frames per second, or 0 for the stream's own times")
+        videos.check_fps(fps, "for the stream's own times")
         self._source, side = live.find(source), windows.sampling.short_side
         self._newest, self._notes = _Newest(windows), collections.deque[str]()
         self._classes, self._look, self._say, self._interrupted = classes, look, say, interrupted

@@ -73,25 +73,30 @@ def clips_of_frames(frames: np.ndarray, sampling: Sampling, protocol: Protocol) 
 
 
 def timed(
-    path: str | os.PathLike, *, short_side: int | None, fps: float = 0.0, timeout: float = TIMEOUT
+    video_: str | os.PathLike | np.ndarray,
+    *,
+    short_side: int | None,
+    fps: float = 0.0,
+    timeout: float | None = TIMEOUT,
 ) -> tuple[Generator[tuple[float, np.ndarray], None, None], float]:
-    """The frames of a file in order with their seconds, and how long it is said to be: `reader.timed` elsewhere.
+    """The frames of a video in order with their seconds, and how long it is said to be: `reader.timed` elsewhere.
 
     Args:
-      path: of a file or of a folder of pictures.
-      short_side, fps: as of `reader.timed`.
-      timeout: seconds in which the file must go on.
+      video_, short_side, fps: as of `reader.timed`; frames in memory are given here.
+      timeout: seconds in which a file must go on; None: it is read in this process, without any limit.
 
     Raises:
-      UserError: no such `timeout`, or a process may not start others.
+      UserError: no such `timeout`, or a process may not start others; frames in memory without `fps`.
       VideoError: the file cannot be read.
     """
-    results = _done(iter([_Frames(os.path.abspath(path), short_side, fps)]), 1, timeout)
+    if isinstance(video_, np.ndarray) or timeout is None:
+        return reader.timed(video_, short_side=short_side, fps=fps)
+    results = _done(iter([_Frames(os.path.abspath(video_), short_side, fps)]), 1, timeout)
 
     def next_piece() -> workers.Piece | None:
         _, result = next(results)
         if isinstance(result, str):
-            raise VideoError(path, result)
+            raise VideoError(video_, result)
         return result
 
     def frames() -> Generator[tuple[float, np.ndarray], None, None]:

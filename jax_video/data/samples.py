@@ -61,6 +61,11 @@ class Sampling:
             )
 
     @property
+    def span(self) -> int:
+        """Frames of a video from the first one of a clip to its last."""
+        return (self.frames - 1) * self.stride + 1
+
+    @property
     def reflect(self) -> bool:
         """Whether a short video is seen at a smaller stride, then forth and back, as in ST-ResNet §4; else looped."""
         return bool(self.strides) or "flow" in self.streams

@@ -152,7 +152,7 @@ class _Source:
             self._say(f"What the network looked at cannot be shown: {page.text(error, 300)}.")
             return None
         sampling = run.sampling
-        span = ((sampling.frames - 1) * sampling.stride + 1) * max(1, sampling.segments)
+        span = sampling.span * max(1, sampling.segments)
         count = min(video.frames, max(span + _AROUND, _FEWEST))
         first = (video.frames - count) // 2
         frames = self._decode(video, np.arange(first, first + count), sampling.short_side)
