@@ -7,9 +7,9 @@ published weights where those have names and not only numbers.
 import jax.numpy as jnp
 from flax import nnx
 
+from jax_video.models import resnet2d, resnet3d
 from jax_video.models.layers import (
     BatchNorm,
-    Conv,
     Linear,
     check_choice,
     check_layers,
@@ -58,6 +58,13 @@ KINDS = {  # the convolutions of the four stages
 }
 
 
+PROJECTIONS = {  # shortcuts that are strided like the convolutions beside them
+    conv3d: resnet3d.Projection,
+    conv2d: resnet2d.Projection,
+    Conv2Plus1D: resnet3d.Projection,
+}
+
+
 class Unit(nnx.Module):
     """A basic residual unit of two convolutions of one kind: `[B, T, H, W, C_in]` to `[B, T', H', W', width]`."""
 
@@ -69,24 +76,13 @@ class Unit(nnx.Module):
         self.bn1 = norm(width, **layer)
         self.conv2 = conv(width, width, stride=1, **options)
         self.bn2 = norm(width, **layer)
-        strides, changes = (1 if conv is conv2d else stride, stride, stride), stride != 1 or in_features != width
-        self.downsample = Projection(in_features, width, strides=strides, norm=norm, **layer) if changes else None
+        changes, projection = stride != 1 or in_features != width, PROJECTIONS[conv]
+        self.downsample = projection(in_features, width, stride=stride, norm=norm, **layer) if changes else None
 
     def __call__(self, x):
         y = nnx.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return nnx.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class Projection(nnx.Module):
-    """The shortcut where a unit changes the shape: a strided 1×1×1 convolution and BN."""
-
-    def __init__(self, in_features, out_features, *, strides, norm, **layer):
-        self.conv = Conv(in_features, out_features, (1, 1, 1), strides=strides, **layer)
-        self.bn = norm(out_features, **layer)
-
-    def __call__(self, x):
-        return self.bn(self.conv(x))
 
 
 class Stem(nnx.Module):
