@@ -175,14 +175,16 @@ class Checkpoints:
         *,
         keep: int = 2,
         read_only: bool = False,
+        step: int | None = None,
     ):
+        """Opens those of a run's folder, which are kept; or, to be read alone, just the one of a `step`."""
         workdir = remote.absolute(run_folder(workdir))
         if not read_only and (workdir / SHARED).exists():
             raise CheckpointError(
                 f"{workdir} holds a run that was exported: it is not gone on with. Train in another folder; weights to "
                 f"start from may come from here: --config.init_from.path={workdir}"
             )
-        self.folder = workdir / "checkpoints"
+        self.folder, self._only = workdir / "checkpoints", step
         self._sharding = sharding.replicated(mesh)  # arrays are read onto these devices, whichever they were saved on
         with _quiet() if read_only else contextlib.nullcontext():
             self._manager = _Manager(
@@ -209,7 +211,7 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, oldest first."""
-        return sorted(self._manager.all_steps())
+        return sorted(step for step in self._manager.all_steps() if self._only in (None, step))
 
     def save(self, state: state_lib.TrainState, meta: Meta, validation: dict[str, float] | None = None) -> None:
         """Starts to save; the arrays are copied before it returns, the files are written behind the next steps.
@@ -300,11 +302,16 @@ class Checkpoints:
         raise CheckpointError(f"every checkpoint in {self.folder} is damaged.")
 
     def best_step(self) -> int:
-        """The step with the best validation; the last one where none was validated."""
+        """The step with the best validation; the last one where none was validated. Of one step alone, that one."""
         best = self._manager.best_step() or self._manager.latest_step()
         if best is None:
             raise CheckpointError(f"there is no checkpoint in {self.folder}: is this a run's folder?")
-        return best
+        if self._only is not None and not self.steps:
+            there = ", ".join(map(str, sorted(self._manager.all_steps())))
+            raise CheckpointError(
+                f"there is no checkpoint of step {self._only} in {self.folder}: choose one of {there}."
+            )
+        return best if self._only is None else self._only
 
     def read_meta(self, step: int) -> Meta:
         """Config, class names and progress of a checkpoint. Raises as `Meta.from_json` does."""

@@ -5,6 +5,9 @@
   python -m jax_video.main --config=configs/stc.py:model=stc_resnet101,data=DIR --config.train.batch=64
       another network on the set that `python -m jax_video.prepare` wrote into DIR, with one value changed
   python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=test    # tests the best checkpoint again
+  python -m jax_video.main --config=configs/stc.py --mode=test --config.test.split=val --step=200   # of a checkpoint
+  python -m jax_video.main --config=configs/stc.py --config.train.epochs=20 --extend    # of a run that is finished
+      trains on, up to 20 epochs in all, by the schedule from its beginning: give it --config.schedule.learning_rate
   python -m jax_video.main --config=configs/cost.py:data=DIR --workdir=runs/cost --mode=views
       what appearance and motion count in a run of CoST: views.json and two figures (CoST §4.5)
   python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=features --config.data.manifest=DIR
@@ -31,6 +34,8 @@ def define_flags() -> None:
         None,
         "Several processes: auto (TPU pod, SLURM) or HOST:PORT,ID,COUNT of the first, this one, all.",
     )
+    flags.DEFINE_boolean("extend", False, "Train a finished run for longer: more train.epochs, by a schedule anew.")
+    flags.DEFINE_integer("step", None, "The checkpoint to use with --mode; by default the best.", lower_bound=0)
     flags.DEFINE_integer("profile", 0, "Steps of training to trace for xprof and TensorBoard.", lower_bound=0)
     command.define_takeover()
 
@@ -45,7 +50,9 @@ def main(arguments: list[str]) -> None:
     workdir = run_folder(given.workdir or f"runs/{name}")
     sharding.start(given.distributed)
     with writing(workdir), hold(workdir, takeover=given.takeover, lost=lock.end_process):
-        report = workflow.perform(given.mode, config, workdir, profile=given.profile)
+        report = workflow.perform(
+            given.mode, config, workdir, profile=given.profile, extend=given.extend, step=given.step
+        )
     if jax.process_index() == 0:
         print(report)
 

@@ -19,6 +19,7 @@ from jax_video.data import documents, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import CheckpointError
 
+EXTENDING = ("train/epochs", "train/steps", "train/patience", "schedule/", "plateau/")  # what a longer run may change
 VERSION = 2  # of the record: raise it with every change that an older version of this library would misread
 _SHAPE = {  # of a record as it stands in a checkpoint; the first ones had less, and None where nothing was to be said
     "config": {"*": object},
@@ -143,11 +144,20 @@ def check_classes(meta: Meta, manifest: Manifest, folder: remote.Path) -> None:
 
 
 def check_same_run(
-    meta: Meta, config: Mapping[str, Any], manifest: Manifest, folder: remote.Path, devices: int
+    meta: Meta,
+    config: Mapping[str, Any],
+    manifest: Manifest,
+    folder: remote.Path,
+    devices: int,
+    *,
+    extends: bool = False,
 ) -> None:
     """Raises CheckpointError when a run cannot go on with this config or data as it would have with its own.
 
     Says what it means where it goes on with another number of processes or devices, which it can.
+
+    Args:
+      extends: whether it goes on for longer, for which `EXTENDING` may differ.
     """
     check_classes(meta, manifest, folder)
     if meta.manifest != manifest.hash:
@@ -165,17 +175,27 @@ def check_same_run(
     in_full = [_flat(saved.complete(_with_defaults(each))) for each in (config, meta.config)]
     same = {key for key in found | expected if in_full[0].get(key) == in_full[1].get(key)}
     # What leaves the weights as they are, but for the roundings of activations that are computed again.
-    free = ("data/", "test/", "train/log_steps", "train/checkpoint_steps", "train/keep", "model/remat")
+    free = (
+        *(EXTENDING if extends else ()),
+        "data/",
+        "test/",
+        "train/log_steps",
+        "train/checkpoint_steps",
+        "train/keep",
+        "model/remat",
+    )
     changed = [
         f"{key.replace('/', '.')}: {expected.get(key)} -> {found.get(key)}"
         for key in sorted(found | expected)
         if key not in same and not key.startswith(free)
     ]
     if changed:
+        longer = all(line.replace(".", "/").startswith(EXTENDING) for line in changed)
         raise CheckpointError(
             f"the run in {folder} was made with another config; it cannot go on with this one:\n  "
             + "\n  ".join(changed)
             + "\nGive the old values, or another --workdir."
+            + (" A run that is finished is trained for longer with --extend." if longer else "")
         )
     machines = {"processes": jax.process_count(), "devices": devices}
     before = machines | (meta.machines or {})

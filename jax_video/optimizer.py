@@ -25,13 +25,28 @@ def schedule(
     drop_epochs: tuple[float, ...] = (),
     drop_steps: tuple[int, ...] = (),
     drop_factor: float = 0.1,
+    begin: int = 0,
 ) -> Schedule:
     """Learning rate by step. `kind` is what follows the linear warm-up from zero:
 
     - "plateau": constant; `Plateau` scales it from outside (STC §4.2: divided when validation loss saturates);
     - "step": × `drop_factor` at each of `drop_epochs` and of `drop_steps`;
     - "cosine": a half cosine down to zero at the last of `steps`.
+
+    Epochs and steps are counted from `begin`, but for `steps`, the last one of the run.
     """
+    if begin:
+        later = schedule(
+            kind=kind,
+            learning_rate=learning_rate,
+            steps=steps - begin,
+            steps_per_epoch=steps_per_epoch,
+            warmup_epochs=warmup_epochs,
+            drop_epochs=drop_epochs,
+            drop_steps=drop_steps,
+            drop_factor=drop_factor,
+        )
+        return lambda step: later(step - begin)
     warmup = round(warmup_epochs * steps_per_epoch)
     if kind == "plateau":
         after = optax.constant_schedule(learning_rate)

@@ -8,7 +8,7 @@ from jax_video.errors import CheckpointError
 
 _PLATEAU = dict.fromkeys(("patience", "drops", "stale", "dropped"), int) | {"threshold": float, "best": object}
 _EARLY = {"patience": object, "loss": object, "metric": object, "stale": int}
-_PROGRESS = {"meter": {"*": float}, "plateau": _PLATEAU, "early?": _EARLY, "validated": int}
+_PROGRESS = {"meter": {"*": float}, "plateau": _PLATEAU, "early?": _EARLY, "validated": int, "begun?": int}
 
 
 @dataclasses.dataclass
@@ -19,6 +19,7 @@ class Progress:
     plateau: optimizer.Plateau = dataclasses.field(default_factory=optimizer.Plateau)
     early: optimizer.EarlyStop = dataclasses.field(default_factory=optimizer.EarlyStop)
     validated: int = 0  # the last step after which there was a validation
+    begun: int = 0  # the step at which the present schedule began: not the first one in a run that was extended
 
     def to_dict(self) -> dict:
         """A copy: checkpoints are written while the run goes on."""
@@ -27,6 +28,7 @@ class Progress:
             "plateau": dataclasses.asdict(self.plateau),
             "early": dataclasses.asdict(self.early),
             "validated": self.validated,
+            "begun": self.begun,
         }
 
     @classmethod
@@ -37,7 +39,8 @@ class Progress:
                 f"the newest checkpoint is none to go on from ({wrong}); remove it for the one before."
             )
         early = optimizer.EarlyStop(**saved.get("early", {}))
-        return cls(metrics.Meter(saved["meter"]), optimizer.Plateau(**saved["plateau"]), early, saved["validated"])
+        plateau = optimizer.Plateau(**saved["plateau"])
+        return cls(metrics.Meter(saved["meter"]), plateau, early, saved["validated"], saved.get("begun", 0))
 
     @property
     def finished(self) -> bool:

@@ -72,7 +72,7 @@ class Published:
       CheckpointError: a part of it is missing, damaged, or of another library.
     """
 
-    def __init__(self, folder: remote.Path, mesh: Mesh):
+    def __init__(self, folder: remote.Path, mesh: Mesh, step: int | None = None):
         self.folder, self._sharding = folder, sharding.replicated(mesh)
         try:
             record = documents.read(folder / CONFIG)
@@ -85,6 +85,8 @@ class Published:
             if wrong := documents.defect(record, _SHAPE):
                 raise documents.Damaged(wrong)
             self._record, self._meta = record, Meta.from_json(record["run"], folder)
+            if step not in (None, record["step"]):
+                raise CheckpointError(f"{folder} holds the weights of step {record['step']} alone, and not of {step}.")
         except FileNotFoundError as error:
             raise CheckpointError(f"{folder} has {WEIGHTS}, but no {CONFIG}: fetch that, too.") from error
         except documents.Damaged as error:
@@ -134,11 +136,12 @@ class Published:
         """Does nothing: no file is open."""
 
 
-def source(folder: remote.Path, mesh: Mesh) -> Checkpoints | Published:
-    """What reads the run in a folder, be it the one that was trained in or one that was written to be shared."""
+def source(folder: remote.Path, mesh: Mesh, step: int | None = None) -> Checkpoints | Published:
+    """What reads the run in a folder, be it the one that was trained in or one that was written to be shared; just the
+    checkpoint of a step where one is given."""
     if is_exported(folder):
-        return Published(folder, mesh)
-    return Checkpoints(folder, mesh, read_only=True)
+        return Published(folder, mesh, step)
+    return Checkpoints(folder, mesh, read_only=True, step=step)
 
 
 def is_exported(folder: remote.Path) -> bool:
@@ -161,7 +164,7 @@ def is_copied(name: str | os.PathLike) -> bool:
     return remote.is_remote(name) and not os.fspath(name).startswith(("gs://", "file://"))
 
 
-def opened(name: str | os.PathLike, beside: Sequence[str] = ("test.json",)) -> remote.Path:
+def opened(name: str | os.PathLike, beside: Sequence[str] = ("test.json",), *, step: int | None = None) -> remote.Path:
     """The folder to read a run from: the one of this name, or its copy where it is in a store or behind a URL.
 
     Only what it takes to use the run is copied: of a run's folder one checkpoint without the optimizer's side. What is
@@ -169,6 +172,7 @@ def opened(name: str | os.PathLike, beside: Sequence[str] = ("test.json",)) -> r
 
     Args:
       beside: other files of a run's folder that are copied where they are there; by default the result of its test.
+      step: of the checkpoint; None: the best one.
 
     Raises:
       CheckpointError: there is no run.
@@ -190,8 +194,8 @@ def opened(name: str | os.PathLike, beside: Sequence[str] = ("test.json",)) -> r
             )
         small = [each for each in names if each.split("/")[2] not in _ARRAYS]
         copy.fetch(small)
-        with contextlib.closing(Checkpoints(copy.folder, sharding.make_mesh(), read_only=True)) as checkpoints:
-            step = checkpoints.best_step()
+        with contextlib.closing(Checkpoints(copy.folder, sharding.make_mesh(), read_only=True, step=step)) as found:
+            step = found.best_step()
     own = f"checkpoints/{step}/"
     unused = (f"{own}training/", f"{own}network/" if any(each.startswith(f"{own}ema/") for each in names) else "-")
     with copies.held(name, own) as copy:

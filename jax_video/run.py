@@ -47,6 +47,7 @@ class Run:
       config: all sections; its clips and test, and how RGB is normalised, are what this object looks at videos with.
       meta: what its checkpoint says of it.
       step: after how many steps of training its weights were saved.
+      chosen: whether that step was asked for, and is not just the best one.
       definition, weights: the network, and its {"params", "batch_stats"} (`state.split`).
       mesh: the devices that it runs on.
     """
@@ -60,9 +61,11 @@ class Run:
         definition: nnx.GraphDef,
         weights: Mapping[str, Any],
         mesh: Mesh,
+        *,
+        chosen: bool = False,
     ):
         self.folder, self.config, self.meta, self.step = folder, config, meta, step
-        self.definition, self.weights, self.mesh = definition, weights, mesh
+        self.definition, self.weights, self.mesh, self.chosen = definition, weights, mesh, chosen
         self.task = Task.of(config)
         self._batch_size = videos_lib.BatchSize()  # of `classify` and `features`
 
@@ -433,6 +436,7 @@ def load(
     config: ConfigDict | None = None,
     dtype: str | None = None,
     mesh: Mesh | None = None,
+    step: int | None = None,
 ) -> Run:
     """The run in a folder, with the weights of its best sound checkpoint.
 
@@ -442,16 +446,17 @@ def load(
       config: how to look at videos, if not as the run did: its clips, its test and its type of activations.
       dtype: of the activations: "float32" or "bfloat16"; by default the config's.
       mesh: devices to run on; by default all.
+      step: takes the checkpoint of this step instead. A run keeps the last `train.keep` and the best one.
 
     Raises:
-      CheckpointError: there is no checkpoint in this folder, its weights are none that a network computes with, or
+      CheckpointError: there is no such checkpoint in this folder, its weights are none that a network computes with, or
         `config` is of another network.
     """
-    mesh, given, folder = sharding.make_mesh() if mesh is None else mesh, folder, published.opened(folder)
+    mesh, given, folder = sharding.make_mesh() if mesh is None else mesh, folder, published.opened(folder, step=step)
     published.check_folder(folder)
     config = None if config is None else recipe.resolve(config)
     dtype = config.dtype if dtype is None and config is not None else dtype
-    with copies.judged(folder, given), contextlib.closing(published.source(folder, mesh)) as checkpoints:
+    with copies.judged(folder, given), contextlib.closing(published.source(folder, mesh, step)) as checkpoints:
         meta = checkpoints.best_meta()
         own = ConfigDict(meta.config | ({"dtype": dtype} if dtype else {}))
         with _saved_config(folder):
@@ -459,17 +464,17 @@ def load(
             Task.of(own)
             if any(len(values) != 3 for values in Normalization(**own.normalize)):
                 raise ValueError("normalize has not three numbers each")
-        weights, meta, step = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
+        weights, meta, found = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
     leaves = state_lib.named_leaves(weights)
     if broken := [line for name, leaf in leaves.items() if (line := state_lib.defect(name, leaf))]:
         raise CheckpointError(
-            f"checkpoint {step} of {folder} is not what a network computes with, in {len(broken)} of {len(leaves)} "
+            f"checkpoint {found} of {folder} is not what a network computes with, in {len(broken)} of {len(leaves)} "
             "arrays; has its training diverged? Take an earlier run.\n" + listed(broken)
         )
     if config is not None:
         meta_lib.check_network(meta, config.to_dict(), folder)
         own = ConfigDict(config.to_dict() | {"normalize": meta.config["normalize"]})  # what the weights have seen
-    return Run(folder, own, meta, step, definition, weights, mesh)
+    return Run(folder, own, meta, found, definition, weights, mesh, chosen=step is not None)
 
 
 @contextlib.contextmanager

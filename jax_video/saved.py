@@ -76,6 +76,7 @@ KEYS = {
     },
     "plateau": {"patience": Key(), "threshold": Key(), "drops": Key()},
     "test": {
+        "split": Key("test"),
         "clips": Key(),
         "number": Key(),
         "crop": Key("center"),

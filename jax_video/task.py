@@ -57,18 +57,21 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
         print(f"{', '.join(freeze)}: frozen as drawn at random. Give weights, init_from.path.", file=sys.stderr)
     sampling = task.sampling
     without_flow = pipeline.check_stored(manifest, sampling)
-    listed = sum(video.split == "test" for video in manifest.videos)
-    readable = sum(video.name not in without_flow for _, video in manifest.select("test"))
+    split = config.test.split
+    if split not in SPLITS:
+        raise UserError(f"test.split is {split!r}: choose {', '.join(SPLITS)}.")
+    listed = sum(video.split == split for video in manifest.videos)
+    readable = sum(video.name not in without_flow for _, video in manifest.select(split))
     if readable < listed and not config.test.allow_partial:
         raise UserError(
-            f"only {readable} of the {listed} videos of the split 'test' of {manifest.name!r} can be read; "
+            f"only {readable} of the {listed} videos of the split {split!r} of {manifest.name!r} can be read; "
             "accuracy on a part is not comparable. Bring the others, or accept it: --config.test.allow_partial=True."
         )
     if config.test.batch < 1:
         raise UserError(f"test.batch is {config.test.batch}: expected at least 1.")
     if not manifest.flip and (sampling.flip or task.protocol.flip) and jax.process_index() == 0:
         print(f"Clips of {manifest.name} are mirrored, although its classes tell left from right.", file=sys.stderr)
-    pipeline.cropped_clips(manifest, "test", sampling, task.protocol)  # raises where unknown
+    pipeline.cropped_clips(manifest, split, sampling, task.protocol)  # raises where unknown
     if bool(sampling.segments) != bool(config.model.get("consensus")) and not transfers:
         raise UserError(
             f"clip.segments is {sampling.segments} and model.consensus {config.model.get('consensus', False)}: several "

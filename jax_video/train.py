@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -16,7 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import metrics, objectives, optimizer, recipe, scoring, sharding
+from jax_video import beginning, metrics, objectives, optimizer, recipe, scoring, sharding
 from jax_video import state as state_lib
 from jax_video import task as task_lib
 from jax_video.checkpoint import Checkpoints, run_folder, writes_run
@@ -24,13 +25,11 @@ from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import Stopped, UserError
 from jax_video.failures import Failures
-from jax_video.meta import Meta, check_same_run
+from jax_video.meta import Meta
 from jax_video.profiling import Profile
-from jax_video.progress import Progress
 from jax_video.runlog import RunLog
 from jax_video.state import TrainState
 from jax_video.stopping import StopSignals
-from jax_video.weights import start
 
 StepFunction = Callable[[TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -137,7 +136,13 @@ def split_micro_batches(rows: jax.Array, devices: int, accumulate: int) -> jax.A
 
 @writes_run
 def train(
-    config: ConfigDict, manifest: Manifest, workdir: str | os.PathLike, mesh: Mesh | None = None, *, profile: int = 0
+    config: ConfigDict,
+    manifest: Manifest,
+    workdir: str | os.PathLike,
+    mesh: Mesh | None = None,
+    *,
+    profile: int = 0,
+    extend: bool = False,
 ) -> bool:
     """Trains to the end of the schedule, going on from the run's newest checkpoint where there is one.
 
@@ -145,6 +150,9 @@ def train(
       workdir: the run's folder.
       mesh: devices to train on; by default all.
       profile: steps to trace, into the run's `tensorboard` (`profiling.Profile`).
+      extend: whether a run that is finished is trained for more epochs, or steps, in all: those that the config says
+        now. Its schedule, warm-up included, begins anew with the first step that is added and ends with the last one;
+        the optimizer's state stays.
 
     Returns:
       Whether there was anything left to do.
@@ -172,8 +180,7 @@ def train(
             f"a device has {rows} videos at once, which do not pair for train.mixup and train.cutmix: use a batch that "
             f"is a multiple of {2 * mesh.size * accumulate}."
         )
-    steps_per_epoch = max(1, round(len(manifest.select("train")) / options.batch))
-    total = options.steps or steps_per_epoch * options.epochs
+    steps_per_epoch, total = beginning.steps_per_epoch(config, manifest), beginning.total_steps(config, manifest)
     validate_steps = steps_per_epoch * options.validate_epochs if manifest.select("val") else None
     if (config.schedule.kind == "plateau" or options.patience) and validate_steps is None:
         what = "train.patience watches" if options.patience else "the plateau schedule follows"
@@ -183,17 +190,20 @@ def train(
             f"(prepare's --val_groups or --fraction), or {instead}."
         )
 
-    schedule = optimizer.schedule(**config.schedule, steps=total, steps_per_epoch=steps_per_epoch)
-    tx = optimizer.of(config, schedule)
     definition, params, _ = state_lib.abstract(config, len(manifest.classes))
-    train_step = step_of(config, definition, tx, mesh, objective)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values
     eval_step = scoring.make_eval_step(definition, mesh, objective)
 
     network = state_lib.describe(config, params)
     sharding.announce(mesh, network, manifest.describe(), f"batches of {options.batch}")
     checkpoints = Checkpoints(workdir, mesh, keep=options.keep)
-    state, progress = restore_or_create(config, manifest, checkpoints, tx, mesh)
+    make_schedule = functools.partial(
+        optimizer.schedule, **config.schedule, steps=total, steps_per_epoch=steps_per_epoch
+    )
+    tx = optimizer.of(config, make_schedule())
+    state, progress = beginning.restore_or_create(config, manifest, checkpoints, tx, mesh, extend=extend)
+    schedule = make_schedule(begin=progress.begun)
+    train_step = step_of(config, definition, optimizer.of(config, schedule), mesh, objective)
     step = int(state.step)
     validated = not validate_steps or progress.validated == step
     if validated and step == total or progress.finished:
@@ -312,24 +322,3 @@ def train(
             if running is not None:
                 take_in(*running)
             running = step, sums
-
-
-def restore_or_create(
-    config: ConfigDict, manifest: Manifest, checkpoints: Checkpoints, tx: optax.GradientTransformation, mesh: Mesh
-) -> tuple[TrainState, Progress]:
-    """The run's newest checkpoint, or a start from `init_from` or at random."""
-
-    def create() -> TrainState:
-        return state_lib.create(state_lib.network(config, len(manifest.classes)), tx, ema=config.train.ema > 0)
-
-    early = optimizer.EarlyStop(config.train.patience)
-    progress = Progress(plateau=optimizer.Plateau(**config.plateau), early=early)
-    restored = checkpoints.restore(jax.eval_shape(create))
-    if restored is None:
-        # In one compilation: the networks' initial values alone would take one for every shape.
-        named = config.init_from.path or config.init_from.layout
-        state = start.initial_state(config, manifest.classes, mesh, create) if named else jax.jit(create)()
-        return sharding.place_state(state, mesh), progress
-    state, meta = restored
-    check_same_run(meta, config.to_dict(), manifest, checkpoints.folder.parent, mesh.size)
-    return state, Progress.from_dict(meta.progress) if meta.progress else progress

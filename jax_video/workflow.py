@@ -22,41 +22,61 @@ from jax_video.train import train
 MODES = ("train", "test", "views", "features")
 
 
-def perform(mode: str, config: ConfigDict, workdir: remote.Path, *, profile: int = 0) -> str:
+def perform(
+    mode: str,
+    config: ConfigDict,
+    workdir: remote.Path,
+    *,
+    profile: int = 0,
+    extend: bool = False,
+    step: int | None = None,
+) -> str:
     """Does what a mode of the command asks for with the set that a config names; returns a report.
 
     Args:
       profile: steps of training to trace.
+      extend: whether a run that is finished is trained for longer (`train.train`).
+      step: of the checkpoint to use; None: the best one.
 
     Raises:
       UserError: of whatever does not fit.
     """
-    if profile and mode != "train":
-        raise UserError(f"--profile traces steps of training, and --mode={mode} takes none. Leave one of them out.")
+    for flag, given, does in (("--profile", profile, "traces steps of"), ("--extend", extend, "is more")):
+        if given and mode != "train":
+            raise UserError(f"{flag} {does} training, and --mode={mode} takes none. Leave one of them out.")
+    if step is not None and mode == "train":
+        raise UserError("--step is the checkpoint that --mode=test, views or features looks at: give one of those.")
     mesh = sharding.make_mesh()
     manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
     reader.check(manifest)
     config = recipe.resolve(config, flip=manifest.flip)
 
     if mode == "train":
-        result, new = train_and_test(config, manifest, workdir, mesh, profile=profile)
+        result, new = train_and_test(config, manifest, workdir, mesh, profile=profile, extend=extend)
         if result is None:
-            return f"Trained; {manifest.name!r} has no test videos. The checkpoints are in {workdir}."
-        report = results.report(result, manifest, workdir)
+            none = f"{manifest.name!r} has no {config.test.split} videos"
+            return f"Trained; {none}. The checkpoints are in {workdir}."
+        report = results.report(result, manifest, workdir, results.place(workdir, config.test.split))
         return report if new else f"The run in {workdir} is finished.\n{report}"
     if mode == "test":
         task.check(config, manifest)
-    run = run_lib.load(workdir, config=config, mesh=mesh)
+    run = run_lib.load(workdir, config=config, mesh=mesh, step=step)
     sharding.announce(mesh, state.describe(config, run.weights["params"]), manifest.describe())
     if mode == "views":
         return coefficients.report(coefficients.analyse(run, manifest), workdir)
     if mode == "features":
         return features.report(features.extract(run, manifest), manifest, workdir)
-    return results.report(test(run, manifest), manifest, workdir)
+    return results.report(test(run, manifest), manifest, workdir, results.folder_of(run))
 
 
 def train_and_test(
-    config: ConfigDict, manifest: Manifest, workdir: str | os.PathLike, mesh: Mesh | None = None, *, profile: int = 0
+    config: ConfigDict,
+    manifest: Manifest,
+    workdir: str | os.PathLike,
+    mesh: Mesh | None = None,
+    *,
+    profile: int = 0,
+    extend: bool = False,
 ) -> tuple[dict[str, Any] | None, bool]:
     """Trains to the end, going on where the run has stopped, and tests its best checkpoint. Arguments: `train.train`.
 
@@ -68,8 +88,8 @@ def train_and_test(
       What `train.train` and `results.test` raise.
     """
     config = recipe.resolve(config, flip=manifest.flip)
-    new = train(config, manifest, workdir, mesh, profile=profile)
-    if not manifest.select("test"):
+    new = train(config, manifest, workdir, mesh, profile=profile, extend=extend)
+    if not manifest.select(config.test.split):
         return None, new
     run = run_lib.load(workdir, config=config, mesh=mesh)
     result = None if new else results.read_result(run, manifest)
@@ -77,12 +97,12 @@ def train_and_test(
 
 
 def test(run: run_lib.Run, manifest: Manifest) -> dict[str, Any]:
-    """Tests a run (`testing.results.test`) and writes report.html into its folder.
+    """Tests a run (`testing.results.test`) and, of the result that stands in its folder, writes report.html there.
 
     Whatever becomes of the report, the test is done: of one that fails it is said on stderr how to make it.
     """
     result = results.test(run, manifest)
-    if jax.process_index() == 0:
+    if jax.process_index() == 0 and results.folder_of(run) == run.folder:
         alone = jax.process_count() == 1  # or else the others would have to take part in an explanation
         try:
             write_report(run, data=manifest, explain=alone)

@@ -88,7 +88,7 @@ LAYERS = {
     ),
     "run": ("run", "recipes stores manifest pipeline isolated models step folder scoring"),  # opened, to be used
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
-    "train": ("train failures progress", "recipes stores manifest pipeline step folder scoring weights"),
+    "train": ("train beginning failures progress", "recipes stores manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
     "reporting": (  # a run as a page
         "reporting",

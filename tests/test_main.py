@@ -90,6 +90,22 @@ def test_mode_test_tests_again(copied):
     assert len((copied.workdir / "predictions.jsonl").read_text().splitlines()) == 8
 
 
+def test_mode_test_of_another_split_and_step_leaves_the_result_of_the_test_alone(copied):
+    before = {path.name: path.read_bytes() for path in copied.workdir.iterdir() if path.is_file()}
+    tested = start(copied, "--mode=test", "--config.test.split=val", "--step=3")
+    assert tested.code == 0, tested.stderr
+    assert "motions: 8 of 8 val videos, checkpoint of step 3" in tested.stdout
+    folder = copied.workdir / "val-step3"
+    assert tested.stdout.splitlines()[-1] == f"Of every video: {folder}/predictions.jsonl."
+    found = json.loads((folder / "test.json").read_text())
+    assert (found["step"], found["protocol"]["split"], found["of"]) == (3, "val", 8)
+    videos = [json.loads(line)["video"] for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(videos) == 8 and all(video.startswith("val/") for video in videos)
+    assert {path.name: path.read_bytes() for path in copied.workdir.iterdir() if path.is_file()} == before
+    check_user_error(start(copied, "--mode=test", "--step=2"), "there is no checkpoint of step 2 in ", "choose one of 3, 4")
+    check_user_error(start(copied, "--mode=test", "--config.test.split=all"), "'all': choose train, val, test")
+
+
 def test_the_default_folder_is_named_after_the_config(trained, tmp_path):
     missing = tmp_path / "no such set"
     finished = run(MAIN, f"--config={ROOT}/configs/stc.py:data={missing},frames=32", "--mode=test", cwd=tmp_path)
@@ -111,6 +127,8 @@ def test_the_default_folder_is_named_after_the_config(trained, tmp_path):
         ([STC, "--epochs=3"], ["Unknown command line flag 'epochs'", "See --help"]),
         ([STC, "--mode=predict"], ["--mode=predict", "<train|test|views|features>"]),
         ([STC, "--mode=test", "--profile=2"], ["--profile traces steps of training, and --mode=test takes none"]),
+        ([STC, "--mode=views", "--extend"], ["--extend is more training, and --mode=views takes none"]),
+        ([STC, "--step=3"], ["--step is the checkpoint that --mode=test, views or features looks at"]),
         ([STC, "--distributed=host"], ["--distributed=host: expected auto, or HOST:PORT,ID,COUNT"]),
         ([STC, "--config.batch=8"], ["unknown config key --config.batch: there is no 'batch'", "train"]),
         ([STC, "--config.train.batch-size=8"], ["--config.train.batch-size: there is no 'batch-size'", "batch, "]),

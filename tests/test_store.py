@@ -9,7 +9,7 @@ import pytest
 import tiny
 from orbax.checkpoint._src.path import gcs_utils
 
-from jax_video import lock, optimizer, runlog
+from jax_video import beginning, lock, optimizer, runlog
 from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints, run_folder
 from jax_video.data.manifest import Manifest
@@ -56,6 +56,6 @@ def test_a_run_in_a_store(tmp_path_factory, store, orbax_too, monkeypatch):
     (there / "checkpoints" / "4" / "meta" / "metadata").write_text("{}")
     tx = optimizer.make(lambda step: 0.0, **config.optimizer, frozen_norm=False)
     with contextlib.closing(Checkpoints(workdir, mesh)) as checkpoints:
-        state, _ = train_lib.restore_or_create(config, manifest, checkpoints, tx, mesh)
+        state, _ = beginning.restore_or_create(config, manifest, checkpoints, tx, mesh)
     assert int(state.step) == 3
     assert [path.name[0] for path in (there / "corrupted").iterdir() if path.is_dir()] == ["4"]

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import re
 import shutil
@@ -347,6 +348,66 @@ def test_a_run_without_a_better_validation_ends_early(tmp_path, config, manifest
     config.train.update(steps=ended - 2, epochs=None, patience=None)
     with pytest.raises(CheckpointError, match="train.patience: 2 -> None"):
         train_lib.train(config, manifest, tmp_path / "whole", mesh)
+
+
+def test_a_finished_run_is_extended_by_a_schedule_of_its_own(tmp_path, config, manifest, capsys):
+    mesh = first_devices(2)
+    config.train.update(epochs=2, checkpoint_steps=4, keep=5)
+    config.schedule.update(kind="cosine", learning_rate=0.01)
+    whole = tmp_path / "whole"
+    with pytest.raises(CheckpointError, match="there is no run in .* to extend: leave --extend out"):
+        train_lib.train(config, manifest, whole, mesh, extend=True)
+    train_lib.train(config, manifest, whole, mesh)
+    with pytest.raises(CheckpointError, match=r"finished after step 8, and this config asks for 8 in all: --extend"):
+        train_lib.train(config, manifest, whole, mesh, extend=True)
+    before = rows(whole, "train")
+    config.train.epochs, config.schedule.learning_rate = 5, 0.004
+    with pytest.raises(CheckpointError, match=r"train.epochs: 2 -> 5\n.*trained for longer with --extend"):
+        train_lib.train(config, manifest, whole, mesh)
+
+    capsys.readouterr()
+    assert train_lib.train(config, manifest, whole, mesh, extend=True)
+    assert (
+        "Extended from step 8 to 20: schedule cosine from its beginning, learning rate 0.004."
+        in capsys.readouterr().err
+    )
+    after = rows(whole, "train")
+    assert list(after) == [4, 8, 12, 16, 20] and {step: after[step] for step in before} == before
+    cosine = [0.004 * (1 + math.cos(math.pi * (step - 9) / 12)) / 2 for step in (12, 16, 20)]  # of the step before each
+    assert [after[step]["learning_rate"] for step in (12, 16, 20)] == pytest.approx(cosine, rel=1e-5)
+
+    log, arrays = processes.rows(whole), weights(whole, 20)
+    shutil.rmtree(whole / "checkpoints" / "20")  # stopped within what was added: both commands go on
+    for extend, stopped in ((True, "16"), (False, "12")):
+        for step in range(int(stopped) + 4, 21, 4):
+            shutil.rmtree(whole / "checkpoints" / str(step), ignore_errors=True)
+        assert train_lib.train(config, manifest, whole, mesh, extend=extend)
+        assert processes.rows(whole) == log
+        for name, leaf in weights(whole, 20).items():
+            assert leaf.tobytes() == arrays[name].tobytes(), name
+    assert not train_lib.train(config, manifest, whole, mesh), "it is finished"
+
+
+def test_a_run_that_is_not_finished_cannot_be_extended(tmp_path, config, manifest):
+    mesh = first_devices(2)
+    config.train.update(epochs=2, checkpoint_steps=4)
+    train_lib.train(config, manifest, tmp_path, mesh)
+    shutil.rmtree(tmp_path / "checkpoints" / "8")
+    config.train.epochs = 5
+    with pytest.raises(CheckpointError, match="is at step 4 of 8, and not finished: go on with it first"):
+        train_lib.train(config, manifest, tmp_path, mesh, extend=True)
+
+
+def test_a_run_that_ended_early_is_extended_with_its_rate_and_patience_anew(tmp_path, config, manifest):
+    mesh = first_devices(2)
+    config.train.update(validate_epochs=1, epochs=20)
+    config.schedule.kind = "plateau"
+    config.plateau.update(patience=1, drops=1, threshold=1.0)
+    train_lib.train(config, manifest, tmp_path, mesh)
+    assert list(rows(tmp_path, "val")) == [4, 8, 12]
+    assert train_lib.train(config, manifest, tmp_path, mesh, extend=True), "it ended before its epochs"
+    rates = {step: row["learning_rate"] for step, row in rows(tmp_path, "train").items()}
+    assert rates == pytest.approx({4: 0.01, 8: 0.01, 12: 0.001, 16: 0.01, 20: 0.01, 24: 0.001})
 
 
 def test_frozen_parts_stay_to_the_bit_and_have_no_momentum(tmp_path, config, manifest, monkeypatch, capsys):

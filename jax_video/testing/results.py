@@ -34,9 +34,10 @@ _PAIRS = {"pair_accuracy": float, "student": {"name": str, "frames": int}}
 
 @checkpoint.writes_run
 def test(run: Run, manifest: Manifest) -> dict[str, Any]:
-    """Tests a run by its protocol, on the split "test".
+    """Tests a run by its protocol, on the split that its config names (`test.split`).
 
-    Writes test.json, predictions.jsonl, confusion.json and, of classes that a picture can name, confusion.png.
+    Writes test.json, predictions.jsonl, confusion.json and, of classes that a picture can name, confusion.png into
+    `folder_of` the run.
 
     Returns:
       What test.json holds.
@@ -44,13 +45,14 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
     Raises:
       UserError: the run has other classes, or videos cannot be read.
     """
+    split, folder = run.config.test.split, folder_of(run)
     run.check_classes(manifest)
     _print_other_clips(run.meta.config["clip"], run.config.clip.to_dict(), run.folder)
     if isinstance(run.objective, objectives.Classification):
-        manifest.check_labels("test")
-    means = run.mean_over_clips(run.score_clips, manifest, "test")
+        manifest.check_labels(split)
+    means = run.mean_over_clips(run.score_clips, manifest, split)
     lock.check(run.folder)
-    listed = sum(video.split == "test" for video in manifest.videos)
+    listed = sum(video.split == split for video in manifest.videos)
     result = _subject(run, manifest) | {"videos": len(means.video), "of": listed}
     if isinstance(run.objective, objectives.Correspondence):
         student = {"name": run.config.model.name, "frames": run.config.clip.frames}
@@ -71,18 +73,32 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
         if note := metrics.note(len(manifest.classes)):
             result["note"] = note
         if jax.process_index() == 0:
-            _write_classes(run.folder, manifest, means, values["confusion"], result)
+            folder.mkdir(exist_ok=True)
+            _write_classes(folder, manifest, means, values["confusion"], result)
     if jax.process_index() == 0:
         # Last, as it says that the test is complete.
-        documents.write(run.folder / "test.json", result, indent=1, seal=False)
+        folder.mkdir(exist_ok=True)
+        documents.write(folder / "test.json", result, indent=1, seal=False)
     if means.failed and not run.config.test.allow_partial:
         names = ", ".join(manifest.videos[index].name for index in means.failed[:5])
         raise UserError(
             f"{len(means.failed)} videos could not be read in the test ({names} …): its result in "
-            f"{run.folder / 'test.json'} covers {result['videos']} of {listed}. Run prepare again, or accept it: "
+            f"{folder / 'test.json'} covers {result['videos']} of {listed}. Run prepare again, or accept it: "
             "--config.test.allow_partial=True."
         )
     return result
+
+
+def folder_of(run: Run) -> remote.Path:
+    """Where the result of a run's test stands: `place` of it."""
+    return place(run.folder, run.config.test.split, run.step if run.chosen else None)
+
+
+def place(folder: remote.Path, split: str, step: int | None = None) -> remote.Path:
+    """The folder of a test's result: the run's; of another split than "test", or of a checkpoint that was asked for by
+    its step, one in there: "val", "step200", "val-step200"."""
+    parts = [*([split] if split != "test" else []), *([f"step{step}"] if step is not None else [])]
+    return folder / "-".join(parts) if parts else folder
 
 
 def _print_other_clips(theirs: dict, ours: dict, folder: remote.Path) -> None:
@@ -95,11 +111,11 @@ def _print_other_clips(theirs: dict, ours: dict, folder: remote.Path) -> None:
 def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
     """The result of an earlier test of the same checkpoint by the same protocol on all videos of the same set; None
     where there is none."""
-    path = run.folder / "test.json"
+    path = folder_of(run) / "test.json"
     shape = _PAIRS if isinstance(run.objective, objectives.Correspondence) else _CLASSES
     try:
         result = documents.read(path, _SUBJECT | shape)
-        averages.check_result(run.folder, result)
+        averages.check_result(path.parent, result)
     except FileNotFoundError:
         return None
     except documents.Damaged as error:
@@ -131,10 +147,16 @@ def _in_full(subject: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(subject))
 
 
-def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path) -> str:
-    """A result to be read, and how to use the network."""
+def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path, written: remote.Path | None = None) -> str:
+    """A result to be read, and how to use the network.
+
+    Args:
+      folder: the run's.
+      written: where the result stands, `folder_of` the run; by default there.
+    """
+    split = result.get("protocol", {}).get("split", "test")
     lines = [
-        f"{manifest.name}: {result['videos']} of {result['of']} test videos, checkpoint of step {result['step']}",
+        f"{manifest.name}: {result['videos']} of {result['of']} {split} videos, checkpoint of step {result['step']}",
         *(f"  {name:<24}{100 * result[key]:6.2f} %" for key, name in NAMES.items() if key in result),
     ]
     if "pair_accuracy" in result:
@@ -142,7 +164,9 @@ def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path) -> s
         recipes = "stc" if networks.find(name).recipe == "stc" else "t3d"  # whose start=RUN takes any other network
         start = shlex.quote(f"--config=configs/{recipes}.py:model={name},frames={frames},data=DIR,start={folder}")
         return "\n".join([*lines, "Train its 3D network on labels:", f"  python -m jax_video.main {start}"])
-    first = manifest.videos[manifest.select("test")[0][0]].path
+    if written not in (None, folder):
+        return "\n".join([*lines, f"Of every video: {written}/predictions.jsonl."])
+    first = manifest.videos[manifest.select(split)[0][0]].path
     example = "VIDEO" if manifest.packed else shlex.quote(f"{manifest.root}/{first}")  # packed ones are no files
     return "\n".join(
         [

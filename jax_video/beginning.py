@@ -1,0 +1,110 @@
+"""What training begins with: random weights, given ones, the run's newest checkpoint, or a finished run to extend."""
+
+import dataclasses
+import sys
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jax_video import optimizer, sharding
+from jax_video import state as state_lib
+from jax_video.checkpoint import Checkpoints
+from jax_video.data import remote
+from jax_video.data.manifest import Manifest
+from jax_video.errors import CheckpointError
+from jax_video.meta import Meta, check_same_run
+from jax_video.progress import Progress
+from jax_video.state import TrainState
+from jax_video.weights import start
+
+
+def steps_per_epoch(config: ConfigDict, manifest: Manifest) -> int:
+    """Batches that come nearest to all training videos."""
+    return max(1, round(len(manifest.select("train")) / config.train.batch))
+
+
+def total_steps(config: ConfigDict, manifest: Manifest) -> int:
+    """Steps of a whole run by a resolved config."""
+    return config.train.steps or steps_per_epoch(config, manifest) * config.train.epochs
+
+
+def restore_or_create(
+    config: ConfigDict,
+    manifest: Manifest,
+    checkpoints: Checkpoints,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    extend: bool = False,
+) -> tuple[TrainState, Progress]:
+    """The run's newest checkpoint, or a start from `init_from` or at random.
+
+    Args:
+      extend: whether a finished run goes on to the steps that this config has in all, by its schedule from the start.
+
+    Raises:
+      UserError: weights that do not fit, a run of another config, or one that cannot be extended.
+    """
+
+    def create() -> TrainState:
+        return state_lib.create(state_lib.network(config, len(manifest.classes)), tx, ema=config.train.ema > 0)
+
+    folder, progress = checkpoints.folder.parent, _progress(config)
+    restored = checkpoints.restore(jax.eval_shape(create))
+    if restored is None:
+        if extend:
+            raise CheckpointError(f"there is no run in {folder} to extend: leave --extend out to begin one.")
+        # In one compilation: the networks' initial values alone would take one for every shape.
+        named = config.init_from.path or config.init_from.layout
+        state = start.initial_state(config, manifest.classes, mesh, create) if named else jax.jit(create)()
+        return sharding.place_state(state, mesh), progress
+    state, meta = restored
+    check_same_run(meta, config.to_dict(), manifest, folder, mesh.size, extends=extend)
+    progress = Progress.from_dict(meta.progress) if meta.progress else progress
+    if not extend:
+        return state, progress
+    return _extended(config, manifest, state, progress, meta, folder, mesh)
+
+
+def _extended(
+    config: ConfigDict,
+    manifest: Manifest,
+    state: TrainState,
+    progress: Progress,
+    meta: Meta,
+    folder: remote.Path,
+    mesh: Mesh,
+) -> tuple[TrainState, Progress]:
+    """A run's newest state, to go on from by another schedule; as it is where that has begun already."""
+    step, before, total = int(state.step), ConfigDict(meta.config), total_steps(config, manifest)
+    planned = total_steps(before, manifest)
+    done = step >= planned or progress.finished
+    if not done and planned != total:
+        raise CheckpointError(
+            f"the run in {folder} is at step {step} of {planned}, and not finished: go on with it first, with its own "
+            "config and without --extend."
+        )
+    if not done:
+        return state, progress
+    if total <= step:
+        raise CheckpointError(
+            f"the run in {folder} is finished after step {step}, and this config asks for {total} in all: --extend "
+            "wants more, --config.train.epochs=N or --config.train.steps=N above that."
+        )
+    if jax.process_index() == 0:
+        schedule = config.schedule
+        print(
+            f"Extended from step {step} to {total}: schedule {schedule.kind} from its beginning, learning rate "
+            f"{schedule.learning_rate:g}.",
+            file=sys.stderr,
+        )
+    fresh = dataclasses.replace(_progress(config), meter=progress.meter, validated=progress.validated, begun=step)
+    return dataclasses.replace(state, lr_scale=sharding.place_state(np.float32(1), mesh)), fresh
+
+
+def _progress(config: ConfigDict) -> Progress:
+    early = optimizer.EarlyStop(config.train.patience)
+    return Progress(plateau=optimizer.Plateau(**config.plateau), early=early)
