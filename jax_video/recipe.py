@@ -5,6 +5,7 @@ imports this module and the table of networks, and may be copied anywhere.
 """
 
 import functools
+import pathlib
 import sys
 import types
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jax_video import saved
+from jax_video.data import documents
 from jax_video.errors import UserError
 
 EMBEDDED = "motions"  # the data set that is rendered where it is asked for
@@ -74,6 +76,25 @@ def arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
             expected = "a whole number" if default is int else f"a value like {default!r}"
             raise ValueError(f"config argument {item!r}: expected {expected}.") from None
     return types.SimpleNamespace(**values)
+
+
+def trained(weights: str) -> dict[str, Any]:
+    """The config of the run, or export, in a local folder, in the keys of this version; {} where there is no folder.
+
+    Raises:
+      ValueError: the folder is none of a run.
+    """
+    folder = pathlib.Path(weights)
+    if not folder.is_dir():
+        return {}
+    try:
+        found = documents.read(folder / "config.json", {"*": object})
+        found = found["run"]["config"] if "run" in found else found
+        if wrong := documents.defect(found, {"model": {"name": str}, "clip": dict, "test": dict, "normalize": dict}):
+            raise documents.Damaged(wrong)
+        return saved.complete(found)
+    except (FileNotFoundError, KeyError, TypeError, documents.Damaged) as error:
+        raise ValueError(f"{weights} is not the folder of a run, or an export: its config.json: {error}.") from error
 
 
 def is_small(given: types.SimpleNamespace) -> bool:

@@ -58,11 +58,14 @@ def test_the_rules_see_the_source():
 LAYERS = {
     "errors": ("errors ctrl_c", ""),
     "networks": ("networks", ""),  # the table of networks: data
-    "recipes": ("configs recipe saved", "networks"),  # what is trained, and the meaning of a config's keys
     "stores": (
         "data data.archives data.copies data.documents data.processes data.remote",
         "",
     ),  # the package itself is empty
+    "recipes": (  # what is trained, the meaning of a config's keys, and what is known of others' weights
+        "configs recipe saved weights.names weights.public",
+        "networks stores",
+    ),
     "clips": ("data.clips data.transforms", ""),
     "manifest": ("data.manifest", "stores"),
     "decoding": ("data.decoding", "stores clips manifest"),  # files in, frames out

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_video import networks
-from jax_video import state as state_lib
+from jax_video import networks, saved
 from jax_video.errors import UserError, listed
 
 # Axes: O and I are channels out and in, t h w time and space, v views; 1 is an axis of one that the other side lacks.
@@ -88,7 +87,7 @@ VIDEO_RESNET = {  # where a convolution is one, or R(2+1)D's pair
     "layer{stage}.{unit}.downsample.1": ("layer{stage}/{unit}/downsample/bn", BATCH_NORM),
     "fc": ("fc", LINEAR),
 }
-IMAGENET = state_lib.IMAGENET._asdict()
+IMAGENET = {key: row.before for key, row in saved.KEYS["normalize"].items()}  # as earlier versions had always
 KINETICS = {"mean": (110.7975, 103.3005, 96.2625), "std": (70.584, 69.1815, 69.7935)}
 ACTIVITYNET = {"mean": (114.7748, 107.7354, 99.475), "std": (1.0, 1.0, 1.0)}
 # Before torch 0.4 a dense layer's modules were called norm.1 and so on.

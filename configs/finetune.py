@@ -1,0 +1,112 @@
+"""Fine-tuning: a network that was trained on a large set, on a small one of your own.
+
+    python -m jax_video.prepare folder --videos=DIR --out=data/mine
+    python -m jax_video.main --config=configs/finetune.py:weights=torchvision:r2plus1d_18,data=data/mine
+
+The weights are
+
+- public ones by their name (`python -m jax_video.models --weights`): of a network for videos, or of one for pictures,
+  from which a network for videos starts, each kernel stretched over time;
+- the folder of a run, or of an export: its network, clips and test, and how it normalises RGB, are taken over;
+- a file, with the `model` that they are for and their `layout` (`python -m jax_video.convert --help` lists them).
+
+The lower half of the network stays as it is, and so does all BatchNorm. The rest is trained by AdamW with smoothed
+labels, the new classifier at ten times the rate. What each of these is worth on two small sets stands in
+benchmarks/RESULTS.md.
+
+Arguments: weights, data, model (the network; where it is not given, the weights' own), layout, frames (of a clip),
+span (frames of the video that a clip is taken from), size (of the crop, in pixels), epochs, batch, micro_batch.
+"""
+
+from ml_collections import ConfigDict
+
+from jax_video import networks, recipe
+from jax_video.weights import names, public
+
+ARGUMENTS = {
+    "weights": "torchvision:r2plus1d_18",
+    "data": "data",
+    "model": str,
+    "layout": str,
+    "frames": int,
+    "span": int,
+    "size": int,
+    "epochs": 20,
+    "batch": 8,
+    "micro_batch": int,
+}
+FOR_VIDEOS = {  # the network that starts from one for pictures
+    "resnet50": "c2d_resnet50",
+    "resnet101": "c2d_resnet101",
+    "densenet121": "densenet3d121",
+    "densenet169": "densenet3d169",
+}
+SPAN = 48  # frames of a video, of which weights for pictures say nothing
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    given = recipe.arguments(argument, **ARGUMENTS)
+    run, known = recipe.trained(given.weights), public.find(given.weights)
+    source = run["model"]["name"] if run else known.network if known else given.model
+    if source is None:
+        raise ValueError(f"weights={given.weights}: say which network they are for, model=NAME, and layout=NAME.")
+    name = given.model or FOR_VIDEOS.get(source, source)
+    network, same = networks.find(name), name == source
+    layout = known.layout if known else given.layout
+    told = names.layout(layout) if layout else None
+
+    seen = run["clip"] if run and same else dict(told.clip) if told and same else {}
+    size = given.size or seen.get("size", network.size)
+    frames = given.frames or seen.get("frames", network.frames)
+    span = given.span or frames * seen.get("stride", 0) or SPAN
+    whole = seen["short_side"] / seen["size"] if "size" in seen else 8 / 7  # the frame, compared with the crop
+    config = recipe.config(
+        dtype="float32",
+        model={"name": name},
+        clip=seen
+        | {
+            "frames": frames,
+            "stride": max(1, span // frames),
+            "short_side": round(size * whole),
+            "jitter": (),
+            "size": size,
+            "crop": "random",
+            "flip": None,  # half of the clips, but of sets that forbid it
+        },
+        norm={"frozen": True},
+        data={"manifest": given.data},
+        train={
+            "batch": given.batch,
+            "epochs": given.epochs,
+            "micro_batch": given.micro_batch,
+            "label_smoothing": 0.1,
+            "freeze": tuple(network.parts)[: (len(network.parts) + 1) // 2],
+            "log_steps": 10,
+        },
+        optimizer={
+            "kind": "adamw",
+            "momentum": 0.9,
+            "nesterov": False,
+            "weight_decay": 0.05,
+            "decay_norm": True,
+            "head_rate": 10.0,
+        },
+        schedule={"kind": "cosine", "learning_rate": 1e-4, "warmup_epochs": 1},
+        test={
+            **{"clips": "uniform", "number": 4, "crop": "center", "flip": False, "average_clips": "probability"},
+            **(run["test"] if run and same else {}),
+            "batch": 16,
+        },
+    )
+    if run and same:
+        config.model.update(run["model"])
+    normalize = run["normalize"] if run else told.normalize if told else None
+    if normalize:
+        config.normalize.update({key: tuple(values) for key, values in normalize.items()})
+    config.model.update(network.clip_keywords(frames, size))
+    if "dropout" in network.keywords:
+        config.model.dropout = 0.0
+    config.init_from.update(path=given.weights, layout=layout, new_head=True)
+    if not same or layout == "torchvision":  # of pictures
+        config.init_from.update(inflate="mean", skip=network.own)
+    return config
