@@ -102,7 +102,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.model.update(run["model"])
     normalize = run["normalize"] if run else told.normalize if told else None
     if normalize:
-        config.normalize.update({key: tuple(values) for key, values in normalize.items()})
+        config.normalize.update(normalize)
     config.model.update(network.clip_keywords(frames, size))
     if "dropout" in network.keywords:
         config.model.dropout = 0.0

@@ -38,6 +38,7 @@ from jax_video.errors import UserError
 __doc__ = (__doc__ or "").replace("{sources}", sources.describe())  # it is the help; python -OO has none
 
 FLAGS = flags.FLAGS
+_FEW = 5000  # training videos; with fewer the papers fine-tune
 _DEFINE: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
     pathlib.Path: flags.DEFINE_string,
@@ -124,15 +125,24 @@ def _next_commands(result: Prepared, task: Preparation) -> str:
         )
     partial = any(row.split == "test" and row.error for row in manifest.videos)
     accept = " --config.test.allow_partial=True" if partial else ""
-    recipe, weights = "stc.py:", ""
+    small = "Or small, for a CPU"
+    tune = "finetune.py:weights=torchvision:r2plus1d_18,"
     if task.flow:
-        recipe, weights = "st_resnet.py:phase=motion,", "imagenet=resnet50.pth,"
+        recipe = "st_resnet.py:phase=motion,"
+        uses = {"Train on it": f"{recipe}imagenet=torchvision:resnet50,", small: f"{recipe}recipe=small,"}
         accept += f" --config.clip.flow_method={task.flow.method} --config.clip.short_side={task.flow.short_side}"
     elif not manifest.classes:
-        recipe, weights = "transfer.py:", "weights=resnet50.pth,"
+        uses = {"Train on it": "transfer.py:weights=torchvision:resnet50,", small: "transfer.py:recipe=small,"}
+    elif len(manifest.select("train")) < _FEW:
+        uses = {
+            "Train on it, from public weights": tune,
+            "Or from scratch, and small, for a CPU": "stc.py:recipe=small,",
+        }
+    else:
+        uses = {"Train on it": "stc.py:", "Or from public weights": tune, small: "stc.py:recipe=small,"}
     lines = []
-    for use, size in (("Train on it", weights), ("Or, for a small set and a CPU", "recipe=small,")):
-        config = shlex.quote(f"--config=configs/{recipe}{size}data={result.folder}")
+    for use, recipe in uses.items():
+        config = shlex.quote(f"--config=configs/{recipe}data={result.folder}")
         lines += [f"{use}:", f"  python -m jax_video.main {config}{accept}"]
     return "\n".join(lines)
 

@@ -92,9 +92,16 @@ def trained(weights: str) -> dict[str, Any]:
         found = found["run"]["config"] if "run" in found else found
         if wrong := documents.defect(found, {"model": {"name": str}, "clip": dict, "test": dict, "normalize": dict}):
             raise documents.Damaged(wrong)
-        return saved.complete(found)
+        return _with_tuples(saved.complete(found))
     except (FileNotFoundError, KeyError, TypeError, documents.Damaged) as error:
         raise ValueError(f"{weights} is not the folder of a run, or an export: its config.json: {error}.") from error
+
+
+def _with_tuples(value: Any) -> Any:
+    """What JSON holds as recipes write it, who have no lists."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(each) for key, each in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def is_small(given: types.SimpleNamespace) -> bool:

@@ -12,12 +12,13 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from configs import cost, st_resnet, stc, t3d, transfer
+from configs import cost, finetune, st_resnet, stc, t3d, transfer
 from jax_video import networks, objectives, optimizer, recipe, saved, sharding, task
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest, Video
+from jax_video.errors import UserError
 
 FULL = [f"model={name}" for name in ("resnet3d101", "resnext3d101", "stc_resnet101", "stc_resnext101")]
 START = "start=RUN"
@@ -73,6 +74,18 @@ OTHERS = {
     cost: ["", "recipe=code", "recipe=code_moments", "imagenet=r50.pth", "model=resnet50", "micro_batch=8"],
     st_resnet: ["", "phase=motion,group=64", *[f"{phase(name)},data=motions" for name in st_resnet.PHASES]],
     transfer: ["", "data=motions", "data=motions,clips=4", "micro_batch=4"],
+    finetune: [
+        *[
+            "",
+            "weights=torchvision:resnet50",
+            "weights=torchvision:densenet121,size=112",
+            "weights=torchvision:resnet18",
+        ],
+        *[
+            "weights=pytorch-i3d:rgb_imagenet",
+            "weights=w.npz,layout=torchvision,model=cost_b_resnet50,frames=8,span=64",
+        ],
+    ],
 }
 STRINGS = [(module, string) for strings in (ROWS, OTHERS) for module, found in strings.items() for string in found]
 
@@ -227,6 +240,31 @@ def test_fine_tuning(module):
     assert settings(config, "init_from", "path", "layout", "new_head") == ("runs/before", None, True)
     assert (config.optimizer.head_rate, config.train.epochs) == (10.0, 60)
     assert settings(config, "schedule", "kind", "learning_rate") == ("plateau", 0.01)
+
+
+def test_the_settings_of_fine_tuning_follow_the_weights():
+    """A layout's clips and RGB; the lower half of the network is frozen, and with it all BatchNorm."""
+    video = finetune.get_config("data=DIR")
+    assert (video.model.name, video.init_from.layout, video.init_from.inflate) == (
+        "r2plus1d_18",
+        "torchvision-video",
+        None,
+    )
+    assert settings(video, "clip", "frames", "stride", "short_side", "size") == (16, 1, 128, 112)
+    assert video.normalize.mean == (110.2008, 100.63983, 95.99475)
+    assert (video.train.freeze, video.norm.frozen) == (("stem", "layer1", "layer2"), True)
+    picture = finetune.get_config("weights=torchvision:resnet50,frames=16,span=64,size=112")
+    assert (picture.model.name, picture.model.dropout, picture.init_from.inflate) == ("c2d_resnet50", 0.0, "mean")
+    assert settings(picture, "clip", "frames", "stride", "short_side", "size") == (16, 4, 128, 112)
+    other = finetune.get_config("weights=torchvision:resnet50,model=cost_b_resnet50")
+    assert other.init_from.skip == networks.find("cost_b_resnet50").own
+    for string, said in (
+        ("weights=mine.pth", "say which network they are for, model=NAME, and layout=NAME"),
+        ("weights=torchvision:resnet51", "did you mean torchvision:resnet50"),
+        ("weights=w.npz,model=resnet50,layout=nosuch", "there is no layout 'nosuch'"),
+    ):
+        with pytest.raises((ValueError, UserError), match=said):
+            finetune.get_config(string)
 
 
 def test_the_settings_of_t3d():

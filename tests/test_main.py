@@ -102,7 +102,9 @@ def test_mode_test_of_another_split_and_step_leaves_the_result_of_the_test_alone
     videos = [json.loads(line)["video"] for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert len(videos) == 8 and all(video.startswith("val/") for video in videos)
     assert {path.name: path.read_bytes() for path in copied.workdir.iterdir() if path.is_file()} == before
-    check_user_error(start(copied, "--mode=test", "--step=2"), "there is no checkpoint of step 2 in ", "choose one of 3, 4")
+    check_user_error(
+        start(copied, "--mode=test", "--step=2"), "there is no checkpoint of step 2 in ", "choose one of 3, 4"
+    )
     check_user_error(start(copied, "--mode=test", "--config.test.split=all"), "'all': choose train, val, test")
 
 

@@ -12,7 +12,7 @@ import tiny
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from configs import cost, t3d
+from configs import cost, finetune, t3d
 from jax_video import optimizer, sharding, task
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
@@ -122,6 +122,35 @@ def test_the_student_is_what_is_kept(transferred, capsys):
     for name in found.keys() - heads:
         np.testing.assert_array_equal(found[name], student[name.replace("/", "/student/", 1)])
     assert "fresh        2 arrays  params/fc/bias, params/fc/kernel" in capsys.readouterr().err
+
+
+def test_fine_tuning_takes_over_a_runs_network_clips_and_test(videos, tmp_path):
+    """Trained for two steps, the lower half and all statistics are the run's to the bit; the rest has moved."""
+    first = tiny.get_config()
+    first.normalize.update(mean=(100.0, 101.0, 102.0))
+    given = make_run(first, tmp_path / "first", ("a", "b", "c"))
+    with contextlib.suppress(FileExistsError):
+        (tmp_path / "first" / "config.json").write_text(json.dumps(first.to_dict()))
+    config = finetune.get_config(f"weights={tmp_path / 'first'},data=x,batch=4")
+    assert config.model.to_dict() == first.model.to_dict()
+    assert (config.clip.frames, config.clip.size, config.test.clips) == (
+        first.clip.frames,
+        first.clip.size,
+        first.test.clips,
+    )
+    assert config.normalize.mean == (100.0, 101.0, 102.0)
+    config.data.workers = 0
+    result = run(config, videos, tmp_path / "second")
+    assert result["videos"] == 8
+    found = weights(tmp_path / "second")
+    changed = {name for name, leaf in found.items() if name.startswith("params/") and "fc" not in name.split("/")}
+    changed = {name for name in changed if not np.array_equal(found[name], given[name])}
+    still = ("stem", "layer1", "layer2")
+    assert changed and not any(name.split("/")[1] in ("conv1", "bn1", *still) or "bn" in name for name in changed)
+    statistics = [name for name in found if name.startswith("batch_stats/")]
+    assert statistics and all(np.array_equal(found[name], given[name]) for name in statistics)
+    with pytest.raises(ValueError, match="is not the folder of a run, or an export"):
+        finetune.get_config(f"weights={tmp_path}")
 
 
 def test_a_teacher_is_another_runs_network(transferred, tmp_path):
