@@ -70,7 +70,7 @@ def hue(rgb: jax.Array, shift: jax.Array) -> jax.Array:
 
 def sharpness(rgb: jax.Array, factor: jax.Array) -> jax.Array:
     """RGB nearer to what a 3×3 filter makes of it, or farther from it; the pixels at the border stay."""
-    whole = rgb.astype(jnp.int32)
+    whole = jnp.asarray(rgb, jnp.int32)
     height, width = rgb.shape[1:3]
     if min(height, width) < 3:
         return rgb
