@@ -114,8 +114,9 @@ def moved(clip: Streams, linear: jax.Array, shift: jax.Array, pivot: tuple[float
     height, width = next(iter(clip.values())).shape[1:3]
     x = jnp.arange(width, dtype=_FLOAT) - pivot[0]
     y = jnp.arange(height, dtype=_FLOAT)[:, None] - pivot[1]
-    columns = jnp.round(linear[0, 0] * x + linear[0, 1] * y + shift[0] + pivot[0]).astype(jnp.int32)  # [H, W]
-    rows = jnp.round(linear[1, 0] * x + linear[1, 1] * y + shift[1] + pivot[1]).astype(jnp.int32)
+    half = 0.5 - 2**-13  # where two pixels are as near, it is the first, however a device rounds
+    columns = jnp.floor(linear[0, 0] * x + linear[0, 1] * y + shift[0] + pivot[0] + half).astype(jnp.int32)  # [H, W]
+    rows = jnp.floor(linear[1, 0] * x + linear[1, 1] * y + shift[1] + pivot[1] + half).astype(jnp.int32)
     there = ((columns >= 0) & (columns < width) & (rows >= 0) & (rows < height))[..., None]
     rows, columns = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
     found = {name: frames[:, rows, columns] for name, frames in clip.items()}

@@ -210,14 +210,14 @@ def train(
     if first_process:
         print(f"Steps {step + 1} to {total}, {steps_per_epoch} an epoch; compiling the first …", file=sys.stderr)
         remote.write_whole(workdir / "config.json", [f"{json.dumps(config.to_dict(), indent=2)}\n".encode()])
-    look = jax.jit(task.augmentation)
+    augment = jax.jit(Augmentation.__call__, static_argnums=0)
 
     def seen(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The first rows of the next step's batch as its network gets them."""
         if not task.augmentation:
             return rows
         keys = row_keys(key, step, options.batch)[: len(rows["label"])]
-        return jax.device_get(look(augmentation_lib.streams(rows), keys))
+        return jax.device_get(augment(task.augmentation, augmentation_lib.streams(rows), keys))
 
     failures = Failures(manifest, sampling.streams)
     batches = pipeline.train_batches(
