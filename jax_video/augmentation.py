@@ -10,7 +10,9 @@ augmentation with a reduced search space", with the operations and magnitudes of
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +154,8 @@ def operations(magnitude: int, height: int, width: int) -> dict[str, Callable[[S
         return move
 
     corner, center = (-0.5, -0.5), ((width - 1) / 2, (height - 1) / 2)
-    across, down, angle = int(150 / 331 * width * part), int(150 / 331 * height * part), jnp.deg2rad(30 * part)
+    across, down = int(150 / 331 * width * part), int(150 / 331 * height * part)
+    cos, sin = math.cos(math.radians(30 * part)), math.sin(math.radians(30 * part))
     same, bits = ((1, 0), (0, 1)), 8 - round(part * 4)
     return {
         "Identity": lambda clip, sign: clip,
@@ -160,13 +163,7 @@ def operations(magnitude: int, height: int, width: int) -> dict[str, Callable[[S
         "ShearY": of_places(lambda sign: (((1, 0), (sign * 0.3 * part, 1)), (0, 0), corner)),
         "TranslateX": of_places(lambda sign: (same, (-sign * across, 0), corner)),
         "TranslateY": of_places(lambda sign: (same, (0, -sign * down), corner)),
-        "Rotate": of_places(
-            lambda sign: (
-                ((jnp.cos(angle), -sign * jnp.sin(angle)), (sign * jnp.sin(angle), jnp.cos(angle))),
-                (0, 0),
-                center,
-            )
-        ),
+        "Rotate": of_places(lambda sign: (((cos, -sign * sin), (sign * sin, cos)), (0, 0), center)),
         "Brightness": of_colors(lambda rgb, sign: brightness(rgb, 1 + sign * 0.9 * part)),
         "Color": of_colors(lambda rgb, sign: saturation(rgb, 1 + sign * 0.9 * part)),
         "Contrast": of_colors(lambda rgb, sign: contrast(rgb, 1 + sign * 0.9 * part)),
@@ -178,7 +175,7 @@ def operations(magnitude: int, height: int, width: int) -> dict[str, Callable[[S
     }
 
 
-_JITTERED = (brightness, contrast, saturation, hue)
+_JITTERED = (brightness, contrast, saturation, hue)  # in the order of `color_jitter`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,7 +290,7 @@ class Augmentation:
         return {name: jnp.where(box, fills[name], frames) for name, frames in clip.items()}
 
 
-def streams(batch: Mapping[str, jax.Array]) -> Streams:
+def streams(batch: Mapping[str, Any]) -> dict[str, Any]:
     """What of a batch can be changed: its RGB, its flow, or both."""
     return {name: batch[name] for name in ("rgb", "flow") if name in batch}
 
