@@ -322,9 +322,13 @@ def test_a_run_with_everything_on_goes_on_to_the_bit(tmp_path, config, manifest,
     config.train.checkpoint_steps, config.train.steps = 3, 8
     mesh, shown, strip = test_train.first_devices(2), [], pictures.strip
     monkeypatch.setattr(pictures, "strip", lambda rows, names: shown.append(rows["rgb"]) or strip(rows, names))
+    make, made = train_lib.step_of, []  # compiled once for both runs
+    monkeypatch.setattr(train_lib, "step_of", lambda *given: (made or made.append(make(*given)) or made)[0])
     train_lib.train(config, manifest, tmp_path, mesh)
     sampling = task.Task.of(config).sampling
-    loaded = next(pipeline.train_batches(manifest, sampling, batch=8, seed=config.seed, balanced=True))["rgb"][:4]
+    batches = pipeline.train_batches(manifest, sampling, batch=8, seed=config.seed, balanced=True)
+    loaded = next(batches)["rgb"][:4]
+    batches.close()
     assert shown[0].shape == loaded.shape and not np.array_equal(shown[0], loaded), "what is trained on"
     log, arrays = processes.rows(tmp_path), test_train.weights(tmp_path, 8, config)
     shutil.rmtree(tmp_path / "checkpoints" / "8")  # the one before is of step 6
