@@ -46,6 +46,9 @@ class Classification:
       normalization: of RGB.
       smoothing: share of a label that is spread over all classes, in training.
       mixing: of the videos of a batch, in training.
+      class_weights: [K], by which the loss of a video of each class is multiplied in training, with the part of it that
+        smoothing spreads; of mixed videos each part by its own class's. The mean over a batch is not divided by them,
+        so that it is the same for any micro-batches. (): all count 1.
     """
 
     average: str = "probability"
@@ -53,6 +56,7 @@ class Classification:
     normalization: Normalization = IMAGENET
     smoothing: float = 0.0
     mixing: Mixing = Mixing()  # noqa: RUF009, frozen
+    class_weights: tuple[float, ...] = ()
 
     def __post_init__(self):
         if not 0 <= self.smoothing < 1:
@@ -81,7 +85,8 @@ class Classification:
         )
 
         def loss_of(label):  # [B]
-            return losses.video_cross_entropy(outputs, label, reduction=self.reduction, smoothing=self.smoothing)
+            loss = losses.video_cross_entropy(outputs, label, reduction=self.reduction, smoothing=self.smoothing)
+            return loss * jnp.array(self.class_weights, loss.dtype)[label] if self.class_weights else loss
 
         loss = loss_of(batch["label"])
         if share is not None:
@@ -244,14 +249,19 @@ def _halves(means: np.ndarray) -> np.ndarray:
 Objective = Classification | Correspondence
 
 
-def of(config: ConfigDict) -> Objective:
+def of(config: ConfigDict, class_weights: tuple[float, ...] = ()) -> Objective:
     """The objective of a config: correspondence where it has a `teacher`."""
     normalization = Normalization(**config.normalize)
     train = config.train
     smoothing, mixing = train.get("label_smoothing", 0.0), Mixing(train.get("mixup", 0.0), train.get("cutmix", 0.0))
+    balance = train.get("class_balance")
+    if balance not in (None, "loss", "sampling"):
+        raise UserError(f"train.class_balance is {balance!r}: choose loss or sampling, or None for neither.")
     if config.get("teacher"):
-        if smoothing or mixing:
-            raise UserError("train.label_smoothing, mixup and cutmix are of labels, and knowledge transfer has none.")
+        if smoothing or mixing or balance:
+            raise UserError(
+                "train.label_smoothing, mixup, cutmix and class_balance are of labels, and knowledge transfer has none."
+            )
         return Correspondence(normalization)
     reduction = train.get("loss_reduction", "sum")
-    return Classification(config.test.average_clips, reduction, normalization, smoothing, mixing)
+    return Classification(config.test.average_clips, reduction, normalization, smoothing, mixing, class_weights)

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
@@ -65,13 +65,24 @@ class RunLog:
         """The folder of what TensorBoard shows, on a disk: what is added there is kept with the run."""
         return self._folder / "tensorboard"
 
-    def batch(self, step: int, rows: Mapping[str, Any], classes: tuple[str, ...]) -> None:
+    def batch(
+        self,
+        step: int,
+        rows: Mapping[str, Any],
+        classes: tuple[str, ...],
+        seen: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
+    ) -> None:
         """Takes the batch of a step before it is trained on. Of the first one, and of those that follow a validation,
-        TensorBoard shows some clips, with their classes' names where there are `classes`."""
+        TensorBoard shows some clips, with their classes' names where there are `classes`.
+
+        Args:
+          seen: what a step makes of the first rows of its batch before the network gets them.
+        """
         if self._batch_due:
             self._batch_due = False
-            names = [classes[label] for label in rows["label"][: pictures.CLIPS]] if classes else []
-            self._board.add_picture("train/batch", pictures.strip(rows, names), step)
+            first = {name: values[: pictures.CLIPS] for name, values in rows.items()}
+            names = [classes[label] for label in first["label"]] if classes else []
+            self._board.add_picture("train/batch", pictures.strip(seen(first), names), step)
 
     def confusion(self, step: int, classes: tuple[str, ...], matrix: np.ndarray) -> None:
         """Draws a validation's confusion matrix [K, K], for TensorBoard."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -87,6 +88,19 @@ def place_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's contiguous rows of the global batch, spread over its devices along the first axis."""
     rows = NamedSharding(mesh, PartitionSpec("batch"))
     return {name: jax.make_array_from_process_local_data(rows, array) for name, array in batch.items()}
+
+
+def split_micro_batches(rows: jax.Array, devices: int, accumulate: int) -> jax.Array:
+    """[B, …] -> [accumulate, B / accumulate, …]: each micro-batch takes contiguous rows of every device, so that no
+    row changes its device."""
+    micro = rows.reshape(devices, accumulate, -1, *rows.shape[1:])
+    return jnp.swapaxes(micro, 0, 1).reshape(accumulate, -1, *rows.shape[1:])
+
+
+def by_rows(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """A function of batches' rows, which none of the others changes, as every device does it for its own rows."""
+    rows = PartitionSpec("batch")
+    return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows)
 
 
 def announce(mesh: Mesh, *parts: str) -> None:

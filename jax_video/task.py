@@ -1,15 +1,16 @@
 """What a config asks of videos: how clips are cut and tested, what is learnt; and whether a set allows it."""
 
+import collections
 import dataclasses
 import sys
 
 import jax
 from ml_collections import ConfigDict
 
-from jax_video import metrics, networks, objectives
+from jax_video import augmentation, metrics, networks, objectives
 from jax_video.data import pipeline
 from jax_video.data.manifest import SPLITS, Manifest
-from jax_video.errors import UserError
+from jax_video.errors import UserError, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,18 +20,36 @@ class Task:
     sampling: pipeline.Sampling
     protocol: pipeline.Protocol  # of the final test
     objective: objectives.Objective
+    augmentation: augmentation.Augmentation
 
     @classmethod
-    def of(cls, config: ConfigDict) -> "Task":
-        """The task of a config. Raises UserError for values that cannot be."""
+    def of(cls, config: ConfigDict, manifest: Manifest | None = None) -> "Task":
+        """The task of a config. Raises UserError for values that cannot be.
+
+        Args:
+          manifest: what is trained on: its classes have weights where the config asks for them.
+        """
         test = config.test
         protocol = pipeline.Protocol(test.clips, test.number, test.crop, test.flip)
-        return cls(pipeline.Sampling(**config.clip), protocol, objectives.of(config))
+        weighted = manifest is not None and config.train.get("class_balance") == "loss"
+        objective = objectives.of(config, class_weights(manifest) if manifest is not None and weighted else ())
+        return cls(pipeline.Sampling(**config.clip), protocol, objective, augmentation.of(config))
 
     @property
     def validation(self) -> pipeline.Protocol:
         """The protocol of validations during training: one clip in the middle of each video, or its segments."""
         return pipeline.Protocol("segments" if self.sampling.segments else "uniform")
+
+
+def class_weights(manifest: Manifest) -> tuple[float, ...]:
+    """What a training video of each class counts [K], so that all classes count the same: n / (K n_k) where n_k of n
+    are of class k, and K is the number of classes that have any. The mean over the videos is 1.
+
+    A class without a training video has 0, as nothing is learnt of it.
+    """
+    videos = collections.Counter(video.label for _, video in manifest.select("train"))
+    even = videos.total() / max(1, len(videos))
+    return tuple(even / videos[label] if videos[label] else 0.0 for label in range(len(manifest.classes)))
 
 
 def check(config: ConfigDict, manifest: Manifest) -> None:
@@ -55,6 +74,11 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
         print("The teacher has random weights: give ImageNet's, weights=resnet50.pth of torchvision.", file=sys.stderr)
     if (freeze := config.train.get("freeze")) and not config.init_from.path and jax.process_index() == 0:
         print(f"{', '.join(freeze)}: frozen as drawn at random. Give weights, init_from.path.", file=sys.stderr)
+    if config.train.get("class_balance") and jax.process_index() == 0:
+        empty = [name for name, weight in zip(manifest.classes, class_weights(manifest), strict=True) if not weight]
+        if empty:
+            what = f"{len(empty)} of {len(manifest.classes)} classes have no training video, {empty[0]} first"
+            print(f"train.class_balance: {shown(what)}; the others are balanced.", file=sys.stderr)
     sampling = task.sampling
     without_flow = pipeline.check_stored(manifest, sampling)
     split = config.test.split

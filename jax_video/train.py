@@ -17,9 +17,11 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from jax_video import augmentation as augmentation_lib
 from jax_video import beginning, metrics, objectives, optimizer, recipe, scoring, sharding
 from jax_video import state as state_lib
 from jax_video import task as task_lib
+from jax_video.augmentation import Augmentation
 from jax_video.checkpoint import Checkpoints, run_folder, writes_run
 from jax_video.data import pipeline, remote
 from jax_video.data.manifest import Manifest
@@ -44,6 +46,7 @@ def make_train_step(
     network: str = "",
     freeze: Sequence[str] = (),
     objective: objectives.Objective = objectives.Classification(),  # noqa: B008, frozen
+    augmentation: Augmentation = Augmentation(),  # noqa: B008, frozen
 ) -> StepFunction:
     """The jitted update: (state, batch, key) -> (new state, sums of the batch's metrics). The old state is donated.
 
@@ -69,7 +72,7 @@ def make_train_step(
 
     def accumulated_gradient(params, batch_stats, batch):
         """The same from micro-batches, one after the other: memory for one at a time."""
-        micro = jax.tree.map(lambda rows: split_micro_batches(rows, mesh.size, accumulate), batch)
+        micro = jax.tree.map(lambda rows: sharding.split_micro_batches(rows, mesh.size, accumulate), batch)
 
         def add(total, micro_batch):
             grads, new_batch_stats, sums = gradient(params, batch_stats, micro_batch)
@@ -84,8 +87,10 @@ def make_train_step(
         return grads, jax.tree.map(jnp.subtract, batch_stats, moves), sums
 
     def train_step(state: TrainState, batch, key):
-        keys = jax.random.split(jax.random.fold_in(key, state.step), len(batch["label"]))
+        keys = row_keys(key, state.step, len(batch["label"]))
         batch = batch | {"keys": keys}
+        if augmentation:
+            batch |= sharding.by_rows(augmentation, mesh)(augmentation_lib.streams(batch), keys)
         grads, batch_stats, sums = (gradient if accumulate == 1 else accumulated_gradient)(
             state.params, state.batch_stats, batch
         )
@@ -124,14 +129,13 @@ def step_of(
         network=config.model.name,
         freeze=config.train.get("freeze") or (),
         objective=objective,
+        augmentation=augmentation_lib.of(config),
     )
 
 
-def split_micro_batches(rows: jax.Array, devices: int, accumulate: int) -> jax.Array:
-    """[B, …] -> [accumulate, B / accumulate, …]: each micro-batch takes contiguous rows of every device, so that no
-    row changes its device."""
-    micro = rows.reshape(devices, accumulate, -1, *rows.shape[1:])
-    return jnp.swapaxes(micro, 0, 1).reshape(accumulate, -1, *rows.shape[1:])
+def row_keys(key: jax.Array, step: int | jax.Array, rows: int) -> jax.Array:
+    """What is random in a step for each row of its batch: keys [rows]."""
+    return jax.random.split(jax.random.fold_in(key, step), rows)
 
 
 @writes_run
@@ -165,7 +169,7 @@ def train(
     mesh, workdir = sharding.make_mesh() if mesh is None else mesh, run_folder(workdir)
     config = recipe.resolve(config, flip=manifest.flip)
     task_lib.check(config, manifest)
-    options, task = config.train, task_lib.Task.of(config)
+    options, task = config.train, task_lib.Task.of(config, manifest)
     sampling, objective = task.sampling, task.objective
     classes = manifest.classes if isinstance(objective, objectives.Classification) else ()  # that it is to tell apart
     for name in ("epochs", "steps", "validate_epochs", "checkpoint_steps", "log_steps", "patience", "keep"):
@@ -216,6 +220,15 @@ def train(
     if first_process:
         print(f"Steps {step + 1} to {total}, {steps_per_epoch} an epoch; compiling the first …", file=sys.stderr)
         remote.write_whole(workdir / "config.json", [f"{json.dumps(config.to_dict(), indent=2)}\n".encode()])
+    augment = jax.jit(Augmentation.__call__, static_argnums=0)
+
+    def seen(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The first rows of the next step's batch as its network gets them."""
+        if not task.augmentation:
+            return rows
+        keys = row_keys(key, step, options.batch)[: len(rows["label"])]
+        return jax.device_get(augment(task.augmentation, augmentation_lib.streams(rows), keys))
+
     failures = Failures(manifest, sampling.streams)
     batches = pipeline.train_batches(
         manifest,
@@ -225,6 +238,7 @@ def train(
         first_step=step,
         workers=config.data.workers,
         hosts=pipeline.Hosts(jax.process_index(), jax.process_count()),
+        balanced=options.class_balance == "sampling",
     )
     shown = {"total": total, "batch": options.batch, "write": first_process}
     log = RunLog(workdir, step=step, validated=progress.validated, **shown)
@@ -315,7 +329,7 @@ def train(
                 if not signals.requested:
                     raise
                 continue
-            log.batch(step + 1, rows, classes)
+            log.batch(step + 1, rows, classes, seen)
             with trace.step(step):
                 state, sums = train_step(state, sharding.place_batch(rows, mesh), key)
             step += 1

@@ -80,7 +80,10 @@ LAYERS = {
     ),  # files are read in processes of their own
     "preparing": ("data.preparing", "stores clips manifest decoding pipeline sources"),  # what prepare does
     "models": ("models", "networks"),  # one architecture, one file
-    "step": ("state objectives mixing losses metrics optimizer sharding", "networks models"),  # what is computed
+    "step": (
+        "state objectives augmentation mixing losses metrics optimizer sharding",
+        "networks models",
+    ),  # what is computed
     "folder": (
         "lock meta checkpoint published runlog pictures stopping profiling compilation_cache",
         "networks recipes stores manifest models step",

@@ -160,7 +160,7 @@ def test_no_device_gathers_what_others_hold(build, group_size, accumulate):
 
 def test_a_micro_batch_has_rows_of_every_device():
     rows = jnp.arange(24).reshape(12, 2) // 2  # 2 devices of 6 rows, 3 micro-batches
-    micro = train_lib.split_micro_batches(rows, 2, 3)
+    micro = sharding.split_micro_batches(rows, 2, 3)
     np.testing.assert_array_equal(micro[..., 0], [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]])
 
 

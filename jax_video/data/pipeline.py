@@ -60,11 +60,15 @@ def train_batches(
     first_step: int = 0,
     workers: int | None = 0,
     hosts: Hosts = Hosts(),  # noqa: B008, frozen
+    balanced: bool = False,
 ) -> Generator[Batch, None, None]:
     """Endless shuffled batches of random clips of the training videos, this host's rows of each global batch.
 
     Batches run on over the ends of epochs, so none is smaller. Starting at `first_step` gives the same batches as
     having drawn the ones before.
+
+    Args:
+      balanced: all classes come equally often, whatever their numbers of videos (`training_order`).
 
     Raises:
       UserError: no readable training video, or, while iterating, none of them can be read any more.
@@ -73,9 +77,19 @@ def train_batches(
     if not videos:
         raise UserError(f"manifest {manifest.name!r} has no readable training video: look at prepare's table.")
     load = functools.partial(_train_sample, manifest, np.array([index for index, _ in videos]), sampling)
-    samples = grain.MapDataset.range(len(videos)).seed(seed).shuffle().repeat().random_map(load)
+    order = training_order([video.label for _, video in videos], seed, balanced=balanced)
+    samples = order.random_map(load)
     batches = _HostRows(samples, batch, hosts).batch(batch // hosts.count)[first_step:]
     return _iterate(batches, workers)
+
+
+def training_order(labels: Sequence[int | None], seed: int, *, balanced: bool = False) -> grain.MapDataset:
+    """Endless places in `labels`, those of the training videos, in the order of training.
+
+    Each place comes once in every epoch. If `balanced`, each class comes equally often instead, whatever its number of
+    videos: round by round every class once, in an order of its own; and of a class each place once before any again.
+    """
+    return _Balanced(labels, seed) if balanced else grain.MapDataset.range(len(labels)).seed(seed).shuffle().repeat()
 
 
 def test_batches(
@@ -210,6 +224,37 @@ def _row(streams: dict[str, np.ndarray], label: int | None, index: int, *, mask:
     row["mask"] = np.float32(mask)
     row["failed"] = np.int32(failed)
     return cast(Batch, row)  # of which Grain makes one
+
+
+class _Balanced(grain.MapDataset):
+    """The order of training in which every class comes equally often (`training_order`).
+
+    Shuffled by NumPy: Grain takes milliseconds for every place of a set of a few.
+    """
+
+    def __init__(self, labels: Sequence[int | None], seed: int):
+        super().__init__(grain.MapDataset.range(len(labels)).seed(seed).repeat())
+        members: dict[int | None, list[int]] = collections.defaultdict(list)
+        for place, label in enumerate(labels):
+            members[label].append(place)
+        self._members, self._seed = [*members.values()], seed
+
+    def __len__(self) -> int:
+        return len(self._parent)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        number, place = divmod(index, len(self._members))
+        label = _shuffled(len(self._members), self._seed, 0, number)[place]
+        members = self._members[label]
+        epoch, place = divmod(number, len(members))
+        return members[_shuffled(len(members), self._seed, 1 + label, epoch)[place]]
+
+
+@functools.lru_cache(maxsize=2048)
+def _shuffled(count: int, *seed: int) -> list[int]:
+    return np.random.default_rng(seed).permutation(count).tolist()
 
 
 class _HostRows(grain.MapDataset):
