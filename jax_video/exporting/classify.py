@@ -20,8 +20,8 @@ HERE = pathlib.Path(__file__).parent
 
 def classify(path, program, card):
     """{class: probability} of a video, best first."""
-    images, rate = frames(path, card["short_side"])
-    wanted = clips(len(images), rate, card)
+    images = frames(path, card["short_side"])
+    wanted = cut(len(images), frame_rate(path) if card["fps"] else 0.0, card)
     rows = [program.call(crop[None]) for clip in wanted for crop in crops(images[clip], card)]  # [1, classes] each
     scores = np.concatenate(rows).astype(np.float64)
     if card["average"] == "logit":  # the log of a probability is a logit, but for a constant
@@ -32,13 +32,11 @@ def classify(path, program, card):
 
 
 def frames(path, short_side):
-    """All frames of a video, upright, resized: uint8 [T, H, W, 3]; and how many there are in a second, 0: unknown."""
+    """All frames of a video, upright, resized: uint8 [T, H, W, 3]."""
     reformatter, images = av.video.reformatter.VideoReformatter(), []
     with av.open(str(path)) as container:
         if not container.streams.video:
             raise ValueError("there is no video in it")
-        stream = container.streams.video[0]
-        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
         for frame in container.decode(video=0):
             image = reformatter.reformat(frame, format="rgb24", interpolation="BICUBIC").to_ndarray()
             image = np.rot90(image, frame.rotation // 90)
@@ -46,11 +44,19 @@ def frames(path, short_side):
             images.append(resize(image, height, width))
     if not images:
         raise ValueError("there is no frame in it")
-    return np.stack(images), next((rate for rate in rates if rate < 1000), rates[0])
+    return np.stack(images)
 
 
-def clips(stored, rate, card):
-    """Which frames make the clips of a video of so many, at a rate: int [T] each, or with segments one [N, T]."""
+def frame_rate(path):
+    """How many frames a file says that it has in a second; 0 if it does not say."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
+    return next((rate for rate in rates if rate < 1000), rates[0])  # more are the ticks of a clock
+
+
+def cut(stored, rate, card):
+    """Which frames make the clips of a video of so many: int [T] each, or with segments one [N, T]."""
     step = Fraction(1)  # from one frame that is counted to the next; at another rate those that are nearest in time
     if card["fps"] and stored > 1:
         if not 0.01 <= rate <= 1000:
@@ -58,11 +64,11 @@ def clips(stored, rate, card):
         step = Fraction(rate / card["fps"]).limit_denominator(10**6)
     up, down = step.numerator, step.denominator
     count = max(1, (2 * stored * down + up) // (2 * up))
-    return [np.minimum((2 * clip * up + down) // (2 * down), stored - 1) for clip in counted(count, card)]
+    return [np.minimum((2 * clip * up + down) // (2 * down), stored - 1) for clip in clips(count, card)]
 
 
-def counted(count, card):
-    """The same of a video whose frames, so many of them, are counted as they are."""
+def clips(count, card):
+    """The same, of so many frames, where these are counted as they are."""
     length, stride, number = card["frames"], card["stride"], card["number"]
     if card["reflect"] and length > 1:  # a short video at a smaller stride, then forth and back
         stride = min(stride, max(1, (count - 1) // (length - 1)))
