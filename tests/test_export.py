@@ -25,7 +25,7 @@ import jax_video
 from jax_video import objectives, published, recipe
 from jax_video import state as state_lib
 from jax_video.data import clips, encoding, pipeline, transforms
-from jax_video.data.decoding import video
+from jax_video.data.decoding import video as decoding
 from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError
 from jax_video.exporting import card, classify, folder, onnx, program
@@ -236,7 +236,7 @@ def test_the_reader_sees_the_clips_of_a_run_that_has_a_rate(exported, trained, t
     [rows] = seen
     manifest = Manifest("set", (), "", (Video("even.mp4", None, "test", 30, 24.966, 50, 40, None, ""),))
     wanted = pipeline.cropped_clips(manifest, "test", run.sampling, pipeline.Protocol("nonoverlap"))
-    decoded = video.decode("even.mp4", np.concatenate([clip.frames for clip in wanted]), short_side=32)
+    decoded = decoding.decode("even.mp4", np.concatenate([clip.frames for clip in wanted]), short_side=32)
     assert rows.shape == (len(wanted), 4, 32, 32, 3)
     middle = decoded[:, :, 4:36].reshape(rows.shape).astype(int)
     assert np.abs(rows - middle).mean() < 3 < np.abs(rows - np.roll(middle, 1, axis=1)).mean()
