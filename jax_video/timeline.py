@@ -15,6 +15,7 @@ from jax_video.errors import UserError, shown
 
 _GROUP = 2**28  # bytes of the windows that are looked at together, unless a single one is larger
 _LARGEST = 2**31  # bytes of a window, at most
+_FASTEST = 1000.0  # frames per second
 ROUNDING = 1e-6  # seconds
 Frame = tuple[float, np.ndarray]  # seconds from the video's start, and uint8 [H, W, 3]
 
@@ -112,10 +113,14 @@ class Window(NamedTuple):
     rate: float = 0.0  # of these, per second: `rate_of` their times
 
 
-def rate_of(times: Sequence[float]) -> float:
-    """Frames per second of frames at these times, ascending; 0 where they do not tell."""
+def rate_of(times: Sequence[float], within: float = 0.0) -> float:
+    """Frames per second of frames at these times, ascending, at most 1000; 0 where they do not tell.
+
+    Frames of one time, as a stream may have them, are spread over the seconds `within` which they are.
+    """
     seconds = times[-1] - times[0] if len(times) else 0.0
-    return (len(times) - 1) / seconds if seconds > 0 else 0.0
+    rate = (len(times) - 1) / seconds if seconds > 0 else len(times) / within if within > 0 else 0.0
+    return min(rate, _FASTEST)
 
 
 def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Window]:
@@ -201,7 +206,7 @@ def _between(kept: Iterable[Frame], start: float, end: float) -> list[Frame]:
 
 def _window(start: float, end: float, frames: Sequence[Frame]) -> Window:
     times, images = zip(*frames, strict=True)
-    return Window(start, end, list(images), rate_of(times))
+    return Window(start, end, list(images), rate_of(times, end - start))
 
 
 def groups(parts: Iterator[Window], most: int) -> Iterator[list[Window]]:

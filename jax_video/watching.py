@@ -381,7 +381,7 @@ class _Newest:
                 raise UserError(timeline.too_short(self._window, len(kept), self._step))
             return []
         frames = range(kept[0].number, kept[-1].number + 1)
-        images, rate = [frame.image for frame in kept], timeline.rate_of([frame.seconds for frame in kept])
+        images, rate = [frame.image for frame in kept], timeline.rate_of([frame.seconds for frame in kept], end - start)
         count = self._windows.sampling.frames_of(len(images), rate).count
         note = f"clips span {self._span} frames and windows have {count}: clips are looped, as in training"
         notes = [note] if not self._offered and self._span and count < self._span else []

@@ -214,7 +214,10 @@ class _Clips(pictures.Watcher):
     def see(self, frame: Any) -> None:
         if not self._frames:
             self._size = (frame if isinstance(frame, np.ndarray) else video.image_of(None)(frame)).shape[:2]
-            self._plan = self._planned(self._promised) if 0 < self._promised <= _MOST_PROMISED else None
+            rate, fps = self._rate, self._task.sampling.fps
+            slower = min(1.0, rate / fps) if fps and is_rate(rate) else 1.0  # then frames are repeated
+            believed = 0 < self._promised <= _MOST_PROMISED * slower
+            self._plan = self._planned(self._promised) if believed else None
         if self._plan is not None and self._frames in self._plan:
             if isinstance(frame, np.ndarray):
                 image = transforms.resize_short(frame[None], self._task.sampling.short_side)[0]
