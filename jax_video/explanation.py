@@ -10,8 +10,10 @@ import dataclasses
 import difflib
 import functools
 import itertools
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -31,13 +33,14 @@ from jax_video.models.cost import VIEWS
 from jax_video.models.layers import looking_inside
 from jax_video.state import Normalization
 from jax_video.task import Task
+from jax_video.timeline import Frame, rate_of
 
 LEAST = (4, 7, 7)  # places in time, height and width: fewer of them show too little
 _MOST = 2**27  # bytes of frames that are in memory at once, unless a single clip has more
+_FIRST = 8  # frames by whose times it is told how many of them a clip extends over
 _IN_TURN = pipeline.Protocol("nonoverlap")
 _BOTH_ENDS = pipeline.Protocol("uniform", 2)
 Places = tuple[int, int, int]
-Frame = tuple[float, np.ndarray]  # seconds from the video's start, and uint8 [H, W, 3]
 Frames = Generator[Frame, None, None]
 
 
@@ -131,6 +134,8 @@ class Explainer:
             in_memory([video])  # raises where it is none
         timeless = not fps and (isinstance(video, np.ndarray) or os.path.isdir(video))
         sampling = self._task.sampling
+        if timeless:
+            sampling.step(0.0)  # raises where clips need a rate
         if "rgb" not in sampling.streams:  # the frames are seen by the user alone
             sampling = dataclasses.replace(sampling, streams=("rgb", "flow"))
 
@@ -224,15 +229,16 @@ class Part(NamedTuple):
 def _part(first: int, frames: Sequence[Frame], sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> Part:
     """All clips by a protocol, as of a video of these frames."""
     seconds, images = zip(*frames, strict=True)
-    manifest = in_memory([np.stack(images)])
+    manifest = in_memory([np.stack(images)], fps=rate_of(seconds))
     return Part(first, np.array(seconds), manifest, pipeline.cropped_clips(manifest, "test", sampling, protocol))
 
 
 def _middle(frames: Callable[[], Frames], sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> Part:
     """A video, or what fits into memory in the middle of it, with the clip of a protocol that has one."""
     count, room, kept = 0, 0, []
-    for frame in frames():
-        room = room or max(_MOST // frame[1].nbytes, _span(sampling))
+    step, all_frames = _step(frames(), sampling)
+    for frame in all_frames:
+        room = room or max(_MOST // frame[1].nbytes, _span(sampling, step))
         kept += [frame] * (count < room)
         count += 1
     _check_frames(count)
@@ -249,18 +255,21 @@ def _in_turn(frames: Iterable[Frame], sampling: pipeline.Sampling, most: int) ->
 
     All parts have as many clips as the first, `most` or fewer, but for the last.
     """
-    step, span = sampling.frames * sampling.stride, _span(sampling)
+    step, frames = _step(frames, sampling)
+    hop, span = sampling.frames * sampling.stride, _span(sampling, step)
     size, first, last = 0, 0, -1
     before: list[Frame] = []
     waiting: list[Frame] = []
     for frame in frames:
-        size = size or span + step * (max(1, min(most, _MOST // (step * frame[1].nbytes))) - 1)
+        if not size:
+            number = max(1, min(most, math.floor(_MOST / (hop * step * frame[1].nbytes))))
+            size = max(span + math.ceil((number - 1) * hop * step), math.ceil(number * hop * step))
         waiting.append(frame)
         if len(waiting) == size:
             part = _part(first, waiting, sampling, _IN_TURN)
             yield part
             last = first + int(part.clips[-1].frames[-1])
-            used = step * len(part.clips)
+            used = min(size, round(hop * len(part.clips) * step))
             first, before, waiting = first + used, (before + waiting[:used])[-span:], waiting[used:]
     _check_frames(first + len(waiting))
     rest = waiting if len(waiting) >= span or not before else (before + waiting)[-span:]
@@ -279,9 +288,19 @@ def _check_frames(count: int) -> None:
         raise UserError(f"the video has {count} frame{'s' * (count != 1)}: expected at least 2, as of what moves")
 
 
-def _span(sampling: pipeline.Sampling) -> int:
+def _step(frames: Iterable[Frame], sampling: pipeline.Sampling) -> tuple[Fraction, Iterable[Frame]]:
+    """From one frame that clips count to the next, in frames of the video, by its first ones; and all of them again."""
+    if sampling.fps is None:
+        return Fraction(1), frames
+    frames = iter(frames)
+    first = [*itertools.islice(frames, _FIRST)]
+    rate = rate_of([seconds for seconds, _ in first]) or sampling.fps  # of a single frame any will do
+    return sampling.step(rate), itertools.chain(first, frames)
+
+
+def _span(sampling: pipeline.Sampling, step: Fraction) -> int:
     """Frames that a clip extends over, those included that its flow takes before and after it."""
-    return sampling.span + ("flow" in sampling.streams) * 10
+    return math.ceil(sampling.span * step) + ("flow" in sampling.streams) * 10
 
 
 def shape(places: Places) -> str:

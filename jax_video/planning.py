@@ -34,6 +34,7 @@ _OFFLINE = {  # what libtpu otherwise asks the machine for, which is no TPU's; a
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
 }
+_STORED_RATE = 30.0  # frames per second of videos, as most have it, where clips have a rate of their own
 _MEASURE = "3"  # changes with what is read off a program, so that what was remembered before is not used
 
 
@@ -321,7 +322,9 @@ def report(plan: Plan, *, videos: int = 240_000, decoding: float = 3000.0) -> st
         rows.append((f"{number} × {kind}", f"{size / 1e6:,.2f} MB", f"{chip.network / 1e9:,.0f} GB/s", "network"))
     lines += ["", "A step of a chip, and the least time that it takes"]
     lines += [f"  {what:26}{amount:>14} at {peak:>13}: {1000 * times[by]:8.2f} ms" for what, amount, peak, by in rows]
-    span = sampling.frames * sampling.stride
+    faster = max(1.0, _STORED_RATE / sampling.fps) if sampling.fps else 1.0
+    span = math.ceil(sampling.frames * sampling.stride * faster)
+    of = f", of videos with {_STORED_RATE:g} a second" if sampling.fps else ""
     each = rate / where.hosts  # clips per second
     lines += [
         f"  {step.operations / step.traffic:,.0f} operations a byte; the chip can do "
@@ -335,8 +338,8 @@ def report(plan: Plan, *, videos: int = 240_000, decoding: float = 3000.0) -> st
         epoch = videos * plan.planner.segments / rate
         lines.append(f"  an epoch of {videos:,} videos in {epoch:,.0f} s")
     lines += [
-        f"  each host must deliver {each:,.0f} clips/s of {span} frames: {math.ceil(each * span / decoding):,} cores "
-        f"that decode {decoding:,.0f} frames/s",
+        f"  each host must deliver {each:,.0f} clips/s of {span} frames{of}: "
+        f"{math.ceil(each * span / decoding):,} cores that decode {decoding:,.0f} frames/s",
     ]
     if plan.mode == "train" and chips > 1:
         sizes = [8, 16, 32, 64, 128, 256]

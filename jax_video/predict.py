@@ -70,6 +70,11 @@ def main(arguments: list[str]) -> None:
     if given.timeout:
         isolated.start_reader()
     trained = run.load(given.checkpoint)
+    if given.fps and given.window is None and given.explain is None and trained.sampling.fps is None:
+        raise UserError(
+            "--fps: clips of this run count frames, whatever their rate (clip.fps is None); it is of labels with times "
+            "and of explanations: give --window=SECONDS or --explain=OUT.mp4 too"
+        )
     number = f"{len(paths):,} video{'s' * (len(paths) != 1)}"
     sharding.announce(trained.mesh, state.describe(trained.config, trained.weights["params"]), number)
     if given.window is not None:
@@ -88,7 +93,7 @@ def check(paths: list[str], given: flags.FlagValues) -> None:
     """Raises UserError for flags that do not go together."""
     explanations.check(paths, given)
     outputs = [f"--{name}" for name in ("csv", "srt", "video") if given[name].value is not None]
-    if given.window is None and (outputs or given.hop is not None or given.fps and given.explain is None):
+    if given.window is None and (outputs or given.hop is not None):
         raise UserError("--hop, --fps, --csv, --srt and --video are of labels with times: give --window=SECONDS too")
     if given.window is not None and (given.out is not None or given.clips is not None):
         raise UserError("--out and --clips are of whole videos: not with --window, which has --csv, --srt and --json")

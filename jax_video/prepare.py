@@ -59,6 +59,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("check", None, list(checks.LEVELS), "Containers only, or (default) every frame.")
     flags.DEFINE_boolean("recheck", False, "Look at every file again; so does another decoder.")
     flags.DEFINE_integer("min_frames", None, "A video of fewer frames is broken.", lower_bound=1)
+    flags.DEFINE_float("fps", None, "Frames per second of videos that do not say it, such as pictures (for clip.fps).")
     flags.DEFINE_integer("workers", os.cpu_count(), "Processes that decode.", lower_bound=1)
     flags.DEFINE_float(
         "max_damage", None, "Part of a video's frames that may be lost (default .05).", lower_bound=0, upper_bound=1
@@ -101,6 +102,7 @@ def main(arguments: list[str]) -> None:
         flow=flow.Settings(FLAGS.flow, FLAGS.flow_side) if FLAGS.flow else None,
         pack=Packed("frames", packed.RECORD_FRAMES, FLAGS.pack_side, FLAGS.pack_quality) if FLAGS.pack else None,
         machines=Machines(FLAGS.workers, FLAGS.timeout, FLAGS.beam),
+        fps=FLAGS.fps,
     )
     with lock.hold(task.out, takeover=FLAGS.takeover, lost=lock.end_process):
         result = prepare(task, say=print, check_ours=lambda: lock.check(task.out))

@@ -34,6 +34,7 @@ _COMMON = {  # keys that say how a run goes, not what it computes; what papers d
         "log_steps": 50,
     },
     "schedule": {"warmup_epochs": 0, "drop_epochs": ()},
+    "clip": {"fps": None},  # frames as they are stored, whatever their rate
     "plateau": {"patience": 10, "threshold": 1e-3, "drops": 3},
     "test": {"number": 10, "batch": 64, "allow_partial": False},
 }

@@ -185,7 +185,8 @@ class Run:
 
         Args:
           videos: one, or several: files, folders of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
-          fps: frames per second of the videos that are given as frames; clips count frames, so that it is only noted.
+          fps: frames per second of frames, of pictures and of files that do not say it: needed where the run's clips
+            have a rate of their own (`clip.fps`), and otherwise not looked at.
           timeout: seconds that one file may take, which is read in a process of its own, with at most 1 GiB of memory;
             None: all are read in this process, without any limit.
 
@@ -287,7 +288,8 @@ class Run:
         """Labels with times: the probabilities of the classes in every window of a video.
 
         A window is classified as a video of its own, by one clip in its middle; where it has fewer frames than a clip,
-        they are looped as in training. The video is decoded once, from its start to its end, in constant memory.
+        they are looped as in training. Where clips have a rate (`clip.fps`), the window's own is measured by its times.
+        The video is decoded once, from its start to its end, in constant memory.
 
         Args:
           video: a file, a folder of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
@@ -317,7 +319,8 @@ class Run:
         span = self.sampling.span
         few = frames[frames < span]
         count = f"{len(few)} of {len(frames)} windows have fewer, from {min(few, default=0)}"
-        note = f"clips span {span} frames, and {count}: they are looped, as in training"
+        rate = f" at {self.sampling.fps:g} to a second" if self.sampling.fps else ""
+        note = f"clips span {span} frames{rate}, and {count}: they are looped, as in training"
         return timeline_lib.Timeline(self.classes, starts, ends, rows, note if len(few) else "")
 
     @functools.cached_property

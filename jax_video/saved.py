@@ -101,6 +101,7 @@ KEYS = {
         "streams": Key(("rgb",)),
         "strides": Key(()),
         "flow_method": Key("tvl1"),
+        "fps": Key(None, float),
     },
 }
 RENAMED = {  # old name -> new name, by section

@@ -15,7 +15,9 @@ from jax_video.errors import UserError, shown
 
 _GROUP = 2**28  # bytes of the windows that are looked at together, unless a single one is larger
 _LARGEST = 2**31  # bytes of a window, at most
+_FASTEST = 1000.0  # frames per second
 ROUNDING = 1e-6  # seconds
+Frame = tuple[float, np.ndarray]  # seconds from the video's start, and uint8 [H, W, 3]
 
 
 class Segment(NamedTuple):
@@ -108,9 +110,20 @@ class Window(NamedTuple):
     start: float  # seconds
     end: float
     images: list[np.ndarray]  # uint8 [H, W, 3] each
+    rate: float = 0.0  # of these, per second: `rate_of` their times
 
 
-def windows(frames: Iterable[tuple[float, np.ndarray]], window: float, hop: float) -> Iterator[Window]:
+def rate_of(times: Sequence[float], within: float = 0.0) -> float:
+    """Frames per second of frames at these times, ascending, at most 1000; 0 where they do not tell.
+
+    Frames of one time, as a stream may have them, are spread over the seconds `within` which they are.
+    """
+    seconds = times[-1] - times[0] if len(times) else 0.0
+    rate = (len(times) - 1) / seconds if seconds > 0 else len(times) / within if within > 0 else 0.0
+    return min(rate, _FASTEST)
+
+
+def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Window]:
     """Cuts a video into windows; in memory are the frames of the last one and of what follows it.
 
     Window i holds the frames from `i * hop` seconds to before `i * hop + window`. A last one ends with the video, so
@@ -124,18 +137,18 @@ def windows(frames: Iterable[tuple[float, np.ndarray]], window: float, hop: floa
       UserError: a window of a longer video has fewer than two frames, or more than 2 GiB; or there are no frames.
     """
     check_seconds(window=window, hop=hop)
-    kept: collections.deque[tuple[float, np.ndarray]] = collections.deque()
+    kept: collections.deque[Frame] = collections.deque()
     number, size, last, step = 0, 0, 0.0, 0.0
     for time, image in frames:
         time = max(time, last)  # of a file whose times run back, the later frames are later all the same
         step, last = time - last if kept else step, time
         while time >= number * hop + window - ROUNDING:
             start, end = number * hop, number * hop + window
-            images = _between(kept, start, end)
+            inside = _between(kept, start, end)
             if number == 0:
-                _check_first(kept, images, window, hop, step)
-            if images:
-                yield Window(start, end, images)
+                _check_first(kept, inside, window, hop, step)
+            if inside:
+                yield _window(start, end, inside)
             number += 1
         while kept and kept[0][0] < min(number * hop, time - window) - ROUNDING:
             size -= kept.popleft()[1].nbytes
@@ -147,18 +160,16 @@ def windows(frames: Iterable[tuple[float, np.ndarray]], window: float, hop: floa
     last += step  # the last frame is shown as long as the one before it
     if number == 0 or last > (number - 1) * hop + window + step / 2:
         start = max(0.0, last - window)
-        images = _between(kept, start, last) or [kept[-1][1]]
-        if number == 0 and len(images) < 2:
+        inside = _between(kept, start, last) or [kept[-1]]
+        if number == 0 and len(inside) < 2:
             raise UserError("the video has 1 frame: expected at least 2, of which something could be seen to move")
-        yield Window(start, last, images)
+        yield _window(start, last, inside)
 
 
-def _check_first(
-    kept: Sequence[tuple[float, np.ndarray]], images: list[np.ndarray], window: float, hop: float, step: float
-) -> None:
+def _check_first(kept: Sequence[Frame], inside: list[Frame], window: float, hop: float, step: float) -> None:
     """Raises UserError where the first window of a video says that these are too short for its frames."""
-    if len(images) < 2:
-        raise UserError(too_short(window, len(images), step))
+    if len(inside) < 2:
+        raise UserError(too_short(window, len(inside), step))
     apart = (kept[-1][0] - kept[0][0]) / (len(kept) - 1)  # as a rule
     if window + ROUNDING < 2 * apart:
         raise UserError(too_short(window, 1, apart))
@@ -189,8 +200,13 @@ def check_size(window: float, size: int) -> None:
         )
 
 
-def _between(kept: Iterable[tuple[float, np.ndarray]], start: float, end: float) -> list[np.ndarray]:
-    return [image for time, image in kept if start - ROUNDING <= time < end - ROUNDING]
+def _between(kept: Iterable[Frame], start: float, end: float) -> list[Frame]:
+    return [frame for frame in kept if start - ROUNDING <= frame[0] < end - ROUNDING]
+
+
+def _window(start: float, end: float, frames: Sequence[Frame]) -> Window:
+    times, images = zip(*frames, strict=True)
+    return Window(start, end, list(images), rate_of(times, end - start))
 
 
 def groups(parts: Iterator[Window], most: int) -> Iterator[list[Window]]:

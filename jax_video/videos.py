@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jax_video import sharding
 from jax_video.data import isolated, pipeline
 from jax_video.data.manifest import in_memory
-from jax_video.errors import UserError, listed, shown
+from jax_video.errors import UserError, VideoError, listed, shown
 from jax_video.scoring import ClipStep
 
 _KINDS = "a file, a folder of numbered pictures, or frames as an array uint8 [T, H, W, 3], RGB"
@@ -99,10 +99,15 @@ def seen(
     paths = {place: os.fspath(video) for place, video in enumerate(videos) if not isinstance(video, np.ndarray)}
     if arrays:
         in_memory({name(frames, place): frames for place, frames in arrays.items()})  # raises where it is none
-    with contextlib.closing(isolated.clips(paths, sampling, protocol, timeout=timeout)) as found:
+    with contextlib.closing(isolated.clips(paths, sampling, protocol, fps=fps, timeout=timeout)) as found:
         yield from found
     for place, frames in arrays.items():
-        for clip in isolated.clips_of_frames(frames, sampling, protocol):
+        try:
+            looked_at = isolated.clips_of_frames(frames, sampling, protocol, fps=fps)
+        except VideoError as error:
+            yield isolated.Seen(place, error.reason)
+            continue
+        for clip in looked_at:
             yield isolated.Seen(place, clip)
         yield isolated.Seen(place, None)
 

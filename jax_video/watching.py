@@ -127,13 +127,15 @@ class Windows:
 
     @property
     def span(self) -> int | None:
-        """Frames that a clip spans; None: several clips are spread over a window of any length."""
+        """Frames that a clip spans, at the clips' rate where they have one; None: several clips are spread over a
+        window of any length."""
         return None if self.sampling.segments else self.sampling.span
 
     def chosen(self, rate: float) -> tuple[float, float]:
         """(window, hop) of a stream with so many frames in a second; 0: unknown."""
-        span = self.span or 0
-        window = self.window or (span / rate if span > 1 and 1 <= rate <= 1000 else _WINDOW)
+        span, rate = self.span or 0, rate if 1 <= rate <= 1000 else self.sampling.fps or 0.0
+        known = span > 1 and rate > 0
+        window = self.window or (math.ceil(span * self.sampling.step(rate)) / rate if known else _WINDOW)
         return window, self.hop or window / 4
 
 
@@ -174,7 +176,8 @@ class Watch:
             self._stream.opened.wait(_FIRST)
             self._newest.check()
             blank = np.zeros((side, side, 3), np.uint8)
-            look(timeline.Window(0, 0, [blank] * (windows.span or 2)))  # compiled before a frame has to wait for it
+            images, rate = [blank] * (windows.span or 2), windows.sampling.fps or 0.0
+            look(timeline.Window(0, 0, images, rate))  # compiled before a frame has to wait for it
         except BaseException:
             self.close()
             raise
@@ -378,11 +381,13 @@ class _Newest:
                 raise UserError(timeline.too_short(self._window, len(kept), self._step))
             return []
         frames = range(kept[0].number, kept[-1].number + 1)
-        note = f"clips span {self._span} frames and windows have {len(frames)}: clips are looped, as in training"
-        notes = [note] if not self._offered and self._span and len(frames) < self._span else []
+        images, rate = [frame.image for frame in kept], timeline.rate_of([frame.seconds for frame in kept], end - start)
+        count = self._windows.sampling.frames_of(len(images), rate).count
+        note = f"clips span {self._span} frames and windows have {count}: clips are looped, as in training"
+        notes = [note] if not self._offered and self._span and count < self._span else []
         self._offered += len(frames) - max(0, self._offered_to - frames.start)
         self._offered_to = frames.stop
-        window = timeline.Window(self._origin + start, self._origin + end, [frame.image for frame in kept])
+        window = timeline.Window(self._origin + start, self._origin + end, images, rate)
         with self._condition:
             self.skipped += self._part is not None
             self._part = _Part(window, self.arrived, frames, self._offered)

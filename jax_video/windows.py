@@ -1,6 +1,7 @@
 """What a network says of windows: of those of a video, one batch after the other, or of a single one of a stream."""
 
 import concurrent.futures
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,7 +14,8 @@ from jax_video.data.manifest import in_memory
 from jax_video.scoring import ClipStep
 from jax_video.timeline import Window
 
-Looked = tuple[float, float, int, np.ndarray]  # start and end in seconds, number of frames, probabilities [K]
+# Start and end in seconds, the number of frames that clips are cut from, probabilities [K].
+Looked = tuple[float, float, int, np.ndarray]
 
 
 class Windows:
@@ -67,12 +69,15 @@ class Windows:
                 running = self._step(*self._weights, sharding.place_batch(rows, self._mesh))
                 waiting = ahead.submit(following)
                 for window, row in zip(windows, self._read(running, windows), strict=True):
-                    yield window.start, window.end, len(window.images), row
+                    yield window.start, window.end, self._sampling.frames_of(len(window.images), window.rate).count, row
                 progress.update(round(windows[-1].end) - progress.n)
 
     def _batch(self, windows: list[Window], size: int) -> pipeline.Batch:
         """One clip of each; the batch has `size` rows, and as many more as the devices share evenly."""
         found = in_memory([np.stack(window.images) for window in windows])
+        rated = zip(found.videos, windows, strict=True)
+        videos = tuple(dataclasses.replace(video, fps=window.rate) for video, window in rated)
+        found = dataclasses.replace(found, videos=videos)
         clips = pipeline.cropped_clips(found, "test", self._sampling, self._protocol)
         return pipeline.test_batch(found, self._sampling, clips, batch=sharding.multiple_of_devices(size, self._mesh))
 

@@ -260,6 +260,40 @@ def test_one_clip_after_another_covers_a_video(length, starts, monkeypatch):
     assert drawn == pytest.approx(np.arange(length) / 10)
 
 
+def test_clips_at_a_rate_are_those_of_a_slower_video(monkeypatch):
+    """Also of parts that are read one after the other: a video of 20 frames a second, of which clips take 10."""
+    frames, run = np.tile(moving(0)[0], (2, 1, 1, 1))[:41], motion_detector()
+    config = run.config.copy_and_resolve_references()
+    config.clip.fps = 10.0
+    slow = run_of(config, run.definition, run.weights["params"], run.weights["batch_stats"])
+    for whole in (False, True):
+        expected = [*run.explain_clips(frames, fps=10, whole=whole)]
+        found = [*slow.explain_clips(np.repeat(frames, 2, axis=0), fps=20, whole=whole)]
+        assert len(found) == len(expected)
+        monkeypatch.setattr(explanation, "_MOST", 1)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.indices.tolist() == (2 * theirs.indices).tolist()
+            np.testing.assert_array_equal(ours.frames, theirs.frames)
+            np.testing.assert_allclose(ours.seconds, theirs.seconds)
+    assert slow.explain(frames, fps=5).indices.tolist() == [(place + 1) // 2 for place in range(33, 49)]
+    with pytest.raises(UserError, match="its frame rate is not known, and clips have 10: say how many frames"):
+        slow.explain(frames)
+
+
+def test_frames_of_clips_with_a_stride_are_numbered_as_in_the_video(monkeypatch):
+    frames, run = np.tile(moving(0)[0], (4, 1, 1, 1)), motion_detector()
+    config = run.config.copy_and_resolve_references()
+    config.clip.stride = 3
+    run = run_of(config, run.definition, run.weights["params"], run.weights["batch_stats"])
+    monkeypatch.setattr(explanation, "_MOST", 1)
+    found = [*run.explain_clips(frames, fps=10)]
+    assert [int(part.indices[0]) for part in found] == [0, 48, 82]
+    for part in found:
+        seen = transforms.resize_short(frames[part.indices], 62)
+        seen = transforms.crop(seen, transforms.draw_box(*seen.shape[1:3], (56, 56), "center"))
+        np.testing.assert_array_equal(part.frames, seen)
+
+
 def test_a_long_video_is_explained_in_its_middle(monkeypatch):
     frames, run = np.tile(moving(0)[0], (2, 1, 1, 1)), motion_detector()
     expected = run.explain(frames)

@@ -7,8 +7,10 @@ import pathlib
 import re
 import runpy
 import sys
+import types
 import wave
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +24,9 @@ from ml_collections import ConfigDict
 import jax_video
 from jax_video import objectives, published, recipe
 from jax_video import state as state_lib
-from jax_video.data import clips, pipeline, transforms
-from jax_video.data.manifest import Manifest
+from jax_video.data import clips, encoding, pipeline, transforms
+from jax_video.data.decoding import video as decoding
+from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError
 from jax_video.exporting import card, classify, folder, onnx, program
 from jax_video.meta import Meta
@@ -186,6 +189,57 @@ def test_the_reader_cuts_the_same_clips(kind, number, reflect):
         asked |= {"clips": "segments", "segments": number}
         expected = clips.segment_clips(count, 5, 3, number, reflect=reflect)
         np.testing.assert_array_equal(classify.clips(count, asked), [expected])
+
+
+@pytest.mark.parametrize(("rate", "fps"), [(30, 15.0), (30000 / 1001, 15.0), (25.0, 10), (10.0, 15.0), (24.979, 30.0)])
+def test_the_reader_takes_the_same_frames_at_another_rate(rate, fps):
+    for count in (1, 2, 7, 60):
+        sampling = pipeline.Sampling(5, 3, 32, 32, fps=fps)
+        usable = sampling.frames_of(count, rate)
+        expected = [usable.places(clip) for clip in clips.test_clips(usable.count, 5, 3, clips="uniform", number=4)]
+        asked = dict(frames=5, stride=3, clips="uniform", number=4, reflect=False, segments=0, fps=fps)
+        np.testing.assert_array_equal(classify.cut(count, rate, asked), expected)
+    with pytest.raises(ValueError, match="its frame rate is not known"):
+        classify.cut(2, 0.0, asked)
+
+
+def test_the_reader_sees_the_clips_of_a_run_that_has_a_rate(exported, trained, tmp_path, monkeypatch):
+    """Also of a video of variable rate, and of one that is shorter than a clip; pictures are classified at --fps."""
+    out, _ = exported
+    config = ConfigDict(json.loads((trained.workdir / "config.json").read_text()))
+    config.clip.update(fps=10.0)
+    run = jax_video.load(trained.workdir, config=config)
+    found, told = read(out)
+    told["fps"] = program.card(run, [])["fps"]
+    frames = np.random.default_rng(0).integers(0, 256, (30, 40, 50, 3), np.uint8)
+    frames = np.stack([cv2.GaussianBlur(frame, (0, 0), 3) for frame in frames])
+    times = {"even": np.arange(30) / 25, "uneven": np.cumsum([0.04] * 15 + [0.11] * 15), "short": np.arange(5) / 30}
+    for name, seconds in times.items():
+        path = tmp_path / f"{name}.mp4"
+        encoding.write(path, zip(seconds, frames, strict=False))
+        expected = run.classify(path, timeout=None)
+        assert classify.classify(path, found, told) == pytest.approx(expected, abs=1e-5)
+        assert expected != pytest.approx(jax_video.load(trained.workdir).classify(path, timeout=None), abs=1e-5)
+    assert run.classify(frames, fps=25) == pytest.approx(run.classify(frames[::5], fps=5), abs=0.05)
+    with pytest.raises(UserError, match="frames: its frame rate is not known, and clips have 10: say how many frames"):
+        run.classify(frames)
+
+    script = re.search("```python\n(import json, .*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "model.stablehlo").write_bytes((out / "model.stablehlo").read_bytes())
+    (tmp_path / "model.json").write_text(json.dumps(told))
+    seen = []
+    monkeypatch.setattr(export, "deserialize", lambda _: types.SimpleNamespace(call=lambda rows: seen.append(rows)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["read.py", "even.mp4"])
+    with pytest.raises((TypeError, AttributeError, IndexError)):  # of a program that says nothing
+        exec(compile(script, "read.py", "exec"), {})
+    [rows] = seen
+    manifest = Manifest("set", (), "", (Video("even.mp4", None, "test", 30, 24.966, 50, 40, None, ""),))
+    wanted = pipeline.cropped_clips(manifest, "test", run.sampling, pipeline.Protocol("nonoverlap"))
+    decoded = decoding.decode("even.mp4", np.concatenate([clip.frames for clip in wanted]), short_side=32)
+    assert rows.shape == (len(wanted), 4, 32, 32, 3)
+    middle = decoded[:, :, 4:36].reshape(rows.shape).astype(int)
+    assert np.abs(rows - middle).mean() < 3 < np.abs(rows - np.roll(middle, 1, axis=1)).mean()
 
 
 TESTS = {

@@ -391,6 +391,7 @@ def test_labels_with_times(elsewhere, long_video):
         (["videos", "--window=1", "--srt=x.srt"], "--srt: one file cannot hold 8 videos; name one"),
         (["long.mp4", "--window=1", "--video=x.txt"], "x.txt: expected the name of a video, which ends in .mkv or"),
         (["long.mp4", "--window=-1"], "window is -1.0: expected seconds, more than 0"),
+        (["long.mp4", "--fps=12"], "--fps: clips of this run count frames, whatever their rate (clip.fps is None)"),
         (["long.mp4", "--window=1", "--out=x"], "--out and --clips are of whole videos: not with --window, which has"),
         (["long.mp4", "--window=1", "--clips=2"], "--out and --clips are of whole videos: not with --window"),
         (["long.mp4", "--window=0.1"], "a window of 0.1 s has 1 of the video's frames"),

@@ -54,6 +54,10 @@ def moment(where: str, workdir: pathlib.Path, rng: random.Random):
 
 INTERRUPTIONS = {
     "a kill and a Ctrl-C": (SHORT, [("saving", signal.SIGKILL), ("training", signal.SIGINT)]),
+    "clips at a rate of their own": (
+        (*SHORT, "--config.clip.fps=12"),
+        [("saving", signal.SIGKILL), ("training", signal.SIGINT)],
+    ),
     "once each": (
         (),
         [

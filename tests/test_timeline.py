@@ -168,6 +168,24 @@ def test_a_file_gives_what_its_frames_give_with_its_own_times(run, frames, tmp_p
     assert len(twice.starts) == 8 and twice.note.startswith("clips span") == (run.sampling.frames > 4)
 
 
+def test_a_windows_own_rate_is_that_of_its_times(run, trained, frames, tmp_path):
+    """Of a file of variable rate, whose windows are fast and slow; clips have 5 frames a second."""
+    config = run.config.copy_and_resolve_references()
+    config.clip.fps = 5.0
+    slow = jax_video.load(trained.workdir, config=config)
+    path = tmp_path / "uneven.mkv"
+    times = np.cumsum([0.0] + [0.1] * 16 + [0.2] * 15)
+    encoding.write(path, zip(times, frames, strict=True))
+    decoded = video.decode(path, range(32))
+    found = slow.timeline(path, window=0.8, hop=0.8)
+    assert len(found.starts) == 6 and found.note == ""
+    for row, (first, last, rate) in zip(found.probabilities, [(0, 8, 10), (8, 16, 10), (16, 20, 5)], strict=False):
+        alone = slow.classify(decoded[first:last], fps=rate)
+        assert [alone[name] for name in slow.classes] == pytest.approx(row, abs=1e-6)
+    looped = slow.timeline(decoded, window=0.6, hop=0.6, fps=10)
+    assert looped.note.startswith("clips span 4 frames at 5 to a second, and 6 of 6 windows have fewer, from 3: they")
+
+
 def test_clips_longer_than_a_window_are_looped_and_that_is_said(run, frames):
     found = run.timeline(frames, window=0.2, hop=1, fps=10)
     assert found.note == "clips span 4 frames, and 4 of 4 windows have fewer, from 2: they are looped, as in training"

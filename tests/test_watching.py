@@ -134,6 +134,28 @@ def test_windows_are_as_long_as_clips(tmp_path):
     assert notes[-1] == "clips span 50 frames and windows have 10: clips are looped, as in training"
 
 
+@pytest.mark.parametrize(("clips", "frames"), [(25.0, 8), (50.0, 4), (100.0, 2), (40.0, 5)])
+def test_windows_are_as_long_as_clips_that_have_a_rate(clips, frames, tmp_path):
+    """In whole frames of the stream, whose rate its times tell."""
+    path = tmp_path / "a.ts"
+    path.write_bytes(streams.mpegts(streams.pictures(20), fps=50))
+    seen, notes = [], []
+
+    def look(window):
+        seen.append(window)
+        return look_at_once(window)
+
+    sampling = pipeline.Sampling(frames=4, stride=1, short_side=8, size=8, fps=clips)
+    chosen = watching.Windows(None, None, sampling)
+    first = next(watching.Watch(path, ("a", "b"), look, chosen, say=notes.append))
+    assert first.end - first.start == pytest.approx(frames / 50) and len(notes) == 1
+    warm, window, *_ = seen
+    assert len(warm.images) == 4 and warm.rate == clips, "what is compiled has the same shape"
+    assert len(window.images) == frames and window.rate == pytest.approx(50)
+    assert sampling.frames_of(frames, window.rate).count >= 4, "nothing is looped"
+    assert chosen.chosen(0.0)[0] == pytest.approx(4 / clips), "where the stream does not say its rate"
+
+
 def test_whoever_is_asked_ends_it(tmp_path):
     asked = threading.Event()
     with streams.serving([b""], silent=True) as address:

@@ -1,15 +1,65 @@
 """Which frames make a clip: pure functions from a video's number of frames to frame indices.
 
+Where clips have a rate of their own (`clip.fps`), the frames that are counted here are those of the video at that rate,
+and `Frames` says which of its own frames they are.
+
 A clip is `length` frames, `stride` apart; its span is `(length - 1) * stride + 1`. A video shorter than the span is
 looped: stride and start stay, indices wrap around. With `reflect` it has the largest stride that fits, and where not
 even 1 does, its frames run forth and back (ST-ResNet §4). Only a video without frames is an error.
 """
 
+import dataclasses
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
 from jax_video.errors import UserError
+
+SLOWEST, FASTEST = 0.01, 1000.0  # frames per second: what claims fewer or more is taken for a mistake
+_FINEST = 10**6  # of the fractions that ratios of rates are taken for: 29.97002997 / 15 is 2000 / 1001
+
+
+def is_rate(rate: float) -> bool:
+    """Whether a number can be frames per second."""
+    return SLOWEST <= rate <= FASTEST
+
+
+def step(rate: float, fps: float | None) -> Fraction:
+    """From one frame of a video at `fps` to the next, in frames of its own, of which it has `rate` per second.
+
+    None leaves the video as it is.
+    """
+    return Fraction(1) if fps is None else Fraction(rate / fps).limit_denominator(_FINEST)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frames:
+    """Frames that clips are cut from: a video's own, or the video at another rate.
+
+    At `fps`, frame i is shown at i / fps seconds. Of the video's own frames it is the one whose time is nearest, the
+    later one of two: round(i * rate / fps), halves upwards. Times in files are rounded, and so are the rates that are
+    computed from them; the nearest frame is the same under such errors, where the last one before (torchvision's floor)
+    would change at all whole ratios of the rates. A frame is repeated where `fps` is the larger one. As by FFmpeg's
+    filter fps, there are round(frames * fps / rate) frames.
+
+    Frames are taken to be evenly spaced: those of a file of variable frame rate at its mean rate.
+    """
+
+    first: int  # where they begin, a frame of the video
+    stored: int  # how many frames of the video they are
+    step: Fraction = Fraction(1)  # from one to the next, in frames of the video
+
+    @property
+    def count(self) -> int:
+        """How many there are, at least 1."""
+        up, down = self.step.numerator, self.step.denominator
+        return max(1, (2 * self.stored * down + up) // (2 * up))
+
+    def places(self, indices: np.ndarray) -> np.ndarray:
+        """The frames of the video that some of these are: int64 of any shape, each in [0, count)."""
+        up, down = self.step.numerator, self.step.denominator
+        return self.first + np.minimum((2 * indices * up + down) // (2 * down), self.stored - 1)
 
 
 def random_clip(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from jax_video.data import reader, samples, transforms
+from jax_video.data.clips import is_rate
 from jax_video.data.decoding import pictures, probing, video, workers
 from jax_video.data.manifest import MISSING, Manifest, Video
 from jax_video.data.samples import Protocol, Sampling
@@ -41,7 +42,12 @@ class Seen(NamedTuple):
 
 
 def clips(
-    paths: Mapping[int, str], sampling: Sampling, protocol: Protocol, *, timeout: float | None = TIMEOUT
+    paths: Mapping[int, str],
+    sampling: Sampling,
+    protocol: Protocol,
+    *,
+    fps: float = 0.0,
+    timeout: float | None = TIMEOUT,
 ) -> Generator[Seen, None, None]:
     """What a test sees of video files: all of their clips, cropped, in their order, as `samples.cut` gives them.
 
@@ -50,14 +56,15 @@ def clips(
 
     Args:
       paths: of files and of folders of pictures, by the number that each is told by.
+      fps: frames per second of those that do not say it; 0: not known.
       timeout: seconds in which a file must go on; None: they are read in this process, without any limit.
 
     Raises:
       UserError: no such protocol or `timeout`, or a process may not start others.
     """
-    _Plan("", sampling, protocol, 1, sampling.short_side, sampling.short_side)  # raises where there is no such protocol
+    _Plan("", sampling, protocol, 1, fps, *(sampling.short_side,) * 2)  # raises where there is no such protocol
     places = list(paths)
-    tasks = (_Look(os.path.abspath(paths[place]), sampling, protocol) for place in places)
+    tasks = (_Look(os.path.abspath(paths[place]), sampling, protocol, fps) for place in places)
     with contextlib.closing(_done(tasks, len(places), timeout)) as results:
         for index, result in results:
             if isinstance(result, workers.Piece):
@@ -65,10 +72,16 @@ def clips(
             yield Seen(places[index], result)
 
 
-def clips_of_frames(frames: np.ndarray, sampling: Sampling, protocol: Protocol) -> Iterator[dict[str, np.ndarray]]:
-    """The same of frames in memory, uint8 [T, H, W, 3]: the streams of each clip."""
+def clips_of_frames(
+    frames: np.ndarray, sampling: Sampling, protocol: Protocol, *, fps: float = 0.0
+) -> Iterator[dict[str, np.ndarray]]:
+    """The same of frames in memory, uint8 [T, H, W, 3]: the streams of each clip.
+
+    Raises:
+      VideoError: clips have a rate, and there is no `fps`.
+    """
     number, height, width, _ = frames.shape
-    plan = _Plan("frames", sampling, protocol, number, height, width, memory=frames)
+    plan = _Plan("frames", sampling, protocol, number, fps, height, width, memory=frames)
     return (samples.cut(plan.manifest, clip, sampling) for clip in plan.clips)
 
 
@@ -140,6 +153,7 @@ class _Look(NamedTuple):
     path: str
     sampling: Sampling
     protocol: Protocol
+    fps: float
 
     def do(self, give: Give) -> None:
         _check(self.path)
@@ -183,9 +197,13 @@ class _Clips(pictures.Watcher):
     def __init__(self, task: _Look, give: Give):
         self._task, self._give = task, give
         self._image = video.image_of(task.sampling.short_side)
+        self._rate = task.fps
         self._promised = self._frames = 0
         self._size = (0, 0)
         self._plan: _Plan | None = None
+
+    def at_rate(self, fps: float) -> None:
+        self._rate = fps if is_rate(fps) else self._task.fps or fps
 
     def begin(self, frames: int) -> None:
         self._promised = frames
@@ -196,7 +214,10 @@ class _Clips(pictures.Watcher):
     def see(self, frame: Any) -> None:
         if not self._frames:
             self._size = (frame if isinstance(frame, np.ndarray) else video.image_of(None)(frame)).shape[:2]
-            self._plan = self._planned(self._promised) if 0 < self._promised <= _MOST_PROMISED else None
+            rate, fps = self._rate, self._task.sampling.fps
+            slower = min(1.0, rate / fps) if fps and is_rate(rate) else 1.0  # then frames are repeated
+            believed = 0 < self._promised <= _MOST_PROMISED * slower
+            self._plan = self._planned(self._promised) if believed else None
         if self._plan is not None and self._frames in self._plan:
             if isinstance(frame, np.ndarray):
                 image = transforms.resize_short(frame[None], self._task.sampling.short_side)[0]
@@ -224,7 +245,7 @@ class _Clips(pictures.Watcher):
         raise VideoError(path, "changed while it was read")
 
     def _planned(self, frames: int) -> "_Plan":
-        return _Plan(self._task.path, self._task.sampling, self._task.protocol, frames, *self._size)
+        return _Plan(self._task.path, self._task.sampling, self._task.protocol, frames, self._rate, *self._size)
 
 
 class _Plan:
@@ -236,11 +257,12 @@ class _Plan:
         sampling: Sampling,
         protocol: Protocol,
         frames: int,
+        fps: float,
         height: int,
         width: int,
         memory: np.ndarray | None = None,
     ):
-        entry = Video(path, None, "test", frames, 0.0, width, height, None, path)
+        entry = Video(path, None, "test", frames, float(fps), width, height, None, path)
         self.frames = frames
         self._kept = _Kept(frames)
         kept = cast(Any, self._kept if memory is None else memory)

@@ -21,10 +21,20 @@ import grain
 import numpy as np
 from absl import flags
 
-from jax_video.data import clips, processes, remote, transforms
+from jax_video.data import processes, remote, transforms
 from jax_video.data.decoding import flow
-from jax_video.data.manifest import Manifest, Video
-from jax_video.data.samples import CHANNELS, CroppedClip, Sampling, cut, flips, load, looked_at, usable
+from jax_video.data.manifest import Manifest
+from jax_video.data.samples import (
+    CHANNELS,
+    CroppedClip,
+    Sampling,
+    check_rates,
+    cut,
+    flips,
+    load,
+    looked_at,
+    random_clips,
+)
 from jax_video.data.samples import Protocol as Protocol  # for those who call `test_batches`
 from jax_video.data.samples import cropped_clips as cropped_clips
 from jax_video.errors import UserError, VideoError
@@ -143,8 +153,10 @@ def check_stored(manifest: Manifest, sampling: Sampling) -> set[str]:
     """The videos whose stored flow is missing, which are few.
 
     Raises:
-      UserError: packed frames are smaller than the clips, stored flow is of other frames, or that of many is missing.
+      UserError: packed frames are smaller than the clips, stored flow is of other frames, or that of many is missing;
+        or a frame rate that clips need.
     """
+    check_rates(manifest, sampling)
     side = max(sampling.short_side, *sampling.jitter, 0)
     least = manifest.packed.short_side if manifest.packed else 0
     if 0 < least < side and any(min(entry.width, entry.height) > least for entry in manifest.videos):
@@ -175,7 +187,7 @@ def _train_sample(
     for attempt in range(len(indices)):
         index = int(indices[(position + attempt) % len(indices)])
         entry = manifest.videos[index]
-        wanted = _random_clips(entry, sampling, rng)
+        wanted = random_clips(entry, sampling, rng)
         least, most = sampling.jitter or (sampling.short_side,) * 2
         try:
             streams = load(manifest, entry, wanted, sampling, short_side=int(rng.integers(least, most + 1)))
@@ -204,17 +216,6 @@ def _test_sample(
     except VideoError:
         return _row(blank, entry.label, clip.video, mask=0, failed=1 + clip.video)
     return _row(streams, entry.label, clip.video, mask=1, failed=0)
-
-
-def _random_clips(entry: Video, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
-    """Frames of a training sample: int64 [T], or with segments [N, T]."""
-    first, count = usable(entry, sampling)
-    least, most = sampling.strides or (sampling.stride, sampling.stride)
-    stride = int(rng.integers(least, most, endpoint=True)) if sampling.strides else sampling.stride
-    clip = (count, sampling.frames, stride)
-    if sampling.segments:
-        return first + clips.segment_clips(*clip, sampling.segments, rng, reflect=sampling.reflect)
-    return first + clips.random_clip(*clip, rng, reflect=sampling.reflect)
 
 
 def _row(streams: dict[str, np.ndarray], label: int | None, index: int, *, mask: float, failed: int) -> Batch:

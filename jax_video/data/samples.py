@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy as np
 from jax_video.data import clips, reader, transforms
 from jax_video.data.decoding import flow
 from jax_video.data.manifest import Manifest, Video
-from jax_video.errors import UserError
+from jax_video.errors import UserError, VideoError, shown
 
+_SAY_IT = "say how many frames there are to a second, fps=25 or --fps=25"
 CHANNELS = {"rgb": 3, "flow": flow.CHANNELS}  # of each stream
 
 
@@ -19,7 +21,7 @@ class Sampling:
     """How a clip is cut out of a video, in training and in test. Raises UserError for values that cannot be."""
 
     frames: int  # of a clip
-    stride: int  # between its frames
+    stride: int  # between its frames, as they are stored or, with `fps`, at that rate
     short_side: int  # of the resized frames, in pixels
     size: int  # of the square crop, in pixels
     crop: str = "corners"  # where training crops, one of transforms.CROPS; "scales" and "sizes" are resized to `size`
@@ -29,6 +31,9 @@ class Sampling:
     streams: tuple[str, ...] = ("rgb",)  # what a batch holds: RGB, "flow" or both
     strides: tuple[int, ...] = ()  # (least, most): training draws the stride from there (ST-ResNet §4)
     flow_method: str = "tvl1"  # one of flow.METHODS, for flow that the manifest has not stored
+    # Frames per second of what clips are cut from, whatever the video's own rate (clips.Frames); None: as stored. Flow
+    # leads from each frame of the file to its next, at any rate.
+    fps: float | None = None
 
     def __post_init__(self):
         if min(self.frames, self.stride, self.size) < 1 or self.size > self.short_side:
@@ -54,6 +59,11 @@ class Sampling:
             )
         if self.flow_method not in flow.METHODS:
             raise UserError(f"clip.flow_method is {self.flow_method!r}: choose {', '.join(flow.METHODS)}.")
+        if self.fps is not None and not (type(self.fps) in (int, float) and clips.is_rate(self.fps)):
+            raise UserError(
+                f"clip.fps is {self.fps!r}: expected frames per second, from {clips.SLOWEST:g} to {clips.FASTEST:g}, "
+                "or None for those that are stored."
+            )
         if "flow" in self.streams and (self.jitter or self.short_side < flow.LEAST_SIDE):
             raise UserError(
                 f"clip.jitter is {tuple(self.jitter)} and clip.short_side {self.short_side}: flow is computed at one "
@@ -62,8 +72,27 @@ class Sampling:
 
     @property
     def span(self) -> int:
-        """Frames of a video from the first one of a clip to its last."""
+        """Frames from the first one of a clip to its last: as `stride`, stored ones or, with `fps`, at that rate."""
         return (self.frames - 1) * self.stride + 1
+
+    def frames_of(self, frames: int, rate: float, *, first: int = 0) -> clips.Frames:
+        """What clips are cut from of so many frames of a video, from the `first` on.
+
+        `rate`: the video's frames per second, of which a single frame needs none.
+
+        Raises:
+          UserError: there is a `fps`, and the video's rate is not known.
+        """
+        if self.fps is None or frames == 1:
+            return clips.Frames(first, frames)
+        return clips.Frames(first, frames, self.step(rate))
+
+    def step(self, rate: float) -> Fraction:
+        """From one frame that is counted to the next, in frames of a video of this rate. Raises as `frames_of`."""
+        if self.fps is not None and not clips.is_rate(rate):
+            found = f"{rate:g} frames per second cannot be" if rate else "its frame rate is not known"
+            raise UserError(f"{found}, and clips have {self.fps:g}: {_SAY_IT}")
+        return clips.step(rate, self.fps)
 
     @property
     def reflect(self) -> bool:
@@ -111,8 +140,8 @@ def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: 
         )
     found = []
     for index, entry in manifest.select(split):
-        first, count = usable(entry, sampling)
-        clip = (count, sampling.frames, sampling.stride)
+        usable = frames_of(entry, sampling)
+        clip = (usable.count, sampling.frames, sampling.stride)
         if sampling.segments:
             wanted = [clips.segment_clips(*clip, sampling.segments, reflect=sampling.reflect)]
         else:
@@ -120,7 +149,7 @@ def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: 
         size = _test_size(sampling, protocol.crop, entry.height, entry.width)
         mirrored = (False, True) if flips(protocol, manifest) else (False,)
         found += [
-            CroppedClip(index, first + frames, crop, flip, size)
+            CroppedClip(index, usable.places(frames), crop, flip, size)
             for frames in wanted
             for crop in CROPS[protocol.crop]
             for flip in mirrored
@@ -164,9 +193,43 @@ def _test_size(sampling: Sampling, crop: str, height: int, width: int) -> tuple[
     return short + (high - short) // ROUNDED * ROUNDED, short + (wide - short) // ROUNDED * ROUNDED
 
 
-def usable(entry: Video, sampling: Sampling) -> tuple[int, int]:
-    """(the first frame, how many) of a video that clips are cut from."""
-    return flow.usable(entry.frames) if "flow" in sampling.streams else (0, entry.frames)
+def frames_of(entry: Video, sampling: Sampling) -> clips.Frames:
+    """The frames of a video that clips are cut from.
+
+    Raises:
+      VideoError: clips have a rate, and the video's is not known.
+    """
+    first, count = flow.usable(entry.frames) if "flow" in sampling.streams else (0, entry.frames)
+    try:
+        return sampling.frames_of(count, entry.fps, first=first)
+    except UserError as error:
+        raise VideoError(entry.name, str(error)) from error
+
+
+def random_clips(entry: Video, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
+    """Frames of a training sample: int64 [T], or with segments [N, T]. Raises as `frames_of`."""
+    usable = frames_of(entry, sampling)
+    least, most = sampling.strides or (sampling.stride, sampling.stride)
+    stride = int(rng.integers(least, most, endpoint=True)) if sampling.strides else sampling.stride
+    clip = (usable.count, sampling.frames, stride)
+    if sampling.segments:
+        return usable.places(clips.segment_clips(*clip, sampling.segments, rng, reflect=sampling.reflect))
+    return usable.places(clips.random_clip(*clip, rng, reflect=sampling.reflect))
+
+
+def check_rates(manifest: Manifest, sampling: Sampling) -> None:
+    """Raises UserError where clips have a rate, and that of some readable videos of a set is not known."""
+    if sampling.fps is None:
+        return
+    readable = [entry for entry in manifest.videos if entry.error is None and entry.frames > 1]
+    if unknown := [entry for entry in readable if not clips.is_rate(entry.fps)]:
+        examples = ", ".join(f"{shown(entry.name)} ({entry.fps:g})" for entry in unknown[:3])
+        raise UserError(
+            f"clip.fps is {sampling.fps:g}, but of {len(unknown):,} of the {len(readable):,} readable videos of "
+            f"{manifest.name!r} nobody knows how many frames they have in a second, e.g. {examples}. Say it with "
+            "prepare's --fps=25 (of a set that is prepared, python -m jax_video.prepare manifest --out=DIR --fps=25), "
+            "or leave clip.fps out, for frames as they are stored."
+        )
 
 
 def load(

@@ -94,7 +94,8 @@ def _body(run: Run, result: Mapping[str, Any] | None, files: list[str], license:
             f"python {program.READER} video.mp4",
             "```",
         ]
-    frames = f"{sampling.frames} frames, {sampling.stride} apart, {sampling.size}×{sampling.size} pixels"
+    rate = f" at {sampling.fps:g} to a second" if sampling.fps else ""
+    frames = f"{sampling.frames} frames, {sampling.stride} apart{rate}, {sampling.size}×{sampling.size} pixels"
     parts = f", {sampling.segments} clips of a video at once" if sampling.segments else ""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in run.normalization)
     rows = {

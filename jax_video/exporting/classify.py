@@ -9,6 +9,7 @@ differ by a rounding.
 import json
 import pathlib
 import sys
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ HERE = pathlib.Path(__file__).parent
 def classify(path, program, card):
     """{class: probability} of a video, best first."""
     images = frames(path, card["short_side"])
-    wanted = clips(len(images), card)
+    wanted = cut(len(images), frame_rate(path) if card["fps"] else 0.0, card)
     rows = [program.call(crop[None]) for clip in wanted for crop in crops(images[clip], card)]  # [1, classes] each
     scores = np.concatenate(rows).astype(np.float64)
     if card["average"] == "logit":  # the log of a probability is a logit, but for a constant
@@ -46,8 +47,28 @@ def frames(path, short_side):
     return np.stack(images)
 
 
-def clips(count, card):
+def frame_rate(path):
+    """How many frames a file says that it has in a second; 0 if it does not say."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
+    return next((rate for rate in rates if rate < 1000), rates[0])  # more are the ticks of a clock
+
+
+def cut(stored, rate, card):
     """Which frames make the clips of a video of so many: int [T] each, or with segments one [N, T]."""
+    step = Fraction(1)  # from one frame that is counted to the next; at another rate those that are nearest in time
+    if card["fps"] and stored > 1:
+        if not 0.01 <= rate <= 1000:
+            raise ValueError("its frame rate is not known")
+        step = Fraction(rate / card["fps"]).limit_denominator(10**6)
+    up, down = step.numerator, step.denominator
+    count = max(1, (2 * stored * down + up) // (2 * up))
+    return [np.minimum((2 * clip * up + down) // (2 * down), stored - 1) for clip in clips(count, card)]
+
+
+def clips(count, card):
+    """The same, of so many frames, where these are counted as they are."""
     length, stride, number = card["frames"], card["stride"], card["number"]
     if card["reflect"] and length > 1:  # a short video at a smaller stride, then forth and back
         stride = min(stride, max(1, (count - 1) // (length - 1)))

@@ -123,6 +123,7 @@ def card(run: Run, files: Sequence[pathlib.Path]) -> dict[str, Any]:
         "size": sampling.size,
         "frames": sampling.frames,
         "stride": sampling.stride,
+        "fps": sampling.fps,
         "reflect": sampling.reflect,
         "segments": sampling.segments,
         "clips": protocol.clips,

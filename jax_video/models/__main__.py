@@ -37,9 +37,9 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f"unexpected arguments {' '.join(arguments)}: choose a network with --name=NAME.")
     if options.weights:
-        header = ("weights", "network", "layout", "top-1, %", "trained on", "licence", "address")
+        header = ("weights", "network", "layout", "top-1, %", "trained on", "clips", "licence", "address")
         listed = [
-            (name, found.network, found.layout, found.top1 or "–", found.data, found.licence, found.url)
+            (name, found.network, found.layout, found.top1 or "–", found.data, found.clips, found.licence, found.url)
             for name, found in public.PUBLIC.items()
             if options.name in (None, found.network)
         ]

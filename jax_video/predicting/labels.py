@@ -74,7 +74,8 @@ def classified(
     """
     total = len(paths) + done
     progress = tqdm(total=total, initial=done, unit="video", leave=False, disable=True if total < 2 else None)
-    found = trained.iter_scores(paths, timeout=given.timeout or None, batch=given.batch, clips=given.clips)
+    limits = {"timeout": given.timeout or None, "batch": given.batch}
+    found = trained.iter_scores(paths, fps=given.fps, clips=given.clips, **limits)
     with progress, contextlib.closing(found):
         for place, scores in predictions.nearly_in_order(found):
             if isinstance(scores, str):

@@ -1,6 +1,7 @@
 """The surest mistakes of a test, as filmstrips, with what the network looked at where it can tell."""
 
 import dataclasses
+import math
 import time
 from typing import NamedTuple
 
@@ -152,7 +153,7 @@ class _Source:
             self._say(f"What the network looked at cannot be shown: {page.text(error, 300)}.")
             return None
         sampling = run.sampling
-        span = sampling.span * max(1, sampling.segments)
+        span = math.ceil(sampling.span * sampling.step(video.fps)) * max(1, sampling.segments)
         count = min(video.frames, max(span + _AROUND, _FEWEST))
         first = (video.frames - count) // 2
         frames = self._decode(video, np.arange(first, first + count), sampling.short_side)

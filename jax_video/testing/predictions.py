@@ -159,8 +159,11 @@ def _other(theirs: str, ours: str, run: Run) -> str:
 
 def _of_test(run: Run, clips: int | None) -> int:
     """A checksum of how a test looks at a video."""
+    sampling = dataclasses.asdict(run.sampling)
+    if run.sampling.fps is None:
+        del sampling["fps"]  # so that files of versions that did not know it can be gone on with
     parts = {
-        "sampling": dataclasses.asdict(run.sampling),
+        "sampling": sampling,
         "protocol": dataclasses.asdict(run.protocol_with(clips)),
         "objective": repr(run.objective),
         "dtype": run.config.dtype,

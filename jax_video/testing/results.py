@@ -103,7 +103,8 @@ def place(folder: remote.Path, split: str, step: int | None = None) -> remote.Pa
 
 def _print_other_clips(theirs: dict, ours: dict, folder: remote.Path) -> None:
     """Says so where a run has seen other clips than those of its test."""
-    changed = [f"{key} {theirs[key]}" for key in ("frames", "stride", "short_side", "size") if theirs[key] != ours[key]]
+    keys = ("frames", "stride", "short_side", "size", "fps")
+    changed = [f"{key} {theirs.get(key)}" for key in keys if theirs.get(key) != ours.get(key)]
     if changed and jax.process_index() == 0:
         print(f"Other clips than those of the run in {folder}, which has {', '.join(changed)}.", file=sys.stderr)
 

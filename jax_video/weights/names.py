@@ -105,7 +105,6 @@ class Layout:
       renamed: (pattern, replacement) pairs that turn the names of older files into today's.
       versions: {version of their code: its `normalize`}, where that has changed; the last is `normalize`.
       clip, test: how their own test looks at a video, as far as it is known: keys of these sections of a config.
-      rate: frames per second of the videos that their networks were trained on; None: whatever the files had.
     """
 
     source: str
@@ -115,7 +114,6 @@ class Layout:
     versions: dict[str, dict] = dataclasses.field(default_factory=dict)
     clip: dict = dataclasses.field(default_factory=dict)
     test: dict = dataclasses.field(default_factory=dict)
-    rate: int | None = None
 
 
 LAYOUTS = {
@@ -131,9 +129,8 @@ LAYOUTS = {
         "torchvision: R3D, MC3 and R(2+1)D",
         VIDEO_RESNET,
         {"mean": (110.2008, 100.63983, 95.99475), "std": (58.14765, 56.46975, 55.332195)},
-        clip={"frames": 16, "stride": 1, "short_side": 128, "size": 112},
+        clip={"frames": 16, "stride": 1, "short_side": 128, "size": 112, "fps": 15.0},
         test={"clips": "uniform", "number": 5, "crop": "center", "flip": False, "average_clips": "probability"},
-        rate=15,
     ),
     "3d-resnets": Layout(
         "3D-ResNets-PyTorch (Hara et al.): 3D ResNet, ResNeXt and DenseNet",
@@ -155,9 +152,8 @@ LAYOUTS = {
         "pytorch-i3d: Inception3D (its epsilon and padding are ours)",
         I3D,
         {"mean": (127.5,) * 3, "std": (127.5,) * 3},
-        clip={"frames": 64, "stride": 1, "short_side": 256, "size": 224},
+        clip={"frames": 64, "stride": 1, "short_side": 256, "size": 224, "fps": 25.0},
         test={"crop": "center"},
-        rate=25,
     ),
     "jax_video": Layout("this library: any of its networks, arrays as they are", {}, None),
 }

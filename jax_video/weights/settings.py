@@ -95,8 +95,6 @@ def set_sampling(config: ConfigDict, source: Source, num_classes: int, given: Co
     if config.clip.jitter and min(config.clip.jitter) < config.clip.size:  # of training, which may follow
         config.clip.jitter = ()
     pipeline.Sampling(**config.clip)
-    if layout.rate:
-        lines.append(f"their videos have {layout.rate} frames a second; others have to be brought to that first")
     return lines
 
 

@@ -175,6 +175,7 @@ def initial_state(
             print(f"Not in them, and therefore as initialised:\n{listed(weights.merged.fresh, 100)}", file=sys.stderr)
         if layout:
             _print_normalization(weights.sources[0], state_lib.Normalization(**config.normalize))
+            _print_rate(layout, config.clip.get("fps"))
     return fill(weights, create)
 
 
@@ -211,6 +212,18 @@ def _print_normalization(source: Source, given: state_lib.Normalization) -> None
         return
     seen = " or, by the version of the code, ".join(map(str, usual))
     print(f"  These weights have seen RGB of {seen}; normalize in the config is another.", file=sys.stderr)
+
+
+def _print_rate(layout: str, given: float | None) -> None:
+    """Says so where weights have seen clips of another frame rate than those of this run."""
+    usual = names.layout(layout).clip.get("fps")
+    if usual is not None and usual != given:
+        here = "clips here take frames as they are stored" if given is None else f"here they have {given:g}"
+        print(
+            f"  These weights have seen clips of {usual:g} frames a second; {here}. --config.clip.fps={usual:g} gives "
+            "them what they know.",
+            file=sys.stderr,
+        )
 
 
 def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_lib.TrainState:

@@ -1,5 +1,6 @@
 """Public weights by their names: fetched once, checked, gone on with; and what a stranger reads where that fails."""
 
+import dataclasses
 import hashlib
 import re
 
@@ -105,10 +106,11 @@ def test_a_record_names_what_there_is(name):
     found = public.PUBLIC[name]
     assert found.layout in networks.find(found.network).layouts and found.layout in names.LAYOUTS
     assert found.url.startswith("https://") and (found.digits or found.layout == "i3d")
-    assert found.licence and found.data
+    assert found.licence and found.data and f"{names.layout(found.layout).clip['size']}² of " in found.clips
+    assert found.clips.endswith(", clip.fps=15") == (found.layout == "torchvision-video")
 
 
-def test_a_run_starts_from_a_name_and_takes_its_layout(server, state_dict, capsys):
+def test_a_run_starts_from_a_name_and_takes_its_layout(server, state_dict, capsys, monkeypatch):
     config = tiny.get_config()
     with config.unlocked():
         config.model = {"name": "resnet18", "width": 1 / 4, "layers": (1, 1, 1, 1)}
@@ -122,7 +124,18 @@ def test_a_run_starts_from_a_name_and_takes_its_layout(server, state_dict, capsy
     np.testing.assert_array_equal(
         state_lib.named_leaves(state)["params/layer2/0/conv1/kernel"][0], kernel.transpose(2, 3, 1, 0)
     )
-    assert f"Weights from {NAME}:" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"Weights from {NAME}:" in said and "frames a second" not in said
+
+    layout = names.LAYOUTS["torchvision"]
+    rated = dataclasses.replace(layout, clip=layout.clip | {"fps": 15.0})
+    monkeypatch.setitem(names.LAYOUTS, "torchvision", rated)
+    start.initial_state(config, list("abcde"), sharding.make_mesh(), create)
+    note = "seen clips of 15 frames a second; clips here take frames as they are stored. --config.clip.fps=15 gives"
+    assert note in capsys.readouterr().err
+    config.clip.fps = 15.0
+    start.initial_state(config, list("abcde"), sharding.make_mesh(), create)
+    assert "frames a second" not in capsys.readouterr().err
     config.init_from.layout = "i3d"
     with pytest.raises(UserError, match=f"{NAME} is in layout torchvision, and not in i3d: leave the layout out"):
         start.initial_state(config, list("abcde"), sharding.make_mesh(), create)

@@ -186,7 +186,7 @@ def test_each_sources_own_test():
     assert tuple(config.normalize.mean) == tuple(config.normalize.std) == (127.5,) * 3
     clip = config.clip
     assert (clip.frames, clip.stride, clip.short_side, clip.size) == (64, 1, 256, 224)
-    assert "their videos have 25 frames a second; others have to be brought to that first" in lines
+    assert config.clip.fps == 25 and any("fps=25.0 as there" in line for line in lines)
 
     config = cost_config.get_config("model=cost_b_resnet50,span=32")
     settle("cost", config)

@@ -29,6 +29,9 @@ _MOST_STRETCH = 32  # longer ones would become very long when their short side b
 class Watcher:
     """What is told of a probe on its way; this one does nothing with it."""
 
+    def at_rate(self, fps: float) -> None:
+        """The file says that it has so many frames per second; 0 if it does not say. Comes before all else."""
+
     def begin(self, frames: int) -> None:
         """The file promises so many frames; 0 if it does not say."""
 
@@ -80,6 +83,7 @@ def probe(
       VideoError: no numbered pictures, a gap in their numbers, one that cannot be read or has another size.
     """
     names = _pictures(path)
+    watcher.at_rate(fps)
     watcher.begin(len(names))
     for name in names if full else names[:1]:
         watcher.go_on()

@@ -130,6 +130,7 @@ def examine(
     try:
         with packets.opened(path) as (container, stream):
             promise = _Promise.of(container, stream)
+            watcher.at_rate(promise.rate)
             watcher.begin(promise.frames or round(promise.duration * promise.rate))
             read.all(path, container, stream, promise.start)
             packs = stream.codec_context.name == "mpeg4" and read.has_tiny_packets()

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jax_video.data import remote, sources
+from jax_video.data import clips, remote, sources
 from jax_video.data.decoding import probing, workers
 from jax_video.data.decoding.flow import Settings as FlowSettings
 from jax_video.data.manifest import MISSING, Manifest, Packed
@@ -48,6 +48,7 @@ class Preparation:
     flow: FlowSettings | None = None  # how optical flow is computed and stored; None: it is not
     pack: Packed | None = None  # how frames are packed; None: they are not
     machines: Machines = Machines()
+    fps: float | None = None  # frames per second of videos that do not say it, such as pictures
 
     def __post_init__(self):
         files = [name for name, source in sources.SOURCES.items() if not source.refuses]
@@ -67,6 +68,9 @@ class Preparation:
             remote.path(self.videos)  # or it says what is missing
             if self._record is not None and self._record.refuses:
                 raise UserError(f"--videos={self.videos}: {self.source} is read from a local folder")
+        if self.fps is not None and not clips.is_rate(self.fps):
+            least, most = clips.SLOWEST, clips.FASTEST
+            raise UserError(f"--fps={self.fps:g}: expected frames per second, from {least:g} to {most:g}")
         if self.machines.beam is not None and self.flow is None and self.pack is None:
             raise UserError("--beam: nothing to do without --flow or --pack")
         if self.flow is not None:
@@ -131,10 +135,11 @@ class Preparation:
             raise UserError(
                 f"{' '.join(self._rules)}: {self.source} is looked at only with --check=fast|full or --recheck"
             )
-        if self.flow is None and self.level is None and self.videos is None and self.pack is None:
+        if not any((self.flow, self.level, self.videos, self.pack, self.fps)):
             raise UserError(
                 "nothing to do for a set that is prepared: --flow=METHOD adds its optical flow, --pack its frames as "
-                "JPEGs, --check=fast|full looks at its files again, --videos=DIR says where they are now"
+                "JPEGs, --check=fast|full looks at its files again, --videos=DIR says where they are now, --fps=25 how "
+                "many frames a second those have that do not say it"
             )
 
     def find(self) -> "Found":
@@ -233,6 +238,11 @@ def prepare(
     with _resumable(out):
         if is_looked_at:
             found, remarks = _check(found, task, check_ours)
+        if task.fps:
+            unrated = (row.error is None and not clips.is_rate(row.fps) for row in found.videos)
+            rows = zip(found.videos, unrated, strict=True)
+            videos = tuple(dataclasses.replace(row, fps=float(task.fps)) if lacks else row for row, lacks in rows)
+            found = dataclasses.replace(found, videos=videos)
         folder = out / "flow"
         if task.flow:
             storing.open_folder(folder, task.flow)
