@@ -210,6 +210,7 @@ def test_the_settings_of_stc(string):
         "size": 112,
         "crop": "corners",
         "flip": None,
+        "fps": None,
     }
     assert settings(config, "train", "batch", "epochs", "steps", "micro_batch") == (128, 200, None, None)
     assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay", "decay_norm") == (
@@ -250,7 +251,7 @@ def test_the_settings_of_fine_tuning_follow_the_weights():
         "torchvision-video",
         None,
     )
-    assert settings(video, "clip", "frames", "stride", "short_side", "size") == (16, 1, 128, 112)
+    assert settings(video, "clip", "frames", "stride", "fps", "short_side", "size") == (16, 1, 15, 128, 112)
     assert video.normalize.mean == (110.2008, 100.63983, 95.99475)
     assert (video.train.freeze, video.norm.frozen) == (("stem", "layer1", "layer2"), True)
     picture = finetune.get_config("weights=torchvision:resnet50,frames=16,span=64,size=112")
@@ -270,7 +271,7 @@ def test_the_settings_of_fine_tuning_follow_the_weights():
 def test_the_settings_of_t3d():
     config = t3d.get_config()
     clip = {"frames": 32, "stride": 2, "short_side": 256, "jitter": (), "size": 224, "crop": "corners", "flip": None}
-    assert config.clip.to_dict() == clip and (config.train.batch, config.schedule.kind) == (64, "plateau")
+    assert config.clip.to_dict() == clip | {"fps": None} and (config.train.batch, config.schedule.kind) == (64, "plateau")
     consensus = t3d.get_config("consensus=true")
     assert (consensus.clip.segments, consensus.test.clips, consensus.model.consensus) == (5, "segments", True)
 
@@ -278,7 +279,7 @@ def test_the_settings_of_t3d():
 def test_the_settings_of_cost():
     config = cost.get_config()
     clip = {"frames": 8, "stride": 8, "short_side": 256, "jitter": (256, 320), "size": 224, "crop": "random"}
-    assert config.clip.to_dict() == clip | {"flip": None}
+    assert config.clip.to_dict() == clip | {"flip": None, "fps": None}
     assert (config.train.batch, config.train.steps, config.norm.group_size) == (32, 600_000, 8)
     assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay") == (0.9, False, 1e-4)
     assert settings(config, "schedule", "learning_rate", "drop_steps") == (0.005, (300_000, 450_000))
