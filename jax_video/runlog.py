@@ -70,7 +70,9 @@ class RunLog:
         TensorBoard shows some clips, with their classes' names where there are `classes`."""
         if self._batch_due:
             self._batch_due = False
-            names = [classes[label] for label in rows["label"][: pictures.CLIPS]] if classes else []
+            labels = rows["label"][: pictures.CLIPS]
+            several = [np.flatnonzero(label > 0) for label in labels] if labels.ndim > 1 else labels[:, None]
+            names = [", ".join(classes[label] for label in found) for found in several] if classes else []
             self._board.add_picture("train/batch", pictures.strip(rows, names), step)
 
     def confusion(self, step: int, classes: tuple[str, ...], matrix: np.ndarray) -> None:
@@ -117,7 +119,7 @@ class RunLog:
 
     def _show(self, step: int, split: str, values: dict[str, float]) -> None:
         name, accuracy = metrics.headline(values)
-        shown = {"loss": f"{values['loss']:.3f}", {"top1": "top-1"}.get(name, name): f"{accuracy:.1%}"}
+        shown = {"loss": f"{values['loss']:.3f}", metrics.HEADLINES[name]: f"{accuracy:.1%}"}
         if split == "train":
             shown["examples/s"] = f"{values['examples_per_second']:.1f}"
         if split == "train" and self._bar is not None and not self._bar.disable:

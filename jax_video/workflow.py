@@ -36,7 +36,7 @@ def perform(mode: str, config: ConfigDict, workdir: remote.Path, *, profile: int
     mesh = sharding.make_mesh()
     manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
     reader.check(manifest)
-    config = recipe.resolve(config, flip=manifest.flip)
+    config = recipe.resolve(config, flip=manifest.flip, multilabel=manifest.multilabel)
 
     if mode == "train":
         result, new = train_and_test(config, manifest, workdir, mesh, profile=profile)
@@ -67,7 +67,7 @@ def train_and_test(
     Raises:
       What `train.train` and `results.test` raise.
     """
-    config = recipe.resolve(config, flip=manifest.flip)
+    config = recipe.resolve(config, flip=manifest.flip, multilabel=manifest.multilabel)
     new = train(config, manifest, workdir, mesh, profile=profile)
     if not manifest.select("test"):
         return None, new

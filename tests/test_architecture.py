@@ -64,7 +64,7 @@ LAYERS = {
         "",
     ),  # the package itself is empty
     "clips": ("data.clips data.transforms", ""),
-    "manifest": ("data.manifest", "stores"),
+    "manifest": ("data.manifest data.labels", "stores"),
     "decoding": ("data.decoding", "stores clips manifest"),  # files in, frames out
     "pipeline": (
         "data.reader data.samples data.pipeline data.encoding",
@@ -77,7 +77,10 @@ LAYERS = {
     ),  # files are read in processes of their own
     "preparing": ("data.preparing", "stores clips manifest decoding pipeline sources"),  # what prepare does
     "models": ("models", "networks"),  # one architecture, one file
-    "step": ("state objectives mixing losses metrics optimizer sharding", "networks models"),  # what is computed
+    "step": (
+        "state objectives multilabel mixing losses metrics optimizer sharding",
+        "networks models",
+    ),  # what is computed
     "folder": (
         "lock meta checkpoint published runlog pictures stopping profiling compilation_cache",
         "networks recipes stores manifest models step",
