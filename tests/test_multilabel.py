@@ -151,7 +151,6 @@ def test_the_target_is_mixed_as_the_video_is():
     assert float(sums["hit1"]) / float(sums["count"]) == pytest.approx(right / label.any(axis=1).sum())
 
 
-@functools.cache
 def two_steps(devices: int, accumulate: int) -> tuple[list[float], dict]:
     mesh, tx = test_train.first_devices(devices), optimizer.make(1e-2)
     with jax.enable_x64(True):
@@ -165,10 +164,9 @@ def two_steps(devices: int, accumulate: int) -> tuple[list[float], dict]:
         return found, jax.device_get(state.params)
 
 
-@pytest.mark.parametrize("devices, accumulate", [(8, 1), (4, 2)])
-def test_any_number_of_devices_and_micro_batches_is_the_same_run(devices, accumulate):
+def test_one_device_is_eight_with_micro_batches():
     found, params = two_steps(1, 1)
-    others, their_params = two_steps(devices, accumulate)
+    others, their_params = two_steps(8, 2)
     np.testing.assert_allclose(others, found, rtol=1e-9)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-7), their_params, params)
 
