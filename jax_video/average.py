@@ -28,15 +28,16 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"a run is named twice: {' '.join(arguments)}")
     average = averages.summarise(results)
     width = 2 + max(len("mean"), *map(len, results))
-    print(" " * width + "".join(f"{name:>16}" for name in averages.METRICS.values()))
+    known = averages.names(results.values())
+    print(" " * width + "".join(f"{name:>16}" for name in known.values()))
     for run, result in results.items():
-        print(f"{run:<{width}}" + "".join(f"{f'{100 * result[key]:.2f} %':>16}" for key in averages.METRICS))
+        print(f"{run:<{width}}" + "".join(f"{f'{100 * result[key]:.2f} %':>16}" for key in known))
     for note in dict.fromkeys(result["note"] for result in results.values() if "note" in result):
         print(note)
     for run, result in results.items():
         if result.get("videos") != result.get("of", result.get("videos")):
             print(f"{run} covers {result['videos']} of {result['of']} test videos only.")
-    cells = (f"{100 * average[key]['mean']:.2f} ± {100 * average[key]['deviation']:.2f} %" for key in averages.METRICS)
+    cells = (f"{100 * average[key]['mean']:.2f} ± {100 * average[key]['deviation']:.2f} %" for key in known)
     print(f"{'mean':<{width}}" + "".join(f"{cell:>16}" for cell in cells))
     print(
         {

@@ -101,7 +101,8 @@ class Explainer:
         self._weights, self._classes, self._mesh, self._most = weights, tuple(classes), mesh, config.test.batch
         self._task, self._network = Task.of(config), networks.find(config.model.name)
         self._places: dict[tuple, dict[str, Places]] = {}
-        step = functools.partial(_maps, definition, normalization, self._network.weighs_views)
+        objective: Any = self._task.objective  # one that knows classes
+        step = functools.partial(_maps, definition, normalization, self._network.weighs_views, objective.probabilities)
         self._step = jax.jit(step, static_argnames="layer", out_shardings=sharding.replicated(mesh))
         self._stages = functools.partial(_stages, definition, normalization)
 
@@ -330,6 +331,7 @@ def _maps(
     definition: nnx.GraphDef,
     normalization: Normalization,
     views: bool,
+    probabilities: Callable[[jax.Array], jax.Array],
     params: dict,
     batch_stats: dict,
     batch: dict[str, jax.Array],
@@ -386,7 +388,7 @@ def _maps(
         "label": which,
         "logits": logits,
         "views": {},
-        "probability": jnp.take_along_axis(jax.nn.softmax(logits), which[:, None], axis=1)[:, 0],
+        "probability": jnp.take_along_axis(probabilities(logits), which[:, None], axis=1)[:, 0],
     }
     if views:
         model: Any = state_lib.join(definition, params, batch_stats, train=False)

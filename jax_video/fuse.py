@@ -44,12 +44,14 @@ def main(arguments: list[str]) -> None:
     fused = fusion.fuse(sources, weights, l2=given.l2)
     print(f"CPU; scores of {len(sources)} sources; {len(first.scores):,} videos", file=sys.stderr)
     rows = {source.name: source for source in sources} | {"fused": fused}
-    print(f"{len(first.scores)} videos, {len(first.class_names)} classes\n{'':30} top-1   top-5   mean class")
+    heads = {"map": "mAP", "hit1": "hit@1"}
+    if not first.multilabel:
+        heads = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
+    print(f"{len(first.scores)} videos, {len(first.class_names)} classes\n{'':30} {'   '.join(heads.values())}")
     for name, source in rows.items():
         values = fusion.measure(fusion.fuse([first, source], [0.0, 1.0]))
-        shown = (values["top1"], values["top5"], values["mean_class_accuracy"])
-        print(f"{name[-29:]:30}" + "".join(f"{100 * value:6.2f} %" for value in shown))
-    if note := metrics.note(len(first.class_names)):
+        print(f"{name[-29:]:30}" + "".join(f"{100 * values[key]:6.2f} %" for key in heads))
+    if not first.multilabel and (note := metrics.note(len(first.class_names))):
         print(note, file=sys.stderr)
     if given.out is not None:
         with writing(given.out, "then fuse them again"):

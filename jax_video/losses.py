@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +39,47 @@ def video_cross_entropy(outputs, label: jax.Array, *, reduction: str = "sum", sm
     Raises:
       UserError: an unknown reduction.
     """
+
+    def loss_of(logits):
+        return softmax_cross_entropy(logits, label.reshape(-1, *(1,) * (logits.ndim - 2)), smoothing)
+
+    return _of_videos(outputs, loss_of, reduction)
+
+
+def video_sigmoid_cross_entropy(
+    outputs, label: jax.Array, *, reduction: str = "sum", smoothing: float = 0.0
+) -> jax.Array:
+    """The loss of each video, [B], where several classes may hold of it: `video_cross_entropy` with a sigmoid loss.
+
+    Args:
+      label: [B, K] float, 1 for the classes that hold, 0 for the others; between them for mixed videos.
+    """
+
+    def loss_of(logits):
+        target = label.reshape(len(label), *(1,) * (logits.ndim - 2), -1)
+        return sigmoid_cross_entropy(logits, target, smoothing)
+
+    return _of_videos(outputs, loss_of, reduction)
+
+
+def sigmoid_cross_entropy(logits: jax.Array, target: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """logits [..., K], target [..., K] of 0 to 1 -> loss of each example [...]: the mean over the classes, as PyTorch's
+    BCEWithLogitsLoss and SlowFast's recipes for Charades have it.
+
+    With `smoothing` that share of every target is drawn half way between yes and no (Keras' label_smoothing).
+    """
+    wide = jnp.float64 if logits.dtype == jnp.float64 else jnp.float32
+    target = (1 - smoothing) * target.astype(wide) + smoothing / 2
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits.astype(wide), target), axis=-1)
+
+
+def _of_videos(outputs, loss_of: Callable[[jax.Array], jax.Array], reduction: str) -> jax.Array:
+    """The loss of each video [B] from that of logits, [B, …, K] -> [B, …]."""
     if reduction not in ("sum", "mean"):
         raise UserError(f"unknown loss reduction {reduction!r}: choose sum or mean.")
     losses = []
     for logits in jax.tree.leaves(outputs):
-        loss = softmax_cross_entropy(logits, label.reshape(-1, *(1,) * (logits.ndim - 2)), smoothing)
+        loss = loss_of(logits)
         if loss.ndim > 1:
             frames = jnp.mean(loss, axis=(2, 3))  # [B, T]
             loss = jnp.sum(frames, axis=1) if reduction == "sum" else jnp.mean(frames, axis=1)

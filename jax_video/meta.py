@@ -20,7 +20,8 @@ from jax_video.data.manifest import Manifest
 from jax_video.errors import CheckpointError
 
 EXTENDING = ("train/epochs", "train/steps", "train/patience", "schedule/", "plateau/")  # what a longer run may change
-VERSION = 2  # of the record: raise it with every change that an older version of this library would misread
+VERSION = 3  # of the record: raise it with every change that an older version of this library would misread
+_SINGLE = 2  # the version of a run whose videos have one label each: it is as it was then
 _SHAPE = {  # of a record as it stands in a checkpoint; the first ones had less, and None where nothing was to be said
     "config": {"*": object},
     "classes": [str],
@@ -31,6 +32,7 @@ _SHAPE = {  # of a record as it stands in a checkpoint; the first ones had less,
     "ema?": bool | None,
     "machines?": (types.NoneType, {"*": int}),
     "validation?": dict | None,
+    "thresholds?": (types.NoneType, [float]),
     "version?": int,
 }
 _SECTIONS = {
@@ -54,6 +56,8 @@ class Meta:
       ema: whether there are moving averages of the weights.
       machines: how many "processes" and "devices" have trained it; None where nobody knows.
       validation: its metrics, by which the best checkpoint is found; None where there was none just then.
+      thresholds: of the classes, where videos may have several labels: the probabilities from which on each is taken to
+        hold, chosen by that validation; None where there was none just then.
       version: of this record.
     """
 
@@ -66,13 +70,16 @@ class Meta:
     ema: bool = False
     machines: dict[str, int] | None = None
     validation: dict[str, float] | None = None
+    thresholds: tuple[float, ...] | None = None
     version: int = VERSION
 
     def to_json(self) -> dict[str, Any]:
         """The record as a dictionary that JSON can hold."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {
-            "classes": list(self.classes)
-        }
+        record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        record["classes"] = list(self.classes)
+        if self.config.get("train", {}).get("loss") != "sigmoid":
+            return {key: value for key, value in record.items() if key != "thresholds"} | {"version": _SINGLE}
+        return record | {"thresholds": self.thresholds and list(self.thresholds)}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any], folder: remote.Path) -> "Meta":
@@ -102,7 +109,16 @@ class Meta:
             config = saved.complete(found["config"])
         except (KeyError, TypeError) as error:
             raise documents.Damaged(f"its config is none ({error})") from error
-        return cls(**kept | {"config": config, "classes": tuple(found["classes"]), "version": VERSION})
+        several = {"classes": tuple(found["classes"]), "thresholds": _thresholds(found)}
+        return cls(**kept | {"config": config, "version": VERSION} | several)
+
+
+def _thresholds(found: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Those of a record. Raises documents.Damaged where they are not one for each class."""
+    thresholds = found.get("thresholds")
+    if thresholds is not None and len(thresholds) != len(found["classes"]):
+        raise documents.Damaged(f"{len(thresholds)} thresholds for {len(found['classes'])} classes")
+    return None if thresholds is None else tuple(thresholds)
 
 
 def _first(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +126,13 @@ def _first(found: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None} | {"version": 2}
 
 
-MIGRATIONS: dict[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: _first}  # from a version to the next
+def _second(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The second ones knew one label for each video only."""
+    return dict(found) | {"version": 3}
+
+
+# From a version to the next.
+MIGRATIONS: dict[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: _first, 2: _second}
 
 
 def check_network(meta: Meta, config: Mapping[str, Any], folder: remote.Path) -> None:

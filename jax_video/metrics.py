@@ -1,5 +1,7 @@
 """Metrics are sums and counts, added up, and divided once at the end."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,9 +30,13 @@ def train_sums(loss: jax.Array, logits: jax.Array, batch: dict) -> dict[str, jax
     }
 
 
+HEADLINES = {"top1": "top-1", "map": "mAP", "hit1": "hit@1", "pair_accuracy": "pair_accuracy"}
+
+
 def headline(values: dict[str, float]) -> tuple[str, float]:
-    """Name and value of the metric by which checkpoints are compared: top-1, or in knowledge transfer that of pairs."""
-    name = "top1" if "top1" in values else "pair_accuracy"
+    """Name and value of the metric by which checkpoints are compared: top-1; of several labels mAP, or while training
+    the share of videos whose best class is right; in knowledge transfer that of pairs."""
+    name = next(name for name in HEADLINES if name in values)
     return name, values[name]
 
 
@@ -81,4 +87,83 @@ def video_metrics(scores: np.ndarray, label: np.ndarray, classes: int) -> dict:
         "mean_class_accuracy": float(np.mean([accuracy for accuracy in per_class if accuracy is not None])),
         "class_accuracy": per_class,
         "confusion": confusion(scores, label, classes).tolist(),
+    }
+
+
+class Curve(NamedTuple):
+    """Precision and recall of a class, as more and more of the videos with the best scores are taken for it."""
+
+    scores: np.ndarray  # [P], descending: that of the last video that is taken; those of equal scores come together
+    precision: np.ndarray  # [P]: of the videos that are taken, how many are of the class
+    recall: np.ndarray  # [P]: of the class's videos, how many are taken
+
+    @property
+    def average_precision(self) -> float:
+        """Σ (R_n - R_(n-1)) P_n: the precision at each rise of the recall, weighted by it; nothing is interpolated."""
+        return float(np.sum(np.diff(self.recall, prepend=0) * self.precision))
+
+
+def curve(scores: np.ndarray, label: np.ndarray) -> Curve | None:
+    """The curve of one class from scores [N] and whether each video is of it [N]; None where none is."""
+    if not label.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    ordered, right = scores[order], np.cumsum(label[order] > 0)
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # of runs of equal scores
+    return Curve(ordered[ends], right[ends] / (ends + 1), right[ends] / right[-1])
+
+
+def best_thresholds(scores: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The threshold of each class [K] with the best F1, from probabilities [N, K] and labels [N, K].
+
+    It lies half way between the last score that it takes and the next one. Of equally good ones it is the highest; of a
+    class without a video it is .5.
+    """
+    found = np.full(scores.shape[1], 0.5)
+    for k, (column, of) in enumerate(zip(scores.T, label.T, strict=True)):
+        if (drawn := curve(column, of)) is not None:
+            f1 = 2 * drawn.precision * drawn.recall / np.maximum(drawn.precision + drawn.recall, 1e-12)
+            best = int(np.argmax(f1))
+            taken, following = np.append(drawn.scores, 0.0)[best : best + 2]
+            middle = (taken + following) / 2
+            found[k] = middle if middle > following else taken
+    return found
+
+
+def tables(scores: np.ndarray, label: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """How many videos of each class are taken for it: int [K, 2, 2], rows not of the class and of it, columns left and
+    taken, from scores and labels [N, K]. Taken are scores at the threshold or above."""
+    taken, of = scores >= thresholds, label > 0
+    found = [[np.sum((of == row) & (taken == column), axis=0) for column in (False, True)] for row in (False, True)]
+    return np.moveaxis(np.array(found), 2, 0)
+
+
+def f1_scores(found: np.ndarray) -> dict[str, float]:
+    """F1 of all decisions together, and the mean over the classes that have a video, from `tables`."""
+    taken_wrong, missed, right = found[:, 0, 1], found[:, 1, 0], found[:, 1, 1]
+    total = 2 * right + taken_wrong + missed
+    each = 2 * right / np.maximum(total, 1)
+    there = right + missed > 0
+    return {
+        "micro_f1": float(2 * right.sum() / max(1, total.sum())),
+        "macro_f1": float(each[there].mean()) if there.any() else 0.0,
+    }
+
+
+def label_metrics(scores: np.ndarray, label: np.ndarray) -> dict:
+    """Metrics of videos that may have several labels, from scores [N, K] and labels [N, K], 1 for those that hold.
+
+    Returns fractions: `map`, the mean of the average precision over the classes that have a video; `hit1`, of the
+    videos that have a label, how many have their best class among them; the average precision of each class, None where
+    no video has it.
+    """
+    drawn = [curve(column, of) for column, of in zip(scores.T, label.T, strict=True)]
+    class_ap = [None if each is None else each.average_precision for each in drawn]
+    known = [value for value in class_ap if value is not None]
+    best = np.take_along_axis(label, scores.argmax(axis=1)[:, None], axis=1)
+    labelled = int(np.sum(np.any(label > 0, axis=1)))
+    return {
+        "map": float(np.mean(known)) if known else 0.0,
+        "hit1": float(np.sum(best > 0)) / max(1, labelled),
+        "class_ap": class_ap,
     }

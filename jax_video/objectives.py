@@ -85,20 +85,32 @@ class Classification:
         )
 
         def loss_of(label):  # [B]
-            loss = losses.video_cross_entropy(outputs, label, reduction=self.reduction, smoothing=self.smoothing)
+            loss = self.video_loss(outputs, label)
             return loss * jnp.array(self.class_weights, loss.dtype)[label] if self.class_weights else loss
 
         loss = loss_of(batch["label"])
         if share is not None:
             loss = share * loss + (1 - share) * loss_of(partners(batch["label"]))
-        sums = metrics.train_sums(loss, losses.video_logits(outputs), batch)
+        sums = self.train_sums(loss, losses.video_logits(outputs), batch)
         return jnp.mean(loss), (batch_stats, sums)
 
     def test(self, definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict) -> jax.Array:
         """Scores of the classes, [B, K] float32."""
         outputs, _ = state_lib.apply(definition, params, batch_stats, batch, self.normalization, train=False)
         logits = losses.video_logits(outputs).astype(jnp.float32)
-        return jax.nn.softmax(logits) if self.average == "probability" else logits
+        return self.probabilities(logits) if self.average == "probability" else logits
+
+    def video_loss(self, outputs: Any, label: jax.Array) -> jax.Array:
+        """The loss of each video [B], from what the network says and from its label."""
+        return losses.video_cross_entropy(outputs, label, reduction=self.reduction, smoothing=self.smoothing)
+
+    def train_sums(self, loss: jax.Array, logits: jax.Array, batch: dict) -> dict[str, jax.Array]:
+        """What training counts of a batch, from the loss [B] and the logits [B, K]."""
+        return metrics.train_sums(loss, logits, batch)
+
+    def probabilities(self, logits: jax.Array | np.ndarray) -> jax.Array:
+        """Of the classes, from their logits [..., K]."""
+        return jax.nn.softmax(logits)
 
     def clip_metrics(self, scores: jax.Array, batch: dict) -> dict[str, jax.Array]:
         """What a test counts of single clips, [B] each: whether their best score, of [B, K], is the right class's."""

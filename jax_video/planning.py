@@ -22,6 +22,7 @@ from jax_video import hlo, networks, optimizer, recipe, scoring, sharding, train
 from jax_video import state as state_lib
 from jax_video.data import documents, remote
 from jax_video.errors import UserError
+from jax_video.multilabel import MultiLabel
 from jax_video.task import Task
 
 GIB = 2**30
@@ -198,7 +199,9 @@ class Planner:
         clip = (*segments, sampling.frames, sampling.size, sampling.size)
         streams = {name: ((*clip, networks.CHANNELS[name]), np.uint8) for name in sampling.streams}
         numbers = {"label": np.int32, "video": np.int32, "mask": np.float32, "failed": np.int32}
-        shapes = streams | {name: ((), dtype) for name, dtype in numbers.items()}
+        shapes: dict[str, Any] = streams | {name: ((), dtype) for name, dtype in numbers.items()}
+        if isinstance(self.task.objective, MultiLabel):
+            shapes["label"] = ((self.classes,), np.float32)
         rows = NamedSharding(self.where.mesh, PartitionSpec("batch"))
         return {
             name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=rows) for name, (shape, dtype) in shapes.items()

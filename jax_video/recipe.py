@@ -140,7 +140,7 @@ def config(**sections: Any) -> ConfigDict:
     return saved.complete_recipe(ConfigDict(merged))
 
 
-def resolve(config: ConfigDict, *, flip: bool | None = None) -> ConfigDict:
+def resolve(config: ConfigDict, *, flip: bool | None = None, multilabel: bool | None = None) -> ConfigDict:
     """The config of a run: in the keys of this version, with the values that follow from others.
 
     A micro-batch becomes the largest part of a batch, no larger than it is asked for, that divides it and leaves groups
@@ -151,6 +151,7 @@ def resolve(config: ConfigDict, *, flip: bool | None = None) -> ConfigDict:
     Args:
       flip: whether the data set may be mirrored (`Manifest.flip`): what `clip.flip` and `test.flip` are where they are
         None; None leaves them so.
+      multilabel: whether a video of it may have several labels: then `train.loss` is sigmoid where it is None.
 
     Raises:
       UserError: neither epochs nor steps, or a micro-batch of no video.
@@ -160,6 +161,8 @@ def resolve(config: ConfigDict, *, flip: bool | None = None) -> ConfigDict:
     for section in (config.clip, config.test) if flip is not None else ():
         if section.get("flip", False) is None:
             section.flip = flip
+    if multilabel and train.get("loss") is None:
+        train.loss = "sigmoid"
     if train.steps is None and train.get("epochs", 1) is None:  # a config that is for a test alone may have none
         raise UserError("neither train.epochs nor train.steps is given: say how long to train.")
     if train.get("micro_batch") is None:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jax_video import meta as meta_lib
-from jax_video import objectives, published, recipe, scoring, sharding, watching
+from jax_video import multilabel, objectives, published, recipe, scoring, sharding, watching
 from jax_video import state as state_lib
 from jax_video import timeline as timeline_lib
 from jax_video import videos as videos_lib
@@ -124,6 +124,16 @@ class Run:
             found = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, found)
         return found
 
+    @functools.cached_property
+    def thresholds(self) -> np.ndarray | None:
+        """Where videos may have several labels: the probability of each class [K] from which on it is taken to hold.
+
+        They have the best F1 on the validation videos, or are .5 where there were none. None of one label each.
+        """
+        if not isinstance(self.objective, multilabel.MultiLabel):
+            return None
+        return np.array(self.meta.thresholds or [multilabel.THRESHOLD] * len(self.classes))
+
     def check_classes(self, manifest: Manifest) -> None:
         """Raises CheckpointError unless a set has the run's classes, in the same order."""
         meta_lib.check_classes(self.meta, manifest, self.folder)
@@ -182,6 +192,8 @@ class Run:
         self, videos: Video | Iterable[Video], *, fps: float = 0.0, timeout: float | None = isolated.TIMEOUT
     ) -> dict[str, float] | list[dict[str, float]]:
         """Probabilities of the classes by name, best first: means over the clips and crops of the run's own test.
+
+        They sum to 1; but where videos may have several labels each is for itself, and `thresholds` says which hold.
 
         Args:
           videos: one, or several: files, folders of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
@@ -273,7 +285,7 @@ class Run:
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
         """What a test gives of videos, [..., K], as probabilities of the classes."""
         assert isinstance(self.objective, objectives.Classification)
-        return scores if self.objective.average == "probability" else np.asarray(jax.nn.softmax(scores))
+        return scores if self.objective.average == "probability" else np.asarray(self.objective.probabilities(scores))
 
     def timeline(
         self,
@@ -321,7 +333,8 @@ class Run:
         count = f"{len(few)} of {len(frames)} windows have fewer, from {min(few, default=0)}"
         rate = f" at {self.sampling.fps:g} to a second" if self.sampling.fps else ""
         note = f"clips span {span} frames{rate}, and {count}: they are looped, as in training"
-        return timeline_lib.Timeline(self.classes, starts, ends, rows, note if len(few) else "")
+        note = note if len(few) else ""
+        return timeline_lib.Timeline(self.classes, starts, ends, rows, note, self.thresholds)
 
     @functools.cached_property
     def _windows(self) -> Windows:
@@ -409,9 +422,8 @@ class Run:
         """
         self._check_classification()
         chosen = watching.Windows(window, hop, self.sampling)
-        return watching.Watch(
-            source, self.classes, self._windows.one, chosen, fps=fps, interrupted=interrupted, say=say
-        )
+        options: dict[str, Any] = {"fps": fps, "interrupted": interrupted, "say": say, "thresholds": self.thresholds}
+        return watching.Watch(source, self.classes, self._windows.one, chosen, **options)
 
     def _each(
         self,
@@ -477,6 +489,7 @@ def load(
     if config is not None:
         meta_lib.check_network(meta, config.to_dict(), folder)
         own = ConfigDict(config.to_dict() | {"normalize": meta.config["normalize"]})  # what the weights have seen
+        own.train.loss = meta.config.get("train", {}).get("loss")  # and what they were trained for
     return Run(folder, own, meta, found, definition, weights, mesh, chosen=step is not None)
 
 

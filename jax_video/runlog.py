@@ -81,7 +81,9 @@ class RunLog:
         if self._batch_due:
             self._batch_due = False
             first = {name: values[: pictures.CLIPS] for name, values in rows.items()}
-            names = [classes[label] for label in first["label"]] if classes else []
+            labels = first["label"]
+            several = [np.flatnonzero(label > 0) for label in labels] if labels.ndim > 1 else labels[:, None]
+            names = [", ".join(classes[label] for label in found) for found in several] if classes else []
             self._board.add_picture("train/batch", pictures.strip(seen(first), names), step)
 
     def confusion(self, step: int, classes: tuple[str, ...], matrix: np.ndarray) -> None:
@@ -128,7 +130,7 @@ class RunLog:
 
     def _show(self, step: int, split: str, values: dict[str, float]) -> None:
         name, accuracy = metrics.headline(values)
-        shown = {"loss": f"{values['loss']:.3f}", {"top1": "top-1"}.get(name, name): f"{accuracy:.1%}"}
+        shown = {"loss": f"{values['loss']:.3f}", metrics.HEADLINES[name]: f"{accuracy:.1%}"}
         if split == "train":
             shown["examples/s"] = f"{values['examples_per_second']:.1f}"
         if split == "train" and self._bar is not None and not self._bar.disable:

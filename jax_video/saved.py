@@ -48,6 +48,7 @@ KEYS = {
         "validate_epochs": Key(),
         "checkpoint_steps": Key(),
         "log_steps": Key(),
+        "loss": Key(None, str),  # None: softmax, or sigmoid where videos may have several labels
         "loss_reduction": Key("sum"),
         "label_smoothing": Key(0.0),
         "mixup": Key(0.0),

@@ -48,7 +48,7 @@ class VideoMeans:
     """What a network says of every video that could be read: the mean over its clips."""
 
     video: np.ndarray  # [N] index in the manifest, ascending
-    label: np.ndarray  # [N], -1 where there is none
+    label: np.ndarray  # [N], -1 where there is none; of several labels [N, K], as in batches
     values: np.ndarray  # [N, D] float64: scores of the classes, for example
     clips: dict[str, float]  # means over single clips of what else the step tells of them
     failed: tuple[int, ...]  # manifest indices of videos that could not be read
@@ -127,8 +127,7 @@ class _Sums:
     def __init__(self, manifest: Manifest, clips: list[pipeline.CroppedClip], batch: int):
         self._rows = [clips[place].video if wanted else None for place, wanted in pipeline.test_rows(clips, batch)]
         self._video = np.unique([clip.video for clip in clips])
-        labels = (manifest.videos[index].label for index in self._video)
-        self._label = np.array([-1 if label is None else label for label in labels])
+        self._label = np.stack([manifest.target(manifest.videos[index]) for index in self._video])
         self._place = {int(index): place for place, index in enumerate(self._video)}
         self._clips = np.zeros(len(self._video), int)
         self._sums: dict[str, np.ndarray] = {}  # [videos, D] of "values", [videos] of all else

@@ -7,7 +7,7 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
-from jax_video import augmentation, metrics, networks, objectives
+from jax_video import augmentation, metrics, multilabel, networks, objectives
 from jax_video.data import pipeline
 from jax_video.data.manifest import SPLITS, Manifest
 from jax_video.errors import UserError, shown
@@ -32,7 +32,7 @@ class Task:
         test = config.test
         protocol = pipeline.Protocol(test.clips, test.number, test.crop, test.flip)
         weighted = manifest is not None and config.train.get("class_balance") == "loss"
-        objective = objectives.of(config, class_weights(manifest) if manifest is not None and weighted else ())
+        objective = _objective(config, class_weights(manifest) if manifest is not None and weighted else ())
         return cls(pipeline.Sampling(**config.clip), protocol, objective, augmentation.of(config))
 
     @property
@@ -52,6 +52,43 @@ def class_weights(manifest: Manifest) -> tuple[float, ...]:
     return tuple(even / videos[label] if videos[label] else 0.0 for label in range(len(manifest.classes)))
 
 
+def _objective(config: ConfigDict, weights: tuple[float, ...]) -> objectives.Objective:
+    """What is learnt: by the softmax loss, where nothing says otherwise, every video has one label."""
+    loss, objective = config.train.get("loss"), objectives.of(config, weights)
+    if loss not in (None, "softmax", "sigmoid"):
+        raise UserError(f"train.loss is {loss!r}: choose softmax, of one label for each video, or sigmoid, of several.")
+    if loss == "sigmoid" and isinstance(objective, objectives.Classification):
+        if balance := config.train.get("class_balance"):
+            raise UserError(
+                f"train.class_balance is {balance!r}: videos with several labels are of no single class to balance; "
+                "leave it out."
+            )
+        return multilabel.MultiLabel.of(objective)
+    return objective
+
+
+def _check_labels(objective: objectives.Objective, manifest: Manifest) -> None:
+    """Raises UserError where an objective is not of a set's labels."""
+    manifest.check_labels(*SPLITS)
+    several = isinstance(objective, multilabel.MultiLabel)
+    if several != manifest.multilabel:
+        kinds = "sigmoid, of several labels" if several else "softmax, of one label for each video"
+        theirs = "several labels, or none" if manifest.multilabel else "one label each"
+        raise UserError(
+            f"train.loss is {kinds}; the videos of {manifest.name!r} have {theirs}: leave train.loss out, and it is as "
+            "the set asks for."
+        )
+    for split in SPLITS if several else ():
+        videos = [video for _, video in manifest.select(split)]
+        if videos and not any(video.label for video in videos):
+            raise UserError(
+                f"none of the {len(videos)} videos of the split {split!r} of {manifest.name!r} has a label: nothing "
+                "can be learnt or measured there."
+            )
+    if len(manifest.classes) == 1 and not several and jax.process_index() == 0:
+        print(metrics.note(1), file=sys.stderr)
+
+
 def check(config: ConfigDict, manifest: Manifest) -> None:
     """Raises UserError, before anything is trained, where the final test is bound to fail.
 
@@ -62,9 +99,7 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
     task = Task.of(config)
     transfers = isinstance(task.objective, objectives.Correspondence)
     if not transfers:
-        manifest.check_labels(*SPLITS)
-        if len(manifest.classes) == 1 and jax.process_index() == 0:
-            print(metrics.note(1), file=sys.stderr)
+        _check_labels(task.objective, manifest)
     if transfers and (config.train.micro_batch or config.train.batch) < 2:
         raise UserError(
             f"train.batch={config.train.batch} and train.micro_batch={config.train.micro_batch} leave single videos, "

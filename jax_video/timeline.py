@@ -21,7 +21,7 @@ Frame = tuple[float, np.ndarray]  # seconds from the video's start, and uint8 [H
 
 
 class Segment(NamedTuple):
-    """A part of a video in which one class is the best."""
+    """A part of a video in which one class is the best; or, where several may hold at once, in which it holds."""
 
     start: float  # seconds
     end: float
@@ -38,23 +38,42 @@ class Timeline:
     ends: np.ndarray  # [N] seconds
     probabilities: np.ndarray  # [N, K]
     note: str = ""  # what a user should know of it
+    thresholds: np.ndarray | None = None  # [K] from which on classes hold, of which several may at once; None: one does
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         """Neighbours of one best class, joined; between two the border is half way between their windows' middles.
 
-        Where the video has no frames, there is no segment.
+        Where several classes may hold at once, the same for each class, of the windows in which it does: segments may
+        overlap. Where the video has no frames, there is no segment.
         """
-        best, gaps = self.probabilities.argmax(axis=1), self._gaps()
-        changes = np.flatnonzero((np.diff(best) != 0) | gaps) + 1
+        best = self.probabilities.argmax(axis=1)
+        if self.thresholds is None:
+            return self._joined(best)
+        each = (np.where(holds, k, -1) for k, holds in enumerate(self.holding.T))
+        return tuple(sorted(segment for where in each for segment in self._joined(where)))
+
+    @property
+    def holding(self) -> np.ndarray:
+        """Whether each class holds of each window: bool [N, K]; of one label, whether it is the best."""
+        if self.thresholds is None:
+            return self.probabilities.argmax(axis=1)[:, None] == np.arange(len(self.classes))
+        return self.probabilities >= self.thresholds
+
+    def _joined(self, which: np.ndarray) -> tuple[Segment, ...]:
+        """Segments of the class that each window is taken for [N]; -1: of none."""
+        gaps = self._gaps()
+        changes = np.flatnonzero((np.diff(which) != 0) | gaps) + 1
         middles = (self.starts + self.ends) / 2
         between, is_gap = (middles[changes - 1] + middles[changes]) / 2, gaps[changes - 1]
         begins = [self.starts[0], *np.where(is_gap, self.starts[changes], between)]
         ends = [*np.where(is_gap, self.ends[changes - 1], between), self.ends[-1]]
-        parts = np.split(np.arange(len(best)), changes)
+        parts = np.split(np.arange(len(which)), changes)
         found = []
         for part, start, end in zip(parts, begins, ends, strict=True):
-            label = int(best[part[0]])
+            label = int(which[part[0]])
+            if label < 0:
+                continue
             probability = float(self.probabilities[part, label].mean())
             found.append(Segment(float(start), float(end), self.classes[label], probability))
         return tuple(found)
@@ -73,12 +92,16 @@ class Timeline:
         )
 
     def csv(self) -> str:
-        """The windows as a table of comma-separated values: start, end, the best class, every class's probability."""
+        """The windows as a table of comma-separated values: start, end, the best class, every class's probability.
+
+        Where several classes may hold at once, those that do, with semicolons, in place of the best.
+        """
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("start", "end", "best", *self.classes))
-        for start, end, row in zip(self.starts, self.ends, self.probabilities, strict=True):
-            writer.writerow((f"{start:.3f}", f"{end:.3f}", self.classes[row.argmax()], *(f"{p:.6f}" for p in row)))
+        writer.writerow(("start", "end", "best" if self.thresholds is None else "labels", *self.classes))
+        for start, end, row, holds in zip(self.starts, self.ends, self.probabilities, self.holding, strict=True):
+            labels = ";".join(self.classes[k] for k in np.flatnonzero(holds))
+            writer.writerow((f"{start:.3f}", f"{end:.3f}", labels, *(f"{p:.6f}" for p in row)))
         return text.getvalue()
 
     def srt(self) -> str:
@@ -95,6 +118,7 @@ class Timeline:
             "classes": list(self.classes),
             "segments": [segment._asdict() for segment in self.segments],
             "windows": [{"start": start, "end": end, "probabilities": row} for start, end, row in windows],
+            **({} if self.thresholds is None else {"thresholds": self.thresholds.tolist()}),
         }
 
 

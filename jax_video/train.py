@@ -28,6 +28,7 @@ from jax_video.data.manifest import Manifest
 from jax_video.errors import Stopped, UserError
 from jax_video.failures import Failures
 from jax_video.meta import Meta
+from jax_video.multilabel import MultiLabel
 from jax_video.profiling import Profile
 from jax_video.runlog import RunLog
 from jax_video.state import TrainState
@@ -167,7 +168,7 @@ def train(
       Stopped: SIGTERM or Ctrl-C; the state is saved.
     """
     mesh, workdir = sharding.make_mesh() if mesh is None else mesh, run_folder(workdir)
-    config = recipe.resolve(config, flip=manifest.flip)
+    config = recipe.resolve(config, flip=manifest.flip, multilabel=manifest.multilabel)
     task_lib.check(config, manifest)
     options, task = config.train, task_lib.Task.of(config, manifest)
     sampling, objective = task.sampling, task.objective
@@ -261,9 +262,11 @@ def train(
             rate = float(schedule(number - 1)) * progress.plateau.lr_scale
             log.row(number, "train", **progress.meter.means(), learning_rate=rate)
 
-    def save(validation: dict | None = None) -> None:
+    def save(validation: dict | None = None, thresholds: tuple[float, ...] | None = None) -> None:
         stored_flow = manifest.flow is not None if "flow" in sampling.streams else None
-        meta = Meta(config.to_dict(), manifest.classes, manifest.hash, progress.to_dict(), stored_flow)
+        meta = Meta(
+            config.to_dict(), manifest.classes, manifest.hash, progress.to_dict(), stored_flow, thresholds=thresholds
+        )
         log.sync()
         checkpoints.save(state, meta, validation)
 
@@ -306,7 +309,10 @@ def train(
                 scores = objective.of_videos((definition, *state.averaged), means.values)
                 validation = objective.metrics(scores, means.label) | {"failed": len(means.failed)}
                 log.row(step, "val", **validation)
-                if classes:
+                thresholds = None
+                if isinstance(objective, MultiLabel):
+                    thresholds = tuple(objective.thresholds(scores, means.label).tolist())
+                elif classes:
                     log.confusion(step, classes, metrics.confusion(scores, means.label, len(classes)))
                 progress.validated = step
                 progress.early.update(validation["loss"], metrics.headline(validation)[1])
@@ -314,7 +320,7 @@ def train(
                     progress.plateau.update(validation["loss"])
                     scale = sharding.place_state(np.float32(progress.plateau.lr_scale), mesh)
                     state = dataclasses.replace(state, lr_scale=scale)
-                save(validation)
+                save(validation, thresholds)
             elif checkpoint:
                 save()
             if progress.early.finished and first_process and not last:

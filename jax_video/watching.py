@@ -42,11 +42,17 @@ class Moment(NamedTuple):
     dropped: int  # of these: those of skipped windows, which the network has not seen
     skipped: int  # windows
     reconnections: int
+    holding: tuple[str, ...] | None = None  # the classes that hold, where several may at once; None: one does
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The best class; or, where several may hold at once, those that do, if any."""
+        return (next(iter(self.probabilities)),) if self.holding is None else self.holding
 
     @property
     def label(self) -> str:
-        """The best class."""
-        return next(iter(self.probabilities))
+        """The labels in one line."""
+        return ", ".join(self.labels) or "–"
 
     @property
     def probability(self) -> float:
@@ -78,6 +84,7 @@ class Moment(NamedTuple):
             "dropped": self.dropped,
             "skipped": self.skipped,
             "reconnections": self.reconnections,
+            **({} if self.holding is None else {"labels": list(self.holding)}),
         }
 
 
@@ -156,16 +163,19 @@ class Watch:
         fps: float = 0.0,
         interrupted: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
+        thresholds: np.ndarray | None = None,
     ):
         """
         Args:
           look: what the network says of a window, [K].
+          thresholds: [K], from which on classes hold, of which several may at once; None: one does.
           All else is as of `Run.watch`.
         """
         videos.check_fps(fps, "for the stream's own times")
         self._source, side = live.find(source), windows.sampling.short_side
         self._newest, self._notes = _Newest(windows), collections.deque[str]()
         self._classes, self._look, self._say, self._interrupted = classes, look, say, interrupted
+        self._thresholds = thresholds
         self._stream = live.Stream(self._source, short_side=side, fps=fps, say=self._notes.append)
         self._silent, self._closed, self._end, self.summary = False, False, 0.0, Summary()
         self._thread = threading.Thread(target=self._read, name=f"reads {self._source}", daemon=True)
@@ -248,6 +258,9 @@ class Watch:
     def _moment(self, part: "_Part") -> Moment:
         row = self._look(part.window)
         best = np.argsort(-row, kind="stable")
+        holding = None
+        if self._thresholds is not None:
+            holding = tuple(self._classes[k] for k in np.flatnonzero(row >= self._thresholds))
         now = time.monotonic()
         found = Moment(
             part.window.start,
@@ -259,10 +272,12 @@ class Watch:
             self._newest.dropped,
             self._newest.skipped,
             self._stream.reconnections,
+            holding,
         )
         self.summary.windows += 1
         seconds = found.end - max(found.start, self._end)
-        self.summary.labels[found.label] = self.summary.labels.get(found.label, 0.0) + max(0.0, seconds)
+        for label in found.labels:
+            self.summary.labels[label] = self.summary.labels.get(label, 0.0) + max(0.0, seconds)
         self._end = found.end
         self._count()
         return found

@@ -49,7 +49,7 @@ def perform(
     mesh = sharding.make_mesh()
     manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
     reader.check(manifest)
-    config = recipe.resolve(config, flip=manifest.flip)
+    config = recipe.resolve(config, flip=manifest.flip, multilabel=manifest.multilabel)
 
     if mode == "train":
         result, new = train_and_test(config, manifest, workdir, mesh, profile=profile, extend=extend)
@@ -87,7 +87,7 @@ def train_and_test(
     Raises:
       What `train.train` and `results.test` raise.
     """
-    config = recipe.resolve(config, flip=manifest.flip)
+    config = recipe.resolve(config, flip=manifest.flip, multilabel=manifest.multilabel)
     new = train(config, manifest, workdir, mesh, profile=profile, extend=extend)
     if not manifest.select(config.test.split):
         return None, new

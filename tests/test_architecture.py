@@ -67,7 +67,7 @@ LAYERS = {
         "networks stores",
     ),
     "clips": ("data.clips data.transforms", ""),
-    "manifest": ("data.manifest", "stores"),
+    "manifest": ("data.manifest data.labels", "stores"),
     "decoding": ("data.decoding", "stores clips manifest"),  # files in, frames out
     "pipeline": (
         "data.reader data.samples data.pipeline data.encoding",
@@ -81,7 +81,7 @@ LAYERS = {
     "preparing": ("data.preparing", "stores clips manifest decoding pipeline sources"),  # what prepare does
     "models": ("models", "networks"),  # one architecture, one file
     "step": (
-        "state objectives augmentation mixing losses metrics optimizer sharding",
+        "state objectives augmentation multilabel mixing losses metrics optimizer sharding",
         "networks models",
     ),  # what is computed
     "folder": (

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_video.data import documents, remote
+from jax_video.data import documents, labels, remote
 from jax_video.errors import UserError
 
 SPLITS = ("train", "val", "test")
 MISSING = "missing"  # the `error` of a video that a list names and the folder does not have
-_FORMAT = 1  # of the file; a reader knows exactly its own
+_FORMAT, _MULTILABEL = 1, 2  # of the file; the second where videos have several labels, which earlier versions refuse
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Video:
     """One video of a data set. Where `error` is set, frames, fps, width and height are 0."""
 
     path: str  # relative to the manifest's root; of several parts of one file the same
-    label: int | None  # index into the classes; None without labels
+    label: labels.Label  # index into the classes, or several; None without labels
     split: str  # one of SPLITS
     frames: int  # that decode
     fps: float  # 0 if unknown
@@ -117,22 +117,25 @@ class Manifest:
         Args:
           needed: splits whose videos all need a label.
         """
-        labels = [video.label for video in self.videos]
-        kinds = set(map(type, labels))  # first of all, for 300,000 videos have few
-        if not kinds <= {int, type(None)} or not (set(labels) - {None}) <= set(range(len(self.classes))):
-            for video in self.videos:
-                if video.label is not None and not (type(video.label) is int and 0 <= video.label < len(self.classes)):
-                    raise UserError(
-                        f"the label of {video.path} of {self.name!r} is {video.label!r}: expected "
-                        + (f"a number from 0 to {len(self.classes) - 1}" if self.classes else "None, without classes")
-                        + f", as int: there are {len(self.classes)} classes"
-                    )
+        if found := labels.wrong([video.label for video in self.videos], len(self.classes)):
+            place, expected = found
+            path, label = self.videos[place].path, self.videos[place].label
+            raise UserError(f"the label of {path} of {self.name!r} is {label!r}: expected {expected}")
         lacking = [video.path for video in self.videos if video.label is None and video.split in needed]
         if lacking:
             raise UserError(
                 f"{len(lacking)} of the {len(self.videos)} videos of {self.name!r} have no label, {lacking[0]} first; "
                 "training and test need one for each. Without labels: --config=configs/transfer.py"
             )
+
+    @functools.cached_property
+    def multilabel(self) -> bool:
+        """Whether a video may have several labels, which are a tuple then, of every video that is labelled."""
+        return labels.are_several(video.label for video in self.videos)
+
+    def target(self, video: Video) -> np.ndarray:
+        """The label of a video as batches have it (`labels.target`)."""
+        return labels.target(video.label, len(self.classes), self.multilabel)
 
     @functools.cached_property
     def hash(self) -> str:
@@ -164,14 +167,18 @@ class Manifest:
         return f"{self.name}: {', '.join(parts)} video{'s' * (sum(numbers.values()) != 1)}"
 
     def keep(self, fraction: float) -> "Manifest":
-        """The set with a part of the training videos of every class, of each at least one, and always the same."""
+        """The set with a part of the training videos of every class, of each at least one, and always the same.
+
+        Of several labels the rarest one counts (`labels.strata`).
+        """
         if not 0 < fraction <= 1:
             raise UserError(f"data.fraction is {fraction}: expected a part of the training videos, above 0 and up to 1")
         if fraction == 1:
             return self
         classes = collections.defaultdict(list)
-        for index, video in self.select("train"):
-            classes[video.label].append(index)
+        train = self.select("train")
+        for (index, _), label in zip(train, labels.strata([video.label for _, video in train]), strict=True):
+            classes[label].append(index)
         dropped = set()
         for number, members in enumerate(classes.values()):
             order = np.random.default_rng(number).permutation(members)
@@ -190,7 +197,7 @@ class Manifest:
             raise ValueError(f"the frames of {self.name!r} are in memory: write the videos to files, and prepare these")
         path = remote.absolute(path)
         header = {
-            "format": _FORMAT,
+            "format": _MULTILABEL if self.multilabel else _FORMAT,
             "name": self.name,
             "classes": self.classes,
             "root": _relative(self.root, path.parent),
@@ -229,9 +236,10 @@ class Manifest:
 
         lines = content.decode(errors="surrogateescape").removesuffix("\n").split("\n")
         header = {"flow": None, "packed": None, "flip": True} | _parse(path, 1, lines[0])
-        if header.get("format") != _FORMAT:
+        if header.get("format") not in (_FORMAT, _MULTILABEL):
             raise UserError(
-                f"{path}:1: not a manifest of format {_FORMAT} (found format {header.get('format')!r}); "
+                f"{path}:1: not a manifest of format {_FORMAT} or {_MULTILABEL} "
+                f"(found format {header.get('format')!r}); "
                 "make one with python -m jax_video.prepare"
             )
         if wrong := documents.defect(header, _HEADER):
@@ -268,6 +276,8 @@ class Manifest:
         if len(videos) < len(lines) - 1 or not (sealed or "crc32" not in header):  # earlier versions wrote none
             raise UserError(f"{path}: the content does not match its hash: the file was changed; run prepare again")
         manifest = cls(header["name"], classes, root, videos, flow, packed, header["flip"])
+        if manifest.multilabel != (header["format"] == _MULTILABEL):
+            raise UserError(f"{path}:1: format {header['format']} does not fit the labels: run prepare again")
         manifest.__dict__["hash"] = header["hash"]  # it was computed just now; with 300,000 videos that takes seconds
         return manifest
 
@@ -391,7 +401,7 @@ INDEX = {
 }
 _VIDEO = {
     "path": str,
-    "label": int | None,
+    "label": ([int], int | None),
     "split": str,
     "frames": int,
     "fps": float,
@@ -416,6 +426,8 @@ def _checked(path: remote.Path, number: int, line: str, classes: int) -> dict[st
 
 
 def _video(row: dict[str, Any]) -> Video:
+    if isinstance(row["label"], list):
+        row["label"] = tuple(row["label"])
     if row.get("span") is not None:
         row["span"] = tuple(row["span"])
     if row.get("index") is not None:
@@ -459,7 +471,8 @@ def _defect(row: dict[str, Any], classes: int) -> str:
             return f"unknown keys {unknown}; expected {[key.removesuffix('?') for key in known]}"
     if row["split"] not in SPLITS:
         return f"split is {row['split']!r}, expected one of {', '.join(SPLITS)}"
-    if row["label"] is not None and not 0 <= row["label"] < classes:
+    several = row["label"] if isinstance(row["label"], list) else [] if row["label"] is None else [row["label"]]
+    if not labels.are_classes(several, classes):
         return f"label is {row['label']}, but there are {classes} classes"
     numbers = [row[key] for key in ("frames", "width", "height", "fps")] + [row.get("first", 0)]
     if not 0 <= min(numbers) <= max(numbers) < _MOST:

@@ -21,7 +21,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from jax_video.data import processes, remote, transforms
+from jax_video.data import labels, processes, remote, transforms
 from jax_video.data.decoding import flow
 from jax_video.data.manifest import Manifest
 from jax_video.data.samples import (
@@ -39,6 +39,7 @@ from jax_video.data.samples import Protocol as Protocol  # for those who call `t
 from jax_video.data.samples import cropped_clips as cropped_clips
 from jax_video.errors import UserError, VideoError
 
+_NO_LABEL = labels.target(None, 0, several=False)
 _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -47,7 +48,7 @@ class Batch(TypedDict, total=False):
 
     rgb: np.ndarray  # [B, T, H, W, 3] or of several clips [B, N, T, H, W, 3], uint8, normalised on the device
     flow: np.ndarray  # [B, T, H, W, 20] or of several clips, uint8: x and y of the ten fields about each frame
-    label: np.ndarray  # [B] int32
+    label: np.ndarray  # [B] int32; of several labels [B, K] float32 (labels.target)
     video: np.ndarray  # [B] int32, index in the manifest
     mask: np.ndarray  # [B] float32, 0 = padding (test only)
     failed: np.ndarray  # [B] int32, 1 + manifest index of an unreadable video, for which another sample stands in; or 0
@@ -129,8 +130,8 @@ def test_batch(manifest: Manifest, sampling: Sampling, cropped: Sequence[Cropped
 def batch_of(clips_: Sequence[dict[str, np.ndarray]], size: int) -> Batch:
     """A batch of clips of one shape, which `samples.cut` gave; rows that only fill it up have mask 0."""
     blank = {name: np.zeros_like(frames) for name, frames in clips_[0].items()}
-    rows: list[Any] = [_row(clip, None, 0, mask=1, failed=0) for clip in clips_]
-    rows += [_row(blank, None, 0, mask=0, failed=0)] * (size - len(rows))
+    rows: list[Any] = [_row(clip, _NO_LABEL, 0, mask=1, failed=0) for clip in clips_]
+    rows += [_row(blank, _NO_LABEL, 0, mask=0, failed=0)] * (size - len(rows))
     return cast(Batch, {name: np.stack([row[name] for row in rows]) for name in rows[0]})
 
 
@@ -198,7 +199,7 @@ def _train_sample(
         box = transforms.draw_box(height, width, sampling.size, sampling.crop, rng)
         flip = flips(sampling, manifest) and bool(rng.random() < 0.5)
         streams = looked_at(streams, wanted, box, (sampling.size,) * 2, flip)
-        return _row(streams, entry.label, index, mask=1, failed=failed)
+        return _row(streams, manifest.target(entry), index, mask=1, failed=failed)
     raise UserError(f"none of the {len(indices)} training videos in {manifest.root} can be read: has the folder moved?")
 
 
@@ -210,17 +211,17 @@ def _test_sample(
     entry = manifest.videos[clip.video]
     blank = {name: np.zeros((*clip.frames.shape, *clip.size, CHANNELS[name]), np.uint8) for name in sampling.streams}
     if not counts:
-        return _row(blank, 0, 0, mask=0, failed=0)
+        return _row(blank, np.zeros_like(manifest.target(entry)), 0, mask=0, failed=0)
     try:
         streams = cut(manifest, clip, sampling)
     except VideoError:
-        return _row(blank, entry.label, clip.video, mask=0, failed=1 + clip.video)
-    return _row(streams, entry.label, clip.video, mask=1, failed=0)
+        return _row(blank, manifest.target(entry), clip.video, mask=0, failed=1 + clip.video)
+    return _row(streams, manifest.target(entry), clip.video, mask=1, failed=0)
 
 
-def _row(streams: dict[str, np.ndarray], label: int | None, index: int, *, mask: float, failed: int) -> Batch:
+def _row(streams: dict[str, np.ndarray], label: np.ndarray, index: int, *, mask: float, failed: int) -> Batch:
     row: dict[str, np.ndarray | np.generic] = {name: np.ascontiguousarray(frames) for name, frames in streams.items()}
-    row["label"] = np.int32(-1 if label is None else label)
+    row["label"] = label
     row["video"] = np.int32(index)
     row["mask"] = np.float32(mask)
     row["failed"] = np.int32(failed)

@@ -20,8 +20,15 @@ from jax_video.testing import averages
 
 NAME = "README.md"
 _PROJECT = "https://github.com/jax-video/jax_video"
-_RESULT = averages.SHAPE | {"step": int, "videos": int, "of": int}
-_METRICS = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "mean_class_accuracy": "mean class accuracy"}
+_RESULT = {"step": int, "videos": int, "of": int}
+_METRICS = {  # name, and type as the Hub calls it
+    "top1": ("top-1 accuracy", "accuracy"),
+    "top5": ("top-5 accuracy", "accuracy"),
+    "mean_class_accuracy": ("mean class accuracy", "accuracy"),
+    "map": ("mean average precision (mAP)", "mean_average_precision"),
+    "macro_f1": ("macro F1", "f1"),
+    "micro_f1": ("micro F1", "f1"),
+}
 
 
 def text(run: Run, files: list[str], *, license: str | None = None) -> str:
@@ -55,9 +62,11 @@ def _front(run: Run, result: Mapping[str, Any] | None, license: str | None) -> s
     }
     if result:
         metrics = [
-            {"type": "accuracy", "name": label, "value": round(result[key], 6)} for key, label in _METRICS.items()
+            {"type": kind, "name": label, "value": round(result[key], 6)}
+            for key, (label, kind) in _METRICS.items()
+            if key in result
         ]
-        front["metrics"] = ["accuracy"]
+        front["metrics"] = list(dict.fromkeys(metric["type"] for metric in metrics))
         entry = {"task": task, "dataset": {"name": name, "type": slug, "split": "test"}, "metrics": metrics}
         front["model-index"] = [{"name": f"{run.config.model.name}-{slug}", "results": [entry]}]
     return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in front.items())
@@ -68,6 +77,8 @@ def _body(run: Run, result: Mapping[str, Any] | None, files: list[str], license:
     number = sum(leaf.size for leaf in jax.tree.leaves(run.weights["params"]))
     classifies = isinstance(run.objective, objectives.Classification)
     what = f" that tells {len(run.classes)} classes of video apart, trained" if classifies else ", taught by a 2D one"
+    if run.thresholds is not None:
+        what = f" that says which of {len(run.classes)} classes hold of a video, none or several, trained"
     lines = [
         f"# {name} on {_plain(_data(run))}",
         "",
@@ -109,7 +120,7 @@ def _body(run: Run, result: Mapping[str, Any] | None, files: list[str], license:
     lines += [f"| {key} | {_plain(value)} |" for key, value in rows.items()]
     lines += ["", "## Result", "", *_told(result)]
     if classifies:
-        lines += ["", "## Classes", "", ", ".join(map(_plain, run.classes))]
+        lines += ["", "## Classes", "", *_classes(run)]
     lines += ["", "## Licence", "", license or "Nobody has said which licence these weights have: ask who made them."]
     return "\n".join(lines) + "\n"
 
@@ -122,9 +133,19 @@ def result(run: Run) -> Mapping[str, Any] | None:
     if found is None and published_lib.is_exported(run.folder):
         with contextlib.suppress(UserError):
             found = published_lib.Published(run.folder, run.mesh).result()
-    if found is None or documents.defect(found, _RESULT):
+    if found is None or documents.defect(found, averages.shape(found) | _RESULT):
         return None
     return found if found["step"] == run.step else None
+
+
+def _classes(run: Run) -> list[str]:
+    """Their names; where several may hold of a video, with the probability from which on each does."""
+    if run.thresholds is None:
+        return [", ".join(map(_plain, run.classes))]
+    how = "chosen on the validation videos, for the best F1" if run.meta.thresholds else "not chosen: nothing validated"
+    rows = zip(run.classes, run.thresholds, strict=True)
+    lines = ["| class | holds from |", "|---|---|", *(f"| {_plain(name)} | {least:.4f} |" for name, least in rows)]
+    return [f"A class holds of a video from a probability on ({how}):", "", *lines]
 
 
 def _told(result: Mapping[str, Any] | None) -> list[str]:
@@ -136,7 +157,7 @@ def _told(result: Mapping[str, Any] | None) -> list[str]:
         "",
         "| metric | |",
         "|---|---|",
-        *(f"| {label} | {100 * result[key]:.2f} % |" for key, label in _METRICS.items()),
+        *(f"| {label} | {100 * result[key]:.2f} % |" for key, (label, _) in _METRICS.items() if key in result),
         *(["", _plain(result["note"])] if result.get("note") else []),
     ]
 

@@ -24,7 +24,10 @@ def classify(path, program, card):
     wanted = cut(len(images), frame_rate(path) if card["fps"] else 0.0, card)
     rows = [program.call(crop[None]) for clip in wanted for crop in crops(images[clip], card)]  # [1, classes] each
     scores = np.concatenate(rows).astype(np.float64)
-    if card["average"] == "logit":  # the log of a probability is a logit, but for a constant
+    if card["average"] == "logit" and "thresholds" in card:  # of several labels each is for itself
+        odds = np.maximum(scores, np.finfo(np.float32).tiny) / np.maximum(1 - scores, 2.0**-25)
+        scores = 1 / (1 + np.exp(-np.log(odds).mean(axis=0, keepdims=True)))
+    elif card["average"] == "logit":  # the log of a probability is a logit, but for a constant
         scores = np.exp(np.log(np.maximum(scores, np.finfo(np.float32).tiny)).mean(axis=0, keepdims=True))
         scores /= scores.sum()
     mean = scores.mean(axis=0)
@@ -152,6 +155,8 @@ if __name__ == "__main__":
             bad += 1
             continue
         print(path)
-        for name, probability in list(found.items())[:5]:
-            print(f"  {probability:8.4f}  {name}")
+        least = dict(zip(card["classes"], card.get("thresholds", ()), strict=False))  # from which on a class holds
+        for place, (name, probability) in enumerate(found.items()):
+            if place < 5 or probability >= least.get(name, 2):
+                print(f"  {probability:8.4f} {'*' if probability >= least.get(name, 2) else ' ' * bool(least)} {name}")
     sys.exit(bad > 0)

@@ -72,7 +72,7 @@ def function(run: Run) -> Callable[..., jax.Array]:
     def probabilities(*streams: jax.Array) -> jax.Array:
         batch = dict(zip(run.sampling.streams, streams, strict=True))
         scores = objective.test(run.definition, weights["params"], weights["batch_stats"], batch)
-        return scores if objective.average == "probability" else jax.nn.softmax(scores)
+        return scores if objective.average == "probability" else objective.probabilities(scores)
 
     return probabilities
 
@@ -131,6 +131,7 @@ def card(run: Run, files: Sequence[pathlib.Path]) -> dict[str, Any]:
         "crop": protocol.crop,
         "flip": protocol.flip is not False,
         "average": objective.average,
+        **({} if run.thresholds is None else {"thresholds": run.thresholds.tolist()}),
         "activations": run.config.dtype,
         "platforms": list(PLATFORMS),
         "jax": {

@@ -8,6 +8,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from jax_video import recipe
 from jax_video.data.decoding import workers
 from jax_video.errors import Stopped, UserError, shown
 from jax_video.run import Run
@@ -36,11 +37,17 @@ def show(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
 
 def show_one(trained: Run, path: str, scores: np.ndarray, given: flags.FlagValues) -> None:
     """Prints the best classes of a video, from the probabilities of all."""
-    found = predictions.of(path, scores, trained.classes, number_of_classes(given.top))
+    top, thresholds = number_of_classes(given.top), trained.thresholds
+    found = predictions.of(path, scores, trained.classes, top, thresholds)
     if given.json:
         text = predictions.line(found)
     else:
-        rows = [f"\n  {row['score']:8.4f}  {shown(row['name'])}" for row in found["classes"]]
+        if thresholds is not None:
+            recipe.note("* holds: at or above the threshold of its class")
+        marks = {True: "*", False: "" if thresholds is None else " "}
+        rows = [
+            f"\n  {row['score']:8.4f} {marks[row.get('holds', False)]} {shown(row['name'])}" for row in found["classes"]
+        ]
         text = shown(path) + "".join(rows)
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
@@ -56,7 +63,7 @@ def write(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
         try:
             for path, scores in classified(trained, waiting, given, done=len(paths) - len(waiting)):
                 if not isinstance(scores, workers.NoVerdict):  # no fault of the file's: it is tried again
-                    out.write(predictions.of(path, scores, trained.classes, top))
+                    out.write(predictions.of(path, scores, trained.classes, top, trained.thresholds))
         except KeyboardInterrupt:
             done = sum(path in out.done for path in paths)
             raise Stopped(

@@ -31,7 +31,7 @@ def thinned(points: Sequence[Point]) -> tuple[list[Point], int]:
 
 
 def lines(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, share: bool = False) -> str:
-    """Curves over steps, as a figure with a legend.
+    """Curves over steps, or what else the x label says, as a figure with a legend.
 
     Args:
       share: values are fractions, shown in per cent, on an axis from 0 to 100 %.
@@ -73,33 +73,36 @@ def lines(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, sh
     ]
     for curve, points, _ in drawn:
         path = "L".join(f"{across(x)} {down(y)}" for x, y in points)
-        readings = ",".join(f"{x:.12g} {shown(float(f'{y:.4g}'))}" for x, y in points)
+        readings = ",".join(f"{round(x, 4):.12g} {shown(float(f'{y:.4g}'))}" for x, y in points)
         parts.append(
             f'<path class="curve {curve.kind}" d="M{path}" data-label="{text(curve.label)}" data-values="{readings}"/>'
         )
         if len(points) <= 40:
-            parts.append(f'<g class="dots {curve.kind}">' + "".join(map(_dot(across, down, shown), points)) + "</g>")
+            parts.append(
+                f'<g class="dots {curve.kind}">' + "".join(map(_dot(x_label, across, down, shown), points)) + "</g>"
+            )
     keys = "".join(
         f'<span class="key {curve.kind}">{text(curve.label)}'
         f"{f' <small>(each point: mean of {size} rows)</small>' if size > 1 else ''}</span>"
         for curve, _, size in drawn
     )
     said = "; ".join(
-        f"{curve.label} from {points[0][1]:.3g} to {points[-1][1]:.3g} at step {points[-1][0]:g}"
+        f"{curve.label} from {points[0][1]:.3g} to {points[-1][1]:.3g} at {x_label} {points[-1][0]:g}"
         for curve, points, _ in drawn
     )
     return (
         f'<figure class="chart"><figcaption>{text(title)} {keys}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(f"{title}: {said}", 600)}">'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" data-x="{text(x_label)}" role="img" '
+        f'aria-label="{text(f"{title}: {said}", 600)}">'
         + "".join(parts)
         + '<path class="at"/></svg><output class="read"></output></figure>'
     )
 
 
-def _dot(across: Callable, down: Callable, shown: Callable) -> Callable[[Point], str]:
+def _dot(x_label: str, across: Callable, down: Callable, shown: Callable) -> Callable[[Point], str]:
     return lambda point: (
         f'<circle cx="{across(point[0])}" cy="{down(point[1])}" r="3">'
-        f"<title>step {point[0]:,.0f}: {shown(round(point[1], 4))}</title></circle>"
+        f"<title>{text(x_label)} {round(point[0], 3):,}: {shown(round(point[1], 4))}</title></circle>"
     )
 
 

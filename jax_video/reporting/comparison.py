@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_video.reporting import charts, mistakes, page, single, training
+from jax_video.reporting import charts, labels, mistakes, page, single, training
 from jax_video.reporting.page import Cell, Column, percent, text
 from jax_video.reporting.record import Record, flat
 from jax_video.testing.results import NAMES
@@ -86,7 +86,7 @@ class Pairing(NamedTuple):
 def pairing(first: Record, second: Record) -> Pairing | None:
     """Who gets which video right; None where they were not tested on the same videos with the same labels."""
     one, two = first.predictions, second.predictions
-    if one is None or two is None or one.labels != two.labels:
+    if one is None or two is None or one.labels != two.labels or one.multilabel:
         return None
     found = Pairing([], [], [], [])
     answers = [(each.class_names, mistakes.answers(each)) for each in (one, two)]
@@ -139,28 +139,36 @@ def _curves(records: dict[str, Record]) -> str:
 
 
 def _classes(records: dict[str, Record]) -> str:
-    """Recall of each class in both, and its difference."""
-    gone = _missing(records, "confusion")
-    tables = [(record.classes, record.confusion) for record in records.values()]
-    recalls = [
-        {name: (matrix[number, number], matrix[number].sum()) for number, name in enumerate(names)}
-        for names, matrix in tables
-        if matrix is not None
-    ]
+    """Recall of each class in both, or of several labels its average precision, and the difference."""
+    several = {record.multilabel for record in records.values()} == {True}
+    gone = "" if several else _missing(records, "confusion")
+    recalls = [found for record in records.values() if (found := _shares(record, several))]
     if len(recalls) < 2:
         return gone
-    columns = [Column("Class"), Column("Videos", True), Column("Recall of A", True), Column("Recall of B", True)]
+    what = "Precision" if several else "Recall"
+    columns = [Column("Class"), Column("Videos", True), Column(f"{what} of A", True), Column(f"{what} of B", True)]
     columns += [Column("B − A", True, "In percentage points"), Column("Difference")]
     rows = []
     for name in dict.fromkeys([*recalls[0], *recalls[1]]):
-        counts = [recall.get(name, (0, 0)) for recall in recalls]
-        shares = [right / of if of else None for right, of in counts]
-        videos = " / ".join(f"{of:,}" for of in dict.fromkeys(int(of) for _, of in counts))
+        counts = [recall.get(name, (None, 0)) for recall in recalls]
+        shares = [share for share, _ in counts]
+        videos = " / ".join(f"{of:,}" for of in dict.fromkeys(of for _, of in counts))
         cells = [Cell(_DASH if share is None else percent(share), -1 if share is None else share) for share in shares]
         change = None if None in shares else shares[1] - shares[0]  # type: ignore[operator]
         cells += [Cell(_DASH, -9), Cell("", -9)] if change is None else _difference(change)
-        rows.append([Cell(page.name(name), page.plain(name)), Cell(videos, int(counts[0][1])), *cells])
+        rows.append([Cell(page.name(name), page.plain(name)), Cell(videos, counts[0][1]), *cells])
     return page.table("Every class, in both", columns, rows, find="class") + gone
+
+
+def _shares(record: Record, several: bool) -> dict[str, tuple[float | None, int]]:
+    """(recall, or of several labels average precision; videos) of each class, by its name."""
+    if several:
+        return labels.precisions(record) if record.predictions is not None else {}
+    found: dict[str, tuple[float | None, int]] = {}
+    for number, name in enumerate(record.classes if record.confusion is not None else ()):
+        of = int(record.confusion[number].sum())  # type: ignore[index]
+        found[name] = (record.confusion[number, number] / of if of else None, of)  # type: ignore[index]
+    return found
 
 
 def _difference(change: float) -> list[Cell]:
@@ -182,6 +190,8 @@ def _videos(records: dict[str, Record]) -> str:
     """The videos that one gets right and the other wrong."""
     gone = _missing(records, "predictions") or _missing(records, "confusion")
     found = pairing(*records.values())
+    if any(record.multilabel for record in records.values()):
+        return gone
     if found is None:
         return gone or page.note("They were tested on different videos, or with different labels: nothing to compare.")
     first, second = records.values()

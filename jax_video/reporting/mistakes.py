@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -39,13 +40,26 @@ class Mistake(NamedTuple):
     sure: float  # the answer's probability
     own: float  # that of the video's class
 
+    def caption(self, word: str) -> str:
+        """As HTML; `word` says what a probability is."""
+        return (
+            f"<b>{page.name(self.label)}</b>, taken for <b>{page.name(self.answer)}</b>: {percent(self.sure)} {word}; "
+            f"its own class {percent(self.own)}"
+        )
+
 
 def probabilities(record: Record) -> np.ndarray:
-    """What a test says of its videos, as probabilities [N, K]; of fused scores, as shares of their sum."""
+    """What a test says of its videos, as probabilities [N, K]; of fused scores, as shares of their sum.
+
+    Of several labels each is for itself; fused scores stay as they are.
+    """
     assert record.predictions is not None
     scores = np.stack(list(record.predictions.scores.values()))
     protocol = (record.result or {}).get("protocol") or {}
-    if protocol.get("average_clips", protocol.get("average")) == "logit" or scores.min() < 0:
+    logits = protocol.get("average_clips", protocol.get("average")) == "logit"
+    if record.multilabel:
+        return 1 / (1 + np.exp(-scores)) if logits else scores
+    if logits or scores.min() < 0:
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     total = scores.sum(axis=1, keepdims=True)
     return scores / np.where(total > 0, total, 1)
@@ -59,17 +73,35 @@ def answers(predictions: fusion.Predictions) -> dict[str, int]:
 def surest(record: Record) -> list[Mistake]:
     """All mistakes, those first of which the network was the surest."""
     assert record.predictions is not None
-    classes, labels, found = record.predictions.class_names, record.predictions.labels, []
-    place = {name: number for number, name in enumerate(classes)}
-    best = answers(record.predictions)
-    for video, row in zip(record.predictions.scores, probabilities(record), strict=True):
-        answer, label = best[video], place[labels[video]]
+    classes, found = record.predictions.class_names, []
+    best, labels = answers(record.predictions), record.predictions.targets.tolist()
+    for video, row, label in zip(record.predictions.scores, probabilities(record), labels, strict=True):
+        answer = best[video]
         if answer != label:
-            found.append(Mistake(video, labels[video], classes[answer], float(row[answer]), float(row[label])))
+            found.append(Mistake(video, classes[label], classes[answer], float(row[answer]), float(row[label])))
     return sorted(found, key=lambda mistake: (-mistake.sure, mistake.video))
 
 
-def figures(record: Record, wrong: list[Mistake], run: Run | None, *, explain: bool) -> tuple[str, list[str]]:
+class Shown(Protocol):
+    """What can be shown as a figure."""
+
+    @property
+    def video(self) -> str:
+        """Its name in the set."""
+
+    @property
+    def label(self) -> str:
+        """What it shows, in words."""
+
+    @property
+    def answer(self) -> str:
+        """The class that is explained."""
+
+    def caption(self, word: str) -> str:
+        """What is wrong, as HTML; `word` says what a probability is."""
+
+
+def figures(record: Record, wrong: Sequence[Shown], run: Run | None, *, explain: bool) -> tuple[str, list[str]]:
     """The mistakes as figures, and what is to be said of those that have no picture or no explanation.
 
     Args:
@@ -85,9 +117,8 @@ def figures(record: Record, wrong: list[Mistake], run: Run | None, *, explain: b
         found.append(
             '<figure class="mistake">'
             + (page.picture(shown, alt, kind="strip") if shown is not None else "")
-            + f"<figcaption><b>{page.name(mistake.label)}</b>, taken for <b>{page.name(mistake.answer)}</b>: "
-            f"{percent(mistake.sure)} {word}; its own class {percent(mistake.own)} "
-            f'<span class="file">{page.name(mistake.video)}</span></figcaption></figure>'
+            + f'<figcaption>{mistake.caption(word)} <span class="file">{page.name(mistake.video)}</span>'
+            "</figcaption></figure>"
         )
     legend = page.paragraph(_LEGEND, "small") if source.explained else ""
     notes = source.notes
@@ -122,7 +153,7 @@ class _Source:
         if (note := " ".join(parts)) not in self.notes:
             self.notes.append(note)
 
-    def strip(self, mistake: Mistake) -> np.ndarray | None:
+    def strip(self, mistake: Shown) -> np.ndarray | None:
         """A filmstrip, uint8 [H, W, 3]; None where the video is gone."""
         if not self._videos:
             return None
@@ -141,7 +172,7 @@ class _Source:
         places = np.unique(np.linspace(0, video.frames - 1, _COLUMNS).round().astype(np.int64))
         return np.concatenate(self._decode(video, places, 112), axis=1)
 
-    def _explained(self, mistake: Mistake, video: Video) -> np.ndarray | None:
+    def _explained(self, mistake: Shown, video: Video) -> np.ndarray | None:
         """What the network looked at for its answer; None where it cannot tell, or takes too long."""
         if time.monotonic() > self._until:
             self._say(f"What the network looked at is shown as far as it was known after {SECONDS} s.")

@@ -29,7 +29,7 @@ for (const box of document.querySelectorAll(".table")) {
   });
 }
 
-// Curves: the values at the step that is pointed at.
+// Curves: the values at the place that is pointed at.
 for (const chart of document.querySelectorAll(".chart")) {
   const svg = chart.querySelector("svg");
   const curves = [...svg.querySelectorAll("path.curve")].map((path) => ({
@@ -46,7 +46,7 @@ for (const chart of document.querySelectorAll(".chart")) {
       Math.abs(place - x) < Math.abs(places[best] - x) ? index : best, 0);
     const found = curves.map(({ label, places, values }) => [label, values[nearest(places)], places[nearest(places)]]);
     at.setAttribute("d", `M${found[0][2]} 12V218`);
-    read.textContent = found.map(([label, [step, value]]) => `${label} ${value} at step ${step}`).join(" · ");
+    read.textContent = found.map(([label, [x, value]]) => `${label} ${value} at ${svg.dataset.x} ${x}`).join(" · ");
   });
   svg.addEventListener("pointerleave", () => {
     read.textContent = "";

@@ -21,7 +21,7 @@ from jax_video.testing import averages, fusion
 
 _FILES = ("config.json", "test.json", "metrics.jsonl", "confusion.json", "predictions.jsonl", "views.json")
 _TOLD = {"videos?": int, "of?": int, "step?": int, "manifest?": str | None, "protocol?": dict, "clip?": dict}
-_CLASSES = dict.fromkeys(averages.METRICS, float) | _TOLD | {"clip_top1?": float, "note?": str}
+_CLASSES = {"clip_top1?": float, "note?": str} | _TOLD
 _FUSED = {"fused?": [str], "weights?": [float], "l2?": bool}
 _PAIRS = {"pair_accuracy": float, "positive_accuracy?": float, "negative_accuracy?": float} | _TOLD
 _VIEWS = {"H-W": float, "T-W": float, "T-H": float}
@@ -44,7 +44,7 @@ class Record:
       rows: of metrics.jsonl.
       result: of its test.
       classes: names, in the order of `confusion`.
-      confusion: videos by true and by predicted class, int64 [K, K].
+      confusion: videos by true and by predicted class, int64 [K, K]; None where videos may have several labels.
       predictions: the scores of every video of the test.
       views: of CoST, what views.json holds.
       manifest: the set that its config names.
@@ -93,6 +93,11 @@ class Record:
         """The same as HTML; empty of what is left out: None, 0 and what is empty."""
         found = self.setting(section, key)
         return page.text(form.format(found)) if found not in (None, False, 0, [], ()) else ""
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether it was tested on videos that may have several labels."""
+        return "map" in (self.result or {})
 
     @property
     def fused(self) -> bool:
@@ -150,9 +155,10 @@ def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None
             there = (path / "metrics.jsonl").exists()
             record.missing["metrics"] = f"there is no {'row in ' if there else ''}metrics.jsonl"
     with record.reading("confusion", "confusion.json"):
-        found = documents.read(path / "confusion.json", {"classes": [str], "videos": [[int]]})
-        record.classes, record.confusion = tuple(found["classes"]), _matrix(found)
-    if record.confusion is not None:
+        found = documents.read(path / "confusion.json", {"classes": [str], "videos?": [[int]]})
+        record.confusion = None if record.multilabel else _matrix(found)
+        record.classes = tuple(found["classes"])
+    if record.classes:
         with record.reading("predictions", "predictions.jsonl"):
             record.predictions = fusion.read(path)
     with record.reading("views", "views.json"):
@@ -190,7 +196,8 @@ def _check(path: remote.Path) -> None:
 def _result(path: remote.Path) -> dict[str, Any]:
     """What a test.json holds: of pairs, of fused scores, or of classes."""
     found = documents.read(path / "test.json", {"*": object})
-    if wrong := documents.defect(found, _PAIRS if "pair_accuracy" in found else _CLASSES | _FUSED):
+    shape = _PAIRS if "pair_accuracy" in found else averages.shape(found) | _CLASSES | _FUSED
+    if wrong := documents.defect(found, shape):
         raise documents.Damaged(wrong)
     averages.check_result(path, found)
     return found
@@ -212,7 +219,7 @@ def _read_checkpoint(record: Record) -> None:
         record.meta, record.step = source.best_meta(), source.best_step()
         if isinstance(source, published.Published) and "result" in record.missing:
             found = source.result()
-            if not documents.defect(found, _CLASSES):
+            if not documents.defect(found, averages.shape(found) | _CLASSES):
                 record.result = found
     record.config = record.meta.config
 
@@ -222,6 +229,8 @@ def _matrix(found: dict[str, Any]) -> np.ndarray:
     size = len(found["classes"])
     if not size:
         raise documents.Damaged("'classes' is empty")
+    if "videos" not in found:
+        raise documents.Damaged("'videos' is missing")
     if len(found["videos"]) != size or any(len(row) != size for row in found["videos"]):
         raise documents.Damaged(f"'videos' is no table of {size} classes")
     matrix = np.array(found["videos"], np.int64).reshape(size, size)

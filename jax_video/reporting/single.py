@@ -6,10 +6,11 @@ import jax
 
 from jax_video import __version__, metrics, networks
 from jax_video.models.cost import VIEWS
-from jax_video.reporting import charts, classes, confusion, mistakes, page, training
+from jax_video.reporting import charts, classes, confusion, labels, mistakes, page, training
 from jax_video.reporting.page import code, percent, text
 from jax_video.reporting.record import Record, flat
 from jax_video.run import Run
+from jax_video.testing import fusion
 from jax_video.testing.results import NAMES
 
 _VIEW_KINDS = (("H-W", "grey"), ("T-W", "b"), ("T-H", "a"))  # appearance, and the two of motion
@@ -51,10 +52,12 @@ def result(record: Record) -> str:
     wanted = [key for key in NAMES if key in record.result and key != "mean_top1_top5"]
     tiles = "".join(_tile(NAMES[key].strip(), record.result[key], *bounds(record.result, key)) for key in wanted)
     said = [f'<div class="tiles">{tiles}</div>', page.paragraph(subject(record))]
-    if record.classes and (remark := metrics.note(len(record.classes))):
+    if record.classes and not record.multilabel and (remark := metrics.note(len(record.classes))):
         said.append(page.note(text(remark, 200)))
     if bounds(record.result, "top1"):
         said.append(page.paragraph(INTERVALS, "small"))
+    if record.multilabel:
+        said.append(page.paragraph(labels.ABOUT, "small"))
     return "".join(said)
 
 
@@ -99,6 +102,8 @@ def subject(record: Record) -> str:
 
 
 def _classes(record: Record) -> str:
+    if record.multilabel and record.predictions is not None:
+        return labels.table(record) + labels.curve(record)
     if record.confusion is not None:
         return classes.table(record.classes, record.confusion)
     if record.result is None:
@@ -117,13 +122,29 @@ def _confusion(record: Record) -> str:
 
 def _mistakes(record: Record, run: Run | None, most: int, explain: bool) -> str:
     if record.predictions is None:
-        return "" if record.confusion is None else page.note(f"Not known: {record.why('predictions')}.")
+        tested = record.multilabel or record.confusion is not None
+        return page.note(f"Not known: {record.why('predictions')}.") if tested else ""
+    if record.multilabel:
+        return _wrong_decisions(record, record.predictions, run, most, explain)
     wrong, all_ = mistakes.surest(record), page.count(len(record.predictions.scores), "video")
     if not wrong:
         return page.paragraph(f"None: all of {all_} got the right answer.")
     shown, notes = mistakes.figures(record, wrong[:most], run, explain=explain)
     first = f"; here are the {most} surest of these" if len(wrong) > most else ", the surest first"
     said = f"{len(wrong):,} of {all_} got a wrong answer{first}."
+    return page.paragraph(said) + "".join(map(page.note, notes)) + shown
+
+
+def _wrong_decisions(record: Record, predictions: fusion.Predictions, run: Run | None, most: int, explain: bool) -> str:
+    """The mistakes where videos may have several labels: classes that were taken to hold, or missed."""
+    if not labels.thresholds(record):
+        return page.note("Fused scores have no thresholds, by which a class would be taken to hold.")
+    wrong, all_ = labels.surest(record), page.count(len(predictions.scores) * len(record.classes), "decision")
+    if not wrong:
+        return page.paragraph(f"None: all of {all_}, one for each class of each video, are right.")
+    shown, notes = mistakes.figures(record, wrong[:most], run, explain=explain)
+    first = f"; here are the {most} surest of these" if len(wrong) > most else ", the surest first"
+    said = f"{len(wrong):,} of {all_}, one for each class of each video, are wrong{first}."
     return page.paragraph(said) + "".join(map(page.note, notes)) + shown
 
 

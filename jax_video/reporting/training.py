@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jax_video import state
+from jax_video import metrics, state
 from jax_video.data.manifest import SPLITS
 from jax_video.reporting import charts, page
 from jax_video.reporting.page import code, percent, text
@@ -147,8 +147,10 @@ def curve_charts(records: dict[str, Record]) -> str:
     """The curves of one run, or of two by their names, in one chart of the loss and one of the metric."""
     found = []
     rows = [row for record in records.values() for row in record.rows]
-    headline = "top1" if any("top1" in row for row in rows) else "pair_accuracy"
-    for key, title in (("loss", "Loss"), (headline, NAMES[headline].capitalize())):
+    headlines = [key for key in metrics.HEADLINES if any(key in row for row in rows)]
+    for key in ("loss", *headlines):
+        name = NAMES.get(key, key)
+        title = name.capitalize() if name.islower() else name
         lines = []
         for color, (name, record) in zip("ab", records.items(), strict=False):
             for split, word, look in (("train", "training", " thin"), ("val", "validation", "")):
@@ -157,7 +159,7 @@ def curve_charts(records: dict[str, Record]) -> str:
                 points = [(row["step"], row[key]) for row in wanted]
                 lines.append(charts.Curve(" ".join(filter(None, [name, word])), points, kind + look))
         if any(line.points for line in lines):
-            found.append(charts.lines(title, "step", title.lower(), lines, share=key != "loss"))
+            found.append(charts.lines(title, "step", name, lines, share=key != "loss"))
     return f'<div class="charts">{"".join(found)}</div>'
 
 

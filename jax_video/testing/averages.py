@@ -4,6 +4,8 @@ import contextlib
 import json
 import pathlib
 import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from jax_video import saved
 from jax_video.data import documents, remote
@@ -15,10 +17,27 @@ METRICS = {
     "mean_top1_top5": "mean of both",
     "mean_class_accuracy": "mean class",
 }
+LABELS = {"map": "mAP", "hit1": "hit@1", "macro_f1": "macro F1", "micro_f1": "micro F1"}  # of several labels each
 COMPARED = {"protocol": "test", "clip": "clip"}  # of a test's result and of a config: runs must agree there, but for
 FREE = ("batch", "allow_partial")  # on which scores do not depend
 _BESIDE = {"protocol?": dict, "clip?": dict, "manifest?": str | None, "videos?": int, "of?": int, "note?": str}
 SHAPE = dict.fromkeys(METRICS, float) | _BESIDE  # of the result of a test of classes
+_LABELS_SHAPE = {  # and of one where videos may have several labels; fused scores have no thresholds, and so no F1
+    **{"map": float, "hit1": float, "macro_f1?": float, "micro_f1?": float},
+    **{"class_ap?": {"*": float | None}, "thresholds?": {"*": float}},
+}
+
+
+def shape(result: object) -> dict:
+    """What the result of a test of classes must have, be it of one label for each video or of several."""
+    several = isinstance(result, dict) and "map" in result
+    return _LABELS_SHAPE | _BESIDE if several else SHAPE
+
+
+def names(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The metrics that all of some results have, by what they are called."""
+    known = METRICS | LABELS
+    return {key: name for key, name in known.items() if all(key in result for result in results)}
 
 
 def read(run: pathlib.Path) -> dict:
@@ -29,7 +48,9 @@ def read(run: pathlib.Path) -> dict:
     """
     path = run / "test.json"
     try:
-        result = documents.read(path, SHAPE)
+        result = documents.read(path, {"*": object})
+        if wrong := documents.defect(result, shape(result)):
+            raise documents.Damaged(wrong)
         check_result(run, result)
         return result
     except FileNotFoundError as error:
@@ -58,8 +79,12 @@ def summarise(results: dict[str, dict]) -> dict:
       {"mean", "deviation"}, …}, fractions.
 
     Raises:
-      UserError: two runs were tested by different protocols or with different clips.
+      UserError: two runs were tested by different protocols or with different clips, or have no metric in common.
     """
+    if not (known := names(results.values())):
+        raise UserError(
+            "some were tested on videos with one label each, others with several: they have no metric alike"
+        )
     told = [(run, result) for run, result in results.items() if "protocol" in result]  # fused scores do not tell
     for run, result in told[1:]:
         first, expected = told[0]
@@ -74,7 +99,7 @@ def summarise(results: dict[str, dict]) -> dict:
                 + "\nTest one of them again as the other."
             )
     manifests = {result.get("manifest") for result in results.values()}
-    values = {key: [result[key] for result in results.values()] for key in METRICS}
+    values = {key: [result[key] for result in results.values()] for key in known}
     return {
         "runs": list(results),
         "same_manifest": None if None in manifests else len(manifests) == 1,

@@ -76,10 +76,9 @@ def measure(run: Run, manifest: Manifest, split: str) -> dict[str, Any]:
     means = run.mean_over_clips(step, manifest, split, sampling=single, protocol=PROTOCOL)
     means.check_finite(manifest)
     alpha = means.values.reshape(len(means.video), len(layers), 3)
-    classes = {
-        manifest.classes[label]: alpha[means.label == label].mean(axis=(0, 1))
-        for label in np.unique(means.label[means.label >= 0])
-    }
+    known = np.arange(len(manifest.classes))
+    holds = means.label > 0 if manifest.multilabel else means.label[:, None] == known  # [N, K]
+    classes = {manifest.classes[label]: alpha[holds[:, label]].mean(axis=(0, 1)) for label in known[holds.any(axis=0)]}
     by_motion = sorted(classes, key=lambda name: -classes[name][1:].sum())
     return {
         "videos": len(means.video),

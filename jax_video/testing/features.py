@@ -20,7 +20,8 @@ def extract(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
 
     Returns:
       What it writes into features.npz: `video` [N] paths in the data set, `split` [N], `label` [N] int32 (-1 where
-      there is none) and `features` [N, D] float32; split by split, in the order of the manifest.
+      there is none; of several labels [N, K], 1 for those that hold) and `features` [N, D] float32; split by split, in
+      the order of the manifest.
 
     Raises:
       UserError: no video can be read.

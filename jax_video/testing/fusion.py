@@ -18,6 +18,10 @@ from jax_video.errors import UserError
 from jax_video.run import Run
 from jax_video.testing import averages
 
+_LINE = (  # of predictions.jsonl
+    {"video": str, "labels": [str], "scores": [float]},
+    {"video": str, "label": str, "scores": [float]},
+)
 _AGAIN = "test the run again (--mode=test), or make the fused scores again"
 
 
@@ -28,7 +32,25 @@ class Predictions:
     name: str
     classes: tuple[str, ...] | None  # None: not told
     scores: dict[str, np.ndarray]  # by video: [K]
-    labels: dict[str, str]  # by video: the name of its class; empty where the source does not tell
+    # By video: the name of its class, or of all that hold of it; empty where the source does not tell.
+    labels: dict[str, str | tuple[str, ...]]
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a video may have several labels."""
+        return any(isinstance(label, tuple) for label in self.labels.values())
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The labels of all videos, in the order of `scores`: the number of each one's class [N], or of several labels
+        [N, K], 1 for those that hold."""
+        place = {name: number for number, name in enumerate(self.class_names)}
+        if not self.multilabel:
+            return np.array([place[self.labels[video]] for video in self.scores])  # type: ignore[index]
+        found = np.zeros((len(self.scores), len(place)))
+        for row, video in enumerate(self.scores):
+            found[row, [place[name] for name in self.labels[video]]] = 1
+        return found
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -72,9 +94,16 @@ def fuse(sources: list[Predictions], weights: list[float], *, l2: bool = False) 
 
     Raises:
       UserError: weights that are not one for each, a first source without labels, or another that has not the same
-        classes or lacks videos.
+        classes, lacks videos or is of several labels where the first is of one, or the other way round.
     """
     first = sources[0]
+    for source in sources:
+        if source.labels and source.multilabel != first.multilabel:
+            kinds = ("one label for each video", "several labels")
+            raise UserError(
+                f"{first.name} is of {kinds[first.multilabel]}, {source.name} of {kinds[source.multilabel]}: their "
+                "scores mean different things"
+            )
     if len(weights) != len(sources):
         raise UserError(f"{len(weights)} weights for {len(sources)} sources; expected one for each")
     if not first.labels:
@@ -90,10 +119,11 @@ def fuse(sources: list[Predictions], weights: list[float], *, l2: bool = False) 
 
 
 def measure(predictions: Predictions) -> dict:
-    """Video-level metrics (`metrics.video_metrics`)."""
+    """Video-level metrics (`metrics.video_metrics`, or of several labels `metrics.label_metrics`)."""
     scores = np.stack(list(predictions.scores.values()))
-    labels = np.array([predictions.class_names.index(predictions.labels[video]) for video in predictions.scores])
-    return metrics.video_metrics(scores, labels, len(predictions.class_names))
+    if predictions.multilabel:
+        return metrics.label_metrics(scores, predictions.targets)
+    return metrics.video_metrics(scores, predictions.targets, len(predictions.class_names))
 
 
 def write(
@@ -103,9 +133,10 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     values = measure(predictions)
     rows = ((video, predictions.labels[video], row) for video, row in predictions.scores.items())
-    confusion = values.pop("confusion")
+    confusion = values.pop("confusion", None)
     result = {"fused": sources, "weights": weights, "l2": l2, "videos": len(predictions.scores)} | values
-    result["class_accuracy"] = dict(zip(predictions.class_names, values["class_accuracy"], strict=True))
+    each = "class_ap" if predictions.multilabel else "class_accuracy"
+    result[each] = dict(zip(predictions.class_names, values[each], strict=True))
     write_scores(out, predictions.class_names, confusion, result, rows)
     documents.write(out / "test.json", result, indent=1, seal=False)
 
@@ -113,11 +144,14 @@ def write(
 def write_scores(
     folder: remote.Path,
     classes: Sequence[str],
-    confusion: list,
+    confusion: list | None,
     result: dict,
-    rows: Iterable[tuple[str, str, np.ndarray]],
+    rows: Iterable[tuple[str, str | tuple[str, ...], np.ndarray]],
+    *,
+    tables: list | None = None,
 ) -> None:
-    """Writes predictions.jsonl, a line for each row (video, name of its class, scores [K]), and confusion.json.
+    """Writes predictions.jsonl, a line for each row (video, its label or labels, scores [K]), and confusion.json: the
+    confusion matrix [K, K]; of several labels the tables of the classes [K, 2, 2] (`metrics.tables`), if there are any.
 
     The second is sealed. It says what is in the first, and the result that test.json will hold but for the config: so
     whoever reads these notices when a line is missing, or a number was changed.
@@ -126,7 +160,8 @@ def write_scores(
 
     def lines() -> Iterator[bytes]:
         for video, label, scores in rows:
-            line = {"video": video, "label": label, "scores": scores.tolist()}
+            of = {"label": label} if isinstance(label, str) else {"labels": list(label)}
+            line = {"video": video, **of, "scores": scores.tolist()}
             data = f"{json.dumps(line, ensure_ascii=False, allow_nan=False)}\n".encode(errors="surrogateescape")
             told["videos"] += 1
             told["crc32"] = zlib.crc32(data, told["crc32"])
@@ -134,8 +169,12 @@ def write_scores(
 
     remote.write_whole(folder / "predictions.jsonl", lines())
     table: dict[str, Any] = {"classes": list(classes), "rows": "true class", "columns": "predicted"}
+    if tables is not None:
+        table |= {"rows": "the class does not hold, or does", "columns": "it is not taken to, or is"}
     found = {key: value for key, value in result.items() if key not in averages.COMPARED}
-    table |= {"videos": confusion, "result": found, "predictions": told}
+    counted = {"videos": confusion, "tables": tables}
+    table |= {key: value for key, value in counted.items() if value is not None}
+    table |= {"result": found, "predictions": told}
     documents.write(folder / "confusion.json", table, indent=1)
 
 
@@ -154,16 +193,17 @@ def _read_run(file: remote.Path) -> Predictions:
     except documents.Damaged as error:
         raise UserError(f"{file}: {error}") from error
     scores: dict[str, np.ndarray] = {}
-    labels: dict[str, str] = {}
-    for number, row in documents.lines(data, {"video": str, "label": str, "scores": [float]}):
+    labels: dict[str, str | tuple[str, ...]] = {}
+    for number, row in documents.lines(data, _LINE):
         if isinstance(row, documents.Damaged):
             raise UserError(f"{file}:{number}: {row}; {_AGAIN}")
-        if row["label"] not in classes:
-            raise UserError(f"{file}:{number}: {row['label']!r} is none of the classes in confusion.json; {_AGAIN}")
+        label = row["label"] if "label" in row else tuple(row["labels"])
+        if strange := [name for name in ([label] if isinstance(label, str) else label) if name not in classes]:
+            raise UserError(f"{file}:{number}: {strange[0]!r} is none of the classes in confusion.json; {_AGAIN}")
         found = np.array(row["scores"], float)
         if not np.array_equal(scores.setdefault(row["video"], found), found):
             raise UserError(f"{file}:{number}: there are other scores of {row['video']} before; {_AGAIN}")
-        labels[row["video"]] = row["label"]
+        labels[row["video"]] = label
     if told is not None and told != {"videos": len(scores), "crc32": zlib.crc32(data)}:
         raise UserError(
             f"{file}: not as it was written: {len(scores)} of {told.get('videos')} videos, or others; {_AGAIN}. "

@@ -1,5 +1,6 @@
 """A video with what a network says of it drawn in: the label of the moment, and the whole timeline as a bar."""
 
+import bisect
 import os
 from collections.abc import Iterable, Iterator
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from jax_video import pictures
 from jax_video.data import encoding, reader
-from jax_video.timeline import Timeline
+from jax_video.timeline import Segment, Timeline
 
 _BAR = 1 / 20  # of a frame's height
 _LINE = 1 / 12  # of a frame's height, for the label
@@ -30,27 +31,39 @@ def write(out: str | os.PathLike, path: str | os.PathLike, timeline: Timeline, *
 
 
 def drawn(frames: Iterable[tuple[float, np.ndarray]], timeline: Timeline) -> Iterator[tuple[float, np.ndarray]]:
-    """Frames with their seconds, labelled; a bar at the bottom has a colour for each class, and a mark for the time."""
+    """Frames with their seconds, labelled; a bar at the bottom has a colour for each class, and a mark for the time.
+
+    Where several classes may hold at once, the bar has a lane for each that does somewhere.
+    """
     segments = timeline.segments
-    begin, end = segments[0].start, segments[-1].end
-    colors = {name: pictures.color(timeline.classes.index(name)) for name in {part.name for part in segments}}
-    labels: dict[int, np.ndarray] = {}
-    number, bar = 0, np.zeros((0, 0, 3), np.uint8)
+    begin, end = float(timeline.starts[0]), float(timeline.ends[-1])
+    names = list(dict.fromkeys(part.name for part in segments))
+    lanes = {name: 0 if timeline.thresholds is None else place for place, name in enumerate(names)}
+    count = max(lanes.values(), default=0) + 1
+    starts, ends = (np.array([getattr(part, name) for part in segments]) for name in ("start", "end"))
+
+    def now(seconds: float) -> list[Segment]:
+        """The segments of a moment; of one label that which has not ended yet."""
+        if timeline.thresholds is None:
+            return [segments[min(bisect.bisect_right(ends, seconds), len(segments) - 1)]]
+        return [segments[place] for place in np.flatnonzero((starts <= seconds) & (seconds < ends))]
+
+    shown, label, bar = "", np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0, 3), np.uint8)
     for seconds, image in frames:
         high, wide = image.shape[:2]
         if not bar.size:
-            bar = np.zeros((max(4, round(high * _BAR)), wide, 3), np.uint8)
+            lane = max(4, round(high * _BAR)) // (1 if timeline.thresholds is None else 2)
+            bar = np.zeros((lane * count, wide, 3), np.uint8)
             for part in segments:
                 left, right = (round(wide * (time - begin) / (end - begin or 1)) for time in (part.start, part.end))
-                bar[:, left:right] = colors[part.name]
-        while number + 1 < len(segments) and seconds >= segments[number].end:
-            number += 1
-        if number not in labels:
-            part = segments[number]
-            labels = {number: pictures.text(f"{part.name}  {part.probability:.0%}", round(high * _LINE))}
-        label, image = labels[number][:high, :wide], image.copy()
-        corner = image[: label.shape[0], : label.shape[1]]
-        corner[:] = corner // 3 + label // 3 * 2  # white on what is darkened
+                top = lane * lanes[part.name]
+                bar[top : top + lane, left:right] = pictures.color(timeline.classes.index(part.name))
+            bar = bar[:high]
+        if (text := ", ".join(f"{part.name}  {part.probability:.0%}" for part in now(seconds))) != shown:
+            shown, label = text, pictures.text(text, round(high * _LINE)) if text else label[:0]
+        part_of, image = label[:high, :wide], image.copy()
+        corner = image[: part_of.shape[0], : part_of.shape[1]]
+        corner[:] = corner // 3 + part_of // 3 * 2  # white on what is darkened
         image[-len(bar) :] = bar
         mark = round((wide - 1) * (seconds - begin) / (end - begin or 1))
         image[-len(bar) :, max(0, mark - 1) : mark + 2] = 255

@@ -3,6 +3,8 @@
   {"video": "a.mp4", "classes": [{"name": "up", "score": 0.98}, …], "key": "5e1c07aa-91d2b0c4-5"}
   {"video": "b.mp4", "error": "empty file", "key": "5e1c07aa-91d2b0c4-5"}
 
+Where several classes may hold of a video, each has "holds", true or false, too.
+
 The key says what made it: a checksum of the run's weights, one of the test's clips and crops, and how many classes are
 listed. Lines are UTF-8 without line separators, whatever bytes a name has.
 """
@@ -23,17 +25,38 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_LINE = {"video": str, "classes?": [{"name": str, "score": float}], "error?": str, "key": str}
+_LINE = {
+    "video": str,
+    "classes?": [{"name": str, "score": float, "holds?": bool}],
+    "error?": str,
+    "key": str,
+}
 _BEGINNING = b'{"video": "'
 _OTHERWISE = "Give another file, or move this one away"
 
 
-def of(path: str, scores: np.ndarray | str, classes: Sequence[str], top: int | None) -> dict[str, Any]:
-    """What is said of a video: its `top` best classes, or all (None); or why it cannot be read."""
+def of(
+    path: str,
+    scores: np.ndarray | str,
+    classes: Sequence[str],
+    top: int | None,
+    thresholds: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """What is said of a video: its `top` best classes, or all (None); or why it cannot be read.
+
+    Where several classes may hold of it, from their `thresholds` [K] on, each says whether it does, and all that do are
+    among them.
+    """
     if isinstance(scores, str):
         return {"video": path, "error": str(scores)}
-    best = np.argsort(-scores, kind="stable")[:top]
-    return {"video": path, "classes": [{"name": classes[k], "score": float(scores[k])} for k in best]}
+    best = np.argsort(-scores, kind="stable")
+    found = [{"name": classes[k], "score": float(scores[k])} for k in best[:top]]
+    if thresholds is None:
+        return {"video": path, "classes": found}
+    holds = scores >= thresholds
+    chosen = [k for place, k in enumerate(best) if top is None or place < top or holds[k]]
+    found = [{"name": classes[k], "score": float(scores[k]), "holds": bool(holds[k])} for k in chosen]
+    return {"video": path, "classes": found}
 
 
 def line(said: Mapping[str, Any]) -> str:
@@ -167,5 +190,6 @@ def _of_test(run: Run, clips: int | None) -> int:
         "protocol": dataclasses.asdict(run.protocol_with(clips)),
         "objective": repr(run.objective),
         "dtype": run.config.dtype,
+        **({} if run.thresholds is None else {"thresholds": run.thresholds.tolist()}),
     }
     return documents.checksum(parts)

@@ -12,6 +12,7 @@ from jax_video import checkpoint, lock, metrics, networks, objectives, pictures,
 from jax_video.data import documents, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
+from jax_video.multilabel import MultiLabel
 from jax_video.run import Run
 from jax_video.scoring import VideoMeans
 from jax_video.testing import averages, fusion
@@ -22,6 +23,10 @@ NAMES = {
     "mean_top1_top5": "mean of top-1 and top-5",
     "mean_class_accuracy": "mean class accuracy",
     "clip_top1": "single clips, top-1",
+    "map": "mAP",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "hit1": "hit@1",
     "pair_accuracy": "pairs told right",
     "positive_accuracy": "  of the same video",
     "negative_accuracy": "  of different videos",
@@ -29,6 +34,7 @@ NAMES = {
 # What stands in test.json: what it is a result of, and that of a test of classes or of pairs.
 _SUBJECT = {"step": int, "manifest": str, "protocol?": dict, "clip?": dict, "videos": int, "of": int}
 _CLASSES = {"top1": float, "top5": float, "mean_top1_top5": float, "mean_class_accuracy": float, "clip_top1?": float}
+_LABELS = {"map": float, "macro_f1": float, "micro_f1": float, "hit1": float}
 _PAIRS = {"pair_accuracy": float, "student": {"name": str, "frames": int}}
 
 
@@ -50,8 +56,16 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
     _print_other_clips(run.meta.config["clip"], run.config.clip.to_dict(), run.folder)
     if isinstance(run.objective, objectives.Classification):
         manifest.check_labels(split)
+        if manifest.multilabel != (run.thresholds is not None):
+            kinds = ("one label for each video", "several labels, or none")
+            raise UserError(
+                f"the run in {run.folder} was trained for {kinds[run.thresholds is not None]}, and the videos of "
+                f"{manifest.name!r} have {kinds[manifest.multilabel]}: test it on a set of the same kind."
+            )
     means = run.mean_over_clips(run.score_clips, manifest, split)
     lock.check(run.folder)
+    if jax.process_index() == 0:
+        folder.mkdir(exist_ok=True)
     listed = sum(video.split == split for video in manifest.videos)
     result = _subject(run, manifest) | {"videos": len(means.video), "of": listed}
     if isinstance(run.objective, objectives.Correspondence):
@@ -59,6 +73,9 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
         network = run.definition, run.weights["params"], run.weights["batch_stats"]
         pairs = run.objective.of_videos(network, means.values)
         result |= run.objective.metrics(pairs, means.label) | {"student": student}
+    elif isinstance(run.objective, MultiLabel):
+        means.check_finite(manifest)
+        result |= _labels(run, run.objective, manifest, means)
     else:
         means.check_finite(manifest)
         values = metrics.video_metrics(means.values, means.label, len(manifest.classes))
@@ -73,11 +90,9 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
         if note := metrics.note(len(manifest.classes)):
             result["note"] = note
         if jax.process_index() == 0:
-            folder.mkdir(exist_ok=True)
             _write_classes(folder, manifest, means, values["confusion"], result)
     if jax.process_index() == 0:
         # Last, as it says that the test is complete.
-        folder.mkdir(exist_ok=True)
         documents.write(folder / "test.json", result, indent=1, seal=False)
     if means.failed and not run.config.test.allow_partial:
         names = ", ".join(manifest.videos[index].name for index in means.failed[:5])
@@ -101,6 +116,23 @@ def place(folder: remote.Path, split: str, step: int | None = None) -> remote.Pa
     return folder / "-".join(parts) if parts else folder
 
 
+def _labels(run: Run, objective: MultiLabel, manifest: Manifest, means: VideoMeans) -> dict[str, Any]:
+    """The result where videos may have several labels, at the run's thresholds; writes the scores."""
+    assert run.thresholds is not None
+    tables = metrics.tables(objective.video_probabilities(means.values), means.label, run.thresholds)
+    values = metrics.label_metrics(means.values, means.label)
+    named = {"class_ap": values.pop("class_ap"), "thresholds": run.thresholds.tolist()}
+    result = values | metrics.f1_scores(tables)
+    result |= {key: dict(zip(manifest.classes, each, strict=True)) for key, each in named.items()}
+    if jax.process_index() == 0:
+        several = [tuple(manifest.classes[k] for k in np.flatnonzero(row > 0)) for row in means.label]
+        rows = zip((manifest.videos[index].name for index in means.video), several, means.values, strict=True)
+        folder = folder_of(run)
+        fusion.write_scores(folder, manifest.classes, None, result, rows, tables=tables.tolist())
+        (folder / "confusion.png").unlink(missing_ok=True)  # of an earlier test
+    return result
+
+
 def _print_other_clips(theirs: dict, ours: dict, folder: remote.Path) -> None:
     """Says so where a run has seen other clips than those of its test."""
     keys = ("frames", "stride", "short_side", "size", "fps")
@@ -114,6 +146,7 @@ def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
     where there is none."""
     path = folder_of(run) / "test.json"
     shape = _PAIRS if isinstance(run.objective, objectives.Correspondence) else _CLASSES
+    shape = _LABELS if isinstance(run.objective, MultiLabel) else shape
     try:
         result = documents.read(path, _SUBJECT | shape)
         averages.check_result(path.parent, result)
@@ -131,7 +164,7 @@ def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
 
 def _subject(run: Run, manifest: Manifest) -> dict[str, Any]:
     """What a result is of, and how it was got; as JSON has it, where tuples are lists."""
-    config = recipe.resolve(run.config, flip=manifest.flip)
+    config = recipe.resolve(run.config, flip=manifest.flip, multilabel=manifest.multilabel)
     subject = {
         "step": run.step,
         "manifest": manifest.hash,
@@ -172,7 +205,7 @@ def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path, writ
     return "\n".join(
         [
             *lines,
-            *filter(None, [metrics.note(len(manifest.classes))]),
+            *filter(None, ["" if manifest.multilabel else metrics.note(len(manifest.classes))]),
             f"Per class: {folder}/report.html, to be looked at, and test.json. Classify a video:",
             f"  python -m jax_video.predict {example} --checkpoint={shlex.quote(str(folder))}",
         ]

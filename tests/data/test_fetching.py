@@ -164,7 +164,7 @@ def test_what_is_not_done_in_a_store(arguments, message, bucket):
 def test_wrong_use_with_a_store_is_one_message(bucket):
     put(bucket, "clips/1.mp4")
     for source, parameters, message in (
-        ("charades", {}, "several labels at once"),
+        ("charades", {}, "no official lists .Charades/Charades_v1_classes.txt. in gs://bucket/clips"),
         ("table", {"table": ["gs://bucket/none.csv"]}, "cannot read gs://bucket/none.csv .No such file"),
         ("diving48", {"annotations": "gs://bucket/none"}, "no official lists .* in gs://bucket/none; say where"),
     ):

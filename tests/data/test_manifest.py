@@ -180,7 +180,8 @@ def edit(line: int, **changes):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (edit(0, format=2), r":1: not a manifest of format 1 \(found format 2\)"),
+        (edit(0, format=3), r":1: not a manifest of format 1 or 2 \(found format 3\)"),
+        (edit(0, format=2), r":1: format 2 does not fit the labels"),
         (lambda lines: ["hello"], r":1: not JSON \(Expecting value at column 1\)"),
         (lambda lines: ["[1, 2]"], ":1: it is a list, expected an object"),
         (edit(0, classes=["run", "run"]), ":1: class names must be different"),

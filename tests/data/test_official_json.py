@@ -186,9 +186,27 @@ def households(folder: pathlib.Path, *rows: tuple[str, str, str], test=()) -> pa
     return folder
 
 
-def test_charades_is_refused_unless_its_segments_are_asked_for(tmp_path):
-    with pytest.raises(UserError, match="several labels at once, and training here takes one for each: --segments"):
-        charades.find(households(tmp_path))
+def test_a_video_of_charades_has_the_labels_of_all_its_actions(tmp_path):
+    households(
+        tmp_path / "Charades",
+        ("46GP8", "HR43", "c002 11.90 21.20;c000 0.00 12.60;c002 22.00 24"),
+        ("N11GT", "0KZ7", "c001 3.00 3.00"),
+        ("EMPTY", "0KZ7", ""),
+        ("GONE0", "IT5W", "c001 2.00 9.50"),
+        test=[("TEST1", "HR43", "c001 1.00 2.00;c000 1.00 2.00"), ("BARE1", "HR43", "")],
+    )
+    root = touch(tmp_path / "Charades_v1_480", "46GP8.mp4", "N11GT.mp4", "TEST1.mp4", "EMPTY.mp4", "BARE1.mp4")
+    listing = charades.find(root)
+    assert listing.name == "charades"
+    assert [(video.name, video.label, video.split, video.source, video.error) for video in listing.videos] == [
+        ("46GP8.mp4", (0, 2), "train", "HR43", None),
+        ("N11GT.mp4", (1,), "train", "0KZ7", None),
+        ("GONE0", (1,), "train", "IT5W", MISSING),
+        ("TEST1.mp4", (0, 1), "test", "HR43", None),
+    ]
+    notes = "\n".join(listing.notes)
+    assert "Charades_v1_train.csv: 3 videos with 4 labels" in notes
+    assert "Charades_v1_test.csv: left out, without an action: 1 videos" in notes
 
 
 def test_each_labelled_segment_of_charades_is_a_video(tmp_path):

@@ -391,7 +391,9 @@ def test_class_folders_without_metadata(tmp_path):
         *(f"{split}/{name}/{i}.mp4" for split in ("train", "test") for name in ("cat", "dog") for i in range(9)),
     )
     assert huggingface.find(tmp_path) == folder.find(tmp_path)
-    with pytest.raises(UserError, match="--columns and --class_names need metadata, and .* has no metadata.csv or"):
+    with pytest.raises(
+        UserError, match="--label_separator and --class_names need metadata, and .* has no metadata.csv"
+    ):
         huggingface.find(tmp_path, columns=("path=a", "label=b"))
 
 
@@ -400,3 +402,76 @@ def test_a_folder_with_metadata_is_told_from_class_folders(tmp_path):
     hub(tmp_path, "train/1.mp4")
     with pytest.raises(UserError, match="train/metadata.csv is read by python -m jax_video.prepare huggingface"):
         folder.find(tmp_path)
+
+
+def labelled(listing) -> dict[str, set[str]]:
+    return {video.name: {listing.classes[label] for label in video.label} for video in listing.videos}
+
+
+def test_a_video_may_have_several_labels_in_a_cell_a_list_or_several_rows(videos, tmp_path):
+    expected = {"a.mp4": {"walk", "wave"}, "b.mp4": set(), "sub/c d.mp4": {"run"}, "e.mp4": {"wave", "run", "walk"}}
+    rows = [{"path": name, "labels": sorted(names), "split": "train"} for name, names in expected.items()]
+    one_by_one = [(name, label) for name, names in expected.items() for label in (names or {""})]
+    cells = [f"{row['path']},{' ; '.join(row['labels'])},train" for row in rows]
+    paths = [
+        write(tmp_path / "t.csv", "\n".join(["path,labels,split", *cells])),
+        write(tmp_path / "rows.csv", "\n".join(["path,label,split", *(f"{a},{b},train" for a, b in one_by_one)])),
+        write(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows))),
+        write(tmp_path / "t.json", json.dumps(rows)),
+        parquet(tmp_path / "t.parquet", {key: [row[key] for row in rows] for key in rows[0]}),
+    ]
+    for path in paths:
+        listing = find(videos, path, label_separator=";")
+        assert labelled(listing) == expected, path
+        assert listing.classes == ("run", "walk", "wave")
+        assert all(list(video.label) == sorted(video.label) for video in listing.videos)
+    hub(tmp_path, "1.mp4", "2.mp4")
+    write(tmp_path / "metadata.jsonl", '{"file_name": "1.mp4", "label": ["a", "b"], "split": "train"}\n')
+    assert labelled(huggingface.find(tmp_path, label_separator="|")) == {"1.mp4": {"a", "b"}}
+
+
+def test_several_labels_may_be_numbers_and_parts_of_a_file_have_their_own(videos, tmp_path):
+    table_ = "path,label,start,end,split\na.mp4,2|0,0,1,train\na.mp4,1,1,2,train\na.mp4,2,1,2,train\n"
+    names = write(tmp_path / "names.txt", "walk\nwave\nrun\n")
+    listing = find(videos, write(tmp_path / "t.csv", table_), label_separator="|", class_names=names)
+    assert [(video.name, video.label) for video in listing.videos] == [("a.mp4#t=0,1", (0, 2)), ("a.mp4#t=1,2", (1, 2))]
+
+
+def test_rare_classes_are_in_each_split_where_videos_have_several_labels(tmp_path):
+    for number in range(100):
+        (tmp_path / f"{number}.mp4").touch()
+    rows = [f"{n}.mp4,{'often;rare' if n % 10 == 0 else 'often'}" for n in range(100)]
+    listing = find(
+        tmp_path, write(tmp_path / "t.csv", "\n".join(["path,label", *rows])), label_separator=";", fraction=0.2
+    )
+    rare = listing.classes.index("rare")
+    count = collections.Counter(video.split for video in listing.videos if rare in video.label)
+    assert count == {"train": 6, "val": 2, "test": 2}
+
+
+@pytest.mark.parametrize(
+    "text, options, message",
+    [
+        ("path,label\na.mp4,walk;run\n", {"label_separator": ""}, "--label_separator=: expected what stands between"),
+        ("path,label\na.mp4,walk;run\n", {"label_separator": "x"}, "--label_separator=x: expected what stands between"),
+        ("path,label\na.mp4,\n", {"label_separator": ";"}, "t.csv:2: no label, nor in any other row"),
+        ("path,label\na.mp4,\n", {}, "t.csv:2: expected the path of a video and its label"),
+        (
+            "path,label\na.mp4,walk;0\nb.mp4,1\n",
+            {"label_separator": ";"},
+            "t.csv:2: the label 'walk' is without a",
+        ),
+    ],
+)
+def test_several_labels_that_cannot_be(text, options, message, videos, tmp_path):
+    with pytest.raises(UserError, match=message):
+        find(videos, write(tmp_path / "t.csv", text), **options)
+
+
+def test_where_several_labels_are_found_and_one_is_expected_the_flag_is_named(videos, tmp_path):
+    listing = find(videos, write(tmp_path / "t.csv", "path,label,split\na.mp4,run,train\na.mp4,walk,train\n"))
+    assert "where a video may have several labels, --label_separator=';' takes all of them" in listing.notes
+    with pytest.raises(UserError, match="label has several values in a row: .*--label_separator=';' takes all"):
+        find(videos, write(tmp_path / "t.jsonl", '{"path": "a.mp4", "label": ["run", "walk"]}'))
+    with pytest.raises(UserError, match="'a;b' in a list has ';', by which others are told apart"):
+        find(videos, write(tmp_path / "t.jsonl", '{"path": "a.mp4", "label": ["a;b"]}'), label_separator=";")

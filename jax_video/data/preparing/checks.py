@@ -142,12 +142,21 @@ def table(prepared: Manifest, remarks: Mapping[str, str]) -> str:
     others = sorted(count["all"].keys() - {*first, *last}, key=lambda kind: (-count["all"][kind], kind))
     kinds = [kind for kind in (*first, *others, *last) if count["all"][kind] or kind in ("readable", "all")]
     width = max(map(len, kinds)) + 2
-    lines = [f"{prepared.name}: {len(prepared.classes)} classes"]
+    lines = [f"{prepared.name}: {len(prepared.classes)} classes{_several_labels(prepared)}"]
     lines.append(" " * width + "".join(f"{name:>10}" for name in count))
     for kind in kinds:
         name = f"  {kind}" if kind in _REMARKS else kind  # indented: they are among the readable ones
         lines.append(f"{name:{width}}" + "".join(f"{numbers[kind]:10,}" for numbers in count.values()))
     return "\n".join(lines)
+
+
+def _several_labels(prepared: Manifest) -> str:
+    """How many labels the videos of a set have, where they may have several."""
+    if not prepared.multilabel:
+        return ""
+    numbers = [len(row.label) for row in prepared.videos if isinstance(row.label, tuple)]
+    mean, none = np.mean(numbers), numbers.count(0)
+    return f"; labels of a video: {mean:.1f} on average, {max(numbers)} at most, {none:,} have none"
 
 
 def write_reasons(path: pathlib.Path, prepared: Manifest, reasons: Mapping[str, str]) -> None:

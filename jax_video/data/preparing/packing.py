@@ -32,6 +32,7 @@ from array_record.python import array_record_module
 from jax_video.data import documents, remote
 from jax_video.data.decoding import fetching, verified, video, workers
 from jax_video.data.decoding.packed import RECORD_FRAMES, encoded
+from jax_video.data.labels import Label
 from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
 from jax_video.data.preparing import checks
 from jax_video.data.preparing.machines import Machines
@@ -67,7 +68,7 @@ class PackedVideos(tfds.core.GeneratorBasedBuilder):
         settings = self.settings._asdict() | {"manifest": self._source.hash, "set": self._source.name}
         return _Info(
             builder=self,
-            features=features(self._source.classes),
+            features=features(self._source.classes, several=self._source.multilabel),
             description=f"The videos of {self._source.name}, packed by jax_video.",
             metadata=tfds.core.MetadataDict(settings),
         )
@@ -79,13 +80,15 @@ class PackedVideos(tfds.core.GeneratorBasedBuilder):
         raise NotImplementedError
 
 
-def features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
-    """The features of an example."""
+def features(classes: Sequence[str], *, several: bool = False) -> tfds.features.FeaturesDict:
+    """The features of an example, whose videos may have several labels."""
     label = tfds.features.ClassLabel(names=list(classes)) if classes else tfds.features.Scalar(np.int64)
+    if several:
+        label = tfds.features.Sequence(label)
     return tfds.features.FeaturesDict(
         {
             "video": tfds.features.Text(),  # name in the set that was packed
-            "label": label,  # -1: none
+            "label": label,  # -1: nobody has said
             "first": tfds.features.Scalar(np.int64),  # the first frame's place in the video
             "frames": tfds.features.Sequence(tfds.features.Text()),  # JPEGs; Text takes any bytes, without TensorFlow
         }
@@ -108,6 +111,7 @@ class Shard(NamedTuple):
     classes: tuple[str, ...]
     settings: Packed
     parts: tuple[Part, ...]
+    several: bool = False  # whether videos may have several labels
 
     @property
     def frames(self) -> int:
@@ -125,6 +129,7 @@ def shards(source: Manifest, folder: str | os.PathLike, settings: Packed) -> lis
             source.classes,
             settings,
             tuple(_parts(entries, starts, number * records, (number + 1) * records)),
+            source.multilabel,
         )
         for split, entries, starts, count in _layout(source)
         for number in range(count)
@@ -218,7 +223,7 @@ def write_shard(shard: Shard) -> None:
     """
     if is_whole(shard):
         return
-    described = features(shard.classes)
+    described = features(shard.classes, several=shard.several)
     serializer = tfds.core.ExampleSerializer(described.get_serialized_info())
     failures: dict[str, str] = {}  # name -> why it cannot be read
     temporary = f"{shard.path}.{uuid.uuid4().hex[:8]}{_PART}"
@@ -230,7 +235,7 @@ def write_shard(shard: Shard) -> None:
                 for first in range(part.start, part.end, RECORD_FRAMES):
                     example = {
                         "video": encoded(part.entry.name),
-                        "label": -1 if part.entry.label is None else part.entry.label,
+                        "label": _stored(part.entry.label, shard.several),
                         "first": first,
                         "frames": list(itertools.islice(jpegs, RECORD_FRAMES)),
                     }
@@ -253,6 +258,13 @@ def write_shard(shard: Shard) -> None:
     else:
         note.unlink(missing_ok=True)  # of a shard that was damaged
     remote.put_in_place(temporary, shard.path)
+
+
+def _stored(label: Label, several: bool) -> int | list[int]:
+    """A label as an example has it."""
+    if several:
+        return list(label) if isinstance(label, tuple) else [-1]
+    return label if isinstance(label, int) else -1
 
 
 def is_whole(shard: Shard) -> bool:

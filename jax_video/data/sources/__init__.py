@@ -62,6 +62,7 @@ SPLIT = Parameter("split", int, "Official split, 1 (default), 2 or 3.")
 FRACTION = Parameter("fraction", float, "Of each class for test, and for val, where nothing splits (.1).")
 CLASS_NAMES = Parameter("class_names", pathlib.Path, "File of the classes: names, with numbers or not, or JSON.")
 COLUMNS = Parameter("columns", list, "Of list: path,frames,label; of table: label=NAME; default: seen.")
+LABEL_SEPARATOR = Parameter("label_separator", str, "What is between a video's labels, where it may have several: ;")
 SEED = Parameter("seed", int, "Of the draw of test and validation videos (default 0).")
 
 _LISTS = "official lists: --annotations=DIR"
@@ -102,6 +103,7 @@ SOURCES: dict[str, Source] = {
         (
             Parameter("table", list, "table: the file, or one for each split."),
             COLUMNS,
+            LABEL_SEPARATOR,
             CLASS_NAMES,
             FRACTION,
             SEED,
@@ -110,7 +112,7 @@ SOURCES: dict[str, Source] = {
     "huggingface": Source(
         huggingface.find,
         "VideoFolder of Hugging Face: metadata.csv, .jsonl, .parquet with file_name, or class folders",
-        (COLUMNS, CLASS_NAMES, FRACTION, SEED),
+        (COLUMNS, LABEL_SEPARATOR, CLASS_NAMES, FRACTION, SEED),
     ),
     "ucf101": Source(ucf101.find, f"{_LISTS} --split=1", (ANNOTATIONS, SPLIT, SEED)),
     "hmdb51": Source(hmdb51.find, f"{_LISTS} --split=1", (ANNOTATIONS, SPLIT, SEED)),
@@ -126,7 +128,7 @@ SOURCES: dict[str, Source] = {
     ),
     "charades": Source(
         charades.find,
-        f"{_LISTS} --segments: each labelled segment is a video",
+        f"{_LISTS} all labels of a video; --segments: each labelled segment is a video",
         (ANNOTATIONS, Parameter("segments", bool, "charades: take each labelled segment, with its one label."), SEED),
     ),
     "motions": Source(motions.read, "the embedded set, rendered once; needs no --videos", refuses=("videos", "check")),

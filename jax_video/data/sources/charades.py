@@ -32,23 +32,20 @@ class _Segment(NamedTuple):
 def find(
     videos: remote.Path, *, annotations: remote.Path | None = None, segments: bool = False, seed: int = 0
 ) -> Listing:
-    """The labelled segments of Charades, each as a video of its own with one label, by the official lists:
-    Charades_v1_train.csv, Charades_v1_test.csv and Charades_v1_classes.txt.
+    """Charades by its official lists: Charades_v1_train.csv, Charades_v1_test.csv and Charades_v1_classes.txt.
 
-    Charades' own task, all labels of a video at once, is no objective here, so that segments must be asked for. Where
-    two of different classes overlap, each shows the action of both and has the label of one: a note says how many do.
+    A video has the labels of all actions in it. Videos without any are left out, as in the official evaluation.
+
+    Args:
+      segments: each labelled segment is a video of its own instead, with its one label. Where two of different classes
+        overlap, each shows the action of both and has the label of one: a note says how many do.
 
     Of the training list 5 %, all videos of a person together, drawn by `seed`, are for validation.
 
     Raises:
-      UserError: `segments` is False; no lists, or no video of them; a row that cannot be understood, or a class that is
-        not in the file of classes.
+      UserError: no lists, or no video of them; a row that cannot be understood, or a class that is not in the file of
+        classes.
     """
-    if not segments:
-        raise UserError(
-            "charades: a video has several labels at once, and training here takes one for each: --segments makes each "
-            "labelled segment a video of its own with one label"
-        )
     lists = official.find_folder(videos, annotations, "Charades", _CLASSES)
     classes = _classes(lists / _CLASSES)
     rows: list[Video] = []
@@ -59,15 +56,34 @@ def find(
         if not path.is_file():
             notes.append(f"no {path}: nothing is for {split}")
             continue
-        for segment in _read(path, list(classes), notes):
+        actions = list(_actions(path, list(classes)))
+        if not segments:
+            rows += _whole(path, split, actions, notes)
+            continue
+        for segment in _segments(path, actions, notes):
             name = f"{segment.id}_{segment.start:g}_{segment.end:g}_{segment.label}"
             rows.append(listing.unopened(name, segment.label, split, segment.person, MISSING))
             cuts[name] = official.Cut(segment.id, segment.start, segment.end)
     if not rows:
         raise UserError(f"no labelled segments in {lists}: expected {_NAME}_train.csv and {_NAME}_test.csv")
-    found = official.place("charades-segments", tuple(classes.values()), videos, rows, seed, notes, cuts)
+    name = "charades-segments" if segments else "charades"
+    found = official.place(name, tuple(classes.values()), videos, rows, seed, notes, cuts)
     kept, repeated = listing.once([_of_file(row, cuts.get(row.path)) for row in found.videos])
     return dataclasses.replace(found, videos=tuple(kept), notes=(*found.notes, *repeated))
+
+
+def _whole(path: remote.Path, split: str, actions: list[list[_Segment]], notes: list[str]) -> list[Video]:
+    """The videos of a list, with the labels of all their actions."""
+    labels = [tuple(sorted({action.label for action in found})) for found in actions]
+    rows = [
+        listing.unopened(found[0].id, several, split, found[0].person, MISSING)
+        for found, several in zip(actions, labels, strict=True)
+        if found
+    ]
+    notes.append(f"{path}: {len(rows)} videos with {sum(map(len, labels))} labels")
+    if bare := len(actions) - len(rows):
+        notes.append(f"{path}: left out, without an action: {bare} videos")
+    return rows
 
 
 def _of_file(row: Video, cut: official.Cut | None) -> Video:
@@ -86,10 +102,8 @@ def _classes(path: remote.Path) -> dict[str, str]:
     return classes
 
 
-def _read(path: remote.Path, codes: Sequence[str], notes: list[str]) -> list[_Segment]:
-    """The segments of a list, and notes on what they are not."""
-    segments: list[_Segment] = []
-    videos = bare = empty = mixed = 0
+def _actions(path: remote.Path, codes: Sequence[str]) -> Iterator[list[_Segment]]:
+    """The actions of each video of a list."""
     for where, cells in _rows(path):
         found = []
         for action in filter(None, cells["actions"].split(";")):
@@ -100,15 +114,19 @@ def _read(path: remote.Path, codes: Sequence[str], notes: list[str]) -> list[_Se
                     f"{where}: expected <class> <start> <end>, as in c092 11.90 21.20;c147 0.00 12.60, with classes of "
                     f"{_CLASSES}, got {text.short(action)}"
                 )
-            empty += start >= end
-            if start < end:
-                person = cells.get("subject") or cells["id"]
-                found.append(_Segment(cells["id"], person, codes.index(code), start, end))
-        mixed += sum(any(one.overlaps(other) for other in found) for one in found)
-        segments += found
-        videos += 1
-        bare += not found
-    notes.append(f"{path}: {len(segments)} labelled segments in {videos - bare} videos")
+            person = cells.get("subject") or cells["id"]
+            found.append(_Segment(cells["id"], person, codes.index(code), start, end))
+        yield found
+
+
+def _segments(path: remote.Path, actions: list[list[_Segment]], notes: list[str]) -> list[_Segment]:
+    """The actions of a list that take some time, and notes on what they are not."""
+    videos = [[action for action in found if action.start < action.end] for found in actions]
+    segments = [segment for found in videos for segment in found]
+    bare = sum(not found for found in videos)
+    empty = sum(map(len, actions)) - len(segments)
+    mixed = sum(any(one.overlaps(other) for other in found) for found in videos for one in found)
+    notes.append(f"{path}: {len(segments)} labelled segments in {len(videos) - bare} videos")
     if bare:
         notes.append(f"{path}: left out, without a labelled segment: {bare} videos")
     if empty:

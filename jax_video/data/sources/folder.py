@@ -115,7 +115,7 @@ def _compare_classes(videos: remote.Path, rows: list[Video], classes: tuple[str,
     """The classes that lie only in train/, as notes; those that are not in it are an error."""
     names: dict[str, set[str]] = collections.defaultdict(set)
     for row in rows:
-        if row.label is not None:
+        if isinstance(row.label, int):
             names[row.split].add(classes[row.label])
     if "train" not in names:
         return []

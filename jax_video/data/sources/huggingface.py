@@ -14,6 +14,7 @@ def find(
     videos: remote.Path,
     *,
     columns: Sequence[str] = (),
+    label_separator: str | None = None,
     class_names: remote.Path | None = None,
     fraction: float = 0.1,
     seed: int = 0,
@@ -30,20 +31,23 @@ def find(
       UserError: as `table.find` or `folder.find`; or a folder has two files of metadata.
     """
     finding.check_folder(videos)
+    table.check_separator(label_separator)
     files = _metadata(videos)
     if not files:
-        if columns or class_names is not None:
+        if columns or class_names is not None or label_separator is not None:
             raise UserError(
-                f"--columns and --class_names need metadata, and {videos} has no {' or '.join(finding.METADATA)}"
+                "--columns, --label_separator and --class_names need metadata, and "
+                f"{videos} has no {' or '.join(finding.METADATA)}"
             )
         return folder.find(videos, fraction=fraction, seed=seed)
     rows: list[table.Row] = []
     notes: list[str] = []
     for below, name in files:
-        found, said = table.read(videos / below / name, asked=columns, below=below)
+        path = videos / below / name
+        found, said = table.read(path, asked=columns, below=below, label_separator=label_separator)
         rows += [row if row.entry.split else row.of_split(_split(row.entry.path)) for row in found]
         notes += said
-    return table.place("the metadata", videos, rows, notes, class_names, fraction, seed)
+    return table.place("the metadata", videos, rows, notes, class_names, fraction, seed, label_separator)
 
 
 def _metadata(videos: remote.Path) -> list[tuple[str, str]]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jax_video.data import remote
+from jax_video.data import labels, remote
 from jax_video.data.manifest import MISSING, Video
 from jax_video.data.sources import finding, text
 from jax_video.errors import UserError
 
+RELABELLED = "listed with two labels"
 _VALIDATION = 0.05  # of the training videos, where a data set has no validation list
 
 
@@ -28,7 +29,7 @@ class Listing:
     columns: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
 
-def unopened(path: str, label: int | None, split: str, source: str, error: str | None = None) -> Video:
+def unopened(path: str, label: labels.Label, split: str, source: str, error: str | None = None) -> Video:
     """A row about a video of which only the name is known."""
     return Video(path, label, split, 0, 0.0, 0, 0, error, source)
 
@@ -70,7 +71,7 @@ def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
     if repeated:
         notes.append(f"listed again, taken once: {repeated} videos")
     if relabelled:
-        notes.append(f"listed with two labels, of which the first is taken: {len(relabelled)}, e.g. {relabelled[0]}")
+        notes.append(f"{RELABELLED}, of which the first is taken: {len(relabelled)}, e.g. {relabelled[0]}")
     if moved:
         notes.append(f"listed for two splits, of which the second is taken: {len(moved)}, e.g. {moved[0]}")
     if twins:
@@ -99,13 +100,13 @@ def _hold_out_sources(rows: list[Video], seed: int, part: float) -> set[str]:
     The list decides, not which files are there: with a part of a data set the split is the same.
     """
     sources = collections.defaultdict(list)
-    for row in rows:
-        sources[row.source].append(row)
+    for row, label in zip(rows, labels.strata([row.label for row in rows]), strict=True):
+        sources[row.source].append(label)
     names = sorted(sources)
     turns = []  # (how many sources of the same class came before, name)
     seen: collections.Counter[int | None] = collections.Counter()  # sources of each class so far
     for i in np.random.default_rng(seed).permutation(len(names)):
-        label = sources[names[i]][0].label
+        label = sources[names[i]][0]
         turns.append((seen[label], names[i]))
         seen[label] += 1
     turns.sort(key=lambda turn: turn[0])  # stable: the draw decides among equals
@@ -125,11 +126,11 @@ def check_fraction(fraction: float) -> None:
 
 
 def split_by_fraction(rows: list[Video], fraction: float, seed: int, splits: tuple[str, ...]) -> list[Video]:
-    """Moves a fraction of every class's training videos into each of `splits`."""
+    """Moves a fraction of every class's training videos into each of `splits`; of several labels the rarest counts."""
     by_class = collections.defaultdict(list)
-    for i, row in enumerate(rows):
-        if row.split == "train":
-            by_class[row.label].append(i)
+    train = [i for i, row in enumerate(rows) if row.split == "train"]
+    for i, label in zip(train, labels.strata([rows[i].label for i in train]), strict=True):
+        by_class[label].append(i)
     rows = list(rows)
     for label, members in by_class.items():
         count = min(max(1, round(fraction * len(members))), (len(members) - 1) // len(splits))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from jax_video.data import remote
+from jax_video.data.labels import Label
 from jax_video.data.manifest import MISSING, Video
 from jax_video.data.sources import class_files, finding, listing, splits, text
 from jax_video.data.sources.class_files import Classes
@@ -95,7 +96,7 @@ def find(
     return Listing(remote.absolute(videos).name, classes, videos, tuple(rows), (*notes, *finding.ignored_note(there)))
 
 
-def rows_of(entries: Sequence[Entry], labels: Sequence[int], places: "Places", there: finding.Found) -> list[Video]:
+def rows_of(entries: Sequence[Entry], labels: Sequence[Label], places: "Places", there: finding.Found) -> list[Video]:
     """The rows that entries and their labels make, each with the file that is there, or MISSING."""
     rows = []
     for entry, label in zip(entries, labels, strict=True):

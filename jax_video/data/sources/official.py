@@ -89,7 +89,7 @@ def _fits(root: remote.Path, rows: Sequence[Video], classes: tuple[str, ...], fa
         row = rows[index]
         *folders, _ = (text.fold(part).replace(" ", "_") for part in path.split("/"))
         of = {splits.of(folder) for folder in folders}
-        in_class = row.label is not None and text.fold(classes[row.label]).replace(" ", "_") in folders
+        in_class = isinstance(row.label, int) and text.fold(classes[row.label]).replace(" ", "_") in folders
         # The official validation list is for test, and some training videos are for validation.
         in_split = bool(of & ({"train"} if row.split != "test" else {"val", "test"}))
         exact = finding.stem(text.compose(path)).startswith(text.compose(name))

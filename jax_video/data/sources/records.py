@@ -29,17 +29,21 @@ class Table(NamedTuple):
     records: list[Record]
 
 
-def read(path: remote.Path) -> Table:
+def read(path: remote.Path, joined_by: str = "") -> Table:
     """Reads a table; what kind of file it is, its name says.
+
+    Args:
+      joined_by: what is put between the elements of lists, so that one of texts or numbers is a cell, too; empty: lists
+        are not read.
 
     Raises:
       UserError: it cannot be read, is not what its name says, or has a row that does not fit its header; says which.
     """
     kind = path.suffix.lower()
     if kind in (".jsonl", ".ndjson", ".json"):
-        return _from_objects(path, _json_lines(path) if kind != ".json" else _json_list(path))
+        return _from_objects(path, _json_lines(path) if kind != ".json" else _json_list(path), joined_by)
     if kind in (".parquet", ".pq"):
-        return _from_parquet(path)
+        return _from_parquet(path, joined_by)
     return _from_csv(path)
 
 
@@ -87,17 +91,24 @@ def _json_list(path: remote.Path) -> Iterator[tuple[str, dict]]:
     return ((f"{path}, row {number}", row) for number, row in enumerate(read_json(path, [dict]), 1))
 
 
-def _from_objects(path: remote.Path, objects: Iterable[tuple[str, dict]]) -> Table:
+def _from_objects(path: remote.Path, objects: Iterable[tuple[str, dict]], joined_by: str) -> Table:
     """A table of objects, of which each may lack some of the columns."""
     rows = list(objects)
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
-    nested = {name for _, row in rows for name, value in row.items() if isinstance(value, list | dict | bytes)}
+    nested = {name for _, row in rows for name, value in row.items() if _is_nested(value, joined_by)}
     flat = [name for name in columns if name not in nested]
-    records = [Record(where, {name: _cell(row.get(name)) for name in flat}) for where, row in rows]
+    records = [Record(where, {name: _cell(row.get(name), where, joined_by) for name in flat}) for where, row in rows]
     return Table(flat, [name for name in columns if name in nested], records)
 
 
-def _from_parquet(path: remote.Path) -> Table:
+def _is_nested(value: Any, joined_by: str) -> bool:
+    """Whether no cell can hold a value."""
+    if isinstance(value, list) and joined_by:
+        return any(isinstance(each, list | dict | bytes) for each in value)
+    return isinstance(value, list | dict | bytes)
+
+
+def _from_parquet(path: remote.Path, joined_by: str) -> Table:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -110,24 +121,35 @@ def _from_parquet(path: remote.Path) -> Table:
             schema = opened.schema_arrow
             _check_header(str(path), schema.names)
             kinds = pyarrow.types
+            inner = {field.name: field.type for field in schema}
+            for name, kind in inner.items():
+                if joined_by and (kinds.is_list(kind) or kinds.is_large_list(kind)):
+                    inner[name] = kind.value_type
             nested = [
-                field.name
-                for field in schema
-                if kinds.is_nested(field.type) or kinds.is_binary(field.type) or kinds.is_large_binary(field.type)
+                name
+                for name, kind in inner.items()
+                if kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind)
             ]
             flat = [name for name in schema.names if name not in nested]
             rows = [row for batch in opened.iter_batches(columns=flat) for row in batch.to_pylist()]
     except (OSError, pyarrow.ArrowException) as error:  # the second is an OSError only in part
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot read {path} as Parquet ({reason[:200]})") from error
-    records = [
-        Record(f"{path}, row {number}", {name: _cell(row[name]) for name in flat}) for number, row in enumerate(rows, 1)
-    ]
+    places = [(f"{path}, row {number}", row) for number, row in enumerate(rows, 1)]
+    records = [Record(where, {name: _cell(row[name], where, joined_by) for name in flat}) for where, row in places]
     return Table(flat, nested, records)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, where: str, joined_by: str) -> str:
     """A value as a table's cell has it."""
+    if isinstance(value, list):
+        cells = [_cell(each, where, "") for each in value]
+        if held := next((cell for cell in cells if joined_by in cell), None):
+            raise UserError(
+                f"{where}: {text.short(held)} in a list has {joined_by!r}, by which others are told apart: choose "
+                "another --label_separator"
+            )
+        return joined_by.join(cells)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):

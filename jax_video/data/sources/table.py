@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from jax_video.data import remote
+from jax_video.data.labels import Label
 from jax_video.data.manifest import MISSING, Video
 from jax_video.data.sources import class_files, finding, listing, lists, records, splits, text
 from jax_video.data.sources.class_files import Classes
@@ -31,6 +32,7 @@ _ROLES = {
 }
 _FRAMES = "start_frame end_frame stop_frame frame_start frame_end".split()
 _LONGEST = 1e6  # seconds
+_SEVERAL = "where a video may have several labels, --label_separator=';' takes all of them"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,7 @@ def find(
     *,
     table: Sequence[str | os.PathLike] = (),
     columns: Sequence[str] = (),
+    label_separator: str | None = None,
     class_names: remote.Path | None = None,
     fraction: float = 0.1,
     seed: int = 0,
@@ -65,9 +68,13 @@ def find(
     Without splits, `fraction` of every class is for test and as much for validation, drawn by `seed`; of files that are
     in several rows, and of groups, whole ones. With a training split alone beside test, 5 % of it are for validation.
 
+    With a `label_separator` a video may have several labels: what stands between it in a cell, what is in a list, and
+    the labels of all rows of the same video, or the same part of one. An empty cell says that no class holds of it.
+
     Args:
       columns: which columns count, as ("path=clip", "label=verb"), before their usual names; ("start=", "end=") takes
         whole videos.
+      label_separator: such as ";" for walk;wave; None: a video has one label.
 
     Raises:
       UserError: no table, or none of its videos is there; or, with the row, no label, one without a class, times that
@@ -75,21 +82,33 @@ def find(
     """
     if not table:
         raise UserError("expected --table=FILE, a CSV, TSV, JSON or Parquet file whose header has path and label")
+    check_separator(label_separator)
     paths = [remote.path(each) for each in ([table] if isinstance(table, str | os.PathLike) else table)]
     named = {path: splits.of(re.split(r"[_\-. ]", path.stem.lower())[-1]) or "" for path in paths}
     rows: list[Row] = []
     notes: list[str] = []
     for path in paths:
-        found, said = read(path, asked=columns, split=named[path] if len(paths) > 1 else "")
+        of = named[path] if len(paths) > 1 else ""
+        found, said = read(path, asked=columns, split=of, label_separator=label_separator)
         rows += found
         notes += said
-    return place(
-        f"the rows of {text.some([path.name for path in paths])}", videos, rows, notes, class_names, fraction, seed
-    )
+    what = f"the rows of {text.some([path.name for path in paths])}"
+    return place(what, videos, rows, notes, class_names, fraction, seed, label_separator)
+
+
+def check_separator(separator: str | None) -> None:
+    """Raises UserError for what cannot stand between labels."""
+    if separator is not None and (not separator.strip() or separator.isalnum()):
+        raise UserError(f"--label_separator={separator}: expected what stands between the labels of a video, as ; or |")
 
 
 def read(
-    path: remote.Path, *, asked: Sequence[str] = (), split: str = "", below: str = ""
+    path: remote.Path,
+    *,
+    asked: Sequence[str] = (),
+    split: str = "",
+    below: str = "",
+    label_separator: str | None = None,
 ) -> tuple[list[Row], list[str]]:
     """The rows of a table, and what the user should know of how they were read.
 
@@ -97,11 +116,12 @@ def read(
       asked: which columns count, as ("path=clip", "label=verb"); of others their names say it.
       split: of its videos, where no column says it; empty: unknown.
       below: the folder in which its paths begin.
+      label_separator: between several labels; None: there is one.
 
     Raises:
       UserError: it cannot be read, or it is not clear which columns count; a row that cannot be understood.
     """
-    found = records.read(path)
+    found = records.read(path, joined_by=label_separator or "")
     roles = _roles(path, found, asked)
     others = [name for name in found.columns if name and name not in roles.values()]
     taken = ", ".join(f"{role} is {text.short(name)}" for role, name in roles.items())
@@ -111,7 +131,7 @@ def read(
     rows = []
     for where, cells in found.records:
         cell = {role: cells[name] for role, name in roles.items()}
-        if not (cell["path"] and cell["label"]):
+        if not cell["path"] or (not cell["label"] and label_separator is None):
             got = f"{text.short(cell['path'])} and {text.short(cell['label'])}"
             raise UserError(f"{where}: expected the path of a video and its label, got {got}")
         if any("\n" in each for each in cell.values()):
@@ -133,12 +153,14 @@ def place(
     class_names: remote.Path | None,
     fraction: float,
     seed: int,
+    label_separator: str | None = None,
 ) -> Listing:
     """The listing of rows: their files, the numbers of their classes, and a split, where they have none.
 
     Args:
       what: they are called so where none of their videos is there.
       class_names: a file of the classes (see `class_files`); None: the labels name them.
+      label_separator: between several labels; None: there is one.
 
     Raises:
       UserError: as `find`.
@@ -155,14 +177,22 @@ def place(
     known = Classes(()) if class_names is None else class_files.read(class_names)
     there = finding.find_videos(videos)
     entries = [row.entry._replace(split=row.entry.split or "train") for row in rows]
-    classes, labels, said = lists.number_labels(entries, known, class_names, True)
+    labels: Sequence[Label]
+    if label_separator is None:
+        classes, labels, said = lists.number_labels(entries, known, class_names, True)
+    else:
+        classes, labels, said = _number_several(entries, label_separator, known, class_names)
     made = lists.rows_of(entries, labels, lists.Places(videos, there.videos), there)
     listing.check_found(what, videos, made, there.videos)
+    if label_separator is not None:
+        made = _united(made)
     columns: dict[str, dict[str, str]] = {name: {} for row in rows for name in row.others}
     for video, row in reversed([*zip(made, rows, strict=True)]):  # of several rows the first counts, as below
         for name, cell in row.others.items():
             columns[name][video.name] = cell
     made, repeated = listing.once(made)
+    if any(note.startswith(listing.RELABELLED) for note in repeated):
+        repeated.append(_SEVERAL)
     made, drawn = _draw(made, fraction, seed) if without else _complete(made, seed)
     notes = [*notes, *known.notes, *said, *repeated, *drawn]
     unlisted = len(there.videos) - len({video.path for video in made if video.error != MISSING})
@@ -170,6 +200,27 @@ def place(
         notes.append(f"ignored, as in none of {what}: {unlisted} of the videos in {videos}")
     name = remote.absolute(videos).name
     return Listing(name, classes, videos, tuple(made), (*notes, *finding.ignored_note(there)), columns=columns)
+
+
+def _number_several(
+    entries: Sequence[Entry], separator: str, known: Classes, file: remote.Path | None
+) -> tuple[tuple[str, ...], list[tuple[int, ...]], list[str]]:
+    """The classes, the indices of each entry's labels, ascending, and what the user should know of it."""
+    parts = [[part for each in entry.label.split(separator) if (part := each.strip())] for entry in entries]
+    single = [entry._replace(label=part) for entry, some in zip(entries, parts, strict=True) for part in some]
+    if not single:
+        raise UserError(f"{entries[0].where}: no label, nor in any other row: expected some, as walk{separator}wave")
+    classes, numbers, said = lists.number_labels(single, known, file, True)
+    following = iter(numbers)
+    return classes, [tuple(sorted({next(following) for _ in some})) for some in parts], said
+
+
+def _united(rows: list[Video]) -> list[Video]:
+    """The rows, where each has the labels of all rows of the same video, or of the same part of one."""
+    labels: dict[tuple, set[int]] = collections.defaultdict(set)
+    for row in rows:
+        labels[text.compose(row.path), row.span].update(row.label)  # type: ignore[arg-type]  # a tuple
+    return [dataclasses.replace(row, label=tuple(sorted(labels[text.compose(row.path), row.span]))) for row in rows]
 
 
 def _roles(path: remote.Path, found: records.Table, asked: Sequence[str]) -> dict[str, str]:
@@ -198,7 +249,10 @@ def _roles(path: remote.Path, found: records.Table, asked: Sequence[str]) -> dic
             continue
         several = [name for name in found.nested if word(name) in _ROLES[role]]
         if several:
-            raise UserError(f"{path}: {several[0]} has several values in a row: expected one {role} for each video")
+            many = f"; {_SEVERAL}" if role == "label" else ""
+            raise UserError(
+                f"{path}: {several[0]} has several values in a row: expected one {role} for each video{many}"
+            )
         raise UserError(
             f"{path}: none of the columns {text.some([*found.columns, *found.nested])} is known as the {role}: say "
             f"which is, --columns={role}=NAME; a list without a header is read by python -m jax_video.prepare list"
@@ -259,7 +313,8 @@ def _draw(rows: list[Video], fraction: float, seed: int) -> tuple[list[Video], l
     """Rows that are all for training, with some for test and for validation, and notes on how they were drawn."""
     if len({row.source for row in rows}) == len(rows):
         rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
-        return rows, [f"of every class {fraction:.0%} is for test and as much for validation (seed {seed})"]
+        counts = "; of a video's labels the rarest counts" if isinstance(rows[0].label, tuple) else ""
+        return rows, [f"of every class {fraction:.0%} is for test and as much for validation (seed {seed}){counts}"]
     rows, test = listing.hold_out(rows, seed, split="test", part=fraction)
     rows, val = listing.hold_out(rows, seed, part=fraction / (1 - fraction))
     notes = [test, val]

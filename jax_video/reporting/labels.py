@@ -1,0 +1,126 @@
+"""What a test says of classes of which several may hold of a video: precision and recall, and the surest mistakes."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jax_video import metrics
+from jax_video.reporting import charts, mistakes, page
+from jax_video.reporting.page import Cell, Column, percent
+from jax_video.reporting.record import Record
+
+ABOUT = (
+    "A video may have several labels, or none. mAP is the mean over the classes of the average precision: of what is "
+    "reached at each of the class’s videos, the surest first. F1 is of the decisions at the classes’ thresholds, which "
+    "validation has chosen; macro is its mean over the classes, micro of all decisions together. hit@1 is the share "
+    "of the videos with a label whose best class is one of theirs."
+)
+_DASH = '<span class="dim">–</span>'
+
+
+class Mistake(NamedTuple):
+    """A wrong decision: a class that was taken to hold of a video, or that was missed."""
+
+    video: str
+    label: str  # of the video: all its classes, in words
+    answer: str  # the class that the decision is about
+    missed: bool
+    probability: float  # of that class
+    threshold: float
+
+    @property
+    def sure(self) -> float:
+        """How far the probability is on the wrong side of the threshold, as a share of the way there is."""
+        room = self.threshold if self.missed else 1 - self.threshold
+        return abs(self.probability - self.threshold) / max(room, 1e-9)
+
+    def caption(self, word: str) -> str:
+        """As HTML."""
+        what = "missed" if self.missed else "taken to hold"
+        of = f"; its labels: {page.name(self.label)}" if self.label else "; it has no label"
+        return (
+            f"<b>{page.name(self.answer)}</b> {what}: {percent(self.probability)} {word}, threshold "
+            f"{percent(self.threshold)}{of}"
+        )
+
+
+def thresholds(record: Record) -> dict[str, float]:
+    """By the class's name; empty of fused scores."""
+    found = (record.result or {}).get("thresholds", {})
+    return found if set(record.classes) <= set(found) else {}
+
+
+def precisions(record: Record) -> dict[str, tuple[float | None, int]]:
+    """(average precision, videos) of each class, by its name."""
+    found, targets = (record.result or {}).get("class_ap", {}), _targets(record)
+    return {name: (found.get(name), int(targets[:, place].sum())) for place, name in enumerate(record.classes)}
+
+
+def table(record: Record) -> str:
+    """Every class: videos, average precision, and at its threshold precision, recall and F1."""
+    columns = [
+        Column("Class"),
+        Column("Videos", True),
+        Column("AP", True, "Average precision: the higher, the more its videos are surer than all others"),
+        Column("Threshold", True, "The probability from which on the class is taken to hold"),
+        Column("Precision", True, "Of the videos of which it is taken to hold, of how many it does"),
+        Column("Recall", True, "Of the videos of which it holds, how many are found"),
+        Column("F1", True, "The harmonic mean of precision and recall"),
+    ]
+    rows = []
+    least, aps = thresholds(record), precisions(record)
+    found = metrics.tables(
+        mistakes.probabilities(record), _targets(record), np.array([least.get(name, 2.0) for name in record.classes])
+    )
+    for name, counts in zip(record.classes, found.tolist(), strict=True):
+        (_, taken_wrong), (missed, right) = counts
+        ap, videos = aps[name]
+        shares = [(right, right + taken_wrong), (right, right + missed), (2 * right, 2 * right + taken_wrong + missed)]
+        at = [Cell(percent(least[name]), least[name]), *(_share(*share) for share in shares)] if least else []
+        rows.append(
+            [
+                Cell(page.name(name), page.plain(name)),
+                Cell(f"{videos:,}", videos),
+                Cell(_DASH if ap is None else percent(ap), -1 if ap is None else ap),
+                *(at or [Cell(_DASH, -1)] * 4),
+            ]
+        )
+    return page.table("Every class of the test", columns, rows, find="class")
+
+
+def _share(part: int, of: int) -> Cell:
+    return Cell(percent(part / of), part / of) if of else Cell(_DASH, -1)
+
+
+def curve(record: Record) -> str:
+    """Precision and recall of all decisions together; empty where nothing holds of any video."""
+    found = metrics.curve(mistakes.probabilities(record).ravel(), _targets(record).ravel())
+    if found is None:
+        return ""
+    points = list(zip(found.recall.tolist(), found.precision.tolist(), strict=True))
+    drawn = charts.lines(
+        "Precision and recall", "recall", "precision", [charts.Curve("all classes", points, "a")], share=True
+    )
+    return f'<div class="charts">{drawn}</div>'
+
+
+def surest(record: Record) -> list[Mistake]:
+    """All wrong decisions, those first that are furthest on the wrong side; none where there are no thresholds."""
+    least = thresholds(record)
+    if not least or record.predictions is None:
+        return []
+    limits = np.array([least[name] for name in record.classes])
+    probabilities, targets = mistakes.probabilities(record), _targets(record) > 0
+    wrong = (probabilities >= limits) != targets
+    videos, found = list(record.predictions.scores), []
+    for row, place in np.argwhere(wrong):
+        label = ", ".join(record.predictions.labels[videos[row]])
+        chances = float(probabilities[row, place]), float(limits[place])
+        found.append(Mistake(videos[row], label, record.classes[place], bool(targets[row, place]), *chances))
+    return sorted(found, key=lambda mistake: (-mistake.sure, mistake.video, mistake.answer))
+
+
+def _targets(record: Record) -> np.ndarray:
+    """Which classes hold of which video: [N, K] of 0 and 1."""
+    assert record.predictions is not None
+    return record.predictions.targets
