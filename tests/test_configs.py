@@ -271,10 +271,8 @@ def test_the_settings_of_fine_tuning_follow_the_weights():
 def test_the_settings_of_t3d():
     config = t3d.get_config()
     clip = {"frames": 32, "stride": 2, "short_side": 256, "jitter": (), "size": 224, "crop": "corners", "flip": None}
-    assert config.clip.to_dict() == clip | {"fps": None} and (config.train.batch, config.schedule.kind) == (
-        64,
-        "plateau",
-    )
+    assert config.clip.to_dict() == clip | {"fps": None}
+    assert (config.train.batch, config.schedule.kind) == (64, "plateau")
     consensus = t3d.get_config("consensus=true")
     assert (consensus.clip.segments, consensus.test.clips, consensus.model.consensus) == (5, "segments", True)
 

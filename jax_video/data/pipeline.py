@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from typing import Any, TypedDict, cast
 
 import grain
@@ -94,7 +94,7 @@ def train_batches(
     return _iterate(batches, workers)
 
 
-def training_order(labels: Sequence[int | None], seed: int, *, balanced: bool = False) -> grain.MapDataset:
+def training_order(labels: Sequence[Hashable], seed: int, *, balanced: bool = False) -> grain.MapDataset:
     """Endless places in `labels`, those of the training videos, in the order of training.
 
     Each place comes once in every epoch. If `balanced`, each class comes equally often instead, whatever its number of
@@ -234,9 +234,9 @@ class _Balanced(grain.MapDataset):
     Shuffled by NumPy: Grain takes milliseconds for every place of a set of a few.
     """
 
-    def __init__(self, labels: Sequence[int | None], seed: int):
+    def __init__(self, labels: Sequence[Hashable], seed: int):
         super().__init__(grain.MapDataset.range(len(labels)).seed(seed).repeat())
-        members: dict[int | None, list[int]] = collections.defaultdict(list)
+        members: dict[Hashable, list[int]] = collections.defaultdict(list)
         for place, label in enumerate(labels):
             members[label].append(place)
         self._members, self._seed = [*members.values()], seed
