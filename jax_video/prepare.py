@@ -12,8 +12,7 @@ Looks at every video once and writes OUT/manifest.jsonl: labels, splits, frame c
 
   python -m jax_video.prepare motions --out=data/motions --flow=dis --flow_side=62    # the embedded set
   # the set that OUT/manifest.jsonl describes: look at its files again, say where they are now, or add its flow
-  python -m jax_video.prepare manifest --out=data/ucf101-1 --check=fast --videos=/elsewhere/UCF-101
-  python -m jax_video.prepare manifest --out=data/ucf101-1 --flow=tvl1 --pack --pack_side=128
+  python -m jax_video.prepare manifest --out=data/ucf101-1 --videos=/elsewhere/UCF-101 --flow=tvl1 --pack
   python -m jax_video.prepare --benchmark data/ucf101-1 --clip=16,2,122,112  # how fast it loads, and what to change
 """
 

@@ -116,7 +116,7 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
             print(f"train.class_balance: {shown(what)}; the others are balanced.", file=sys.stderr)
     sampling = task.sampling
     without_flow = pipeline.check_stored(manifest, sampling)
-    split = config.test.split
+    split = config.test.get("split", "test")
     if split not in SPLITS:
         raise UserError(f"test.split is {split!r}: choose {', '.join(SPLITS)}.")
     listed = sum(video.split == split for video in manifest.videos)

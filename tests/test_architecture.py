@@ -216,6 +216,7 @@ def test_tfds_and_beam_are_loaded_where_they_are_used():
 def test_configs_are_recipes(module):
     """They can be copied anywhere: they need the installed package, and no jax."""
     ours = {"jax_video.recipe", "jax_video.networks", "jax_video.errors"}
+    ours |= {"jax_video.weights.names", "jax_video.weights.public"}  # what is known of others' weights
     assert imports(module) <= {"ml_collections", "types", "typing"} | ours
 
 

@@ -97,7 +97,7 @@ def test_what_is_written_down_can_be_given(monkeypatch):
     paths += [f"configs/{name}.py" for name in config_flag.recipes()]
     text = "\n".join((ROOT / path).read_text(encoding="utf-8") for path in paths)
     known = "|".join(config_flag.recipes())
-    given = set(re.findall(rf"--config=((?:(?:{known})\b|configs/\w+\.py)(?::[\w=.,/$]+)?)", text))
+    given = set(re.findall(rf"--config=((?:(?:{known})\b|configs/\w+\.py)(?::[\w=.,:/$]*\w)?)", text))
     assert len(given) > 15
     monkeypatch.chdir(ROOT)
     for string in given:
@@ -226,7 +226,7 @@ def test_a_folder_is_no_recipe(tmp_path):
 
 
 def test_an_unknown_name_is_a_users_error(tmp_path):
-    expected = "there is no recipe 'stcc'; did you mean stc? There are cost, st_resnet, stc, t3d, transfer."
+    expected = "there is no recipe 'stcc'; did you mean stc? There are cost, finetune, st_resnet, stc, t3d, transfer."
     check_user_error(run(MAIN, "--config", "stcc:frames=3", "--config.seed=1", cwd=tmp_path), expected)
 
 

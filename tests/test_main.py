@@ -134,7 +134,7 @@ def test_the_default_folder_is_named_after_the_config(trained, tmp_path):
         ([STC, "--distributed=host"], ["--distributed=host: expected auto, or HOST:PORT,ID,COUNT"]),
         ([STC, "--config.batch=8"], ["unknown config key --config.batch: there is no 'batch'", "train"]),
         ([STC, "--config.train.batch-size=8"], ["--config.train.batch-size: there is no 'batch-size'", "batch, "]),
-        (["--config", "configs/stc.py", "--noconfig.clip.flips"], ["there is no 'flips'", "crop, flip, frames"]),
+        (["--config", "configs/stc.py", "--noconfig.clip.flips"], ["there is no 'flips'", "crop, flip, fps, frames"]),
         ([STC, "--config.seed.value=8"], ["--config.seed.value: there is no 'value'. Known here: nothing"]),
         ([STC, "--config.train.batch=many"], ["--config.train.batch=many", "'many'"]),
         ([STC, "--config.train=8"], ["--config.train=8", "is not a dict"]),

@@ -66,7 +66,11 @@ def test_folder_ends_with_a_table_the_broken_files_and_the_next_command(clips, t
         "all": [11, 0, 2, 13],
     }
     assert "2 classes" in done.stdout
-    assert f"python -m jax_video.main '--config=configs/stc.py:data={out}'" in done.stdout
+    command = "  python -m jax_video.main '--config=configs/"
+    tuned = f"Train on it, from public weights:\n{command}finetune.py:weights=torchvision:r2plus1d_18,data={out}'"
+    small = f"Or from scratch, and small, for a CPU:\n{command}stc.py:recipe=small,data={out}'"
+    assert tuned in done.stdout
+    assert small in done.stdout
     assert "13/13" in done.stderr  # The progress bar; nothing else, no warning.
     assert not re.search("warn|error", done.stderr, re.IGNORECASE)
 
@@ -309,7 +313,7 @@ def test_it_is_called_from_python_with_parameters(clips, tmp_path, capsys):
 
 def test_videos_without_labels_are_for_knowledge_transfer(clips, tmp_path):
     done = run("unlabelled", f"--videos={clips}", f"--out={tmp_path}", "--workers=1")
-    assert f"--config=configs/transfer.py:weights=resnet50.pth,data={tmp_path}" in done.stdout
+    assert f"--config=configs/transfer.py:weights=torchvision:resnet50,data={tmp_path}" in done.stdout
     found = Manifest.read(tmp_path / "manifest.jsonl")
     assert found.classes == () and found.select("train") and all(video.label is None for video in found.videos)
 

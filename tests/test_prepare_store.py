@@ -68,7 +68,10 @@ def test_a_set_in_a_store_is_prepared_as_one_on_a_disk(modules, tmp_path):
     (bucket / "t.csv").write_text("\n".join(["path,camera,label,start,end,said", *parts, *rows]))
     where = ("--videos=gs://bucket/clips", "--table=gs://bucket/t.csv", f"--out={out}", "--workers=1")
     done = run_beside(modules, "table", *where, "--fraction=.2", "--pack", "--pack_side=32")
-    assert re.search("not a readable video .* 1\n", done.stdout) and "stc.py:data=" in done.stdout
+    assert (
+        re.search("not a readable video .* 1\n", done.stdout)
+        and "finetune.py:weights=torchvision:r2plus1d_18,data=" in done.stdout
+    )
     manifest = Manifest.read(out / "manifest.jsonl")
     assert manifest.root == "gs://bucket/clips"
     assert [video.frames for video in manifest.videos] == [3, 3, 0, *[6] * (VIDEOS - 1)]

@@ -231,12 +231,14 @@ def test_records_of_the_first_version():
 def test_a_record_comes_back_as_it_was():
     written = Meta({"seed": 1}, ("a",), "m", {"validated": 1}, True, {"layout": "i3d"}, True, {"devices": 8})
     assert Meta.from_json(json.loads(json.dumps(written.to_json())), FOLDER) == written
-    assert {field.name for field in dataclasses.fields(Meta)} == set(written.to_json())
+    several = dataclasses.replace(written, config={"train": {"loss": "sigmoid"}}, thresholds=(0.25,))
+    assert Meta.from_json(json.loads(json.dumps(several.to_json())), FOLDER).thresholds == (0.25,)
+    assert {field.name for field in dataclasses.fields(Meta)} == set(several.to_json())
 
 
 def test_a_record_of_a_later_version_is_refused():
     later = Meta({"seed": 1}, ("a",)).to_json() | {"version": meta.VERSION + 1, "shape": 3}
-    with pytest.raises(CheckpointError, match="was saved by a later version of jax_video, as record 3; .* up to 2"):
+    with pytest.raises(CheckpointError, match="was saved by a later version of jax_video, as record 4; .* up to 3"):
         Meta.from_json(later, FOLDER)
 
 

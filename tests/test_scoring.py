@@ -376,7 +376,7 @@ class TestRun:
         assert json.loads((workdir / "test.json").read_text()) == result
         assert (result["step"], result["videos"], result["of"]) == (0, 16, 16)
         assert result["manifest"] == manifest.hash
-        assert result["protocol"] == config.test.to_dict()
+        assert result["protocol"] == config.test.to_dict() | {"split": "test"}
         assert result["clip"] == json.loads(json.dumps(config.clip.to_dict()))
 
         rows = [json.loads(line) for line in (workdir / "predictions.jsonl").read_text().splitlines()]
