@@ -130,7 +130,7 @@ class Explainer:
           VideoError: the video cannot be read.
         """
         videos.check_fps(fps)
-        wanted, batch = -1 if label is None else self._class(label), 0
+        wanted, batch = -1 if label is None else self.class_of(label), 0
         if isinstance(video, np.ndarray):
             in_memory([video])  # raises where it is none
         timeless = not fps and (isinstance(video, np.ndarray) or os.path.isdir(video))
@@ -190,7 +190,8 @@ class Explainer:
                 note=f"the map{of} is zero: nothing in {layer} speaks for {label!r}" if empty else "",
             )
 
-    def _class(self, label: str) -> int:
+    def class_of(self, label: str) -> int:
+        """The index of a class, by its name. Raises UserError, which names some, where there is none."""
         if label in self._classes:
             return self._classes.index(label)
         alike = difflib.get_close_matches(str(label), self._classes) or self._classes[:10]

@@ -386,6 +386,8 @@ class Run:
         """
         self._check_classification()
         [video], _ = videos_lib.several(video)
+        if label is not None:
+            self._explainer.class_of(label)  # before anything is read
         options: dict[str, Any] = {"label": label, "layer": layer, "fps": fps, "timeout": timeout, "whole": whole}
         return self._explainer.explain(video, **options)
 

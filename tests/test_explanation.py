@@ -370,4 +370,5 @@ def test_the_command(tmp_path, tmp_path_factory):
     ]
     for finished, message in zip(wrong, messages, strict=True):
         commands.check_user_error(finished, message)
+    assert not wrong[5].stdout, "a class that there is not is told before anything is classified"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out.mp4", "out.png", "picture.jpg"]

@@ -32,14 +32,17 @@ def show(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
 
     Returns how many videos cannot be read.
     """
+    options = {"layer": given.explain_layer, "fps": given.fps, "timeout": given.timeout or None}
+    chosen = given.explain_label
+    clips = None if chosen is None else trained.explain_clips(paths[0], label=chosen, **options)  # or there is no such
     [(path, scores)] = labels.classified(trained, paths, given)
     if isinstance(scores, str):
         return 1
     labels.show_one(trained, path, scores, given)
-    label = trained.classes[scores.argmax()] if given.explain_label is None else given.explain_label
-    options = {"label": label, "layer": given.explain_layer, "fps": given.fps, "timeout": given.timeout or None}
+    if clips is None:
+        clips = trained.explain_clips(path, label=trained.classes[scores.argmax()], **options)
     strip = pathlib.Path(given.explain).with_suffix(".png")
-    found = heatmaps.write(given.explain, trained.explain_clips(path, **options), strip=strip, sound_of=path)
+    found = heatmaps.write(given.explain, clips, strip=strip, sound_of=path)
     for line in filter(None, [heatmaps.describe(found), found.note, f"{given.explain} and {strip}"]):
         print(shown(line), file=sys.stderr)
     return 0
