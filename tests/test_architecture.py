@@ -92,7 +92,10 @@ LAYERS = {
         "task scoring timeline windows explanation watching videos",
         "networks manifest decoding pipeline isolated models step",
     ),
-    "run": ("run", "recipes stores manifest pipeline isolated models step folder scoring"),  # opened, to be used
+    "run": (
+        "run trained",
+        "recipes stores manifest pipeline isolated models step folder scoring",
+    ),  # opened, to be used
     "weights": ("weights", "networks recipes stores pipeline sources models step folder run"),
     "train": ("train beginning failures progress", "recipes stores manifest pipeline step folder scoring weights"),
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),

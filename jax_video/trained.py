@@ -1,0 +1,166 @@
+"""A trained network with all that it takes to use it: what it was trained for, and the steps that look at clips."""
+
+import functools
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jax_video import meta as meta_lib
+from jax_video import multilabel, objectives, scoring, sharding
+from jax_video import state as state_lib
+from jax_video import videos as videos_lib
+from jax_video.data import documents, pipeline, remote
+from jax_video.data.manifest import Manifest
+from jax_video.meta import Meta
+from jax_video.models.correspondence import Correspondence
+from jax_video.models.t3d import SegmentConsensus
+from jax_video.state import Normalization
+from jax_video.task import Task
+
+
+class Trained:
+    """A trained network, with what its checkpoint says of it.
+
+    Attributes:
+      folder: where it is.
+      config: all sections; its clips and test, and how RGB is normalised, are what this object looks at videos with.
+      meta: what its checkpoint says of it.
+      step: after how many steps of training its weights were saved.
+      chosen: whether that step was asked for, and is not just the best one.
+      definition, weights: the network, and its {"params", "batch_stats"} (`state.split`).
+      mesh: the devices that it runs on.
+    """
+
+    def __init__(
+        self,
+        folder: remote.Path,
+        config: ConfigDict,
+        meta: Meta,
+        step: int,
+        definition: nnx.GraphDef,
+        weights: Mapping[str, Any],
+        mesh: Mesh,
+        *,
+        chosen: bool = False,
+    ):
+        self.folder, self.config, self.meta, self.step = folder, config, meta, step
+        self.definition, self.weights, self.mesh, self.chosen = definition, weights, mesh, chosen
+        self.task = Task.of(config)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.folder}: {self.config.model.name}, {len(self.classes)} classes, step {self.step}>"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes [K], in the order of the scores; of a transfer, which scores none, its set's."""
+        return self.meta.classes
+
+    @functools.cached_property
+    def network(self) -> nnx.Module:
+        """The network in test mode, as `models.build` describes it: maps normalised video to logits [B, K].
+
+        Of a knowledge transfer it is `models.correspondence.Correspondence`, whose 3D network is its `student`.
+        """
+        return state_lib.join(self.definition, **self.weights, train=False)
+
+    @property
+    def _arrays(self) -> tuple[dict, dict]:
+        """(params, batch_stats), as steps take them."""
+        return self.weights["params"], self.weights["batch_stats"]
+
+    @property
+    def sampling(self) -> pipeline.Sampling:
+        """How clips are cut out of a video."""
+        return self.task.sampling
+
+    @property
+    def protocol(self) -> pipeline.Protocol:
+        """How a test looks at a video."""
+        return self.task.protocol
+
+    def protocol_with(self, clips: int | None) -> pipeline.Protocol:
+        """The test's, but with so many clips of a video, evenly spread; None: with its own. Raises UserError if it
+        cannot be."""
+        return self.protocol if clips is None else videos_lib.with_clips(self.protocol, clips)
+
+    @property
+    def objective(self) -> objectives.Objective:
+        """What it was trained for."""
+        return self.task.objective
+
+    @property
+    def normalization(self) -> Normalization:
+        """Of the RGB that its weights have seen."""
+        return Normalization(**self.meta.config["normalize"])
+
+    @functools.cached_property
+    def fingerprint(self) -> int:
+        """A checksum of all that the scores of a clip depend on: weights, classes and how RGB is normalised."""
+        record = [list(self.classes), self.config.model.to_dict(), list(self.normalization)]
+        found = documents.checksum(record)
+        for leaf in state_lib.named_leaves(self.weights).values():
+            found = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, found)
+        return found
+
+    @functools.cached_property
+    def thresholds(self) -> np.ndarray | None:
+        """Where videos may have several labels: the probability of each class [K] from which on it is taken to hold.
+
+        They have the best F1 on the validation videos, or are .5 where there were none. None of one label each.
+        """
+        if not isinstance(self.objective, multilabel.MultiLabel):
+            return None
+        return np.array(self.meta.thresholds or [multilabel.THRESHOLD] * len(self.classes))
+
+    def check_classes(self, manifest: Manifest) -> None:
+        """Raises CheckpointError unless a set has the run's classes, in the same order."""
+        meta_lib.check_classes(self.meta, manifest, self.folder)
+
+    @functools.cached_property
+    def score_clips(self) -> scoring.ClipStep:
+        """The jitted step whose values are the objective's scores of clips: of the classes [B, K]."""
+        return scoring.make_eval_step(self.definition, self.mesh, self.objective)
+
+    @functools.cached_property
+    def pool_clips(self) -> scoring.ClipStep:
+        """The jitted step whose values are features of clips, [B, D]: means over their frames and places.
+
+        Of two streams those of appearance come first; of a knowledge transfer they are the 3D network's.
+        """
+        normalization, segments = self.normalization, self.sampling.segments
+
+        def pool(params, batch_stats, batch):
+            model: Any = state_lib.join(self.definition, params, batch_stats, train=False)
+            if isinstance(model, Correspondence):
+                model = SegmentConsensus(model.student) if segments else model.student
+            features: Any = model.features(*state_lib.inputs(batch, normalization))
+            streams = features if isinstance(features, tuple) else (features,)
+            pooled = [stream.mean(axis=(1, 2, 3), dtype=jnp.float32) for stream in streams]
+            return {"values": jnp.concatenate(pooled, axis=-1), "failed": batch["failed"]}
+
+        return jax.jit(pool, out_shardings=sharding.replicated(self.mesh))
+
+    def mean_over_clips(
+        self, step: scoring.ClipStep, manifest: Manifest, split: str, **changes: Any
+    ) -> scoring.VideoMeans:
+        """What a step says of every readable video of a split, with the run's clips and test (`changes` to them: the
+        arguments of `scoring.mean_over_clips`).
+
+        Raises:
+          UserError: no video can be read.
+        """
+        given = {
+            "sampling": self.sampling,
+            "protocol": self.protocol,
+            "batch": self.config.test.batch,
+            "workers": self.config.data.workers,
+            "mesh": self.mesh,
+        }
+        return scoring.mean_over_clips(step, self._arrays, manifest, split, **given | changes)
