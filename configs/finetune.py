@@ -18,6 +18,8 @@ Arguments: weights, data, model (the network; where it is not given, the weights
 span (frames of the video that a clip is taken from), size (of the crop, in pixels), epochs, batch, micro_batch.
 """
 
+import pathlib
+
 from ml_collections import ConfigDict
 
 from jax_video import networks, recipe
@@ -48,11 +50,17 @@ def get_config(argument: str = "") -> ConfigDict:
     given = recipe.arguments(argument, **ARGUMENTS)
     run, known = recipe.trained(given.weights), public.find(given.weights)
     source = run["model"]["name"] if run else known.network if known else given.model
-    if source is None:
-        raise ValueError(f"weights={given.weights}: say which network they are for, model=NAME, and layout=NAME.")
+    layout = known.layout if known else given.layout
+    if source is None or not (run or layout or "://" in given.weights):
+        there = "" if pathlib.Path(given.weights or "?").exists() else "there is no such file or folder here; "
+        raise ValueError(
+            f"weights={given.weights}: {there}of a file say model=NAME, the network it is for, and layout=NAME."
+        )
+    for key in ("frames", "span", "size", "batch"):
+        if getattr(given, key) is not None and getattr(given, key) < 1:
+            raise ValueError(f"config argument {key}={getattr(given, key)}: expected at least 1.")
     name = given.model or FOR_VIDEOS.get(source, source)
     network, same = networks.find(name), name == source
-    layout = known.layout if known else given.layout
     told = names.layout(layout) if layout else None
 
     seen = run["clip"] if run and same else dict(told.clip) if told and same else {}
@@ -95,7 +103,7 @@ def get_config(argument: str = "") -> ConfigDict:
         test={
             **{"clips": "uniform", "number": 4, "crop": "center", "flip": False, "average_clips": "probability"},
             **(run["test"] if run and same else {}),
-            "batch": 16,
+            **{"split": "test", "allow_partial": False, "batch": 16},
         },
     )
     if run and same:

@@ -15,7 +15,7 @@ from jax_video.checkpoint import Checkpoints
 from jax_video.data import remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import CheckpointError
-from jax_video.meta import Meta, check_same_run
+from jax_video.meta import Meta, check_same_run, is_extended
 from jax_video.progress import Progress
 from jax_video.state import TrainState
 from jax_video.weights import start
@@ -78,16 +78,16 @@ def _extended(
     folder: remote.Path,
     mesh: Mesh,
 ) -> tuple[TrainState, Progress]:
-    """A run's newest state, to go on from by another schedule; as it is where that has begun already."""
+    """A run's newest state, to go on from by another schedule; as it is where that has begun already, or is done."""
     step, before, total = int(state.step), ConfigDict(meta.config), total_steps(config, manifest)
     planned = total_steps(before, manifest)
-    done = step >= planned or progress.finished
-    if not done and planned != total:
+    done, changed = step >= planned or progress.finished, is_extended(meta, config.to_dict())
+    if not done and changed:
         raise CheckpointError(
             f"the run in {folder} is at step {step} of {planned}, and not finished: go on with it first, with its own "
             "config and without --extend."
         )
-    if not done:
+    if not changed and (progress.begun or not done):  # the command that extended it, once more
         return state, progress
     if total <= step:
         raise CheckpointError(

@@ -193,24 +193,7 @@ def check_same_run(
             f"the run in {folder} was begun with flow {kinds[not stored]}; now it is {kinds[stored]}, which is not "
             "quite the same: use another --workdir."
         )
-    found, expected = _flat(config), _flat(meta.config)
-    in_full = [_flat(saved.complete(_with_defaults(each))) for each in (config, meta.config)]
-    same = {key for key in found | expected if in_full[0].get(key) == in_full[1].get(key)}
-    # What leaves the weights as they are, but for the roundings of activations that are computed again.
-    free = (
-        *(EXTENDING if extends else ()),
-        "data/",
-        "test/",
-        "train/log_steps",
-        "train/checkpoint_steps",
-        "train/keep",
-        "model/remat",
-    )
-    changed = [
-        f"{key.replace('/', '.')}: {expected.get(key)} -> {found.get(key)}"
-        for key in sorted(found | expected)
-        if key not in same and not key.startswith(free)
-    ]
+    changed = _changed(meta, config, *(EXTENDING if extends else ()))
     if changed:
         longer = all(line.replace(".", "/").startswith(EXTENDING) for line in changed)
         raise CheckpointError(
@@ -227,6 +210,25 @@ def check_same_run(
             results = f"with train.micro_batch={micro_batch} in other micro-batches, so that results differ"
         changes = [f"{kind}: {before[kind]} before, {count} now" for kind, count in machines.items()]
         print(f"{'; '.join(changes)}. The same clips in the same batches; {results}.", file=sys.stderr)
+
+
+def is_extended(meta: Meta, config: Mapping[str, Any]) -> bool:
+    """Whether a config goes on otherwise than its run: for longer, or by another schedule."""
+    return bool(_changed(meta, config))
+
+
+def _changed(meta: Meta, config: Mapping[str, Any], *free: str) -> list[str]:
+    """What of a config is not the run's, "train.epochs: 2 -> 5", but for what is free and what leaves the weights as
+    they are, up to the roundings of activations that are computed again."""
+    found, expected = _flat(config), _flat(meta.config)
+    in_full = [_flat(saved.complete(_with_defaults(each))) for each in (config, meta.config)]
+    same = {key for key in found | expected if in_full[0].get(key) == in_full[1].get(key)}
+    free += ("data/", "test/", "train/log_steps", "train/checkpoint_steps", "train/keep", "model/remat")
+    return [
+        f"{key.replace('/', '.')}: {expected.get(key)} -> {found.get(key)}"
+        for key in sorted(found | expected)
+        if key not in same and not key.startswith(free)
+    ]
 
 
 _TAKEN_WHOLE = ("clip", "norm", "normalize", "optimizer", "schedule", "plateau")  # sections that a function is given

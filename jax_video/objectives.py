@@ -60,7 +60,7 @@ class Classification:
 
     def __post_init__(self):
         if not 0 <= self.smoothing < 1:
-            raise UserError(f"train.label_smoothing is {self.smoothing!r}: expected a share, 0 to 1.")
+            raise UserError(f"train.label_smoothing is {self.smoothing!r}: expected a share, from 0 to below 1.")
         if self.average not in ("probability", "logit"):
             raise UserError(f"unknown test average {self.average!r}: choose probability or logit.")
 

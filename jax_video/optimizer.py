@@ -91,10 +91,21 @@ def make(
       network: whose parts these are, by its name.
 
     Raises:
-      UserError: another kind, or a part that the network does not have.
+      UserError: another kind, values that cannot be, or a part that the network does not have.
     """
     if kind not in ("sgd", "adamw"):
         raise UserError(f"unknown optimizer kind {kind!r}: choose sgd or adamw.")
+    for name, value, most in (
+        ("momentum", momentum, 1.0),
+        ("weight_decay", weight_decay, float("inf")),
+        ("head_rate", head_rate, float("inf")),
+        ("clip_norm", clip_norm, float("inf")),
+    ):
+        if not 0 <= value < most:
+            expected = "below 1" if most == 1 else "and finite"
+            raise UserError(f"optimizer.{name} is {value!r}: expected a number from 0 on, {expected}.")
+    if not 0 < layer_decay <= 1:
+        raise UserError(f"optimizer.layer_decay is {layer_decay!r}: expected a factor above 0, 1 at most.")
     decayed = None if decay_norm else lambda params: _map_norm(params, False)
     if kind == "adamw":
         step = [optax.adamw(learning_rate, b1=momentum, nesterov=nesterov, weight_decay=weight_decay, mask=decayed)]

@@ -94,7 +94,7 @@ def check(paths: list[str], given: flags.FlagValues) -> None:
     explanations.check(paths, given)
     outputs = [f"--{name}" for name in ("csv", "srt", "video") if given[name].value is not None]
     if given.window is None and (outputs or given.hop is not None):
-        raise UserError("--hop, --fps, --csv, --srt and --video are of labels with times: give --window=SECONDS too")
+        raise UserError("--hop, --csv, --srt and --video are of labels with times: give --window=SECONDS too")
     if given.window is not None and (given.out is not None or given.clips is not None):
         raise UserError("--out and --clips are of whole videos: not with --window, which has --csv, --srt and --json")
     if outputs and len(paths) > 1:

@@ -127,7 +127,8 @@ def _next_commands(result: Prepared, task: Preparation) -> str:
     partial = any(row.split == "test" and row.error for row in manifest.videos)
     accept = " --config.test.allow_partial=True" if partial else ""
     small = "Or small, for a CPU"
-    tune = "finetune.py:weights=torchvision:r2plus1d_18,"
+    timed = all(row.fps for _, row in manifest.select("train"))  # as those weights have seen 15 frames a second
+    tune = f"finetune.py:weights=torchvision:{'r2plus1d_18' if timed else 'resnet50'},"
     if task.flow:
         recipe = "st_resnet.py:phase=motion,"
         uses = {"Train on it": f"{recipe}imagenet=torchvision:resnet50,", small: f"{recipe}recipe=small,"}

@@ -86,7 +86,7 @@ def trained(weights: str) -> dict[str, Any]:
       ValueError: the folder is none of a run.
     """
     folder = pathlib.Path(weights)
-    if not folder.is_dir():
+    if not weights or not folder.is_dir():
         return {}
     try:
         found = documents.read(folder / "config.json", {"*": object})

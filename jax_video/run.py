@@ -6,6 +6,7 @@ run.classify("video.mp4")
 
 import contextlib
 import functools
+import operator
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, overload
@@ -332,6 +333,7 @@ def load(
     """
     mesh, given, folder = sharding.make_mesh() if mesh is None else mesh, folder, published.opened(folder, step=step)
     published.check_folder(folder)
+    step = None if step is None else operator.index(step)
     config = None if config is None else recipe.resolve(config)
     dtype = config.dtype if dtype is None and config is not None else dtype
     with copies.judged(folder, given), contextlib.closing(published.source(folder, mesh, step)) as checkpoints:

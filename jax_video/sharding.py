@@ -121,7 +121,9 @@ def check_batch(
 
     Where a network takes several `clips` of each video together, BatchNorm's groups count them.
     """
-    if accumulate < 1 or batch < 1 or batch % (devices * accumulate):
+    if batch < 1:
+        raise UserError(f"a batch has {batch} videos: expected at least 1.")
+    if accumulate < 1 or batch % (devices * accumulate):
         raise UserError(
             f"a batch of {batch} does not divide into {devices} devices × {accumulate} micro-batches: "
             f"use a multiple of {devices * accumulate}."

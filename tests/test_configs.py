@@ -260,7 +260,10 @@ def test_the_settings_of_fine_tuning_follow_the_weights():
     other = finetune.get_config("weights=torchvision:resnet50,model=cost_b_resnet50")
     assert other.init_from.skip == networks.find("cost_b_resnet50").own
     for string, said in (
-        ("weights=mine.pth", "say which network they are for, model=NAME, and layout=NAME"),
+        ("weights=mine.pth", "there is no such file or folder here; of a file say model=NAME.* and layout=NAME"),
+        ("weights=w.npz,model=resnet50", "of a file say model=NAME, the network it is for, and layout=NAME"),
+        ("weights=", "weights=: there is no such file"),
+        ("frames=0", "frames=0: expected at least 1"),
         ("weights=torchvision:resnet51", "did you mean torchvision:resnet50"),
         ("weights=w.npz,model=resnet50,layout=nosuch", "there is no layout 'nosuch'"),
     ):

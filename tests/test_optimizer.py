@@ -118,6 +118,24 @@ def network(monkeypatch):
     return "parted", [tree | {"layer1": {0: tree["conv1"]}, "layer2": {0: tree["fc"]}} for tree in trees(7)]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("layer_decay", value) for value in (0, -1.0, 1.5, float("nan"))],
+        *[
+            ("momentum", 1.0),
+            ("momentum", -0.1),
+            ("head_rate", -1.0),
+            ("weight_decay", -1.0),
+            ("clip_norm", float("inf")),
+        ],
+    ],
+)
+def test_values_that_cannot_be_are_refused(name, value):
+    with pytest.raises(UserError, match=f"optimizer.{name} is {value!r}: expected"):
+        optimizer.make(0.1, network="resnet3d18", **{name: value})
+
+
 @pytest.mark.parametrize("decay_norm", [True, False])
 @pytest.mark.parametrize("frozen_norm", [True, False])
 def test_adamw_is_pytorchs(decay_norm, frozen_norm):

@@ -387,7 +387,7 @@ def test_labels_with_times(elsewhere, long_video):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["long.mp4", "--hop=1"], "--hop, --fps, --csv, --srt and --video are of labels with times: give --window"),
+        (["long.mp4", "--hop=1"], "--hop, --csv, --srt and --video are of labels with times: give --window"),
         (["videos", "--window=1", "--srt=x.srt"], "--srt: one file cannot hold 8 videos; name one"),
         (["long.mp4", "--window=1", "--video=x.txt"], "x.txt: expected the name of a video, which ends in .mkv or"),
         (["long.mp4", "--window=-1"], "window is -1.0: expected seconds, more than 0"),

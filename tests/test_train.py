@@ -386,6 +386,8 @@ def test_a_finished_run_is_extended_by_a_schedule_of_its_own(tmp_path, config, m
         for name, leaf in weights(whole, 20).items():
             assert leaf.tobytes() == arrays[name].tobytes(), name
     assert not train_lib.train(config, manifest, whole, mesh), "it is finished"
+    assert not train_lib.train(config, manifest, whole, mesh, extend=True), "the same command once more"
+    assert processes.rows(whole) == log
 
 
 def test_a_run_that_is_not_finished_cannot_be_extended(tmp_path, config, manifest):
@@ -394,6 +396,9 @@ def test_a_run_that_is_not_finished_cannot_be_extended(tmp_path, config, manifes
     train_lib.train(config, manifest, tmp_path, mesh)
     shutil.rmtree(tmp_path / "checkpoints" / "8")
     config.train.epochs = 5
+    with pytest.raises(CheckpointError, match="is at step 4 of 8, and not finished: go on with it first"):
+        train_lib.train(config, manifest, tmp_path, mesh, extend=True)
+    config.train.epochs, config.schedule.learning_rate = 2, 0.5  # no longer, but otherwise
     with pytest.raises(CheckpointError, match="is at step 4 of 8, and not finished: go on with it first"):
         train_lib.train(config, manifest, tmp_path, mesh, extend=True)
 
@@ -408,6 +413,7 @@ def test_a_run_that_ended_early_is_extended_with_its_rate_and_patience_anew(tmp_
     assert train_lib.train(config, manifest, tmp_path, mesh, extend=True), "it ended before its epochs"
     rates = {step: row["learning_rate"] for step, row in rows(tmp_path, "train").items()}
     assert rates == pytest.approx({4: 0.01, 8: 0.01, 12: 0.001, 16: 0.01, 20: 0.01, 24: 0.001})
+    assert not train_lib.train(config, manifest, tmp_path, mesh, extend=True), "the same command once more"
 
 
 def test_frozen_parts_stay_to_the_bit_and_have_no_momentum(tmp_path, config, manifest, monkeypatch, capsys):
