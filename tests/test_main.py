@@ -156,7 +156,7 @@ def test_bad_command_lines(arguments, expected):
         (["--config.model.name=resnet5"], ["there is no network 'resnet5'; choose one of resnet3d10"]),
         (["--config.model.stem=none"], ["stem='none' is unknown; choose one of 'hara', 'table1'"]),
         (["--config.train.batch=12"], ["a batch of 12 does not divide into 8 devices", "use a multiple of 8"]),
-        (["--config.train.batch=0"], ["a batch of 0 does not divide"]),
+        (["--config.train.batch=0"], ["a batch has 0 videos: expected at least 1"]),
         (["--config.norm.group_size=3", "--config.train.batch=16"], ["groups of 3 do not fit 2 clips per device"]),
         (["--config.train.micro_batch=0"], ["train.micro_batch is 0: expected at least 1"]),
         (["--config.train.accumulate=3", "--config.train.batch=16"], ["train.accumulate is 3, which does not divide"]),
