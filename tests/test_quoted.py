@@ -22,7 +22,6 @@ def command(beginning: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_weizmann(tmp_path, test_data):
     """The row of the results, by the two commands below its table."""
     row = next(line for line in README.splitlines() if line.startswith("| Weizmann silhouettes"))
