@@ -55,9 +55,8 @@ def from_scratch() -> ConfigDict:
 
 
 def plainly() -> ConfigDict:
-    config = without_freezing(with_sgd(recipe()))
+    config = with_hard_labels(without_freezing(with_sgd(recipe())))
     config.model.dropout = 0.5
-    config.train.label_smoothing, config.optimizer.head_rate = 0.0, 1.0
     return config
 
 

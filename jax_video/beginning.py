@@ -79,8 +79,8 @@ def _extended(
     mesh: Mesh,
 ) -> tuple[TrainState, Progress]:
     """A run's newest state, to go on from by another schedule; as it is where that has begun already, or is done."""
-    step, before, total = int(state.step), ConfigDict(meta.config), total_steps(config, manifest)
-    planned = total_steps(before, manifest)
+    step, total = int(state.step), total_steps(config, manifest)
+    planned = total_steps(ConfigDict(meta.config), manifest)
     done, changed = step >= planned or progress.finished, is_extended(meta, config.to_dict())
     if not done and changed:
         raise CheckpointError(

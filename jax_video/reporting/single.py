@@ -1,6 +1,7 @@
 """The report of one run."""
 
 import json
+from collections.abc import Sequence
 
 import jax
 
@@ -129,10 +130,7 @@ def _mistakes(record: Record, run: Run | None, most: int, explain: bool) -> str:
     wrong, all_ = mistakes.surest(record), page.count(len(record.predictions.scores), "video")
     if not wrong:
         return page.paragraph(f"None: all of {all_} got the right answer.")
-    shown, notes = mistakes.figures(record, wrong[:most], run, explain=explain)
-    first = f"; here are the {most} surest of these" if len(wrong) > most else ", the surest first"
-    said = f"{len(wrong):,} of {all_} got a wrong answer{first}."
-    return page.paragraph(said) + "".join(map(page.note, notes)) + shown
+    return _surest(record, wrong, f"of {all_} got a wrong answer", run, most, explain)
 
 
 def _wrong_decisions(record: Record, predictions: fusion.Predictions, run: Run | None, most: int, explain: bool) -> str:
@@ -142,10 +140,16 @@ def _wrong_decisions(record: Record, predictions: fusion.Predictions, run: Run |
     wrong, all_ = labels.surest(record), page.count(len(predictions.scores) * len(record.classes), "decision")
     if not wrong:
         return page.paragraph(f"None: all of {all_}, one for each class of each video, are right.")
+    return _surest(record, wrong, f"of {all_}, one for each class of each video, are wrong", run, most, explain)
+
+
+def _surest(
+    record: Record, wrong: Sequence[mistakes.Shown], what: str, run: Run | None, most: int, explain: bool
+) -> str:
+    """How many mistakes there are, the words being `what`, and the first of them as pictures."""
     shown, notes = mistakes.figures(record, wrong[:most], run, explain=explain)
     first = f"; here are the {most} surest of these" if len(wrong) > most else ", the surest first"
-    said = f"{len(wrong):,} of {all_}, one for each class of each video, are wrong{first}."
-    return page.paragraph(said) + "".join(map(page.note, notes)) + shown
+    return page.paragraph(f"{len(wrong):,} {what}{first}.") + "".join(map(page.note, notes)) + shown
 
 
 def _views(record: Record) -> str:
