@@ -1,0 +1,570 @@
+"""Which of the papers' relations hold on real videos, at a size that two cores can run, as a careful paper would show.
+
+    python benchmarks/evidence.py --data=data --weights=thin_resnet50.npz --out=runs/evidence     # goes on where it was
+    python benchmarks/evidence.py --data=data --out=runs/evidence --table                    # of the runs that are done
+    python benchmarks/evidence.py --data=data --out=runs/evidence --list             # the command of every run; no more
+    python benchmarks/evidence.py --best --data=data/mine --weights=thin_resnet50.npz --out=runs/best --claims=stc,cost
+
+--data has the prepared sets `fights` and `ut_interaction`, split by groups (`prepare --group`) and not packed, as the
+records of a packed set are of its own splits. A claim compares rows,
+networks that are trained alike, on folds: each group of videos is tested once, by networks that have seen none of it.
+Of two rows it tells the difference of their accuracies on the same videos, with the interval that holds 95 % of 10,000
+draws of the groups (paired bootstrap). A claim *holds* where that interval lies above zero, *does not* where it lies
+below; else these videos cannot tell, and half the interval is the smallest difference that they would have shown.
+With 175 videos of which two networks judge some 30 % differently, that is 8 points: sqrt(.3 / 175) · 1.96.
+
+Nothing is chosen on the tested videos: there is no validation, the last checkpoint counts. `--best` trains the row that
+a claim found best on the training videos of another prepared set, and tests it on that set's test videos.
+"""
+
+import collections
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import pathlib
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from jax_video import compilation_cache, config_flag  # noqa: E402
+from jax_video import run as run_lib  # noqa: E402
+from jax_video.data import documents  # noqa: E402
+from jax_video.data.manifest import Manifest  # noqa: E402
+from jax_video.data.sources import motions, prepared  # noqa: E402
+from jax_video.testing import coefficients, fusion, results  # noqa: E402
+from jax_video.train import train  # noqa: E402
+
+DATA = flags.DEFINE_string("data", None, "Folder of the prepared sets; with --best, one prepared set.", required=True)
+WEIGHTS = flags.DEFINE_string("weights", "thin_resnet50.npz", "A thin ResNet-50 for pictures, in torchvision's layout.")
+OUT = flags.DEFINE_string("out", None, "Folder of the runs.", required=True)
+TABLE = flags.DEFINE_bool("table", False, "Train nothing; print the tables of the runs that are done.")
+LIST = flags.DEFINE_bool("list", False, "Train nothing; print the command of every run.")
+BEST = flags.DEFINE_bool("best", False, "Only the best row of each claim, on the splits of the set in --data.")
+
+FOLDS, DRAWS, LEVEL = 5, 10_000, 0.95
+Values = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Networks that are trained alike, one for each fold and seed.
+
+    Attributes:
+      config: as --config takes it. {set} is the prepared set, {weights} the file; {another row} the run of that one in
+        the same fold and with the same seed.
+      changes: values of its config.
+      fused: nothing is trained: the scores of these rows are added up.
+      once: one run for all seeds, which others begin with; it counts in no table.
+    """
+
+    config: str = ""
+    changes: Values = dataclasses.field(default_factory=dict)
+    fused: tuple[str, ...] = ()
+    once: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A relation of a paper: each pair's first row beats the second.
+
+    Attributes:
+      says: in words, with its source.
+      data: the set.
+      folds: 1 for the set's own splits.
+      best: the row that --best trains.
+    """
+
+    says: str
+    data: str
+    rows: dict[str, Row]
+    pairs: tuple[tuple[str, str], ...]
+    best: str
+    folds: int = FOLDS
+    seeds: int = 1
+
+
+# A quarter of the width, clips of 16 × 56², for networks that learn from scratch.
+SCRATCH = {"data.workers": 0, "train.log_steps": 50}
+DENSE = SCRATCH | {
+    "dtype": "float32",
+    "model.width": 0.25,
+    "clip.short_side": 62,
+    "clip.crop": "random",
+    "train.batch": 16,
+    "train.validate_epochs": 5,
+    "schedule.kind": "cosine",
+    "schedule.warmup_epochs": 1,
+    "schedule.learning_rate": 0.02,
+    "test.batch": 16,
+}
+# Half the width but for the stem, as the weights for pictures have it, clips of 8 × 112². BatchNorm over the batch:
+# what it has counted of pictures is not what planes of time look like.
+THIN = {"model.width": 0.5, "model.stem_width": 64, "model.stride_on": "1x1"}
+WIDE = THIN | {"model.dropout": 0.0, "train.freeze": None, "norm.frozen": False, "data.workers": 0}
+PICTURES = "finetune:weights={weights},layout=torchvision,size=112,frames=8,span=48,data={set}"
+STREAM = SCRATCH | {"clip.flow_method": "tvl1", "train.validate_epochs": 5}
+
+
+def stc(branches: str, epochs: int, **clip: int) -> Row:
+    name = "resnet3d18" if branches == "none" else f"stc_resnet18,branches={branches}"
+    clips = "".join(f",{key}={value}" for key, value in clip.items())
+    return Row(f"stc:recipe=small,model={name}{clips},epochs={epochs},data={{set}}", SCRATCH)
+
+
+def dense(model: str, width: float, epochs: int, stride: int) -> Row:
+    config = f"t3d:model={model},frames=16,stride={stride},size=56,epochs={epochs},data={{set}}"
+    return Row(config, DENSE | {"model.width": width})
+
+
+def stream(phase: str, epochs: int, starts: str = "") -> Row:
+    return Row(f"st_resnet:recipe=small,phase={phase},epochs={epochs}{starts},data={{set}}", STREAM)
+
+
+BRANCHES = ("none", "tcb", "scb", "both")
+# DenseNet3D as wide as T3D, to which its transitions add parameters (the paper's ratio), and with as many parameters.
+DENSENETS = {
+    "densenet3d": ("densenet3d121", 0.25),
+    "densenet3d, wider": ("densenet3d121", 0.28),
+    "t3d": ("t3d121", 0.25),
+}
+VIEWS = ("c2d", "c3d_3x1x1", "cost_a", "cost_b")
+LABELS = {"10 %": 0.1, "25 %": 0.25, "all": 1.0}
+LABELLED = {  # alike from every start; as many steps with few labels, which would mean little training otherwise
+    **{"train.steps": 100, "train.log_steps": 20, "train.freeze": None, "norm.frozen": False, "data.workers": 0},
+    **{"model.dropout": 0.0, "clip.stride": 6, "clip.short_side": 128, "test.clips": "uniform", "test.number": 4},
+}
+STARTS = {
+    "scratch": (
+        "{weights},layout=torchvision",
+        THIN | {"init_from.path": None, "init_from.layout": None, "schedule.learning_rate": 1e-3},
+    ),
+    "inflation": ("{weights},layout=torchvision", THIN),
+    "transfer": ("{taught}", {}),
+}
+
+EVIDENCE = {
+    "stc": Claim(
+        "channel correlation helps, and both branches most (STC-Net, Table 2)",
+        "fights",
+        {name: stc(name, 60, frames=16, stride=2) for name in BRANCHES},
+        (("both", "none"), ("tcb", "none"), ("scb", "none"), ("both", "tcb"), ("both", "scb")),
+        best="both",
+    ),
+    "t3d": Claim(
+        "several temporal depths beat one (T3D, Table 3)",
+        "fights",
+        {name: dense(*of, 60, 2) for name, of in DENSENETS.items()},
+        (("t3d", "densenet3d"), ("t3d", "densenet3d, wider")),
+        best="t3d",
+    ),
+    "st_resnet": Claim(
+        "two streams with residuals beat two streams, and these one (ST-ResNet, Table 3)",
+        "fights",
+        {
+            "appearance": stream("appearance", 30),
+            "motion": stream("motion", 60),
+            "late fusion": Row(fused=("appearance", "motion")),
+            "st_resnet": stream("joint", 20, ",appearance={appearance},motion={motion}"),
+            "st_resnet_star": stream("star", 5, ",start={st_resnet}"),
+        },
+        (
+            *(("motion", "appearance"), ("late fusion", "appearance"), ("late fusion", "motion")),
+            *(("st_resnet", "late fusion"), ("st_resnet_star", "st_resnet")),
+        ),
+        best="st_resnet_star",
+    ),
+    "transfer": Claim(
+        "knowledge of a network for pictures beats scratch (STC-Net §3.2, T3D §3.2), and plain inflation",
+        "ut_interaction",
+        {
+            "taught": Row(
+                "transfer:recipe=small,model=c3d_3x1x1_resnet50,teacher=resnet50,weights={weights},frames=8,"
+                "data={unlabelled},epochs=30",
+                {
+                    key.replace("model", section): value
+                    for section in ("model", "teacher")
+                    for key, value in THIN.items()
+                }
+                | {"clip.size": 112, "clip.short_side": 128, "clip.stride": 6},
+                once=True,
+            ),
+            **{
+                f"{start}, {name} of the labels": Row(
+                    f"finetune:model=c3d_3x1x1_resnet50,size=112,frames=8,span=48,data={{set}},weights={weights}",
+                    LABELLED | changes | {"data.fraction": fraction},
+                )
+                for name, fraction in LABELS.items()
+                for start, (weights, changes) in STARTS.items()
+            },
+        },
+        tuple(
+            (f"transfer, {name} of the labels", f"{other}, {name} of the labels")
+            for name in LABELS
+            for other in ("scratch", "inflation")
+        ),
+        best="inflation, all of the labels",
+        folds=1,
+        seeds=3,
+    ),
+    "cost": Claim(
+        "three views beat one, and 3D (CoST, Tables 3 and 5)",
+        "fights",
+        {name: Row(f"{PICTURES},model={name}_resnet50", WIDE) for name in VIEWS},
+        tuple((cost, other) for cost in ("cost_a", "cost_b") for other in ("c2d", "c3d_3x1x1")),
+        best="cost_b",
+        seeds=2,
+    ),
+    "stc_motions": Claim(
+        "channel correlation helps, where motion is all there is",
+        "motions",
+        {name: stc(name, 10, frames=16) for name in BRANCHES},
+        (("both", "none"), ("tcb", "none"), ("scb", "none")),
+        best="both",
+        folds=1,
+        seeds=3,
+    ),
+    "t3d_motions": Claim(
+        "several temporal depths beat one, where motion is all there is",
+        "motions",
+        {name: dense(*of, 10, 1) for name, of in DENSENETS.items()},
+        (("t3d", "densenet3d"), ("t3d", "densenet3d, wider")),
+        best="t3d",
+        folds=1,
+        seeds=3,
+    ),
+    "views": Claim(
+        "a set that needs motion looks more at T-W and T-H (CoST §4.5)",
+        "ut_interaction",
+        {"cost_b": Row(f"{PICTURES},model=cost_b_resnet50", WIDE)},
+        (),
+        best="cost_b",
+        folds=1,
+        seeds=3,
+    ),
+}
+CLAIMS = flags.DEFINE_list("claims", list(EVIDENCE), "Only these.")
+
+
+# The sets
+
+
+@functools.cache
+def the_set(name: str) -> Manifest:
+    """One of the sets; with --best the one that is given in its place."""
+    if BEST.value:
+        return prepared.read(DATA.value)
+    if name == "motions":
+        return motions.read(val=1024, test=1024)
+    return prepared.read(pathlib.Path(DATA.value, name))
+
+
+def group_of(video) -> str:
+    return video.source or video.path
+
+
+def folds(manifest: Manifest) -> Iterator[Manifest]:
+    """The set in `FOLDS` parts of about as many videos; each part is the test of one, and no group is in two."""
+    sizes = collections.Counter(map(group_of, manifest.videos))
+    parts: list[list[str]] = [[] for _ in range(FOLDS)]
+    for group, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
+        min(parts, key=lambda part: sum(sizes[each] for each in part)).append(group)
+    for part in parts:
+        videos = (
+            dataclasses.replace(video, split="test" if group_of(video) in part else "train")
+            for video in manifest.videos
+        )
+        yield dataclasses.replace(manifest, videos=tuple(videos))
+
+
+def without_labels(of: Manifest) -> Manifest:
+    """All that a network may see before it is given labels: the training videos of this set, and all of the fights."""
+    files = [
+        prepared.read(DATA.value if BEST.value else pathlib.Path(DATA.value, name)) for name in (of.name, "fights")
+    ]
+    if BEST.value:
+        return files[0]
+    root = pathlib.Path(os.path.commonpath([each.root for each in files]))
+    videos = [
+        dataclasses.replace(
+            video,
+            path=str(pathlib.Path(each.root, video.path).relative_to(root)),
+            label=None,
+            split="train" if each.name == "fights" else video.split,
+        )
+        for each in files
+        for video in each.videos
+    ]
+    return Manifest("without labels", (), str(root), tuple(videos))
+
+
+def folder_of_set(claim: Claim, fold: int) -> str:
+    """A prepared set for `--config=…,data=`."""
+    return (
+        DATA.value
+        if BEST.value
+        else str(pathlib.Path(OUT.value, "sets", f"{claim.data}-{fold}" if claim.folds > 1 else claim.data))
+    )
+
+
+def write_sets(claim: Claim) -> None:
+    if BEST.value:
+        return
+    manifest = the_set(claim.data)
+    for fold, part in enumerate(folds(manifest) if claim.folds > 1 else [manifest]):
+        part.write(pathlib.Path(folder_of_set(claim, fold), "manifest.jsonl"))
+    if any("{unlabelled}" in row.config for row in claim.rows.values()):
+        without_labels(manifest).write(pathlib.Path(OUT.value, "sets", "unlabelled", "manifest.jsonl"))
+
+
+# The runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """One run of a row."""
+
+    claim: str
+    row: str
+    fold: int
+    seed: int
+
+    @property
+    def folder(self) -> pathlib.Path:
+        name = self.row.replace(" %", "").replace(", ", "-").replace(" ", "-")
+        seed = "" if EVIDENCE[self.claim].rows[self.row].once else f"-seed{self.seed}"
+        return pathlib.Path(OUT.value, self.claim, f"{name}-fold{self.fold}{seed}")
+
+    def beside(self, row: str) -> "Place":
+        return dataclasses.replace(self, row=row)
+
+    @property
+    def text(self) -> str:
+        """The config string."""
+        claim = EVIDENCE[self.claim]
+        others = {row: self.beside(row).folder for row in claim.rows}
+        unlabelled = DATA.value if BEST.value else pathlib.Path(OUT.value, "sets", "unlabelled")
+        sets = {"set": folder_of_set(claim, self.fold), "unlabelled": unlabelled, "weights": WEIGHTS.value}
+        return claim.rows[self.row].config.format(**others, **sets)
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        return {**EVIDENCE[self.claim].rows[self.row].changes, "seed": self.seed}
+
+    @property
+    def command(self) -> str:
+        """What trains and tests it."""
+        flags = [f"--config.{key}={_shown(value)}" for key, value in self.changes.items()]
+        return shlex.join(
+            ["python", "-m", "jax_video.main", f"--config={self.text}", *flags, f"--workdir={self.folder}"]
+        )
+
+    def config(self) -> ConfigDict:
+        config = config_flag.load(self.text)
+        config_flag.add_keywords(config)
+        with config.ignore_type():
+            config.update_from_flattened_dict(self.changes)
+        return config
+
+    def train(self) -> dict[str, Any]:
+        """Trains and tests it, where that is not done; returns its result."""
+        took, started = self.folder / "seconds.json", time.monotonic()
+        config = self.config()
+        manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
+        train(config, manifest, self.folder)
+        run = run_lib.load(self.folder, config=config)
+        result = results.read_result(run, manifest)
+        if result is None:
+            result = results.test(run, manifest)
+            took.write_text(json.dumps(time.monotonic() - started))
+        return result
+
+    def seconds(self) -> float:
+        return json.loads((self.folder / "seconds.json").read_text())
+
+    def predictions(self) -> fusion.Predictions | None:
+        """The scores of its test; None where it is not done."""
+        fused = EVIDENCE[self.claim].rows[self.row].fused
+        if fused:
+            parts = [self.beside(row).predictions() for row in fused]
+            return None if None in parts else fusion.fuse(parts, [1.0] * len(parts))
+        return fusion.read(self.folder) if (self.folder / "test.json").exists() else None
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def places(name: str) -> Iterator[Place]:
+    """All runs of a claim: a seed after the other, so that all rows are compared early."""
+    claim = EVIDENCE[name]
+    rows = needed(claim, claim.best) if BEST.value else list(claim.rows)
+    counts = (1, 1) if BEST.value else (claim.seeds, claim.folds)
+    for seed, fold, row in itertools.product(*map(range, counts), rows):
+        if not claim.rows[row].fused and not (claim.rows[row].once and seed):
+            yield Place(name, row, fold, seed)
+
+
+def needed(claim: Claim, row: str) -> list[str]:
+    """A row and those that it begins with, which come first."""
+    found = claim.rows[row]
+    before = [other for other in claim.rows if f"{{{other}}}" in found.config or other in found.fused]
+    return list(dict.fromkeys([*itertools.chain(*(needed(claim, other) for other in before)), row]))
+
+
+# The tables
+
+
+def outcomes(name: str, row: str) -> tuple[np.ndarray, list[str], list[str]] | None:
+    """What a row's networks got right: bool [seeds, videos], each video's group and class. None: not all is done."""
+    claim, right = EVIDENCE[name], collections.defaultdict(list)
+    labels: dict[str, str] = {}
+    for seed, fold in itertools.product(range(claim.seeds), range(claim.folds)):
+        found = Place(name, row, fold, seed).predictions()
+        if found is None:
+            return None
+        for video, row_scores in found.scores.items():
+            right[video].append(found.class_names[int(np.argmax(row_scores))] == found.labels[video])
+            labels[video] = found.labels[video]
+    groups = {video.name: group_of(video) for video in the_set(claim.data).videos}
+    return np.array(list(right.values())).T, [groups[video] for video in right], list(labels.values())
+
+
+def shares(labels: list[str]) -> np.ndarray:
+    """Each video's part of the balanced accuracy [videos]: all classes count alike."""
+    counts = collections.Counter(labels)
+    return np.array([1 / counts[label] / len(counts) for label in labels])
+
+
+def difference(first, second) -> tuple[float, float, float]:
+    """Of two rows' accuracies on the same videos: found, and the interval's ends (paired bootstrap over groups)."""
+    (one, groups, _), (other, again, _) = first, second
+    assert groups == again and len(one) == len(other), "the rows are of other videos"
+    gain = one.mean(axis=0) - other.mean(axis=0)  # of each video, over the seeds
+    names = sorted(set(groups))
+    member = np.array(groups)[None] == np.array(names)[:, None]  # [groups, videos]
+    sums, sizes = member @ gain, member.sum(axis=1)
+    drawn = np.random.default_rng(0).integers(len(names), size=(DRAWS, len(names)))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(gain.mean()), float(low), float(high)
+
+
+def verdict(low: float, high: float) -> str:
+    return "holds" if low > 0 else "does not" if high < 0 else f"cannot tell (±{50 * (high - low):.0f})"
+
+
+def tables(name: str) -> str:
+    """What is known of a claim, in markdown."""
+    claim = EVIDENCE[name]
+    found = {row: outcomes(name, row) for row in claim.rows if not claim.rows[row].once}
+    lines = [
+        f"\n**{name}**: {claim.says}; {claim.data}\n",
+        "| row | top-1, % | balanced, % | minutes a run |",
+        "|---|---|---|---|",
+    ]
+    for row, got in found.items():
+        if got is None:
+            lines.append(f"| {row} | not yet run | | |")
+            continue
+        right, _, labels = got
+        each = [100 * float(of.mean()) for of in right]
+        spread = f" ± {statistics.stdev(each):.1f}" if len(each) > 1 else ""
+        balanced = 100 * float((right * shares(labels)).sum(axis=1).mean())
+        trained = (
+            []
+            if claim.rows[row].fused
+            else [Place(name, row, fold, seed).seconds() for fold in range(claim.folds) for seed in range(claim.seeds)]
+        )
+        minutes = f"{statistics.mean(trained) / 60:.1f}" if trained else "–"
+        lines.append(f"| {row} | {statistics.mean(each):.1f}{spread} | {balanced:.1f} | {minutes} |")
+    lines += ["", "| difference | points | 95 % | verdict |", "|---|---|---|---|"]
+    for one, other in claim.pairs:
+        if found[one] is None or found[other] is None:
+            continue
+        gain, low, high = difference(found[one], found[other])
+        lines.append(
+            f"| {one} − {other} | {100 * gain:+.1f} | [{100 * low:+.1f}, {100 * high:+.1f}] | {verdict(low, high)} |"
+        )
+    return "\n".join(lines)
+
+
+def curves(name: str) -> str:
+    """Where a set has validation videos: what the networks told apart of them on the way, mean over the seeds."""
+    claim, lines = EVIDENCE[name], []
+    for row in claim.rows:
+        logs = [Place(name, row, 0, seed).folder / "metrics.jsonl" for seed in range(claim.seeds)]
+        if all(log.exists() for log in logs):
+            runs = [
+                {
+                    line["step"]: 100 * line["top1"]
+                    for line in map(json.loads, log.read_text().splitlines())
+                    if line.get("split") == "val"
+                }
+                for log in logs
+            ]
+            steps = sorted(set.intersection(*map(set, runs)))
+            means = [f"{statistics.mean(run[step] for run in runs):.1f}" for step in steps]
+            if steps and not lines:
+                lines = [
+                    f"\n| validation, single clips, % at step | {' | '.join(map(str, steps))} |",
+                    f"|---|{'---|' * len(steps)}",
+                ]
+            if steps:
+                lines.append(f"| {row} | {' | '.join(means)} |")
+    return "\n".join(lines)
+
+
+def views() -> str:
+    """α of H-W, T-W and T-H in the networks of CoST, by the set they were trained on; mean and range over the runs."""
+    lines = ["\n| CoST, trained on | runs | H-W | T-W | T-H | T-W + T-H, least and most |", "|---|---|---|---|---|---|"]
+    for name, row in (("cost", "cost_a"), ("cost", "cost_b"), ("views", "cost_b")):
+        claim, found = EVIDENCE[name], []
+        for fold, seed in itertools.product(range(claim.folds), range(claim.seeds)):
+            place = Place(name, row, fold, seed)
+            if (place.folder / "test.json").exists():
+                if not (place.folder / "views.json").exists():
+                    coefficients.analyse(run_lib.load(place.folder), prepared.read(folder_of_set(claim, fold)))
+                found.append(list(documents.read(place.folder / "views.json", {"overall": dict})["overall"].values()))
+        if found:
+            mean = " | ".join(f"{value:.3f}" for value in np.mean(found, axis=0))
+            motion = [sum(each[1:]) for each in found]
+            lines.append(f"| {claim.data}, {row} | {len(found)} | {mean} | {min(motion):.3f} to {max(motion):.3f} |")
+    return "\n".join(lines)
+
+
+def main(_) -> None:
+    if unknown := set(CLAIMS.value) - set(EVIDENCE):
+        raise app.UsageError(f"unknown claims {', '.join(sorted(unknown))}: choose from {', '.join(EVIDENCE)}")
+    compilation_cache.enable_compilation_cache()
+    for name in CLAIMS.value:
+        if not TABLE.value:
+            write_sets(EVIDENCE[name])
+        for place in places(name) if not TABLE.value else ():
+            print(place.command, flush=True)
+            if not LIST.value:
+                result = place.train()
+                told = ", ".join(f"{key} {100 * result[key]:.1f} %" for key in TOLD if key in result)
+                print(f"{place.folder}: {told}; {place.seconds() / 60:.1f} minutes", flush=True)
+        if not LIST.value and not BEST.value:
+            print(tables(name) + curves(name), flush=True)
+    if not LIST.value and not BEST.value and {"cost", "views"} & set(CLAIMS.value):
+        print(views(), flush=True)
+
+
+TOLD = ("top1", "mean_class_accuracy", "pair_accuracy")
+
+
+if __name__ == "__main__":
+    app.run(main)
