@@ -19,6 +19,7 @@ A network by itself:
 
   model = jax_video.build("stc_resnet18", num_classes=400, rngs=nnx.Rngs(0))
   jax_video.NETWORKS["stc_resnet18"]            # what is known of it
+  jax_video.NETWORKS["mine"] = jax_video.Network(Mine, {"width": 8})    # one of your own: see jax_video.networks
 
 A recipe, trained and tested as by `python -m jax_video.main`, from Python:
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from jax_video.data.sources.prepared import read as read_manifest
     from jax_video.errors import UserError, VideoError
     from jax_video.models import build
-    from jax_video.networks import NETWORKS
+    from jax_video.networks import NETWORKS, Network
     from jax_video.reporting.writing import write_report
     from jax_video.run import Run, load
     from jax_video.workflow import test, train_and_test
@@ -55,6 +56,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NETWORKS",
     "Manifest",
+    "Network",
     "Run",
     "UserError",
     "VideoError",
@@ -72,6 +74,7 @@ __all__ = [
 _PLACES = {  # by name: module:name
     "NETWORKS": "jax_video.networks:NETWORKS",
     "Manifest": "jax_video.data.manifest:Manifest",
+    "Network": "jax_video.networks:Network",
     "Run": "jax_video.run:Run",
     "UserError": "jax_video.errors:UserError",
     "VideoError": "jax_video.errors:VideoError",

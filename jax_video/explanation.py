@@ -206,6 +206,10 @@ class Explainer:
         if key not in self._places:
             self._places[key] = self._stages(*self._weights, seen)
         places = self._places[key]
+        if not places:
+            raise UserError(
+                "the network marks no stage to explain; in its code, jax_video.models.layers.output marks one"
+            )
         if layer is None:
             least = np.minimum(LEAST, np.max([*places.values()], axis=0))
             layer = [name for name, found in places.items() if np.all(found >= least)][-1]

@@ -2,10 +2,30 @@
 
 A new network is a class in jax_video/models and a record here. The table is data and loads neither jax nor flax, so
 recipes can read it.
+
+A network of your own needs no change of this package: put its record into the table, in a script, in a notebook or at
+the top of a recipe, before the name is used.
+
+  from jax_video import NETWORKS, Network
+
+  NETWORKS["mine"] = Network(Mine, {"width": 8}, frames=8, size=56)
+  config.model = ConfigDict({"name": "mine", "width": 16})
+
+Then it is trained, tested and used as any other. A run keeps the name, and no code: put the record there before
+`jax_video.load`, too. The class, a `flax.nnx.Module`, is built and called so:
+
+  model = Mine(num_classes=K, rngs=rngs, dtype=dtype, norm=norm, width=8)
+  model(video, keys=keys)     # normalised [B, T, H, W, 3], and random keys [B] in training alone -> logits [B, K]
+  model.features(video)       # [B, T', H', W', D], for `Run.features`
+
+`rngs.params()` gives keys of initial values. `norm(channels, dtype=dtype, rngs=rngs)` makes a normalisation layer, as
+section `norm` of a config says. Everything in the network that changes is an `nnx.Param` or an `nnx.BatchStat`: dropout
+is `jax_video.models.layers.Dropout`, which takes `keys`. Stages that are marked, `x = layers.output("layer1", x)`, can
+be explained (`Run.explain`). Layers and units of `jax_video.models` are at hand, and need not be used.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jax_video.errors import UserError
@@ -20,7 +40,7 @@ class Network:
     """A network, or what those of a family have alike.
 
     Attributes:
-      constructor: "module:name" of its class, which is imported when the network is built.
+      constructor: its class, or "module:name" of it, which is imported when the network is built.
       keywords: what section `model` of a config may set, with the defaults. The class describes them.
       arguments: what else the class is given.
       recipe: the file of configs/ that trains it.
@@ -37,7 +57,7 @@ class Network:
       weighs_views: whether it looks at a clip from CoST's three views, and weighs them.
     """
 
-    constructor: str
+    constructor: str | Callable[..., Any]
     keywords: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     recipe: str = ""
@@ -281,7 +301,10 @@ NETWORKS: dict[str, Network] = {
 def find(name: str) -> Network:
     """The network of that name; UserError, with the names, where there is none."""
     if name not in NETWORKS:
-        raise UserError(f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}")
+        raise UserError(
+            f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}; one of your own has to be put into "
+            "jax_video.NETWORKS first"
+        )
     return NETWORKS[name]
 
 

@@ -14,9 +14,11 @@ from conftest import ROOT
 from flax import nnx
 from ml_collections import ConfigDict
 
+import jax_video
 from jax_video import models, networks, optimizer, train
 from jax_video import state as state_lib
 from jax_video.data import pipeline
+from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.models import __main__ as command
 from jax_video.models.layers import BatchNorm, Linear
@@ -74,7 +76,7 @@ def test_a_network_is_told_of_its_clip_as_far_as_it_is_bound_to_it():
 
 
 def test_an_unknown_name_is_answered_with_the_names():
-    with pytest.raises(UserError, match="there is no network 'resnet'; choose one of resnet3d10, .*, c3d$"):
+    with pytest.raises(UserError, match="no network 'resnet'; choose one of resnet3d10, .*, c3d; one of your own"):
         networks.find("resnet")
 
 
@@ -112,7 +114,7 @@ def test_a_new_network_is_built_by_name():
     assert models.defaults("colours") == {"hidden": 8, "consensus": False}
     with pytest.raises(UserError, match="colours has no keyword width; it has num_classes, hidden, norm, dtype, rngs"):
         models.build("colours", num_classes=3, rngs=nnx.Rngs(0), width=0.5)
-    with pytest.raises(UserError, match="there is no network 'colour'; choose one of resnet3d10, .*, colours$"):
+    with pytest.raises(UserError, match="no network 'colour'; choose one of resnet3d10, .*, colours; one of your own"):
         models.build("colour", num_classes=3, rngs=nnx.Rngs(0))
 
 
@@ -133,6 +135,62 @@ def test_a_new_network_is_listed(flags_of_the_command, monkeypatch, capsys):
     name, parameters, _, clip = capsys.readouterr().out.splitlines()[-1].strip("| ").split("|")
     assert (name.strip(), clip.strip()) == ("colours", "4×16×16")
     assert int(parameters.replace(",", "")) == 3 * 8 + 8 + 2 * 8 + 8 * 400 + 400
+
+
+RECIPE = """
+from flax import nnx
+from jax_video import NETWORKS, Network, read_recipe
+
+
+class Mine(nnx.Module):
+    def __init__(self, *, num_classes, width, norm, dtype, rngs):
+        self.conv = nnx.Conv(3, width, (3, 3, 3), strides=2, dtype=dtype, rngs=rngs)
+        self.norm = nnx.BatchNorm(width, dtype=dtype, rngs=rngs)
+        self.fc = nnx.Linear(width, num_classes, rngs=rngs)
+
+    def features(self, video):
+        return nnx.relu(self.norm(self.conv(video)))
+
+    def __call__(self, video, *, keys=None):
+        return self.fc(self.features(video).mean((1, 2, 3)))
+
+
+NETWORKS["mine"] = Network(Mine, {"width": 2}, frames=4, size=16)
+
+
+def get_config(argument=""):
+    config = read_recipe("stc:recipe=small,frames=4,epochs=1")
+    del config.model
+    config.model = {"name": "mine", "width": 3}
+    config.clip.update(short_side=16, size=16)
+    return config
+"""
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_network_of_ones_own_is_trained_and_used(tmp_path, monkeypatch, capsys):
+    """Of layers of Flax alone, put into the table by a recipe, through public names."""
+    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
+    monkeypatch.setattr(jax_video, "NETWORKS", networks.NETWORKS)
+    (tmp_path / "mine.py").write_text(RECIPE, encoding="utf-8")
+    config = jax_video.read_recipe(str(tmp_path / "mine.py"))
+    data = jax_video.read_manifest(motions.make(tmp_path, train=16, val=8, test=8, frames=8, width=20, height=16))
+    result, _ = jax_video.train_and_test(config, data, tmp_path / "run")
+    assert result["videos"] == 8 and (tmp_path / "run" / "report.html").exists()
+    assert "The report failed" not in capsys.readouterr().err
+
+    run = jax_video.load(tmp_path / "run")
+    assert [*run.weights["batch_stats"]["norm"]] == ["mean", "var"]
+    assert float(abs(run.weights["batch_stats"]["norm"]["mean"]).max()) > 0, "its own statistics are counted"
+    video = f"{data.root}/{data.videos[0].path}"
+    assert set(run.classify(video, timeout=None)) == set(data.classes)
+    assert run.features(video, timeout=None).shape == (3,)
+    with pytest.raises(UserError, match="marks no stage to explain; in its code, jax_video.models.layers.output"):
+        run.explain(video, timeout=None)
+
+    del networks.NETWORKS["mine"]
+    with pytest.raises(UserError, match="no network 'mine'; .*; one of your own has to be put into jax_video.NETWORKS"):
+        jax_video.load(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("colours")
