@@ -108,7 +108,7 @@ def writes_run(function: Callable[..., T]) -> Callable[..., T]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax warns that what is only read is not written."""
+    """Orbax warns that what is only read is not written, and that a checkpoint without a validation has no metrics."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -225,7 +225,7 @@ class Checkpoints:
             meta, ema=state.ema is not None, machines=machines, validation=validation
         ).to_json()
         items = _items(state)
-        with self._writing():
+        with self._writing(), _quiet():
             if step in self.steps:  # saved on a stop, before its validation: a kill just here costs this one checkpoint
                 self._manager.delete(step)
             self._manager.save(
