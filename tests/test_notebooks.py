@@ -16,6 +16,8 @@ import nbformat
 import pytest
 from conftest import FAST_COMPILE, ROOT
 
+import jax_video
+from jax_video import networks, state
 from jax_video.data.sources import motions
 from jax_video.exporting import card
 
@@ -103,6 +105,23 @@ def test_the_first_cell_says_what_went_wrong(install, monkeypatch):
     monkeypatch.setitem(sys.modules, "numpy", types.SimpleNamespace(__version__="1.0"))
     with pytest.raises(RuntimeError, match="^numpy: installed anew. Runtime → Restart session"):
         install()
+
+
+def test_a_network_of_ones_own_in_files(tmp_path, monkeypatch):
+    """The recipe that the notebook shows, beside a file with the classes of its cell."""
+    notebook = read("own_network")
+    (classes,) = [cell.source for cell in notebook.cells if "class SpaceTime" in cell.source]
+    (recipe,) = re.findall("```python\n# mine.py\n(.*?)```", notebook.cells[-1].source, re.DOTALL)
+    imports = "from flax import nnx\n\nfrom jax_video.models.layers import output, padded_conv\n"
+    assert imports.splitlines()[-1] in notebook.cells[4].source
+    (tmp_path / "space_time.py").write_text(imports + classes, encoding="utf-8")
+    (tmp_path / "mine.py").write_text(recipe, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
+    monkeypatch.setattr(jax_video, "NETWORKS", networks.NETWORKS)
+    config = jax_video.read_recipe(str(tmp_path / "mine.py"))
+    _, params, batch_stats = state.abstract(config, 8)
+    assert params["fc"]["kernel"].shape == (128, 8) and len(batch_stats["stages"]) == 4
 
 
 def in_ci(function):
