@@ -305,7 +305,9 @@ def find(name: str) -> Network:
             f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}; one of your own has to be put into "
             "jax_video.NETWORKS first"
         )
-    return NETWORKS[name]
+    if not isinstance(found := NETWORKS[name], Network):
+        raise UserError(f"jax_video.NETWORKS[{name!r}] is {found!r}: expected a jax_video.Network of it")
+    return found
 
 
 def top_module(path: Sequence[Any]) -> Any:

@@ -118,6 +118,12 @@ def test_a_new_network_is_built_by_name():
         models.build("colour", num_classes=3, rngs=nnx.Rngs(0))
 
 
+def test_a_class_without_a_record_is_no_network(monkeypatch):
+    monkeypatch.setitem(networks.NETWORKS, "colours", Colours)
+    with pytest.raises(UserError, match=r"NETWORKS\['colours'\] is <class .*Colours'>: expected a jax_video.Network"):
+        networks.find("colours")
+
+
 @pytest.fixture
 def flags_of_the_command():
     """Its flags, which only the command itself defines."""
