@@ -152,11 +152,12 @@ def test_quickstart(run, data):
 @in_ci
 def test_from_pytorch(run, data):
     parameters = f"DATA, PYTORCH_STEPS, EPOCHS, WIDTH, LAYERS, FOLDER = {data!r}, 2, 1, 1 / 16, (1, 1, 1, 1), 'folder'"
-    text, _ = run("from_pytorch", parameters)
+    text, pictures = run("from_pytorch", parameters)
     assert text.count("32 of 32 test videos") == 2  # converted, and trained further
     assert "All keys matched" in text
     (difference,) = re.findall("largest difference: (.*) of the largest logit", text)
     assert float(difference) < 1e-5
+    assert pictures == 1  # confusion
 
 
 @in_ci
