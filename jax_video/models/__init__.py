@@ -64,8 +64,8 @@ def build(
         known = ("num_classes", *record.keywords, "norm", "dtype", "rngs", "consensus")
         raise UserError(f"{name} has no keyword {', '.join(unknown)}; it has {', '.join(known)}")
     keywords = {**record.arguments, **record.keywords, **kwargs}
-    named = isinstance(record.constructor, str)
-    constructor = pkgutil.resolve_name(record.constructor) if named else record.constructor
+    kind = record.constructor
+    constructor = pkgutil.resolve_name(kind) if isinstance(kind, str) else kind
     network = constructor(num_classes=num_classes, rngs=rngs, dtype=dtype, norm=norm, **keywords)
     return SegmentConsensus(network) if consensus else network
 
