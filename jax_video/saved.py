@@ -50,8 +50,8 @@ KEYS = {
         ),
         "expects": Key("The network that the run in `path` must be of; several as `path` is.", None, SEVERAL, none=""),
         "inflate": Key(
-            "How kernels of 2D networks are stretched over time: `mean` (repeated, divided by their length) or `centre`. "
-            "None: they are not.",
+            "How kernels of 2D networks are stretched over time: `mean` (repeated, divided by their length) or "
+            "`centre`. None: they are not.",
             None,
             str,
             none="",
