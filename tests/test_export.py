@@ -143,9 +143,11 @@ def test_the_reader_goes_on_after_a_file_that_is_no_video(exported, trained, tmp
 
 
 def test_twenty_lines_read_it(exported, trained, capsys, monkeypatch):
-    """Those of docs/export.md, of the square in the middle; FFmpeg resizes a little otherwise."""
+    """Those of docs/how-to/export.md, of the square in the middle; FFmpeg resizes a little otherwise."""
     out, _ = exported
-    script = re.search("```python\n(import json, .*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)[1]
+    script = re.search(
+        "```python\n(import json, .*?)```", (ROOT / "docs" / "how-to" / "export.md").read_text(), re.DOTALL
+    )[1]
     assert len([line for line in script.splitlines() if line]) <= 20
     video = next((trained.data / "test").rglob("*.mp4"))
     monkeypatch.chdir(out)
@@ -224,7 +226,9 @@ def test_the_reader_sees_the_clips_of_a_run_that_has_a_rate(exported, trained, t
     with pytest.raises(UserError, match="frames: its frame rate is not known, and clips have 10: say how many frames"):
         run.classify(frames)
 
-    script = re.search("```python\n(import json, .*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)[1]
+    script = re.search(
+        "```python\n(import json, .*?)```", (ROOT / "docs" / "how-to" / "export.md").read_text(), re.DOTALL
+    )[1]
     (tmp_path / "model.stablehlo").write_bytes((out / "model.stablehlo").read_bytes())
     (tmp_path / "model.json").write_text(json.dumps(told))
     seen = []
@@ -392,7 +396,7 @@ def test_operations_for_onnx_compute_the_same(taps, groups):
 
 @pytest.mark.parametrize("argument", ["", "phase=appearance"])
 def test_onnx_gives_the_same(argument, tmp_path):
-    pytest.importorskip("jax2onnx", reason="docs/export.md says how to install it")
+    pytest.importorskip("jax2onnx", reason="docs/how-to/export.md says how to install it")
     runtime = pytest.importorskip("onnxruntime")
     run = untrained(tmp_path / "run", argument)
     folder.write(run, tmp_path / "out", ["onnx"], crop="center")
