@@ -12,6 +12,7 @@ from jax_video.__main__ import COMMANDS
 from jax_video.data import sources
 
 FOLDER = "reference/generated"
+_TAKES = {"bool": "", "string": "text", "comma separated list of strings": "several, with commas"}
 
 
 def pages() -> dict[str, str]:
@@ -51,7 +52,7 @@ def _flags(module) -> list[flags.Flag]:
 def _row(flag: flags.Flag) -> tuple[str, str, str, str]:
     kind = flag.parser.flag_type() if flag.parser else flag.flag_type()
     choices = getattr(flag.parser, "enum_values", None)
-    takes = ", ".join(map(code, choices)) if choices else {"bool": "", "string": "text"}.get(kind, kind)
+    takes = ", ".join(map(code, choices)) if choices else _TAKES.get(kind, kind)
     default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
     default = code("" if default is None or default is False else str(default))
     if flag.name == "workers":  # of the machine that this page is made on

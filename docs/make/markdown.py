@@ -19,7 +19,7 @@ def code(text: str) -> str:
 
 def plain(text: str) -> str:
     """Words as they are, whatever Markdown would make of them."""
-    return re.sub(r"([\\*_\[\]<>`])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\*_\[\]`])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
 
 
 def block(text: str, language: str = "text") -> str:

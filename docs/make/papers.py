@@ -3,9 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from drawing import FILLS, arrow, box, circle, cuboid, svg, text
+from drawing import FILLS, INK, arrow, box, circle, svg, text
 
-from jax_video import networks
 from jax_video.models import correspondence, cost, t3d
 from jax_video.summary import Summary
 
@@ -53,12 +52,12 @@ def _stc() -> str:
         circle(642, 142, "×", fill=PURPLE),
         arrow((656, 142), (684, 142)),
         circle(698, 142, "+", fill=ORANGE),
-        arrow((69, 172), (69, 286), (698, 286), (698, 158), dashed=True),
-        text(390, 280, "shortcut of the unit", size=12),
-        arrow((712, 142), (740, 142), words=""),
+        arrow((110, 286), (698, 286), (698, 158), dashed=True),
+        text(104, 290, "the unit's input", size=12, anchor="end"),
+        text(390, 280, "shortcut", size=12),
+        arrow((712, 142), (740, 142)),
         text(762, 147, "ReLU"),
     ]
-    # X here is the output of the unit's last BatchNorm; the shortcut comes from the unit's input.
     return svg(796, 300, "The STC block at the end of a residual unit", shapes)
 
 
@@ -101,16 +100,18 @@ def _cost() -> str:
         for view in cost.views(kernel)
     ]
     alpha = jax.nn.softmax(jnp.array(cost.INITIAL_ALPHA))
-    shapes = []
+    shapes, side = [], 15
     for place, (name, grid) in enumerate([*zip(cost.VIEWS, pad, strict=True), ("together", np.asarray(fused))]):
-        x0 = 34 + place * 178
-        for t, row, column in sorted(np.ndindex(3, 3, 3), key=lambda index: (-index[0], -index[1], index[2])):
-            filled = grid[t, row, column] != 0
-            x, y = x0 + column * 24 + t * 17, 140 - (2 - row) * 24 - t * 12
-            fill = FILLS[(0, 2, 3, 1)[place]]
-            shapes.append(cuboid(x, y, 20, 20, 14, fill=fill, opacity=0.75 if filled else 0.04))
+        x0, fill = 14 + place * 205, FILLS[(0, 2, 3, 1)[place]]
+        for t, row, column in np.ndindex(3, 3, 3):
+            x, y, filled = x0 + t * 56 + column * side, 34 + row * side, grid[t, row, column] != 0
+            shapes.append(
+                f"<rect x='{x}' y='{y}' width='{side}' height='{side}' fill='{fill}' fill-opacity='{0.75 * filled:g}' "
+                f"stroke='{INK}' stroke-opacity='.6'/>"
+            )
         words = f"α starts at {alpha[place]:.2f}" if place < 3 else f"{int((np.asarray(fused) != 0).sum())} of 27 taps"
-        shapes += [text(x0 + 56, 172, name, bold=True), text(x0 + 56, 190, words, size=12)]
+        shapes += [text(x0 + 22 + t * 56, 24, label, size=11) for t, label in enumerate(("t − 1", "t", "t + 1"))]
+        shapes += [text(x0 + 78, 102, name, bold=True), text(x0 + 78, 120, words, size=12)]
     shapes += [text(x, 100, sign, size=22) for x, sign in ((184, "+"), (362, "+"), (540, "="))]
     shapes.append(
         text(
@@ -129,12 +130,13 @@ def _st_resnet() -> str:
     for stream, y, fill in (("appearance", 170, BLUE), ("motion", 40, ORANGE)):
         shapes += [
             text(12, y + 5, stream, anchor="start", bold=True),
-            arrow((108, y), (292 if stream == "appearance" else 300, y)),
+            *([arrow((108, y), (196, y)), arrow((222, y), (300, y))] if stream == "appearance" else []),
+            *([arrow((108, y), (300, y))] if stream == "motion" else []),
         ]
         for place, kernel in enumerate(kernels):
             x = 302 + place * 122
             shapes += [box(x, y - 20, 96, 40, f"conv {kernel}", fill=fill)]
-            shapes += [arrow((x + 96, y), (x + 120, y))] if place < 2 else [arrow((x + 96, y), (x + 128, y))]
+            shapes += [arrow((x + 96, y), (x + 120, y))] if place < 2 else [arrow((x + 96, y), (x + 123, y))]
         end = 302 + 3 * 122 + 24
         bend = y + 46 if stream == "appearance" else y - 34
         shapes += [
@@ -144,7 +146,7 @@ def _st_resnet() -> str:
             text(end + 58, y + 5, "ReLU"),
         ]
     shapes += [
-        arrow((210, 40), (210, 156), words=""),
+        arrow((210, 40), (210, 156)),
         circle(210, 170, "+", fill=PURPLE),
         text(224, 110, "motion residual", anchor="start", size=12),
         text(420, 234, "identity", size=12),
@@ -154,9 +156,7 @@ def _st_resnet() -> str:
 
 def _transfer() -> str:
     """The correspondence network with the recipe's teacher."""
-    teacher, student = Summary("resnet50"), networks.NETWORKS["stc_resnet101"]
-    wide = teacher.params["fc"]["kernel"].shape[0]
-    del student
+    wide = Summary("resnet50").params["fc"]["kernel"].shape[0]
     shapes = [
         box(10, 24, 120, 44, "frames of a clip", fill=ORANGE),
         box(10, 124, 120, 44, "the clip", fill=ORANGE),
