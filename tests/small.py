@@ -60,16 +60,17 @@ def small(text: str) -> dict[str, object]:
         if "width" in keywords:
             values[f"{section}.width"] = 1 / 16
         if "layers" in keywords:
-            stages = networks.find(config[section].name).stages
-            values[f"{section}.layers"] = (2, 1, 1, 1) if "connections" in keywords else (1,) * stages
+            stages, recipe = networks.find(config[section].name).stages, networks.find(config[section].name).recipe
+            values[f"{section}.layers"] = (2, 1, 1, 1) if recipe == "st_resnet" else (1,) * stages
     if "size" not in networks.find(config.model.name).bound:
-        values |= {"clip.size": SIDE, "clip.short_side": SIDE + 4, "clip.jitter": ()}
+        values |= {"clip.size": SIDE, "clip.jitter": ()}
+        if "flow" not in config.clip.get("streams", ()):  # which is stored at one short side
+            values["clip.short_side"] = SIDE + 4
     values |= {"train.epochs": 1} if config.train.epochs else {"train.steps": 2}
     values["train.batch"] = 8
     if config.norm.group_size:
         values["norm.group_size"] = 4
-    if config.test.clips in ("uniform", "spread"):
-        values["test.number"] = 2
+    values |= {"uniform": {"test.number": 2}, "spread": {"test.number": 5}}.get(config.test.clips, {})
     return {key: value for key, value in values.items() if value is not None}
 
 

@@ -112,13 +112,9 @@ def _cost() -> str:
         words = f"α starts at {alpha[place]:.2f}" if place < 3 else f"{int((np.asarray(fused) != 0).sum())} of 27 taps"
         shapes += [text(x0 + 22 + t * 56, 24, label, size=11) for t, label in enumerate(("t − 1", "t", "t + 1"))]
         shapes += [text(x0 + 78, 102, name, bold=True), text(x0 + 78, 120, words, size=12)]
-    shapes += [text(x, 100, sign, size=22) for x, sign in ((184, "+"), (362, "+"), (540, "="))]
-    shapes.append(
-        text(
-            370, 218, "rows: height; columns: width; depth: time. The three views have the same nine weights.", size=12
-        )
-    )
-    return svg(740, 230, "One kernel, seen from three sides", shapes)
+    shapes += [text(x, 62, sign, size=20) for x, sign in ((195, "+"), (400, "+"), (605, "="))]
+    words = "The kernels, frame by frame: rows are height, columns width. Each view has the same nine weights."
+    return svg(812, 158, "One kernel, seen from three sides", [*shapes, text(406, 148, words, size=12)])
 
 
 def _st_resnet() -> str:
