@@ -11,14 +11,14 @@ HERE = pathlib.Path(__file__).parent
 DOCS = HERE.parent
 sys.path.insert(0, str(DOCS.parent))  # the checkout's own package, not another that is installed
 
-import commands  # noqa: E402
-import config  # noqa: E402
+import command_line  # noqa: E402
+import config_keys  # noqa: E402
 import networks  # noqa: E402
 import papers  # noqa: E402
 
 
 def main() -> None:
-    pages = commands.pages() | config.pages() | networks.pages() | papers.figures()
+    pages = command_line.pages() | config_keys.pages() | networks.pages() | papers.figures()
     for name, text in pages.items():
         path = DOCS / name
         path.parent.mkdir(parents=True, exist_ok=True)
