@@ -54,7 +54,13 @@ def small(text: str) -> dict[str, object]:
     """{key of a config: its small value}."""
     config = config_flag.load(text)
     names = [section for section in ("model", "teacher") if config.get(section)]
-    values: dict[str, object] = {"data.workers": 0, "train.log_steps": 1, "train.validate_epochs": 1, "test.batch": 4}
+    values: dict[str, object] = {
+        "dtype": "float32",
+        "data.workers": 0,
+        "train.log_steps": 1,
+        "train.validate_epochs": 1,
+        "test.batch": 4,
+    }
     for section in names:
         keywords = networks.find(config[section].name).keywords
         if "width" in keywords:
