@@ -72,7 +72,7 @@ KEYS = {
     "data": {
         "manifest": Key("The folder that `prepare` wrote, or `motions`, the embedded set."),
         "workers": Key(
-            "Processes that decode. 0: none, in the main process; None: two less than the machine has cores, 32 at most.",
+            "Processes that decode. 0: none, in the main process; None: two less than there are cores, 32 at most.",
             kind=int,
             none=-1,
         ),

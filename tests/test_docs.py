@@ -67,10 +67,11 @@ def test_commands_can_be_given(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block in BLOCKS[page]:
         for module, arguments in block.commands():
-            assert module.removeprefix("jax_video.").removesuffix(".__main__") in {*COMMANDS, ""}, block.where
-            if "--help" in arguments or module == "jax_video.__main__":
+            if module == "jax_video.__main__":  # it lists the commands
                 continue
-            parse(module, arguments, monkeypatch, block.where)
+            assert module.removeprefix("jax_video.") in COMMANDS, block.where
+            if "--help" not in arguments:
+                parse(module, arguments, monkeypatch, block.where)
 
 
 def parse(module: str, arguments: list[str], monkeypatch, where: str) -> None:
