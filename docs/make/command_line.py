@@ -77,8 +77,8 @@ def _recipes() -> str:
         "A recipe is a file of `configs/`. `--config=NAME:key=value,...` takes its arguments, from any folder; a copy "
         "of the file works like it (`--config=FILE.py`).\n"
     ]
-    for name, path in config_flag.recipes().items():
-        module = config_flag._module(str(path))
+    for name in config_flag.recipes():
+        module = importlib.import_module(f"configs.{name}")
         trained = [code(network) for network, record in networks.NETWORKS.items() if record.recipe == name]
         title, _, text = (inspect.getdoc(module) or "").partition("\n")
         rows = [

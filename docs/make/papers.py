@@ -21,17 +21,15 @@ def figures() -> dict[str, str]:
 def _stc() -> str:
     """The STC block of the first unit of STC-ResNet-50 for 16 frames."""
     summary = Summary("stc_resnet50")
-    layers = {layer.name: layer for layer in summary.layers()}
-    stc = summary.params["layer1"]["0" if "0" in summary.params["layer1"] else 0]["stc"]
+    stc = summary.params["layer1"][0]["stc"]
+    last = [layer for layer in summary.layers() if layer.name.startswith("layer1.0.bn")][-1]
+    frames, height, width, channels = last.output
 
     def sizes(branch: str) -> str:
         first = stc[branch]["fc1"]["kernel"].shape
         second = stc[branch]["fc2"]["kernel"].shape
         return f"FC {first[0]} → {first[1]}, ReLU\nFC {second[0]} → {second[1]}, sigmoid"
 
-    frames, height, width, channels = next(
-        layer.output for name, layer in layers.items() if name.startswith("layer1.0.") and len(layer.output) == 4
-    )[:3] + (stc["tcb"]["fc2"]["kernel"].shape[1],)
     shapes = [
         box(10, 110, 118, 62, f"X, {frames}×{height}×{width}\n×{channels}", fill=ORANGE),
         arrow((128, 130), (150, 130), (150, 50), (172, 50)),
@@ -120,7 +118,7 @@ def _cost() -> str:
 def _st_resnet() -> str:
     """The second unit of a stage in both streams."""
     summary = Summary("st_resnet")
-    unit = summary.params["appearance"]["layer1"][1 if 1 in summary.params["appearance"]["layer1"] else "1"]
+    unit = summary.params["appearance"]["layer1"][1]
     kernels = ["×".join(map(str, unit[f"conv{number}"]["kernel"].shape[:3])) for number in (1, 2, 3)]
     shapes = []
     for stream, y, fill in (("appearance", 170, BLUE), ("motion", 40, ORANGE)):
