@@ -38,6 +38,8 @@ from ml_collections import ConfigDict
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from paired import Outcomes, balanced, difference, verdict  # noqa: E402
+
 from jax_video import compilation_cache, config_flag  # noqa: E402
 from jax_video import run as run_lib  # noqa: E402
 from jax_video.data import documents  # noqa: E402
@@ -53,7 +55,7 @@ TABLE = flags.DEFINE_bool("table", False, "Train nothing; print the tables of th
 LIST = flags.DEFINE_bool("list", False, "Train nothing; print the command of every run.")
 BEST = flags.DEFINE_bool("best", False, "Only the best row of each claim, on the splits of the set in --data.")
 
-FOLDS, DRAWS, LEVEL = 5, 10_000, 0.95
+FOLDS = 5
 Values = Mapping[str, Any]
 
 
@@ -426,8 +428,8 @@ def needed(claim: Claim, row: str) -> list[str]:
 # The tables
 
 
-def outcomes(name: str, row: str) -> tuple[np.ndarray, list[str], list[str]] | None:
-    """What a row's networks got right: bool [seeds, videos], each video's group and class. None: not all is done."""
+def outcomes(name: str, row: str) -> Outcomes | None:
+    """What a row's networks got right; None: not all is done."""
     claim, right = EVIDENCE[name], collections.defaultdict(list)
     labels: dict[str, str] = {}
     for seed, fold in itertools.product(range(claim.seeds), range(claim.folds)):
@@ -438,31 +440,7 @@ def outcomes(name: str, row: str) -> tuple[np.ndarray, list[str], list[str]] | N
             right[video].append(found.class_names[int(np.argmax(row_scores))] == found.labels[video])
             labels[video] = found.labels[video]
     groups = {video.name: group_of(video) for video in the_set(claim.data).videos}
-    return np.array(list(right.values())).T, [groups[video] for video in right], list(labels.values())
-
-
-def shares(labels: list[str]) -> np.ndarray:
-    """Each video's part of the balanced accuracy [videos]: all classes count alike."""
-    counts = collections.Counter(labels)
-    return np.array([1 / counts[label] / len(counts) for label in labels])
-
-
-def difference(first, second) -> tuple[float, float, float]:
-    """Of two rows' accuracies on the same videos: found, and the interval's ends (paired bootstrap over groups)."""
-    (one, groups, _), (other, again, _) = first, second
-    assert groups == again and len(one) == len(other), "the rows are of other videos"
-    gain = one.mean(axis=0) - other.mean(axis=0)  # of each video, over the seeds
-    names = sorted(set(groups))
-    member = np.array(groups)[None] == np.array(names)[:, None]  # [groups, videos]
-    sums, sizes = member @ gain, member.sum(axis=1)
-    drawn = np.random.default_rng(0).integers(len(names), size=(DRAWS, len(names)))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(gain.mean()), float(low), float(high)
-
-
-def verdict(low: float, high: float) -> str:
-    return "holds" if low > 0 else "does not" if high < 0 else f"cannot tell (±{50 * (high - low):.0f})"
+    return Outcomes(np.array(list(right.values())).T, [groups[video] for video in right], list(labels.values()))
 
 
 def tables(name: str) -> str:
@@ -478,17 +456,15 @@ def tables(name: str) -> str:
         if got is None:
             lines.append(f"| {row} | not yet run | | |")
             continue
-        right, _, labels = got
-        each = [100 * float(of.mean()) for of in right]
+        each = [100 * float(of.mean()) for of in got.right]
         spread = f" ± {statistics.stdev(each):.1f}" if len(each) > 1 else ""
-        balanced = 100 * float((right * shares(labels)).sum(axis=1).mean())
         trained = (
             []
             if claim.rows[row].fused
             else [Place(name, row, fold, seed).seconds() for fold in range(claim.folds) for seed in range(claim.seeds)]
         )
         minutes = f"{statistics.mean(trained) / 60:.1f}" if trained else "–"
-        lines.append(f"| {row} | {statistics.mean(each):.1f}{spread} | {balanced:.1f} | {minutes} |")
+        lines.append(f"| {row} | {statistics.mean(each):.1f}{spread} | {100 * balanced(got):.1f} | {minutes} |")
     lines += ["", "| difference | points | 95 % | verdict |", "|---|---|---|---|"]
     for one, other in claim.pairs:
         if found[one] is None or found[other] is None:

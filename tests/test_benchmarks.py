@@ -1,14 +1,18 @@
 """What the benchmark for GPUs finds in networks and writes down; and, by hand, that all of it runs."""
 
 import os
+import shlex
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import ROOT
 
+from jax_video import config_flag
+from jax_video.data.manifest import Manifest, Video
 from jax_video.models.convolution import conv
 
 
@@ -62,6 +66,58 @@ def test_results_are_whole_after_every_row(tmp_path):
     lines = (tmp_path / "out" / "speed.md").read_text().splitlines()
     assert lines == ["| network | ms |", "| --- | --- |", "| first | 1.25 |", "| second |  |"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"speed.json", "speed.md"}
+
+
+def test_differences_are_of_the_same_videos_and_of_whole_groups():
+    from paired import Outcomes, balanced, difference, verdict
+
+    random = np.random.default_rng(0)
+    groups, labels = [f"g{number // 6}" for number in range(60)], ["fight", "other", "other"] * 20
+    some = Outcomes(random.random((3, 60)) < 0.6, groups, labels)
+    assert difference(some, some) == (0, 0, 0) and verdict(0, 0) == "cannot tell (±0)"
+    none, all_ = (some._replace(right=np.full((2, 60), value)) for value in (False, True))
+    assert difference(all_, none) == (1, 1, 1) and verdict(1, 1) == "holds" and verdict(-1, -0.1) == "does not"
+
+    # One that is right in half of the groups: the interval is as wide as ten throws of a coin leave it.
+    half = some._replace(right=np.repeat([True, False] * 5, 6)[None])
+    gain, low, high = difference(half, none)
+    assert gain == 0.5 and (low, high) == pytest.approx((0.2, 0.8), abs=0.051)
+    single = half._replace(groups=[str(number) for number in range(60)])  # as sixty: narrower, and wrong
+    _, low, high = difference(single, none._replace(groups=single.groups))
+    assert 0.35 < low < high < 0.65
+
+    of_class = some._replace(right=np.array([label == "other" for label in labels])[None])
+    assert (of_class.right.mean(), balanced(of_class)) == pytest.approx((2 / 3, 1 / 2))
+    with pytest.raises(ValueError, match="not of the same videos"):
+        difference(some, some._replace(groups=groups[::-1]))
+
+
+def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
+    """Every row's config is one that a run can have: the command that `--list` prints shows it."""
+    sets = {"fights": ("fight", "other"), "ut_interaction": ("hug", "push")}
+    for name, classes in sets.items():
+        videos = [
+            Video(f"{kind}/{group}.mp4", number, "train", 30, 25.0, 64, 48, None, source=f"s{group}")
+            for group in range(6)
+            for number, kind in enumerate(classes)
+        ]
+        Manifest(name, classes, str(tmp_path), tuple(videos)).write(tmp_path / name / "manifest.jsonl")
+    options = [f"--data={tmp_path}", f"--out={tmp_path / 'out'}", "--weights=thin.npz", "--list"]
+    claims = "--claims=stc,t3d,st_resnet,transfer,cost,views"
+    script = [sys.executable, str(ROOT / "benchmarks" / "evidence.py")]
+    listed = subprocess.run([*script, *options, claims], capture_output=True, text=True, cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    commands = [shlex.split(line) for line in listed.stdout.splitlines()]
+    assert len(commands) == len({command[-1] for command in commands}) == 20 + 15 + 20 + 28 + 40 + 3
+    for text in {command[3].removeprefix("--config=") for command in commands if "taught-fold0" not in command[3]}:
+        config_flag.load(text)
+    tested = [Manifest.read(path) for path in sorted((tmp_path / "out" / "sets").glob("fights-*/manifest.jsonl"))]
+    assert sorted(video.path for of in tested for _, video in of.select("test")) == sorted(
+        v.path for v in tested[0].videos
+    )
+    assert all(
+        not {v.source for _, v in of.select("test")} & {v.source for _, v in of.select("train")} for of in tested
+    )
 
 
 @pytest.mark.slow
