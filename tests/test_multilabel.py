@@ -20,7 +20,7 @@ import torch
 from commands import ROOT, check_user_error
 from flax import nnx
 
-from jax_video import losses, metrics, objectives, optimizer, sharding, task
+from jax_video import losses, metrics, objectives, optimizer, published, recipe, sharding, task
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.data.manifest import Manifest
@@ -348,6 +348,21 @@ def test_the_thresholds_are_those_of_the_best_checkpoints_validation(finished):
     half = dataclasses.replace(run.meta, thresholds=None)
     other = type(run)(run.folder, run.config, half, run.step, run.definition, run.weights, run.mesh)
     assert other.thresholds.tolist() == [0.5] * 3
+
+
+def test_a_checkpoint_without_thresholds_says_so_once(finished, tmp_path, capsys):
+    """As one that was saved between two validations."""
+    recipe.note.cache_clear()
+    whole = load(finished / "run")
+    assert not capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    published.write(tmp_path / "run", dataclasses.replace(whole.meta, thresholds=None), whole.step, whole.weights)
+    for _ in range(2):
+        assert load(tmp_path / "run").thresholds.tolist() == [0.5] * 3
+    assert capsys.readouterr().err == (
+        f"Checkpoint {whole.step} of {tmp_path / 'run'} has no thresholds, as none were chosen by a validation: each "
+        "class holds from a probability of 0.5 on.\n"
+    )
 
 
 def test_predict_marks_what_holds(finished):
