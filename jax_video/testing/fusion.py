@@ -81,7 +81,7 @@ def read(source: Run | str | os.PathLike) -> Predictions:
     except UserError:
         raise
     except (ValueError, TypeError, OSError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read as scores ({error})") from error
+        raise UserError(f"{path}: cannot be read as scores ({str(error) or type(error).__name__})") from error
     if not found.scores:
         raise UserError(f"{path}: there are no scores in it")
     for video, row in found.scores.items():
