@@ -432,14 +432,17 @@ def test_operations_for_onnx_compute_the_same(taps, groups):
         np.testing.assert_array_equal(onnx._max_pool(jnp.asarray(x), window=taps, **options), expected)
 
 
-@pytest.mark.parametrize("argument", ["", "phase=appearance"])
-def test_onnx_gives_the_same(argument, tmp_path):
+@pytest.mark.parametrize(("argument", "loss"), [("", None), ("phase=appearance", None), ("", "sigmoid")])
+def test_onnx_gives_the_same(argument, loss, tmp_path):
     pytest.importorskip("jax2onnx", reason="docs/export.md says how to install it")
     runtime = pytest.importorskip("onnxruntime")
-    run = untrained(tmp_path / "run", argument)
+    run = untrained(tmp_path / "run", argument, train={"loss": loss})
     folder.write(run, tmp_path / "out", ["onnx"], crop="center")
     session = runtime.InferenceSession(tmp_path / "out" / "model.onnx")
     (shape,) = program.shapes(run).values()
     video = np.random.default_rng(0).integers(0, 256, (3, *shape[1:-3], 32, 32, 3), dtype=np.uint8)
     (found,) = session.run(["probabilities"], {"rgb": video})
     np.testing.assert_allclose(found, program.function(run)(video), atol=1e-4)
+    told = {"classes": list(run.classes)} | ({"thresholds": [0.5] * 8} if loss else {})
+    beside = session.get_modelmeta().custom_metadata_map
+    assert {key: json.loads(beside[key]) for key in ("classes", "thresholds") if key in beside} == told
