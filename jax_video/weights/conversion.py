@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from jax_video import checkpoint, lock, networks, optimizer, recipe, sharding
 from jax_video import state as state_lib
-from jax_video.data.manifest import Manifest
 from jax_video.data.sources import class_files, motions, prepared
 from jax_video.errors import UserError
 from jax_video.meta import Meta
@@ -73,13 +72,14 @@ def convert(
     sharding.announce(mesh, state_lib.describe(config, state_lib.abstract(config, num_classes)[1]))
     lines = [f"{source}, layout {layout}, is {config.model.name} of {num_classes} classes:", weights.merged.table()]
     lines += [f"  {line}" for line in told]
-    class_names, of, note = _classes(classes, config, num_classes)
+    class_names, manifest, note = _classes(classes, config, num_classes)
     lines.append(f"  classes: {note}")
-    if config.train.get("loss") is None and (found.several or of is not None and of.multilabel):
+    several = found.several or manifest and prepared.read(config.data.manifest).multilabel
+    if config.train.get("loss") is None and several:
         with config.unlocked():
             config.train.loss = "sigmoid"
         lines.append("  several may hold of a video, each from a probability of 0.5 on, as no thresholds are known")
-    meta = Meta(config.to_dict(), tuple(class_names), "" if of is None else of.hash, origin=found.origin)
+    meta = Meta(config.to_dict(), tuple(class_names), manifest, origin=found.origin)
 
     def create() -> state_lib.TrainState:
         schedule = optimizer.schedule(**config.schedule, steps=1, steps_per_epoch=1)
@@ -118,18 +118,16 @@ def check_export(layout: str, path: str | pathlib.Path) -> None:
     files.check_suffix(path)
 
 
-def _classes(
-    path: str | pathlib.Path | None, config: ConfigDict, number: int
-) -> tuple[list[str], Manifest | None, str]:
-    """Names of the classes, the set that they are of, and where they are from, in words."""
+def _classes(path: str | pathlib.Path | None, config: ConfigDict, number: int) -> tuple[list[str], str, str]:
+    """Names of the classes, the hash of the manifest that they are of or "", and where they are from, in words."""
     if path is not None:
         found = list(class_files.read(pathlib.Path(path)).names)
         if len(found) != number:
             raise UserError(f"{path}: names {len(found)} classes, the network has {number}")
-        return found, None, f"those of {path}"
+        return found, "", f"those of {path}"
     embedded = config.data.manifest == "motions"
     if number == len(motions.CLASSES) if embedded else pathlib.Path(config.data.manifest).exists():
         manifest = prepared.read(config.data.manifest)
         if len(manifest.classes) == number:
-            return list(manifest.classes), manifest, f"{', '.join(manifest.classes[:3])}, … of {manifest.name}"
-    return [str(index) for index in range(number)], None, f"0 to {number - 1}; --classes=FILE gives them names"
+            return list(manifest.classes), manifest.hash, f"{', '.join(manifest.classes[:3])}, … of {manifest.name}"
+    return [str(index) for index in range(number)], "", f"0 to {number - 1}; --classes=FILE gives them names"
