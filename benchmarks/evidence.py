@@ -116,7 +116,11 @@ DENSE = SCRATCH | {
 THIN = {"model.width": 0.5, "model.stem_width": 64, "model.stride_on": "1x1"}
 WIDE = THIN | {"model.dropout": 0.0, "train.freeze": None, "norm.frozen": False, "data.workers": 0}
 PICTURES = "finetune:weights={weights},layout=torchvision,size=112,frames=8,span=48,data={set}"
-STREAM = SCRATCH | {"clip.flow_method": "tvl1", "train.validate_epochs": 5}
+# The streams of ST-ResNet, from the same weights, on frames and stored flow of 112² of a short side of 128.
+STREAM = THIN | {
+    **{"dtype": "float32", "data.workers": 0, "clip.size": 112, "clip.short_side": 128, "clip.flow_method": "tvl1"},
+    **{"train.batch": 16, "train.micro_batch": None, "schedule.kind": "cosine", "schedule.warmup_epochs": 1},
+}
 
 
 def stc(branches: str, epochs: int, **clip: int) -> Row:
@@ -130,8 +134,9 @@ def dense(model: str, width: float, epochs: int, stride: int) -> Row:
     return Row(config, DENSE | {"model.width": width})
 
 
-def stream(phase: str, epochs: int, starts: str = "") -> Row:
-    return Row(f"st_resnet:recipe=small,phase={phase},epochs={epochs}{starts},data={{set}}", STREAM)
+def stream(phase: str, epochs: int, rate: float, starts: str) -> Row:
+    config = f"st_resnet:recipe=paper,phase={phase},group=8,epochs={epochs},{starts},data={{set}}"
+    return Row(config, STREAM | {"schedule.learning_rate": rate})
 
 
 BRANCHES = ("none", "tcb", "scb", "both")
@@ -175,11 +180,11 @@ EVIDENCE = {
         "two streams with residuals beat two streams, and these one (ST-ResNet, Table 3)",
         "fights",
         {
-            "appearance": stream("appearance", 30),
-            "motion": stream("motion", 60),
+            "appearance": stream("appearance", 30, 2e-3, "imagenet={weights}"),
+            "motion": stream("motion", 60, 2e-3, "imagenet={weights}"),
             "late fusion": Row(fused=("appearance", "motion")),
-            "st_resnet": stream("joint", 20, ",appearance={appearance},motion={motion}"),
-            "st_resnet_star": stream("star", 5, ",start={st_resnet}"),
+            "st_resnet": stream("joint", 15, 1e-3, "appearance={appearance},motion={motion}"),
+            "st_resnet_star": stream("star", 4, 1e-4, "start={st_resnet}"),
         },
         (
             *(("motion", "appearance"), ("late fusion", "appearance"), ("late fusion", "motion")),
