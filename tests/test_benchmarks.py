@@ -1,5 +1,6 @@
 """What the benchmark for GPUs finds in networks and writes down; and, by hand, that all of it runs."""
 
+import importlib.util
 import os
 import shlex
 import subprocess
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from configs import stc
 from jax_video import config_flag
 from jax_video.data.manifest import Manifest, Video
+from jax_video.data.sources import motions
 from jax_video.models.convolution import conv
 
 
@@ -118,6 +121,43 @@ def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
     assert all(
         not {v.source for _, v in of.select("test")} & {v.source for _, v in of.select("train")} for of in tested
     )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch: requirements-dev.txt")
+def test_pytorch_trains_the_same_network_on_the_same_clips(tmp_path, monkeypatch, one_device, one_torch_thread):
+    """Of a tiny STC-ResNet: step by step from equal weights, each from its own, and on from where it was stopped."""
+    import quickstart_torch
+    import torch
+
+    monkeypatch.setattr(quickstart_torch, "WINDOW", 2)
+    config = stc.get_config("frames=4")
+    config.model.update(width=1 / 16, layers=(1, 1, 1, 1))
+    config.clip.update(short_side=48, size=48)
+    config.optimizer.weight_decay = 0.1  # or else three steps would not show it
+    config.train.update(batch=8, steps=3, log_steps=1)
+    config.test.batch = 8
+    manifest = Manifest.read(motions.make(tmp_path, train=16, val=0, test=8, frames=8, width=64, height=48))
+
+    found = quickstart_torch.compare([config], manifest, tmp_path / "runs")
+    ((mine, my_test),), ((other, their_test),), ((own, _),) = found.values()
+    assert [len(mine), len(other), len(own)] == [3, 3, 3]
+    for key, tolerance in (("learning_rate", 1e-6), ("loss", 1e-4), ("top1", 0)):
+        assert [row[key] for row in mine] == pytest.approx([row[key] for row in other], rel=tolerance)
+    assert my_test == their_test
+    assert abs(own[0]["loss"] / mine[0]["loss"] - 1) > 1e-3
+    assert len(quickstart_torch.first_steps(found)) == 2 + 3
+    lines, _, places = quickstart_torch.curves(found)
+    assert (len(lines), places) == (2 + 2 + 1, 2 * 2)
+
+    file = tmp_path / "runs" / "seed0-float32-steps3" / "own-weights" / "torch.pt"
+    uninterrupted = torch.load(file)
+    file.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(quickstart_torch, "tested", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            quickstart_torch.theirs(config, manifest, file.parent)
+    assert len(torch.load(file)[0]) == 2  # what it goes on from
+    assert quickstart_torch.theirs(config, manifest, file.parent) == uninterrupted[:2]
 
 
 @pytest.mark.slow
