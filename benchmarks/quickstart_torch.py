@@ -5,10 +5,10 @@
     python benchmarks/quickstart_torch.py --out=runs/first-steps --steps=20 --seeds=0 --dtype=float64
 
 For every seed the recipe of configs/stc.py is trained and tested as its command does, and the network of
-tests/reference/resnet.py by torch's autograd, SGD and schedulers: once from our initial weights, once from its own.
-Batches are those of our pipeline; nothing else is shared. A run that is done is not repeated, one that was stopped goes
-on. The tables are for RESULTS.md. From equal weights the losses differ by rounding, which training amplifies: that it
-is nothing else, float64 shows.
+tests/reference/resnet.py by torch's autograd and SGD: once from our initial weights at our learning rates, once from
+its own at those of torch's schedulers. Batches are those of our pipeline. A run that is done is not repeated, one that
+was stopped goes on. The tables are for RESULTS.md. From equal weights the losses differ by rounding, which training
+amplifies: that it is nothing else, float64 shows.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import statistics
 import sys
 
 import jax
+import numpy as np
 import torch
 from absl import app, flags, logging
 from gpu_results import table
@@ -29,8 +30,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from reference import parameters, resnet  # noqa: E402
 
 from configs import stc  # noqa: E402
+from jax_video import beginning, optimizer, state  # noqa: E402
 from jax_video import run as run_lib  # noqa: E402
-from jax_video import state  # noqa: E402
 from jax_video.data import documents, pipeline  # noqa: E402
 from jax_video.data.sources import motions  # noqa: E402
 from jax_video.task import Task  # noqa: E402
@@ -64,8 +65,8 @@ def ours(config, manifest, folder):
     return [row for row in rows if row["split"] == "train"], result["top1"]
 
 
-def theirs(config, manifest, folder, weights=None):
-    """The same of the PyTorch network, from these weights of ours or from its own."""
+def theirs(config, manifest, folder, weights=None, rates=None):
+    """The same of the PyTorch network, from our weights at our learning rates, or from its own at its scheduler's."""
     torch.manual_seed(config.seed)
     epoch = round(len(manifest.select("train")) / config.train.batch)
     steps = config.train.steps or config.train.epochs * epoch
@@ -74,14 +75,14 @@ def theirs(config, manifest, folder, weights=None):
     if weights is not None:
         parameters.load(network, *weights)
     assert config.schedule.kind == "cosine" and config.optimizer.decay_norm  # what follows is all that it asks for
-    sgd = {key: config.optimizer[key] for key in ("momentum", "nesterov", "weight_decay")}
-    optimizer = torch.optim.SGD(network.parameters(), lr=config.schedule.learning_rate, **sgd)
+    settings = {key: config.optimizer[key] for key in ("momentum", "nesterov", "weight_decay")}
+    sgd = torch.optim.SGD(network.parameters(), lr=config.schedule.learning_rate, **settings)
     warmup = round(config.schedule.warmup_epochs * epoch)
-    rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps - warmup))
-    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], [warmup])
+    rise = torch.optim.lr_scheduler.LinearLR(sgd, 1 / (warmup + 1), total_iters=warmup)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, max(1, steps - warmup))
+    schedule = torch.optim.lr_scheduler.SequentialLR(sgd, [rise, fall], [warmup])
 
-    parts, rows, file = (network, optimizer, schedule), [], folder / "torch.pt"
+    parts, rows, file = (network, sgd, schedule), [], folder / "torch.pt"
     if file.exists():
         rows, test, *states = torch.load(file)
         for part, saved in zip(parts, states, strict=True):
@@ -103,9 +104,11 @@ def theirs(config, manifest, folder, weights=None):
             loss = torch.nn.functional.cross_entropy(scores, label)
             right = (scores.argmax(1) == label).double().mean()
             rows.append({"loss": loss.item(), "top1": right.item(), "learning_rate": schedule.get_last_lr()[0]})
-            optimizer.zero_grad()
+            if rates is not None:
+                sgd.param_groups[0]["lr"] = rates[len(rows) - 1]
+            sgd.zero_grad()
             loss.backward()
-            optimizer.step()
+            sgd.step()
             schedule.step()
             if len(rows) % WINDOW == 0:
                 save()
@@ -141,9 +144,12 @@ def compare(configs, manifest, out):
     for config in configs:
         # Compiled, as training does it: other programs may round what they draw otherwise.
         weights = jax.jit(lambda config=config: state.split(state.network(config, len(manifest.classes)))[1:])()
+        epoch, steps = beginning.steps_per_epoch(config, manifest), beginning.total_steps(config, manifest)
+        rate = jax.jit(optimizer.schedule(**config.schedule, steps=steps, steps_per_epoch=epoch))
+        rates = [float(rate(np.int32(step))) for step in range(steps)]  # float32, also of networks in float64
         folder = pathlib.Path(out, f"seed{config.seed}-{config.dtype}-steps{config.train.steps or 'all'}")
         found[OURS].append(ours(config, manifest, folder / "ours"))
-        found[SAME].append(theirs(config, manifest, folder / "same-weights", weights))
+        found[SAME].append(theirs(config, manifest, folder / "same-weights", weights, rates))
         found[OWN].append(theirs(config, manifest, folder / "own-weights"))
     return found
 
