@@ -30,7 +30,12 @@ def define(help_string: str) -> None:
     """Defines the flag."""
     config_flags.DEFINE_config_file("config", None, help_string, flag_values=flags.FLAGS)
     flags.FLAGS["config"].parser = _Parser()
-    config_flags.register_flag_parser_for_type(saved.SEVERAL, _Several())
+    parsers: dict[Any, flags.ArgumentParser] = {
+        **{int: flags.IntegerParser(), float: flags.FloatParser(), bool: flags.BooleanParser()},
+        **{str: flags.ArgumentParser(), saved.SEVERAL: _Several()},
+    }
+    for kind, parser in parsers.items():
+        config_flags.register_flag_parser_for_type(kind, _OrNone(parser))
 
 
 def recipes() -> dict[str, pathlib.Path]:
@@ -182,6 +187,21 @@ class _Several(flags.ArgumentParser):
         return argument
 
 
+class _OrNone(flags.ArgumentParser):
+    """Also takes the word None, which `_unresolved` refuses where there has to be a value."""
+
+    def __init__(self, parser: flags.ArgumentParser):
+        self._parser = parser
+
+    def parse(self, argument: Any) -> Any:
+        """None, or what the other parser makes of the argument."""
+        return None if argument == "None" else self._parser.parse(argument)
+
+    def flag_type(self) -> str:
+        """What `--help` calls it."""
+        return self._parser.flag_type()
+
+
 def _find(name: str) -> pathlib.Path:
     """The file of a recipe.
 
@@ -246,6 +266,14 @@ def _overridden() -> set[str]:
     return {renamed.get(key, key) for key in config_flags.get_override_values(flags.FLAGS["config"])}
 
 
+def _may_be_none(name: str) -> bool:
+    section, _, key = name.partition(".")
+    if section in saved.NETWORKS:
+        return key in networks.KINDS
+    row = saved.KEYS.get(section, {}).get(key)
+    return row is not None and row.kind is not None
+
+
 def _renamed() -> list[tuple[str, str, str]]:
     """[(section, name in earlier versions, name)]."""
     return [(section, old, new) for section, names in saved.RENAMED.items() for old, new in names.items()]
@@ -255,7 +283,11 @@ def _unresolved() -> ConfigDict:
     """The config with what the command line sets, without the names of earlier versions."""
     config = flags.FLAGS.config.copy_and_resolve_references()
     values = config_flags.get_override_values(flags.FLAGS["config"])
+    left_open = [name for name, value in values.items() if value in (None, (None,))]
+    if wrong := [name for name in left_open if not _may_be_none(name)]:
+        raise UserError(f"--config.{wrong[0]}=None: expected a value, as it is no key that may be left open.")
     with config.unlocked():
+        config.update_from_flattened_dict(dict.fromkeys(left_open))
         for section, _, key in (name.partition(".") for name in _parser().unnamed - values.keys()):
             del config[section][key]
         for section, old, new in _renamed():

@@ -261,3 +261,18 @@ def test_a_recipe_is_read_from_python():
     }.items():
         with pytest.raises(UserError, match=said):
             jax_video.read_recipe(text)
+
+
+def test_none_leaves_open_what_may_be_left_open(shown):
+    """Whatever the recipe says; any other key needs a value, and says so."""
+    rows = {f"{section}.{key}": row for section, keys in saved.KEYS.items() for key, row in keys.items()}
+    for name in rows.keys() & shown("--config=stc").keys():
+        if rows[name].kind is None:
+            with pytest.raises(UserError, match=rf"^--config\.{name}=None: expected a value"):
+                shown("--config=stc", f"--config.{name}=None")
+        else:
+            steps = ["--config.train.steps=9"] * (name == "train.epochs")  # how long has to be said
+            value, origin = shown("--config=stc", f"--config.{name}=None", *steps)[name]
+            assert origin.startswith(f"--config.{name}" if value == "None" else "derived, from None"), (name, value)
+    given = shown("--config=stc:epochs=3", "--config.model.layers=None", "--config.train.freeze=None")
+    assert given["model.layers"][0] == given["train.freeze"][0] == "None"
