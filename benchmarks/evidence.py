@@ -5,9 +5,10 @@
     python benchmarks/evidence.py --data=data --out=runs/evidence --list             # the command of every run; no more
     python benchmarks/evidence.py --best --data=data/mine --weights=thin_resnet50.npz --out=runs/best --claims=stc,cost
 
---data has the prepared sets `fights` and `ut_interaction`, split by groups (`prepare --group`) and not packed, as the
-records of a packed set are of its own splits. A claim compares rows,
-networks that are trained alike, on folds: each group of videos is tested once, by networks that have seen none of it.
+--data has the prepared sets `fights` (with `--flow=tvl1 --flow_side=128`) and `ut_interaction`, split by groups
+(`prepare --group`) and not packed, as the records of a packed set are of its own splits. A claim (claims.py) compares
+rows, networks that are trained alike, on folds: each group of videos is tested once, by networks that have seen none of
+it.
 Of two rows it tells the difference of their accuracies on the same videos, with the interval that holds 95 % of 10,000
 draws of the groups (paired bootstrap). A claim *holds* where that interval lies above zero, *does not* where it lies
 below; else these videos cannot tell, and half the interval is the smallest difference that they would have shown.
@@ -28,7 +29,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,9 @@ from ml_collections import ConfigDict
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
+
+from claims import EVIDENCE, FOLDS, Claim  # noqa: E402
+from paired import Outcomes, balanced, difference, verdict  # noqa: E402
 
 from jax_video import compilation_cache, config_flag  # noqa: E402
 from jax_video import run as run_lib  # noqa: E402
@@ -53,207 +57,6 @@ TABLE = flags.DEFINE_bool("table", False, "Train nothing; print the tables of th
 LIST = flags.DEFINE_bool("list", False, "Train nothing; print the command of every run.")
 BEST = flags.DEFINE_bool("best", False, "Only the best row of each claim, on the splits of the set in --data.")
 
-FOLDS, DRAWS, LEVEL = 5, 10_000, 0.95
-Values = Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Networks that are trained alike, one for each fold and seed.
-
-    Attributes:
-      config: as --config takes it. {set} is the prepared set, {weights} the file; {another row} the run of that one in
-        the same fold and with the same seed.
-      changes: values of its config.
-      fused: nothing is trained: the scores of these rows are added up.
-      once: one run for all seeds, which others begin with; it counts in no table.
-    """
-
-    config: str = ""
-    changes: Values = dataclasses.field(default_factory=dict)
-    fused: tuple[str, ...] = ()
-    once: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """A relation of a paper: each pair's first row beats the second.
-
-    Attributes:
-      says: in words, with its source.
-      data: the set.
-      folds: 1 for the set's own splits.
-      best: the row that --best trains.
-    """
-
-    says: str
-    data: str
-    rows: dict[str, Row]
-    pairs: tuple[tuple[str, str], ...]
-    best: str
-    folds: int = FOLDS
-    seeds: int = 1
-
-
-# A quarter of the width, clips of 16 × 56², for networks that learn from scratch.
-SCRATCH = {"data.workers": 0, "train.log_steps": 50}
-DENSE = SCRATCH | {
-    "dtype": "float32",
-    "model.width": 0.25,
-    "clip.short_side": 62,
-    "clip.crop": "random",
-    "train.batch": 16,
-    "train.validate_epochs": 5,
-    "schedule.kind": "cosine",
-    "schedule.warmup_epochs": 1,
-    "schedule.learning_rate": 0.02,
-    "test.batch": 16,
-}
-# Half the width but for the stem, as the weights for pictures have it, clips of 8 × 112². BatchNorm over the batch:
-# what it has counted of pictures is not what planes of time look like.
-THIN = {"model.width": 0.5, "model.stem_width": 64, "model.stride_on": "1x1"}
-WIDE = THIN | {"model.dropout": 0.0, "train.freeze": None, "norm.frozen": False, "data.workers": 0}
-PICTURES = "finetune:weights={weights},layout=torchvision,size=112,frames=8,span=48,data={set}"
-STREAM = SCRATCH | {"clip.flow_method": "tvl1", "train.validate_epochs": 5}
-
-
-def stc(branches: str, epochs: int, **clip: int) -> Row:
-    name = "resnet3d18" if branches == "none" else f"stc_resnet18,branches={branches}"
-    clips = "".join(f",{key}={value}" for key, value in clip.items())
-    return Row(f"stc:recipe=small,model={name}{clips},epochs={epochs},data={{set}}", SCRATCH)
-
-
-def dense(model: str, width: float, epochs: int, stride: int) -> Row:
-    config = f"t3d:model={model},frames=16,stride={stride},size=56,epochs={epochs},data={{set}}"
-    return Row(config, DENSE | {"model.width": width})
-
-
-def stream(phase: str, epochs: int, starts: str = "") -> Row:
-    return Row(f"st_resnet:recipe=small,phase={phase},epochs={epochs}{starts},data={{set}}", STREAM)
-
-
-BRANCHES = ("none", "tcb", "scb", "both")
-# DenseNet3D as wide as T3D, to which its transitions add parameters (the paper's ratio), and with as many parameters.
-DENSENETS = {
-    "densenet3d": ("densenet3d121", 0.25),
-    "densenet3d, wider": ("densenet3d121", 0.28),
-    "t3d": ("t3d121", 0.25),
-}
-VIEWS = ("c2d", "c3d_3x1x1", "cost_a", "cost_b")
-LABELS = {"10 %": 0.1, "25 %": 0.25, "all": 1.0}
-LABELLED = {  # alike from every start; as many steps with few labels, which would mean little training otherwise
-    **{"train.steps": 100, "train.log_steps": 20, "train.freeze": None, "norm.frozen": False, "data.workers": 0},
-    **{"model.dropout": 0.0, "clip.stride": 6, "clip.short_side": 128, "test.clips": "uniform", "test.number": 4},
-}
-STARTS = {
-    "scratch": (
-        "{weights},layout=torchvision",
-        THIN | {"init_from.path": None, "init_from.layout": None, "schedule.learning_rate": 1e-3},
-    ),
-    "inflation": ("{weights},layout=torchvision", THIN),
-    "transfer": ("{taught}", {}),
-}
-
-EVIDENCE = {
-    "stc": Claim(
-        "channel correlation helps, and both branches most (STC-Net, Table 2)",
-        "fights",
-        {name: stc(name, 60, frames=16, stride=2) for name in BRANCHES},
-        (("both", "none"), ("tcb", "none"), ("scb", "none"), ("both", "tcb"), ("both", "scb")),
-        best="both",
-    ),
-    "t3d": Claim(
-        "several temporal depths beat one (T3D, Table 3)",
-        "fights",
-        {name: dense(*of, 60, 2) for name, of in DENSENETS.items()},
-        (("t3d", "densenet3d"), ("t3d", "densenet3d, wider")),
-        best="t3d",
-    ),
-    "st_resnet": Claim(
-        "two streams with residuals beat two streams, and these one (ST-ResNet, Table 3)",
-        "fights",
-        {
-            "appearance": stream("appearance", 30),
-            "motion": stream("motion", 60),
-            "late fusion": Row(fused=("appearance", "motion")),
-            "st_resnet": stream("joint", 20, ",appearance={appearance},motion={motion}"),
-            "st_resnet_star": stream("star", 5, ",start={st_resnet}"),
-        },
-        (
-            *(("motion", "appearance"), ("late fusion", "appearance"), ("late fusion", "motion")),
-            *(("st_resnet", "late fusion"), ("st_resnet_star", "st_resnet")),
-        ),
-        best="st_resnet_star",
-    ),
-    "transfer": Claim(
-        "knowledge of a network for pictures beats scratch (STC-Net §3.2, T3D §3.2), and plain inflation",
-        "ut_interaction",
-        {
-            "taught": Row(
-                "transfer:recipe=small,model=c3d_3x1x1_resnet50,teacher=resnet50,weights={weights},frames=8,"
-                "data={unlabelled},epochs=30",
-                {
-                    key.replace("model", section): value
-                    for section in ("model", "teacher")
-                    for key, value in THIN.items()
-                }
-                | {"clip.size": 112, "clip.short_side": 128, "clip.stride": 6},
-                once=True,
-            ),
-            **{
-                f"{start}, {name} of the labels": Row(
-                    f"finetune:model=c3d_3x1x1_resnet50,size=112,frames=8,span=48,data={{set}},weights={weights}",
-                    LABELLED | changes | {"data.fraction": fraction},
-                )
-                for name, fraction in LABELS.items()
-                for start, (weights, changes) in STARTS.items()
-            },
-        },
-        tuple(
-            (f"transfer, {name} of the labels", f"{other}, {name} of the labels")
-            for name in LABELS
-            for other in ("scratch", "inflation")
-        ),
-        best="inflation, all of the labels",
-        folds=1,
-        seeds=3,
-    ),
-    "cost": Claim(
-        "three views beat one, and 3D (CoST, Tables 3 and 5)",
-        "fights",
-        {name: Row(f"{PICTURES},model={name}_resnet50", WIDE) for name in VIEWS},
-        tuple((cost, other) for cost in ("cost_a", "cost_b") for other in ("c2d", "c3d_3x1x1")),
-        best="cost_b",
-        seeds=2,
-    ),
-    "stc_motions": Claim(
-        "channel correlation helps, where motion is all there is",
-        "motions",
-        {name: stc(name, 10, frames=16) for name in BRANCHES},
-        (("both", "none"), ("tcb", "none"), ("scb", "none")),
-        best="both",
-        folds=1,
-        seeds=3,
-    ),
-    "t3d_motions": Claim(
-        "several temporal depths beat one, where motion is all there is",
-        "motions",
-        {name: dense(*of, 10, 1) for name, of in DENSENETS.items()},
-        (("t3d", "densenet3d"), ("t3d", "densenet3d, wider")),
-        best="t3d",
-        folds=1,
-        seeds=3,
-    ),
-    "views": Claim(
-        "a set that needs motion looks more at T-W and T-H (CoST §4.5)",
-        "ut_interaction",
-        {"cost_b": Row(f"{PICTURES},model=cost_b_resnet50", WIDE)},
-        (),
-        best="cost_b",
-        folds=1,
-        seeds=3,
-    ),
-}
 CLAIMS = flags.DEFINE_list("claims", list(EVIDENCE), "Only these.")
 
 
@@ -290,11 +93,7 @@ def folds(manifest: Manifest) -> Iterator[Manifest]:
 
 def without_labels(of: Manifest) -> Manifest:
     """All that a network may see before it is given labels: the training videos of this set, and all of the fights."""
-    files = [
-        prepared.read(DATA.value if BEST.value else pathlib.Path(DATA.value, name)) for name in (of.name, "fights")
-    ]
-    if BEST.value:
-        return files[0]
+    files = [of, the_set("fights")]
     root = pathlib.Path(os.path.commonpath([each.root for each in files]))
     videos = [
         dataclasses.replace(
@@ -311,11 +110,8 @@ def without_labels(of: Manifest) -> Manifest:
 
 def folder_of_set(claim: Claim, fold: int) -> str:
     """A prepared set for `--config=…,data=`."""
-    return (
-        DATA.value
-        if BEST.value
-        else str(pathlib.Path(OUT.value, "sets", f"{claim.data}-{fold}" if claim.folds > 1 else claim.data))
-    )
+    name = f"{claim.data}-{fold}" if claim.folds > 1 else claim.data
+    return DATA.value if BEST.value else str(pathlib.Path(OUT.value, "sets", name))
 
 
 def write_sets(claim: Claim) -> None:
@@ -382,15 +178,13 @@ class Place:
         took, started = self.folder / "seconds.json", time.monotonic()
         config = self.config()
         manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
-        train(config, manifest, self.folder)
-        run = run_lib.load(self.folder, config=config)
-        result = results.read_result(run, manifest)
-        if result is None:
-            result = results.test(run, manifest)
+        if train(config, manifest, self.folder):
             took.write_text(json.dumps(time.monotonic() - started))
-        return result
+        run = run_lib.load(self.folder, config=config)
+        return results.read_result(run, manifest) or results.test(run, manifest)
 
     def seconds(self) -> float:
+        """What its training took, since it was last gone on with."""
         return json.loads((self.folder / "seconds.json").read_text())
 
     def predictions(self) -> fusion.Predictions | None:
@@ -426,8 +220,8 @@ def needed(claim: Claim, row: str) -> list[str]:
 # The tables
 
 
-def outcomes(name: str, row: str) -> tuple[np.ndarray, list[str], list[str]] | None:
-    """What a row's networks got right: bool [seeds, videos], each video's group and class. None: not all is done."""
+def outcomes(name: str, row: str) -> Outcomes | None:
+    """What a row's networks got right; None: not all is done."""
     claim, right = EVIDENCE[name], collections.defaultdict(list)
     labels: dict[str, str] = {}
     for seed, fold in itertools.product(range(claim.seeds), range(claim.folds)):
@@ -438,57 +232,24 @@ def outcomes(name: str, row: str) -> tuple[np.ndarray, list[str], list[str]] | N
             right[video].append(found.class_names[int(np.argmax(row_scores))] == found.labels[video])
             labels[video] = found.labels[video]
     groups = {video.name: group_of(video) for video in the_set(claim.data).videos}
-    return np.array(list(right.values())).T, [groups[video] for video in right], list(labels.values())
-
-
-def shares(labels: list[str]) -> np.ndarray:
-    """Each video's part of the balanced accuracy [videos]: all classes count alike."""
-    counts = collections.Counter(labels)
-    return np.array([1 / counts[label] / len(counts) for label in labels])
-
-
-def difference(first, second) -> tuple[float, float, float]:
-    """Of two rows' accuracies on the same videos: found, and the interval's ends (paired bootstrap over groups)."""
-    (one, groups, _), (other, again, _) = first, second
-    assert groups == again and len(one) == len(other), "the rows are of other videos"
-    gain = one.mean(axis=0) - other.mean(axis=0)  # of each video, over the seeds
-    names = sorted(set(groups))
-    member = np.array(groups)[None] == np.array(names)[:, None]  # [groups, videos]
-    sums, sizes = member @ gain, member.sum(axis=1)
-    drawn = np.random.default_rng(0).integers(len(names), size=(DRAWS, len(names)))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(gain.mean()), float(low), float(high)
-
-
-def verdict(low: float, high: float) -> str:
-    return "holds" if low > 0 else "does not" if high < 0 else f"cannot tell (±{50 * (high - low):.0f})"
+    return Outcomes(np.array(list(right.values())).T, [groups[video] for video in right], list(labels.values()))
 
 
 def tables(name: str) -> str:
     """What is known of a claim, in markdown."""
     claim = EVIDENCE[name]
     found = {row: outcomes(name, row) for row in claim.rows if not claim.rows[row].once}
-    lines = [
-        f"\n**{name}**: {claim.says}; {claim.data}\n",
-        "| row | top-1, % | balanced, % | minutes a run |",
-        "|---|---|---|---|",
-    ]
+    lines = [f"\n**{name}**: {claim.says}; {claim.data}\n"]
+    lines += ["| row | top-1, % | balanced, % | minutes of training |", "|---|---|---|---|"]
     for row, got in found.items():
         if got is None:
             lines.append(f"| {row} | not yet run | | |")
             continue
-        right, _, labels = got
-        each = [100 * float(of.mean()) for of in right]
+        each = [100 * float(of.mean()) for of in got.right]
         spread = f" ± {statistics.stdev(each):.1f}" if len(each) > 1 else ""
-        balanced = 100 * float((right * shares(labels)).sum(axis=1).mean())
-        trained = (
-            []
-            if claim.rows[row].fused
-            else [Place(name, row, fold, seed).seconds() for fold in range(claim.folds) for seed in range(claim.seeds)]
-        )
-        minutes = f"{statistics.mean(trained) / 60:.1f}" if trained else "–"
-        lines.append(f"| {row} | {statistics.mean(each):.1f}{spread} | {balanced:.1f} | {minutes} |")
+        seconds = [place.seconds() for place in places(name) if place.row == row]
+        minutes = f"{statistics.mean(seconds) / 60:.1f}" if seconds else "–"
+        lines.append(f"| {row} | {statistics.mean(each):.1f}{spread} | {100 * balanced(got):.1f} | {minutes} |")
     lines += ["", "| difference | points | 95 % | verdict |", "|---|---|---|---|"]
     for one, other in claim.pairs:
         if found[one] is None or found[other] is None:

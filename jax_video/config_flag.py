@@ -30,8 +30,11 @@ def define(help_string: str) -> None:
     """Defines the flag."""
     config_flags.DEFINE_config_file("config", None, help_string, flag_values=flags.FLAGS)
     flags.FLAGS["config"].parser = _Parser()
-    parsers = {float: flags.FloatParser(), int: flags.IntegerParser(), bool: flags.BooleanParser()}
-    for kind, parser in (parsers | {str: flags.ArgumentParser(), saved.SEVERAL: _Several()}).items():
+    parsers: dict[Any, flags.ArgumentParser] = {
+        **{int: flags.IntegerParser(), float: flags.FloatParser(), bool: flags.BooleanParser()},
+        **{str: flags.ArgumentParser(), saved.SEVERAL: _Several()},
+    }
+    for kind, parser in parsers.items():
         config_flags.register_flag_parser_for_type(kind, _OrNone(parser))
 
 

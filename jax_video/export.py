@@ -11,7 +11,7 @@
                model.json, what it takes to use it; classify.py, which does
   safetensors  model.safetensors and config.json, which --checkpoint=, jax_video.load and init_from take like a run's
                folder; README.md, a model card: a folder that the Hugging Face Hub shows
-  onnx         model.onnx, and model.json as above; needs jax2onnx (docs/export.md)
+  onnx         model.onnx, and model.json as above; needs jax2onnx (docs/how-to/export.md)
 
 A run may also lie in a store or behind a URL: s3://, hf://USER/NAME, https://…
 """

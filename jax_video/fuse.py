@@ -5,11 +5,16 @@
   python -m jax_video.fuse runs/st_resnet idt.csv --l2 --out=runs/st_resnet_idt
   # one weight for each
   python -m jax_video.fuse runs/a runs/b/predictions.jsonl scores.npz --weights=1,1,0.5
+  # scores as others publish them
+  python -m jax_video.fuse rgb.npz flow.npz
 
-A source is the folder of a tested run, or its predictions.jsonl, or scores from elsewhere: a CSV whose header is
-`video` and the names of the classes; an .npz with an array [K] under the name of each video, classes in the order of
-the first source, which has to be a run. Videos are named by their path in the data set, or by its last part without
-suffix.
+A source is the folder of a tested run, or its predictions.jsonl, or scores from elsewhere:
+- a CSV whose header is `video` and the names of the classes;
+- an .npz of `scores` [N, K], `labels` [N], the numbers of the classes from 0 on, and `names` [N] of the videos. Where
+  another source numbers the classes otherwise, they are matched by the videos' labels;
+- an .npz with an array [K] under the name of each video, classes in the order of the first source.
+The first source has to be a run, or an .npz with labels. Videos are named by their path in the data set, or by its last
+part without suffix.
 Networks whose own test averages logits are fused by logits (--config.test.average_clips=logit).
 """
 
@@ -43,12 +48,12 @@ def main(arguments: list[str]) -> None:
     first = sources[0]
     fused = fusion.fuse(sources, weights, l2=given.l2)
     print(f"CPU; scores of {len(sources)} sources; {len(first.scores):,} videos", file=sys.stderr)
-    rows = {source.name: source for source in sources} | {"fused": fused}
+    rows = [*{source.name: source for source in sources}.items(), ("fused", fused)]
     heads = {"map": "mAP", "hit1": "hit@1"}
     if not first.multilabel:
         heads = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
     print(f"{len(first.scores)} videos, {len(first.class_names)} classes\n{'':30} {'   '.join(heads.values())}")
-    for name, source in rows.items():
+    for name, source in rows:
         values = fusion.measure(fusion.fuse([first, source], [0.0, 1.0]))
         print(f"{name[-29:]:30}" + "".join(f"{100 * values[key]:6.2f} %" for key in heads))
     if not first.multilabel and (note := metrics.note(len(first.class_names))):

@@ -145,17 +145,22 @@ def parts(params: dict, network: str) -> dict:
     return jax.tree_util.tree_map_with_path(part, params)
 
 
+def check_frozen(network: str, freeze: Sequence[str]) -> None:
+    """Raises UserError where a network lacks a part that is to be frozen."""
+    known = networks.find(network).parts
+    if unknown := [name for name in freeze if name not in known]:
+        raise UserError(
+            f"train.freeze names {unknown[0]!r}, which {network} does not have: choose of {', '.join(known)}."
+        )
+
+
 def frozen_parts(params: dict, network: str, freeze: Sequence[str]) -> dict:
     """A tree like params with True where they are of a part that is named in `freeze`.
 
     Raises:
       UserError: the network has no such part.
     """
-    known = networks.find(network).parts
-    if unknown := [name for name in freeze if name not in known]:
-        raise UserError(
-            f"train.freeze names {unknown[0]!r}, which {network} does not have: choose of {', '.join(known)}."
-        )
+    check_frozen(network, freeze)
     return jax.tree.map(lambda part: part in freeze, parts(params, network))
 
 

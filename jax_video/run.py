@@ -11,18 +11,19 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, overload
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jax_video import meta as meta_lib
-from jax_video import objectives, published, recipe, scoring, sharding, watching
+from jax_video import multilabel, objectives, published, recipe, scoring, sharding, watching
 from jax_video import state as state_lib
 from jax_video import timeline as timeline_lib
 from jax_video import videos as videos_lib
 from jax_video.data import copies, isolated, remote
 from jax_video.data import manifest as manifest_lib
-from jax_video.errors import CheckpointError, UserError, VideoError, listed
+from jax_video.errors import CheckpointError, UserError, VideoError, listed, shown
 from jax_video.explanation import Explainer, Explanation
 from jax_video.state import Normalization
 from jax_video.task import Task
@@ -327,6 +328,9 @@ def load(
       mesh: devices to run on; by default all.
       step: takes the checkpoint of this step instead. A run keeps the last `train.keep` and the best one.
 
+    Of one whose videos may have several labels, and which was not validated, it is said on stderr that each class holds
+    from .5 on.
+
     Raises:
       CheckpointError: there is no such checkpoint in this folder, its weights are none that a network computes with, or
         `config` is of another network.
@@ -355,7 +359,14 @@ def load(
         meta_lib.check_network(meta, config.to_dict(), folder)
         own = ConfigDict(config.to_dict() | {"normalize": meta.config["normalize"]})  # what the weights have seen
         own.train.loss = meta.config.get("train", {}).get("loss")  # and what they were trained for
-    return Run(folder, own, meta, found, definition, weights, mesh, chosen=step is not None)
+    run = Run(folder, own, meta, found, definition, weights, mesh, chosen=step is not None)
+    undecided = own.get("train", {}).get("loss") == "sigmoid" and meta.thresholds is None
+    if undecided and run.thresholds is not None and jax.process_index() == 0:
+        recipe.note(
+            f"Checkpoint {found} of {shown(folder)} has no thresholds, as none were chosen by a validation: each class "
+            f"holds from a probability of {multilabel.THRESHOLD:g} on."
+        )
+    return run
 
 
 @contextlib.contextmanager

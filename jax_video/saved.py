@@ -19,6 +19,7 @@ SEVERAL = (str, tuple, list)  # the type of a key that holds one string, or seve
 class Key(NamedTuple):
     """A key of a config's section."""
 
+    meaning: str = ""  # a sentence or two for its users, in Markdown
     before: Any = ALWAYS  # what versions did that did not have it
     kind: type | tuple[type, ...] | None = None  # its type where it may be None
     none: Any = None  # what earlier versions wrote in place of None
@@ -26,83 +27,169 @@ class Key(NamedTuple):
 
 KEYS = {
     "init_from": {
-        "path": Key(None, SEVERAL, none=""),
-        "layout": Key(None, str, none=""),
-        "into": Key(None, SEVERAL, none=""),
-        "expects": Key(None, SEVERAL, none=""),
-        "inflate": Key(None, str, none=""),
-        "new_head": Key(False),
-        "keep_head": Key(False),
-        "skip": Key(()),
-        "partial": Key(False),
+        "path": Key(
+            "Weights to start from: a run's folder, an export, a file, or the name of public weights; several "
+            "where `into` names several parts. None: random weights.",
+            None,
+            SEVERAL,
+            none="",
+        ),
+        "layout": Key(
+            "Whose names a file's arrays have (`convert --help` lists the layouts). "
+            "A folder and public weights tell it themselves.",
+            None,
+            str,
+            none="",
+        ),
+        "into": Key(
+            "The part of the network that the weights are of, such as `network` of one with segment consensus; "
+            "or several.",
+            None,
+            SEVERAL,
+            none="",
+        ),
+        "expects": Key("The network that the run in `path` must be of; several as `path` is.", None, SEVERAL, none=""),
+        "inflate": Key(
+            "How kernels of 2D networks are stretched over time: `mean` (repeated, divided by their length) or "
+            "`centre`. None: they are not.",
+            None,
+            str,
+            none="",
+        ),
+        "new_head": Key("Leave out the classifier, which starts afresh.", False),
+        "keep_head": Key("Keep the classifier although the classes have other names; there must be as many.", False),
+        "skip": Key("Patterns of arrays to leave out, by name.", ()),
+        "partial": Key(
+            "Take a file that has only a part of the network; what is not in it starts afresh, and is listed.", False
+        ),
     },
-    "norm": {"group_size": Key(kind=int), "frozen": Key()},
-    "data": {"manifest": Key(), "workers": Key(kind=int, none=-1), "fraction": Key(1.0)},
-    "normalize": {"mean": Key((123.675, 116.28, 103.53)), "std": Key((58.395, 57.12, 57.375))},
+    "norm": {
+        "group_size": Key(
+            "Videos whose statistics BatchNorm takes together. None: the whole batch, over all devices.", kind=int
+        ),
+        "frozen": Key("BatchNorm uses its running statistics, and neither they nor its scale and offset change."),
+    },
+    "data": {
+        "manifest": Key("The folder that `prepare` wrote, or `motions`, the embedded set."),
+        "workers": Key(
+            "Processes that decode. 0: none, in the main process; None: two less than there are cores, 32 at most.",
+            kind=int,
+            none=-1,
+        ),
+        "fraction": Key("Share of the training videos that is used, of every class alike.", 1.0),
+    },
+    "normalize": {
+        "mean": Key("Of RGB, 0 to 255: subtracted on the device.", (123.675, 116.28, 103.53)),
+        "std": Key("Of RGB: what the difference is divided by.", (58.395, 57.12, 57.375)),
+    },
     "train": {
-        "batch": Key(),
-        "micro_batch": Key(kind=int),
-        "epochs": Key(kind=int),
-        "steps": Key(None, int, none=0),
-        "ema": Key(),
-        "validate_epochs": Key(),
-        "checkpoint_steps": Key(),
-        "log_steps": Key(),
-        "loss": Key(None, str),  # None: softmax, or sigmoid where videos may have several labels
-        "loss_reduction": Key("sum"),
-        "label_smoothing": Key(0.0),
-        "mixup": Key(0.0),
-        "cutmix": Key(0.0),
-        "color_jitter": Key(()),
-        "rand_augment": Key(()),
-        "erasing": Key(0.0),
-        "class_balance": Key(None, str),
-        "freeze": Key(None, SEVERAL),
-        "patience": Key(None, int),
-        "keep": Key(2),
+        "batch": Key("Videos in a batch, over all devices and hosts."),
+        "micro_batch": Key(
+            "Videos on the devices at once; their gradients are added up. None: the whole batch.", kind=int
+        ),
+        "epochs": Key("Passes over the training videos. None where `steps` is given.", kind=int),
+        "steps": Key("Updates in all, in place of epochs.", None, int, none=0),
+        "ema": Key("Decay of moving averages of the weights, which are then tested. 0: none."),
+        "validate_epochs": Key("Epochs from one validation to the next."),
+        "checkpoint_steps": Key("Steps from one checkpoint to the next; there is one after every validation, too."),
+        "log_steps": Key("Steps from one line of metrics to the next."),
+        "loss": Key(
+            "`softmax`, one label a video, or `sigmoid`, several. None: as the set has them.", None, str
+        ),  # None: softmax, or sigmoid where videos may have several labels
+        "loss_reduction": Key("Over the frames that a network scores one by one (ST-ResNet): `sum` or `mean`.", "sum"),
+        "label_smoothing": Key("Share of a label that is spread over all classes.", 0.0),
+        "mixup": Key("α of mixup's Beta distribution. 0: no mixup.", 0.0),
+        "cutmix": Key("α of CutMix's Beta distribution; one box for all frames. 0: no CutMix.", 0.0),
+        "color_jitter": Key(
+            "How much to change brightness, contrast, saturation and hue, the same in all frames: `.4,.4,.4,.1`.", ()
+        ),
+        "rand_augment": Key(
+            "RandAugment's number of operations and magnitude (0 to 30), the same in all frames: `2,9`.", ()
+        ),
+        "erasing": Key("Probability that a box is erased, the same in all frames.", 0.0),
+        "class_balance": Key(
+            "For uneven classes: `sampling` draws all classes equally often, `loss` weighs them. None: neither.",
+            None,
+            str,
+        ),
+        "freeze": Key(
+            "Parts of the network that stay as they are, from the input on: `stem,layer1`. "
+            "No gradient is computed for them.",
+            None,
+            SEVERAL,
+        ),
+        "patience": Key(
+            "Validations in a row without a lower loss or a better metric, after which training ends. None: never.",
+            None,
+            int,
+        ),
+        "keep": Key("The last checkpoints that are kept, beside the best one.", 2),
     },
     "optimizer": {
-        "kind": Key("sgd"),
-        "momentum": Key(),
-        "nesterov": Key(),
-        "weight_decay": Key(),
-        "decay_norm": Key(),
-        "clip_norm": Key(0.0),
-        "head_rate": Key(1.0),
-        "layer_decay": Key(1.0),
+        "kind": Key("`sgd`, with weight decay in the gradient as in PyTorch, or `adamw`.", "sgd"),
+        "momentum": Key("Of SGD; β₁ of AdamW."),
+        "nesterov": Key("Nesterov's momentum."),
+        "weight_decay": Key("Of all weights, but for `decay_norm`."),
+        "decay_norm": Key("Whether BatchNorm's scale and offset decay, too."),
+        "clip_norm": Key("A gradient of a larger norm is scaled to this one. 0: none is.", 0.0),
+        "head_rate": Key("What the classifier's learning rate is multiplied by.", 1.0),
+        "layer_decay": Key("What a part's learning rate is multiplied by, compared with the next part's.", 1.0),
     },
     "schedule": {
-        "kind": Key(),
-        "learning_rate": Key(),
-        "warmup_epochs": Key(),
-        "drop_epochs": Key(),
-        "drop_steps": Key(()),
-        "drop_factor": Key(0.1),
+        "kind": Key("After the warm-up: `plateau` (section `plateau`), `step` or `cosine`."),
+        "learning_rate": Key("The largest."),
+        "warmup_epochs": Key("Epochs in which the rate rises from 0."),
+        "drop_epochs": Key("Of `step`: epochs after which the rate is multiplied by `drop_factor`."),
+        "drop_steps": Key("The same in steps.", ()),
+        "drop_factor": Key("Of `step`.", 0.1),
     },
-    "plateau": {"patience": Key(), "threshold": Key(), "drops": Key()},
+    "plateau": {
+        "patience": Key("Validations in a row whose loss is no better, after which the rate is divided by 10."),
+        "threshold": Key("By which share a loss must be lower than the best to be better."),
+        "drops": Key("How often the rate is divided; the next plateau ends the training."),
+    },
     "test": {
-        "split": Key("test"),
-        "clips": Key(),
-        "number": Key(),
-        "crop": Key("center"),
-        "flip": Key(False, bool),  # None: where the set allows it
-        "average_clips": Key(),
-        "batch": Key(),
-        "allow_partial": Key(),
+        "split": Key(
+            "`test`, `val` or `train`. Of another than `test` the result stands in `SPLIT-step…` of the run's folder.",
+            "test",
+        ),
+        "clips": Key(
+            "`nonoverlap` (one after the other), `uniform` (`number`, evenly spread), "
+            "`spread` (one clip of `number` frames over the whole video) or `segments`."
+        ),
+        "number": Key("Of `uniform` clips, or of the frames of a `spread` one."),
+        "crop": Key(
+            "`center`, `three` (squares of the short side that cover the frame) or `full` (whole frames).", "center"
+        ),
+        "flip": Key(
+            "Whether each clip is also seen mirrored. None: where the set allows it.", False, bool
+        ),  # None: where the set allows it
+        "average_clips": Key("What the mean over the clips of a video is of: `probability` or `logit`."),
+        "batch": Key("Clips at once, in validation too."),
+        "allow_partial": Key(
+            "Test although some of the test videos cannot be read; the result says of how many it is."
+        ),
     },
     "clip": {
-        "frames": Key(),
-        "stride": Key(),
-        "short_side": Key(),
-        "size": Key(),
-        "crop": Key(),
-        "flip": Key(kind=bool),
-        "jitter": Key(()),
-        "segments": Key(0),
-        "streams": Key(("rgb",)),
-        "strides": Key(()),
-        "flow_method": Key("tvl1"),
-        "fps": Key(None, float),
+        "frames": Key("Of a clip."),
+        "stride": Key("From one frame of a clip to the next."),
+        "short_side": Key("Of the resized frames, in pixels."),
+        "size": Key("Of the square crop, in pixels."),
+        "crop": Key(
+            "Of training: `corners` (a corner or the centre), `random`, `center`, `scales` or "
+            "`sizes` (ST-ResNet's two)."
+        ),
+        "flip": Key("Whether training mirrors half of the clips. None: where the set allows it.", kind=bool),
+        "jitter": Key("Least and most of the short side, which training draws. Empty: `short_side`.", ()),
+        "segments": Key("Clips of a video that the network takes together (T3D+TSN). 0: just one.", 0),
+        "streams": Key("What the network takes: `rgb`, `flow` or both.", ("rgb",)),
+        "strides": Key("Least and most of the stride, which training draws. Empty: `stride`.", ()),
+        "flow_method": Key("`tvl1` or `dis`, for optical flow that is not stored.", "tvl1"),
+        "fps": Key(
+            "Frames per second that clips are cut at, whatever the videos' own rate. None: as they are stored.",
+            None,
+            float,
+        ),
     },
 }
 RENAMED = {  # old name -> new name, by section

@@ -7,7 +7,7 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
-from jax_video import augmentation, metrics, multilabel, networks, objectives
+from jax_video import augmentation, metrics, multilabel, networks, objectives, optimizer
 from jax_video.data import pipeline
 from jax_video.data.manifest import SPLITS, Manifest
 from jax_video.errors import UserError, shown
@@ -92,11 +92,14 @@ def _check_labels(objective: objectives.Objective, manifest: Manifest) -> None:
 def check(config: ConfigDict, manifest: Manifest) -> None:
     """Raises UserError, before anything is trained, where the final test is bound to fail.
 
-    That is: videos without a label, which knowledge transfer alone does without; test videos that are missing or
-    broken, unless that is allowed; an unknown protocol; clips of another kind than the network takes. A set without
-    test videos passes: it can be trained. Says where a teacher would have random weights.
+    That is: a part to be frozen that the network lacks; videos without a label, which knowledge transfer alone does
+    without; test videos that are missing or broken, unless that is allowed; an unknown protocol; clips of another kind
+    than the network takes. A set without test videos passes: it can be trained. Says where a teacher would have random
+    weights.
     """
     task = Task.of(config)
+    if freeze := config.train.get("freeze"):
+        optimizer.check_frozen(config.model.name, freeze)
     transfers = isinstance(task.objective, objectives.Correspondence)
     if not transfers:
         _check_labels(task.objective, manifest)
@@ -107,7 +110,7 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
         )
     if transfers and not config.init_from.path and jax.process_index() == 0:
         print("The teacher has random weights: give ImageNet's, weights=resnet50.pth of torchvision.", file=sys.stderr)
-    if (freeze := config.train.get("freeze")) and not config.init_from.path and jax.process_index() == 0:
+    if freeze and not config.init_from.path and jax.process_index() == 0:
         print(f"{', '.join(freeze)}: frozen as drawn at random. Give weights, init_from.path.", file=sys.stderr)
     if config.train.get("class_balance") and jax.process_index() == 0:
         empty = [name for name, weight in zip(manifest.classes, class_weights(manifest), strict=True) if not weight]

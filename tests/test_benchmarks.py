@@ -1,14 +1,21 @@
 """What the benchmark for GPUs finds in networks and writes down; and, by hand, that all of it runs."""
 
+import importlib.util
 import os
+import shlex
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import ROOT
 
+from configs import stc
+from jax_video import config_flag
+from jax_video.data.manifest import Manifest, Video
+from jax_video.data.sources import motions
 from jax_video.models.convolution import conv
 
 
@@ -62,6 +69,97 @@ def test_results_are_whole_after_every_row(tmp_path):
     lines = (tmp_path / "out" / "speed.md").read_text().splitlines()
     assert lines == ["| network | ms |", "| --- | --- |", "| first | 1.25 |", "| second |  |"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"speed.json", "speed.md"}
+
+
+def test_differences_are_of_the_same_videos_and_of_whole_groups():
+    from paired import Outcomes, balanced, difference, verdict
+
+    random = np.random.default_rng(0)
+    groups, labels = [f"g{number // 6}" for number in range(60)], ["fight", "other", "other"] * 20
+    some = Outcomes(random.random((3, 60)) < 0.6, groups, labels)
+    assert difference(some, some) == (0, 0, 0) and verdict(0, 0) == "cannot tell (±0)"
+    none, all_ = (some._replace(right=np.full((2, 60), value)) for value in (False, True))
+    assert difference(all_, none) == (1, 1, 1) and verdict(1, 1) == "holds" and verdict(-1, -0.1) == "does not"
+
+    # One that is right in half of the groups: the interval is as wide as ten throws of a coin leave it.
+    half = some._replace(right=np.repeat([True, False] * 5, 6)[None])
+    gain, low, high = difference(half, none)
+    assert gain == 0.5 and (low, high) == pytest.approx((0.2, 0.8), abs=0.051)
+    single = half._replace(groups=[str(number) for number in range(60)])  # as sixty: narrower, and wrong
+    _, low, high = difference(single, none._replace(groups=single.groups))
+    assert 0.35 < low < high < 0.65
+
+    of_class = some._replace(right=np.array([label == "other" for label in labels])[None])
+    assert (of_class.right.mean(), balanced(of_class)) == pytest.approx((2 / 3, 1 / 2))
+    with pytest.raises(ValueError, match="not of the same videos"):
+        difference(some, some._replace(groups=groups[::-1]))
+
+
+def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
+    """Every row's config is one that a run can have: the command that `--list` prints shows it."""
+    sets = {"fights": ("fight", "other"), "ut_interaction": ("hug", "push")}
+    for name, classes in sets.items():
+        videos = [
+            Video(f"{kind}/{group}.mp4", number, "train", 30, 25.0, 64, 48, None, source=f"s{group}")
+            for group in range(6)
+            for number, kind in enumerate(classes)
+        ]
+        Manifest(name, classes, str(tmp_path), tuple(videos)).write(tmp_path / name / "manifest.jsonl")
+    options = [f"--data={tmp_path}", f"--out={tmp_path / 'out'}", "--weights=thin.npz", "--list"]
+    claims = "--claims=stc,t3d,st_resnet,transfer,cost,views"
+    script = [sys.executable, str(ROOT / "benchmarks" / "evidence.py")]
+    listed = subprocess.run([*script, *options, claims], capture_output=True, text=True, cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    commands = [shlex.split(line) for line in listed.stdout.splitlines()]
+    assert len(commands) == len({command[-1] for command in commands}) == 20 + 15 + 20 + 28 + 40 + 3
+    for text in {command[3].removeprefix("--config=") for command in commands if "taught-fold0" not in command[3]}:
+        config_flag.load(text)
+    tested = [Manifest.read(path) for path in sorted((tmp_path / "out" / "sets").glob("fights-*/manifest.jsonl"))]
+    assert sorted(video.path for of in tested for _, video in of.select("test")) == sorted(
+        v.path for v in tested[0].videos
+    )
+    assert all(
+        not {v.source for _, v in of.select("test")} & {v.source for _, v in of.select("train")} for of in tested
+    )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch: requirements-dev.txt")
+def test_pytorch_trains_the_same_network_on_the_same_clips(tmp_path, monkeypatch, one_device, one_torch_thread):
+    """Of a tiny STC-ResNet: step by step from equal weights, each from its own, and on from where it was stopped."""
+    import quickstart_torch
+    import torch
+
+    monkeypatch.setattr(quickstart_torch, "WINDOW", 2)
+    config = stc.get_config("frames=4")
+    config.model.update(width=1 / 16, layers=(1, 1, 1, 1))
+    config.clip.update(short_side=48, size=48)
+    config.optimizer.weight_decay = 0.1  # or else three steps would not show it
+    config.train.update(batch=8, steps=3, log_steps=1)
+    config.test.batch = 8
+    manifest = Manifest.read(motions.make(tmp_path, train=16, val=0, test=8, frames=8, width=64, height=48))
+
+    found = quickstart_torch.compare([config], manifest, tmp_path / "runs")
+    ((mine, my_test),), ((other, their_test),), ((own, _),) = found.values()
+    assert [len(mine), len(other), len(own)] == [3, 3, 3]
+    for key, tolerance in (("loss", 1e-4), ("top1", 0)):
+        assert [row[key] for row in mine] == pytest.approx([row[key] for row in other], rel=tolerance)
+    assert my_test == their_test
+    rates = [[row["learning_rate"] for row in rows] for rows in (mine, own)]
+    assert rates[0] == pytest.approx(rates[1], rel=1e-6)
+    assert abs(own[0]["loss"] / mine[0]["loss"] - 1) > 1e-3
+    assert len(quickstart_torch.first_steps(found)) == 2 + 3
+    lines, _, places = quickstart_torch.curves(found)
+    assert (len(lines), places) == (2 + 2 + 1, 2 * 2)
+
+    file = tmp_path / "runs" / "seed0-float32-steps3" / "own-weights" / "torch.pt"
+    uninterrupted = torch.load(file)
+    file.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(quickstart_torch, "tested", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            quickstart_torch.theirs(config, manifest, file.parent)
+    assert len(torch.load(file)[0]) == 2  # what it goes on from
+    assert quickstart_torch.theirs(config, manifest, file.parent) == uninterrupted[:2]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import runpy
+import shutil
 import sys
 import types
 import wave
@@ -142,10 +143,44 @@ def test_the_reader_goes_on_after_a_file_that_is_no_video(exported, trained, tmp
         assert [line.partition(": ")[0] for line in said.err.splitlines()] == (bad if code else [])
 
 
-def test_twenty_lines_read_it(exported, trained, capsys, monkeypatch):
-    """Those of docs/export.md, of the square in the middle; FFmpeg resizes a little otherwise."""
+def test_the_reader_is_told_the_rate_of_pictures(exported, trained, tmp_path, capsys, monkeypatch):
+    """As `predict` is: only where clips have a rate."""
     out, _ = exported
-    script = re.search("```python\n(import json, .*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)[1]
+    shutil.copytree(out, tmp_path / "out")
+    card = json.loads((out / "model.json").read_text())
+    for place in range(3):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "in" / f"{place}.png"), np.full((40, 50, 3), 80 * place, np.uint8))
+
+    def said(*arguments, fps=10.0):
+        (tmp_path / "out" / "model.json").write_text(json.dumps(card | {"fps": fps}))
+        monkeypatch.setattr(sys, "argv", ["classify.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(tmp_path / "out" / "classify.py"), run_name="__main__")
+        return ended.value.code, *capsys.readouterr()
+
+    folder = str(tmp_path / "in")
+    unknown = f"{folder}: its frame rate is not known: say how many frames there are to a second, --fps=25\n"
+    assert said(folder) == (1, "", unknown)
+    assert said(folder, "--fps=25")[::2] == (0, "")
+    assert said(folder, fps=None)[::2] == (0, "")
+    for arguments, fps, message in (
+        ((folder, "--fps=25"), None, "--fps: clips of this network count frames, whatever their rate; leave it out\n"),
+        ((folder, "--fps=nan"), 10.0, "--fps=nan: expected 0.01 to 1000 frames per second\n"),
+        ((), 10.0, "the following arguments are required: VIDEO\n"),
+    ):
+        code, _, error = said(*arguments, fps=fps)
+        assert code == 2 and error.endswith(f"error: {message}")
+    (tmp_path / "empty").mkdir()
+    assert said(str(tmp_path / "empty"))[::2] == (1, f"{tmp_path / 'empty'}: there is no frame in it\n")
+
+
+def test_twenty_lines_read_it(exported, trained, capsys, monkeypatch):
+    """Those of docs/how-to/export.md, of the square in the middle; FFmpeg resizes a little otherwise."""
+    out, _ = exported
+    script = re.search(
+        "```python\n(import json, .*?)```", (ROOT / "docs" / "how-to" / "export.md").read_text(), re.DOTALL
+    )[1]
     assert len([line for line in script.splitlines() if line]) <= 20
     video = next((trained.data / "test").rglob("*.mp4"))
     monkeypatch.chdir(out)
@@ -223,8 +258,19 @@ def test_the_reader_sees_the_clips_of_a_run_that_has_a_rate(exported, trained, t
     assert run.classify(frames, fps=25) == pytest.approx(run.classify(frames[::5], fps=5), abs=0.05)
     with pytest.raises(UserError, match="frames: its frame rate is not known, and clips have 10: say how many frames"):
         run.classify(frames)
+    (tmp_path / "pictures").mkdir()
+    for place, frame in enumerate([*frames[:24], *frames[:2]]):  # the last two are fields of flow, which others store
+        name = f"{place + 1}.png" if place < 24 else f"flow_x_{place}.png"
+        assert cv2.imwrite(str(tmp_path / "pictures" / name), frame[..., ::-1])
+    expected = run.classify(tmp_path / "pictures", fps=25, timeout=None)
+    assert classify.classify(tmp_path / "pictures", found, told, 25) == pytest.approx(expected, abs=1e-6)
+    assert expected != pytest.approx(run.classify(tmp_path / "pictures", fps=10, timeout=None), abs=1e-5)
+    even = classify.classify(tmp_path / "even.mp4", found, told)
+    assert classify.classify(tmp_path / "even.mp4", found, told, 10) == even, "what a file says goes before"
 
-    script = re.search("```python\n(import json, .*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)[1]
+    script = re.search(
+        "```python\n(import json, .*?)```", (ROOT / "docs" / "how-to" / "export.md").read_text(), re.DOTALL
+    )[1]
     (tmp_path / "model.stablehlo").write_bytes((out / "model.stablehlo").read_bytes())
     (tmp_path / "model.json").write_text(json.dumps(told))
     seen = []
@@ -390,14 +436,17 @@ def test_operations_for_onnx_compute_the_same(taps, groups):
         np.testing.assert_array_equal(onnx._max_pool(jnp.asarray(x), window=taps, **options), expected)
 
 
-@pytest.mark.parametrize("argument", ["", "phase=appearance"])
-def test_onnx_gives_the_same(argument, tmp_path):
-    pytest.importorskip("jax2onnx", reason="docs/export.md says how to install it")
+@pytest.mark.parametrize(("argument", "loss"), [("", None), ("phase=appearance", None), ("", "sigmoid")])
+def test_onnx_gives_the_same(argument, loss, tmp_path):
+    pytest.importorskip("jax2onnx", reason="docs/how-to/export.md says how to install it")
     runtime = pytest.importorskip("onnxruntime")
-    run = untrained(tmp_path / "run", argument)
+    run = untrained(tmp_path / "run", argument, train={"loss": loss})
     folder.write(run, tmp_path / "out", ["onnx"], crop="center")
     session = runtime.InferenceSession(tmp_path / "out" / "model.onnx")
     (shape,) = program.shapes(run).values()
     video = np.random.default_rng(0).integers(0, 256, (3, *shape[1:-3], 32, 32, 3), dtype=np.uint8)
     (found,) = session.run(["probabilities"], {"rgb": video})
     np.testing.assert_allclose(found, program.function(run)(video), atol=1e-4)
+    told = {"classes": list(run.classes)} | ({"thresholds": [0.5] * 8} if loss else {})
+    beside = session.get_modelmeta().custom_metadata_map
+    assert {key: json.loads(beside[key]) for key in ("classes", "thresholds") if key in beside} == told

@@ -8,9 +8,14 @@ import zipfile
 import numpy as np
 import pytest
 from commands import check_user_error, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
+from jax_video import recipe
+from jax_video.data import archives
 from jax_video.errors import UserError
-from jax_video.testing import fusion
+from jax_video.testing import averages, fusion, score_archive
 
 FUSE = "jax_video.fuse"
 CLASSES = ("run", "walk", "walk dog")
@@ -145,3 +150,241 @@ def test_sources_that_do_not_fit(sources, scores, tmp_path):
     np.savez(tmp_path / "narrow.npz", b=np.ones(2))
     with pytest.raises(UserError, match="narrow.npz: b has 2 scores; .*a has 3 classes"):
         fusion.fuse([first, fusion.read(tmp_path / "narrow.npz")], [1, 1])
+
+
+LABEL = np.array([1, 0, 0, 2])  # of VIDEOS, by the order of CLASSES
+
+
+def write_archive(path, scores, labels=LABEL, names=tuple(VIDEOS)):
+    np.savez(path, scores=scores, labels=labels, names=np.array(names))
+    return path
+
+
+def fused(*paths, l2=False):
+    sources = [fusion.read(path) for path in paths]
+    return fusion.fuse(sources, [1.0] * len(sources), l2=l2)
+
+
+def test_published_scores_are_a_source_and_the_first_one(tmp_path, scores):
+    """The command says of them what NumPy does, and what it writes can be fused again, and averaged."""
+    rgb, flow = (write_archive(tmp_path / f"{k}.npz", np.float32(scores[k])) for k in (0, 1))
+    finished = run(FUSE, rgb, flow, "--l2", f"--out={tmp_path / 'out'}")
+    assert finished.code == 0, finished.stderr
+    lines = finished.stdout.splitlines()
+    assert lines[0] == "4 videos, 3 classes" and len(lines) == 5
+    rows = [np.float32(each).astype(float) for each in scores[:2]]
+    total = sum(row / np.sqrt((row**2).sum(axis=1, keepdims=True)) for row in rows)
+    for line, row in zip(lines[2:], [*rows, total], strict=True):
+        assert f" {100 * np.mean(row.argmax(axis=1) == LABEL):6.2f} %" in line
+    again = fusion.read(tmp_path / "out")
+    np.testing.assert_allclose(list(again.scores.values()), total, rtol=1e-12)
+    assert again.classes == CLASSES and again.labels == VIDEOS  # folders tell the names of the classes
+    assert averages.read(tmp_path / "out")["top1"] == np.mean(total.argmax(axis=1) == LABEL)
+    np.testing.assert_allclose([*fused(tmp_path / "out", flow).scores.values()], total + rows[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c", "d"), ("x/a", "x/b", "y/c", "z/d"), ("v/a", "w/b", "v/c", "v/d")])
+def test_classes_are_called_by_number_where_folders_do_not_tell_their_names(tmp_path, scores, names):
+    found = fused(write_archive(tmp_path / "a.npz", scores[0], names=names))
+    assert found.classes == ("0", "1", "2") and list(found.labels.values()) == ["1", "0", "0", "2"]
+
+
+def test_one_video_of_one_class(tmp_path):
+    write_archive(tmp_path / "a.npz", np.ones((1, 1), np.float16), np.zeros(1, np.uint8), [b"x/a.avi"])
+    found = fused(tmp_path / "a.npz", tmp_path / "a.npz")
+    assert found.classes == ("0",) and fusion.measure(found)["top1"] == 1
+    assert {name: row.tolist() for name, row in found.scores.items()} == {"x/a.avi": [2.0]}
+
+
+@pytest.mark.parametrize("names", [tuple(VIDEOS), ("å 1", "b", "c", "d")])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_run_and_an_archive_in_either_order(tmp_path, scores, names, first):
+    """Videos are matched by path or by stem; where names of videos tell no classes, labels do."""
+    rows = np.random.default_rng(1).permutation(4)
+    archive = write_archive(tmp_path / "b.npz", scores[1, rows], LABEL[rows], np.array(names)[rows])
+    sources = [write_run(tmp_path / "a", scores[0]), archive]
+    found = fused(*(sources[place] for place in (first, 1 - first)))
+    expected = dict(zip(VIDEOS if first == 0 else names, scores[0] + scores[1], strict=True))
+    assert found.scores.keys() == expected.keys()
+    for name, row in expected.items():
+        np.testing.assert_allclose(found.scores[name], row, rtol=1e-12)
+
+
+@pytest.mark.parametrize("names", [tuple(VIDEOS), ("å 1", "b", "c", "d")])
+def test_an_archive_may_number_the_classes_otherwise_if_its_scores_bear_it_out(tmp_path, scores, names, capsys):
+    """As that of HMDB51 does, whose first class is not the first by the alphabet. Wrong labels look alike."""
+    recipe.note.cache_clear()
+    turn = np.array([2, 0, 1])  # class k of the run is class turn[k] of the archive
+    good = 0.1 * scores[1] + np.eye(3)[LABEL]
+    theirs = np.empty_like(good)
+    theirs[:, turn] = good
+    folder = write_run(tmp_path / "a", scores[0])
+    archive = write_archive(tmp_path / "b.npz", theirs, turn[LABEL], names)
+    np.testing.assert_allclose([*fused(folder, archive).scores.values()], scores[0] + good, rtol=1e-12)
+    said = capsys.readouterr().err
+    assert "b.npz: its class 2 is class 0 of " in said and said.count("\n") == 1
+    np.testing.assert_allclose([*fused(archive, folder).scores.values()], theirs + scores[0][:, [1, 2, 0]], rtol=1e-12)
+    write_archive(archive, good, turn[LABEL], names)
+    for sources in ((folder, archive), (archive, folder)):
+        with pytest.raises(UserError, match="but 0.0 % of the scores of .*b.npz are right so, and 100.0 %"):
+            fused(*sources)
+
+
+def test_labels_that_disagree(tmp_path, scores):
+    folder = write_run(tmp_path / "a", scores[0])
+    good = write_archive(tmp_path / "b.npz", scores[1])
+    wrong = write_archive(tmp_path / "c.npz", scores[1], np.array([1, 0, 2, 2]))
+    for first in (folder, good):
+        with pytest.raises(UserError, match="1 of 4 labels differ; run/c.mp4 is '2' in the one and "):
+            fused(first, wrong)
+    other = tmp_path / "other"
+    write_run(other, scores[1])
+    text = (other / "predictions.jsonl").read_text(encoding="utf-8")
+    (other / "predictions.jsonl").write_text(text.replace('"label": "walk dog"', '"label": "run"'), encoding="utf-8")
+    with pytest.raises(UserError, match="1 of 4 labels differ; walk dog/d.avi is 'run' in the one and 'walk dog' in"):
+        fused(folder, other)
+    with pytest.raises(UserError, match="narrow.npz: å 1 has 2 scores; .*a has 3 classes"):
+        fused(folder, write_archive(tmp_path / "narrow.npz", np.ones((4, 2)), [1, 0, 0, 1], ["å 1", "b", "c", "d"]))
+
+
+def test_videos_that_are_called_as_the_arrays_of_an_archive(tmp_path):
+    """The form with a row for each video stays: what `scores` are shows by their shape."""
+    for names in (["scores"], ["scores", "labels", "names"]):
+        np.savez(tmp_path / "a.npz", **{name: np.arange(3.0) for name in names})
+        found = fusion.read(tmp_path / "a.npz")
+        assert list(found.scores) == names and found.classes is None
+    with pytest.raises(UserError, match="a.npz has no labels; the first source must be a run .* or an .npz"):
+        fused(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scores": None}, "scores is missing among labels, names; expected scores, labels, names"),
+        ({"labels": None}, "labels is missing among scores, names"),
+        ({"names": None}, "names is missing among scores, labels"),
+        ({"scores": np.ones((4, 2, 3))}, r"scores are \[4, 2, 3\]; expected scores \[N, K\], a row for each video"),
+        ({"scores": np.ones(4)}, r"scores are \[4\]; expected"),
+        ({"scores": np.ones((4, 0))}, r"scores are \[4, 0\]; expected"),
+        ({"scores": np.ones((3, 3))}, r"labels are \[4\] beside scores of \[3, 3\]"),
+        ({"names": np.array(["a", "b"])}, r"names are \[2\] beside scores of \[4, 3\]"),
+        ({"labels": np.eye(3)[LABEL].astype(int)}, r"labels are \[4, 3\] beside"),
+        ({"labels": np.array([1, 0, 0, 3])}, r"labels\[3\] is 3; expected 0 to 2"),
+        ({"labels": np.array([1, -1, 0, 2])}, r"labels\[1\] is -1; expected 0 to 2"),
+        ({"labels": LABEL.astype(float)}, "labels are of type float64; expected whole numbers"),
+        ({"labels": np.array(["a", "b", "c", "d"])}, "labels are of type <U1; expected whole numbers"),
+        ({"names": np.arange(4)}, "names are of type int64; expected text"),
+        ({"names": np.array(["a", "b", "b", "c"])}, "b is in it twice, with other scores or another label"),
+        ({"names": np.array(["a", "", "b", "c"])}, r"names\[1\] is empty"),
+        ({"names": np.array(["a", "\ud800", "b", "c"])}, "cannot be read as scores .*surrogates not allowed"),
+        (
+            {"names": np.array(["a", "b", "c", "d"], object)},
+            "it holds Python objects, which are not loaded; save",
+        ),
+        ({"scores": np.full((4, 3), np.nan)}, "the scores of walk/å 1.avi are not a row of finite numbers"),
+        ({"scores": np.full((4, 3), 1j)}, "scores: an array of type complex128; expected numbers"),
+        ({"scores": np.full((4, 3), "1")}, "scores: an array of type <U1; expected numbers"),
+        ({"scores": np.ones((0, 3)), "labels": LABEL[:0], "names": np.array([], str)}, "there are no scores in it"),
+    ],
+)
+def test_archives_that_are_none(tmp_path, scores, change, message):
+    made = {"scores": scores[0], "labels": LABEL, "names": np.array(list(VIDEOS))} | change
+    np.savez(tmp_path / "x.npz", **{name: array for name, array in made.items() if array is not None})
+    with pytest.raises(UserError, match=message) as caught:
+        fusion.read(tmp_path / "x.npz")
+    assert str(caught.value).startswith(f"{tmp_path / 'x.npz'}: ") and "\n" not in str(caught.value)
+
+
+def test_a_video_may_be_in_an_archive_twice_if_both_say_the_same(tmp_path):
+    names = ["x/a", "y/b", "x/a"]
+    write_archive(tmp_path / "a.npz", np.eye(3)[[0, 1, 0]], [0, 1, 0], names)
+    assert list(fusion.read(tmp_path / "a.npz").labels.items()) == [("x/a", "0"), ("y/b", "1")]
+    write_archive(tmp_path / "a.npz", np.eye(3)[[0, 1, 0]], [0, 1, 1], names)
+    with pytest.raises(UserError, match="x/a is in it twice"):
+        fusion.read(tmp_path / "a.npz")
+
+
+def test_sums_and_weights_that_are_no_numbers(tmp_path, sources):
+    first = fusion.read(sources[0])
+    with pytest.raises(UserError, match="weights nan, 1.0: expected finite numbers"):
+        fusion.fuse([first, first], [float("nan"), 1.0])
+    large = fusion.read(write_archive(tmp_path / "large.npz", np.full((4, 3), 1e308)))
+    with pytest.raises(UserError, match="the sum of the scores of walk/å 1.avi is too large for a number"):
+        fusion.fuse([large, large], [1.0, 1.0])
+    found = fusion.fuse([large, large], [1.0, 1.0], l2=True)
+    np.testing.assert_allclose(list(found.scores.values()), 2 / np.sqrt(3))
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_byte_of_an_archive_may_be_wrong(tmp_path_factory, compression, data):
+    folder = tmp_path_factory.getbasetemp()
+    write_archive(folder / "sound.npz", np.eye(4, 3), [0, 1, 2, 2], ["a/1", "b/2", "c/å", "c/4"])
+    with zipfile.ZipFile(folder / "sound.npz") as sound, zipfile.ZipFile(folder / "x.npz", "w", compression) as packed:
+        for name in sound.namelist():
+            packed.writestr(name, sound.read(name))
+    content = bytearray((folder / "x.npz").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (folder / "x.npz").write_bytes(content[: data.draw(st.sampled_from([None, len(content) // 2]))])
+    try:
+        assert fusion.read(folder / "x.npz").scores
+    except UserError:
+        pass
+
+
+ANY = st.sampled_from([np.float32, np.int8, np.uint64, np.bool_, np.complex64, "U3", "S2", "M8[s]"]).flatmap(
+    lambda kind: arrays.arrays(kind, arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
+)
+
+
+@given(made=st.fixed_dictionaries({}, optional=dict.fromkeys([*score_archive.ARRAYS, "x"], ANY)))
+@settings(max_examples=150, deadline=None)
+def test_arrays_of_any_kind(tmp_path_factory, made):
+    path = tmp_path_factory.getbasetemp() / "any.npz"
+    np.savez(path, **made)
+    try:
+        found = fusion.read(path)
+    except UserError:
+        return
+    lengths = {len(row) for row in found.scores.values()}
+    assert all(row.dtype == np.float64 and np.isfinite(row).all() for row in found.scores.values())
+    if found.numbered:
+        assert lengths == {len(found.classes)} and found.labels.keys() == found.scores.keys()
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_whatever_the_order_and_the_names_of_an_archive_its_sum_is_that_of_the_rows(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp()
+    videos, classes = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 4))
+    text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=6)
+    names = data.draw(st.lists(text, min_size=videos, max_size=videos, unique=True))
+    labels = np.array(data.draw(st.lists(st.integers(0, classes - 1), min_size=videos, max_size=videos)))
+    scores = data.draw(arrays.arrays(np.float32, (2, videos, classes), elements=st.floats(-100, 100, width=32)))
+    rows = data.draw(st.permutations(range(videos)))
+    write_archive(folder / "p.npz", scores[0], labels, names)
+    write_archive(folder / "q.npz", scores[1, rows], labels[rows], np.array(names)[rows])
+    found = fused(folder / "p.npz", folder / "q.npz")
+    assert list(found.scores) == names
+    np.testing.assert_array_equal(list(found.scores.values()), scores.astype(float).sum(axis=0))
+    fusion.write(folder / "again", found, ["p", "q"], [1.0, 1.0])
+    again = fusion.read(folder / "again")
+    assert (again.labels, again.classes) == (found.labels, found.classes)
+    np.testing.assert_array_equal(list(again.scores.values()), list(found.scores.values()))
+
+
+def test_archives_that_need_a_password_or_another_version_of_the_format(tmp_path):
+    write_archive(tmp_path / "a.npz", np.ones((1, 1)), [0], ["a"])
+    sound = (tmp_path / "a.npz").read_bytes()
+    entry = sound.index(b"PK\x01\x02")
+    for offset, value in ((8, 1), (6, 99)):  # in the archive's directory: flags, and the version that it takes
+        data = bytearray(sound)
+        data[entry + offset] = value
+        data[sound.index(b"PK\x03\x04") + offset - 2] = value
+        (tmp_path / "a.npz").write_bytes(data)
+        with pytest.raises(UserError, match="cannot be read as scores"):
+            fusion.read(tmp_path / "a.npz")
+    with pytest.raises(zipfile.BadZipFile, match="version"):
+        archives.check(tmp_path / "a.npz")

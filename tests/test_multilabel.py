@@ -20,7 +20,7 @@ import torch
 from commands import ROOT, check_user_error
 from flax import nnx
 
-from jax_video import losses, metrics, objectives, optimizer, sharding, task
+from jax_video import losses, metrics, objectives, optimizer, published, recipe, sharding, task
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.data.manifest import Manifest
@@ -35,6 +35,7 @@ from jax_video.run import load
 from jax_video.testing import fusion, overlay, predictions
 from jax_video.timeline import Timeline
 from jax_video.watching import Moment
+from jax_video.weights import conversion
 
 bce = functools.partial(torch.nn.functional.binary_cross_entropy_with_logits, reduction="none")
 
@@ -350,6 +351,21 @@ def test_the_thresholds_are_those_of_the_best_checkpoints_validation(finished):
     assert other.thresholds.tolist() == [0.5] * 3
 
 
+def test_a_checkpoint_without_thresholds_says_so_once(finished, tmp_path, capsys):
+    """As one that was saved between two validations."""
+    recipe.note.cache_clear()
+    whole = load(finished / "run")
+    assert not capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    published.write(tmp_path / "run", dataclasses.replace(whole.meta, thresholds=None), whole.step, whole.weights)
+    for _ in range(2):
+        assert load(tmp_path / "run").thresholds.tolist() == [0.5] * 3
+    assert capsys.readouterr().err == (
+        f"Checkpoint {whole.step} of {tmp_path / 'run'} has no thresholds, as none were chosen by a validation: each "
+        "class holds from a probability of 0.5 on.\n"
+    )
+
+
 def test_predict_marks_what_holds(finished):
     run = load(finished / "run")
     found = run.classify([finished / "videos" / "47.mp4", finished / "videos" / "40.mp4"], timeout=None)
@@ -393,6 +409,28 @@ def test_the_export_says_the_same_without_this_library(finished, monkeypatch):
     assert "| mean average precision (mAP) |" in page and "| red square |" in page and "top-1" not in page
     assert "says which of 3 classes hold of a video, none or several" in page
     assert load(finished / "exported").thresholds.tolist() == run.thresholds.tolist()
+
+
+@pytest.mark.parametrize("kind", ["set", "file"])
+def test_weights_that_go_out_to_pytorch_and_back_are_of_several_labels(finished, tmp_path, kind):
+    """By the set whose classes they have; or as the file says, where no set is named."""
+    recipe.note.cache_clear()
+    run, config = load(finished / "run"), tiny.get_config()
+    path = tmp_path / ("out.npz" if kind == "set" else "out.pth")  # the first one tells nothing but arrays
+    conversion.export(run, "3d-resnets", path)
+    config.data.manifest = str(finished / "data") if kind == "set" else "motions"
+    options = {"normalize": "2020"} if kind == "set" else {}
+    report = conversion.convert(path, "3d-resnets", config, tmp_path / "back", given=("clip", "test"), **options)
+    assert "several may hold of a video, each from a probability of 0.5 on, as no thresholds are known" in report
+    back, video = load(tmp_path / "back"), finished / "videos" / "47.mp4"
+    assert back.classes == (CLASSES if kind == "set" else ("0", "1", "2"))
+    assert back.thresholds.tolist() == [0.5] * 3
+    if kind == "file":
+        expected = dict(zip(CLASSES, back.classes, strict=True))
+        expected = {expected[name]: value for name, value in run.classify(video, timeout=None).items()}
+        assert back.classify(video, timeout=None) == pytest.approx(expected, abs=1e-6)
+    else:
+        assert isinstance(back.objective, MultiLabel)
 
 
 def test_the_report_shows_every_class_and_the_surest_mistakes(finished, tmp_path):

@@ -419,7 +419,11 @@ def test_a_run_that_ended_early_is_extended_with_its_rate_and_patience_anew(tmp_
 def test_frozen_parts_stay_to_the_bit_and_have_no_momentum(tmp_path, config, manifest, monkeypatch, capsys):
     parts = {"norm": ("bn1",)}
     monkeypatch.setitem(networks.NETWORKS, "classifier", networks.Network(f"{__name__}:Classifier", parts=parts))
-    config.train.update(epochs=1, freeze=("norm",), validate_epochs=100)
+    config.train.update(epochs=1, freeze=("nothing",), validate_epochs=100)
+    with pytest.raises(UserError, match="train.freeze names 'nothing', which classifier does not have: choose of norm"):
+        task.check(config, manifest)
+    assert not capsys.readouterr().err
+    config.train.freeze = ("norm",)
     task.check(config, manifest)
     assert "norm: frozen as drawn at random. Give weights, init_from.path." in capsys.readouterr().err
     train_lib.train(config, manifest, tmp_path, first_devices(2))

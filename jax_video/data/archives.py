@@ -1,5 +1,6 @@
 """Archives of arrays from strangers: a few bytes of one can unpack to any number."""
 
+import lzma
 import os
 import tokenize
 import zipfile
@@ -24,8 +25,11 @@ def check(path: str | os.PathLike, unpacked: int | None = None) -> None:
     """
     size = os.path.getsize(path)
     if unpacked is None:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
+        try:
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+        except NotImplementedError as error:  # a version of the format that there is not
+            raise zipfile.BadZipFile(str(error)) from error
     if unpacked > max(_ALWAYS, _TIMES * size):
         raise UserError(
             f"{path}: refused, as its {size:,} bytes would become {unpacked:,} in memory, more than {_TIMES} times as "
@@ -47,3 +51,11 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except (MemoryError, SyntaxError, RecursionError, tokenize.TokenError) as error:
         # NumPy believes any shape, and takes the header of an array for Python.
         raise ValueError(f"an array's header is damaged ({error})") from error
+    except (RuntimeError, lzma.LZMAError) as error:  # the former of a password, or of an unknown compression
+        raise ValueError(str(error)) from error
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise ValueError(
+            "it holds Python objects, which are not loaded; save arrays, of text with dtype=str"
+        ) from error

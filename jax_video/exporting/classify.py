@@ -1,13 +1,15 @@
-"""Classifies videos with the program in this folder: python classify.py VIDEO...
+"""Classifies videos, and folders of numbered pictures, with the program in this folder: python classify.py VIDEO...
 
 Needs jax, flatbuffers, numpy and av (PyAV), and of this folder model.stablehlo and model.json. Of a file that cannot be
 read it says why and goes on; its exit code is 1 then. Frames, clips, crops and their mean are those of `python -m
-jax_video.predict`, to the bit; but for interlaced videos, mirrored ones and unusual pixel formats, whose colours may
-differ by a rounding.
+jax_video.predict`, to the bit; but for interlaced videos, mirrored ones, JPEG pictures and unusual pixel formats, whose
+colours may differ by a rounding.
 """
 
+import argparse
 import json
 import pathlib
+import re
 import sys
 from fractions import Fraction
 
@@ -16,12 +18,14 @@ import numpy as np
 from jax import export
 
 HERE = pathlib.Path(__file__).parent
+SLOWEST, FASTEST = 0.01, 1000  # frames per second that a video can have
+PICTURE = re.compile(r"(?!\.|(?:flow_)?[xy]_\d).*?(\d+)\.(?:jpe?g|png)", re.IGNORECASE)  # neither hidden nor flow
 
 
-def classify(path, program, card):
-    """{class: probability} of a video, best first."""
-    images = frames(path, card["short_side"])
-    wanted = cut(len(images), frame_rate(path) if card["fps"] else 0.0, card)
+def classify(path, program, card, fps=0.0):
+    """{class: probability} of a video, best first; `fps` is of one that does not say its frame rate."""
+    images, rate = frames(path, card["short_side"]), frame_rate(path) if card["fps"] else 0.0
+    wanted = cut(len(images), rate if SLOWEST <= rate <= FASTEST else fps, card)
     rows = [program.call(crop[None]) for clip in wanted for crop in crops(images[clip], card)]  # [1, classes] each
     scores = np.concatenate(rows).astype(np.float64)
     if card["average"] == "logit" and "thresholds" in card:  # of several labels each is for itself
@@ -37,21 +41,32 @@ def classify(path, program, card):
 def frames(path, short_side):
     """All frames of a video, upright, resized: uint8 [T, H, W, 3]."""
     reformatter, images = av.video.reformatter.VideoReformatter(), []
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise ValueError("there is no video in it")
-        for frame in container.decode(video=0):
-            image = reformatter.reformat(frame, format="rgb24", interpolation="BICUBIC").to_ndarray()
-            image = np.rot90(image, frame.rotation // 90)
-            height, width = (round(side * short_side / min(image.shape[:2])) for side in image.shape[:2])
-            images.append(resize(image, height, width))
+    for file in files(path):
+        with av.open(str(file)) as container:
+            if not container.streams.video:
+                raise ValueError("there is no video in it")
+            for frame in container.decode(video=0):
+                image = reformatter.reformat(frame, format="rgb24", interpolation="BICUBIC").to_ndarray()
+                image = np.rot90(image, frame.rotation // 90)
+                height, width = (round(side * short_side / min(image.shape[:2])) for side in image.shape[:2])
+                images.append(resize(image, height, width))
     if not images:
         raise ValueError("there is no frame in it")
     return np.stack(images)
 
 
+def files(path):
+    """The file of a video, or those of a folder of numbered pictures, in order."""
+    if not pathlib.Path(path).is_dir():
+        return [path]
+    found = {int(name[1]): file for file in pathlib.Path(path).iterdir() if (name := PICTURE.fullmatch(file.name))}
+    return [found[number] for number in sorted(found)]
+
+
 def frame_rate(path):
-    """How many frames a file says that it has in a second; 0 if it does not say."""
+    """How many frames a file says that it has in a second; 0 if it does not say, as pictures do not."""
+    if pathlib.Path(path).is_dir():
+        return 0.0
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
@@ -62,8 +77,8 @@ def cut(stored, rate, card):
     """Which frames make the clips of a video of so many: int [T] each, or with segments one [N, T]."""
     step = Fraction(1)  # from one frame that is counted to the next; at another rate those that are nearest in time
     if card["fps"] and stored > 1:
-        if not 0.01 <= rate <= 1000:
-            raise ValueError("its frame rate is not known")
+        if not SLOWEST <= rate <= FASTEST:
+            raise ValueError("its frame rate is not known: say how many frames there are to a second, --fps=25")
         step = Fraction(rate / card["fps"]).limit_denominator(10**6)
     up, down = step.numerator, step.denominator
     count = max(1, (2 * stored * down + up) // (2 * up))
@@ -142,14 +157,22 @@ def _neighbours(count, wanted):
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("videos", nargs="+", metavar="VIDEO")
+    parser.add_argument("--fps", type=float, default=0.0, help="frames per second, of what does not say it")
+    given = parser.parse_args()
     card = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
     if card["streams"] != ["rgb"]:
         sys.exit(f"this network takes {' and '.join(card['streams'])}: see model.json for what to give the program")
+    if given.fps and not card["fps"]:
+        parser.error("--fps: clips of this network count frames, whatever their rate; leave it out")
+    if given.fps and not SLOWEST <= given.fps <= FASTEST:
+        parser.error(f"--fps={given.fps:g}: expected {SLOWEST:g} to {FASTEST:g} frames per second")
     program = export.deserialize(bytearray((HERE / "model.stablehlo").read_bytes()))
     bad = 0
-    for path in sys.argv[1:] or sys.exit(__doc__):
+    for path in given.videos:
         try:
-            found = classify(path, program, card)
+            found = classify(path, program, card, given.fps)
         except (av.FFmpegError, OSError, ValueError) as error:
             print(f"{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
             bad += 1

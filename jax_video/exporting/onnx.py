@@ -24,7 +24,8 @@ _OPSET = 18  # of 2023: what is used has been the same since
 
 
 def write(run: Run, folder: pathlib.Path) -> None:
-    """Writes model.onnx into a folder; the names of the classes are in its metadata, `classes`, as JSON.
+    """Writes model.onnx into a folder; in its metadata are, as JSON, the names of the `classes` and, where several may
+    hold of a video, the `thresholds` from which on each does.
 
     Raises:
       UserError: of a knowledge transfer, or the network or its test is none that can be converted, or the converter is
@@ -46,7 +47,8 @@ def write(run: Run, folder: pathlib.Path) -> None:
             input_names=list(shapes),
             output_names=["probabilities"],
         )
-    onnx.helper.set_model_props(model, {"classes": json.dumps(run.classes, ensure_ascii=False)})
+    told = {"classes": list(run.classes)} | ({} if run.thresholds is None else {"thresholds": run.thresholds.tolist()})
+    onnx.helper.set_model_props(model, {key: json.dumps(value, ensure_ascii=False) for key, value in told.items()})
     onnx.save(model, folder / MODEL)
 
 

@@ -249,7 +249,30 @@ def sequence(units, x):
 
 def run(units, x, *, remat):
     """`sequence`; with `remat` the backward pass computes its activations again instead of keeping them."""
-    return (nnx.remat(sequence) if remat else sequence)(units, x)
+    return rematerialised(sequence, units, x) if remat else sequence(units, x)
+
+
+def rematerialised(call, modules, *inputs):
+    """`call(modules, *inputs)`, of which the backward pass computes the activations again.
+
+    Of the modules only the statistics that the call has set are written back. `nnx.remat` writes all variables, which
+    fails where a network in test mode is called from within `jax.jit`.
+    """
+    graph, state = nnx.split(modules)
+
+    def pure(state, *inputs):
+        inside = nnx.merge(graph, state)
+        before = jax.tree.leaves(nnx.state(inside, nnx.BatchStat))
+        result = call(inside, *inputs)
+        after = jax.tree.leaves(nnx.state(inside, nnx.BatchStat))
+        changed = zip(before, after, strict=True)
+        return result, {place: new for place, (old, new) in enumerate(changed) if new is not old}
+
+    result, changed = jax.checkpoint(pure)(state, *inputs)
+    if changed:
+        leaves, structure = jax.tree.flatten(nnx.state(modules, nnx.BatchStat))
+        nnx.update(modules, structure.unflatten([changed.get(place, leaf) for place, leaf in enumerate(leaves)]))
+    return result
 
 
 def statistics(groups):

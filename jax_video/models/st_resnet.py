@@ -6,7 +6,7 @@ from flax import nnx
 
 from jax_video.errors import UserError
 from jax_video.models.convolution import avg_pool, max_pool
-from jax_video.models.layers import check_choice, output, sequence
+from jax_video.models.layers import check_choice, output, rematerialised, sequence
 from jax_video.models.resnet2d import BOTTLENECK_LAYERS, STAGES, Bottleneck, ResNet2D
 from jax_video.networks import CHANNELS
 
@@ -93,8 +93,8 @@ class TwoStreams(nnx.Module):
         a, m = output("pool", (self.appearance.stem(rgb)["pool"], self.motion.stem(flow)["pool"]))
         step = connected_stage if self.connections else separate_stage
         for name in STAGES:
-            units = getattr(self.appearance, name), getattr(self.motion, name)
-            a, m = output(name, (nnx.remat(step) if self.remat else step)(*units, a, m))
+            units = (getattr(self.appearance, name), getattr(self.motion, name))
+            a, m = output(name, rematerialised(step, units, a, m) if self.remat else step(units, a, m))
         return a, m
 
     def __call__(self, rgb, flow, *, keys=None):
@@ -104,13 +104,15 @@ class TwoStreams(nnx.Module):
         return self.appearance.head(a), self.motion.head(m)
 
 
-def separate_stage(appearance_units, motion_units, a, m):
-    """One stage of both streams, `[B, T, H, W, C]` each."""
+def separate_stage(units, a, m):
+    """One stage of both streams, `[B, T, H, W, C]` each; `units` are appearance's and motion's."""
+    appearance_units, motion_units = units
     return sequence(appearance_units, a), sequence(motion_units, m)
 
 
-def connected_stage(appearance_units, motion_units, a, m):
+def connected_stage(units, a, m):
     """The same with a motion residual at the second unit: x̂ᵃ = f(xᵃ) + F(xᵃ + f(xᵐ)), where f is the ReLU."""
+    appearance_units, motion_units = units
     total = appearance_units[0].total(a)  # xᵃ
     m = motion_units[0](m)  # f(xᵐ)
     if len(appearance_units) > 1:

@@ -1,5 +1,6 @@
 """Late fusion: adds up the scores that several networks, or other methods, give to the same videos (ST-ResNet §4)."""
 
+import collections
 import csv
 import dataclasses
 import json
@@ -12,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from jax_video import metrics
+from jax_video import metrics, recipe
 from jax_video.data import archives, documents, remote
-from jax_video.errors import UserError
+from jax_video.errors import UserError, shown
 from jax_video.run import Run
-from jax_video.testing import averages
+from jax_video.testing import averages, score_archive
 
 _LINE = (  # of predictions.jsonl
     {"video": str, "labels": [str], "scores": [float]},
     {"video": str, "label": str, "scores": [float]},
 )
+_FIRST = "the first source must be a run that was tested, or an .npz of scores, labels and names"
 _AGAIN = "test the run again (--mode=test), or make the fused scores again"
 
 
@@ -34,6 +36,7 @@ class Predictions:
     scores: dict[str, np.ndarray]  # by video: [K]
     # By video: the name of its class, or of all that hold of it; empty where the source does not tell.
     labels: dict[str, str | tuple[str, ...]]
+    numbered: bool = False  # whether it knows its classes by number, so that another source may number or call them so
 
     @property
     def multilabel(self) -> bool:
@@ -56,7 +59,7 @@ class Predictions:
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes. Raises UserError where the source does not tell them."""
         if self.classes is None:
-            raise UserError(f"{self.name} does not name its classes; the first source must be a run that was tested")
+            raise UserError(f"{self.name} does not name its classes; {_FIRST}")
         return self.classes
 
 
@@ -78,7 +81,7 @@ def read(source: Run | str | os.PathLike) -> Predictions:
     except UserError:
         raise
     except (ValueError, TypeError, OSError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read as scores ({error})") from error
+        raise UserError(f"{path}: cannot be read as scores ({str(error) or type(error).__name__})") from error
     if not found.scores:
         raise UserError(f"{path}: there are no scores in it")
     for video, row in found.scores.items():
@@ -93,8 +96,9 @@ def fuse(sources: list[Predictions], weights: list[float], *, l2: bool = False) 
     """The weighted sum of all sources' scores, for the videos and in the classes of the first.
 
     Raises:
-      UserError: weights that are not one for each, a first source without labels, or another that has not the same
-        classes, lacks videos or is of several labels where the first is of one, or the other way round.
+      UserError: weights that are not one finite number for each, a first source without labels, or another that has not
+        the same classes, lacks videos, has other labels or is of several labels where the first is of one, or the other
+        way round; a sum that is too large for a number.
     """
     first = sources[0]
     for source in sources:
@@ -106,15 +110,29 @@ def fuse(sources: list[Predictions], weights: list[float], *, l2: bool = False) 
             )
     if len(weights) != len(sources):
         raise UserError(f"{len(weights)} weights for {len(sources)} sources; expected one for each")
+    if not np.isfinite(weights).all():
+        raise UserError(f"weights {', '.join(map(str, weights))}: expected finite numbers")
     if not first.labels:
-        raise UserError(f"{first.name} has no labels; the first source must be a run that was tested")
+        raise UserError(f"{first.name} has no labels; {_FIRST}")
     total = {video: np.zeros(len(first.class_names)) for video in first.scores}
     for source, weight in zip(sources, weights, strict=True):
         order = _order(source, first)
-        for video, row in _matched(source, first).items():
-            row = row[order]
-            norm = np.linalg.norm(row) if l2 else 1.0
-            total[video] += weight * row / (norm or 1.0)
+        names = _matched(source, first)
+        if _numbered(source, first):
+            order = _by_labels(source, first, names) or order
+        if source.labels:
+            _check_labels(source, first, names, order)
+        if _numbered(source, first) and order != sorted(order):
+            _check_numbers(source, first, names, order)
+        for video, name in names.items():
+            row = source.scores[name][order]
+            if l2:
+                row = row / (np.abs(row).max() or 1.0)  # or squares of numbers far from 1 would be lost
+                row = row / (np.linalg.norm(row) or 1.0)
+            with np.errstate(over="ignore", invalid="ignore"):
+                total[video] += weight * row
+    if wrong := [video for video, row in total.items() if not np.isfinite(row).all()]:
+        raise UserError(f"the sum of the scores of {wrong[0]} is too large for a number; bring them down, as --l2 does")
     return Predictions("fused", first.classes, total, first.labels)
 
 
@@ -226,35 +244,92 @@ def _read_npz(file: pathlib.Path) -> Predictions:
         arrays = archives.read_npz(file)
     except (zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(str(error)) from error
-    return Predictions("", None, {video: np.asarray(row, float) for video, row in arrays.items()}, {})
+    if score_archive.told(arrays):
+        classes, scores, labels = score_archive.read(arrays)
+        return Predictions("", classes, scores, dict(labels), numbered=True)
+    return Predictions("", None, {video: score_archive.numbers(video, row) for video, row in arrays.items()}, {})
 
 
 def _order(source: Predictions, first: Predictions) -> list[int]:
-    """Where the first source's classes are among a source's."""
-    wanted = first.class_names
-    if source.classes is None or source.classes == wanted:
-        wrong = [video for video, row in source.scores.items() if len(row) != len(wanted)]
-        if wrong:
-            raise UserError(
-                f"{source.name}: {wrong[0]} has {len(source.scores[wrong[0]])} scores; {first.name} has "
-                f"{len(wanted)} classes"
-            )
-        return list(range(len(wanted)))
-    if missing := [name for name in wanted if name not in source.classes]:
+    """Where the first source's classes are among a source's, by their names; all in the order of the first where it
+    does not tell them, or one of both knows them by number."""
+    wanted, known = first.class_names, source.classes or ()
+    if not (missing := [name for name in wanted if name not in known]):
+        return [known.index(name) for name in wanted]
+    if source.classes is not None and not _numbered(source, first):
         raise UserError(f"{source.name} has no scores for {len(missing)} classes of {first.name}, {missing[0]!r} first")
-    return [source.classes.index(name) for name in wanted]
+    if wrong := [video for video, row in source.scores.items() if len(row) != len(wanted)]:
+        count = len(source.scores[wrong[0]])
+        raise UserError(f"{source.name}: {wrong[0]} has {count} scores; {first.name} has {len(wanted)} classes")
+    return list(range(len(wanted)))
 
 
-def _matched(source: Predictions, first: Predictions) -> dict[str, np.ndarray]:
-    """A source's scores by the names that the first one gives to its videos."""
-    by_stem: dict[str, np.ndarray | None] = {}
-    for video, row in source.scores.items():
+def _numbered(source: Predictions, first: Predictions) -> bool:
+    """Whether the classes of both are to be matched by what they say that the videos are of."""
+    return bool(source.labels) and (source.numbered or first.numbered)
+
+
+def _by_labels(source: Predictions, first: Predictions, names: dict[str, str]) -> list[int] | None:
+    """Where the first source's classes are among a source's, by what both say that the videos are of; None where that
+    does not tell of each class.
+
+    Args:
+      names: of the source's videos, by those of the first.
+    """
+    place = {name: k for k, name in enumerate(source.class_names)}
+    found = {label: collections.Counter[int]() for label in first.class_names}
+    for video, name in names.items():
+        found[first.labels[video]][place[source.labels[name]]] += 1  # type: ignore[index]
+    order = [columns.most_common(1)[0][0] for columns in found.values() if columns]
+    return order if len(set(order)) == len(found) else None
+
+
+def _check_labels(source: Predictions, first: Predictions, names: dict[str, str], order: list[int]) -> None:
+    theirs = {source.class_names[column]: name for column, name in zip(order, first.class_names, strict=True)}
+
+    def told(label: str | tuple[str, ...]) -> Any:
+        return theirs.get(label) if isinstance(label, str) else {theirs[each] for each in label if each in theirs}
+
+    ours = {video: label if isinstance(label, str) else set(label) for video, label in first.labels.items()}
+    if wrong := [video for video, name in names.items() if told(source.labels[name]) != ours[video]]:
+        video = wrong[0]
+        raise UserError(
+            f"{source.name} and {first.name} are no tests of one set: {len(wrong)} of {len(names)} labels differ; "
+            f"{video} is {source.labels[names[video]]!r} in the one and {first.labels[video]!r} in the other"
+        )
+
+
+def _check_numbers(source: Predictions, first: Predictions, names: dict[str, str], order: list[int]) -> None:
+    """Says that two sources number the classes otherwise. Raises UserError where the scores do not bear that out: the
+    labels are not those of the scores then."""
+    place = next(place for place, column in enumerate(order) if place != column)
+    what = f"{source.name}: its class {order[place]} is class {place} of {first.name}, {first.class_names[place]!r}"
+    sides = [(source, list(names.values())), (first, list(names))]
+    labels = [[one.class_names.index(one.labels[video]) for video in videos] for one, videos in sides]
+    for (one, videos), own, other in zip(sides, labels, reversed(labels), strict=True):
+        best = [int(one.scores[video].argmax()) for video in videos]
+        right, alike = (float(np.mean(np.equal(best, each))) for each in (own, other))
+        if one.numbered and right <= 2 * alike:
+            raise UserError(
+                f"{what}, by the labels of the videos; but {100 * right:.1f} % of the scores of {one.name} are right "
+                f"so, and {100 * alike:.1f} % if both number the classes alike: its labels are not those of its scores"
+            )
+    recipe.note(shown(f"{what}; classes are matched by the labels of the videos."))
+
+
+def _matched(source: Predictions, first: Predictions) -> dict[str, str]:
+    """What a source calls the videos of the first one, by the names that they have there."""
+    by_stem: dict[str, str | None] = {}
+    for video in source.scores:
         stem = pathlib.PurePosixPath(video).stem
-        by_stem[stem] = None if stem in by_stem else row  # None: two videos have this name
-    found = {video: source.scores.get(video, by_stem.get(pathlib.PurePosixPath(video).stem)) for video in first.scores}
-    if missing := [video for video, row in found.items() if row is None]:
+        by_stem[stem] = None if stem in by_stem else video  # None: two videos have this name
+    found = {
+        video: video if video in source.scores else by_stem.get(pathlib.PurePosixPath(video).stem)
+        for video in first.scores
+    }
+    if missing := [video for video, name in found.items() if name is None]:
         raise UserError(
             f"{source.name} has no scores, or those of two videos of one name, for {len(missing)} of the "
             f"{len(first.scores)} videos of {first.name}: {', '.join(missing[:3])}, …"
         )
-    return {video: row for video, row in found.items() if row is not None}
+    return {video: name for video, name in found.items() if name is not None}

@@ -32,7 +32,8 @@ def convert(
     """Writes the weights of a file as the first checkpoint of a run.
 
     The run's config is `config` with the keywords of the network, the normalisation of RGB, the clips and the test that
-    follow from the layout and the file.
+    follow from the layout and the file. It is of several labels for each video if the config's data set is, whose
+    classes it takes, or the run was that the file was exported from.
 
     Args:
       normalize: the version of the layout's code, where it has several and the file does not tell.
@@ -73,6 +74,11 @@ def convert(
     lines += [f"  {line}" for line in told]
     class_names, manifest, note = _classes(classes, config, num_classes)
     lines.append(f"  classes: {note}")
+    several = found.several or manifest and prepared.read(config.data.manifest).multilabel
+    if config.train.get("loss") is None and several:
+        with config.unlocked():
+            config.train.loss = "sigmoid"
+        lines.append("  several may hold of a video, each from a probability of 0.5 on, as no thresholds are known")
     meta = Meta(config.to_dict(), tuple(class_names), manifest, origin=found.origin)
 
     def create() -> state_lib.TrainState:
@@ -101,6 +107,8 @@ def export(run: Run, layout: str, path: str | pathlib.Path) -> None:
     start.check_keywords(layout, model)
     arrays = {name: np.asarray(leaf) for name, leaf in state_lib.named_leaves(run.weights).items()}
     notes = {"normalize": json.dumps(run.meta.config["normalize"])}  # without which it would count as its layout's
+    if run.thresholds is not None:
+        notes["loss"] = "sigmoid"  # without which it would count as of one label for each video
     files.write(path, names.to_theirs(layout, arrays, origin=run.meta.origin, steps=run.step), notes)
 
 

@@ -33,6 +33,7 @@ class Source:
     version: str = ""  # of the layout's code, and what says so: `provenance.version`
     signs: str = ""
     normalize: dict | None = None  # section `normalize` of the run that a file was exported from; None: not known
+    several: bool = False  # whether that run was of several labels for each video
 
 
 def layout_of(path: str | os.PathLike, layout: str) -> str:
@@ -76,6 +77,7 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
             version=version,
             signs=signs,
             normalize=_normalize(path, file.notes),
+            several=file.notes.get("loss") == "sigmoid",
         )
     if layout:
         raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")

@@ -253,8 +253,14 @@ def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_
 
 def check_keywords(layout: str, model: ConfigDict) -> None:
     """Raises UserError where a config's network has the layout's weights but computes something else with them."""
-    if model.name not in networks.NETWORKS or not (wanted := names.keywords(layout, model.name)):
+    if model.name not in networks.NETWORKS:
         return
+    wanted = names.keywords(layout, model.name) or {}
+    if layout == "torchvision" and "stride_on" in networks.find(model.name).keywords:
+        # Also of what starts from its networks. It has each in one width; a file of another is somebody else's, whose
+        # names do not tell the strides: the config does.
+        thin = model.get("width", 1.0) != 1.0 or model.get("stem_width") is not None
+        wanted = {} if thin else {"stride_on": "3x3"}
     given = {key: model.get(key, networks.find(model.name).keywords[key]) for key in wanted}
     wrong = {key: value for key, value in wanted.items() if given[key] != value}
     if wrong:

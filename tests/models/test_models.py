@@ -160,7 +160,12 @@ def test_bfloat16_trains():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_rematerialisation_is_a_keyword_of_every_family(name):
-    assert rematerialises(jax.make_jaxpr(features, static_argnums=0)(*small(name, remat=True), *videos(name)))
+    """Also of a network that is no argument of what is traced: `jax.jit(network)` of one in test mode."""
+    parts = small(name, remat=True)
+    assert rematerialises(jax.make_jaxpr(features, static_argnums=0)(*parts, *videos(name)))
+    again, kept = (nnx.view(nnx.merge(*each), use_running_average=True) for each in (parts, small(name)))
+    shapes = [jax.eval_shape(network, *videos(name)) for network in (again, again, kept)]
+    assert shapes[0] == shapes[1] == shapes[2]
 
 
 def test_test_mode_gives_a_video_the_same_scores_in_any_batch():

@@ -1,6 +1,10 @@
 """Where every tensor of the PyTorch reference is found in our networks, and in which layout."""
 
+import functools
+import operator
+
 import numpy as np
+import torch
 from torch import nn
 
 # Torch's tensor: (ours, torch's axes in our order, None for one that torch lacks).
@@ -45,21 +49,35 @@ def batch_stats(network):
     return _nest(network, lambda tensor: tensor, trained=False)
 
 
+def load(network, params, stats):
+    """Gives a torch network our weights and running statistics, as `parameters` and `batch_stats` would tell them."""
+    with torch.no_grad():
+        for path, tensor, axes in _tensors(network):
+            leaf = functools.reduce(operator.getitem, path, params if tensor.requires_grad else stats)
+            leaf = np.squeeze(leaf, tuple(place for place, axis in enumerate(axes) if axis is None))
+            order = np.argsort([axis for axis in axes if axis is not None])
+            tensor.copy_(torch.tensor(np.transpose(leaf, order)))
+
+
 def _nest(network, value, *, trained):
     nested = {}
+    for path, tensor, axes in _tensors(network):
+        if tensor.requires_grad == trained:
+            node = functools.reduce(lambda node, part: node.setdefault(part, {}), path[:-1], nested)
+            node[path[-1]] = np.ascontiguousarray(_arranged(value(tensor).detach().cpu().numpy(), axes))
+    return nested
+
+
+def _tensors(network):
+    """(its path in our nested dicts, the tensor, its axes in our order) of all that is learnt or counted."""
     for name, module in network.named_modules():
         for theirs, ours in RENAMED.items():
             name = name.replace(theirs, ours)
+        parts = [int(part) if part.isdigit() else part for part in filter(None, name.split("."))]
         # A module with parameters of its own says where they go, in `OURS`.
         for theirs, (ours, axes) in TENSORS.get(type(module), getattr(module, "OURS", {})).items():
-            tensor = getattr(module, theirs)
-            if tensor is None or tensor.requires_grad != trained:  # None: a layer without bias
-                continue
-            node = nested
-            for part in filter(None, name.split(".")):
-                node = node.setdefault(int(part) if part.isdigit() else part, {})
-            node[ours] = np.ascontiguousarray(_arranged(value(tensor).detach().cpu().numpy(), axes))
-    return nested
+            if (tensor := getattr(module, theirs)) is not None:  # None: a layer without bias
+                yield (*parts, ours), tensor, axes
 
 
 def _arranged(tensor, axes):

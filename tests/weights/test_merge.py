@@ -391,6 +391,10 @@ def test_the_number_of_classes_is_the_classifiers(file):
         ("3d-resnets", {"name": "stc_resnet18", "stem": "table1"}, None),
         ("torchvision", {"name": "resnet50", "stride_on": "1x1"}, "stride_on='3x3'"),
         ("torchvision", {"name": "resnet50"}, None),
+        ("torchvision", {"name": "resnet50", "width": 0.5, "stem_width": 64, "stride_on": "1x1"}, None),  # not its own
+        ("torchvision", {"name": "cost_b_resnet50", "stride_on": "1x1"}, "stride_on='3x3'"),  # starts from its resnet50
+        ("torchvision", {"name": "motion_stream", "stride_on": "1x1"}, "stride_on='3x3'"),
+        ("torchvision", {"name": "motion_stream", "width": 0.5, "stride_on": "1x1"}, None),
         ("torchvision", {"name": "densenet121"}, None),
         ("cost", {"name": "cost_a_resnet50"}, "pool='code'; cost_a_resnet50 here has pool='paper'"),
         ("cost", {"name": "c2d_resnet50", "pool": "code", "stem": "1x7x7"}, "--config.model.stem=5x7x7"),

@@ -1,0 +1,212 @@
+"""The papers' relations that evidence.py looks at: what is trained for each, and what is compared with what."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+FOLDS = 5
+Values = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Networks that are trained alike, one for each fold and seed.
+
+    Attributes:
+      config: as --config takes it. {set} is the prepared set, {weights} the file; {another row} the run of that one in
+        the same fold and with the same seed.
+      changes: values of its config.
+      fused: nothing is trained: the scores of these rows are added up.
+      once: one run for all seeds, which others begin with; it counts in no table.
+    """
+
+    config: str = ""
+    changes: Values = dataclasses.field(default_factory=dict)
+    fused: tuple[str, ...] = ()
+    once: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A relation of a paper: each pair's first row beats the second.
+
+    Attributes:
+      says: in words, with its source.
+      data: the set.
+      folds: 1 for the set's own splits.
+      best: the row that --best trains.
+    """
+
+    says: str
+    data: str
+    rows: dict[str, Row]
+    pairs: tuple[tuple[str, str], ...]
+    best: str
+    folds: int = FOLDS
+    seeds: int = 1
+
+
+# A quarter of the width, clips of 16 × 56², for networks that learn from scratch.
+SCRATCH = {"data.workers": 0, "train.log_steps": 50}
+DENSE = SCRATCH | {
+    "dtype": "float32",
+    "model.width": 0.25,
+    "clip.short_side": 62,
+    "clip.crop": "random",
+    "train.batch": 16,
+    "train.validate_epochs": 5,
+    "schedule.kind": "cosine",
+    "schedule.warmup_epochs": 1,
+    "schedule.learning_rate": 0.02,
+    "test.batch": 16,
+}
+# Half the width but for the stem, as the weights for pictures have it, clips of 8 × 112². BatchNorm over the batch:
+# what it has counted of pictures is not what planes of time look like.
+THIN = {"model.width": 0.5, "model.stem_width": 64, "model.stride_on": "1x1"}
+WIDE = THIN | {"model.dropout": 0.0, "train.freeze": None, "norm.frozen": False, "data.workers": 0}
+PICTURES = "finetune:weights={weights},layout=torchvision,size=112,frames=8,span=48,data={set}"
+# The streams of ST-ResNet, from the same weights, on frames and stored flow of 112² of a short side of 128.
+STREAM = THIN | {
+    **{"dtype": "float32", "data.workers": 0, "clip.size": 112, "clip.short_side": 128, "clip.flow_method": "tvl1"},
+    **{"train.batch": 16, "train.micro_batch": None, "schedule.kind": "cosine", "schedule.warmup_epochs": 1},
+}
+
+
+def stc(branches: str, epochs: int, **clip: int) -> Row:
+    name = "resnet3d18" if branches == "none" else f"stc_resnet18,branches={branches}"
+    clips = "".join(f",{key}={value}" for key, value in clip.items())
+    return Row(f"stc:recipe=small,model={name}{clips},epochs={epochs},data={{set}}", SCRATCH)
+
+
+def dense(model: str, width: float, epochs: int, stride: int) -> Row:
+    config = f"t3d:model={model},frames=16,stride={stride},size=56,epochs={epochs},data={{set}}"
+    return Row(config, DENSE | {"model.width": width})
+
+
+def stream(phase: str, epochs: int, rate: float, starts: str) -> Row:
+    config = f"st_resnet:recipe=paper,phase={phase},group=8,epochs={epochs},{starts},data={{set}}"
+    return Row(config, STREAM | {"schedule.learning_rate": rate})
+
+
+BRANCHES = ("none", "tcb", "scb", "both")
+# DenseNet3D as wide as T3D, to which its transitions add parameters (the paper's ratio), and with as many parameters.
+DENSENETS = {
+    "densenet3d": ("densenet3d121", 0.25),
+    "densenet3d, wider": ("densenet3d121", 0.28),
+    "t3d": ("t3d121", 0.25),
+}
+VIEWS = ("c2d", "c3d_3x1x1", "cost_a", "cost_b")
+LABELS = {"10 %": 0.1, "25 %": 0.25, "all": 1.0}
+LABELLED = {  # alike from every start; as many steps with few labels, which would mean little training otherwise
+    **{"train.steps": 100, "train.log_steps": 20, "train.freeze": None, "norm.frozen": False, "data.workers": 0},
+    **{"model.dropout": 0.0, "clip.stride": 6, "clip.short_side": 128, "test.clips": "uniform", "test.number": 4},
+}
+STARTS = {
+    "scratch": (
+        "{weights},layout=torchvision",
+        THIN | {"init_from.path": None, "init_from.layout": None, "schedule.learning_rate": 1e-3},
+    ),
+    "inflation": ("{weights},layout=torchvision", THIN),
+    "transfer": ("{taught}", {}),
+}
+
+EVIDENCE = {
+    "stc": Claim(
+        "channel correlation helps, and both branches most (STC-Net, Table 2)",
+        "fights",
+        {name: stc(name, 60, frames=16, stride=2) for name in BRANCHES},
+        (("both", "none"), ("tcb", "none"), ("scb", "none"), ("both", "tcb"), ("both", "scb")),
+        best="both",
+    ),
+    "t3d": Claim(
+        "several temporal depths beat one (T3D, Table 3)",
+        "fights",
+        {name: dense(*of, 60, 2) for name, of in DENSENETS.items()},
+        (("t3d", "densenet3d"), ("t3d", "densenet3d, wider")),
+        best="t3d",
+    ),
+    "st_resnet": Claim(
+        "two streams with residuals beat two streams, and these one (ST-ResNet, Table 3)",
+        "fights",
+        {
+            "appearance": stream("appearance", 30, 2e-3, "imagenet={weights}"),
+            "motion": stream("motion", 60, 2e-3, "imagenet={weights}"),
+            "late fusion": Row(fused=("appearance", "motion")),
+            "st_resnet": stream("joint", 15, 1e-3, "appearance={appearance},motion={motion}"),
+            "st_resnet_star": stream("star", 4, 1e-4, "start={st_resnet}"),
+        },
+        (
+            *(("motion", "appearance"), ("late fusion", "appearance"), ("late fusion", "motion")),
+            *(("st_resnet", "late fusion"), ("st_resnet_star", "st_resnet")),
+        ),
+        best="st_resnet_star",
+    ),
+    "transfer": Claim(
+        "knowledge of a network for pictures beats scratch (STC-Net §3.2, T3D §3.2), and plain inflation",
+        "ut_interaction",
+        {
+            "taught": Row(
+                "transfer:recipe=small,model=c3d_3x1x1_resnet50,teacher=resnet50,weights={weights},frames=8,"
+                "data={unlabelled},epochs=30",
+                {
+                    key.replace("model", section): value
+                    for section in ("model", "teacher")
+                    for key, value in THIN.items()
+                }
+                | {"clip.size": 112, "clip.short_side": 128, "clip.stride": 6},
+                once=True,
+            ),
+            **{
+                f"{start}, {name} of the labels": Row(
+                    f"finetune:model=c3d_3x1x1_resnet50,size=112,frames=8,span=48,data={{set}},weights={weights}",
+                    LABELLED | changes | {"data.fraction": fraction},
+                )
+                for name, fraction in LABELS.items()
+                for start, (weights, changes) in STARTS.items()
+            },
+        },
+        tuple(
+            (f"transfer, {name} of the labels", f"{other}, {name} of the labels")
+            for name in LABELS
+            for other in ("scratch", "inflation")
+        ),
+        best="inflation, all of the labels",
+        folds=1,
+        seeds=3,
+    ),
+    "cost": Claim(
+        "three views beat one, and 3D (CoST, Tables 3 and 5)",
+        "fights",
+        {name: Row(f"{PICTURES},model={name}_resnet50", WIDE) for name in VIEWS},
+        tuple((cost, other) for cost in ("cost_a", "cost_b") for other in ("c2d", "c3d_3x1x1")),
+        best="cost_b",
+        seeds=2,
+    ),
+    "stc_motions": Claim(
+        "channel correlation helps, where motion is all there is",
+        "motions",
+        {name: stc(name, 10, frames=16) for name in BRANCHES},
+        (("both", "none"), ("tcb", "none"), ("scb", "none")),
+        best="both",
+        folds=1,
+        seeds=3,
+    ),
+    "t3d_motions": Claim(
+        "several temporal depths beat one, where motion is all there is",
+        "motions",
+        {name: dense(*of, 10, 1) for name, of in DENSENETS.items()},
+        (("t3d", "densenet3d"), ("t3d", "densenet3d, wider")),
+        best="t3d",
+        folds=1,
+        seeds=3,
+    ),
+    "views": Claim(
+        "a set that needs motion looks more at T-W and T-H (CoST §4.5)",
+        "ut_interaction",
+        {"cost_b": Row(f"{PICTURES},model=cost_b_resnet50", WIDE)},
+        (),
+        best="cost_b",
+        folds=1,
+        seeds=3,
+    ),
+}
