@@ -288,7 +288,8 @@ def test_one_file_takes_networks_apart():
         and node.value.id == "nnx"
         and node.attr in split_or_merge
     }
-    assert callers == {"jax_video.state"}
+    # And where parts of one are rematerialised while it computes.
+    assert callers == {"jax_video.state", "jax_video.models.layers"}
 
 
 def test_imports_run_one_way():

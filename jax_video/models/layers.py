@@ -271,7 +271,8 @@ def rematerialised(call, modules, *inputs):
     result, changed = jax.checkpoint(pure)(state, *inputs)
     if changed:
         leaves, structure = jax.tree.flatten(nnx.state(modules, nnx.BatchStat))
-        nnx.update(modules, structure.unflatten([changed.get(place, leaf) for place, leaf in enumerate(leaves)]))
+        leaves = [changed.get(place, leaf) for place, leaf in enumerate(leaves)]
+        nnx.update(modules, jax.tree.unflatten(structure, leaves))
     return result
 
 
