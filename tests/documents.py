@@ -31,8 +31,10 @@ class Block:
 
     def commands(self) -> list[tuple[str, list[str]]]:
         """The commands of this library in it: module and arguments."""
-        found = []
-        for line in self.text.replace("\\\n", " ").splitlines() if self.language == "bash" else ():
+        found, text = [], self.text.replace("\\\n", " ")
+        for name, first in re.findall(r"\bfor (\w+) in (\S+)", text):  # of a loop the first round
+            text = text.replace(f"${name}", first)
+        for line in text.splitlines() if self.language == "bash" else ():
             for words in _simple_commands(re.sub(r"\s#.*", "", line)):
                 if words[:3] == ["python", "-m", "jax_video"]:
                     found.append((f"jax_video.{words[3]}" if words[3:] else "jax_video.__main__", words[4:]))

@@ -15,9 +15,12 @@ from conftest import ROOT
 from jax_video import NETWORKS, config_flag, main
 
 SCRIPTS = ["launch/slurm.sh", "launch/tpu_pod.sh", "tests/slurm.sh"]
-FILES = {name: (ROOT / name).read_text(encoding="utf-8") for name in [*SCRIPTS, "launch/gke.yaml", "README.md"]}
+FILES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in [*SCRIPTS, "launch/gke.yaml", "docs/tutorials/cluster.md"]
+}
 COMMANDS = {  # where arguments of jax_video.main stand
-    "README.md": [r"sbatch launch/slurm\.sh (--.*)", r"launch/tpu_pod\.sh run (--.*)"],
+    "docs/tutorials/cluster.md": [r"sbatch launch/slurm\.sh (--.*)", r"launch/tpu_pod\.sh run (--.*)"],
     "launch/slurm.sh": [r"sbatch launch/slurm\.sh (--config.*)"],
     "launch/tpu_pod.sh": [r"launch/tpu_pod\.sh run (--.*)"],
     "launch/gke.yaml": [r'--command="python -m jax_video\.main (.*)"'],

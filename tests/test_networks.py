@@ -1,8 +1,7 @@
-"""The table of networks against the constructors, the layouts and README; and a network that is not in it."""
+"""The table of networks against the constructors and the layouts; and a network that is not in it."""
 
 import inspect
 import pkgutil
-import re
 
 import jax
 import jax.numpy as jnp
@@ -78,12 +77,6 @@ def test_a_network_is_told_of_its_clip_as_far_as_it_is_bound_to_it():
 def test_an_unknown_name_is_answered_with_the_names():
     with pytest.raises(UserError, match="no network 'resnet'; choose one of resnet3d10, .*, c3d; one of your own"):
         networks.find("resnet")
-
-
-def test_readme_lists_them_in_order():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = text[text.index("| network ") :]
-    assert re.findall(r"^\| (\w+) +\|", table[: table.index("\n\n")], re.MULTILINE)[1:] == list(networks.NETWORKS)
 
 
 class Colours(nnx.Module):
