@@ -4,6 +4,7 @@ import collections
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 DRAWS, LEVEL = 10_000, 0.95
 
@@ -24,10 +25,12 @@ def balanced(outcomes: Outcomes) -> float:
 
 
 def difference(one: Outcomes, other: Outcomes) -> tuple[float, float, float]:
-    """By how much one's accuracy is above the other's, and between which ends 95 % of the draws lie.
+    """By how much one's accuracy is above the other's, and the ends of its 95 % interval.
 
     Groups of videos are drawn, with replacement, as many as there are (paired bootstrap): videos of one group are not
-    independent, so single ones would make the interval too narrow.
+    independent, so single ones would make the interval too narrow. So would the quantiles of the draws, where groups
+    are few: of five, they miss no difference in 13 % of cases. The interval is the draws' standard deviation times
+    Student's t (5 % missed).
 
     Raises:
       ValueError: they are not of the same videos.
@@ -40,8 +43,9 @@ def difference(one: Outcomes, other: Outcomes) -> tuple[float, float, float]:
     sums, sizes = members @ gain, members.sum(axis=1)
     drawn = np.random.default_rng(0).integers(len(names), size=(DRAWS, len(names)))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(gain.mean()), float(low), float(high)
+    spread = means.std() * np.sqrt(len(names) / (len(names) - 1))  # draws spread less than samples do
+    found, half = float(gain.mean()), float(stats.t.ppf((1 + LEVEL) / 2, len(names) - 1) * spread)
+    return found, found - half, found + half
 
 
 def verdict(low: float, high: float) -> str:

@@ -10,11 +10,11 @@
 
 A source is the folder of a tested run, or its predictions.jsonl, or scores from elsewhere:
 - a CSV whose header is `video` and the names of the classes;
-- an .npz of `scores` [N, K], `labels` [N], the numbers of the classes from 0 on, and `names` [N] of the videos. Where
-  another source numbers the classes otherwise, they are matched by the videos' labels;
+- an .npz of three arrays: `scores` [N, K]; `labels` [N], class numbers from 0; `names` [N] of the videos. If two
+  sources number the classes differently, they are matched by the labels of the videos that they share;
 - an .npz with an array [K] under the name of each video, classes in the order of the first source.
-The first source has to be a run, or an .npz with labels. Videos are named by their path in the data set, or by its last
-part without suffix.
+The first source has to have labels: a run, a predictions.jsonl, or an .npz of three arrays. Videos are named by their
+path in the data set, or by its last part without suffix.
 Networks whose own test averages logits are fused by logits (--config.test.average_clips=logit).
 """
 

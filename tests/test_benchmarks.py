@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT
+from scipy import stats
 
 from configs import stc
 from jax_video import config_flag
@@ -79,12 +80,17 @@ def test_differences_are_of_the_same_videos_and_of_whole_groups():
     some = Outcomes(random.random((3, 60)) < 0.6, groups, labels)
     assert difference(some, some) == (0, 0, 0) and verdict(0, 0) == "cannot tell (±0)"
     none, all_ = (some._replace(right=np.full((2, 60), value)) for value in (False, True))
-    assert difference(all_, none) == (1, 1, 1) and verdict(1, 1) == "holds" and verdict(-1, -0.1) == "does not"
+    assert (
+        difference(all_, none) == pytest.approx((1, 1, 1))
+        and verdict(1, 1) == "holds"
+        and verdict(-1, -0.1) == "does not"
+    )
 
-    # One that is right in half of the groups: the interval is as wide as ten throws of a coin leave it.
+    # One that is right in half of the groups: the t interval of the mean of ten numbers.
     half = some._replace(right=np.repeat([True, False] * 5, 6)[None])
     gain, low, high = difference(half, none)
-    assert gain == 0.5 and (low, high) == pytest.approx((0.2, 0.8), abs=0.051)
+    expected = stats.t.interval(0.95, 9, 0.5, stats.sem([1, 0] * 5))
+    assert gain == 0.5 and (low, high) == pytest.approx(expected, abs=0.01)
     single = half._replace(groups=[str(number) for number in range(60)])  # as sixty: narrower, and wrong
     _, low, high = difference(single, none._replace(groups=single.groups))
     assert 0.35 < low < high < 0.65

@@ -36,7 +36,7 @@ BLOCKS = {page: documents.blocks(page) for page in PAGES}
 ALL = [block for page in PAGES for block in BLOCKS[page]]
 MARKED = {  # why a block is not run here: how many are not
     "it needs a cloud": 4,
-    "it downloads": 5,
+    "it downloads": 6,
     "it installs": 6,
     "it needs a file of PyTorch's": 4,
     "it needs the full set": 2,
@@ -115,6 +115,14 @@ def test_every_page_is_in_the_navigation():
 def test_every_public_name_is_in_the_reference():
     text = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
     assert not [name for name in jax_video.__all__ if name != "__version__" and f"jax_video.{name}" not in text]
+
+
+def test_every_question_is_in_the_list():
+    listed = pathlib.Path(ROOT, "docs/how-to/index.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs" / "how-to").glob("*.md"):
+        for title in re.findall("^## (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            slug = re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
+            assert f"({page.name}#{slug})" in listed, f"{page.name}: {title}"
 
 
 @pytest.mark.parametrize("page", SITE)

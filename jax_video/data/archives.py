@@ -13,6 +13,13 @@ _ALWAYS = 2**30  # bytes, to which any archive may unpack
 _TIMES = 16  # and to so many times its own size: weights hardly shrink, but for those that are all zeros
 
 
+class ObjectsError(ValueError):
+    """An archive holds Python objects: loading them could run code."""
+
+    def __init__(self):
+        super().__init__("it holds Python objects, which are not loaded; save arrays, of text with dtype=str")
+
+
 def check(path: str | os.PathLike, unpacked: int | None = None) -> None:
     """Raises UserError where what is in a zip archive takes far more memory than the archive has bytes.
 
@@ -56,6 +63,4 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except ValueError as error:
         if "allow_pickle" not in str(error):
             raise
-        raise ValueError(
-            "it holds Python objects, which are not loaded; save arrays, of text with dtype=str"
-        ) from error
+        raise ObjectsError from error

@@ -161,9 +161,9 @@ def _reader(path: pathlib.Path):
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return archives.read_npz(path)
+    except archives.ObjectsError as error:
+        raise _refused(path, "Python objects") from error
     except Exception as error:  # whatever goes wrong while a file is taken apart, the file is at fault
-        if "allow_pickle" in str(error):
-            raise _refused(path, "Python objects") from error
         raise _damaged(path, error) from error
 
 

@@ -96,9 +96,11 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
             _write_places(file, places)
         try:
             remote.put_in_place(temporary, target)
-        except FileNotFoundError:  # another process was done first, and has cleared up
+        except FileNotFoundError:
+            # Another process was done first and has cleared up; or it began just now, between the end of the lock and
+            # the name, and took the file for what a process that was killed has left.
             if not _is_whole(target, entry, size):
-                raise
+                return store(path, target, entry, settings)
     except (VideoError, OSError):
         temporary.unlink(missing_ok=True)
         raise
