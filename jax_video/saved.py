@@ -200,7 +200,7 @@ RENAMED = {  # old name -> new name, by section
 VALUES = ("seed", "dtype")  # which are no sections
 NETWORKS = ("model", "teacher")  # sections whose keys are those of the network that they name
 _NEW = {name for name, keys in KEYS.items() if all(key.before is not ALWAYS for key in keys.values())}  # whole sections
-_LEFT_OUT = {"clip", "schedule.drop_factor"}  # by recipes of this version too
+_LEFT_OUT = {"clip"}  # by recipes of this version too
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def complete_recipe(config: ConfigDict) -> ConfigDict:
         sections[name] = {
             key: value
             for key, value in complete_section(name, found.to_dict()).items()
-            if key in found or not {name, f"{name}.{key}"} & _LEFT_OUT
+            if key in found or name not in _LEFT_OUT
         }
     if all(name in config and _is_typed(config[name], section) for name, section in sections.items()):
         return config
