@@ -1,6 +1,6 @@
-"""Compares a command's output with what README shows of it: `python .ci/quoted.py README.md OUTPUT`.
+"""Compares a command's output with what pages show of it: `python .ci/quoted.py OUTPUT README.md PAGE...`.
 
-Every "NAME  VALUE %" line of the output has to stand in README with a value no further than a video of the quickstart's
+Every "NAME  VALUE %" line of a page has to stand in the output, with a value no further than a video of the quickstart's
 160 away, as another processor rounds otherwise.
 """
 
@@ -8,12 +8,13 @@ import pathlib
 import re
 import sys
 
-readme, output = (pathlib.Path(name).read_text() for name in sys.argv[1:])
 FIGURE = re.compile(r"^ +(\S.*?) +(\d+\.\d\d) %$", re.MULTILINE)
-shown, found = dict(FIGURE.findall(readme)), dict(FIGURE.findall(output))
+found, *shown = (dict(FIGURE.findall(pathlib.Path(name).read_text())) for name in sys.argv[1:])
 wrong = [
-    f"{name}: README {shown.get(name)}, found {value}"
-    for name, value in found.items()
-    if name not in shown or abs(float(shown[name]) - float(value)) > 100 / 160 + 0.01
+    f"{page}: {name} {value}, found {found.get(name)}"
+    for page, figures in zip(sys.argv[2:], shown, strict=True)
+    for name, value in figures.items()
+    if name not in found or abs(float(found[name]) - float(value)) > 100 / 160 + 0.01
 ]
-sys.exit("\n".join(wrong) if wrong else None if found else "there is no figure in the output")
+wrong += [f"{page} shows no figure" for page, figures in zip(sys.argv[2:], shown, strict=True) if not figures]
+sys.exit("\n".join(wrong) or None)
