@@ -1,7 +1,7 @@
 """Compares a command's output with what pages show of it: `python .ci/quoted.py OUTPUT README.md PAGE...`.
 
-Every "NAME  VALUE %" line of a page has to stand in the output, with a value no further than a video of the quickstart's
-160 away, as another processor rounds otherwise.
+Every "NAME  VALUE %" line of a page has to stand in the output, with a value no further away than a video of the
+quickstart's 160, as another processor rounds otherwise.
 """
 
 import pathlib
