@@ -88,6 +88,12 @@ def stream(phase: str, epochs: int, rate: float, starts: str) -> Row:
     return Row(config, STREAM | {"schedule.learning_rate": rate})
 
 
+def labelled(start: str, changes: Values) -> Row:
+    weights, others = STARTS[start]
+    config = f"finetune:model=c3d_3x1x1_resnet50,size=112,frames=8,span=48,data={{set}},weights={weights}"
+    return Row(config, LABELLED | others | changes)
+
+
 BRANCHES = ("none", "tcb", "scb", "both")
 # DenseNet3D as wide as T3D, to which its transitions add parameters (by the paper's ratio, 1.3), and with nearly as
 # many: 4 % fewer, as widths are rounded.
@@ -158,18 +164,19 @@ EVIDENCE = {
                 once=True,
             ),
             **{
-                f"{start}, {name} of the labels": Row(
-                    f"finetune:model=c3d_3x1x1_resnet50,size=112,frames=8,span=48,data={{set}},weights={weights}",
-                    LABELLED | changes | {"data.fraction": fraction},
-                )
+                f"{start}, {name} of the labels": labelled(start, {"data.fraction": fraction})
                 for name, fraction in LABELS.items()
-                for start, (weights, changes) in STARTS.items()
+                for start in STARTS
             },
+            "scratch for longer, all of the labels": labelled("scratch", {"train.steps": 500}),
         },
-        tuple(
-            (f"transfer, {name} of the labels", f"{other}, {name} of the labels")
-            for name in LABELS
-            for other in ("scratch", "inflation")
+        (
+            *(
+                (f"transfer, {name} of the labels", f"{other}, {name} of the labels")
+                for name in LABELS
+                for other in ("scratch", "inflation")
+            ),
+            ("transfer, all of the labels", "scratch for longer, all of the labels"),
         ),
         best="inflation, all of the labels",
         folds=1,
@@ -204,7 +211,7 @@ EVIDENCE = {
     "views": Claim(
         "a set that needs motion looks more at T-W and T-H (CoST §4.5)",
         "ut_interaction",
-        {"cost_b": Row(f"{PICTURES},model=cost_b_resnet50", WIDE)},
+        {"cost_b": Row(f"{PICTURES},model=cost_b_resnet50", WIDE | {"train.steps": 350})},  # as many as on the fights
         (),
         best="cost_b",
         folds=1,

@@ -117,7 +117,7 @@ def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
     listed = subprocess.run([*script, *options, claims], capture_output=True, text=True, cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
     commands = [shlex.split(line) for line in listed.stdout.splitlines()]
-    assert len(commands) == len({command[-1] for command in commands}) == 20 + 15 + 20 + 28 + 40 + 3
+    assert len(commands) == len({command[-1] for command in commands}) == 20 + 15 + 20 + 31 + 40 + 3
     for text in {command[3].removeprefix("--config=") for command in commands if "taught-fold0" not in command[3]}:
         config_flag.load(text)
     tested = [Manifest.read(path) for path in sorted((tmp_path / "out" / "sets").glob("fights-*/manifest.jsonl"))]
