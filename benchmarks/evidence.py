@@ -47,7 +47,7 @@ sys.path[:0] = [str(ROOT)]
 from claims import EVIDENCE, FOLDS, Claim  # noqa: E402
 from paired import Outcomes, balanced, difference, verdict  # noqa: E402
 
-from jax_video import compilation_cache, config_flag  # noqa: E402
+from jax_video import compilation_cache, config_flag, runlog  # noqa: E402
 from jax_video import run as run_lib  # noqa: E402
 from jax_video.data import documents  # noqa: E402
 from jax_video.data.manifest import Manifest  # noqa: E402
@@ -278,11 +278,7 @@ def curves(name: str) -> str:
         logs = [Place(name, row, 0, seed).folder / "metrics.jsonl" for seed in range(claim.seeds)]
         if all(log.exists() for log in logs):
             runs = [
-                {
-                    line["step"]: 100 * line["top1"]
-                    for line in map(json.loads, log.read_text().splitlines())
-                    if line.get("split") == "val"
-                }
+                {line["step"]: 100 * line["top1"] for line in runlog.read(log) if line["split"] == "val"}
                 for log in logs
             ]
             steps = sorted(set.intersection(*map(set, runs)))
