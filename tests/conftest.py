@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import pathlib
 import signal
+import sys
 import tempfile
 
 # Networks of a few channels run for milliseconds but compile for seconds: a third of them without these two.
@@ -66,6 +67,18 @@ def little_to_collect():
     jax.clear_caches()
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_flags_left():
+    """A flag that one file defines is there for the next, which may run in the same process or not."""
+    before = set(flags.FLAGS)
+    yield
+    ours = tuple(str(ROOT / folder) for folder in ("jax_video", "benchmarks", "tests", "docs"))  # not .venv in it
+    modules = {name: flags.FLAGS.find_module_defining_flag(name) for name in set(flags.FLAGS) - before}
+    files = {name: getattr(sys.modules.get(module), "__file__", None) or "" for name, module in modules.items()}
+    left = sorted(name for name, file in files.items() if file.startswith(ours))
+    assert not left, f"flags that were defined and not taken back: {left}"
 
 
 @pytest.fixture(scope="module")

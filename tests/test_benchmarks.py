@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
 from conftest import ROOT
 from scipy import stats
 
@@ -23,7 +24,10 @@ from jax_video.models.convolution import conv
 @pytest.fixture(scope="module", autouse=True)
 def benchmarks():
     sys.path.insert(0, str(ROOT / "benchmarks"))
+    before = set(flags.FLAGS)
     yield
+    for added in set(flags.FLAGS) - before:  # a benchmark is a script: its import defines its flags
+        delattr(flags.FLAGS, added)
     sys.path.remove(str(ROOT / "benchmarks"))
 
 
