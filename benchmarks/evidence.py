@@ -2,6 +2,7 @@
 
     python benchmarks/evidence.py --data=data --weights=thin_resnet50.npz --out=runs/evidence     # goes on where it was
     python benchmarks/evidence.py --data=data --out=runs/evidence --table                    # of the runs that are done
+    python benchmarks/evidence.py --data=data --record=benchmarks/evidence.jsonl --table  # of those of RESULTS.md
     python benchmarks/evidence.py --data=data --out=runs/evidence --list             # the command of every run; no more
     python benchmarks/evidence.py --best --data=data/mine --weights=thin_resnet50.npz --out=runs/best --claims=stc,cost
 
@@ -18,6 +19,9 @@ The intervals are about other videos, not about another training: what a second 
 some 30 comparisons one or two leave zero by chance. No checkpoint is chosen on tested videos: the last one counts, or
 on `motions` the best on its validation videos; but the rate of configs/finetune.py was chosen on some of the sequences
 of UT-Interaction.
+
+What a run has found stands in the record, a line for each: which test videos it told wrong, what it made of validation
+videos on the way, and α. Runs of a record are done, wherever they were trained; it is all that the tables need.
 
 `--best` trains one row of each claim (`best` in claims.py) on the training videos of another prepared set, and tests it
 on that set's test videos.
@@ -44,8 +48,9 @@ from ml_collections import ConfigDict
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from claims import EVIDENCE, FOLDS, Claim  # noqa: E402
+from claims import EVIDENCE, FOLDS, Claim, Row  # noqa: E402
 from paired import Outcomes, balanced, difference, verdict  # noqa: E402
+from record import Place, Record  # noqa: E402
 
 from jax_video import compilation_cache, config_flag, runlog  # noqa: E402
 from jax_video import run as run_lib  # noqa: E402
@@ -57,7 +62,8 @@ from jax_video.train import train  # noqa: E402
 
 DATA = flags.DEFINE_string("data", None, "Folder of the prepared sets; with --best, one prepared set.", required=True)
 WEIGHTS = flags.DEFINE_string("weights", "thin_resnet50.npz", "A thin ResNet-50 for pictures, in torchvision's layout.")
-OUT = flags.DEFINE_string("out", None, "Folder of the runs.", required=True)
+OUT = flags.DEFINE_string("out", None, "Folder of the runs; --table can do without.")
+RECORD = flags.DEFINE_string("record", None, "What the runs have found, JSON lines; default: outcomes.jsonl in --out.")
 TABLE = flags.DEFINE_bool("table", False, "Train nothing; print the tables of the runs that are done.")
 LIST = flags.DEFINE_bool("list", False, "Train nothing; write the sets, and print the command of every run.")
 BEST = flags.DEFINE_bool("best", False, "Only the best row of each claim, on the splits of the set in --data.")
@@ -96,6 +102,11 @@ def folds(manifest: Manifest) -> Iterator[Manifest]:
         yield dataclasses.replace(manifest, videos=tuple(videos))
 
 
+def parts(claim: Claim) -> list[Manifest]:
+    """The set as each fold splits it."""
+    return list(folds(the_set(claim.data))) if claim.folds > 1 else [the_set(claim.data)]
+
+
 def without_labels(of: Manifest) -> Manifest:
     """All that a network may see before it is given labels: the training videos of this set, and all of the fights."""
     files = [of, the_set("fights")]
@@ -122,50 +133,63 @@ def folder_of_set(claim: Claim, fold: int) -> str:
 def write_sets(claim: Claim) -> None:
     if BEST.value:
         return
-    manifest = the_set(claim.data)
-    for fold, part in enumerate(folds(manifest) if claim.folds > 1 else [manifest]):
+    for fold, part in enumerate(parts(claim)):
         part.write(pathlib.Path(folder_of_set(claim, fold), "manifest.jsonl"))
     if any("{unlabelled}" in row.config for row in claim.rows.values()):
-        without_labels(manifest).write(pathlib.Path(OUT.value, "sets", "unlabelled", "manifest.jsonl"))
+        without_labels(the_set(claim.data)).write(pathlib.Path(OUT.value, "sets", "unlabelled", "manifest.jsonl"))
 
 
 # The runs
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """One run of a row."""
+class Run:
+    """One run of a row, in its place."""
 
-    claim: str
-    row: str
-    fold: int
-    seed: int
+    place: Place
+
+    @property
+    def claim(self) -> Claim:
+        return EVIDENCE[self.place.claim]
+
+    @property
+    def row(self) -> Row:
+        return self.claim.rows[self.place.row]
 
     @property
     def folder(self) -> pathlib.Path:
-        name = self.row.replace(" %", "").replace(", ", "-").replace(" ", "-")
-        seed = "" if EVIDENCE[self.claim].rows[self.row].once else f"-seed{self.seed}"
-        return pathlib.Path(OUT.value, self.claim, f"{name}-fold{self.fold}{seed}")
+        name = self.place.row.replace(" %", "").replace(", ", "-").replace(" ", "-")
+        seed = "" if self.row.once else f"-seed{self.place.seed}"
+        return pathlib.Path(OUT.value, self.place.claim, f"{name}-fold{self.place.fold}{seed}")
 
-    def beside(self, row: str) -> "Place":
-        return dataclasses.replace(self, row=row)
+    def beside(self, row: str) -> "Run":
+        """The one of another row, in the same fold and with the same seed."""
+        once = self.claim.rows[row].once
+        return Run(self.place._replace(row=row, seed=0 if once else self.place.seed))
+
+    @property
+    def parts(self) -> list["Run"]:
+        """Those that it begins with, or whose scores it adds up."""
+        rows = self.claim.rows
+        return [self.beside(row) for row in rows if f"{{{row}}}" in self.row.config or row in self.row.fused]
 
     @property
     def text(self) -> str:
         """The config string."""
-        claim = EVIDENCE[self.claim]
-        others = {row: self.beside(row).folder for row in claim.rows}
+        others = {part.place.row: part.folder for part in self.parts}
         unlabelled = DATA.value if BEST.value else pathlib.Path(OUT.value, "sets", "unlabelled")
-        sets = {"set": folder_of_set(claim, self.fold), "unlabelled": unlabelled, "weights": WEIGHTS.value}
-        return claim.rows[self.row].config.format(**others, **sets)
+        sets = {"set": folder_of_set(self.claim, self.place.fold), "unlabelled": unlabelled, "weights": WEIGHTS.value}
+        return self.row.config.format(**others, **sets)
 
     @property
     def changes(self) -> dict[str, Any]:
-        return {**EVIDENCE[self.claim].rows[self.row].changes, "seed": self.seed}
+        return {**self.row.changes, "seed": self.place.seed}
 
     @property
     def command(self) -> str:
-        """What trains and tests it."""
+        """What trains and tests it, or adds scores up."""
+        if self.row.fused:
+            return shlex.join(["python", "-m", "jax_video.fuse", *(str(part.folder) for part in self.parts)])
         flags = [f"--config.{key}={_shown(value)}" for key, value in self.changes.items()]
         return shlex.join(
             ["python", "-m", "jax_video.main", f"--config={self.text}", *flags, f"--workdir={self.folder}"]
@@ -178,8 +202,10 @@ class Place:
             config.update_from_flattened_dict(self.changes)
         return config
 
-    def train(self) -> dict[str, Any]:
-        """Trains and tests it, where that is not done; returns its result."""
+    def find(self) -> dict[str, Any]:
+        """What it finds, for the record; it is trained and tested where that is not done."""
+        if self.row.fused:
+            return {"wrong": self.wrong()}
         took, started = self.folder / "seconds.json", time.monotonic()
         config = self.config()
         manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
@@ -190,34 +216,53 @@ class Place:
             if new and self.folder.is_dir():  # of a run that is gone on with, the sum of its parts
                 took.write_text(json.dumps(self.seconds() + time.monotonic() - started))
         run = run_lib.load(self.folder, config=config)
-        return results.read_result(run, manifest) or results.test(run, manifest)
+        result = results.read_result(run, manifest) or results.test(run, manifest)
+        log = runlog.read(self.folder / "metrics.jsonl")
+        found = {"seconds": round(self.seconds()), **{key: round(result[key], 4) for key in TOLD if key in result}}
+        if "top1" in result:
+            found["validation"] = {line["step"]: round(line["top1"], 4) for line in log if line["split"] == "val"}
+            found["wrong"] = self.wrong()
+        if self.row.views:
+            if not (self.folder / "views.json").exists():
+                coefficients.analyse(run, manifest)
+            views = documents.read(self.folder / "views.json", {"overall": dict})["overall"]
+            found["views"] = {view: round(value, 4) for view, value in views.items()}
+        return found
 
     def seconds(self) -> float:
         """What its training took."""
         file = self.folder / "seconds.json"
         return json.loads(file.read_text()) if file.exists() else 0.0
 
-    def predictions(self) -> fusion.Predictions | None:
-        """The scores of its test; None where it is not done."""
-        fused = EVIDENCE[self.claim].rows[self.row].fused
-        if fused:
-            parts = [self.beside(row).predictions() for row in fused]
-            return None if None in parts else fusion.fuse(parts, [1.0] * len(parts))
-        return fusion.read(self.folder) if (self.folder / "test.json").exists() else None
+    def scores(self) -> fusion.Predictions:
+        if not self.row.fused:
+            return fusion.read(self.folder)
+        return fusion.fuse([part.scores() for part in self.parts], [1.0] * len(self.parts))
+
+    def wrong(self) -> dict[str, str]:
+        """The test videos that it takes for another class, and for which."""
+        found = self.scores()
+        told = {video: found.class_names[int(np.argmax(row))] for video, row in found.scores.items()}
+        return {video: name for video, name in sorted(told.items()) if name != found.labels[video]}
+
+
+TOLD = ("top1", "mean_class_accuracy", "pair_accuracy")
 
 
 def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def places(name: str) -> Iterator[Place]:
+def runs(name: str) -> list[Run]:
     """All runs of a claim: a seed after the other, so that all rows are compared early."""
     claim = EVIDENCE[name]
     rows = needed(claim, claim.best) if BEST.value else list(claim.rows)
     counts = (1, 1) if BEST.value else (claim.seeds, claim.folds)
-    for seed, fold, row in itertools.product(*map(range, counts), rows):
-        if not claim.rows[row].fused and not (claim.rows[row].once and seed):
-            yield Place(name, row, fold, seed)
+    return [
+        Run(Place(name, row, fold, seed))
+        for seed, fold, row in itertools.product(*map(range, counts), rows)
+        if not (claim.rows[row].once and seed)
+    ]
 
 
 def needed(claim: Claim, row: str) -> list[str]:
@@ -227,28 +272,40 @@ def needed(claim: Claim, row: str) -> list[str]:
     return list(dict.fromkeys([*itertools.chain(*(needed(claim, other) for other in before)), row]))
 
 
+def to_do(all_runs: list[Run], record: Record) -> list[Run]:
+    """Those that are not in the record, and those that these begin with, which come first."""
+    awaited = {run for run in all_runs if run.place not in record}
+    for run in reversed(all_runs):
+        awaited |= set(run.parts) if run in awaited else set()
+    return [run for run in all_runs if run in awaited]
+
+
 # The tables
 
 
-def outcomes(name: str, row: str) -> Outcomes | None:
+def outcomes(name: str, row: str, record: Record) -> Outcomes | None:
     """What a row's networks got right; None: not all is done."""
-    claim, right = EVIDENCE[name], collections.defaultdict(list)
-    labels: dict[str, str] = {}
-    for seed, fold in itertools.product(range(claim.seeds), range(claim.folds)):
-        found = Place(name, row, fold, seed).predictions()
-        if found is None:
-            return None
-        for video, row_scores in found.scores.items():
-            right[video].append(found.class_names[int(np.argmax(row_scores))] == found.labels[video])
-            labels[video] = found.labels[video]
-    groups = {video.name: group_of(video) for video in the_set(claim.data).videos}
-    return Outcomes(np.array(list(right.values())).T, [groups[video] for video in right], list(labels.values()))
+    claim, right, videos = EVIDENCE[name], collections.defaultdict(list), {}
+    for fold, part in enumerate(parts(claim)):
+        videos |= {video.name: video for video in part.videos if video.split == "test"}
+        tested = [video.name for video in part.videos if video.split == "test"]
+        for seed in range(claim.seeds):
+            found = record.get(Place(name, row, fold, seed))
+            if found is None:
+                return None
+            if other := set(found["wrong"]) - set(tested):
+                raise app.UsageError(f"the record has test videos of another set: {', '.join(sorted(other)[:3])} …")
+            for video in tested:
+                right[video].append(video not in found["wrong"])
+    classes = the_set(claim.data).classes
+    labels = [classes[videos[name].label] for name in right]
+    return Outcomes(np.array(list(right.values())).T, [group_of(videos[name]) for name in right], labels)
 
 
-def tables(name: str) -> str:
+def tables(name: str, record: Record) -> str:
     """What is known of a claim, in markdown."""
     claim = EVIDENCE[name]
-    found = {row: outcomes(name, row) for row in claim.rows if not claim.rows[row].once}
+    found = {row: outcomes(name, row, record) for row in claim.rows if not claim.rows[row].once}
     lines = [f"\n**{name}**: {claim.says}; {claim.data}\n"]
     lines += ["| row | top-1, % | balanced, % | minutes of training |", "|---|---|---|---|"]
     for row, got in found.items():
@@ -257,7 +314,7 @@ def tables(name: str) -> str:
             continue
         each = [100 * float(of.mean()) for of in got.right]
         spread = f" ± {statistics.stdev(each):.1f}" if len(each) > 1 else ""
-        seconds = [place.seconds() for place in places(name) if place.row == row]
+        seconds = [line["seconds"] for line in record.of(name, row) if "seconds" in line]
         minutes = f"{statistics.mean(seconds) / 60:.1f}" if seconds else "–"
         lines.append(f"| {row} | {statistics.mean(each):.1f}{spread} | {100 * balanced(got):.1f} | {minutes} |")
     lines += ["", "| difference | points | 95 % | verdict |", "|---|---|---|---|"]
@@ -271,66 +328,57 @@ def tables(name: str) -> str:
     return "\n".join(lines)
 
 
-def curves(name: str) -> str:
-    """Where a set has validation videos: what the networks told apart of them on the way, mean over the seeds."""
-    claim, lines = EVIDENCE[name], []
-    for row in claim.rows:
-        logs = [Place(name, row, 0, seed).folder / "metrics.jsonl" for seed in range(claim.seeds)]
-        if all(log.exists() for log in logs):
-            runs = [
-                {line["step"]: 100 * line["top1"] for line in runlog.read(log) if line["split"] == "val"}
-                for log in logs
+def curves(name: str, record: Record) -> str:
+    """Where a set has validation videos: what the networks told apart of them on the way, mean over the runs."""
+    lines: list[str] = []
+    for row in EVIDENCE[name].rows:
+        each = [line["validation"] for line in record.of(name, row) if line.get("validation")]
+        steps = sorted(set.intersection(*map(set, each)), key=int) if each else []
+        means = [f"{100 * statistics.mean(validation[step] for validation in each):.1f}" for step in steps]
+        if steps and not lines:
+            lines = [
+                f"\n| validation, single clips, % at step | runs | {' | '.join(steps)} |",
+                f"|---|---|{'---|' * len(steps)}",
             ]
-            steps = sorted(set.intersection(*map(set, runs)))
-            means = [f"{statistics.mean(run[step] for run in runs):.1f}" for step in steps]
-            if steps and not lines:
-                lines = [
-                    f"\n| validation, single clips, % at step | {' | '.join(map(str, steps))} |",
-                    f"|---|{'---|' * len(steps)}",
-                ]
-            if steps:
-                lines.append(f"| {row} | {' | '.join(means)} |")
+        if steps:
+            lines.append(f"| {row} | {len(each)} | {' | '.join(means)} |")
     return "\n".join(lines)
 
 
-def views() -> str:
+def views(record: Record) -> str:
     """α of H-W, T-W and T-H in the networks of CoST, by the set they were trained on; mean and range over the runs."""
     lines = ["\n| CoST, trained on | runs | H-W | T-W | T-H | T-W + T-H, least and most |", "|---|---|---|---|---|---|"]
-    for name, row in (("cost", "cost_a"), ("cost", "cost_b"), ("views", "cost_b")):
-        claim, found = EVIDENCE[name], []
-        for fold, seed in itertools.product(range(claim.folds), range(claim.seeds)):
-            place = Place(name, row, fold, seed)
-            if (place.folder / "test.json").exists():
-                if not (place.folder / "views.json").exists():
-                    coefficients.analyse(run_lib.load(place.folder), prepared.read(folder_of_set(claim, fold)))
-                found.append(list(documents.read(place.folder / "views.json", {"overall": dict})["overall"].values()))
+    for name, row in ((name, row) for name, claim in EVIDENCE.items() for row in claim.rows if claim.rows[row].views):
+        found = [list(line["views"].values()) for line in record.of(name, row)]
         if found:
             mean = " | ".join(f"{value:.3f}" for value in np.mean(found, axis=0))
             motion = [sum(each[1:]) for each in found]
-            lines.append(f"| {claim.data}, {row} | {len(found)} | {mean} | {min(motion):.3f} to {max(motion):.3f} |")
+            shown = f"{EVIDENCE[name].data}, {row} | {len(found)} | {mean} | {min(motion):.3f} to {max(motion):.3f}"
+            lines.append(f"| {shown} |")
     return "\n".join(lines)
 
 
 def main(_) -> None:
     if unknown := set(CLAIMS.value) - set(EVIDENCE):
         raise app.UsageError(f"unknown claims {', '.join(sorted(unknown))}: choose from {', '.join(EVIDENCE)}")
+    if OUT.value is None and not (TABLE.value and RECORD.value):
+        raise app.UsageError("--out is missing: the folder of the runs")
     compilation_cache.enable_compilation_cache()
+    record = Record(RECORD.value or pathlib.Path(OUT.value, "outcomes.jsonl"))
     for name in CLAIMS.value:
         if not TABLE.value:
             write_sets(EVIDENCE[name])
-        for place in places(name) if not TABLE.value else ():
-            print(place.command, flush=True)
+        for run in runs(name) if LIST.value else () if TABLE.value else to_do(runs(name), record):
+            print(run.command, flush=True)
             if not LIST.value:
-                result = place.train()
-                told = ", ".join(f"{key} {100 * result[key]:.1f} %" for key in TOLD if key in result)
-                print(f"{place.folder}: {told}; {place.seconds() / 60:.1f} minutes", flush=True)
+                found = run.find()
+                record.add(run.place, found)
+                told = ", ".join(f"{key} {100 * found[key]:.1f} %" for key in TOLD if key in found)
+                print(f"{run.folder}: {told}; {found.get('seconds', 0) / 60:.1f} minutes", flush=True)
         if not LIST.value and not BEST.value:
-            print(tables(name) + curves(name), flush=True)
+            print(tables(name, record) + curves(name, record), flush=True)
     if not LIST.value and not BEST.value and {"cost", "views"} & set(CLAIMS.value):
-        print(views(), flush=True)
-
-
-TOLD = ("top1", "mean_class_accuracy", "pair_accuracy")
+        print(views(record), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the benchmark for GPUs finds in networks and writes down; and, by hand, that all of it runs."""
 
 import importlib.util
+import itertools
 import os
 import shlex
 import subprocess
@@ -121,9 +122,12 @@ def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
     listed = subprocess.run([*script, *options, claims], capture_output=True, text=True, cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
     commands = [shlex.split(line) for line in listed.stdout.splitlines()]
-    assert len(commands) == len({command[-1] for command in commands}) == 20 + 15 + 20 + 31 + 40 + 3
-    for text in {command[3].removeprefix("--config=") for command in commands if "taught-fold0" not in command[3]}:
+    assert len(commands) == len({command[-1] for command in commands}) == 20 + 15 + 25 + 31 + 40 + 3
+    configs = [command[3].removeprefix("--config=") for command in commands if command[2] == "jax_video.main"]
+    for text in {text for text in configs if "taught-fold0" not in text}:
         config_flag.load(text)
+    sums = [command[3:] for command in commands if command[2] == "jax_video.fuse"]
+    assert len(sums) == 5 and all("appearance" in one and "motion" in other for one, other in sums)
     tested = [Manifest.read(path) for path in sorted((tmp_path / "out" / "sets").glob("fights-*/manifest.jsonl"))]
     assert sorted(video.path for of in tested for _, video in of.select("test")) == sorted(
         v.path for v in tested[0].videos
@@ -131,6 +135,40 @@ def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
     assert all(
         not {v.source for _, v in of.select("test")} & {v.source for _, v in of.select("train")} for of in tested
     )
+
+
+def test_a_record_is_what_the_tables_are_made_of(tmp_path):
+    """What each run found, once; what was torn by a kill is to be found again. The table is of the record alone."""
+    from record import Place, Record
+
+    videos = [
+        Video(f"{kind}/s{group}_{kind}.mp4", number, "train", 30, 25.0, 64, 48, None, source=f"s{group}")
+        for group in range(10)
+        for number, kind in enumerate(("fight", "other"))
+    ]
+    Manifest("fights", ("fight", "other"), str(tmp_path), tuple(videos)).write(tmp_path / "fights" / "manifest.jsonl")
+    record = Record(tmp_path / "record.jsonl")
+    for fold, row in itertools.product(range(5), ("none", "both")):
+        groups = (fold, fold + 5)  # as `folds` gives them: about as many videos in each
+        names = [f"fight/s{group}_fight.mp4" for group in groups] if row == "none" else []
+        record.add(Place("stc", row, fold, 0), {"wrong": {}, "seconds": 1})
+        record.add(Place("stc", row, fold, 0), {"wrong": dict.fromkeys(names, "other"), "seconds": 90})
+    file = tmp_path / "record.jsonl"
+    file.write_bytes(file.read_bytes() + b'{"claim": "stc", "row"')
+    again = Record(file)
+    assert [found["seconds"] for found in again.of("stc", "both")] == [90] * 5
+    again.add(Place("stc", "tcb", 0, 0), {"wrong": {}, "seconds": 90})
+    assert Place("stc", "tcb", 0, 0) in Record(file) and Place("stc", "tcb", 1, 0) not in Record(file)
+
+    script = [sys.executable, str(ROOT / "benchmarks" / "evidence.py"), "--table", "--claims=stc"]
+    table = subprocess.run([*script, f"--data={tmp_path}", f"--record={file}"], capture_output=True, text=True)
+    assert table.returncode == 0, table.stderr
+    assert "| none | 50.0 | 50.0 | 1.5 |" in table.stdout and "| both | 100.0 | 100.0 | 1.5 |" in table.stdout
+    assert "| tcb | not yet run | | |" in table.stdout
+    assert "| both − none | +50.0 | [+50.0, +50.0] | holds |" in table.stdout
+    again.add(Place("stc", "both", 0, 0), {"wrong": {"fight/elsewhere": "other"}, "seconds": 90})
+    table = subprocess.run([*script, f"--data={tmp_path}", f"--record={file}"], capture_output=True, text=True)
+    assert table.returncode != 0 and "test videos of another set: fight/elsewhere" in table.stderr
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch: requirements-dev.txt")
