@@ -2,12 +2,12 @@
 
     python -m jax_video.main --config=configs/cost.py:data=DIR,imagenet=resnet50.pth
 
-trains CoST(b) on ResNet-50 on the set that `prepare` wrote into DIR, with the paper's settings, from torchvision's
-weights for ImageNet: 8 of 64 frames at 224², batch 32 with BN over 8 clips, 600,000 steps: 2.6 of 16 GiB on each of
-eight TPU v5e (`python -m jax_video.plan`). `recipe=code` is the schedule of the authors' later code: batch 64, 160
-epochs for Kinetics; `recipe=code_moments` has their 48 for Moments. Whole frames are tested;
-`--config.test.crop=three` is the authors' code's three squares. `start=RUN` goes on from the
-run of an 8-frame network with one of 32 frames, whose BatchNorm is frozen.
+trains CoST(b) with ResNet-50 on the set that `prepare` wrote into DIR, from torchvision's ImageNet weights, with the
+paper's settings: 8 of 64 frames at 224², batch 32 with BN over 8 clips, 600,000 steps. It takes 2.6 of 16 GiB on each
+of eight TPU v5e (`python -m jax_video.plan`). `recipe=code` has the schedule, gradient clipping and pools of the
+authors' later code: batch 64, 160 epochs for Kinetics; `recipe=code_moments` has 48 epochs, for Moments in Time. Tests
+see whole frames; `--config.test.crop=three` gives them the three squares of the authors' code. `start=RUN` trains a
+network of 32 frames, with frozen BatchNorm, from the run of one of 8 frames.
 
 Arguments: model, data, frames (8 or 32), span (frames of the video that a clip is taken from), share_weights (Table 3),
 recipe (paper, code or code_moments), imagenet (a weight file of torchvision's network of the same depth, to start
@@ -28,8 +28,8 @@ Paper, top-1 / top-5 (ours: not yet run):
                       model=cost_b_resnet101  75.5 / 92.0
                       model=cost_b_resnet101,frames=32,span=128,start=RUN  77.5 / 93.2
 
-How much each view counts (§4.5; Figures 7 and 8), of a trained CoST: --mode=views. Paper, H-W / T-W / T-H: Moments in
-Time .67 / .14 / .19, Kinetics .77 / .08 / .15.
+--mode=views measures how much each view counts in a trained CoST (§4.5; Figures 7 and 8). Paper, H-W / T-W / T-H:
+Moments in Time .67 / .14 / .19, Kinetics .77 / .08 / .15.
 """
 
 from typing import Any
@@ -50,7 +50,7 @@ ARGUMENTS = {
     "epochs": int,
     "micro_batch": int,
 }
-# CoST §4.1; and the authors' later code, for Kinetics and for Moments.
+# The schedules of CoST §4.1, and of the authors' later code for Kinetics and for Moments in Time.
 TRAINING: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "train": {"batch": 32, "steps": 600_000},
@@ -86,7 +86,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "jitter": (256, 320),
             "size": 224,
             "crop": "random",
-            "flip": None,  # half of the clips, but of sets that forbid it
+            "flip": None,  # mirrors half of the clips, unless the set forbids it
         },
         norm={"group_size": 8},
         data={"manifest": given.data},
@@ -116,8 +116,8 @@ def get_config(argument: str = "") -> ConfigDict:
     if given.imagenet:
         config.init_from.update(path=given.imagenet, layout="torchvision", inflate="mean", new_head=True)
         config.init_from.skip = network.own
-    if given.start:  # ours, but for the frozen BatchNorm: CoST §4.2 says no more
-        config.init_from.update(path=given.start, expects=given.model, inflate="mean")  # the stem's 5 frames
+    if given.start:  # our choices, except the frozen BatchNorm: CoST §4.2 says no more
+        config.init_from.update(path=given.start, expects=given.model, inflate="mean")  # the stem's 5 taps
         config.norm.update(frozen=True, group_size=None)
         config.train.steps = 100_000
         config.schedule.update(learning_rate=0.0005, drop_steps=(), drop_epochs=())

@@ -1,21 +1,21 @@
-"""Fine-tuning: a network that was trained on a large set, on a small one of your own.
+"""Fine-tuning: a network that was trained on a large set is trained further on a small set of your own.
 
     python -m jax_video.prepare folder --videos=DIR --out=data/mine
     python -m jax_video.main --config=configs/finetune.py:weights=torchvision:r2plus1d_18,data=data/mine
 
 The weights are
 
-- public ones by their name (`python -m jax_video.models --weights`): of a network for videos, or of one for pictures,
-  from which a network for videos starts, each kernel stretched over time;
-- the folder of a run, or of an export: its network, clips and test, and how it normalises RGB, are taken over;
-- a file, with the `model` that they are for and their `layout` (`python -m jax_video.convert --help` lists them).
+- public weights by name (`python -m jax_video.models --weights`): of a video network, or of an image network, whose
+  kernels are then inflated over time to start a video network;
+- the folder of a run, or of an export: its network, its clips, its test and its normalisation of RGB are kept;
+- a file, with `model` (its network) and `layout` (`python -m jax_video.convert --help` lists the layouts).
 
-The lower half of the network stays as it is, and so does all BatchNorm. The rest is trained by AdamW with smoothed
-labels, the new classifier at ten times the rate. What each of these is worth on two small sets stands in
-benchmarks/RESULTS.md.
+The lower half of the network is frozen, and so is all BatchNorm. The rest is trained by AdamW with label smoothing; the
+new classifier has ten times the learning rate. benchmarks/RESULTS.md says what each of these is worth on two small
+sets.
 
-Arguments: weights, data, model (the network; where it is not given, the weights' own), layout, frames (of a clip),
-span (frames of the video that a clip is taken from), size (of the crop, in pixels), epochs, batch, micro_batch.
+Arguments: weights, data, model (the network; by default that of the weights), layout, frames (of a clip), span (frames
+of the video that a clip is taken from), size (of the crop, in pixels), epochs, batch, micro_batch.
 """
 
 import pathlib
@@ -37,13 +37,13 @@ ARGUMENTS = {
     "batch": 8,
     "micro_batch": int,
 }
-FOR_VIDEOS = {  # the network that starts from one for pictures
+FOR_VIDEOS = {  # image network: the video network that starts from it
     "resnet50": "c2d_resnet50",
     "resnet101": "c2d_resnet101",
     "densenet121": "densenet3d121",
     "densenet169": "densenet3d169",
 }
-SPAN = 48  # frames of a video, of which weights for pictures say nothing
+SPAN = 48  # frames of the video that a clip spans, where the weights do not say
 
 
 def get_config(argument: str = "") -> ConfigDict:
@@ -67,7 +67,7 @@ def get_config(argument: str = "") -> ConfigDict:
     size = given.size or seen.get("size", network.size)
     frames = given.frames or seen.get("frames", network.frames)
     span = given.span or frames * seen.get("stride", 0) or SPAN
-    whole = seen["short_side"] / seen["size"] if "size" in seen else 8 / 7  # the frame, compared with the crop
+    whole = seen["short_side"] / seen["size"] if "size" in seen else 8 / 7  # short side of the frame / side of the crop
     config = recipe.config(
         dtype="float32",
         model={"name": name},
@@ -79,7 +79,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "jitter": (),
             "size": size,
             "crop": "random",
-            "flip": None,  # half of the clips, but of sets that forbid it
+            "flip": None,  # mirrors half of the clips, unless the set forbids it
         },
         norm={"frozen": True},
         data={"manifest": given.data},
@@ -115,6 +115,6 @@ def get_config(argument: str = "") -> ConfigDict:
     if "dropout" in network.keywords:
         config.model.dropout = 0.0
     config.init_from.update(path=given.weights, layout=layout, new_head=True)
-    if not same or layout == "torchvision":  # of pictures
+    if not same or layout == "torchvision":  # of another network, or of images
         config.init_from.update(inflate="mean", skip=network.own)
     return config

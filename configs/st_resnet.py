@@ -7,22 +7,22 @@
     run joint,appearance=runs/appearance,motion=runs/motion
     run star,start=runs/joint
 
-with the paper's settings: the streams by themselves from torchvision's ImageNet weights, ST-ResNet from both,
-ST-ResNet* from ST-ResNet. A test is one pass over 25 frames of the whole video and their mirror images. Where `prepare`
-has stored no flow it is computed while training, which is slow. Two streams are two runs together, and so are
-ST-ResNet* and the scores of improved trajectories:
+with the paper's settings: each stream starts from torchvision's ImageNet weights, ST-ResNet from both streams,
+ST-ResNet* from ST-ResNet. A test is one pass over 25 frames of the whole video and their mirror images. Flow that
+`prepare` has not stored is computed during training, which is slow. The scores of both streams are fused after their
+tests, and so are those of ST-ResNet* and of improved dense trajectories (IDT):
 
     python -m jax_video.fuse runs/appearance runs/motion
     python -m jax_video.fuse runs/star idt.csv --l2
 
 Arguments: phase (motion if not given), data, imagenet (torchvision's ResNet-50, a file), appearance, motion (runs),
-start (the run before; for a stream, the same stream's run on another set, of which all but the classifier is taken),
-group (videos in a group of BatchNorm; of the motion stream 86, which 4 or 8 devices cannot share: take 64 there),
-micro_batch (videos on the devices at once; where it is not given, what one device has memory for), epochs (in place of
-the paper's steps), recipe (small or paper; where it is not given, small on `motions` and paper on every other set;
-small with --config.clip.flow_method and short_side as the flow was stored).
+start (the run before; for a stream, its run on another set, of which all but the classifier is loaded), group (videos
+in a group of BatchNorm; the motion stream's 86 cannot be divided among 4 or 8 devices: take 64 there), micro_batch
+(videos on the devices at once; by default what fits into the memory of one device), epochs (in place of the paper's
+steps), recipe (small or paper; by default small on `motions` and paper on every other set; small with
+--config.clip.flow_method and short_side as the flow was stored).
 
-Paper, UCF101 / HMDB51, mean of three splits (ours: not yet run, but for `motions`, see benchmarks/RESULTS.md):
+Paper, UCF101 / HMDB51, mean of three splits (ours: not yet run, except for `motions`, see benchmarks/RESULTS.md):
 
     phase=appearance   82.29 / 43.42        phase=motion             79.05 / 55.47
     phase=joint        92.76 / 65.57        phase=star               93.46 / 66.41
@@ -55,16 +55,16 @@ class Phase(NamedTuple):
 
     network: str
     batch: int
-    group: int  # of BatchNorm
+    group: int  # videos per group of BatchNorm
     learning_rate: float
     steps: int
-    drop_steps: tuple[int, ...]  # after which the rate is divided by ten
+    drop_steps: tuple[int, ...]  # after each the learning rate is divided by ten
     frames: int
-    strides: tuple[int, ...]  # the least and the largest
+    strides: tuple[int, ...]  # the smallest and the largest
     crop: str
-    micro_batch: int  # ours: what one device has memory for
-    small_rate: float  # ours, as is the next one
-    small_group: int
+    micro_batch: int  # our choice: what fits into one device's memory
+    small_rate: float  # our learning rate for recipe=small
+    small_group: int  # our group of BatchNorm for recipe=small
 
 
 PHASES = {
@@ -98,19 +98,19 @@ def get_config(argument: str = "") -> ConfigDict:
         clip={
             "streams": networks.find(phase.network).streams,
             "frames": phase.frames,
-            "stride": max(1, sum(phase.strides) // 2),  # of validation
+            "stride": max(1, sum(phase.strides) // 2),  # in validation
             "strides": phase.strides,
             "short_side": 256,
             "jitter": (),
             "size": 224,
             "crop": phase.crop,
-            "flip": None,  # half of the clips, but of sets that forbid it
+            "flip": None,  # mirrors half of the clips, unless the set forbids it
             "flow_method": "tvl1",
         },
         norm={"group_size": group},
         data={"manifest": given.data},
         train={
-            # Whole groups: BatchNorm's 86 videos of the motion stream do not divide the paper's 256.
+            # Whole groups: the motion stream's groups of 86 videos do not divide the paper's batch of 256.
             "batch": -(-phase.batch // group) * group,
             "steps": phase.steps,
             "micro_batch": given.micro_batch or phase.micro_batch,
@@ -123,12 +123,12 @@ def get_config(argument: str = "") -> ConfigDict:
             "clips": "spread",
             "number": 25,
             "crop": "full",
-            "flip": None,  # each clip twice, but of sets that forbid it
+            "flip": None,  # each clip also mirrored, unless the set forbids it
             "average_clips": "logit",
             "batch": 8,
         },
     )
-    if recipe.is_small(given):  # ours: two units in every stage, and flow by the quicker method
+    if recipe.is_small(given):  # our choice: two units in every stage, and flow by the faster method
         config.update(recipe.SMALL)
         config.model.layers = (2, 2, 2, 2)
         config.clip.flow_method = "dis"
@@ -147,7 +147,7 @@ def start(given: SimpleNamespace) -> dict[str, Any]:
     """Section `init_from`: each phase starts from the one before.
 
     Raises:
-      ValueError: the phase starts from something else than what is given.
+      ValueError: the phase does not start from what is given.
     """
     if given.phase in ("motion", "appearance"):
         if given.appearance or given.motion:
@@ -166,7 +166,7 @@ def start(given: SimpleNamespace) -> dict[str, Any]:
             "path": (given.appearance, given.motion),
             "into": ("appearance", "motion"),
             "expects": ("appearance_stream", "motion_stream"),
-            "inflate": "mean",  # of the convolutions that get three taps in time
+            "inflate": "mean",  # for the convolutions that get three taps in time
         }
     if given.appearance or given.motion or not given.start:
         raise ValueError("phase=star starts from a run of phase=joint: start=RUN.")

@@ -6,16 +6,16 @@ trains a narrow STC-ResNet-18 on the embedded data set `motions` and tests it, i
 
     python -m jax_video.main --config=configs/stc.py:model=stc_resnext101,data=DIR,frames=32
 
-is the paper's best row, on the set that `prepare` wrote into DIR. Of a batch of 128, STC-ResNet-101 with 16
-frames takes 3.0 of 16 GiB on each of eight TPU v5e (`python -m jax_video.plan` tells it of any network and slice);
-`micro_batch=32` computes it as four times 32. `recipe=small,data=DIR` trains the narrow network of the first command on
-your own videos, for sets of tens to thousands of short clips on a CPU. `start=RUN` goes on from another run, of this
-recipe on Kinetics or of configs/transfer.py, with a new classifier and a tenth of the learning rate.
+is the paper's best row, on the set that `prepare` wrote into DIR. With a batch of 128, STC-ResNet-101 with 16
+frames takes 3.0 of 16 GiB on each of eight TPU v5e (`python -m jax_video.plan` computes it for any network and slice);
+`micro_batch=32` computes the batch as four times 32. `recipe=small,data=DIR` trains the narrow network of the first
+command on your own videos, for sets of tens to thousands of short clips on a CPU. `start=RUN` continues from another
+run, of this recipe on Kinetics or of configs/transfer.py, with a new classifier and a tenth of the learning rate.
 
 Arguments: model, data, frames, stride, branches (STC's Table 5: both, tcb, scb), start, epochs, micro_batch (videos on
-the devices at once), recipe (small or paper; where it is not given, small on `motions` and paper on every other set).
+the devices at once), recipe (small or paper; by default small on `motions` and paper on every other set).
 
-Paper, top-1 / top-5 (ours: not yet run, but for `motions` and small sets, see benchmarks/RESULTS.md):
+Paper, top-1 / top-5 (ours: not yet run, except for `motions` and small sets, see benchmarks/RESULTS.md):
 
     Kinetics-400   model=resnet3d101      62.8 / 83.9      model=resnext3d101             65.1 / 85.7
                    model=stc_resnet101    64.1 / 85.2      model=stc_resnext101           66.2 / 86.5
@@ -63,13 +63,13 @@ def get_config(argument: str = "") -> ConfigDict:
             "jitter": (),
             "size": 112,
             "crop": "corners",
-            "flip": None,  # half of the clips, but of sets that forbid it
+            "flip": None,  # mirrors half of the clips, unless the set forbids it
         },
         data={"manifest": given.data},
         train={"batch": 128, "epochs": 200, "micro_batch": given.micro_batch},
         optimizer={"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay_norm": True},
         schedule={"kind": "plateau", "learning_rate": 0.1},  # divided by 10 when the validation loss saturates
-        plateau={"patience": 10, "threshold": 1e-3, "drops": 3},  # ours
+        plateau={"patience": 10, "threshold": 1e-3, "drops": 3},  # our choice
         test={"clips": "nonoverlap", "crop": "center", "flip": False, "average_clips": "probability"},
     )
     if recipe.is_small(given):
@@ -77,9 +77,9 @@ def get_config(argument: str = "") -> ConfigDict:
         config.clip.stride = given.stride or 1
     network = networks.find(given.model)
     config.model.update(network.clip_keywords(given.frames, config.clip.size))
-    if "branches" in network.keywords:  # of STC's block
+    if "branches" in network.keywords:  # with STC blocks
         config.model.update(branches=given.branches, reduction=4)
-    if given.start:  # ours: the papers do not say how
+    if given.start:  # our choice: the papers do not say how
         config.init_from.update(path=given.start, new_head=True)
         config.train.epochs = 60
         config.optimizer.head_rate = 10.0

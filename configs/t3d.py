@@ -3,13 +3,13 @@
     python -m jax_video.main --config=configs/t3d.py:data=DIR
 
 trains T3D-121 on the set that `prepare` wrote into DIR, with the paper's settings: clips of 32 frames at 224², batch
-64. It takes 7.0 of 16 GiB on each of eight TPU v5e (`python -m jax_video.plan`); `micro_batch=16` computes it as four
-times 16. `start=RUN` goes on from another run, of this recipe on Kinetics or of configs/transfer.py, with a new
-classifier.
+64. It takes 7.0 of 16 GiB on each of eight TPU v5e (`python -m jax_video.plan`); `micro_batch=16` computes the batch as
+four times 16. `start=RUN` continues from another run, of this recipe on Kinetics or of configs/transfer.py, with a new
+classifier and a tenth of the learning rate.
 
 Arguments: model, data, frames, stride, size (224 or 112, from a short side of 256 or 128), consensus, start, epochs,
 micro_batch (videos on the devices at once).
-`consensus=true` is T3D+TSN: five clips of a video, one from each fifth, whose scores are averaged before the loss. The
+`consensus=true` is T3D+TSN: five clips of a video, one from each fifth; the loss is of the mean of their logits. The
 batch counts videos.
 
 Paper, top-1 (ours: not yet run):
@@ -61,22 +61,22 @@ def get_config(argument: str = "") -> ConfigDict:
             "jitter": (),
             "size": given.size,
             "crop": "corners",
-            "flip": None,  # half of the clips, but of sets that forbid it
+            "flip": None,  # mirrors half of the clips, unless the set forbids it
         },
         data={"manifest": given.data},
         train={"batch": 64, "epochs": 200, "micro_batch": given.micro_batch},
         optimizer={"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay_norm": True},
         schedule={"kind": "plateau", "learning_rate": 0.1},  # divided by 10 when the validation loss saturates
-        plateau={"patience": 10, "threshold": 1e-3, "drops": 3},  # ours
+        plateau={"patience": 10, "threshold": 1e-3, "drops": 3},  # our choice
         test={"clips": "nonoverlap", "crop": "center", "flip": False, "average_clips": "probability"},
     )
     config.model.update(networks.find(given.model).clip_keywords(given.frames, given.size))
     if given.consensus:
         config.model.consensus = True
-        config.init_from.into = "network"  # what each clip goes through
+        config.init_from.into = "network"  # the part that each clip goes through
         config.clip.segments = 5
         config.test.clips = "segments"
-    if given.start:  # ours: the papers do not say how
+    if given.start:  # our choice: the papers do not say how
         config.init_from.update(path=given.start, new_head=True)
         config.train.epochs = 60
         config.optimizer.head_rate = 10.0

@@ -4,17 +4,17 @@
     python -m jax_video.main --config=configs/transfer.py:data=DIR,weights=resnet50.pth --workdir=runs/transfer
     python -m jax_video.main --config=configs/stc.py:model=stc_resnet101,data=LABELLED,start=runs/transfer
 
-A frozen 2D network, with torchvision's ImageNet weights, sees the frames of a clip, the 3D network the clip, and a
-classifier has to tell whether they are of the same video. The 3D network is what is kept: `start` of configs/stc.py and
-configs/t3d.py. STC's clips are 16 frames of 112², `frames=32,size=224` are T3D's. Batches are 16 videos: 16 pairs that
-belong together and 16 that do not; `clips=4` takes four clips of each.
+A frozen 2D network with torchvision's ImageNet weights sees the frames of a clip, the 3D network sees a clip, and a
+classifier has to tell whether both are of the same video. Only the 3D network is kept: `start` of configs/stc.py and
+configs/t3d.py takes it. STC's clips are 16 frames of 112²; `frames=32,size=224` are T3D's. A batch is 16 videos: 16
+pairs that belong together and 16 that do not; `clips=4` takes four clips of each video.
 
-Arguments: model (the 3D network), teacher (resnet50, resnext101 or densenet121), weights (its weight file, or the run
-of a 2D network), data, frames, stride, size, clips (of each video in a batch), branches (of STC), micro_batch (videos
-on the devices at once), epochs, recipe (small or paper; where it is not given, small on `motions` and paper on every
-other set).
+Arguments: model (the 3D network), teacher (resnet50, resnext101 or densenet121), weights (the teacher's weight file, or
+the run of a 2D network), data, frames, stride, size, clips (of each video in a batch), branches (of STC), micro_batch
+(videos on the devices at once), epochs, recipe (small or paper; by default small on `motions` and paper on every other
+set).
 
-Paper, top-1 on UCF101 split 1 after fine-tuning (ours: not yet run, but for small sets, see benchmarks/RESULTS.md):
+Paper, top-1 on UCF101 split 1 after fine-tuning (ours: not yet run, except for small sets, see benchmarks/RESULTS.md):
 
     model=resnet3d101  82.1      model=resnext3d101,teacher=resnext101  83.1
     model=stc_resnet101  83.2    model=stc_resnext101,teacher=resnext101  84.7
@@ -57,7 +57,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "jitter": (),
             "size": given.size,
             "crop": "corners",
-            "flip": None,  # half of the clips, but of sets that forbid it
+            "flip": None,  # mirrors half of the clips, unless the set forbids it
             "segments": given.clips if several else 0,
         },
         data={"manifest": given.data},
@@ -80,10 +80,10 @@ def get_config(argument: str = "") -> ConfigDict:
     if recipe.is_small(given):
         config.update(recipe.SMALL)
         config.clip.stride = 1
-        if not config.init_from.layout:  # a file's network is of full width
+        if not config.init_from.layout:  # a file has the weights of a network of full width
             config.teacher.width = 0.25
     config.model.update(network.clip_keywords(config.clip.frames, config.clip.size))
-    if "branches" in network.keywords:  # of STC's block
+    if "branches" in network.keywords:  # with STC blocks
         config.model.branches = given.branches
     if given.epochs:
         config.train.epochs = given.epochs

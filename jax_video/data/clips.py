@@ -1,11 +1,11 @@
 """Which frames make a clip: pure functions from a video's number of frames to frame indices.
 
-Where clips have a rate of their own (`clip.fps`), the frames that are counted here are those of the video at that rate,
-and `Frames` says which of its own frames they are.
+With `clip.fps` the video is resampled to that rate: frames are counted in the resampled video, and `Frames` maps them
+to stored frames.
 
 A clip is `length` frames, `stride` apart; its span is `(length - 1) * stride + 1`. A video shorter than the span is
-looped: stride and start stay, indices wrap around. With `reflect` it has the largest stride that fits, and where not
-even 1 does, its frames run forth and back (ST-ResNet §4). Only a video without frames is an error.
+looped: stride and start stay, indices wrap around. With `reflect` the largest stride that fits is used instead, and if
+not even 1 fits, frames run forth and back (ST-ResNet §4). Only a video without frames is an error.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ import numpy as np
 
 from jax_video.errors import UserError
 
-SLOWEST, FASTEST = 0.01, 1000.0  # frames per second: what claims fewer or more is taken for a mistake
-_FINEST = 10**6  # of the fractions that ratios of rates are taken for: 29.97002997 / 15 is 2000 / 1001
+SLOWEST, FASTEST = 0.01, 1000.0  # frames per second; a rate outside of these is taken for a mistake
+_FINEST = 10**6  # the largest denominator of a ratio of rates: 29.97002997 / 15 becomes 2000 / 1001
 
 
 def is_rate(rate: float) -> bool:
@@ -26,29 +26,29 @@ def is_rate(rate: float) -> bool:
 
 
 def step(rate: float, fps: float | None) -> Fraction:
-    """From one frame of a video at `fps` to the next, in frames of its own, of which it has `rate` per second.
+    """The step from one frame at `fps` to the next, in stored frames of a video of `rate` frames per second.
 
-    None leaves the video as it is.
+    `fps` None leaves the video as it is.
     """
     return Fraction(1) if fps is None else Fraction(rate / fps).limit_denominator(_FINEST)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Frames:
-    """Frames that clips are cut from: a video's own, or the video at another rate.
+    """The frames that clips are cut from: a video's stored frames, or the video resampled to another rate.
 
-    At `fps`, frame i is shown at i / fps seconds. Of the video's own frames it is the one whose time is nearest, the
-    later one of two: round(i * rate / fps), halves upwards. Times in files are rounded, and so are the rates that are
-    computed from them; the nearest frame is the same under such errors, where the last one before (torchvision's floor)
-    would change at all whole ratios of the rates. A frame is repeated where `fps` is the larger one. As by FFmpeg's
-    filter fps, there are round(frames * fps / rate) frames.
+    At `fps`, frame i is shown at i / fps seconds. It is the stored frame that is nearest in time, the later one of two:
+    round(i * rate / fps), halves upwards. Times in files are rounded, and so are the rates that are computed from them.
+    Such errors do not change which frame is nearest; the last frame before that time (torchvision's floor) would change
+    wherever the ratio of the rates is whole. Frames are repeated if `fps` is larger than the video's rate. As with
+    FFmpeg's filter fps, there are round(frames * fps / rate) frames.
 
-    Frames are taken to be evenly spaced: those of a file of variable frame rate at its mean rate.
+    Frames are taken to be evenly spaced: a file of variable frame rate counts at its mean rate.
     """
 
-    first: int  # where they begin, a frame of the video
-    stored: int  # how many frames of the video they are
-    step: Fraction = Fraction(1)  # from one to the next, in frames of the video
+    first: int  # the stored frame at which they begin
+    stored: int  # how many stored frames they span
+    step: Fraction = Fraction(1)  # from one to the next, in stored frames
 
     @property
     def count(self) -> int:
@@ -57,7 +57,7 @@ class Frames:
         return max(1, (2 * self.stored * down + up) // (2 * up))
 
     def places(self, indices: np.ndarray) -> np.ndarray:
-        """The frames of the video that some of these are: int64 of any shape, each in [0, count)."""
+        """The stored frames at these `indices`, int64 of any shape, each in [0, count): int64 of the same shape."""
         up, down = self.step.numerator, self.step.denominator
         return self.first + np.minimum((2 * indices * up + down) // (2 * down), self.stored - 1)
 
@@ -65,7 +65,7 @@ class Frames:
 def random_clip(
     frames: int, length: int, stride: int, rng: np.random.Generator, *, reflect: bool = False
 ) -> np.ndarray:
-    """A training clip, drawn from all starts that fit: int64 [length], each in [0, frames)."""
+    """Draw a training clip from all starts that fit: int64 [length], each in [0, frames)."""
     stride = _fitting(frames, length, stride) if reflect else stride
     start = int(rng.integers(_last_start(frames, length, stride) + 1))
     return _inside(_clip(start, length, stride), frames, reflect)
@@ -74,7 +74,7 @@ def random_clip(
 def test_clips(
     frames: int, length: int, stride: int, *, clips: str = "nonoverlap", number: int = 10, reflect: bool = False
 ) -> list[np.ndarray]:
-    """The clips of a test, over whose scores it takes the mean.
+    """The clips of a video in a test, which takes the mean over their scores. Raises UserError for impossible values.
 
     Args:
       frames: frames in the video, at least 1.
@@ -88,7 +88,7 @@ def test_clips(
       reflect: whether a short video is seen at a smaller stride, and then forth and back, instead of looped.
 
     Returns:
-      A list of int64 [length] ([number] of "spread"), each in [0, frames).
+      A list of int64 [length] ([number] for "spread"), each in [0, frames).
     """
     stride = _fitting(frames, length, stride) if reflect else stride
     last = _last_start(frames, length, stride)
@@ -122,8 +122,8 @@ def segment_clips(
 ) -> np.ndarray:
     """One clip from each of `number` equal parts of a video (T3D+TSN; Wang et al. 2016), int64 [number, length].
 
-    The starts that fit are what is divided: each clip starts anywhere in its part, or without `rng` in its middle. In a
-    video with fewer starts than parts, clips coincide.
+    The starts that fit are divided into parts: each clip starts at random in its part, or without `rng` in the middle
+    of its part. In a video with fewer starts than parts, clips coincide.
     """
     stride = _fitting(frames, length, stride) if reflect else stride
     starts = _last_start(frames, length, stride) + 1
@@ -145,7 +145,7 @@ def _last_start(frames: int, length: int, stride: int) -> int:
 
 
 def _fitting(frames: int, length: int, stride: int) -> int:
-    """The largest stride, no larger than this one and at least 1, at which a clip fits into the video."""
+    """The largest stride up to `stride` at which a clip fits into the video; at least 1."""
     return min(stride, max(1, (frames - 1) // (length - 1))) if length > 1 else stride
 
 
@@ -154,7 +154,7 @@ def _clip(start: int, length: int, stride: int) -> np.ndarray:
 
 
 def _inside(indices: np.ndarray, frames: int, reflect: bool) -> np.ndarray:
-    """Indices past a video's end as frames of it: 0 1 2 0 1 2 0 of three frames, reflected 0 1 2 2 1 0 0."""
+    """Wrap indices past a video's end: for three frames 0 1 2 0 1 2 0, with `reflect` 0 1 2 2 1 0 0."""
     if not reflect:
         return indices % frames
     turned = indices % (2 * frames)

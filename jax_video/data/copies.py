@@ -1,8 +1,8 @@
-"""Copies of what lies in a store or behind a URL: s3://, hf://, https:// and whatever else the package fsspec reaches.
+"""Local copies of files in a store or behind a URL: s3://, hf://, https:// and what else the package fsspec reaches.
 
-A copy is kept in the cache folder, of those files of a folder that are asked for. One that has changed where it lies is
-copied again; all that have changed take their places together, once all of them are there. What a copy that was cut has
-of a file stays, and is gone on with. Where a store cannot be reached, an earlier copy serves.
+Only those files of a folder that are asked for are copied, into the cache folder. A file that has changed in the store
+is copied again; all files that have changed are replaced together, once all of them are here. An interrupted copy of a
+file stays, and is continued. If a store cannot be reached, an earlier copy is used.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ _SHAPE = {
 _VERSIONED = ("etag", "blob_id", "generation", "last-modified", "last_modified", "lastmodified", "mtime", "created")
 _TIMEOUT = 60  # seconds without a byte
 _CHUNK = 2**20
-_DEEPEST = 8  # folder in a folder that is looked into
+_DEEPEST = 8  # folders in one another that are searched, at most
 
 
 class Version(NamedTuple):
-    """What tells a file of a store from what it was before, as far as the store says."""
+    """Size and version of a file as the store reports them: if either differs, the file has changed."""
 
     size: int | None
     version: str
@@ -45,20 +45,20 @@ class Store(Protocol):
     """A folder of files that can be read."""
 
     def names(self, under: str) -> list[str]:
-        """The files in a folder of this one, and below it."""
+        """The names of all files in the folder `under` of this one, and below it."""
 
     def version(self, name: str) -> Version | None:
-        """Of a file; None where there is none."""
+        """The version of a file; None if there is no such file."""
 
     def read(self, name: str, start: int, version: Version) -> tuple[int, Iterator[bytes]]:
-        """Where the bytes begin that follow, which may be 0 in place of `start`; and the bytes."""
+        """(the position of the first byte, `start` or else 0; the bytes of a file from there on)."""
 
 
 class Copy:
-    """The copy of a folder of a store, or of a part of it that is kept apart; made by `held`.
+    """The local copy of a folder in a store, or one of several copies of it (`part`); made by `held`.
 
     Attributes:
-      folder: where the copied files are, by their names there.
+      folder: where the copied files are, under their names in the store.
     """
 
     def __init__(self, url: str, part: str = ""):
@@ -66,17 +66,17 @@ class Copy:
         self.shown = without_password(self.url)
         self.folder = _folder(self.url, part)
         self._record = self.folder.with_name(f"{self.folder.name}.json")
-        self._files: dict[str, Version | None] = {}  # what is here, or known not to be there
+        self._files: dict[str, Version | None] = {}  # the version of each file here; None: the store does not have it
         self._names: dict[str, list[str]] = {}
         with contextlib.suppress(FileNotFoundError, documents.Damaged):
             record = documents.read(self._record, _SHAPE)
             self._names = record["names"]
             self._files = {name: found and Version(**found) for name, found in record["files"].items()}
         self._store: Store | None = None
-        self._offline = ""  # why it cannot be reached
+        self._offline = ""  # why the store cannot be reached
 
     def names(self, under: str) -> list[str]:
-        """The names of the files in a folder of this one, and below it.
+        """The names of all files in the folder `under` of this one, and below it.
 
         Raises:
           UserError: as `fetch`.
@@ -86,13 +86,13 @@ class Copy:
             found = self._names.get(under)
             if found is None:
                 raise self._unreachable()
-        found = [name for name in found if ".." not in name.split("/")]  # which would be elsewhere on this disk
+        found = [name for name in found if ".." not in name.split("/")]  # this would lead elsewhere on this disk
         self._names[under] = found
         self._write()
         return found
 
     def fetch(self, names: Sequence[str]) -> bool:
-        """Copies these files, unless they are here as they are there; returns whether all of them exist.
+        """Copy these files, unless the copies are up to date; return whether all of them exist.
 
         Raises:
           OSError: the disk is full.
@@ -124,7 +124,7 @@ class Copy:
         return False
 
     def _copy(self, store: Store, files: dict[str, Version]) -> bool:
-        """Copies files, which take their places when all of them are here."""
+        """Copy files; they replace earlier copies only when all of them are here."""
         parts = {name: self._part(name, version) for name, version in files.items()}
         size = sum(version.size or 0 for version in files.values())
         progress = tqdm(total=size, desc=f"copy of {self.shown}", unit="B", unit_scale=True, leave=False, disable=None)
@@ -136,7 +136,7 @@ class Copy:
         return True
 
     def _part(self, name: str, version: Version) -> pathlib.Path:
-        """Where a file grows; what has grown of another version is removed."""
+        """The path of a file's unfinished copy; unfinished copies of other versions are removed."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{hashlib.sha256(repr(version).encode()).hexdigest()[:12]}.part")
@@ -146,7 +146,7 @@ class Copy:
         return part
 
     def _asked(self, question: Callable[[Store], Any]) -> Any:
-        """The answer of the store; None where it cannot be reached."""
+        """The store's answer to a question; None if it cannot be reached."""
         if self._offline:
             return None
         try:
@@ -154,10 +154,10 @@ class Copy:
             return question(self._store)
         except UserError:
             raise
-        except Exception as error:  # each package has its own
+        except Exception as error:  # each package has its own errors
             if isinstance(error, OSError) and error.errno in DISK_ERRORS:
                 raise
-            kind = "" if type(error) is ConnectionError else f"{type(error).__name__}: "  # ours say what they are
+            kind = "" if type(error) is ConnectionError else f"{type(error).__name__}: "  # our own explain themselves
             self._offline = f"{kind}{error}".splitlines()[0][:300]
             return None
 
@@ -174,17 +174,17 @@ class Copy:
 
 @contextlib.contextmanager
 def held(url: str, part: str = "") -> Iterator[Copy]:
-    """The copy of a folder in a store, which no other process changes meanwhile.
+    """The copy of a folder in a store, locked so that no other process changes it meanwhile.
 
     Args:
-      part: names one of several copies of the same folder, which do not know of each other.
+      part: names one of several copies of the same folder, which are independent of each other.
     """
-    import fcntl  # there is none on Windows, where all else works
+    import fcntl  # does not exist on Windows, where all else works
 
     folder = _folder(url.rstrip("/"), part)
     folder.mkdir(parents=True, exist_ok=True)
     with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it, however this process ends
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system releases it, however this process ends
         yield Copy(url, part)
 
 
@@ -197,21 +197,21 @@ _told: set[str] = set()
 
 
 def _say_offline(url: str, reason: str) -> None:
-    """Once for each URL, of which several parts may be copied."""
+    """Warn on stderr, only once for a URL, even if several parts of it are copied."""
     if url not in _told:
         print(f"Cannot reach {url} ({reason}): taking the copy from before.", file=sys.stderr)
     _told.add(url)
 
 
 def is_copy(path: str | os.PathLike) -> bool:
-    """Whether a path is one of a copy."""
+    """Whether a path lies in the cache folder, among the copies."""
     folder = os.path.abspath(remote.local_folder())
     return not remote.is_remote(path) and os.path.abspath(path).startswith(folder + os.sep)
 
 
 @contextlib.contextmanager
 def judged(folder: remote.Path, url: str | os.PathLike) -> Iterator[None]:
-    """Removes a copy that turns out to be of no use while it is read, so that the next one is made anew."""
+    """Remove a copy if reading it raises CheckpointError, so that the next command copies it again."""
     try:
         yield
     except CheckpointError as error:
@@ -223,12 +223,12 @@ def judged(folder: remote.Path, url: str | os.PathLike) -> Iterator[None]:
 
 
 def without_password(url: str) -> str:
-    """A URL without a password."""
+    """A URL without its user name and password."""
     return re.sub("//[^/@]*@", "//", url)
 
 
 def _read_on(store: Store, name: str, version: Version, part: pathlib.Path, progress: tqdm) -> None:
-    """Reads a file of a store to its end, from where its copy ends."""
+    """Complete the unfinished copy of a file. Raises ConnectionError if the file ends too early."""
     with open(part, "ab") as file:
         here = file.tell()
         if here != version.size:
@@ -244,7 +244,7 @@ def _read_on(store: Store, name: str, version: Version, part: pathlib.Path, prog
 
 
 def _opened(url: str) -> Store:
-    """What reads a folder. Raises UserError where there is no such kind of store, or its package is not installed."""
+    """The store of a URL. Raises UserError if there is no such kind of store, or its package is not installed."""
     scheme = url.partition("://")[0]
     if scheme in ("http", "https"):
         return _Web(url)
@@ -266,7 +266,7 @@ class _Fsspec:
 
     def __init__(self, url: str):
         self._files, self._root = fsspec.core.url_to_fs(url)
-        self._files.invalidate_cache()  # of what it has listed before
+        self._files.invalidate_cache()  # of earlier listings
 
     def names(self, under: str) -> list[str]:
         root = self._root.rstrip("/") + "/"
@@ -295,19 +295,19 @@ class _Fsspec:
 
 
 class _Web:
-    """A folder behind a URL; what is in it is found where the server shows a page of links."""
+    """A folder behind a URL; its files can be listed only if the server shows a page of links."""
 
     def __init__(self, url: str):
-        import requests  # which takes as long to load as fsspec
+        import requests  # takes as long to import as fsspec
 
         self._root, self._session = url, requests.Session()
-        self._session.headers["Accept-Encoding"] = "identity"  # or sizes would be of something else
+        self._session.headers["Accept-Encoding"] = "identity"  # otherwise sizes would be those of compressed data
 
     def _get(self, name: str, method: str = "GET", **options: Any) -> Any:
         address = f"{self._root}/{urllib.parse.quote(name)}"
         try:
             return self._session.request(method, address, timeout=_TIMEOUT, allow_redirects=True, **options)
-        except OSError as error:  # whose text is of many lines
+        except OSError as error:  # its text has many lines
             raise ConnectionError(f"{type(error).__name__} with {urllib.parse.urlsplit(address).hostname}") from error
 
     def names(self, under: str) -> list[str]:
@@ -336,7 +336,7 @@ class _Web:
         return Version(None if size is None else int(size), " ".join(filter(None, told)))
 
     def read(self, name: str, start: int, version: Version) -> tuple[int, Iterator[bytes]]:
-        del version  # a file that changes just now has another size, or not the checksum that is beside it
+        del version  # a file that changes just now is noticed by its size, or by the checksum stored beside it
         answer = self._get(name, stream=True, headers={"Range": f"bytes={start}-"} if start else {})
         answer.raise_for_status()
         return start if answer.status_code == 206 else 0, answer.iter_content(_CHUNK)

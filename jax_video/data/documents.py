@@ -1,13 +1,12 @@
-"""JSON that this library writes and reads back: whole documents, and files with one in each line.
+"""JSON that this library writes and reads back: whole documents, and files with one value in each line.
 
-What is read may not be what was written: a kill has torn it, a power loss has left NUL bytes, a hand has changed it. So
-all of it is read here, and compared with the shape that it must have, before anything is done with it. `Damaged` says
-what is wrong. What follows is for the reader to say: what can be found out again is, with a word on it; for the rest
-there is one message.
+A file may no longer be as it was written: a kill has cut it off, a power loss has left NUL bytes, a person has edited
+it. So everything is read here, and compared with the shape that it must have, before it is used. `Damaged` says what is
+wrong. The caller decides what follows: what can be computed again is, with a message; anything else is an error.
 
-A shape is a type, a union of types, `[shape]` of a list, or `{key: shape}` of an object, which may hold more; a tuple
-allows each of its shapes. A key that ends with "?" may be missing, and the key "*" stands for all keys. `float` is any
-finite number, and `int` one that fits into 64 bits.
+A shape is a type, a union of types, `[shape]` for a list, or `{key: shape}` for an object, which may have more keys; a
+tuple allows each of its shapes. A key that ends with "?" may be missing, and the key "*" stands for all keys. `float`
+is any finite number, and `int` one that fits into 64 bits.
 """
 
 import json
@@ -24,19 +23,19 @@ from jax_video.data import remote
 from jax_video.errors import shown
 
 CHECKSUM = "crc32"  # the key of a sealed document's checksum
-UNFINISHED = "unfinished"  # what is said of a last line without its end
+UNFINISHED = "unfinished"  # the message for a last line that is cut off
 _MOST = 2**63
 
 
 class Damaged(ValueError):
-    """JSON that is not as it was written; the message says in which way."""
+    """JSON that is not as it was written; the message says what is wrong."""
 
 
 def parse(text: str | bytes, shape: Any = object) -> Any:
-    """The value that a text is the JSON of. Names of files in it may be any bytes (surrogateescape).
+    """Parse JSON. File names in it may be any bytes (surrogateescape).
 
     Raises:
-      Damaged: it is no JSON, or has another shape.
+      Damaged: it is not JSON, or has another shape.
     """
     try:
         if isinstance(text, bytes):
@@ -46,7 +45,7 @@ def parse(text: str | bytes, shape: Any = object) -> Any:
         found = "NUL bytes" if "\0" in text else f"{error.msg} at column {error.colno}"
         place = f" of line {error.lineno}" if error.lineno > 1 and "\0" not in text else ""
         raise Damaged(f"not JSON ({found}{place})" if text else "empty") from error
-    except (ValueError, RecursionError) as error:  # of a number with thousands of digits; of thousands of brackets
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits; thousands of brackets
         raise Damaged(f"not JSON of ours ({str(error).partition(';')[0]})") from error
     if re.search(r"\\u[dD][89a-fA-F]", text):
         try:
@@ -59,11 +58,11 @@ def parse(text: str | bytes, shape: Any = object) -> Any:
 
 
 def read(path: remote.Path, shape: Any = object) -> Any:
-    """What a document holds, without its seal.
+    """Read a document, without its checksum.
 
     Raises:
       Damaged: it cannot be read, or is not as it was written.
-      FileNotFoundError: there is none.
+      FileNotFoundError: there is no such file.
     """
     value = parse(content(path), shape)
     return unsealed(value)
@@ -72,7 +71,7 @@ def read(path: remote.Path, shape: Any = object) -> Any:
 def write(
     path: str | os.PathLike, document: Mapping[str, Any], *, indent: int | None = None, seal: bool = True
 ) -> None:
-    """Writes a document, whole or not at all. `read` notices each change of a sealed one, as long as it has its seal.
+    """Write a document, whole or not at all; with `seal` it gets a checksum, by which `read` notices later changes.
 
     Raises:
       OSError: it cannot be written.
@@ -82,10 +81,10 @@ def write(
 
 
 def line(value: Any) -> bytes:
-    """A value as a line of JSON in UTF-8, for `lines` to read, with its end.
+    """A value as one line of JSON in UTF-8, with its newline, for `lines` to read.
 
-    What else would end a line for some readers, or command a terminal, is escaped; so are bytes of a name that are no
-    UTF-8, as Python has them (surrogateescape).
+    Other characters that end a line for some programs, or that control a terminal, are escaped; so are the bytes of a
+    file name that are not UTF-8 (surrogateescape).
     """
     return (shown(json.dumps(value, ensure_ascii=False, allow_nan=False)) + "\n").encode(errors="backslashreplace")
 
@@ -96,7 +95,7 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(value: Any) -> Any:
-    """A value without its checksum; earlier versions wrote none. Raises Damaged where it has another one."""
+    """A value without its checksum; earlier versions wrote none. Raises Damaged if the checksum does not match."""
     try:
         if isinstance(value, dict) and CHECKSUM in value and value.pop(CHECKSUM) != checksum(value):
             raise Damaged(f"changed since it was written: it does not have its checksum, {CHECKSUM!r}")
@@ -106,14 +105,14 @@ def unsealed(value: Any) -> Any:
 
 
 def checksum(value: Any) -> int:
-    """Of what JSON makes of a value."""
+    """CRC-32 of a value as JSON with sorted keys."""
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def lines(data: bytes | Iterable[bytes], shape: Any = object) -> Iterator[tuple[int, Any]]:
-    """The lines of a file as (number from 1, value); of a damaged one the value is `Damaged`.
+    """The lines of a file as (number from 1, value); for a damaged line the value is a `Damaged`.
 
-    A blank one is passed over. A last one that is damaged and has no end was torn by a kill.
+    Blank lines are skipped. A damaged last line without a newline was cut off by a kill: its message is UNFINISHED.
     """
     rows = data.splitlines(keepends=True) if isinstance(data, bytes) else data
     for number, line in enumerate(rows, 1):
@@ -131,7 +130,7 @@ def read_lines(path: remote.Path, shape: Any = object) -> list[tuple[int, Any]]:
 
 
 def defect(value: Any, shape: Any, name: str = "it") -> str:
-    """In which way a value has not a shape, in words; empty if it has."""
+    """Describe how a value differs from a shape; empty if it fits."""
     if isinstance(shape, tuple):
         reasons = [defect(value, each, name) for each in shape]
         return "" if "" in reasons else reasons[-1]
@@ -150,7 +149,7 @@ def defect(value: Any, shape: Any, name: str = "it") -> str:
         if not isinstance(value, list):
             return f"{name} is {_shown(value)}, expected a list"
         if shape == [float] and set(map(type, value)) <= {float} and all(map(math.isfinite, value)):
-            return ""  # at once: a test's scores are millions of numbers
+            return ""  # a shortcut: a test's scores are millions of numbers
         found = (defect(each, shape[0], f"number {place} of {name}") for place, each in enumerate(value))
         return next(filter(None, found), "")
     kinds = typing.get_args(shape) or (shape,)
@@ -169,7 +168,7 @@ def _is(value: Any, kind: type) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message, which it does not fill."""
+    """A value as a message shows it: at most 80 characters."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     text = repr(value) if type(value) is not int or abs(value) < _MOST else "a very large number"

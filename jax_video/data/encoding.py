@@ -17,11 +17,11 @@ from jax_video.errors import UserError
 
 SUFFIXES = (".mkv", ".mov", ".mp4")
 _TICK = fractions.Fraction(1, 90_000)  # seconds, of timestamps: fine enough for every frame rate in use
-_COPIED = ("aac", "ac3", "alac", "eac3", "mp3", "opus")  # sound that all of SUFFIXES can hold; other is encoded anew
+_COPIED = ("aac", "ac3", "alac", "eac3", "mp3", "opus")  # codecs of sound that all SUFFIXES allow; others become AAC
 
 
 def check_name(out: str | os.PathLike) -> None:
-    """Raises UserError where a file's name is not that of a video, or its folder is not there."""
+    """Raise UserError if a file's name does not end in one of SUFFIXES, or its folder does not exist."""
     if pathlib.Path(out).suffix.lower() not in SUFFIXES:
         raise UserError(f"{os.fspath(out)}: expected the name of a video, which ends in {' or '.join(SUFFIXES)}")
     if not pathlib.Path(out).parent.is_dir():
@@ -34,15 +34,15 @@ def write(
     *,
     sound_of: str | os.PathLike | None = None,
 ) -> None:
-    """Encodes frames as H.264; a file appears only when it is whole.
+    """Encode frames as H.264; the file appears only when it is complete.
 
     Args:
-      out: the file to write, named as one of SUFFIXES.
-      frames: (seconds, uint8 [H, W, 3]) of each, ascending. Odd sides lose a row or a column, which H.264 cannot have.
-      sound_of: a video whose sound is kept; None: there is none.
+      out: the file to write; its name ends in one of SUFFIXES.
+      frames: (seconds, uint8 [H, W, 3]) of each, ascending. Odd sides lose a row or a column: H.264 needs even sides.
+      sound_of: a video whose sound is added; None: no sound.
 
     Raises:
-      UserError: the file's name is none of a video, or there is no frame.
+      UserError: as `check_name`, or there is no frame.
       VideoError: the sound cannot be read.
       OSError: the file cannot be written.
     """
@@ -77,7 +77,7 @@ def write(
 
 
 def _sound(container: av.container.OutputContainer, path: str | os.PathLike | None) -> Generator[Any, None, None]:
-    """Adds a stream for the sound of a video and yields None; then the packets of that stream."""
+    """Add a stream for the sound of a video and yield None; then yield the packets of that stream."""
     if path is None or os.path.isdir(path):
         yield None
         return

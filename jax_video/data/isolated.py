@@ -1,7 +1,7 @@
-"""Videos that are read in processes of their own, which a hostile file may crash, fill or hang: it costs only itself.
+"""Videos that are read in separate processes, which a hostile file may crash, fill or hang: it costs only itself.
 
-A file is decoded once, from its start to its end, as headers lie. What is wanted of it comes over a pipe on the way, so
-that any length fits in memory, and no shared memory is left by whoever is killed.
+A file is decoded once, from its start to its end, as headers lie. Meanwhile the wanted frames come over a pipe, so that
+any length fits in memory, and a killed process leaves no shared memory behind.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ from jax_video.data.samples import Protocol, Sampling
 from jax_video.data.sources import finding
 from jax_video.errors import UserError, VideoError
 
-TIMEOUT = 300.0  # seconds in which a file must go on
+TIMEOUT = 300.0  # seconds within which the reading of a file must make progress
 _AT_ONCE = 262144  # bytes of frames that are handed over together, at least
 _MOST_PROCESSES = 32
-_MOST_PROMISED = 2**20  # frames that a file is believed to have before they are counted
+_MOST_PROMISED = 2**20  # frames, at most, that a file's promise is trusted for
 Give = Callable[..., None]  # takes a value and arrays by name, as `workers.give`
 
 
 class Again:
-    """Of a video: forget the clips that have come, as it has not as many frames as it had promised."""
+    """Says of a video: forget the clips that have come, as it does not have as many frames as it promised."""
 
 
 class Seen(NamedTuple):
-    """What happens to a video."""
+    """What was read of a video."""
 
-    place: int  # which one it is
+    place: int  # its number in `paths`
     what: dict[str, np.ndarray] | Again | str | None  # the streams of a clip; or why it cannot be read; None: all came
 
 
@@ -51,18 +51,18 @@ def clips(
 ) -> Generator[Seen, None, None]:
     """What a test sees of video files: all of their clips, cropped, in their order, as `samples.cut` gives them.
 
-    A file is decoded once, unless it has another number of frames than it promises and clips depend on it. Several
-    files are read at a time, so their clips alternate.
+    A file is decoded once, unless its number of frames is not as promised and clips depend on it. Several files are
+    read at a time, so their clips alternate.
 
     Args:
-      paths: of files and of folders of pictures, by the number that each is told by.
+      paths: of files and of folders of pictures, each under a number of the caller's choice.
       fps: frames per second of those that do not say it; 0: not known.
-      timeout: seconds in which a file must go on; None: they are read in this process, without any limit.
+      timeout: seconds within which a file must make progress; None: read in this process, without any limit.
 
     Raises:
-      UserError: no such protocol or `timeout`, or a process may not start others.
+      UserError: an impossible `protocol` or `timeout`, or this process may not start others.
     """
-    _Plan("", sampling, protocol, 1, fps, *(sampling.short_side,) * 2)  # raises where there is no such protocol
+    _Plan("", sampling, protocol, 1, fps, *(sampling.short_side,) * 2)  # raises if the protocol is impossible
     places = list(paths)
     tasks = (_Look(os.path.abspath(paths[place]), sampling, protocol, fps) for place in places)
     with contextlib.closing(_done(tasks, len(places), timeout)) as results:
@@ -75,10 +75,10 @@ def clips(
 def clips_of_frames(
     frames: np.ndarray, sampling: Sampling, protocol: Protocol, *, fps: float = 0.0
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The same of frames in memory, uint8 [T, H, W, 3]: the streams of each clip.
+    """The same for frames in memory, uint8 [T, H, W, 3]: the streams of each clip.
 
     Raises:
-      VideoError: clips have a rate, and there is no `fps`.
+      VideoError: `sampling` has a frame rate, and there is no `fps`.
     """
     number, height, width, _ = frames.shape
     plan = _Plan("frames", sampling, protocol, number, fps, height, width, memory=frames)
@@ -92,14 +92,14 @@ def timed(
     fps: float = 0.0,
     timeout: float | None = TIMEOUT,
 ) -> tuple[Generator[tuple[float, np.ndarray], None, None], float]:
-    """The frames of a video in order with their seconds, and how long it is said to be: `reader.timed` elsewhere.
+    """The frames of a video in order with their seconds, and its duration: `reader.timed` in a separate process.
 
     Args:
-      video_, short_side, fps: as of `reader.timed`; frames in memory are given here.
-      timeout: seconds in which a file must go on; None: it is read in this process, without any limit.
+      video_, short_side, fps: as in `reader.timed`; frames in memory need no other process.
+      timeout: seconds within which a file must make progress; None: read in this process, without any limit.
 
     Raises:
-      UserError: no such `timeout`, or a process may not start others; frames in memory without `fps`.
+      UserError: an impossible `timeout`, or this process may not start others; frames in memory without `fps`.
       VideoError: the file cannot be read.
     """
     if isinstance(video_, np.ndarray) or timeout is None:
@@ -124,7 +124,7 @@ def timed(
 
 @contextlib.contextmanager
 def ended_by_ctrl_c() -> Iterator[None]:
-    """Ends the processes that read files at Ctrl-C, so that no thread waits for them."""
+    """At Ctrl-C, end the processes that read files, so that no thread waits for them."""
     try:
         yield
     except KeyboardInterrupt:
@@ -133,12 +133,12 @@ def ended_by_ctrl_c() -> Iterator[None]:
 
 
 def start_reader() -> None:
-    """Starts the process in which a file will be read, so that other work need not wait for it."""
+    """Start the process in which a file will be read, so that other work need not wait for it."""
     _READERS.start()
 
 
 def _check_timeout(timeout: float | None) -> None:
-    """Raises UserError where there is no such limit, or a process may not start others."""
+    """Raise UserError if the timeout is impossible, or this process may not start others."""
     if timeout is None:
         return
     if not (isinstance(timeout, int | float) and 0 < timeout <= threading.TIMEOUT_MAX):
@@ -148,7 +148,7 @@ def _check_timeout(timeout: float | None) -> None:
 
 
 class _Look(NamedTuple):
-    """Gives what a test sees of a file, clip by clip; the empty piece says that all of it comes again."""
+    """A task: give what a test sees of a file, clip by clip; an empty piece says that all clips come again."""
 
     path: str
     sampling: Sampling
@@ -162,7 +162,7 @@ class _Look(NamedTuple):
 
 
 class _Frames(NamedTuple):
-    """Gives how many seconds a file is said to have, and then its frames with their seconds."""
+    """A task: give the duration that a file claims, in seconds, and then its frames with their seconds."""
 
     path: str
     short_side: int | None
@@ -186,13 +186,13 @@ class _Frames(NamedTuple):
 
 
 def _check(path: str) -> None:
-    """Raises VideoError for what is neither a file nor a folder."""
+    """Raise VideoError for what is neither a file nor a folder."""
     if (reason := finding.fault(path)) is not None and reason != MISSING:
         raise VideoError(path, reason)
 
 
 class _Clips(pictures.Watcher):
-    """Gives the clips of a file while it is probed, by the number of frames that it promises."""
+    """An observer that gives a file's clips while it is probed, planned for the number of frames that it promises."""
 
     def __init__(self, task: _Look, give: Give):
         self._task, self._give = task, give
@@ -227,7 +227,7 @@ class _Clips(pictures.Watcher):
         self._frames += 1
 
     def end(self, info: probing.VideoInfo) -> None:
-        """Gives what is missing, where the promise was wrong: what it takes is decoded once more."""
+        """Give the clips that are missing if the promise was wrong; the file is decoded once more for them."""
         plan = self._plan
         if plan is None or plan.frames != info.frames:
             plan = self._planned(info.frames)
@@ -249,7 +249,7 @@ class _Clips(pictures.Watcher):
 
 
 class _Plan:
-    """The clips of a video of so many frames, and those of its frames that they still need."""
+    """The clips of a video of `frames` frames, and the frames that they still need."""
 
     def __init__(
         self,
@@ -281,7 +281,7 @@ class _Plan:
         return self._given == len(self.clips)
 
     def goes_on_from(self, other: "_Plan") -> bool:
-        """Whether the clips that another plan has given are these, too; then they count as given here."""
+        """Whether the clips that another plan has given are the same here; if so, they count as given."""
         given = other._given
         same = given <= len(self.clips) and all(
             np.array_equal(mine.frames, theirs.frames) and np.array_equal(needed, others)
@@ -293,7 +293,7 @@ class _Plan:
         return same
 
     def take(self, place: int, image: np.ndarray, give: Give) -> None:
-        """Takes the next one of the frames that are needed, and gives the clips that are complete with it."""
+        """Take the next frame that is needed, and give the clips that it completes."""
         self._kept[place] = image
         while not self.is_done and self._needed[self._given].max() <= place:
             clip, needed = self.clips[self._given], self._needed[self._given]
@@ -305,7 +305,7 @@ class _Plan:
 
 
 class _Kept(dict[int, np.ndarray]):
-    """Some frames of a video, by their places; to be indexed as an array of all of them is."""
+    """Some frames of a video, by their places; it is indexed like an array of all frames."""
 
     def __init__(self, frames: int):
         super().__init__()
@@ -328,7 +328,7 @@ _READERS = workers.Pool(_do)
 def _done(
     tasks: Iterator[_Look | _Frames], number: int, timeout: float | None
 ) -> Generator[tuple[int, Any], None, None]:
-    """What tasks give, and then None or why they could not be done: (which, that)."""
+    """(index of a task, what it gives; at its end None, or why it failed) of all tasks."""
     if not number:
         return
     _check_timeout(timeout)
@@ -343,7 +343,7 @@ def _done(
     try:
         with contextlib.closing(_READERS.run(tasks, workers=count, timeout=timeout)) as results:
             for index, result in results:
-                if (trace := getattr(result, "traceback", "")) and trace not in told:  # of what no one has foreseen
+                if (trace := getattr(result, "traceback", "")) and trace not in told:  # of an unexpected error
                     told.add(trace)
                     print(trace, end="", file=sys.stderr)
                 yield index, result
@@ -356,7 +356,7 @@ def _cores() -> int:
 
 
 def _here(task: _Look | _Frames) -> Generator[Any, None, None]:
-    """What a task gives, and then None or why it could not be done; in a thread, which waits for who takes it."""
+    """Run a task in a thread: what it gives, and then None or why it failed. The thread waits until that is taken."""
     given: queue.Queue[Any] = queue.Queue(2)
     closed = threading.Event()
 

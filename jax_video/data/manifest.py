@@ -1,4 +1,4 @@
-"""A manifest: the one file in which a data set's videos, labels and splits are settled before a device is busy.
+"""A manifest: the one file in which a data set's videos, labels and splits are settled before a device is used.
 
 JSON lines. The first line is a header with the data set's name, class names, the folder of the videos, and a hash;
 every other line is one video, readable or not.
@@ -25,24 +25,24 @@ from jax_video.errors import UserError
 
 SPLITS = ("train", "val", "test")
 MISSING = "missing"  # the `error` of a video that a list names and the folder does not have
-_FORMAT, _MULTILABEL = 1, 2  # of the file; the second where videos have several labels, which earlier versions refuse
+_FORMAT, _MULTILABEL = 1, 2  # of the file; the second if videos have several labels, which earlier versions refuse
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FrameIndex:
     """Where the frames of a file are: enough to decode from a keyframe before a wanted frame, and no more.
 
-    Nothing is sought by one that is not `verified`. One that is, is trusted: only of a file of another size it is
-    noticed that it is not the one that was probed.
+    An index that is not `verified` is not used to seek. A verified one is trusted: that the file was replaced is
+    noticed only by another size.
     """
 
     frames: int  # in the file; with keyframes, each in a packet of its own; not verified: packets, whatever they hold
     start: int = 0  # timestamp of frame 0, in the stream's time base
-    step: int = 0  # timestamps from a frame to the next; 0: uneven, or differs after a seek, so that the file is asked
+    step: int = 0  # from a frame's timestamp to the next one's; 0: uneven, or other after a seek: the file is asked
     keyframes: tuple[int, ...] = ()  # ascending; decoding from each gave the frames that decoding in order gave
     size: int = 0  # of the file, in bytes; 0: not known
     verified: bool = False  # whether the whole file was decoded, and gave these frames
-    undecodable: int = 0  # packets that do not decode, and are passed over; where there are any, nothing is sought
+    undecodable: int = 0  # packets that do not decode, and are skipped; if there are any, there is no seeking
 
     @classmethod
     def from_json(cls, values: dict) -> "FrameIndex":
@@ -50,7 +50,7 @@ class FrameIndex:
         return cls(**values | {"keyframes": tuple(values["keyframes"])})
 
     def to_json(self) -> dict[str, Any]:
-        """As it is written; of a sound file as versions wrote it that knew no other."""
+        """The index as it is written; without `undecodable` if that is 0, as earlier versions wrote it."""
         values = dataclasses.asdict(self)
         return values if self.undecodable else {key: values[key] for key in values if key != "undecodable"}
 
@@ -59,36 +59,36 @@ class FrameIndex:
 class Video:
     """One video of a data set. Where `error` is set, frames, fps, width and height are 0."""
 
-    path: str  # relative to the manifest's root; of several parts of one file the same
-    label: labels.Label  # index into the classes, or several; None without labels
+    path: str  # relative to the manifest's root; the same for several parts of one file
+    label: labels.Label  # index into the classes, or a tuple of several; None: not labelled
     split: str  # one of SPLITS
     frames: int  # that decode
     fps: float  # 0 if unknown
     width: int  # upright, in pixels
     height: int
     error: str | None  # why it cannot be used: MISSING or what is broken; None if it can
-    source: str  # what it was cut from, or who is seen: where a split is ours, a source is on one side of it
-    span: tuple[float, float] | None = None  # seconds of a longer file that it is; None: the whole file
+    source: str  # what it was cut from, or who is seen: a split that we draw has all of a source on one side
+    span: tuple[float, float] | None = None  # the part of a longer file, in seconds; None: the whole file
     first: int = 0  # the frame of the file at which it starts: not 0 for a part of a longer file
-    index: FrameIndex | None = None  # of the file; None where it is no file, or is decoded from its start
+    index: FrameIndex | None = None  # of the file; None: it is not a file, or is decoded from its start
 
     @property
     def name(self) -> str:
-        """What tells it from all others of its set: its path, and of a part of a longer file the seconds, too."""
+        """A name that is unique in the set: the path, and for a part of a longer file the seconds, too."""
         if self.span is None:
             return self.path
         start, end = (f"{second}".removesuffix(".0") for second in self.span)
         return f"{self.path}#t={start},{end}"
 
     def broken(self, reason: str) -> "Video":
-        """The same video, which cannot be used."""
+        """The same video, marked as unusable for a reason."""
         return dataclasses.replace(self, frames=0, fps=0.0, width=0, height=0, error=reason, first=0, index=None)
 
 
 class Packed(NamedTuple):
-    """How the frames of a set that is not video files lie in the records of TFDS below the manifest's root."""
+    """How frames are stored in records of TFDS below the manifest's root, if the set is not video files."""
 
-    feature: str  # of an example: pictures, encoded
+    feature: str  # the feature of an example that has the encoded pictures
     record_frames: int = 0  # frames in a record; 0: a record is a whole video
     short_side: int = 0  # of the frames, in pixels, at most; 0: as they came
     quality: int = 0  # of the JPEGs; 0: as they came
@@ -100,19 +100,19 @@ class Manifest:
 
     name: str
     classes: tuple[str, ...]
-    root: str  # absolute folder of the videos; of a packed set also in a store (gs://…)
+    root: str  # absolute folder of the videos; that of a packed set may be in a store (gs://…)
     videos: tuple[Video, ...]
     flow: str | None = None  # absolute folder of the videos' stored optical flow; None: it is computed when needed
     packed: Packed | None = None  # None: the videos are files below the root
-    flip: bool = True  # whether a mirrored video is still one of its class; False where classes tell left from right
-    # The frames of each video by its path, uint8 [T, H, W, 3], where they are in memory; None: they are read from disk.
+    flip: bool = True  # whether a mirrored video is still one of its class; False if classes tell left from right
+    # The frames of each video by its path, uint8 [T, H, W, 3], if they are in memory; None: they are read from disk.
     memory: Mapping[str, np.ndarray] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         self.check_labels()
 
     def check_labels(self, *needed: str) -> None:
-        """Raises UserError, which names the video, for a label that is none of the classes, or is needed and missing.
+        """Raise UserError, naming the video, for a label that is not one of the classes, or is needed and missing.
 
         Args:
           needed: splits whose videos all need a label.
@@ -130,7 +130,7 @@ class Manifest:
 
     @functools.cached_property
     def multilabel(self) -> bool:
-        """Whether a video may have several labels, which are a tuple then, of every video that is labelled."""
+        """Whether videos may have several labels: then the label of every labelled video is a tuple."""
         return labels.are_several(video.label for video in self.videos)
 
     def target(self, video: Video) -> np.ndarray:
@@ -139,7 +139,7 @@ class Manifest:
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 of what the data is, wherever it lies: of all but `root`, `flow`, `flip` and `index`."""
+        """SHA-256 of what the data is, wherever it lies: of all but `root`, `flow`, `packed`, `flip` and `index`."""
         rows = map(_row, self.videos)
         frames = (
             hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in (self.memory or {}).values()
@@ -147,7 +147,7 @@ class Manifest:
         return _hash(self.name, self.classes, itertools.chain(rows, frames))
 
     def __reduce__(self):
-        """Pickles columns: every worker process gets the set, and 300,000 rows take seconds one by one."""
+        """Pickle columns: every worker process gets the set, and 300,000 rows take seconds one by one."""
         rows = map(operator.attrgetter(*_ALWAYS, "span", "first", "index"), self.videos)
         *columns, indices = zip(*rows, strict=True) if self.videos else ((),)
         columns.append(tuple(index and _index_values(index) for index in indices))
@@ -167,7 +167,7 @@ class Manifest:
         return f"{self.name}: {', '.join(parts)} video{'s' * (sum(numbers.values()) != 1)}"
 
     def keep(self, fraction: float) -> "Manifest":
-        """The set with a part of the training videos of every class, of each at least one, and always the same.
+        """The set with only a part of every class's training videos: at least one, and always the same ones.
 
         Of several labels the rarest one counts (`labels.strata`).
         """
@@ -187,7 +187,7 @@ class Manifest:
         return dataclasses.replace(self, videos=videos)
 
     def write(self, path: str | os.PathLike) -> None:
-        """Writes the file whole or not at all; folders beside or below it are stored relative, so all can move.
+        """Write the file whole or not at all; folders beside or below it are stored relative, so all can move.
 
         Raises:
           ValueError: the frames are in memory, so that a file about them would be of no use.
@@ -219,7 +219,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Manifest":
-        """Reads and checks a file that `write` made.
+        """Read and checks a file that `write` made.
 
         Raises:
           UserError: no such file, or not a whole and valid manifest; names the line.
@@ -253,7 +253,7 @@ class Manifest:
                 "changed: run prepare again"
             )
 
-        # What `write` wrote needs no look at every line; where they are others, it is said which, and what is wrong.
+        # What `write` wrote needs no check of every line; otherwise the error says which line is wrong, and why.
         texts = (line.partition(_INDEX)[0] + "}" if _INDEX in line else line for line in lines[1:])
         written = _hash(header["name"], classes, texts) == header["hash"]
         rest = content.partition(b"\n")[2].removesuffix(b"\n")
@@ -261,7 +261,7 @@ class Manifest:
         rows = (_parse(path, number, line) for number, line in enumerate(lines[1:], 2))
         try:
             videos = tuple(map(_video, rows)) if written else ()
-        except (AttributeError, KeyError, TypeError):  # of a row with other keys, or values of other types
+        except (AttributeError, KeyError, TypeError):  # a row has other keys, or values of other types
             videos = ()
         names = [video.name for video in videos]
         if len(names) < len(lines) - 1 or not _plausible(videos):
@@ -291,7 +291,7 @@ def in_memory(
       videos: uint8 [T, H, W, 3] each, upright RGB, by name; without names they are called "array 0", "array 1", ....
         They are not copied, so they should not be changed while the set is in use.
       fps: frames per second of all of them; 0: unknown.
-      classes: the names that a network knows.
+      classes: the names of the classes that a network knows.
 
     Raises:
       UserError: no videos, or one that is not such an array.
@@ -313,7 +313,7 @@ def in_memory(
 
 
 def _absolute(folder: str, parent: remote.Path) -> str:
-    """What `_relative` made relative."""
+    """The absolute path of a folder as a manifest in `parent` stores it: the inverse of `_relative`."""
     whole = remote.is_remote(folder) or os.path.isabs(folder)
     if folder.startswith(".."):
         return os.fspath(remote.absolute(parent).parent / os.path.basename(folder))
@@ -329,7 +329,7 @@ def _relative(folder: str, parent: remote.Path, beside: bool = False) -> str:
 
 
 def _checksum(header: Mapping[str, Any], lines: Iterable[bytes]) -> int:
-    """Of all that the file tells, but for where the videos are, and their flow, which may move."""
+    """CRC-32 of what the file says of the set, except for the folders of the videos and their flow, which may move."""
     told = {key: header.get(key) for key in ("name", "classes", "packed")} | {"flip": header.get("flip", True)}
     return functools.reduce(lambda crc, line: zlib.crc32(line, crc), lines, documents.checksum(told))
 
@@ -342,7 +342,7 @@ def _hash(name: str, classes: Iterable[str], rows: Iterable[str]) -> str:
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
-_INDEX = ', "index": '  # begins the end of a line; inside of a string the quotes would be escaped
+_INDEX = ', "index": '  # begins the last part of a line; inside of a string the quotes would be escaped
 
 
 def _row(video: Video) -> str:
@@ -365,7 +365,7 @@ def _from_columns(columns: list[tuple], others: dict[str, Any]) -> Manifest:
     *values, indexed = columns or [()]
     indices = (None if index is None else FrameIndex(*index) for index in indexed)
     videos = tuple(map(Video, *values, indices)) if values else ()
-    manifest = object.__new__(Manifest)  # whose labels were looked at when it was made
+    manifest = object.__new__(Manifest)  # not checked again: its labels were checked when it was made
     manifest.__dict__.update(others, videos=videos)
     return manifest
 
@@ -436,9 +436,9 @@ def _video(row: dict[str, Any]) -> Video:
 
 
 def _plausible(videos: tuple[Video, ...]) -> bool:
-    """Whether rows are what `_defect` finds nothing wrong with: looked at by columns, which takes a tenth of the time.
+    """Whether `_defect` would find nothing wrong with the rows: checked by columns, which takes a tenth of the time.
 
-    But for labels, at which `Manifest.check_labels` looks.
+    Labels are left to `Manifest.check_labels`.
     """
     kinds = {str: ("path", "split", "source"), int: ("frames", "width", "height", "first")}
     for kind, names in kinds.items():

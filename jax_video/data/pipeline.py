@@ -44,14 +44,14 @@ _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") i
 
 
 class Batch(TypedDict, total=False):
-    """What a step gets; B rows, all arrays NumPy until they are placed on devices. It has the streams that it needs."""
+    """What a step gets: B rows, as NumPy arrays until they are placed on devices; of rgb and flow what is asked for."""
 
-    rgb: np.ndarray  # [B, T, H, W, 3] or of several clips [B, N, T, H, W, 3], uint8, normalised on the device
-    flow: np.ndarray  # [B, T, H, W, 20] or of several clips, uint8: x and y of the ten fields about each frame
-    label: np.ndarray  # [B] int32; of several labels [B, K] float32 (labels.target)
+    rgb: np.ndarray  # [B, T, H, W, 3] or, of several clips, [B, N, T, H, W, 3], uint8, normalised on the device
+    flow: np.ndarray  # [B, T, H, W, 20] or, of several clips, [B, N, ...], uint8: x and y of each frame's ten fields
+    label: np.ndarray  # [B] int32; with several labels [B, K] float32 (labels.target)
     video: np.ndarray  # [B] int32, index in the manifest
-    mask: np.ndarray  # [B] float32, 0 = padding (test only)
-    failed: np.ndarray  # [B] int32, 1 + manifest index of an unreadable video, for which another sample stands in; or 0
+    mask: np.ndarray  # [B] float32, 0 = padding or an unreadable video (test only)
+    failed: np.ndarray  # [B] int32, 1 + manifest index of an unreadable video (training takes another sample), or 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +95,10 @@ def train_batches(
 
 
 def training_order(labels: Sequence[Hashable], seed: int, *, balanced: bool = False) -> grain.MapDataset:
-    """Endless places in `labels`, those of the training videos, in the order of training.
+    """The endless order of training, as places in `labels`, the labels of the training videos.
 
     Each place comes once in every epoch. If `balanced`, each class comes equally often instead, whatever its number of
-    videos: round by round every class once, in an order of its own; and of a class each place once before any again.
+    videos: in each round every class once, in a new order; and within a class each place once before any comes again.
     """
     return _Balanced(labels, seed) if balanced else grain.MapDataset.range(len(labels)).seed(seed).shuffle().repeat()
 
@@ -120,8 +120,7 @@ def test_batches(
 
 
 def test_batch(manifest: Manifest, sampling: Sampling, cropped: Sequence[CroppedClip], *, batch: int) -> Batch:
-    """One batch of cropped clips of one shape, at most `batch`, made at once in this thread: `test_batches` without
-    what it takes to read ahead."""
+    """One batch of at most `batch` cropped clips of one shape, made at once in this thread, without reading ahead."""
     rows = test_rows(cropped, batch)
     samples: list[Any] = [_test_sample(manifest, sampling, list(cropped), rows, place) for place in range(len(rows))]
     return cast(Batch, {name: np.stack([sample[name] for sample in samples]) for name in samples[0]})
@@ -136,9 +135,9 @@ def batch_of(clips_: Sequence[dict[str, np.ndarray]], size: int) -> Batch:
 
 
 def test_rows(cropped: Sequence[CroppedClip], batch: int) -> list[tuple[int, bool]]:
-    """(place in `cropped`, whether it counts and is not padding) of every row of the test's batches.
+    """(place in `cropped`, whether the row counts and is not padding) of every row of the test's batches.
 
-    In a batch all are of one shape: they come shape by shape, each filled up to whole batches.
+    All rows of a batch have one shape: rows come shape by shape, and each shape is filled up to whole batches.
     """
     shapes: dict[tuple, list[int]] = collections.defaultdict(list)
     for place, clip in enumerate(cropped):
@@ -151,11 +150,11 @@ def test_rows(cropped: Sequence[CroppedClip], batch: int) -> list[tuple[int, boo
 
 
 def check_stored(manifest: Manifest, sampling: Sampling) -> set[str]:
-    """The videos whose stored flow is missing, which are few.
+    """Check that what is stored fits the clips; return the names of the few videos whose stored flow is missing.
 
     Raises:
-      UserError: packed frames are smaller than the clips, stored flow is of other frames, or that of many is missing;
-        or a frame rate that clips need.
+      UserError: packed frames are smaller than the clips, stored flow was made otherwise or is missing for many videos,
+        or a frame rate that clips need is not known.
     """
     check_rates(manifest, sampling)
     side = max(sampling.short_side, *sampling.jitter, 0)
@@ -177,7 +176,7 @@ def check_stored(manifest: Manifest, sampling: Sampling) -> set[str]:
 
 
 def given_up(manifest: Manifest, streams: Sequence[str]) -> set[str]:
-    """The videos that lack one of the streams, as prepare has said: it could not compute their flow."""
+    """The names of the videos that lack one of the streams, since prepare could not compute their flow."""
     return flow.given_up(manifest) if "flow" in streams else set()
 
 
@@ -225,13 +224,13 @@ def _row(streams: dict[str, np.ndarray], label: np.ndarray, index: int, *, mask:
     row["video"] = np.int32(index)
     row["mask"] = np.float32(mask)
     row["failed"] = np.int32(failed)
-    return cast(Batch, row)  # of which Grain makes one
+    return cast(Batch, row)  # Grain makes one of these rows
 
 
 class _Balanced(grain.MapDataset):
     """The order of training in which every class comes equally often (`training_order`).
 
-    Shuffled by NumPy: Grain takes milliseconds for every place of a set of a few.
+    Shuffled by NumPy: for sets of a few videos Grain takes milliseconds per place.
     """
 
     def __init__(self, labels: Sequence[Hashable], seed: int):
@@ -260,9 +259,9 @@ def _shuffled(count: int, *seed: int) -> list[int]:
 
 
 class _HostRows(grain.MapDataset):
-    """The elements of the rows that one host has in every global batch.
+    """The elements of one host's rows of every global batch.
 
-    A selection after `random_map`: an element keeps the randomness of its place in the global order.
+    They are selected after `random_map`, so that an element keeps the randomness of its place in the global order.
     """
 
     def __init__(self, parent: grain.MapDataset, batch: int, hosts: Hosts):
@@ -274,7 +273,7 @@ class _HostRows(grain.MapDataset):
         self._batch, self._rows, self._hosts = batch, batch // hosts.count, hosts
 
     def __len__(self) -> int:
-        # Endless is half of what Python can count: Grain divides it by the batch in floats, and 1 would round it up.
+        # Endless means half of sys.maxsize: Grain divides it by the batch in floats, which would round all of it up.
         return min(len(self._parent) // self._hosts.count, sys.maxsize // 2)
 
     def __getitem__(self, index):
@@ -285,7 +284,7 @@ class _HostRows(grain.MapDataset):
 
 
 def worker_processes() -> int:
-    """The best number of worker processes, as measured (RESULTS.md): two less than cores, at most 32."""
+    """The best number of worker processes, as measured (RESULTS.md): two fewer than cores, from 0 to 32."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if cores <= 2 else min(32, cores - 2)  # each takes 300 MB
 
@@ -301,7 +300,7 @@ def _iterate(batches: grain.MapDataset, workers: int | None) -> Generator[Batch,
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2)
     dataset = batches.to_iter_dataset(read)
     if workers:
-        if not flags.FLAGS.is_parsed():  # outside of a command: Grain's processes read its own, of which none is given
+        if not flags.FLAGS.is_parsed():  # outside of a command: Grain's processes read absl's flags; none is given
             flags.FLAGS.mark_as_parsed()
         processes.mark_semaphores()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
@@ -311,12 +310,12 @@ def _iterate(batches: grain.MapDataset, workers: int | None) -> Generator[Batch,
 
 
 def _closed_at_once(iterator: grain.DatasetIterator, workers: int) -> Generator[Batch, None, None]:
-    """The iterator's elements; at its end, or when closed, it ends the workers and frees their shared memory."""
+    """The iterator's elements; at its end, or when closed, workers are ended and their shared memory is freed."""
     try:
         if workers:  # they start with the first element, and leave signals to this process, which saves before it ends
             with processes.keeping_from_children(*_STOPPING):
                 first = [*itertools.islice(iterator, 1)]
-            yield from (first.pop() for _ in range(len(first)))  # kept by nobody here
+            yield from (first.pop() for _ in range(len(first)))  # popped, so that nothing here keeps it
         yield from iterator
     finally:
         iterator.close()
@@ -325,7 +324,7 @@ def _closed_at_once(iterator: grain.DatasetIterator, workers: int) -> Generator[
 
 
 def _start_worker(owner: str, index: int, count: int) -> None:
-    """Names shared memory after the owner, leaves signals to it, and dies with it."""
+    """In a worker: name shared memory after the owner, leave signals to the owner, and die with it."""
     del index, count
     processes.mark_shared_memory(owner)
     for number in _STOPPING:

@@ -1,8 +1,8 @@
-"""Processes of this machine: which one it is, whether it lives, and what it has left behind when it was killed.
+"""Processes of this machine: which they are, whether they live, and what killed ones have left behind.
 
-What a process makes in a folder that all share, such as shared memory in /dev/shm, has a name that begins with its
-`mark`. A process that is killed with all its children (`kill -9` of the group, the end of a SLURM step) cannot remove
-it; the next one does.
+What a process makes in a folder that all share, such as shared memory in /dev/shm, has a name that begins with the
+process's `mark`. A process that is killed with all its children (`kill -9` of the group, the end of a SLURM step)
+cannot remove it; the next process does.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _MARKED = re.compile(r"(?:sem\.)?jax_video-(?P<where>\w+)-(?P<pid>\d+)-(?P<start
 
 
 def is_alive(pid: int, started: int) -> bool:
-    """Whether this machine has a process of this number that began at this time, as `look` says it."""
+    """Whether this machine has a process with this number that began at this time, in ticks as from `look`."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -62,17 +62,17 @@ def namespace() -> str:
 
 
 def mark() -> str:
-    """How the names of what this process makes in shared folders begin."""
+    """What the names of all that this process makes in shared folders begin with."""
     return f"jax_video-{_where()}-{os.getpid()}-{look(os.getpid())[1]}-"
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
-    """Removes from a folder what processes of this user and machine have made there, if they are gone."""
+    """Remove from a folder what processes of this user and machine have made there, if these processes are gone."""
     for path in pathlib.Path(folder).glob("*jax_video-*"):
         found = _MARKED.match(path.name)
         if found is None or found["where"] != _where() or is_alive(int(found["pid"]), int(found["started"])):
             continue
-        with contextlib.suppress(OSError):  # another process removes it, too
+        with contextlib.suppress(OSError):  # another process may remove it at the same time
             if path.lstat().st_uid != os.geteuid():
                 continue
             if path.is_dir() and not path.is_symlink():
@@ -82,24 +82,24 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
 
 
 def mark_semaphores() -> None:
-    """From now on, the names of the semaphores that this process shares with its children are marked."""
+    """Mark, from now on, the names of the semaphores that this process shares with its children."""
     if SHARED.is_dir():
         multiprocessing.process.current_process()._config["semprefix"] = f"/{mark()}"  # type: ignore[attr-defined]
 
 
 def mark_shared_memory(owner: str) -> None:
-    """From now on, the names of the shared memory that this process makes have the mark of another, which takes it."""
+    """Give shared memory that this process makes, from now on, the mark of another process, which takes it over."""
     if SHARED.is_dir():
         shared_memory._make_filename = lambda: f"/{owner}{uuid.uuid4().hex[:12]}"  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def keeping_from_children(*signals: signal.Signals) -> Iterator[None]:
-    """Keeps signals from the processes that are started meanwhile, for good; those that come to this one are not lost.
+    """Block signals, for good, in processes that are started meanwhile; those to this process come after the block.
 
     A terminal sends Ctrl-C to all processes of a command, and a worker would end with a traceback while it starts.
     """
-    _start_tracker()  # or else it is started on the way, which gives these signals free again
+    _start_tracker()  # otherwise it is started meanwhile, which unblocks these signals
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -111,9 +111,9 @@ def keeping_from_children(*signals: signal.Signals) -> Iterator[None]:
 
 
 def _start_tracker() -> None:
-    """Starts the process of Python's that removes shared memory when this one is killed alone.
+    """Start Python's resource tracker, a process that removes shared memory when this process alone is killed.
 
-    It is told not to warn of that, which helps nobody, and a terminal that is closed (SIGHUP) does not end it.
+    It is told not to warn of that, which helps nobody; and closing the terminal (SIGHUP) does not end it.
     """
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker"]))
@@ -131,5 +131,5 @@ def _start_tracker() -> None:
 
 
 def _where() -> str:
-    """This machine since its last start, and this container: within it, numbers tell processes from one another."""
+    """An identifier of this machine since its last start, and this container, in which process numbers are unique."""
     return re.sub(r"\W", "", f"{boot()[:8]}_{namespace().removeprefix('pid:')}")

@@ -17,9 +17,9 @@ _FIELDS = 64  # of stored flow that are read at once
 
 
 def check(manifest: Manifest) -> None:
-    """Raises UserError where the frames lie in a store but are not packed, or nothing says where packed ones are.
+    """Raise UserError if the frames are in a store but not packed, or the description of a packed set is damaged.
 
-    Says on stderr how much of a packed set will be copied.
+    Also say on stderr how much of a packed set in a store will be copied.
     """
     if manifest.packed is not None:
         packed.check(manifest.root)
@@ -40,7 +40,7 @@ def check(manifest: Manifest) -> None:
 
 
 def fault(manifest: Manifest, entry: Video, streams: Sequence[str] = ("rgb",)) -> str:
-    """Why a video, or its stored flow where that is a stream, cannot be read to its end; empty where it can."""
+    """Why a video, or its stored flow if that is among the streams, cannot be read to its end; empty if it can."""
     try:
         if "rgb" in streams or manifest.flow is None:
             decode(manifest, entry, np.array([entry.frames - 1]), short_side=None)
@@ -55,7 +55,7 @@ def fault(manifest: Manifest, entry: Video, streams: Sequence[str] = ("rgb",)) -
 
 
 def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int | None) -> np.ndarray:
-    """Frames of a video, counted from its own first one: int64 [N], ascending or not -> uint8 [N, H, W, 3], RGB.
+    """Decode frames of a video, counted from its own first one: int64 [N] in any order -> uint8 [N, H, W, 3], RGB.
 
     `short_side` None leaves them as large as they are stored.
 
@@ -75,7 +75,7 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
 def timed(
     video_: str | os.PathLike | np.ndarray, *, short_side: int | None, fps: float = 0.0
 ) -> tuple[Generator[tuple[float, np.ndarray], None, None], float]:
-    """The frames of one video in order, each with its seconds from the video's start, and how long it is said to be.
+    """The frames of one video in order, each with its seconds from the video's start, and the video's duration.
 
     Args:
       video_: a file, a folder of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
@@ -83,7 +83,7 @@ def timed(
       fps: frames per second; needed for pictures and for frames in memory, and for a file in place of its own times.
 
     Returns:
-      (seconds, uint8 [H, W, 3]) of one frame after the other; seconds, 0 where that is unknown.
+      ((seconds, uint8 [H, W, 3]) of one frame after the other, the duration in seconds or 0 if it is unknown).
 
     Raises:
       UserError: frames in memory without `fps`.
@@ -107,14 +107,14 @@ def _from_memory(name: str, frames: np.ndarray, indices: np.ndarray, short_side:
 def flow_stacks(
     manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int, method: str = "tvl1"
 ) -> np.ndarray:
-    """The ten fields of flow about frames of a video: read where the manifest's flow is stored, else computed.
+    """The ten fields of flow around frames of a video: read if the manifest's flow is stored, else computed.
 
     Args:
       manifest: knows where the videos are, and their flow.
       entry: the video.
       indices: int64 [N], of frames.
       short_side: of the frames, in pixels.
-      method: one of flow.METHODS, for what is computed.
+      method: one of flow.METHODS, if flow is computed.
 
     Returns:
       uint8 [N, H, W, 20].

@@ -18,7 +18,7 @@ from etils import epath
 
 from jax_video.errors import UserError
 
-Path: TypeAlias = pathlib.Path | epath.Path  # of the second, only what a store can do: no open("a"), no rename at once
+Path: TypeAlias = pathlib.Path | epath.Path  # of epath only what a store can do: no open("a"), no atomic rename
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
 
 
@@ -53,7 +53,7 @@ def absolute(name: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def reaching(name: str | os.PathLike) -> Iterator[None]:
-    """Turns the errors of a store's package (no network, no rights) into UserError; a missing file stays an OSError."""
+    """Turn the errors of a store's package (no network, no rights) into UserError; a missing file stays an OSError."""
     try:
         yield
     except FileNotFoundError as error:
@@ -67,14 +67,14 @@ def reaching(name: str | os.PathLike) -> Iterator[None]:
 
 
 def write_whole(name: str | os.PathLike, parts: Iterable[bytes]) -> None:
-    """Writes a file whole or not at all: it takes the place of another when all of it is on the disk, or in the store.
+    """Write a file whole or not at all: it replaces an earlier one only when all of it is on the disk, or in the store.
 
     Raises:
       OSError: it cannot be written; nothing is left of it.
       UserError: the store cannot be reached.
     """
     target = path(name)
-    if is_remote(target):  # where a file appears when it is closed
+    if is_remote(target):  # in a store a file appears when it is closed
         with reaching(target):
             target.write_bytes(b"".join(parts))
         return
@@ -90,7 +90,7 @@ def write_whole(name: str | os.PathLike, parts: Iterable[bytes]) -> None:
 
 
 def put_in_place(temporary: str | os.PathLike, target: str | os.PathLike) -> None:
-    """Gives a local file that was written its name, once all of it is on the disk; then the name is there, too.
+    """Rename a written local file once all of it is on the disk; afterwards the name is on the disk, too.
 
     Raises:
       OSError: it cannot be written.
@@ -98,7 +98,7 @@ def put_in_place(temporary: str | os.PathLike, target: str | os.PathLike) -> Non
     with open(temporary, "r+b") as file:
         os.fsync(file.fileno())
     os.replace(temporary, target)
-    with contextlib.suppress(OSError):  # not every system knows it of folders
+    with contextlib.suppress(OSError):  # not every system can sync folders
         folder = os.open(os.path.dirname(os.path.abspath(target)), os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -124,18 +124,18 @@ def size(folder: str) -> int:
 
 
 def local(name: str) -> str:
-    """The path of a local file with this content: the file itself, or a copy of one in a store.
+    """The path of a local file with the same content: the file itself, or a copy if it is in a store.
 
     The copy is made when it is first asked for, whole or not at all; of several processes that ask at once, one copies
     and the others wait. A file that has changed in its store is copied again.
 
     Raises:
-      OSError: it is not there, or the disk is full.
+      OSError: the file does not exist, or the disk is full.
       UserError: the store cannot be reached.
     """
     if not is_remote(name):
         return name
-    import fcntl  # there is none on Windows, where all else works
+    import fcntl  # does not exist on Windows, where all else works
 
     with reaching(name):
         store, inside = fsspec.core.url_to_fs(name)
@@ -145,7 +145,7 @@ def local(name: str) -> str:
             return os.fspath(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(f"{target}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it, however this process ends
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the system releases it, however this process ends
             if not target.exists():
                 store.get_file(inside, f"{target}.part")
                 put_in_place(f"{target}.part", target)

@@ -1,4 +1,4 @@
-"""What is cut out of a video: the clips of training and of a test, and their frames, cropped and mirrored."""
+"""The clips that are cut out of a video, for training and for a test, and their frames, cropped and mirrored."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ CHANNELS = {"rgb": 3, "flow": flow.CHANNELS}  # of each stream
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How a clip is cut out of a video, in training and in test. Raises UserError for values that cannot be."""
+    """How a clip is cut out of a video, in training and in test. Raises UserError for impossible values."""
 
     frames: int  # of a clip
-    stride: int  # between its frames, as they are stored or, with `fps`, at that rate
+    stride: int  # from one of its frames to the next, in stored frames or, with `fps`, in frames at that rate
     short_side: int  # of the resized frames, in pixels
     size: int  # of the square crop, in pixels
     crop: str = "corners"  # where training crops, one of transforms.CROPS; "scales" and "sizes" are resized to `size`
-    flip: bool | None = None  # whether training flips half of the clips; None: where the manifest lets it
-    jitter: tuple[int, ...] = ()  # (least, most): training draws the short side from there (CoST §4.1)
-    segments: int = 0  # clips of a video that the network takes together, one from each of as many parts; 0: just one
+    flip: bool | None = None  # whether training flips half of the clips; None: if the manifest allows it
+    jitter: tuple[int, ...] = ()  # (least, most): training draws the short side from this range (CoST §4.1)
+    segments: int = 0  # clips of a video that the network sees together, one from each of as many parts; 0: one clip
     streams: tuple[str, ...] = ("rgb",)  # what a batch holds: RGB, "flow" or both
-    strides: tuple[int, ...] = ()  # (least, most): training draws the stride from there (ST-ResNet §4)
-    flow_method: str = "tvl1"  # one of flow.METHODS, for flow that the manifest has not stored
-    # Frames per second of what clips are cut from, whatever the video's own rate (clips.Frames); None: as stored. Flow
-    # leads from each frame of the file to its next, at any rate.
+    strides: tuple[int, ...] = ()  # (least, most): training draws the stride from this range (ST-ResNet §4)
+    flow_method: str = "tvl1"  # one of flow.METHODS, for flow that is not stored with the manifest
+    # Frames per second to which the video is resampled before clips are cut (clips.Frames); None: as stored. Flow leads
+    # from each stored frame to the next one, whatever `fps` is.
     fps: float | None = None
 
     def __post_init__(self):
@@ -72,23 +72,23 @@ class Sampling:
 
     @property
     def span(self) -> int:
-        """Frames from the first one of a clip to its last: as `stride`, stored ones or, with `fps`, at that rate."""
+        """Frames from a clip's first to its last, both included: stored frames or, with `fps`, frames at that rate."""
         return (self.frames - 1) * self.stride + 1
 
     def frames_of(self, frames: int, rate: float, *, first: int = 0) -> clips.Frames:
-        """What clips are cut from of so many frames of a video, from the `first` on.
+        """The frames that clips are cut from, of a video's `frames` stored frames from `first` on.
 
-        `rate`: the video's frames per second, of which a single frame needs none.
+        `rate`: the video's frames per second; not needed for a single frame.
 
         Raises:
-          UserError: there is a `fps`, and the video's rate is not known.
+          UserError: `fps` is set, and the video's rate is not known.
         """
         if self.fps is None or frames == 1:
             return clips.Frames(first, frames)
         return clips.Frames(first, frames, self.step(rate))
 
     def step(self, rate: float) -> Fraction:
-        """From one frame that is counted to the next, in frames of a video of this rate. Raises as `frames_of`."""
+        """The step between frames at `fps`, in stored frames of a video of this rate. Raises as `frames_of`."""
         if self.fps is not None and not clips.is_rate(rate):
             found = f"{rate:g} frames per second cannot be" if rate else "its frame rate is not known"
             raise UserError(f"{found}, and clips have {self.fps:g}: {_SAY_IT}")
@@ -96,22 +96,22 @@ class Sampling:
 
     @property
     def reflect(self) -> bool:
-        """Whether a short video is seen at a smaller stride, then forth and back, as in ST-ResNet §4; else looped."""
+        """Whether a short video is seen at a smaller stride, then forth and back (ST-ResNet §4), instead of looped."""
         return bool(self.strides) or "flow" in self.streams
 
 
 CROPS = {"center": ("center",), "three": ("first", "center", "last"), "full": ("full",)}
-ROUNDED = 32  # pixels: whole frames differ in their long sides by multiples of it, so that few shapes are compiled
+ROUNDED = 32  # pixels: long sides of "full" frames differ by multiples of this, so that few shapes are compiled
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How a test looks at a video. Raises UserError for values that cannot be."""
+    """Which clips and crops of a video a test sees. Raises UserError for an unknown crop."""
 
     clips: str  # "nonoverlap", "uniform", "spread" or, with segments, "segments" (clips.test_clips, segment_clips)
-    number: int = 1  # of "uniform" clips, or of the frames of a "spread" one
-    crop: str = "center"  # or "three" squares of the short side that cover the frame, or "full" frames
-    flip: bool | None = False  # whether each is also seen mirrored; None: where the manifest lets it
+    number: int = 1  # of "uniform" clips, or of the frames of the "spread" clip
+    crop: str = "center"  # or "three": squares of the short side that cover the frame; or "full": whole frames
+    flip: bool | None = False  # whether each crop is also seen mirrored; None: if the manifest allows it
 
     def __post_init__(self):
         if self.crop not in CROPS:
@@ -119,19 +119,19 @@ class Protocol:
 
 
 class CroppedClip(NamedTuple):
-    """A clip of a video in one crop, mirrored or not: what a test sees at once."""
+    """A clip of a video in one crop, mirrored or not: one sample of a test."""
 
     video: int  # index in the manifest
-    frames: np.ndarray  # indices [T], or [N, T] of several clips
+    frames: np.ndarray  # indices [T], or [N, T] of several clips, with `segments`
     crop: str
     flip: bool
     size: tuple[int, int]  # height and width of the crop, in pixels
 
 
 def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: Protocol) -> list[CroppedClip]:
-    """All that a test sees: every clip of every readable video of the split, in every crop, and mirrored if asked for.
+    """All samples of a test: every clip of every readable video of the split, in every crop, and mirrored if asked for.
 
-    With `segments` all clips of a video are one.
+    With `segments` the N clips of a video are one sample. Raises UserError if `segments` and `protocol` do not match.
     """
     if (protocol.clips == "segments") != bool(sampling.segments):
         raise UserError(
@@ -158,14 +158,14 @@ def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: 
 
 
 def needed(clip: CroppedClip, frames: int, streams: Sequence[str]) -> np.ndarray:
-    """The frames that a clip of a video of so many is made of: int64, with those between which its flow leads."""
+    """The frames that a clip needs, int64 [N], in a video of `frames`; for flow, both frames of each field."""
     fields = flow.around(clip.frames.ravel(), frames).ravel() if "flow" in streams else np.zeros(0, np.int64)
     shown = clip.frames.ravel() if "rgb" in streams or not len(fields) else np.zeros(0, np.int64)
     return np.concatenate([shown, fields, np.minimum(fields + 1, frames - 1)])
 
 
 def cut(manifest: Manifest, clip: CroppedClip, sampling: Sampling) -> dict[str, np.ndarray]:
-    """A clip of a test: uint8 [T, H, W, C], or of several [N, T, H, W, C], of each stream.
+    """Read a clip of a test: of each stream uint8 [T, H, W, C], or with `segments` [N, T, H, W, C].
 
     Raises:
       VideoError: its video, or its flow, cannot be read.
@@ -183,7 +183,7 @@ def flips(asked: Sampling | Protocol, manifest: Manifest) -> bool:
 
 
 def _test_size(sampling: Sampling, crop: str, height: int, width: int) -> tuple[int, int]:
-    """Height and width that a test sees of a video's frames."""
+    """Height and width of a test's crops of a video, in pixels."""
     if crop == "center":
         return sampling.size, sampling.size
     if crop == "three":
@@ -197,7 +197,7 @@ def frames_of(entry: Video, sampling: Sampling) -> clips.Frames:
     """The frames of a video that clips are cut from.
 
     Raises:
-      VideoError: clips have a rate, and the video's is not known.
+      VideoError: `fps` is set, and the video's rate is not known.
     """
     first, count = flow.usable(entry.frames) if "flow" in sampling.streams else (0, entry.frames)
     try:
@@ -207,7 +207,7 @@ def frames_of(entry: Video, sampling: Sampling) -> clips.Frames:
 
 
 def random_clips(entry: Video, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
-    """Frames of a training sample: int64 [T], or with segments [N, T]. Raises as `frames_of`."""
+    """Draw the frames of a training sample: int64 [T], or with `segments` [N, T]. Raises as `frames_of`."""
     usable = frames_of(entry, sampling)
     least, most = sampling.strides or (sampling.stride, sampling.stride)
     stride = int(rng.integers(least, most, endpoint=True)) if sampling.strides else sampling.stride
@@ -218,7 +218,7 @@ def random_clips(entry: Video, sampling: Sampling, rng: np.random.Generator) -> 
 
 
 def check_rates(manifest: Manifest, sampling: Sampling) -> None:
-    """Raises UserError where clips have a rate, and that of some readable videos of a set is not known."""
+    """Raise UserError if `fps` is set and the rate of some readable videos of the set is not known."""
     if sampling.fps is None:
         return
     readable = [entry for entry in manifest.videos if entry.error is None and entry.frames > 1]
@@ -235,7 +235,7 @@ def check_rates(manifest: Manifest, sampling: Sampling) -> None:
 def load(
     manifest: Manifest, entry: Video, wanted: np.ndarray, sampling: Sampling, *, short_side: int
 ) -> dict[str, np.ndarray]:
-    """The wanted frames and the flow about them, not cropped: uint8 [N T, H, W, C] of each stream."""
+    """Read the wanted frames and the flow around them, not cropped: of each stream uint8 [N T, H, W, C]."""
     streams = {}
     if "rgb" in sampling.streams:
         streams["rgb"] = reader.decode(manifest, entry, wanted.ravel(), short_side=short_side)
@@ -249,7 +249,7 @@ def load(
 def looked_at(
     streams: dict[str, np.ndarray], wanted: np.ndarray, box: transforms.Box, size: tuple[int, int], flip: bool
 ) -> dict[str, np.ndarray]:
-    """All streams through one box, resized to `size`, mirrored or not: [*wanted.shape, *size, C] of each."""
+    """Crop all streams to one box, resize them to `size` and mirror them if asked: each [*wanted.shape, *size, C]."""
     looked_at = {}
     for name, frames in streams.items():
         frames = transforms.resize(transforms.crop(frames, box), size)

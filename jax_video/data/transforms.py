@@ -1,6 +1,6 @@
-"""Spatial transforms of a clip, uint8 [T, H, W, C]: one decision for all its frames, so that motion stays motion.
+"""Spatial transforms of a clip, uint8 [T, H, W, C]: the same for all its frames, so that motion is preserved.
 
-C is 3 for RGB, 20 or 2 for flow, whose values no resizing changes.
+C is 3 for RGB, 20 or 2 for flow. Resizing does not rescale the values of flow.
 """
 
 from typing import NamedTuple
@@ -13,18 +13,18 @@ from jax_video.errors import UserError
 # The pipeline runs one process per core: OpenCV's own threads would fight over them.
 cv2.setNumThreads(0)
 
-CROPS = ("center", "corners", "random", "scales", "sizes")  # of training
+CROPS = ("center", "corners", "random", "scales", "sizes")  # for training
 _SCALES = np.array([256, 224, 192, 168]) / 224  # of a crop's sides, for a motion stream
-_STRETCH = 0.25  # of a crop's sides, at most, either way, for an appearance stream
-_BORDER = 0.25  # of what a crop leaves of the frame, at most, lies between it and a border
+_STRETCH = 0.25  # part by which a crop's sides are longer or shorter, at most, for an appearance stream
+_BORDER = 0.25  # part of the free space that lies between a crop and the nearer border, at most
 
 
 def resize_short(frames: np.ndarray, size: int) -> np.ndarray:
-    """Resizes so that the short side is `size`, keeping the aspect ratio: [T, H, W, C] -> [T, H', W', C].
+    """Resize so that the short side is `size`, keeping the aspect ratio: [T, H, W, C] -> [T, H', W', C].
 
-    Linear interpolation reads two pixels along each axis. What it skips where a frame shrinks by more than that comes
-    back as flicker, which a network for motion would see: such a frame is first halved, by averages over 2x2 pixels,
-    as often as needed.
+    Linear interpolation reads two pixels along each axis. If a frame shrinks to less than half, it skips pixels, and
+    edges flicker from frame to frame, which a network for motion would see. So such a frame is first halved, by the
+    mean over 2x2 pixels, as often as needed.
     """
     return resize(frames, resized(frames.shape[1], frames.shape[2], size))
 
@@ -36,7 +36,7 @@ def resized(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes to height and width, whatever becomes of the aspect ratio: [T, H, W, C] -> [T, *size, C]."""
+    """Resize to height and width, whatever the aspect ratio: [T, H, W, C] -> [T, *size, C]."""
     if frames.shape[1:3] == size:
         return frames
     return np.stack([_resize(frame, size[::-1]) for frame in frames])
@@ -61,20 +61,20 @@ class Box(NamedTuple):
 def draw_box(
     height: int, width: int, size: int | tuple[int, int], where: str, rng: np.random.Generator | None = None
 ) -> Box:
-    """The rectangle that is cut out of every frame of a clip, inside the frame.
+    """Choose the rectangle that is cut out of every frame of a clip; it lies inside the frame.
 
     Args:
       height, width: of the frames.
       size: side of the square in pixels, or height and width.
       where: "center"; "first" and "last": at the top left and the bottom right; "corners": one of the four corners or
         the centre, each with probability 1/5 (STC §4); "random": anywhere; "scales": as "corners", height and width
-        each one of 256, 224, 192 and 168 for a size of 224 and in proportion for others (ST-ResNet §4, motion);
-        "sizes": height and width each within 25 % of the size, no further from a border of the frame than a quarter
-        of what is left over (ST-ResNet §4, appearance). The last two are at most the frame, and still to be resized.
+        drawn from 256, 224, 192 and 168 for a size of 224, in proportion for others (ST-ResNet §4, motion); "sizes":
+        height and width each within 25 % of the size, at most a quarter of the free space away from a border of the
+        frame (ST-ResNet §4, appearance). The last two are no larger than the frame, and must still be resized.
       rng: needed for "corners", "random", "scales" and "sizes".
 
     Raises:
-      UserError: the frames are smaller than that, or there is no such crop.
+      UserError: the frames are smaller than `size`, or there is no such crop.
       ValueError: `rng` is needed and missing.
     """
     high, wide = (size, size) if isinstance(size, int) else size
@@ -115,16 +115,16 @@ def _random_box(height: int, width: int, high: int, wide: int, where: str, rng: 
 
 
 def _near_a_border(slack: int, rng: np.random.Generator) -> int:
-    """A place among the 0 to `slack` that fit, in the first or the last quarter of them."""
+    """Draw an offset from 0 to `slack`, in the first or the last quarter of this range."""
     distance = rng.integers(int(slack * _BORDER) + 1)
     return int(rng.choice((distance, slack - distance)))
 
 
 def crop(frames: np.ndarray, box: Box) -> np.ndarray:
-    """Cuts the same rectangle from every frame: [T, H, W, C] -> [T, box.height, box.width, C], a view."""
+    """Cut the same rectangle from every frame: [T, H, W, C] -> [T, box.height, box.width, C], a view."""
     return frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
 
 
 def flip(frames: np.ndarray) -> np.ndarray:
-    """Mirrors left and right: [T, H, W, C] -> [T, H, W, C], a view."""
+    """Mirror left and right: [T, H, W, C] -> [T, H, W, C], a view."""
     return frames[:, :, ::-1]

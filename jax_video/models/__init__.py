@@ -17,7 +17,7 @@ from jax_video.models.t3d import SegmentConsensus
 class Keys:
     """The random keys of `nnx.Rngs(seed)`, one after the other, counted in Python.
 
-    flax counts them in an array, and to add one to it walks all that was traced before: seconds for a deep network.
+    flax counts them in an array, and each increment walks all that was traced before: seconds for a deep network.
     """
 
     def __init__(self, seed: int):
@@ -39,16 +39,16 @@ def build(
     consensus: bool = False,
     **kwargs: Any,
 ) -> nnx.Module:
-    """Builds a network, in training mode.
+    """Build a network, in training mode.
 
     Args:
       name: a key of `networks.NETWORKS`.
       num_classes: K.
-      rngs: `nnx.Rngs(params=seed)`, or `Keys(seed)`, which deep networks are traced faster with.
+      rngs: `nnx.Rngs(params=seed)`, or `Keys(seed)`, with which deep networks are traced faster.
       dtype: of activations: float32, bfloat16, or float64 under `jax_enable_x64`.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
-      consensus: True averages the logits of several clips (`t3d.SegmentConsensus`); every input then has an axis of
-        clips after the batch: `[B, N, T, H, W, 3]`.
+      consensus: True takes the mean over the logits of several clips (`t3d.SegmentConsensus`); every input then has an
+        axis of clips after the batch: `[B, N, T, H, W, 3]`.
       **kwargs: the network's own, which its class describes.
 
     Returns:
@@ -57,7 +57,7 @@ def build(
       in test mode.
 
     Raises:
-      UserError: unknown name, or a keyword or value that the network does not have.
+      UserError: an unknown name, or a keyword or value that the network does not have.
     """
     record = networks.find(name)
     if unknown := sorted(set(kwargs) - set(record.keywords)):
@@ -71,5 +71,5 @@ def build(
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """What a network is built with where its config does not say, by keyword."""
+    """{keyword: value} with which a network is built where its config does not say."""
     return {**networks.find(name).keywords, "consensus": False}

@@ -6,9 +6,9 @@ Examples:
   python -m jax_video.models --name=cost_b_resnet101 --frames=32 --layers
   python -m jax_video.models --weights     # public ones, for init_from.path, imagenet= and convert
 
-GFLOPs are of one clip in test mode, a multiplication and an addition counted as two, from XLA's cost analysis of what
-it makes for a TPU. Products with padding are left out; papers count them, so their numbers are larger. Parameters are
-with 400 classes unless --classes says otherwise.
+GFLOPs are of one clip in test mode, from XLA's cost analysis of the program that it makes for a TPU; a multiplication
+and an addition count as two. Products with padding are left out; papers count them, so their numbers are larger.
+Parameters are for 400 classes, or for --classes.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from jax_video.weights import public
 
 
 def define_flags() -> None:
-    """Only where this is the command that runs."""
+    """Define the flags, only where this module is the command that runs."""
     flags.DEFINE_string("name", None, "Only this network.")
     flags.DEFINE_bool("layers", False, "Its layers: name, output [T, H, W, C], parameters.")
     flags.DEFINE_bool("weights", False, "Public weights in place of the networks: name, layout, network, data.")
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> None:
 
 
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Prints a Markdown table; numbers to the right."""
+    """Print a Markdown table; all columns but the first are aligned to the right."""
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for index, (first, *others) in enumerate(lines):

@@ -70,7 +70,7 @@ class C3D(nnx.Module):
 
     Args:
       num_classes: K.
-      frames, size: length, and height and width, of the clips. The first fully connected layer is bound to them.
+      frames, size: of the clips: number of frames, and height and width in pixels. They fix the size of `fc6`.
       width: multiplies all widths, for small runs.
       remat: computes a stage's activations again in the backward pass: less memory, a third more work.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
@@ -78,7 +78,7 @@ class C3D(nnx.Module):
       rngs: key of the initial parameters.
 
     Raises:
-      UserError: when called, the video's shape does not fit.
+      UserError: an argument is not above zero, or, when called, the video's shape does not fit.
     """
 
     def __init__(
@@ -99,20 +99,20 @@ class C3D(nnx.Module):
         self.fc8 = Linear(hidden, num_classes, dtype=param_dtype(dtype), rngs=rngs)
 
     def stages(self, video):
-        """What the convolutions of every stage and its pool put out: `conv1` to `pool5`, each `[B, T', H', W', C]`."""
+        """The outputs of each stage's convolutions and pool: `conv1`, `pool1`, … `pool5`, each `[B, T', H', W', C]`."""
         check_video(video, smallest=(1, 1, 1))
         outputs, x = {}, video
         for number, (pool, window) in enumerate(POOLS.items(), start=1):
             name = f"conv{number}"
             convolutions = [getattr(self, key) for key in WIDTHS if key.startswith(name)]
             x = outputs[name] = output(name, run(convolutions, x, remat=self.remat))
-            # Caffe rounds sizes up: the 7×7 places before the last pool become 4×4, of which the last ones see one row.
+            # Caffe rounds sizes up: the last pool makes 4×4 of 7×7 places, where the last row and column see only one.
             padding = [(0, length - 1) for length in window]
             x = outputs[pool] = output(pool, max_pool(x, window, strides=window, padding=padding))
         return outputs
 
     def features(self, video):
-        """The last pool's output: normalised video `[B, T, H, W, 3]`, here of any size, to `[B, T', H', W', D]`."""
+        """The last pool's output: normalised video `[B, T, H, W, 3]` of any size to `[B, T', H', W', D]`."""
         return self.stages(video)["pool5"]
 
     def __call__(self, video, *, keys=None):

@@ -2,7 +2,7 @@
 
 How they are computed depends on the device, which is known when a program is lowered. On TPU they are XLA's own, on CPU
 matrix products (`convolution_cpu`). On GPU a convolution has the formulation that a table gives for its kernel's shape
-(`convolution_gpu`). All compute the same, and so do their gradients.
+(`convolution_gpu`). All give the same result, and so do their gradients.
 """
 
 import functools
@@ -28,14 +28,14 @@ from jax_video.models.platforms import alone, by_platform, instead, traced
 
 
 def conv(x, kernel, *, strides=(1, 1, 1), padding=((0, 0), (0, 0), (0, 0)), groups=1):
-    """Convolves video with a 3D kernel (cross-correlation, without bias).
+    """Convolve video with a 3D kernel (cross-correlation, without bias).
 
     Args:
       x: `[B, T, H, W, C_in]`, any float type.
-      kernel: `[t, h, w, C_in / groups, C_out]`; computes in `x.dtype`.
+      kernel: `[t, h, w, C_in / groups, C_out]`, cast to `x.dtype`.
       strides: in time, height and width.
-      padding: zeros (before, after), for time, height and width; or "SAME", TensorFlow's: as many as make the output
-        ceil(size / stride) long, the odd one after.
+      padding: zeros (before, after), for time, height and width; or "SAME" as in TensorFlow: as many as make the
+        output ceil(size / stride) long, the odd one after.
       groups: output channels see only the input channels of their own group.
 
     Returns:
@@ -59,13 +59,13 @@ def conv(x, kernel, *, strides=(1, 1, 1), padding=((0, 0), (0, 0), (0, 0)), grou
 
 
 def max_pool(x, window, *, strides, padding):
-    """Takes the maximum over windows of video.
+    """Take the maximum over windows of video.
 
-    Of equal maxima in a window the first, in the order of (t, h, w), gets the gradient, as in PyTorch.
+    Where maxima in a window are equal, the first in the order of (t, h, w) gets the gradient, as in PyTorch.
 
     Args:
       x: `[B, T, H, W, C]`.
-      window: in time, height and width; so are the others.
+      window: in time, height and width, as are strides and padding.
       strides: steps between windows.
       padding: places of minus infinity (before, after); or "SAME", as in `conv`.
 
@@ -81,11 +81,11 @@ def max_pool(x, window, *, strides, padding):
 
 
 def avg_pool(x, window, *, strides):
-    """Takes the mean over windows of video, without padding: places that no whole window covers are dropped.
+    """Take the mean over windows of video, without padding: places that no whole window covers are dropped.
 
     Args:
       x: `[B, T, H, W, C]`.
-      window: in time, height and width; so are the strides.
+      window: in time, height and width, as are the strides.
 
     Returns:
       `[B, T', H', W', C]`.
@@ -104,15 +104,15 @@ def avg_pool(x, window, *, strides):
 
 @jax.custom_vjp
 def whole_gradient(x, witness):
-    """`x`, whose gradient is computed as a whole before anything reads it.
+    """`x`, whose gradient on CPU is computed as a whole before anything reads it.
 
     Where a value has many readers, its gradient is a sum of many terms. XLA fuses such a sum into whatever reads the
-    gradient, once for each: the program of a dense block, where every layer reads all earlier ones, would grow with the
-    square of its layers (T3D-121 on CPU: half the instructions, 3/4 of the time to compile, 9/10 of a step).
+    gradient, once for each reader: the program of a dense block, where every layer reads all earlier ones, would grow
+    with the square of its layers (T3D-121 on CPU: half the instructions, 3/4 of the time to compile, 9/10 of a step).
 
     Args:
       x: any array.
-      witness: any number that XLA cannot know while it compiles; the same on every device.
+      witness: any scalar whose value XLA cannot know while it compiles; the same on every device.
     """
     del witness
     return x
@@ -130,7 +130,7 @@ whole_gradient.defvjp(_whole_gradient_forward, _whole_gradient_backward)
 
 
 def _whole(x, witness):
-    """XLA's CPU backend drops optimization barriers before it fuses. It does not fuse through a choice of branches."""
+    """`x` behind a `cond`, which XLA's CPU backend does not fuse through; it drops optimization barriers first."""
     always = (witness <= 0) | ~(witness <= 0)
     return lax.cond(always, lambda x: x, jnp.zeros_like, x)
 
@@ -149,8 +149,8 @@ def _checked(x, window, strides, padding):
 
 
 def plain():
-    """What is traced within is XLA's own on every platform, for which a video's height and width need not be known. On
-    CPU it is slow."""
+    """A context in which convolutions and max pools are traced as XLA's own on every platform. These need not know the
+    height and width of videos, and are slow on CPU."""
     return instead({"conv": alone(conv_xla), "max_pool": alone(max_pool_xla)})
 
 

@@ -17,8 +17,8 @@ input gradient folds the axes with a stride, so that no zero is multiplied (stri
 gathers the others.
 
 Where the forward pass folds time and frames are not small, XLA's 2D convolution of a frame takes the place of patches
-and product: the same sums, up to a quarter less time of a network's test. It gains nothing in the gradients, nor with
-kernels that are flat along one axis of a frame.
+and product: the same sums, and a network's test takes up to a quarter less time. It gains nothing in the gradients, nor
+with kernels that are flat along one axis of a frame.
 """
 
 import functools
@@ -31,8 +31,8 @@ from jax import lax
 
 _TIME, _HEIGHT, _WIDTH = AXES = (-4, -3, -2)
 _GROUP_WIDTH = 16  # narrower channel groups are computed together: the matrix product of 4 channels is all overhead
-_FEW_PLACES = 49  # of a frame, below which XLA's 2D convolution is slower than patches and a product
-_PATCH_BYTES = 2**24  # of patches at a time: they stay in the cache, and large ones cost more to allocate than to use
+_FEW_PLACES = 49  # places of a frame below which XLA's 2D convolution is slower than patches and a product
+_PATCH_BYTES = 2**24  # of patches at a time: these stay in the cache; larger ones cost more to allocate than to use
 
 
 def conv_cpu(x, kernel, *, strides, padding, groups):
@@ -95,7 +95,7 @@ def _conv_frames(x, kernel, strides, padding):
 
 
 def conv_gradients_cpu(x, kernel, dy, *, strides, padding, groups):
-    """The gradients of `conv` in `x` and `kernel`, as matrix products; dy is `[B, T', H', W', C_out]`."""
+    """The gradients of `conv` with respect to `x` and `kernel`, as matrix products; dy is `[B, T', H', W', C_out]`."""
     used, padding = _used_taps(x.shape, kernel.shape, strides, padding)
     blocks, from_blocks = jax.vjp(lambda kernel: _blocks(wide(kernel[used]), groups), kernel)
     wide_x, dy = _split(wide(x), len(blocks)), _split(wide(dy), len(blocks))
@@ -125,7 +125,7 @@ def _kernel_gradient(x, shape, dy, strides, padding):
     blocks, t, h, w, channels, features = shape
     if _computes_every_frame(t, strides):
         between = [(0, 0, 0)] * dy.ndim
-        dropped = (x.shape[_TIME] + sum(padding[0]) - t) % strides[0]  # frames after the last that is kept
+        dropped = (x.shape[_TIME] + sum(padding[0]) - t) % strides[0]  # frames after the last one that is kept
         between[_TIME] = (0, dropped, strides[0] - 1)
         dy, strides = lax.pad(dy, jnp.zeros((), dy.dtype), between), (1, *strides[1:])
     folded, window = 1, (t, h, w)
@@ -152,7 +152,7 @@ def _folds_time(taps, strides):
 
 
 def _computes_every_frame(taps, strides):
-    """Whether folding is worth it although only every so many frames are kept."""
+    """Whether folding is worth it although only every `strides[0]`-th frame is kept."""
     return strides[0] > 1 and taps > 2 * strides[0]
 
 
@@ -162,7 +162,7 @@ def _product(patches, matrix):  # [S, B, T, H, W, K] x [S, K, N]
 
 def _outer(patches, dy):
     """The sum over places of `[S, B, T, H, W, K]` times `[S, N, B, T, H, W]`: `[S, K, N]`."""
-    # XLA's product takes twice as long unless its left side's rows are contiguous: dy's are, and few patches are moved.
+    # XLA's product takes twice as long unless its left side's rows are contiguous: dy's are; few patches are made so.
     if math.prod(patches.shape[1:5]) < dy.shape[1]:
         patches = lax.optimization_barrier(jnp.moveaxis(patches, -1, 1))
         return jnp.einsum("skbthw,snbthw->skn", patches, dy)
@@ -170,7 +170,7 @@ def _outer(patches, dy):
 
 
 def _over_patches(x, window, strides, padding, total, add):
-    """Runs `total = add(first frame, patches, total)`, at once for all frames or, where patches are many, for each."""
+    """Run `total = add(first frame, patches, total)` once for all frames or, if patches are large, frame by frame."""
     x = _pad(x, padding)
     frames, height, width = _places(x.shape[_TIME:-1], window, strides, ((0, 0),) * 3)
     size = frames * height * width * math.prod((*x.shape[:2], *window, x.shape[-1])) * x.dtype.itemsize
@@ -180,7 +180,7 @@ def _over_patches(x, window, strides, padding, total, add):
         part = lax.dynamic_slice_in_dim(x, frame * strides[0], reach, x.ndim + _TIME)
         return add(frame, _gather(part, window, strides), total)
 
-    few = isinstance(size, int) and size <= _PATCH_BYTES  # of a batch of any size, as in exports, that is unknown
+    few = isinstance(size, int) and size <= _PATCH_BYTES  # unknown where the batch may have any size, as in exports
     if few or math.prod(window) == 1:  # patches of one place are the video itself
         return turn(0, total, frames)
     return lax.fori_loop(0, frames, turn, total)
@@ -200,7 +200,7 @@ def _gather(x, window, strides, padding=((0, 0),) * 3):
 
 
 def shifts(x, axis, taps, stride):
-    """For each tap of a window, what it sees at every place of the window."""
+    """What each tap of a window sees of `x` along `axis`, at all places of the window: one array for each tap."""
     axis %= x.ndim
     reach = (x.shape[axis] - taps) // stride * stride + 1
     return [lax.slice_in_dim(x, tap, tap + reach, stride, axis) for tap in range(taps)]
@@ -232,13 +232,13 @@ def _fold(z, axis, taps, stride, before, size):
 
 
 def _pad(x, padding, value=0.0):
-    """Pads time, height and width; negative padding crops."""
+    """Pad time, height and width; negative padding crops."""
     margin = ((0, 0, 0),) * (x.ndim - 4) + tuple((*pair, 0) for pair in padding) + ((0, 0, 0),)
     return lax.pad(x, jnp.array(value, x.dtype), margin)
 
 
 def _used_taps(video, kernel, strides, padding):
-    """The taps that do not only ever meet padding (one of three in a last stage of one frame), and their padding."""
+    """The taps that meet more than padding (of a last stage of one frame, one of three), and the padding they need."""
     used, remaining = [], []
     for axis, (stride, (before, after)) in enumerate(zip(strides, padding, strict=True)):
         size, taps = video[1 + axis], kernel[axis]
@@ -257,8 +257,8 @@ def _blocks(kernel, groups):
     t, h, w, channels, _ = kernel.shape
     blocks = groups // merged
     kernel = jnp.moveaxis(kernel.reshape(t * h * w, channels, blocks, merged, -1), 2, 0)[:, :, None]
-    # [S, t h w, 1, c, m, n] times [m, 1, m, 1]. With t, h, w apart there are eight axes, and what XLA's CPU compiler
-    # makes of the gradient's sum crashes.
+    # [S, t h w, 1, c, m, n] times [m, 1, m, 1]. With t, h and w apart there are eight axes, and the code that
+    # XLA's CPU compiler makes of the gradient's sum crashes.
     kernel = kernel * jnp.eye(merged, dtype=kernel.dtype)[:, None, :, None]
     return kernel.reshape(blocks, t, h, w, merged * channels, -1)
 
@@ -273,7 +273,7 @@ def _join(x):  # [S, B, T, H, W, C / S] -> [B, T, H, W, C]
 
 
 def wide(x):
-    """Sums over taps are taken in float32, also because half precision is emulated on CPU."""
+    """`x` in float32 at least, in which sums over taps are taken: half precision is also emulated, so slow, on CPU."""
     return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
@@ -285,7 +285,7 @@ def max_pool_cpu(x, *, window, strides, padding):
 
 
 def max_pool_gradient_cpu(x, dy, *, window, strides, padding):
-    """The gradient of `max_pool` in `x`: back through the three separable maxima, one axis after another."""
+    """The gradient of `max_pool` with respect to `x`, back through the three separable maxima one by one."""
     stages = _pool_stages(x, window, strides, padding)
     for axis in (0, 1, 2):
         before, after = stages[2 - axis], stages[3 - axis]
@@ -298,7 +298,7 @@ def max_pool_gradient_cpu(x, dy, *, window, strides, padding):
 
 
 def _pool_stages(x, window, strides, padding):
-    """The padded video, and it after the maxima over width, height and time in turn: 4 times as fast as a window."""
+    """The padded video, and its maxima over width, then height, then time: 4 times as fast as over a window at once."""
     stages = [_pad(x, padding, -jnp.inf)]
     for axis in (2, 1, 0):
         stages.append(functools.reduce(jnp.maximum, shifts(stages[-1], AXES[axis], window[axis], strides[axis])))

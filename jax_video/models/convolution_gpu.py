@@ -24,13 +24,13 @@ _FEW_CHANNELS = 4  # RGB and flow's x and y: too few for tensor cores
 
 
 def conv_gpu(x, kernel, *, groups, **options):
-    """`conv` in the formulation that the table has for it."""
+    """`conv` in the formulation that `CHOICES` has for it."""
     form = FORMULATIONS[choice(kernel.shape, x.dtype, groups).forward]
     return form(x, kernel, groups=groups, **options)
 
 
 def conv_gradients_gpu(x, kernel, dy, *, groups, **options):
-    """The gradients of `conv` in `x` and `kernel`; each may be another formulation's."""
+    """The gradients of `conv` with respect to `x` and `kernel`, each in a formulation of its own."""
     chosen = choice(kernel.shape, x.dtype, groups)
     return (
         input_gradient(FORMULATIONS[chosen.input_gradient], x, kernel, dy, groups=groups, **options),
@@ -53,7 +53,7 @@ def matrix_product(x, kernel, *, strides, padding, groups):
 
 
 def one_axis_in_batch(x, kernel, *, strides, padding, groups):
-    """1×k×k, k×1×k or k×k×1, CoST's views: one 2D convolution, the axis without extent joins the batch.
+    """1×k×k, k×1×k or k×k×1, CoST's views: one 2D convolution; the axis with a single tap joins the batch.
 
     1×k×k is a 2D convolution of `[B T, H, W, C]`, and no data moves. The other two transpose the video first.
     """
@@ -73,7 +73,7 @@ def places_in_a_row(x, kernel, *, strides, padding, groups):
 
 
 def taps_as_inputs(x, kernel, *, strides, padding, groups):
-    """k×k×k: one 2D convolution whose input channels are (time tap, channel): a copy of t times the video."""
+    """k×k×k: one 2D convolution whose input channels are (time tap, channel): it copies the video t times."""
     t, h, w, channels, features = kernel.shape
     frames = [_seen(x, 0, tap, t, strides, padding) for tap in range(t)]
     x = jnp.concatenate(
@@ -86,7 +86,7 @@ def taps_as_inputs(x, kernel, *, strides, padding, groups):
 def taps_as_outputs(x, kernel, *, strides, padding, groups):
     """k×k×k: one 2D convolution whose output channels are (time tap, channel), then a sum of t shifted frames.
 
-    Under a stride in time it computes frames that no tap reads.
+    With a stride in time it also computes frames that no tap reads.
     """
     t, h, w, channels, features = kernel.shape
     kernel = jnp.moveaxis(kernel.reshape(t, h, w, channels, groups, -1), 0, 4)  # [h, w, C / groups, groups, t, n]
@@ -122,7 +122,7 @@ def applies(name: str, kernel: tuple[int, ...]) -> bool:
         return 1 in extent
     if name == "places in a row":
         return extent[1:] == (1, 1)
-    return name == "xla" or extent[0] > 1  # taps: of time
+    return name == "xla" or extent[0] > 1  # formulations of taps: more than one in time
 
 
 # The choice -----------------------------------------------------------------------------------------------------------
@@ -136,8 +136,8 @@ class Choice(NamedTuple):
     kernel_gradient: str
 
 
-# By class of shape and, where a type needs another choice than the rest, its name; None: all other types.
-# Not yet measured on any GPU: what is surely fast elsewhere too, and XLA's own for the rest.
+# Keys are a `shape_class` and the name of a type that needs its own choice, or None for all other types.
+# Not yet measured on any GPU: what should be fast on any device, and XLA's own for the rest.
 CHOICES: dict[tuple[str, str | None], Choice] = {
     ("1×1×1", None): Choice(*["matrix product"] * 3),
     ("1×k×k", None): Choice(*["one axis in batch"] * 3),
@@ -151,7 +151,7 @@ CHOICES: dict[tuple[str, str | None], Choice] = {
 
 
 def shape_class(kernel: tuple[int, ...], groups: int) -> str:
-    """What the table tells apart: "1×1×1", "1×k×k", …, of a kernel `[t, h, w, C / groups, N]`."""
+    """The first part of the keys of `CHOICES`, "1×1×1", "1×k×k", …, for a kernel `[t, h, w, C / groups, N]`."""
     t, h, w = ("1" if taps == 1 else "k" for taps in kernel[:3])
     if (t, h, w) in (("1", "1", "k"), ("1", "k", "1")):
         return "1×k×k"
@@ -161,7 +161,7 @@ def shape_class(kernel: tuple[int, ...], groups: int) -> str:
 
 
 def choice(kernel: tuple[int, ...], dtype, groups: int) -> Choice:
-    """The formulations for a kernel of this shape, in this type."""
+    """The formulations for a kernel `[t, h, w, C / groups, N]` of this shape, in this type."""
     name = shape_class(kernel, groups)
     return CHOICES.get((name, jnp.dtype(dtype).name)) or CHOICES[name, None]
 
@@ -192,5 +192,5 @@ def _seen(x, axis, tap, taps, strides, padding):
 
 
 def _sum(terms):
-    """The sum, in float32 at least, in the terms' own type."""
+    """The sum of terms, computed in float32 at least, in the type of the terms."""
     return functools.reduce(operator.add, map(wide, terms)).astype(terms[0].dtype)

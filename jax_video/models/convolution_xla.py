@@ -15,17 +15,17 @@ def conv_xla(x, kernel, *, strides, padding, groups):
 
 
 def conv_gradients_xla(x, kernel, dy, **options):
-    """The gradients of `conv` in `x` and `kernel`, as XLA has them."""
+    """The gradients of `conv` with respect to `x` and `kernel`, as XLA has them."""
     return input_gradient(conv_xla, x, kernel, dy, **options), kernel_gradient(conv_xla, x, kernel, dy, **options)
 
 
 def input_gradient(form, x, kernel, dy, **options):
-    """The gradient in `x` of a function that computes `conv`: `[B, T, H, W, C]`. Of `x` the shape is read alone."""
+    """The gradient with respect to `x` of a `form` of `conv`: `[B, T, H, W, C]`. Only the shape of `x` is read."""
     return jax.linear_transpose(lambda x: form(x, kernel, **options), x)(dy)[0]
 
 
 def kernel_gradient(form, x, kernel, dy, **options):
-    """The gradient in `kernel` of a function that computes `conv`: `[t, h, w, C / groups, N]`."""
+    """The gradient with respect to `kernel` of a `form` of `conv`: `[t, h, w, C / groups, N]`."""
     return jax.linear_transpose(lambda kernel: form(x, kernel, **options), kernel)(dy)[0]
 
 
@@ -36,5 +36,5 @@ def max_pool_xla(x, *, window, strides, padding):
 
 
 def max_pool_gradient_xla(x, dy, **options):
-    """The gradient of `max_pool` in `x`."""
+    """The gradient of `max_pool` with respect to `x`."""
     return jax.vjp(lambda x: max_pool_xla(x, **options), x)[1](dy)[0]

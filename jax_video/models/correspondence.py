@@ -1,7 +1,7 @@
 """Knowledge transfer from a 2D to a 3D network (STC §3.2, T3D §3.2).
 
 A frozen 2D network, the teacher, sees the frames of a clip; a 3D network, the student, sees the clip. A classifier of
-both their features tells whether frames and clip belong together, which takes no label. The student is what is kept:
+the features of both tells whether frames and clip belong together, which needs no label. Only the student is kept:
 its weights are `params["student"]`, its running statistics `batch_stats["student"]`.
 """
 
@@ -13,11 +13,11 @@ from jax_video.errors import UserError
 from jax_video.models.layers import Linear, freeze, param_dtype
 
 he_normal = nnx.initializers.he_normal()
-HALF = 512  # width of what the classifier's first layer makes of a pair
+HALF = 512  # width of the classifier's first hidden layer
 
 
 def derangement(key, ids, present=None):
-    """Pairs every clip with a clip of another video, at random.
+    """Pair every clip with a clip of another video, at random.
 
     The clips are put in a random order in which those of a video are neighbours. The pairs are this order and the same
     order rotated by k places. k is random, at least the number m of clips of the video that has the most, and at most
@@ -31,16 +31,16 @@ def derangement(key, ids, present=None):
     Returns:
       source: `[B]` int, a permutation: clip i is paired with clip `source[i]`.
       valid: `[B]` bool, whether the two are of different videos. All are, unless one video has more than half of the
-        clips; then as few are not as can be.
+        clips; then as few as possible are not.
     """
     batch = ids.shape[0]
     present = jnp.ones(batch, bool) if present is None else present
     count = jnp.sum(present)
     among_videos, within_video, places = jax.random.split(key, 3)
     same = (ids[:, None] == ids[None, :]) & present[:, None] & present[None, :]  # [B, B]
-    video = jax.random.permutation(among_videos, batch)[jnp.argmax(same, axis=1)]  # a number at random for each video
+    video = jax.random.permutation(among_videos, batch)[jnp.argmax(same, axis=1)]  # a random number for each video
     ranks = (jax.random.permutation(within_video, batch), video, ~present)
-    order = jnp.lexsort(ranks)  # [B], clips that are there first
+    order = jnp.lexsort(ranks)  # [B], padding last
     most = jnp.max(jnp.sum(same, axis=1))  # m
     k = jax.random.randint(places, (), most, jnp.maximum(most, count - most) + 1)
     place = jnp.arange(batch)
@@ -57,7 +57,7 @@ class Correspondence(nnx.Module):
       teacher: the 2D network, `features(video)` to `[B, T', H', W', D]` whose mean over all places is the mean over the
         frames of the pooled features. It is frozen here, in place: it stays in test mode, and its weights become
         constants among the running statistics, where no weight decay can reach them.
-      clip: frames, height and width of the clips, by which the widths of the two networks' features are found.
+      clip: frames, height and width of the clips, from which the widths of both networks' features follow.
       dtype: of the classifier's layers, float32 at least.
       rngs: key of the initial parameters.
     """
@@ -72,7 +72,7 @@ class Correspondence(nnx.Module):
         self.classifier = Linear(128, 2, dtype=param_dtype(dtype), rngs=rngs)
 
     def __call__(self, video, *, ids, key, present=None):
-        """Tells pairs of frames and clip that belong together from pairs that do not.
+        """Tell pairs of frames and clip that belong together from pairs that do not.
 
         A clip and its own frames make a positive pair; a clip and the frames of another video's clip, drawn from the
         same batch, make a negative one. So both networks see every clip once.
@@ -86,7 +86,7 @@ class Correspondence(nnx.Module):
         Returns:
           logits: `[2B, 2]`, of the B positive pairs and then of the B negative ones.
           label: `[2B]` int32, 1 for a positive and 0 for a negative pair.
-          weight: `[2B]`, 1, or 0 for what is no pair: a clip is padding, or too many are of one video.
+          weight: `[2B]`, 1, or 0 where there is no pair: a clip is padding, or too many clips are of one video.
 
         Raises:
           UserError: there is not one id for each clip, or the networks do not take the video.
@@ -103,13 +103,13 @@ class Correspondence(nnx.Module):
         return logits, label, weight
 
     def halves(self, video):
-        """What `fc1` makes of clips and of their frames, apart, so that any two can be made a pair of later.
+        """The outputs of `fc1` for clips and for their frames alone, so that any two can be paired later.
 
         Args:
           video: normalised video `[B, T, H, W, 3]`.
 
         Returns:
-          of the clips and of the frames, each `[B, 512]`: `tell` takes the sum of one of each.
+          Of the clips and of the frames, each `[B, 512]`: `tell` takes the sum of one of each.
         """
         clips, frames = self._features(video)
         of_clips = self.fc1(jnp.concatenate([clips, jnp.zeros_like(frames)], axis=-1))  # with the bias
@@ -117,22 +117,22 @@ class Correspondence(nnx.Module):
         return of_clips, of_frames
 
     def tell(self, hidden):
-        """Logits `[B, 2]` of pairs, from what `fc1` makes of them, `[B, 512]`."""
+        """Logits `[B, 2]` of pairs, from their outputs of `fc1`, `[B, 512]`."""
         return self.classifier(nnx.relu(self.fc2(nnx.relu(hidden))))
 
     def _features(self, video):
-        """Of the clips, `[B, 1024]`, and of their frames, `[B, D]`."""
+        """Features of the clips, `[B, 1024]`, and of their frames, `[B, D]`."""
         frames = jax.lax.stop_gradient(pooled(nnx.view(self.teacher, use_running_average=True), video))
         return self.fc(pooled(self.student, video)), frames
 
 
 def pooled(network, video):
-    """The mean of a network's features, `[B, D]`."""
+    """The mean of a network's features over time and space, `[B, D]`, of video `[B, T, H, W, 3]`."""
     features = network.features(video)
     return features.mean(axis=(1, 2, 3), dtype=param_dtype(features.dtype))
 
 
 def feature_width(network, clip):
-    """D of a network's features."""
-    network = nnx.view(network, use_running_average=True)  # which writes to no running statistics
+    """D of a network's features, for clips of (frames, height, width)."""
+    network = nnx.view(network, use_running_average=True)  # in test mode no running statistics are written
     return jax.eval_shape(network.features, jax.ShapeDtypeStruct((1, *clip, 3), jnp.float32)).shape[-1]

@@ -1,7 +1,7 @@
 """C2D, C3D and CoST: collaborative spatio-temporal convolutions (Li et al. 2019), on the 2D ResNet.
 
-Every second unit of the network is converted, but not in C2D: in C3D one of its kernels gets a temporal extent, in CoST
-one 2D kernel looks at the clip from three sides.
+C3D and CoST convert every second unit of the network: in C3D one of its kernels gets a temporal extent, in CoST one 2D
+kernel sees the clip in three views. C2D converts none.
 """
 
 import functools
@@ -65,8 +65,8 @@ class CoST(nnx.Module):
       adaptive: False is CoST(a), where α, a softmax over the views, is learnt for each channel; True is CoST(b), where
         a small network predicts it for each clip.
       share_weights: one kernel for all views, or one for each (CoST Table 3).
-      fuse_views: computes CoST(a) as one k×k×k convolution instead of three in 2D; the same function. None does so
-        where it is no more work: for k = 3.
+      fuse_views: computes CoST(a) as one k×k×k convolution instead of three in 2D; the same function. None fuses
+        where that is no more work: for k = 3.
     """
 
     def __init__(
@@ -107,11 +107,11 @@ class CoST(nnx.Module):
         return convolution.conv(x.astype(self.dtype), kernel.astype(self.dtype), strides=strides, padding=padding)
 
     def convolved_views(self, x):
-        """x_v for H-W, T-W and T-H."""
+        """The list of x_v, each `[B, T, H', W', C_out]`, for H-W, T-W and T-H."""
         return [self.convolve(x, views(kernel)[view]) for view, kernel in enumerate(self.kernels())]
 
     def coefficients(self, convolved):
-        """α, `[B, 3, C_out]` (CoST(b)) or `[1, 3, C_out]` (CoST(a)): how much each view counts; 1 in all."""
+        """α, `[B, 3, C_out]` (CoST(b)) or `[1, 3, C_out]` (CoST(a)): how much each view counts; they sum to 1."""
         if not self.adaptive:
             return nnx.softmax(self.alpha[...], axis=0)[None]
         pooled = jnp.stack([x.max(axis=(1, 2, 3)) for x in convolved], axis=1)  # [B, 3, C]
@@ -127,7 +127,7 @@ class CoST(nnx.Module):
 
 
 class CoSTBottleneck(Bottleneck):
-    """Bottleneck whose 3×3 convolution is the CoST operation, with the keywords `cost`."""
+    """Bottleneck whose 3×3 convolution is the CoST operation; `cost` has the keywords of that."""
 
     def __init__(self, in_features, width, *, cost, **kwargs):
         def middle_conv(in_features, out_features, kernel_size, *, strides, groups, **layer):
@@ -137,7 +137,7 @@ class CoSTBottleneck(Bottleneck):
         super().__init__(in_features, width, middle_conv=middle_conv, **kwargs)
 
     def coefficients(self, x):
-        """α of this unit's input."""
+        """α of this unit for its input `[B, T, H, W, C_in]`; see `CoST.coefficients`."""
         x = nnx.relu(self.bn1(self.conv1(x)))
         return self.conv2.coefficients(self.conv2.convolved_views(x) if self.conv2.adaptive else None)
 
@@ -148,8 +148,8 @@ class C2D(ResNet2D):
     Args (and those of `ResNet2D`):
       kind: "c2d"; "c3d_3x1x1", the paper's C3D; "c3d_3x3x3"; "cost_a"; "cost_b".
       frames: 8, or 32, where the stem halves time twice so that the first stage still sees 8 frames.
-      stem: of 32 frames: "5x7x7" (the authors' code) or "1x7x7" (the paper's text).
-      pool: "paper" pools over 3 frames, padded; "code" over 1 and 2, with which C2D cannot see the order of 8 frames.
+      stem: for 32 frames: "5x7x7" (the authors' code) or "1x7x7" (the paper's text).
+      pool: "paper" pools over 3 frames, padded; "code" over 1 and then 2, where C2D cannot see the order of 8 frames.
       kernel_size: k of the CoST operation.
       share_weights: one kernel for the three views, or three.
       fuse_views: see `CoST`.

@@ -24,18 +24,18 @@ from jax_video.models.layers import (
 LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32)}  # dense layers per block
 GROWTH_RATE = 32  # channels that a dense layer adds
 STEM_WIDTH = 64
-BOTTLENECK = 4  # growth rates: channels between a dense layer's two convolutions
+BOTTLENECK = 4  # channels between a dense layer's two convolutions, in growth rates
 STEMS = {  # in time, height and width: the first convolution's kernel and strides, and the max pool's strides
     "t3d": ((3, 7, 7), (2, 2, 2), (1, 2, 2)),
     "hara": ((7, 7, 7), (1, 2, 2), (2, 2, 2)),
 }
-SMALLEST = (15, 29, 29)  # clip that the stem makes 8×8×8 and the three transitions 1×1×1
+SMALLEST = (15, 29, 29)  # frames, height and width: the stem makes them 8×8×8, the three transitions 1×1×1
 
 
 class DenseLayer(nnx.Module):
     """BN-ReLU-1×1×1 convolution, BN-ReLU-3×3×3 convolution: `[B, T, H, W, C]` to `[B, T, H, W, C + growth_rate]`.
 
-    What it puts out follows all that it got: every later layer of the block sees it.
+    The new channels are appended to the input, so that every later layer of the block sees them.
     """
 
     def __init__(self, in_features, growth_rate, kernel_size, *, norm, **layer):
@@ -74,17 +74,17 @@ class DenseNet(nnx.Module):
       width: multiplies the growth rate and the stem's channels, for small runs.
       temporal: False makes kernels, strides and pools one frame deep. Every frame is then computed on its own, until
         the global average pool.
-      stem: "t3d" has a first kernel of 3×7×7 and strides it (2, 2, 2) and the pool (1, 2, 2); "hara" 7×7×7, (1, 2, 2)
-        and (2, 2, 2). In 2D they are one.
+      stem: first kernel, its strides and those of the pool: "t3d" 3×7×7, (2, 2, 2) and (1, 2, 2); "hara" 7×7×7,
+        (1, 2, 2) and (2, 2, 2). In 2D both are the same.
       remat: computes a block's activations again in the backward pass: less memory, a third more work.
-      transition: makes what follows block 1, 2 or 3, `transition(block, in_features, norm=…, dtype=…, rngs=…)`, with
-        `out_features`; None: a `Transition`.
+      transition: makes the module after block 1, 2 or 3, `transition(block, in_features, norm=…, dtype=…, rngs=…)`,
+        which has `out_features`; None: a `Transition`.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
       dtype: of activations. Parameters, statistics, the head and the logits are float32 at least.
       rngs: key of the initial parameters.
 
     Raises:
-      UserError: an argument is none of those, or, when called, the video's shape does not fit.
+      UserError: an argument is not valid, or, when called, the video's shape does not fit.
     """
 
     def __init__(
@@ -130,11 +130,11 @@ class DenseNet(nnx.Module):
         self.classifier = Linear(features, num_classes, dtype=param_dtype(dtype), rngs=rngs)
 
     def extent(self, sizes):
-        """Sizes in time, height and width as this network has them: in 2D they are one frame deep."""
+        """Sizes in time, height and width as this network has them: in 2D the one in time is 1."""
         return sizes if self.temporal else (1, *sizes[1:])
 
     def stages(self, video):
-        """What every row of Table 1 puts out, each `[B, T', H', W', C]`.
+        """The output of every row of T3D's Table 1, each `[B, T', H', W', C]`.
 
         `conv0`, `pool0`, `denseblock1`, `transition1`, … `denseblock4`, and `norm5` after its ReLU.
         """

@@ -84,11 +84,11 @@ class Mixed(nnx.Module):
 class Inception3D(nnx.Module):
     """Inflated Inception-V1.
 
-    All convolutions and max pools have TensorFlow's "SAME" padding, which depends on the size of what they see.
+    All convolutions and max pools have TensorFlow's "SAME" padding, which depends on the size of their input.
 
     Args:
       num_classes: K.
-      layers: mixed blocks in stages 3, 4 and 5, the first of I3D's (2, 5, 2).
+      layers: mixed blocks in stages 3, 4 and 5: the first ones of I3D's (2, 5, 2).
       dropout: probability with which the features before the classifier are dropped in training; I3D has 0.5.
       width: multiplies all widths, for small runs.
       remat: computes each layer's activations again in the backward pass: less memory, a third more work.
@@ -97,7 +97,7 @@ class Inception3D(nnx.Module):
       rngs: key of the initial parameters.
 
     Raises:
-      UserError: an argument is none of those, or, when called, the video's shape does not fit.
+      UserError: an argument is not valid, or, when called, the video's shape does not fit.
     """
 
     def __init__(
@@ -142,8 +142,8 @@ class Inception3D(nnx.Module):
         self.logits = Linear(features, num_classes, dtype=param_dtype(dtype), rngs=rngs)
 
     def stages(self, video):
-        """What every convolution, pool and mixed block puts out, by name, each `[B, T', H', W', C]`."""
-        check_video(video, smallest=(1, 1, 1))  # the padding leaves a place of the smallest clip
+        """The output of every convolution, pool and mixed block, by name, each `[B, T', H', W', C]`."""
+        check_video(video, smallest=(1, 1, 1))  # with this padding even the smallest clip keeps one place
         outputs, x = {}, video
         for name in self.names:
             if name.startswith("MaxPool3d"):

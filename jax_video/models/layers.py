@@ -1,7 +1,7 @@
 """Convolution, linear layer, batch normalisation and dropout, and the checks of input: what every network is made of.
 
 Activations have the compute type `dtype`; parameters and statistics are float32, or float64 where `dtype` is.
-Every layer takes `dtype` and `rngs`, the source of initial values; what is made of layers hands both on as `**layer`.
+Every layer takes `dtype` and `rngs`, the source of initial values; modules made of layers pass both on as `**layer`.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ class Conv(nnx.Module):
 
 
 def padded_conv(in_features, out_features, kernel_size, *, strides=(1, 1, 1), **kwargs):
-    """A `Conv`, padded so that stride 1 keeps the size; of an even kernel's zeros, one more follows than leads."""
+    """A `Conv` padded so that stride 1 keeps the size; an even kernel has one more zero after than before."""
     padding = tuple(((taps - 1) // 2, taps // 2) for taps in kernel_size)
     return Conv(in_features, out_features, kernel_size, strides=strides, padding=padding, **kwargs)
 
@@ -120,7 +120,7 @@ class BatchNorm(nnx.Module):
     def __init__(
         self, features, *, group_size=None, frozen=False, epsilon=1e-5, momentum=0.9, dtype=jnp.float32, rngs=None
     ):
-        del rngs  # Nothing here is random; taken so that all layers are built alike.
+        del rngs  # nothing here is random; accepted so that all layers are built alike
         if group_size is not None and group_size < 1:
             raise UserError(
                 f"BatchNorm got group_size={group_size}; expected None (the whole batch) or at least 1 video"
@@ -133,7 +133,7 @@ class BatchNorm(nnx.Module):
         self.dtype, self.use_running_average = dtype, False
 
     def set_view(self, use_running_average: bool | None = None):
-        """For `nnx.view`: True is test mode, False is training mode."""
+        """Set the mode, for `nnx.view`: True is test mode, False is training mode."""
         if use_running_average is not None:
             self.use_running_average = use_running_average
 
@@ -177,7 +177,7 @@ class BatchNorm(nnx.Module):
 
 
 class Dropout(nnx.Module):
-    """Zeroes features `[B, ..., D]` with probability `rate` in training and scales the others by 1 / (1 - rate).
+    """Dropout of features `[B, ..., D]`: with probability `rate` zero in training, else scaled by 1 / (1 - rate).
 
     The mask of a video depends on its own key alone, so it is the same on any number of devices.
 
@@ -191,12 +191,12 @@ class Dropout(nnx.Module):
         self.rate, self.use_running_average = rate, False
 
     def set_view(self, use_running_average: bool | None = None):
-        """For `nnx.view`: True is test mode, as in BatchNorm."""
+        """Set the mode, for `nnx.view`: True is test mode, as in BatchNorm."""
         if use_running_average is not None:
             self.use_running_average = use_running_average
 
     def __call__(self, x, keys):
-        """`keys` are `[B]` random keys, one for each video; None where nothing is dropped."""
+        """`x` after dropout. `keys` are `[B]` random keys, one for each video; None where nothing is dropped."""
         if self.use_running_average or not self.rate:
             return x
         if keys is None:
@@ -213,7 +213,7 @@ class Frozen(nnx.BatchStat):
 
 
 def freeze(network):
-    """Makes a network's parameters `Frozen`, in place. Its running statistics are constant in test mode only."""
+    """Make a network's parameters `Frozen`, in place. Its running statistics are constant in test mode only."""
     for _, module in nnx.iter_modules(network):
         for name, variable in list(vars(module).items()):
             if isinstance(variable, nnx.Param):
@@ -224,15 +224,15 @@ _LOOK: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("look", 
 
 
 def output(name, x):
-    """What a stage of a network puts out, `[B, T, H, W, C]`, of two streams a pair: x, unless `looking_inside`."""
+    """The output of a stage, `[B, T, H, W, C]` or a pair for two streams: `x`, or what `looking_inside` makes of it."""
     look = _LOOK.get()
     return x if look is None else look(name, x)
 
 
 @contextlib.contextmanager
 def looking_inside(look: Callable) -> Iterator[None]:
-    """While networks compute here, `look(name, x)` gets the output of every stage, in their order, and what it returns
-    goes on in its place."""
+    """A context in which `look(name, x)` gets the output of every stage of a network, in order; what it returns takes
+    the place of that output."""
     token = _LOOK.set(look)
     try:
         yield
@@ -241,7 +241,7 @@ def looking_inside(look: Callable) -> Iterator[None]:
 
 
 def sequence(units, x):
-    """One unit after the other: a stage or a dense block."""
+    """The output of units applied one after the other: of a stage or a dense block."""
     for unit in units:
         x = unit(x)
     return x
@@ -253,9 +253,9 @@ def run(units, x, *, remat):
 
 
 def rematerialised(call, modules, *inputs):
-    """`call(modules, *inputs)`, of which the backward pass computes the activations again.
+    """`call(modules, *inputs)`, whose activations the backward pass computes again.
 
-    Of the modules only the statistics that the call has set are written back. `nnx.remat` writes all variables, which
+    Only the statistics that the call has set are written back to the modules. `nnx.remat` writes all variables, which
     fails where a network in test mode is called from within `jax.jit`.
     """
     graph, state = nnx.split(modules)
@@ -279,8 +279,8 @@ def rematerialised(call, modules, *inputs):
 def statistics(groups):
     """Mean and biased variance of each group and channel: `[G, ..., C]` to a pair of `[G, 1 ..., C]`.
 
-    In two passes, and for bfloat16 in float32: where the mean is large, the mean of squares less the square of the mean
-    would lose all digits.
+    In two passes, and for bfloat16 in float32: where the mean is large, the mean of squares minus the square of the
+    mean would lose all digits.
     """
     groups = groups.astype(param_dtype(groups.dtype))
     axes = tuple(range(1, groups.ndim - 1))
@@ -289,13 +289,13 @@ def statistics(groups):
 
 
 def check_choice(name, value, choices):
-    """Raises UserError, with the choices, unless `value` is one of them."""
+    """Raise UserError, with the choices, unless `value` is one of them."""
     if value not in choices:
         raise UserError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}")
 
 
 def check_positive(**values):
-    """Raises UserError unless every value is above zero."""
+    """Raise UserError unless every value is above zero."""
     for name, value in values.items():
         if not value > 0:
             raise UserError(f"{name}={value!r}; expected a number above zero")
@@ -310,10 +310,10 @@ def check_layers(layers, stages):
 
 
 def check_video(video, *, smallest, channels=3):
-    """Raises UserError unless this is `[B, T, H, W, channels]` of floats, large enough for a network's strides.
+    """Raise UserError unless this is `[B, T, H, W, channels]` of floats, large enough for a network's strides.
 
     Args:
-      smallest: the least frames, height and width.
+      smallest: the smallest frames, height and width.
     """
     if video.ndim != 5 or video.shape[-1] != channels:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Operations that are computed in one way on one kind of device and in another way elsewhere."""
+"""Operations whose implementation, their "form", depends on the kind of device."""
 
 import contextlib
 import contextvars
@@ -15,7 +15,7 @@ _instead: contextvars.ContextVar[Mapping[str, Callable]] = contextvars.ContextVa
 
 @contextlib.contextmanager
 def instead(forms: Mapping[str, Callable]) -> Iterator[None]:
-    """What is traced meanwhile has these forms, by the operations' names, in place of those of any platform."""
+    """A context in which operations are traced in these forms, by their names, on every platform."""
     token = _instead.set(forms)
     try:
         yield
@@ -24,17 +24,17 @@ def instead(forms: Mapping[str, Callable]) -> Iterator[None]:
 
 
 def by_platform(name: str, *, forms: Mapping[str, Callable], default: Callable, outputs: Callable) -> Callable:
-    """A primitive that has a form of its own on some platforms.
+    """The function of a new primitive that has a form of its own on some platforms.
 
-    Which form it is, is decided when a program is lowered. `lax.platform_dependent` would trace all of them, every
-    time: a third of the time that a network takes before it is compiled.
+    The form is chosen when a program is lowered. `lax.platform_dependent` would trace all forms every time: a third of
+    the time that a network takes before it is compiled.
 
     Args:
       forms: by platform ("cpu", "gpu", "tpu"), functions from arrays and options to a tuple.
       default: the form of all other platforms.
-      outputs: from the arrays' shapes and the options, shapes of the results.
+      outputs: a function from the arrays' shapes and the options to the shapes of the results.
     """
-    names = {"gpu": ("cuda", "rocm")}  # JAX's for the makers of GPUs
+    names = {"gpu": ("cuda", "rocm")}  # JAX's names, by the makers of GPUs
     forms = {each: form for platform, form in forms.items() for each in names.get(platform, (platform,))}
     primitive = Primitive(name)
     primitive.multiple_results = True
@@ -57,7 +57,7 @@ def by_platform(name: str, *, forms: Mapping[str, Callable], default: Callable, 
     for platform, form in forms.items():
         mlir.register_lowering(primitive, mlir.lower_fun(form, multiple_results=True), platform)
 
-    # What networks do not need, but a caller may: gradients of gradients, and vmap.
+    # Not needed by the networks, but perhaps by a caller: gradients of gradients, and vmap.
     def differentiate(arrays, tangents, **options):
         return jax.jvp(any_form(options), arrays, tuple(map(ad.instantiate_zeros, tangents)))
 
@@ -71,10 +71,10 @@ def by_platform(name: str, *, forms: Mapping[str, Callable], default: Callable, 
 
 
 def alone(function: Callable) -> Callable:
-    """The same function with a tuple of its result."""
+    """The same function, with its result in a tuple."""
     return lambda *arrays, **options: (function(*arrays, **options),)
 
 
 def traced(function: Callable) -> Callable:
-    """The shapes that a function gives."""
+    """A function from shapes to the shapes of another function's results."""
     return lambda *shapes, **options: jax.eval_shape(functools.partial(function, **options), *shapes)

@@ -55,7 +55,7 @@ class Unit(nnx.Module):
     downsample: Projection | None  # None is the identity
 
     def residual(self, x):
-        """The branch."""
+        """The output of the residual branch."""
         raise NotImplementedError
 
     def total(self, x):
@@ -87,7 +87,7 @@ class Bottleneck(Unit):
 
     Args:
       stride: in height and width, at the 3×3 convolution or, with `stride_on="1x1"` (Caffe's networks), at the first.
-      taps: of the three convolutions in time, in which nothing is strided: (1, 1, 1) is the 2D unit.
+      taps: in time, of the three convolutions; time is never strided. (1, 1, 1) is the 2D unit.
       cardinality, group_width: groups of the 3×3 convolution and, at width 64, the channels of each; ResNet is (1, 64).
       middle_conv: makes the 3×3 convolution, with the arguments of `padded_conv`.
     """
@@ -138,19 +138,19 @@ class ResNet2D(nnx.Module):
       stride_on: of a `Bottleneck`: "3x3", or "1x1" as in Caffe's networks.
       dropout: probability that a pooled feature is dropped in training.
       remat: computes a stage's activations again in the backward pass: less memory, a third more work.
-      unit: which unit stands where: `unit(number, index)`, of its numbers in the network and in its stage; None: a
-        `Basic` or a `Bottleneck`, as the depth has them.
+      unit: `unit(number, index)` is the class of a unit, by its numbers in the network and in its stage; None: `Basic`
+        or `Bottleneck`, by the depth.
       stem_in_time: extent and stride in time of the first convolution.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
       dtype: of activations. Parameters, statistics, the head and the logits are float32 at least.
       rngs: key of the initial parameters.
 
     Raises:
-      UserError: an argument is none of those, or, when called, the video's shape does not fit.
+      UserError: an argument is not valid, or, when called, the video's shape does not fit.
     """
 
     depths = BASIC_LAYERS | BOTTLENECK_LAYERS
-    smallest = (1, 5, 5)  # clip whose stages see more than one place: the stem divides space by 4
+    smallest = (1, 5, 5)  # smallest clip whose first stage sees more than one place: the stem divides space by 4
 
     def __init__(
         self,
@@ -211,18 +211,18 @@ class ResNet2D(nnx.Module):
         return max_pool(x, (1, 3, 3), strides=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1)))
 
     def after(self, name, x):
-        """What follows a stage: nothing."""
+        """What the next stage sees of the output `x` of the stage `name`: here `x` itself."""
         del name
         return x
 
     def stem(self, video):
-        """What the first convolution and the pool put out: `conv1` and `pool`."""
+        """The outputs of the first convolution and of the pool: `conv1` and `pool`."""
         check_video(video, smallest=self.smallest, channels=self.channels)
         x = nnx.relu(self.bn1(self.conv1(video)))
         return {"conv1": x, "pool": self.stem_pool(x)}
 
     def stages(self, video):
-        """What every stage puts out: `conv1`, `pool` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""
+        """The output of every stage: `conv1`, `pool` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""
         outputs = self.stem(video)
         x = outputs["pool"] = output("pool", outputs["pool"])
         for name in STAGES:
@@ -235,7 +235,7 @@ class ResNet2D(nnx.Module):
         return self.stages(video)["layer4"]
 
     def __call__(self, video, *, keys=None):
-        """Class scores before the softmax, `[B, K]`: of the mean over frames and places.
+        """Class scores before the softmax, `[B, K]`, from the features' mean over frames and places.
 
         `keys` are `[B]` random keys, which dropout needs in training.
         """

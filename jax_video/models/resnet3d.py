@@ -36,7 +36,7 @@ LAYERS = {  # units per stage; basic units below depth 50, bottlenecks from ther
 }
 STAGE_WIDTHS = (64, 128, 256, 512)
 STAGE_STRIDES = (1, 2, 2, 2)  # in time, height and width alike
-SMALLEST = (3, 5, 5)  # clip whose stages see more than one position: the stem divides time by 2 and space by 4
+SMALLEST = (3, 5, 5)  # smallest clip whose first stage sees several places: the stem divides time by 2, space by 4
 STEMS = {  # strides of the first convolution and of the max pool, in time, height and width
     "hara": ((1, 2, 2), (2, 2, 2)),
     "table1": ((2, 2, 2), (1, 2, 2)),  # nearer to Table 1 of the STC paper; the same sizes from the pool on
@@ -78,11 +78,11 @@ class Unit(nnx.Module):
         self.downsample = Projection(in_features, out_features, stride=stride, **options) if projects else None
 
     def residual(self, x):
-        """The branch."""
+        """The output of the residual branch."""
         raise NotImplementedError
 
     def shortcut(self, x):
-        """The other summand."""
+        """The output of the shortcut, which is added to that of the branch."""
         if self.downsample is not None:
             return self.downsample(x)
         # Shortcut A: strided, with zeros for the missing channels. Without stride or new channels, the identity.
@@ -143,7 +143,7 @@ class Bottleneck(Unit):
 
 
 def plain_units(stage):
-    """The basic unit and the bottleneck of stage 0, 1, 2 or 3: the same in all."""
+    """The classes of basic unit and bottleneck in stage 0, 1, 2 or 3: the same in all."""
     del stage
     return Basic, Bottleneck
 
@@ -161,13 +161,13 @@ class ResNet3D(nnx.Module):
       shortcut: "B" projects where shapes change, "A" strides and pads channels with zeros.
       preactivation: BN-ReLU-conv units. The stem keeps its BN and ReLU, and none follow the last unit (Hara et al.).
       remat: computes a stage's activations again in the backward pass: less memory, a third more work.
-      units: what stages are made of: `units(stage)` is the pair of a basic unit and a bottleneck.
+      units: `units(stage)` is the pair of the classes of basic unit and bottleneck in stage 0, 1, 2 or 3.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
       dtype: of activations. Parameters, statistics, the head and the logits are float32 at least.
       rngs: key of the initial parameters.
 
     Raises:
-      UserError: an argument is none of those, or, when called, the video's shape does not fit.
+      UserError: an argument is not valid, or, when called, the video's shape does not fit.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class ResNet3D(nnx.Module):
         self.fc = Linear(features, num_classes, dtype=param_dtype(dtype), rngs=rngs)
 
     def stages(self, video):
-        """What every stage puts out: `conv1`, `pool` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""
+        """The output of every stage: `conv1`, `pool` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""
         check_video(video, smallest=SMALLEST)
         x = output("conv1", nnx.relu(self.bn1(self.conv1(video))))
         outputs = {"conv1": x}

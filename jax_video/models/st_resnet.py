@@ -12,7 +12,7 @@ from jax_video.networks import CHANNELS
 
 
 class Stream(ResNet2D):
-    """One stream: a class score for every frame and every place that a 7×7 average pool looks at.
+    """One stream, with class scores for every frame and every place of its 7×7 average pool.
 
     Args (and those of `ResNet2D`):
       temporal: gives the first and the last convolution of every stage's second unit three taps in time (§3.2).
@@ -44,7 +44,7 @@ class Stream(ResNet2D):
         return self.fc(x)
 
     def __call__(self, video, *, keys=None):
-        """Normalised video `[B, T, H, W, channels]` to class scores `[B, T', h, w, K]`. Nothing is dropped."""
+        """Class scores `[B, T', h, w, K]` of normalised video `[B, T, H, W, channels]`, without dropout."""
         del keys
         return self.head(self.features(video))
 
@@ -57,8 +57,8 @@ class TwoStreams(nnx.Module):
     """Appearance and motion stream, side by side or as ST-ResNet.
 
     Args (and those of `Stream`):
-      connections: the motion residuals of ST-ResNet: at every stage's second unit, the motion stream's input is added
-        to what the appearance unit's residual branch sees (§3.1, equation 3). Gradients flow into both.
+      connections: ST-ResNet's motion residuals: at every stage's second unit, the input of the motion unit is added to
+        the input of the appearance unit's residual branch (§3.1, equation 3). Gradients flow into both streams.
       flow_channels: of the motion stream's input.
     """
 
@@ -98,7 +98,7 @@ class TwoStreams(nnx.Module):
         return a, m
 
     def __call__(self, rgb, flow, *, keys=None):
-        """Normalised RGB and flow to a pair of class scores `[B, T', h, w, K]`. Nothing is dropped."""
+        """A pair of class scores `[B, T', h, w, K]`, of appearance and of motion, for normalised RGB and flow."""
         del keys
         a, m = self.features(rgb, flow)
         return self.appearance.head(a), self.motion.head(m)

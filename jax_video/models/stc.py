@@ -44,7 +44,7 @@ class STC(nnx.Module):
 
     def __call__(self, x):
         per_frame = x.mean(axis=(2, 3), dtype=param_dtype(x.dtype))  # [B, T, C]
-        scales = []  # of [B, C]
+        scales = []  # each [B, C]
         if self.branches != "scb":
             scales.append(self.tcb(per_frame.mean(axis=1)))
         if self.branches != "tcb":
@@ -54,9 +54,9 @@ class STC(nnx.Module):
 
 
 class STCUnit(Unit):
-    """Puts an STC block at the end of a unit's residual branch, before the addition.
+    """A unit with an STC block at the end of its residual branch, before the addition.
 
-    That is after its last BN, or under `preactivation` after its last convolution.
+    That is after the last BN or, with `preactivation`, after the last convolution.
     """
 
     def __init__(self, in_features, width, *, frames, branches, reduction, dtype, rngs, **unit):
@@ -82,8 +82,8 @@ class STCResNet3D(ResNet3D):
     Args (and those of `ResNet3D`):
       frames: length of the clips. The SCB's weights are bound to it; without an SCB any length works.
       branches: "both", "tcb" or "scb" (STC Table 5).
-      reduction: r of STC §3.1. The hidden layers have a stage's width / r units (Table 1); r = 1 gives C / 4 of a
-        bottleneck's output C.
+      reduction: r of STC §3.1. The hidden layers have a stage's width / r units (Table 1). For a bottleneck with C
+        output channels, r = 1 gives C / 4.
     """
 
     def __init__(self, depth, *, frames=16, branches="both", reduction=4, **resnet):

@@ -55,9 +55,9 @@ class TTL(nnx.Module):
 class T3D(DenseNet):
     """T3D: a DenseNet3D whose transitions are temporal transition layers.
 
-    Args (and those of `DenseNet`, but for `temporal`):
-      ttl_channels: of each of a TTL's three branches: one number, or three. The paper tells neither; 48 gives the 1.3
-        times DenseNet3D's parameters that it reports. `width` multiplies them too.
+    Args (and those of `DenseNet`, except `temporal`):
+      ttl_channels: channels of a TTL's three branches: one number for all, or three. The paper does not tell them; 48
+        gives the 1.3 times DenseNet3D's parameters that it reports. `width` multiplies them too.
     """
 
     def __init__(self, depth, *, ttl_channels=48, width=1.0, **densenet):
@@ -73,7 +73,7 @@ class T3D(DenseNet):
 
 
 class SegmentConsensus(nnx.Module):
-    """One network for several clips of a video, whose logits are averaged before the loss (TSN; T3D §4).
+    """One network for several clips of a video; the loss is of the mean of their logits (TSN; T3D §4).
 
     Wang et al. 2016, "Temporal segment networks". In training BatchNorm takes its statistics over the clips of all
     videos; a `group_size` counts clips, and a video's N clips are consecutive.
@@ -97,10 +97,10 @@ class SegmentConsensus(nnx.Module):
     def __call__(self, *videos, keys=None):
         """The mean of the clips' logits: normalised videos `[B, N, T, H, W, C]` to `[B, K]`.
 
-        `keys` are `[B]` random keys for dropout, of which each clip gets its own.
+        `keys` are `[B]` random keys for dropout, from which every clip gets one of its own.
 
         Raises:
-          UserError: a video without an axis of clips, videos that do not have the same number of them, or what the
+          UserError: an input without an axis of clips, inputs with different numbers of videos or clips, or what the
             network raises.
         """
         batch, clips = self._batch_and_clips(videos)

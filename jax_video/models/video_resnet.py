@@ -24,17 +24,17 @@ LAYERS = (2, 2, 2, 2)  # units per stage, of 18 layers
 STAGE_WIDTHS = (64, 128, 256, 512)
 STAGE_STRIDES = (1, 2, 2, 2)
 STEM_MIDDLE = 45  # channels between the two convolutions of R(2+1)D's stem
-SMALLEST = (2, 3, 3)  # clip whose stages see more than one position: the stem divides space by 2
+SMALLEST = (2, 3, 3)  # smallest clip whose first stage sees several places: the stem divides space by 2
 
 
 def conv3d(in_features, out_features, *, middle, stride, norm, **layer):
-    """3×3×3, strided in time and space."""
+    """A 3×3×3 convolution, strided in time and space."""
     del middle, norm
     return padded_conv(in_features, out_features, (3, 3, 3), strides=(stride,) * 3, **layer)
 
 
 def conv2d(in_features, out_features, *, middle, stride, norm, **layer):
-    """1×3×3, strided in space alone: every frame by itself."""
+    """A 1×3×3 convolution, strided in space only: every frame by itself."""
     del middle, norm
     return padded_conv(in_features, out_features, (1, 3, 3), strides=(1, stride, stride), **layer)
 
@@ -69,7 +69,7 @@ class Unit(nnx.Module):
     """A basic residual unit of two convolutions of one kind: `[B, T, H, W, C_in]` to `[B, T', H', W', width]`."""
 
     def __init__(self, conv, in_features, width, *, stride, norm, **layer):
-        # As many parameters as a 3×3×3 convolution has; torchvision takes the first one's channels for both.
+        # Gives a pair as many parameters as a 3×3×3 convolution; torchvision takes the first pair's value for both.
         middle = 27 * in_features * width // (9 * in_features + 3 * width)
         options = {"middle": middle, "norm": norm, **layer}
         self.conv1 = conv(in_features, width, stride=stride, **options)
@@ -86,7 +86,7 @@ class Unit(nnx.Module):
 
 
 class Stem(nnx.Module):
-    """3×7×7, strided in space; in R(2+1)D 1×7×7 and 3×1×1. No pool follows."""
+    """A 3×7×7 convolution, strided in space; in R(2+1)D 1×7×7 and 3×1×1. No pool follows."""
 
     def __init__(self, width, *, factored, norm, **layer):
         first = max(1, round(STEM_MIDDLE * width / STAGE_WIDTHS[0])) if factored else width
@@ -117,7 +117,7 @@ class VideoResNet(nnx.Module):
       rngs: key of the initial parameters.
 
     Raises:
-      UserError: an argument is none of those, or, when called, the video's shape does not fit.
+      UserError: an argument is not valid, or, when called, the video's shape does not fit.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class VideoResNet(nnx.Module):
         self.fc = Linear(features, num_classes, dtype=param_dtype(dtype), rngs=rngs)
 
     def stages(self, video):
-        """What every stage puts out: `stem` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""
+        """The output of every stage: `stem` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""
         check_video(video, smallest=SMALLEST)
         x = self.stem(video)
         outputs = {"stem": x}

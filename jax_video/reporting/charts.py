@@ -10,7 +10,7 @@ from jax_video.reporting.page import percent, plain, text
 WIDTH, HEIGHT = 460, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 42  # margins
 _POINTS = 300  # of a curve, at most
-_LOG = 30  # times as large as the smallest: from there on an axis is logarithmic
+_LOG = 30  # an axis is logarithmic where the largest value is so many times the smallest
 
 Point = tuple[float, float]
 
@@ -31,7 +31,7 @@ def thinned(points: Sequence[Point]) -> tuple[list[Point], int]:
 
 
 def lines(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, share: bool = False) -> str:
-    """Curves over steps, or what else the x label says, as a figure with a legend.
+    """A figure, as HTML, with a legend: curves over steps, or over what `x_label` says.
 
     Args:
       share: values are fractions, shown in per cent, on an axis from 0 to 100 %.
@@ -134,7 +134,7 @@ def _short(value: float) -> str:
 
 
 def interval(value: float, low: float, high: float, kind: str = "a", size: int = 96) -> str:
-    """A fraction with its interval, on a line from 0 to 100 %."""
+    """A fraction with its interval, on a line from 0 to 100 %, as SVG."""
     return (
         f'<svg class="interval {kind}" viewBox="0 0 {size} 14" width="{size}" height="14" role="img" '
         f'aria-label="{percent(low, 0)} to {percent(high, 0)}"><path class="grid" d="M0 7H{size}"/>'
@@ -144,11 +144,11 @@ def interval(value: float, low: float, high: float, kind: str = "a", size: int =
 
 
 def shares(title: str, rows: Mapping[str, Sequence[float]], kinds: Sequence[tuple[str, str]]) -> str:
-    """Bars of shares that sum to one, one below the other.
+    """A figure, as HTML: bars, one below the other, each of shares that sum to one.
 
     Args:
-      rows: by name, a share of each kind.
-      kinds: (name, class of the style sheet) of each.
+      rows: {name: the share of each kind}.
+      kinds: (name, class of the style sheet) of each kind.
     """
     high, left, width = 22, 150, WIDTH - 150
     parts = []

@@ -1,4 +1,4 @@
-"""What a test says of classes: intervals, recall and precision, and which class is taken for which."""
+"""What a test says about the classes: intervals, recall and precision, and which class is taken for which."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ ABOUT_PRECISION = "Of the videos that are answered with this class, how many are
 
 
 def wilson(right: float, of: int) -> tuple[float, float]:
-    """The 95 % interval of a share that was seen as `right` of `of` (Wilson, 1927): never empty, within 0 and 1."""
+    """The 95 % interval (low, high) of the share `right` / `of` (Wilson, 1927): never empty, within 0 and 1."""
     if not of:
         return 0.0, 1.0
     z, share = 1.959964, right / of
@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 
 def pairs(confusion: np.ndarray) -> list[Pair]:
-    """All classes that are taken for another one, most videos first; of equally many those with the larger share."""
+    """All classes that are taken for another one, most videos first; of equally many, the larger share first."""
     wrong = confusion - np.diag(np.diag(confusion))
     found = [Pair(int(row), int(column), int(wrong[row, column])) for row, column in np.argwhere(wrong)]
     videos = confusion.sum(axis=1)
@@ -41,7 +41,7 @@ def pairs(confusion: np.ndarray) -> list[Pair]:
 
 
 def table(classes: Sequence[str], confusion: np.ndarray) -> str:
-    """Every class: videos, recall with its interval, precision, and for what it is most often taken."""
+    """A table of every class: videos, recall with its interval, precision, and what it is most often taken for."""
     columns = [
         Column("Class"),
         Column("Videos", True),
@@ -85,7 +85,7 @@ def _share(right: int, of: int) -> Cell:
 
 
 def pairs_table(classes: Sequence[str], confusion: np.ndarray, most: int = 15) -> str:
-    """The classes that are most often taken for another one; empty where none is."""
+    """A table of the classes that are most often taken for another one; empty where none is."""
     if not (found := pairs(confusion)):
         return ""
     columns = [

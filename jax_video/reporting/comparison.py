@@ -10,7 +10,7 @@ from jax_video.reporting.page import Cell, Column, percent, text
 from jax_video.reporting.record import Record, flat
 from jax_video.testing.results import NAMES
 
-_MOST = 200  # videos of a table
+_MOST = 200  # videos in a table, at most
 _DASH = '<span class="dim">–</span>'
 
 
@@ -75,7 +75,7 @@ def _points(difference: float) -> str:
 
 
 class Pairing(NamedTuple):
-    """The videos of two tests of the same set, by who gets them right."""
+    """The videos of two tests of the same set, by which run gets them right."""
 
     both: list[str]
     only_first: list[str]
@@ -84,7 +84,7 @@ class Pairing(NamedTuple):
 
 
 def pairing(first: Record, second: Record) -> Pairing | None:
-    """Who gets which video right; None where they were not tested on the same videos with the same labels."""
+    """Which run gets which video right; None unless both were tested on the same videos with the same single labels."""
     one, two = first.predictions, second.predictions
     if one is None or two is None or one.labels != two.labels or one.multilabel:
         return None
@@ -97,7 +97,7 @@ def pairing(first: Record, second: Record) -> Pairing | None:
 
 
 def sign_test(one: int, other: int) -> float:
-    """How likely so uneven a split, or one more uneven, would be of as many fair coins: exact, two-sided (McNemar)."""
+    """The exact two-sided p-value (McNemar): how likely fair coins split as unevenly as `one` to `other`, or more."""
     tosses = one + other
     return min(1.0, 2 * sum(math.comb(tosses, heads) for heads in range(min(one, other) + 1)) / 2**tosses)
 
@@ -139,7 +139,7 @@ def _curves(records: dict[str, Record]) -> str:
 
 
 def _classes(records: dict[str, Record]) -> str:
-    """Recall of each class in both, or of several labels its average precision, and the difference."""
+    """A table of each class: its recall, or in multi-label tests its average precision, in both, and the difference."""
     several = {record.multilabel for record in records.values()} == {True}
     gone = "" if several else _missing(records, "confusion")
     recalls = [found for record in records.values() if (found := _shares(record, several))]
@@ -161,7 +161,7 @@ def _classes(records: dict[str, Record]) -> str:
 
 
 def _shares(record: Record, several: bool) -> dict[str, tuple[float | None, int]]:
-    """(recall, or of several labels average precision; videos) of each class, by its name."""
+    """{class: (recall, or in multi-label tests average precision; videos)}."""
     if several:
         return labels.precisions(record) if record.predictions is not None else {}
     found: dict[str, tuple[float | None, int]] = {}
@@ -176,7 +176,7 @@ def _difference(change: float) -> list[Cell]:
 
 
 def _bar(change: float) -> str:
-    """A difference from -1 to 1, to the left or to the right of a middle line."""
+    """A difference from -1 to 1 as a bar, to the left or to the right of a middle line."""
     half = 60
     left, width = half + min(0.0, change) * half, abs(change) * half
     return (
@@ -187,7 +187,7 @@ def _bar(change: float) -> str:
 
 
 def _videos(records: dict[str, Record]) -> str:
-    """The videos that one gets right and the other wrong."""
+    """Tables of the videos that one run gets right and the other wrong."""
     gone = _missing(records, "predictions") or _missing(records, "confusion")
     found = pairing(*records.values())
     if any(record.multilabel for record in records.values()):
@@ -199,7 +199,7 @@ def _videos(records: dict[str, Record]) -> str:
 
 
 def _right_in_one(videos: list[str], letter: str, other: Record, wrong: str) -> str:
-    """A table of the videos that one gets right and `other` wrong, those first of which that one was the surest."""
+    """A table of the videos that one run gets right and `other` wrong, the surest answers of `other` first."""
     title = f"Right in {letter}, wrong in {wrong}"
     if not videos:
         return f"<h3>{title}</h3>" + page.paragraph("No video.")

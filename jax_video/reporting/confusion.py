@@ -1,22 +1,22 @@
 """The confusion matrix: a table where it is small, and a map with a lens where no table could be read.
 
-Of many classes those that are taken for each other are put side by side, by hierarchical clustering, so that mistakes
-stand in blocks along the diagonal. The map shows the whole; the lens shows a part of it with names and numbers, first
-the most confused block.
+With many classes, those that are taken for each other are put side by side, by hierarchical clustering, so that
+mistakes form blocks along the diagonal. The map shows the whole; the lens shows a part of it with names and numbers,
+first the most confused block.
 """
 
 import numpy as np
 
 from jax_video.reporting import page
 
-TABLE = 32  # classes, at most, of a matrix that is a table
+TABLE = 32  # classes, at most, of a matrix that is shown as a table
 LENS = 16  # classes on a side of the lens
-_RIGHT, _WRONG = (0, 114, 178), (213, 94, 0)  # the style sheet's colours; told apart by the colour-blind
+_RIGHT, _WRONG = (0, 114, 178), (213, 94, 0)  # the style sheet's colours; the colour-blind can tell them apart
 
 
 def order(confusion: np.ndarray) -> list[int]:
-    """The classes with those that are confused side by side."""
-    from scipy.cluster import hierarchy  # takes half a second, for which no command waits that has few classes
+    """The numbers of the classes in an order that puts those that are confused side by side."""
+    from scipy.cluster import hierarchy  # takes half a second; with few classes no command waits for it
     from scipy.spatial import distance
 
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -52,14 +52,14 @@ def section(classes: tuple[str, ...], confusion: np.ndarray) -> str:
 
 
 def _worst_block(ordered: np.ndarray) -> int:
-    """Where on the diagonal the lens sees most mistakes."""
+    """The place on the diagonal where the lens sees most mistakes."""
     wrong = ordered - np.diag(np.diag(ordered))
     starts = range(len(ordered) - LENS + 1)
     return max(starts, key=lambda start: wrong[start : start + LENS, start : start + LENS].sum())
 
 
 def _map(ordered: np.ndarray) -> np.ndarray:
-    """A picture with a pixel for each cell, uint8 [K, K, 4], as opaque as the cell's share is large."""
+    """A picture with a pixel for each cell, uint8 [K, K, 4], more opaque the larger the cell's share."""
     share = ordered / np.maximum(ordered.sum(axis=1, keepdims=True), 1)
     image = np.zeros((*ordered.shape, 4), np.uint8)
     image[..., :3] = _WRONG
@@ -71,7 +71,7 @@ def _map(ordered: np.ndarray) -> np.ndarray:
 
 
 def _cells(names: tuple[str, ...], confusion: np.ndarray, rows: range, columns: range) -> str:
-    """A part of a matrix as a table; the script draws its like."""
+    """A part of a matrix as a table; the page's script draws the same kind of table."""
     videos = np.maximum(confusion.sum(axis=1), 1)
     heads = "".join(f'<th scope="col"><span>{page.name(names[column])}</span></th>' for column in columns)
     lines = []

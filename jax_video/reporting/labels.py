@@ -1,4 +1,4 @@
-"""What a test says of classes of which several may hold of a video: precision and recall, and the surest mistakes."""
+"""What a multi-label test says about the classes: precision and recall, and the surest mistakes."""
 
 from typing import NamedTuple
 
@@ -19,10 +19,10 @@ _DASH = '<span class="dim">–</span>'
 
 
 class Mistake(NamedTuple):
-    """A wrong decision: a class that was taken to hold of a video, or that was missed."""
+    """A wrong decision: a class that was wrongly taken to hold of a video, or that was missed."""
 
     video: str
-    label: str  # of the video: all its classes, in words
+    label: str  # all classes of the video, in words
     answer: str  # the class that the decision is about
     missed: bool
     probability: float  # of that class
@@ -30,12 +30,12 @@ class Mistake(NamedTuple):
 
     @property
     def sure(self) -> float:
-        """How far the probability is on the wrong side of the threshold, as a share of the way there is."""
+        """How far the probability is on the wrong side of the threshold, as a share of the largest distance there."""
         room = self.threshold if self.missed else 1 - self.threshold
         return abs(self.probability - self.threshold) / max(room, 1e-9)
 
     def caption(self, word: str) -> str:
-        """As HTML."""
+        """What is wrong, as HTML; `word` says what a probability is."""
         what = "missed" if self.missed else "taken to hold"
         of = f"; its labels: {page.name(self.label)}" if self.label else "; it has no label"
         return (
@@ -45,19 +45,19 @@ class Mistake(NamedTuple):
 
 
 def thresholds(record: Record) -> dict[str, float]:
-    """By the class's name; empty of fused scores."""
+    """{class: its threshold}; empty for fused scores."""
     found = (record.result or {}).get("thresholds", {})
     return found if set(record.classes) <= set(found) else {}
 
 
 def precisions(record: Record) -> dict[str, tuple[float | None, int]]:
-    """(average precision, videos) of each class, by its name."""
+    """{class: (average precision, videos)}."""
     found, targets = (record.result or {}).get("class_ap", {}), _targets(record)
     return {name: (found.get(name), int(targets[:, place].sum())) for place, name in enumerate(record.classes)}
 
 
 def table(record: Record) -> str:
-    """Every class: videos, average precision, and at its threshold precision, recall and F1."""
+    """A table of every class: videos, average precision, and at its threshold precision, recall and F1."""
     columns = [
         Column("Class"),
         Column("Videos", True),
@@ -93,7 +93,7 @@ def _share(part: int, of: int) -> Cell:
 
 
 def curve(record: Record) -> str:
-    """Precision and recall of all decisions together; empty where nothing holds of any video."""
+    """The precision-recall curve of all decisions together, as HTML; empty where no video has a label."""
     found = metrics.curve(mistakes.probabilities(record).ravel(), _targets(record).ravel())
     if found is None:
         return ""
@@ -105,7 +105,7 @@ def curve(record: Record) -> str:
 
 
 def surest(record: Record) -> list[Mistake]:
-    """All wrong decisions, those first that are furthest on the wrong side; none where there are no thresholds."""
+    """All wrong decisions, the furthest on the wrong side first; none where there are no thresholds."""
     least = thresholds(record)
     if not least or record.predictions is None:
         return []
@@ -121,6 +121,6 @@ def surest(record: Record) -> list[Mistake]:
 
 
 def _targets(record: Record) -> np.ndarray:
-    """Which classes hold of which video: [N, K] of 0 and 1."""
+    """Which classes hold of which video: [N, K], 0 or 1."""
     assert record.predictions is not None
     return record.predictions.targets

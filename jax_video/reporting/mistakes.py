@@ -20,10 +20,10 @@ from jax_video.reporting.record import Record
 from jax_video.run import Run
 from jax_video.testing import fusion, heatmaps
 
-SECONDS = 90  # in which explanations are begun; later mistakes are shown without
+SECONDS = 90  # after which no explanation is begun; later mistakes are shown without
 _COLUMNS = 8  # frames of a filmstrip
 _WIDEST = 1120  # pixels of a filmstrip
-_AROUND, _FEWEST = 16, 32  # frames about the clip that is explained, for its flow, and of a video, at least
+_AROUND, _FEWEST = 16, 32  # frames read beside an explained clip, for its flow; and at least
 _LEGEND = (
     "A filmstrip is one clip as the network saw it, and below it the same with what speaks for its answer (Grad-CAM), "
     "most where it is red; of two streams first appearance, then motion. The share in the picture is this one clip’s."
@@ -41,7 +41,7 @@ class Mistake(NamedTuple):
     own: float  # that of the video's class
 
     def caption(self, word: str) -> str:
-        """As HTML; `word` says what a probability is."""
+        """What is wrong, as HTML; `word` says what a probability is."""
         return (
             f"<b>{page.name(self.label)}</b>, taken for <b>{page.name(self.answer)}</b>: {percent(self.sure)} {word}; "
             f"its own class {percent(self.own)}"
@@ -49,9 +49,9 @@ class Mistake(NamedTuple):
 
 
 def probabilities(record: Record) -> np.ndarray:
-    """What a test says of its videos, as probabilities [N, K]; of fused scores, as shares of their sum.
+    """The scores of a test as probabilities [N, K]; fused scores as shares of their sum.
 
-    Of several labels each is for itself; fused scores stay as they are.
+    In a multi-label test each class is by itself, and fused scores stay as they are.
     """
     assert record.predictions is not None
     scores = np.stack(list(record.predictions.scores.values()))
@@ -66,12 +66,12 @@ def probabilities(record: Record) -> np.ndarray:
 
 
 def answers(predictions: fusion.Predictions) -> dict[str, int]:
-    """The best class of every video, as its place in the classes."""
+    """{video: the number of its best class}."""
     return {video: int(row.argmax()) for video, row in predictions.scores.items()}
 
 
 def surest(record: Record) -> list[Mistake]:
-    """All mistakes, those first of which the network was the surest."""
+    """All mistakes, those of which the network was surest first."""
     assert record.predictions is not None
     classes, found = record.predictions.class_names, []
     best, labels = answers(record.predictions), record.predictions.targets.tolist()
@@ -87,11 +87,11 @@ class Shown(Protocol):
 
     @property
     def video(self) -> str:
-        """Its name in the set."""
+        """The name of the video in its set."""
 
     @property
     def label(self) -> str:
-        """What it shows, in words."""
+        """What the video shows: its class or classes, in words."""
 
     @property
     def answer(self) -> str:
@@ -102,11 +102,11 @@ class Shown(Protocol):
 
 
 def figures(record: Record, wrong: Sequence[Shown], run: Run | None, *, explain: bool) -> tuple[str, list[str]]:
-    """The mistakes as figures, and what is to be said of those that have no picture or no explanation.
+    """The mistakes as figures in HTML, and notes about those that have no picture or no explanation.
 
     Args:
-      run: the network, where it is open already.
-      explain: whether to show what it looked at.
+      run: the run, where it is open already.
+      explain: whether to show what the network looked at.
     """
     source = _Source(record, run, explain)
     word = "share of the scores" if record.fused else "sure"
@@ -168,12 +168,12 @@ class _Source:
             return None
 
     def _plain(self, video: Video) -> np.ndarray:
-        """Frames of the whole video."""
+        """A row of frames from the whole video, uint8 [H, W, 3]."""
         places = np.unique(np.linspace(0, video.frames - 1, _COLUMNS).round().astype(np.int64))
         return np.concatenate(self._decode(video, places, 112), axis=1)
 
     def _explained(self, mistake: Shown, video: Video) -> np.ndarray | None:
-        """What the network looked at for its answer; None where it cannot tell, or takes too long."""
+        """A filmstrip of what the network looked at for its answer; None where it cannot tell, or time is up."""
         if time.monotonic() > self._until:
             self._say(f"What the network looked at is shown as far as it was known after {SECONDS} s.")
             return None

@@ -1,8 +1,8 @@
 """The page: text made safe for HTML, its tables, notes and pictures, and the whole document in one file.
 
-Names of classes, videos and folders come from strangers. `text` is the only way of anything into the page: control
-characters and those that turn the direction of writing are shown, not obeyed, and what is too long is cut. Should
-something slip through all the same, the page's own policy runs no script but this one, and loads nothing.
+Names of classes, videos and folders come from strangers. `text` is the only way into the page: control characters, and
+those that turn the direction of writing, are made visible, and what is too long is cut. Should something slip through
+all the same, the page's content security policy runs no script but its own, and loads nothing.
 """
 
 import base64
@@ -22,7 +22,7 @@ _LONGEST = 90  # letters of a name
 
 
 def plain(value: object, most: int = _LONGEST) -> str:
-    """A name as people can read it: without what no browser shows, and cut in its middle where it is very long."""
+    """A name as people can read it: control characters are written out, and a very long name is cut in its middle."""
     name = shown(value).encode(errors="backslashreplace").decode()
     return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 3 :]}"
 
@@ -33,12 +33,12 @@ def text(value: object, most: int = _LONGEST) -> str:
 
 
 def name(value: object) -> str:
-    """The name of a class or a video as HTML, which has its own direction of writing."""
+    """The name of a class or a video as HTML, with its own direction of writing."""
     return f"<bdi>{text(value)}</bdi>"
 
 
 def code(value: object) -> str:
-    """A command, or the name of a file."""
+    """A command, or the name of a file, as HTML."""
     return f"<code>{text(value, 400)}</code>"
 
 
@@ -48,17 +48,17 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """ "1 video", "2 videos"."""
+    """A number and its noun: "1 video", "2 videos"."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def paragraph(content: str, kind: str = "") -> str:
-    """A paragraph of HTML, of a class of the style sheet."""
+    """A paragraph of HTML; `kind` is a class of the style sheet."""
     return f'<p class="{kind}">{content}</p>' if kind else f"<p>{content}</p>"
 
 
 def note(content: str) -> str:
-    """What is missing, and how it is made."""
+    """A paragraph of HTML that says what is missing, and how to make it."""
     return f'<p class="note">{content}</p>'
 
 
@@ -71,7 +71,7 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A cell: HTML, and by what its column is sorted."""
+    """A cell: HTML, and the value by which its column is sorted."""
 
     content: str
     key: float | str | None = None
@@ -81,7 +81,7 @@ def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]
     """A table; the first cell of each row is its heading.
 
     Args:
-      find: where readers can sort the table and look for a row in it: what they look for ("class").
+      find: the word for what a row is ("class"): readers can sort the table and look for a row. Empty: they cannot.
     """
     heads, lines = [], []
     for column in columns:
@@ -118,7 +118,7 @@ def facts(title: str, rows: dict[str, str]) -> str:
 
 
 def picture(image: np.ndarray, alt: str, *, kind: str = "") -> str:
-    """A picture within the page: uint8 [H, W, 3] as JPEG, or with transparency [H, W, 4] as PNG."""
+    """An image within the page: uint8 [H, W, 3] as JPEG, or with transparency [H, W, 4] as PNG."""
     alpha = image.shape[2] == 4
     order = cv2.COLOR_RGBA2BGRA if alpha else cv2.COLOR_RGB2BGR
     done, data = cv2.imencode(
@@ -133,13 +133,13 @@ def picture(image: np.ndarray, alt: str, *, kind: str = "") -> str:
 
 
 def data(anchor: str, value: Any) -> str:
-    """What the page's script reads; of its strings each has been through `plain`."""
+    """A value for the page's script to read, as JSON; each string in it has been through `plain`."""
     content = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e")
     return f'<script type="application/json" id="{anchor}">{content}</script>'
 
 
 def document(title: str, lead: str, parts: dict[str, str], foot: str) -> bytes:
-    """The whole page.
+    """The whole page: HTML in UTF-8.
 
     Args:
       title: plain text.

@@ -1,4 +1,4 @@
-"""What a run's folder tells without its network: each part that is there, and of the others why they are not."""
+"""What a run's folder tells without its network: the parts that are there, and why others are not."""
 
 import contextlib
 import dataclasses
@@ -33,12 +33,12 @@ _ALPHA = {
 
 @dataclasses.dataclass
 class Record:
-    """A run, or fused scores, as their folder tells of them.
+    """What the folder of a run, or of fused scores, tells.
 
     Attributes:
-      folder: where it is, or its copy where that is a store.
+      folder: where it is, or where its copy is if it lies in a store.
       address: where it is, as readers of the page know it.
-      config: all sections; empty of fused scores.
+      config: all sections; empty for fused scores.
       meta: what its best checkpoint says; None where there is none.
       step: of that checkpoint.
       rows: of metrics.jsonl.
@@ -46,10 +46,10 @@ class Record:
       classes: names, in the order of `confusion`.
       confusion: videos by true and by predicted class, int64 [K, K]; None where videos may have several labels.
       predictions: the scores of every video of the test.
-      views: of CoST, what views.json holds.
-      manifest: the set that its config names.
+      views: what views.json holds, for CoST.
+      manifest: the set that it was tested on; by default the one that its config names.
       exported: whether it is a folder to share, which holds no more than it takes to use the run.
-      missing: by part, why it is not there.
+      missing: {part: why it is not there}.
     """
 
     folder: remote.Path
@@ -69,7 +69,7 @@ class Record:
 
     @property
     def network(self) -> str:
-        """Its name; of fused scores and of a damaged config empty."""
+        """The name of the network; empty for fused scores and for a damaged config."""
         section = self.config.get("model")
         return str(section.get("name", "")) if isinstance(section, dict) else ""
 
@@ -90,7 +90,7 @@ class Record:
         return values.get(key) if isinstance(values, dict) else None
 
     def shown(self, section: str, key: str, form: str = "{}") -> str:
-        """The same as HTML; empty of what is left out: None, 0 and what is empty."""
+        """A value of the config as HTML; empty where it is None, False, 0 or empty."""
         found = self.setting(section, key)
         return page.text(form.format(found)) if found not in (None, False, 0, [], ()) else ""
 
@@ -101,7 +101,7 @@ class Record:
 
     @property
     def fused(self) -> bool:
-        """Whether it is no run, but the sum of the scores of several."""
+        """Whether it is not a run, but the sum of the scores of several."""
         return "fused" in (self.result or {})
 
     def why(self, part: str) -> str:
@@ -109,13 +109,13 @@ class Record:
         return page.text(self.missing.get(part, f"there is no {part}"), 500).rstrip(".")
 
     def how(self, mode: str) -> str:
-        """The command that makes what a mode of jax_video.main makes, as HTML."""
+        """The command that runs a mode of jax_video.main on this run, as HTML."""
         place = "DIR" if copies.is_copy(self.folder) else shlex.quote(self.address)
         return page.code(f"python -m jax_video.main --config=RECIPE --workdir={place} --mode={mode}")
 
     @contextlib.contextmanager
     def reading(self, part: str, file: str = "") -> Iterator[None]:
-        """Notes why a part cannot be read, where a user can mend that; the report goes on without it."""
+        """Note in `missing` why a part cannot be read (UserError, OSError, Damaged); the report goes on without it."""
         try:
             yield
         except FileNotFoundError:
@@ -127,10 +127,10 @@ class Record:
 
 
 def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None = None) -> Record:
-    """What there is of a run in a folder, be it local, in a store or behind a URL; also while it is trained.
+    """The record of a folder: local, in a store or behind a URL, and also while the run is trained.
 
     Args:
-      data: the set that it was tested on, where that is not what its config names.
+      data: the set that it was tested on, if not the one that its config names.
 
     Raises:
       UserError: nothing of a run is there, or an exported one is damaged.
@@ -175,7 +175,7 @@ def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None
 
 
 def _check(path: remote.Path) -> None:
-    """Raises UserError where there is nothing to report on."""
+    """Raise UserError where there is nothing to report on."""
     parts = ("test.json", "metrics.jsonl", "checkpoints")
     with remote.reaching(path):
         if any((path / part).exists() for part in parts) or published.is_published(path):
@@ -194,7 +194,7 @@ def _check(path: remote.Path) -> None:
 
 
 def _result(path: remote.Path) -> dict[str, Any]:
-    """What a test.json holds: of pairs, of fused scores, or of classes."""
+    """What a test.json holds: the result of a test of pairs or of classes, or of fused scores."""
     found = documents.read(path / "test.json", {"*": object})
     shape = _PAIRS if "pair_accuracy" in found else averages.shape(found) | _CLASSES | _FUSED
     if wrong := documents.defect(found, shape):
@@ -212,7 +212,7 @@ def _config(path: remote.Path) -> dict[str, Any]:
 
 
 def _read_checkpoint(record: Record) -> None:
-    """Adds what its best checkpoint says, whose config is complete. Raises CheckpointError where it cannot be read."""
+    """Add what the best checkpoint says; its config is complete. Raises CheckpointError where it cannot be read."""
     if not record.exported and not (record.folder / "checkpoints").exists():
         raise FileNotFoundError
     with contextlib.closing(published.source(record.folder, sharding.make_mesh())) as source:
@@ -225,7 +225,7 @@ def _read_checkpoint(record: Record) -> None:
 
 
 def _matrix(found: dict[str, Any]) -> np.ndarray:
-    """A confusion matrix. Raises documents.Damaged where it is none."""
+    """The confusion matrix, int64 [K, K]. Raises documents.Damaged where it is none."""
     size = len(found["classes"])
     if not size:
         raise documents.Damaged("'classes' is empty")
@@ -240,7 +240,7 @@ def _matrix(found: dict[str, Any]) -> np.ndarray:
 
 
 def flat(config: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """{"train.batch": 16, …} of a config, as JSON has it, where tuples are lists."""
+    """A config as {"train.batch": 16, …}; tuples become lists, as in JSON."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):

@@ -22,7 +22,7 @@ def document(record: Record, run: Run | None = None, *, most: int = 8, explain: 
     """The page.
 
     Args:
-      run: its network, where it is open already.
+      run: the run, where it is open already.
       most: mistakes to show.
       explain: whether to show what the network looked at.
     """
@@ -41,12 +41,12 @@ def document(record: Record, run: Run | None = None, *, most: int = 8, explain: 
 
 
 def foot() -> str:
-    """Which versions have made the page."""
+    """The versions that have made the page."""
     return f"Made by jax_video {text(__version__)} with JAX {text(jax.__version__)}. This page loads nothing."
 
 
 def result(record: Record) -> str:
-    """Metrics with their intervals, and of which videos they are."""
+    """The metrics with their intervals, and the videos they were measured on, as HTML."""
     if record.result is None:
         how = "" if record.fused else f" With the config that it was trained with, {record.how('test')} makes one."
         return page.note(f"No result: {record.why('result')}.{how}")
@@ -69,7 +69,7 @@ INTERVALS = (
 
 
 def bounds(result: dict, key: str) -> tuple[float, ...]:
-    """The interval of a metric that counts videos; empty of others, whose parts are no videos drawn by themselves."""
+    """The interval of a metric that counts videos; empty for others, whose parts are not independent videos."""
     videos, value = result.get("videos") or 0, result.get(key, -1)
     counted = key in ("top1", "top5") and videos > 0 and 0 <= value <= 1
     return classes.wilson(value * videos, videos) if counted else ()
@@ -83,7 +83,7 @@ def _tile(name: str, value: float, low: float | None = None, high: float | None 
 
 
 def subject(record: Record) -> str:
-    """What a result is of, in words, as HTML."""
+    """What a result was measured on, in words, as HTML."""
     found = record.result or {}
     videos, of, protocol = found.get("videos"), found.get("of"), found.get("protocol")
     parts = []
@@ -134,7 +134,7 @@ def _mistakes(record: Record, run: Run | None, most: int, explain: bool) -> str:
 
 
 def _wrong_decisions(record: Record, predictions: fusion.Predictions, run: Run | None, most: int, explain: bool) -> str:
-    """The mistakes where videos may have several labels: classes that were taken to hold, or missed."""
+    """The mistakes of a multi-label test: classes that were wrongly taken to hold, or missed."""
     if not labels.thresholds(record):
         return page.note("Fused scores have no thresholds, by which a class would be taken to hold.")
     wrong, all_ = labels.surest(record), page.count(len(predictions.scores) * len(record.classes), "decision")
@@ -146,14 +146,14 @@ def _wrong_decisions(record: Record, predictions: fusion.Predictions, run: Run |
 def _surest(
     record: Record, wrong: Sequence[mistakes.Shown], what: str, run: Run | None, most: int, explain: bool
 ) -> str:
-    """How many mistakes there are, the words being `what`, and the first of them as pictures."""
+    """The number of mistakes, described by `what`, and the first of them as pictures."""
     shown, notes = mistakes.figures(record, wrong[:most], run, explain=explain)
     first = f"; here are the {most} surest of these" if len(wrong) > most else ", the surest first"
     return page.paragraph(f"{len(wrong):,} {what}{first}.") + "".join(map(page.note, notes)) + shown
 
 
 def _views(record: Record) -> str:
-    """CoST's views: by layer, and of the classes for which motion counts most and least."""
+    """The shares of CoST's views: by layer, and for the classes where motion counts most and least."""
     found, known = record.views, networks.NETWORKS.get(record.network)
     if found is None:
         if known is None or not known.weighs_views:

@@ -16,7 +16,7 @@ from jax_video.testing.results import NAMES
 
 
 def facts(record: Record) -> str:
-    """What was trained on what and how."""
+    """What was trained on what, and how, as HTML."""
     if not record.config:
         return "" if record.fused else page.note(f"How it was trained is not known: {record.why('config')}.")
     lists = {"Network": _network, "Data": _data, "Schedule": _schedule, "Clips": _clips}
@@ -48,16 +48,16 @@ def _network(record: Record) -> dict[str, str]:
 
 
 def _parameters(record: Record) -> str:
-    """How many there are, by the config alone."""
+    """The number of parameters, from the config alone."""
     try:
         _, params, _ = state.abstract(ConfigDict(record.config), len(record.classes))
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):  # of a config that nobody trained with
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):  # a config that nobody trained with
         return ""
     return f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}"
 
 
 def _start(record: Record) -> str:
-    """Where the weights came from that training began with."""
+    """Where the weights that training began with came from."""
     if record.meta is not None and record.meta.origin:
         return f"a file of layout {code(record.meta.origin.get('layout', '?'))}, converted"
     path, into = record.setting("init_from", "path"), record.setting("init_from", "into")
@@ -136,7 +136,7 @@ def _clips(record: Record) -> dict[str, str]:
 
 
 def curves(record: Record) -> str:
-    """Loss and headline metric of training and validation."""
+    """The curves of loss and headline metric, for training and validation."""
     if not record.rows:
         return "" if record.fused else page.note(f"No curves: {record.why('metrics')}.")
     seen = any(row["split"] == "val" for row in record.rows)
@@ -144,7 +144,7 @@ def curves(record: Record) -> str:
 
 
 def curve_charts(records: dict[str, Record]) -> str:
-    """The curves of one run, or of two by their names, in one chart of the loss and one of the metric."""
+    """The curves of one run, or of two by their names: one chart of the loss and one of each headline metric."""
     found = []
     rows = [row for record in records.values() for row in record.rows]
     headlines = [key for key in metrics.HEADLINES if any(key in row for row in rows)]
@@ -164,4 +164,4 @@ def curve_charts(records: dict[str, Record]) -> str:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < 1e30  # nor NaN, of which no comparison holds
+    return isinstance(value, int | float) and abs(value) < 1e30  # NaN neither: no comparison with it holds

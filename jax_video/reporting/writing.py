@@ -1,4 +1,4 @@
-"""Writes the report of a run, or of two side by side, into a file."""
+"""The file with the report of a run, or of two side by side."""
 
 import os
 from typing import Any
@@ -22,24 +22,24 @@ def write_report(
     explain: bool = True,
     data: str | os.PathLike | Manifest | None = None,
 ) -> remote.Path:
-    """Writes one HTML file about a run, or about two side by side, that needs no network and no other file.
+    """Write one HTML file about a run, or about two side by side, that needs no network and no other file.
 
-    It is made of what is in the run's folder, also while it is trained; what is missing there, the page says.
+    It is made from what is in the run's folder, also while the run is trained; the page says what is missing there.
 
     Args:
-      run, other: folders of runs or of fused scores, local or in gs://; other stores and URLs of runs; or a run that is
-        open.
-      out: the file; by default report.html in the folder of the first. It is to be given where that is only read: of
-        stores but gs://, and of a folder to share, as export writes it, in which it was not tested.
-      mistakes: how many to show, those of which the network was the surest.
+      run, other: folders of runs or of fused scores, local or in gs://; runs in other stores or behind URLs; or a run
+        that is open.
+      out: the file; by default report.html in the folder of the first. It must be given where that folder is only read:
+        in stores other than gs://, and for an exported folder in which no test was run.
+      mistakes: how many to show, those of which the network was surest.
       explain: whether to show what the network looked at, which takes some seconds.
-      data: the set that they were tested on, where that is not what their config names.
+      data: the set that they were tested on, if not the one that their config names.
 
     Returns:
       The file that was written.
 
     Raises:
-      UserError: nothing of a run is there, or the file cannot be written.
+      UserError: no run is there, both are the same one, `out` must be given, or the file cannot be written.
     """
     if not isinstance(mistakes, int) or mistakes < 0:
         raise UserError(f"mistakes is {mistakes!r}: expected a number from 0")

@@ -17,31 +17,31 @@ METRICS = {
     "mean_top1_top5": "mean of both",
     "mean_class_accuracy": "mean class",
 }
-LABELS = {"map": "mAP", "hit1": "hit@1", "macro_f1": "macro F1", "micro_f1": "micro F1"}  # of several labels each
-COMPARED = {"protocol": "test", "clip": "clip"}  # of a test's result and of a config: runs must agree there, but for
-FREE = ("batch", "allow_partial")  # on which scores do not depend
+LABELS = {"map": "mAP", "hit1": "hit@1", "macro_f1": "macro F1", "micro_f1": "micro F1"}  # in multi-label tests
+COMPARED = {"protocol": "test", "clip": "clip"}  # section of a result: of a config; runs must agree, except in
+FREE = ("batch", "allow_partial")  # scores do not depend on these
 _BESIDE = {"protocol?": dict, "clip?": dict, "manifest?": str | None, "videos?": int, "of?": int, "note?": str}
-SHAPE = dict.fromkeys(METRICS, float) | _BESIDE  # of the result of a test of classes
-_LABELS_SHAPE = {  # and of one where videos may have several labels; fused scores have no thresholds, and so no F1
+SHAPE = dict.fromkeys(METRICS, float) | _BESIDE  # of the result of a test of classes, one label for each video
+_LABELS_SHAPE = {  # of a multi-label test; fused scores have no thresholds, and so no F1
     **{"map": float, "hit1": float, "macro_f1?": float, "micro_f1?": float},
     **{"class_ap?": {"*": float | None}, "thresholds?": {"*": float}},
 }
 
 
 def shape(result: object) -> dict:
-    """What the result of a test of classes must have, be it of one label for each video or of several."""
+    """The keys and types of the result of a test of classes, be it of one label for each video or of several."""
     several = isinstance(result, dict) and "map" in result
     return _LABELS_SHAPE | _BESIDE if several else SHAPE
 
 
 def names(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The metrics that all of some results have, by what they are called."""
+    """The metrics that all these results have: {key: its name for people}."""
     known = METRICS | LABELS
     return {key: name for key, name in known.items() if all(key in result for result in results)}
 
 
 def read(run: pathlib.Path) -> dict:
-    """A test's result.
+    """The result of a run's test of classes, from its test.json.
 
     Raises:
       UserError: the run was not tested, or its test.json holds something else.
@@ -64,7 +64,7 @@ def read(run: pathlib.Path) -> dict:
 
 
 def check_result(folder: remote.Path, result: dict) -> None:
-    """Raises documents.Damaged where a test's result is another one than the confusion.json beside it tells of."""
+    """Raise documents.Damaged where a test's result is not the one that the confusion.json beside it records."""
     with contextlib.suppress(FileNotFoundError):
         told = documents.read(folder / "confusion.json", {"result?": dict}).get("result", {})
         if changed := [key for key, value in told.items() if result.get(key, value) != value]:
@@ -76,7 +76,7 @@ def summarise(results: dict[str, dict]) -> dict:
 
     Returns:
       {"runs": names, "same_manifest": whether all were tested on the same set (None where one does not tell), "top1":
-      {"mean", "deviation"}, …}, fractions.
+      {"mean", "deviation"}, …}, fractions; the deviation is the standard deviation.
 
     Raises:
       UserError: two runs were tested by different protocols or with different clips, or have no metric in common.
@@ -108,12 +108,12 @@ def summarise(results: dict[str, dict]) -> dict:
 
 
 def write(path: pathlib.Path, average: dict) -> None:
-    """Writes what `summarise` gives into a JSON file."""
+    """Write what `summarise` returns into a JSON file."""
     path.write_text(json.dumps(average, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def _complete(section: str, values: dict) -> dict:
-    """As JSON has it, where tuples are lists."""
+    """A section with the keys that earlier versions lack; tuples become lists, as in JSON."""
     return json.loads(json.dumps(saved.complete_section(section, values)))
 
 

@@ -1,7 +1,7 @@
 """How much each view counts in a trained CoST network (CoST §4.5): what `--mode=views` of `jax_video.main` does.
 
 α, the share that H-W, T-W and T-H have in every channel of a CoST layer, is averaged over the channels, then over the
-videos, then over the layers. H-W is what appearance counts, T-W and T-H together what motion counts.
+videos, then over the layers. H-W is the share of appearance, T-W and T-H together that of motion.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ PROTOCOL = pipeline.Protocol(clips="uniform", number=1, crop="center")  # one cl
 
 @checkpoint.writes_run
 def analyse(run: Run, manifest: Manifest) -> dict[str, Any]:
-    """Measures a run on the validation videos, or on the test videos where there are none.
+    """Measure a run on the validation videos, or on the test videos where there are none.
 
     Writes views.json, views_layers.png (Fig. 8) and views_classes.png (Fig. 7).
 
@@ -55,7 +55,7 @@ def measure(run: Run, manifest: Manifest, split: str) -> dict[str, Any]:
       the same by the true classes, most motion first; "videos" that were read, "of" those listed.
 
     Raises:
-      UserError: the network is none of CoST, or the split has no video that can be read.
+      UserError: the network is not a CoST network, or the split has no video that can be read.
     """
     model = _cost(run.network)
     layers = [
@@ -90,7 +90,7 @@ def measure(run: Run, manifest: Manifest, split: str) -> dict[str, Any]:
 
 
 def _cost(model: nnx.Module) -> C2D:
-    """The network itself, or the one that a consensus of several clips has."""
+    """The CoST network: `model`, or the one inside its `SegmentConsensus`. Raises UserError where it is none."""
     model = getattr(model, "network", model)
     if not isinstance(model, C2D) or not any(isinstance(unit, CoSTBottleneck) for _, unit in nnx.iter_modules(model)):
         known = [name for name, network in networks.NETWORKS.items() if network.weighs_views]
@@ -109,7 +109,7 @@ def report(result: dict[str, Any], folder: remote.Path) -> str:
     rows = {"overall": result["overall"]} | result["layers"]
     width = 2 + max(map(len, rows))
     names = list(result["classes"])
-    # α that are learnt, as in CoST(a), not predicted from the clip, are every class's.
+    # In CoST(a), α are learnt, not predicted from the clip: they are the same for every class.
     differ = names and result["classes"][names[-1]]["H-W"] - result["classes"][names[0]]["H-W"] > 1e-6
     return "\n".join(
         [

@@ -14,13 +14,13 @@ from jax_video.run import Run
 
 @checkpoint.writes_run
 def extract(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
-    """Features of every video that can be read: `Run.pool_clips`, averaged over the clips and crops of the run's test.
+    """Features of every video that can be read: the mean of `Run.pool_clips` over clips and crops of the run's test.
 
-    Videos need no labels, and classes may be other than the run's.
+    Videos need no labels, and classes may differ from the run's.
 
     Returns:
       What it writes into features.npz: `video` [N] paths in the data set, `split` [N], `label` [N] int32 (-1 where
-      there is none; of several labels [N, K], 1 for those that hold) and `features` [N, D] float32; split by split, in
+      there is none; multi-label [N, K], 1 for those that hold) and `features` [N, D] float32; split by split, in
       the order of the manifest.
 
     Raises:

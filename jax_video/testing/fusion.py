@@ -29,14 +29,14 @@ _AGAIN = "test the run again (--mode=test), or make the fused scores again"
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What one source says of the videos of a test."""
+    """The scores that one source gives to the videos of a test, and their labels."""
 
     name: str
     classes: tuple[str, ...] | None  # None: not told
     scores: dict[str, np.ndarray]  # by video: [K]
-    # By video: the name of its class, or of all that hold of it; empty where the source does not tell.
+    # By video: the name of its class, or the names of all that hold; empty where the source does not tell.
     labels: dict[str, str | tuple[str, ...]]
-    numbered: bool = False  # whether it knows its classes by number, so that another source may number or call them so
+    numbered: bool = False  # whether its classes are mere numbers: others may number them otherwise, or name them
 
     @property
     def multilabel(self) -> bool:
@@ -45,8 +45,8 @@ class Predictions:
 
     @property
     def targets(self) -> np.ndarray:
-        """The labels of all videos, in the order of `scores`: the number of each one's class [N], or of several labels
-        [N, K], 1 for those that hold."""
+        """The labels of all videos, in the order of `scores`: the numbers of their classes [N]; if multi-label [N, K],
+        1 for the classes that hold."""
         place = {name: number for number, name in enumerate(self.class_names)}
         if not self.multilabel:
             return np.array([place[self.labels[video]] for video in self.scores])  # type: ignore[index]
@@ -64,7 +64,7 @@ class Predictions:
 
 
 def read(source: Run | str | os.PathLike) -> Predictions:
-    """The scores of a tested run, of its folder, or in a predictions.jsonl, a CSV or an .npz.
+    """The scores of a tested run, which is open or a folder, or those in a predictions.jsonl, a CSV or an .npz.
 
     Raises:
       UserError: there is no such file, or it is none of these.
@@ -96,9 +96,9 @@ def fuse(sources: list[Predictions], weights: list[float], *, l2: bool = False) 
     """The weighted sum of all sources' scores, for the videos and in the classes of the first.
 
     Raises:
-      UserError: weights that are not one finite number for each, a first source without labels, or another that has not
-        the same classes, lacks videos, has other labels or is of several labels where the first is of one, or the other
-        way round; a sum that is too large for a number.
+      UserError: there is not one finite weight for each source; the first has no labels; another one has other classes,
+        lacks videos, has other labels, or is multi-label where the first is not, or the other way round; a sum is too
+        large for a number.
     """
     first = sources[0]
     for source in sources:
@@ -127,7 +127,7 @@ def fuse(sources: list[Predictions], weights: list[float], *, l2: bool = False) 
         for video, name in names.items():
             row = source.scores[name][order]
             if l2:
-                row = row / (np.abs(row).max() or 1.0)  # or squares of numbers far from 1 would be lost
+                row = row / (np.abs(row).max() or 1.0)  # so that squares of very large or small numbers are not lost
                 row = row / (np.linalg.norm(row) or 1.0)
             with np.errstate(over="ignore", invalid="ignore"):
                 total[video] += weight * row
@@ -137,7 +137,7 @@ def fuse(sources: list[Predictions], weights: list[float], *, l2: bool = False) 
 
 
 def measure(predictions: Predictions) -> dict:
-    """Video-level metrics (`metrics.video_metrics`, or of several labels `metrics.label_metrics`)."""
+    """Video-level metrics (`metrics.video_metrics`, or for multi-label tests `metrics.label_metrics`)."""
     scores = np.stack(list(predictions.scores.values()))
     if predictions.multilabel:
         return metrics.label_metrics(scores, predictions.targets)
@@ -147,7 +147,7 @@ def measure(predictions: Predictions) -> dict:
 def write(
     out: pathlib.Path, predictions: Predictions, sources: list[str], weights: list[float], *, l2: bool = False
 ) -> None:
-    """Writes predictions.jsonl, confusion.json and test.json, as a run's test does."""
+    """Write predictions.jsonl, confusion.json and test.json, as a run's test does."""
     out.mkdir(parents=True, exist_ok=True)
     values = measure(predictions)
     rows = ((video, predictions.labels[video], row) for video, row in predictions.scores.items())
@@ -168,11 +168,11 @@ def write_scores(
     *,
     tables: list | None = None,
 ) -> None:
-    """Writes predictions.jsonl, a line for each row (video, its label or labels, scores [K]), and confusion.json: the
-    confusion matrix [K, K]; of several labels the tables of the classes [K, 2, 2] (`metrics.tables`), if there are any.
+    """Write predictions.jsonl, a line for each row (video, its label or labels, scores [K]), and confusion.json: the
+    confusion matrix [K, K], or in multi-label tests the tables of the classes [K, 2, 2] (`metrics.tables`), if any.
 
-    The second is sealed. It says what is in the first, and the result that test.json will hold but for the config: so
-    whoever reads these notices when a line is missing, or a number was changed.
+    confusion.json is sealed with a checksum. It has the number of videos and the CRC of predictions.jsonl, and the
+    result that test.json will hold, without the config, so that readers notice a missing line or a changed number.
     """
     told = {"videos": 0, "crc32": 0}
 
@@ -251,8 +251,8 @@ def _read_npz(file: pathlib.Path) -> Predictions:
 
 
 def _order(source: Predictions, first: Predictions) -> list[int]:
-    """Where the first source's classes are among a source's, by their names; all in the order of the first where it
-    does not tell them, or one of both knows them by number."""
+    """The places of the first source's classes among a source's, by name; the places as they are where the source does
+    not name its classes, or one of the two only numbers them."""
     wanted, known = first.class_names, source.classes or ()
     if not (missing := [name for name in wanted if name not in known]):
         return [known.index(name) for name in wanted]
@@ -265,16 +265,16 @@ def _order(source: Predictions, first: Predictions) -> list[int]:
 
 
 def _numbered(source: Predictions, first: Predictions) -> bool:
-    """Whether the classes of both are to be matched by what they say that the videos are of."""
+    """Whether the classes of both are to be matched by the labels of the videos, as one source only numbers them."""
     return bool(source.labels) and (source.numbered or first.numbered)
 
 
 def _by_labels(source: Predictions, first: Predictions, names: dict[str, str]) -> list[int] | None:
-    """Where the first source's classes are among a source's, by what both say that the videos are of; None where that
-    does not tell of each class.
+    """The places of the first source's classes among a source's, by the labels that both give to the videos; None where
+    these do not tell it for each class.
 
     Args:
-      names: of the source's videos, by those of the first.
+      names: {name of a video in the first source: its name in the source}.
     """
     place = {name: k for k, name in enumerate(source.class_names)}
     found = {label: collections.Counter[int]() for label in first.class_names}
@@ -300,8 +300,8 @@ def _check_labels(source: Predictions, first: Predictions, names: dict[str, str]
 
 
 def _check_numbers(source: Predictions, first: Predictions, names: dict[str, str], order: list[int]) -> None:
-    """Says that two sources number the classes otherwise. Raises UserError where the scores do not bear that out: the
-    labels are not those of the scores then."""
+    """Print that two sources number the classes differently. Raises UserError where the scores do not support that:
+    then the labels do not belong to the scores."""
     place = next(place for place, column in enumerate(order) if place != column)
     what = f"{source.name}: its class {order[place]} is class {place} of {first.name}, {first.class_names[place]!r}"
     sides = [(source, list(names.values())), (first, list(names))]
@@ -318,7 +318,7 @@ def _check_numbers(source: Predictions, first: Predictions, names: dict[str, str
 
 
 def _matched(source: Predictions, first: Predictions) -> dict[str, str]:
-    """What a source calls the videos of the first one, by the names that they have there."""
+    """{name of a video in the first source: its name in the source}, by path or by file name without suffix."""
     by_stem: dict[str, str | None] = {}
     for video in source.scores:
         stem = pathlib.PurePosixPath(video).stem

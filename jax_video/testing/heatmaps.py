@@ -19,14 +19,14 @@ _GAP = 2
 
 
 def overlaid(frames: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Frames, uint8 [..., 3], under maps of 0 to 1, [...]: what counts has colour, the rest is left as it is."""
+    """Frames, uint8 [..., 3], under maps [...] from 0 to 1: what counts is coloured, the rest is left as it is."""
     opacity = 0.7 * maps[..., None]
     return np.round(frames * (1 - opacity) + pictures.heat(maps) * opacity).astype(np.uint8)
 
 
 def filmstrip(explanation: Explanation, columns: int = 8) -> np.ndarray:
-    """Frames of an explanation from its first to its last, below them the same with the map, for two streams also with
-    the map of motion, and what it explains as a title: uint8 [H, W, 3].
+    """A picture of an explanation, uint8 [H, W, 3]: a title, frames from the first to the last, and below them the same
+    frames under the map, for two streams also under the map of motion.
 
     Args:
       columns: how many frames, unless there are fewer.
@@ -62,19 +62,19 @@ def write(
     strip: str | os.PathLike | None = None,
     sound_of: str | os.PathLike | None = None,
 ) -> Explanation:
-    """Writes explanations as a video: every frame as the network saw it, beside it the same with the map.
+    """Write explanations as a video: every frame as the network saw it, beside the same frame under the map.
 
     Args:
       out: the file to write, named as one of encoding.SUFFIXES.
       explanations: of a video's clips, in their order. Frames that were seen before are left out.
-      strip: a picture to write, the filmstrip of the clip that is the surest of its label.
+      strip: a picture to write: the filmstrip of the clip with the highest probability of its label.
       sound_of: the video, whose sound is kept; None: there is none.
 
     Returns:
-      the explanation of that clip.
+      The explanation of that clip.
 
     Raises:
-      UserError: the name of `out` is none of a video, or there is no explanation.
+      UserError: `out` does not have the name of a video, or there is no explanation.
       OSError: a file cannot be written.
     """
     surest: list[Explanation] = []
@@ -95,7 +95,7 @@ def write(
 def drawn(explanations: Iterable[Explanation]) -> Iterator[tuple[float, np.ndarray]]:
     """(seconds, frames beside their overlays, uint8 [H, W, 3]), labelled; each frame of the video once.
 
-    Of a video whose frame rate is not known there are 25 frames a second.
+    A video whose frame rate is not known is taken to have 25 frames per second.
     """
     last, label = -1, np.zeros((0, 0, 3), np.uint8)
     named = ""
@@ -113,7 +113,7 @@ def drawn(explanations: Iterable[Explanation]) -> Iterator[tuple[float, np.ndarr
                 named, label = name, pictures.text(name, round(high * _LINE))
             part = label[:, : image.shape[1]]
             corner = image[: part.shape[0], : part.shape[1]]
-            corner[:] = corner // 3 + part // 3 * 2  # white on what is darkened
+            corner[:] = corner // 3 + part // 3 * 2  # white text on a darkened background
             yield float(seconds[place]), image
 
 
@@ -142,6 +142,6 @@ def _resized(image: np.ndarray, height: int) -> np.ndarray:
 
 
 def _fitted(image: np.ndarray, width: int) -> np.ndarray:
-    """Cut, or filled up with black, to a width."""
+    """An image cut, or filled up with black, to a width."""
     image = image[:, :width]
     return np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)))

@@ -1,4 +1,4 @@
-"""A video with what a network says of it drawn in: the label of the moment, and the whole timeline as a bar."""
+"""A video with what a network says about it drawn in: the label of the moment, and the whole timeline as a bar."""
 
 import bisect
 import os
@@ -15,15 +15,15 @@ _LINE = 1 / 12  # of a frame's height, for the label
 
 
 def write(out: str | os.PathLike, path: str | os.PathLike, timeline: Timeline, *, fps: float = 0.0) -> None:
-    """Writes a video anew with its timeline drawn in; its sound is kept.
+    """Write a video anew with its timeline drawn in; its sound is kept.
 
     Args:
       out: the file to write, named as one of encoding.SUFFIXES.
       path: the video file, or folder of pictures, that the timeline is of.
-      fps: as the timeline was made with.
+      fps: the one that the timeline was made with, in frames per second.
 
     Raises:
-      UserError: the name of `out` is none of a video.
+      UserError: `out` does not have the name of a video.
       VideoError: the video cannot be read.
     """
     frames, _ = reader.timed(path, short_side=None, fps=fps)
@@ -31,9 +31,9 @@ def write(out: str | os.PathLike, path: str | os.PathLike, timeline: Timeline, *
 
 
 def drawn(frames: Iterable[tuple[float, np.ndarray]], timeline: Timeline) -> Iterator[tuple[float, np.ndarray]]:
-    """Frames with their seconds, labelled; a bar at the bottom has a colour for each class, and a mark for the time.
+    """(seconds, frame), labelled; a bar at the bottom has a colour for each class, and a mark for the time.
 
-    Where several classes may hold at once, the bar has a lane for each that does somewhere.
+    Where several classes may hold at once, the bar has a lane for each class that holds at some time.
     """
     segments = timeline.segments
     begin, end = float(timeline.starts[0]), float(timeline.ends[-1])
@@ -43,7 +43,7 @@ def drawn(frames: Iterable[tuple[float, np.ndarray]], timeline: Timeline) -> Ite
     starts, ends = (np.array([getattr(part, name) for part in segments]) for name in ("start", "end"))
 
     def now(seconds: float) -> list[Segment]:
-        """The segments of a moment; of one label that which has not ended yet."""
+        """The segments at a moment; with one label at a time, the first that has not ended."""
         if timeline.thresholds is None:
             return [segments[min(bisect.bisect_right(ends, seconds), len(segments) - 1)]]
         return [segments[place] for place in np.flatnonzero((starts <= seconds) & (seconds < ends))]
@@ -63,7 +63,7 @@ def drawn(frames: Iterable[tuple[float, np.ndarray]], timeline: Timeline) -> Ite
             shown, label = text, pictures.text(text, round(high * _LINE)) if text else label[:0]
         part_of, image = label[:high, :wide], image.copy()
         corner = image[: part_of.shape[0], : part_of.shape[1]]
-        corner[:] = corner // 3 + part_of // 3 * 2  # white on what is darkened
+        corner[:] = corner // 3 + part_of // 3 * 2  # white text on a darkened background
         image[-len(bar) :] = bar
         mark = round((wide - 1) * (seconds - begin) / (end - begin or 1))
         image[-len(bar) :, max(0, mark - 1) : mark + 2] = 255

@@ -1,9 +1,9 @@
-"""A file of predictions: JSON lines, one for each video, which grows as they come and goes on where it was stopped.
+"""A file of predictions: a JSON line for each video, added as it comes; a stopped file is continued.
 
   {"video": "a.mp4", "classes": [{"name": "up", "score": 0.98}, …], "key": "5e1c07aa-91d2b0c4-5"}
   {"video": "b.mp4", "error": "empty file", "key": "5e1c07aa-91d2b0c4-5"}
 
-Where several classes may hold of a video, each has "holds", true or false, too.
+In multi-label runs each class also has "holds", true or false.
 
 The key says what made it: a checksum of the run's weights, one of the test's clips and crops, and how many classes are
 listed. Lines are UTF-8 without line separators, whatever bytes a name has.
@@ -42,10 +42,10 @@ def of(
     top: int | None,
     thresholds: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """What is said of a video: its `top` best classes, or all (None); or why it cannot be read.
+    """The entry of a video: its `top` best classes, or all (None), by `scores` [K]; or why it cannot be read.
 
-    Where several classes may hold of it, from their `thresholds` [K] on, each says whether it does, and all that do are
-    among them.
+    In multi-label runs, with `thresholds` [K], each class says whether it holds (its score is no less), and all that
+    hold are listed.
     """
     if isinstance(scores, str):
         return {"video": path, "error": str(scores)}
@@ -60,12 +60,12 @@ def of(
 
 
 def line(said: Mapping[str, Any]) -> str:
-    """JSON that is one line for every reader."""
+    """An entry as JSON that is one line for every reader."""
     return documents.line(said).decode().rstrip()
 
 
 def nearly_in_order(found: Iterable[tuple[int, Any]], most: int = 32) -> Iterator[tuple[int, Any]]:
-    """What comes of videos, in their order; but no video holds up more than `most` others.
+    """Yield (place, result) in the order of the places, except that no video holds up more than `most` others.
 
     At Ctrl-C those that were held up still come before it is raised.
     """
@@ -94,7 +94,7 @@ class File:
 
     Attributes:
       path: of the file.
-      done: the videos that are in it, and why they cannot be read, or "".
+      done: {video in the file: why it cannot be read, or ""}.
 
     Raises:
       UserError: it holds something else, is of another run, test or `top`, or another process writes it.
@@ -124,7 +124,7 @@ class File:
         self._file.close()
 
     def write(self, said: Mapping[str, Any]) -> None:
-        """Adds what `of` says of a video; it is in the file when this returns."""
+        """Add the entry of a video, from `of`; it is in the file when this returns."""
         with writing(self.path):
             data = memoryview(documents.line({**said, "key": self._key}))
             while data:
@@ -132,7 +132,7 @@ class File:
         self.done[said["video"]] = said.get("error", "")
 
     def _read(self, run: Run) -> tuple[int, bool]:
-        """Reads what is there; returns up to which byte, and whether that ends a line."""
+        """Read what is there; return up to which byte it is whole, and whether that is the end of a line."""
         whole = 0
         with open(self.path, "rb") as file:
             for number, value in documents.lines(file, _LINE):
@@ -149,7 +149,7 @@ class File:
 
 
 def _lock(path: str, file: BinaryIO) -> None:
-    """Raises UserError where another process writes a file; the system frees it when that one ends."""
+    """Lock a file. Raises UserError where another process has locked it; its lock ends with that process."""
     if fcntl is None:
         return
     try:
@@ -170,7 +170,7 @@ def _is_torn(path: str, place: int) -> bool:
 
 
 def _other(theirs: str, ours: str, run: Run) -> str:
-    """In which way predictions are others than ours, by their keys."""
+    """How predictions differ from ours, in words, by the keys of both."""
     names = (
         f"of other weights than those in {run.folder}",
         "of another test: other clips or crops",
@@ -184,7 +184,7 @@ def _of_test(run: Run, clips: int | None) -> int:
     """A checksum of how a test looks at a video."""
     sampling = dataclasses.asdict(run.sampling)
     if run.sampling.fps is None:
-        del sampling["fps"]  # so that files of versions that did not know it can be gone on with
+        del sampling["fps"]  # so that files of versions that did not know it can be continued
     parts = {
         "sampling": sampling,
         "protocol": dataclasses.asdict(run.protocol_with(clips)),

@@ -31,7 +31,7 @@ NAMES = {
     "positive_accuracy": "  of the same video",
     "negative_accuracy": "  of different videos",
 }
-# What stands in test.json: what it is a result of, and that of a test of classes or of pairs.
+# What test.json holds: what it is a result of, and the result: of classes, of several labels, or of pairs.
 _SUBJECT = {"step": int, "manifest": str, "protocol?": dict, "clip?": dict, "videos": int, "of": int}
 _CLASSES = {"top1": float, "top5": float, "mean_top1_top5": float, "mean_class_accuracy": float, "clip_top1?": float}
 _LABELS = {"map": float, "macro_f1": float, "micro_f1": float, "hit1": float}
@@ -40,10 +40,10 @@ _PAIRS = {"pair_accuracy": float, "student": {"name": str, "frames": int}}
 
 @checkpoint.writes_run
 def test(run: Run, manifest: Manifest) -> dict[str, Any]:
-    """Tests a run by its protocol, on the split that its config names (`test.split`).
+    """Test a run by its protocol, on the split that its config names (`test.split`).
 
-    Writes test.json, predictions.jsonl, confusion.json and, of classes that a picture can name, confusion.png into
-    `folder_of` the run.
+    Writes test.json, predictions.jsonl, confusion.json and, if a picture has room for the names of the classes,
+    confusion.png into `folder_of(run)`.
 
     Returns:
       What test.json holds.
@@ -105,19 +105,19 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
 
 
 def folder_of(run: Run) -> remote.Path:
-    """Where the result of a run's test stands: `place` of it."""
+    """The folder of the result of a run's test; see `place`."""
     return place(run.folder, run.config.test.split, run.step if run.chosen else None)
 
 
 def place(folder: remote.Path, split: str, step: int | None = None) -> remote.Path:
-    """The folder of a test's result: the run's; of another split than "test", or of a checkpoint that was asked for by
-    its step, one in there: "val", "step200", "val-step200"."""
+    """The folder of a test's result: the run's own. For another split than "test", or a checkpoint that was chosen by
+    its step, a folder inside it: "val", "step200", "val-step200"."""
     parts = [*([split] if split != "test" else []), *([f"step{step}"] if step is not None else [])]
     return folder / "-".join(parts) if parts else folder
 
 
 def _labels(run: Run, objective: MultiLabel, manifest: Manifest, means: VideoMeans) -> dict[str, Any]:
-    """The result where videos may have several labels, at the run's thresholds; writes the scores."""
+    """The result of a multi-label test, at the run's thresholds; also writes the scores."""
     assert run.thresholds is not None
     tables = metrics.tables(objective.video_probabilities(means.values), means.label, run.thresholds)
     values = metrics.label_metrics(means.values, means.label)
@@ -134,7 +134,7 @@ def _labels(run: Run, objective: MultiLabel, manifest: Manifest, means: VideoMea
 
 
 def _print_other_clips(theirs: dict, ours: dict, folder: remote.Path) -> None:
-    """Says so where a run has seen other clips than those of its test."""
+    """Print a note where a run was trained on other clips than those of its test."""
     keys = ("frames", "stride", "short_side", "size", "fps")
     changed = [f"{key} {theirs.get(key)}" for key in keys if theirs.get(key) != ours.get(key)]
     if changed and jax.process_index() == 0:
@@ -163,7 +163,7 @@ def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
 
 
 def _subject(run: Run, manifest: Manifest) -> dict[str, Any]:
-    """What a result is of, and how it was got; as JSON has it, where tuples are lists."""
+    """What a result is of, and how it was got; tuples become lists, as in JSON."""
     config = recipe.resolve(run.config, flip=manifest.flip, multilabel=manifest.multilabel)
     subject = {
         "step": run.step,
@@ -175,18 +175,18 @@ def _subject(run: Run, manifest: Manifest) -> dict[str, Any]:
 
 
 def _in_full(subject: dict[str, Any]) -> dict[str, Any]:
-    """The same with what earlier versions, and recipes, leave out."""
+    """The same with the keys that earlier versions, and recipes, leave out."""
     sections = {"protocol": "test", "clip": "clip"}
     subject |= {key: saved.complete_section(section, subject[key] or {}) for key, section in sections.items()}
     return json.loads(json.dumps(subject))
 
 
 def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path, written: remote.Path | None = None) -> str:
-    """A result to be read, and how to use the network.
+    """A result for people to read, and how to use the network.
 
     Args:
-      folder: the run's.
-      written: where the result stands, `folder_of` the run; by default there.
+      folder: of the run.
+      written: the folder of the result, `folder_of(run)`; by default `folder`.
     """
     split = result.get("protocol", {}).get("split", "test")
     lines = [
@@ -213,7 +213,7 @@ def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path, writ
 
 
 def _write_classes(folder: remote.Path, manifest: Manifest, means: VideoMeans, confusion: list, result: dict) -> None:
-    """predictions.jsonl and the confusion matrix, as JSON and as a picture."""
+    """Write predictions.jsonl, and the confusion matrix as JSON and as a picture."""
     fusion.write_scores(
         folder,
         manifest.classes,

@@ -1,6 +1,6 @@
 """Archives of scores as they are published: an .npz of `scores` [N, K], `labels` [N] and `names` [N].
 
-Classes are numbers there: of `labels`, and of the columns of `scores`. Names of videos are mostly paths.
+Classes are numbers there: `labels` has them, and they are the columns of `scores`. Names of videos are mostly paths.
 """
 
 import os
@@ -13,20 +13,20 @@ ARRAYS = ("scores", "labels", "names")
 
 
 def told(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether the arrays of an .npz are such an archive, and not a row [K] under the name of each video, of which one
-    may be called "scores"."""
+    """Whether the arrays of an .npz are such an archive. Otherwise they are rows [K] under the names of videos, one of
+    which may be called "scores"."""
     names, scores = (np.asarray(arrays.get(name, 0.0)) for name in ("names", "scores"))
     return names.dtype.kind in "US" or ("scores" in arrays and scores.ndim != 1)
 
 
 def read(arrays: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], dict[str, np.ndarray], dict[str, str]]:
-    """The classes, and by video its scores [K] and its class.
+    """The classes, {video: its scores [K]} and {video: its class}.
 
-    Classes have the names of the videos' folders where each class has one of its own, and else are called by their
-    numbers, from "0" on.
+    Classes have the names of the videos' folders where each class has a folder of its own; otherwise their names are
+    their numbers, from "0" on.
 
     Raises:
-      ValueError: what is wrong with the archive.
+      ValueError: the archive is malformed; the message says how.
     """
     if missing := [name for name in ARRAYS if name not in arrays]:
         raise ValueError(f"{missing[0]} is missing among {', '.join(arrays)}; expected {', '.join(ARRAYS)}")
@@ -67,7 +67,7 @@ def numbers(name: str, array: np.ndarray) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name}: an array of type {array.dtype}; expected numbers")
-    with np.errstate(over="ignore"):  # of longer floats; infinities are refused where they are met
+    with np.errstate(over="ignore"):  # longer floats may become infinite, which is refused later
         return array.astype(np.float64)
 
 
@@ -78,7 +78,7 @@ def _text(name: str | bytes) -> str:
 
 
 def _called(names: Sequence[str], labels: Sequence[int], classes: int) -> tuple[str, ...]:
-    """What the classes are called, from the names and the numbers of the classes of all videos."""
+    """The names of the classes, from the names of all videos and the numbers of their classes."""
     pairs = {(label, pathlib.PurePosixPath(name).parent.name) for name, label in zip(names, labels, strict=True)}
     folders = {folder for _, folder in pairs} - {""}
     if 1 < classes == len(pairs) == len(folders) == len({label for label, _ in pairs}):

@@ -29,29 +29,29 @@ def convert(
     check: str | pathlib.Path | None = None,
     given: Collection[str] = (),
 ) -> str:
-    """Writes the weights of a file as the first checkpoint of a run.
+    """Write the weights of a file as the first checkpoint of a run.
 
     The run's config is `config` with the keywords of the network, the normalisation of RGB, the clips and the test that
-    follow from the layout and the file. It is of several labels for each video if the config's data set is, whose
-    classes it takes, or the run was that the file was exported from.
+    follow from the layout and the file. It is multi-label if the config's data set, whose classes it takes, is, or if
+    the file was exported from a multi-label run.
 
     Args:
       normalize: the version of the layout's code, where it has several and the file does not tell.
       classes: file of the classes' names; by default those of the config's data set, if it has as many.
       check: see `proof.compare`.
-      given: what of the config the user has chosen, by key ("clip.frames", "clip"): sections clip, test and normalize
-        keep it, and a keyword of the network that contradicts the weights is an error. So are, without being named
-        here, keywords that are not the network's defaults.
+      given: keys and sections of the config that the user has set ("clip.frames", "clip"). In clip, test and normalize
+        they stay; a keyword of the network that contradicts the weights is an error if it is named here or differs from
+        the network's default.
 
     Returns:
-      What was done, in some lines.
+      A report of what was done, in some lines.
 
     Raises:
       UserError: the weights cannot be read, do not fit, leave open what RGB they expect, contradict what was given, or
         do not compute what `check` says; nothing is written then.
     """
     out = pathlib.Path(out)
-    if any(step.name.isdigit() for step in (out / "checkpoints").glob("*")):  # not of a conversion that was stopped
+    if any(step.name.isdigit() for step in (out / "checkpoints").glob("*")):  # a conversion that was stopped has none
         raise UserError(f"{out} already holds a run; choose another --out")
     wanted = names.keywords(layout, config.model.name) if config.model.name in networks.NETWORKS else {}
     if wanted is None:
@@ -60,7 +60,7 @@ def convert(
             f"{config.model.name} is not a network of layout {layout}, which has {', '.join(fitting)}. To start "
             "another network from such weights, train it with --config.init_from.path, .layout, .inflate and .skip."
         )
-    config = recipe.resolve(config, flip=True)  # of a set that is not known yet
+    config = recipe.resolve(config, flip=True)  # the set is not known yet
     mesh = sharding.make_mesh()
     found = read_source(source, "", layout, config, mesh)
     with config.unlocked():
@@ -95,7 +95,7 @@ def convert(
 
 
 def export(run: Run, layout: str, path: str | pathlib.Path) -> None:
-    """Writes the weights of a run as a file that a layout's own code loads.
+    """Write the weights of a run as a file that a layout's own code loads.
 
     Raises:
       UserError: there is no such layout, the network is not one of its, or the file cannot be written.
@@ -106,20 +106,20 @@ def export(run: Run, layout: str, path: str | pathlib.Path) -> None:
         raise UserError(f"layout {layout} ({names.layout(layout).source}) has no {model.name}")
     start.check_keywords(layout, model)
     arrays = {name: np.asarray(leaf) for name, leaf in state_lib.named_leaves(run.weights).items()}
-    notes = {"normalize": json.dumps(run.meta.config["normalize"])}  # without which it would count as its layout's
+    notes = {"normalize": json.dumps(run.meta.config["normalize"])}  # else readers would take the layout's
     if run.thresholds is not None:
-        notes["loss"] = "sigmoid"  # without which it would count as of one label for each video
+        notes["loss"] = "sigmoid"  # else readers would expect one label for each video
     files.write(path, names.to_theirs(layout, arrays, origin=run.meta.origin, steps=run.step), notes)
 
 
 def check_export(layout: str, path: str | pathlib.Path) -> None:
-    """Raises UserError where there is no such layout, or no such kind of file."""
+    """Raise UserError where there is no such layout, or no such kind of file."""
     names.layout(layout)
     files.check_suffix(path)
 
 
 def _classes(path: str | pathlib.Path | None, config: ConfigDict, number: int) -> tuple[list[str], str, str]:
-    """Names of the classes, the hash of the manifest that they are of or "", and where they are from, in words."""
+    """The names of the classes, the hash of their manifest or "", and where they are from, in words."""
     if path is not None:
         found = list(class_files.read(pathlib.Path(path)).names)
         if len(found) != number:

@@ -1,4 +1,4 @@
-"""Weight files of PyTorch, safetensors and NumPy, read and written. The only importer of torch."""
+"""Reading and writing of weight files of PyTorch, safetensors and NumPy. No other module imports torch."""
 
 import argparse
 import collections
@@ -29,7 +29,7 @@ PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".npz")
 _NOTES = "jax_video"
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what PyTorch's files began with until 1.6
-# Training code keeps these beside the weights; making them runs nothing.
+# Training code keeps these beside the weights; unpickling them runs no code.
 HARMLESS = (dict, list, set, int, float, argparse.Namespace, np.dtype)
 SCALARS = (np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.float16, np.float32, np.float64)
 
@@ -42,10 +42,10 @@ class WeightFileError(UserError):
 class WeightFile:
     """What a weight file holds."""
 
-    weights: dict[str, np.ndarray]  # by their names, without what all of them begin with
-    prefixes: tuple[str, ...]  # what that was, outermost first: ("module.",), for example
-    beside: tuple[str, ...]  # names of what lies beside the weights: ("epoch", "optimizer"), for example
-    notes: dict[str, str] = dataclasses.field(default_factory=dict)  # what `write` was given to say of them
+    weights: dict[str, np.ndarray]  # by name, without the prefixes that all names have
+    prefixes: tuple[str, ...]  # those prefixes, outermost first: ("module.",), for example
+    beside: tuple[str, ...]  # other keys of the file: ("epoch", "optimizer"), for example
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)  # that `write` was given
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -57,8 +57,8 @@ def read_file(path: str | os.PathLike) -> WeightFile:
     """The arrays of a weight file by the names that the file gives them, and what else it tells.
 
     PyTorch's files (`.pth`, `.pt`, `.th`, `.pth.tar`) are read in both of its formats, also where the weights are an
-    entry of a larger dict (`WRAPPERS`) and where every name has a prefix (`PREFIXES`). What a file is, it says itself:
-    its name is not looked at. Half-precision arrays stay what they are.
+    entry of a larger dict (`WRAPPERS`) and where every name has a prefix (`PREFIXES`). The first bytes of a file
+    tell its format, not its name. Half-precision arrays stay what they are.
 
     Raises:
       WeightFileError: it is not such a file, or damaged, or would have to run code to be loaded.
@@ -77,9 +77,9 @@ def read_file(path: str | os.PathLike) -> WeightFile:
 
 
 def write(path: str | os.PathLike, weights: dict[str, np.ndarray], notes: dict[str, str] | None = None) -> None:
-    """Writes arrays as `.pth` or `.pt` (a state dict), `.safetensors` or `.npz`. The file appears as a whole or not.
+    """Write arrays as `.pth` or `.pt` (a state dict), `.safetensors` or `.npz`. The file appears whole or not at all.
 
-    Notes go where formats keep what is no array, and PyTorch reads past them; an `.npz` has no such place.
+    Notes go into the metadata of the format, which PyTorch ignores; an `.npz` has none.
 
     Raises:
       WeightFileError: another suffix, a type that the format does not have, or a place that cannot be written to.
@@ -113,7 +113,7 @@ def write(path: str | os.PathLike, weights: dict[str, np.ndarray], notes: dict[s
 
 
 def check_suffix(path: str | os.PathLike) -> None:
-    """Raises WeightFileError unless `write` knows the format that a file's name ends with."""
+    """Raise WeightFileError unless `write` knows the format that a file's name ends with."""
     if pathlib.Path(path).suffix not in SUFFIXES:
         raise WeightFileError(f"{path}: expected a name that ends in one of {', '.join(SUFFIXES)}")
 
@@ -122,7 +122,7 @@ def _reader(path: pathlib.Path):
     """The function that reads this file, by its first bytes."""
     size = path.stat().st_size
     with open(path, "rb") as file:
-        beginning = file.read(2**16)  # of a tar archive, compressed or not, its first member
+        beginning = file.read(2**16)  # enough for the first member of a tar archive, compressed or not
     start = beginning[:16]
     if start[:2] == b"PK":
         try:
@@ -179,7 +179,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_torch(path: pathlib.Path):
     torch = _torch()
-    scalar = np.float64(0).__reduce__()[0]  # what makes pickled numbers, under both of its names: NumPy 2 has moved it
+    scalar = np.float64(0).__reduce__()[0]  # it unpickles numbers; it has two names, as NumPy 2 has moved it
     harmless = [*HARMLESS, *(type(np.dtype(kind)) for kind in SCALARS)]
     harmless += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     harmless += [(lambda *_: {}, "collections.defaultdict")]  # torch fills plain dicts only
@@ -213,7 +213,7 @@ def _state_dict(path: pathlib.Path, loaded) -> tuple[dict[str, np.ndarray], tupl
         raise WeightFileError(f"{path}: {', '.join(map(repr, other[:8]))} among its weights are not named arrays")
     arrays = {name: _array(path, name, value) for name, value in weights.items()}
     try:
-        archives.check(path, sum(array.nbytes for array in arrays.values()))  # a tensor may repeat one value for ever
+        archives.check(path, sum(array.nbytes for array in arrays.values()))  # a tensor may repeat one value endlessly
     except UserError as error:
         raise WeightFileError(str(error)) from error
     return arrays, tuple(beside)
@@ -235,7 +235,7 @@ def _array(path: pathlib.Path, name: str, tensor) -> np.ndarray:
             raise WeightFileError(
                 f"{path}: {name} is a {tensor.dtype} tensor that NumPy cannot hold ({error})"
             ) from error
-    elif array.dtype == np.dtype("V2"):  # and which an .npz keeps as bare bytes
+    elif array.dtype == np.dtype("V2"):  # bfloat16, which an .npz keeps as bare bytes
         return array.view(jnp.bfloat16)
     if not (array.dtype.kind in "biu" or jnp.issubdtype(array.dtype, jnp.floating)):
         raise WeightFileError(f"{path}: {name} has values of type {array.dtype}; expected real numbers")

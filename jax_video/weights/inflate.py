@@ -1,4 +1,4 @@
-"""From 2D to 3D: kernels that get a temporal extent, or other channels of input.
+"""From 2D to 3D: kernels get a temporal extent, or other input channels.
 
 Mean and centre make a network whose output on a video of one repeated frame is the 2D network's (Carreira and Zisserman
 2017, §2.1), away from the temporal border where a convolution's padding is seen.
@@ -12,7 +12,7 @@ METHODS = ("mean", "centre")
 
 
 def inflate(kernel: np.ndarray, shape: tuple[int, ...], method: str, *, views: bool = False) -> np.ndarray | None:
-    """A kernel `[t₀, h, w, I₀, O]` as one of `shape` `[t, h, w, I, O]`; None where no rule leads there.
+    """A kernel `[t₀, h, w, I₀, O]` as one of `shape` `[t, h, w, I, O]`; None where no rule gives that shape.
 
     Args:
       method: how one tap in time becomes t. "mean": each is the kernel divided by t. On the 1×1×1 convolutions of

@@ -1,4 +1,4 @@
-"""Puts arrays into a network, strictly: every array that does not fit is named, in one error."""
+"""A strict match of arrays with a network: every array that does not fit is named, in one error."""
 
 import dataclasses
 import fnmatch
@@ -17,12 +17,12 @@ from jax_video.weights.names import shape_text
 
 @dataclasses.dataclass
 class Merged:
-    """What came of a merge: the arrays, and the name of each under what happened to it."""
+    """The result of a merge: the arrays, and their names by what happened to them."""
 
-    arrays: dict[str, np.ndarray]  # those that were found, by our names
+    arrays: dict[str, np.ndarray]  # those that were loaded or inflated, by our names
     loaded: list[str]
     inflated: list[str]
-    fresh: list[str]  # of the network, left out by a pattern or not there: to be initialised
+    fresh: list[str]  # of the network, left out by a pattern or not in the weights: to be initialised
     skipped: list[str]  # of the source, left out by a pattern
 
     def table(self) -> str:
@@ -53,15 +53,15 @@ def merge(
     their_name: Callable[[str], str] = str,
     network: str = "",
 ) -> Merged:
-    """Matches weights with the arrays of a network.
+    """Match weights with the arrays of a network.
 
     Args:
-      arrays: by our names, `params/…` and `batch_stats/…`, or by others, which the network does not have. Emptied on
+      arrays: by our names, `params/…` and `batch_stats/…`; other names are reported as extra. The dict is emptied on
         the way.
       target: what the network has, by the same names.
-      skip: patterns as in a shell, of names without `params/` and `batch_stats/`: what they match is not loaded, and
-        what the network has of it starts afresh.
-      partial: what the weights do not have starts afresh. What they have has to fit all the same.
+      skip: shell patterns of names without `params/` and `batch_stats/`: what they match is not loaded, and starts
+        afresh in the network.
+      partial: arrays that the weights do not have start afresh. Those that they have must fit all the same.
       method: "mean" or "centre": kernels may be inflated (`inflate.inflate`). Empty: they must fit.
       views: names of CoST's kernels.
       problems: lines of what has gone wrong before, for the same message.
@@ -71,7 +71,7 @@ def merge(
 
     Raises:
       UserError: arrays missing, left over or of another shape, or patterns that match nothing: in one message, which
-        names the likely causes first; or values that no network computes with.
+        names the likely causes first; or values that are not finite, or negative variances.
     """
     if method:
         check_choice("inflate", method, METHODS)
@@ -104,7 +104,7 @@ def merge(
         else:
             problems.append(f"shape    {name}: found {shape_text(array.shape)}, expected {shape_text(wanted.shape)}")
             continue
-        with np.errstate(over="ignore"):  # told below
+        with np.errstate(over="ignore"):  # reported below
             merged.arrays[name] = np.asarray(fitting, wanted.dtype)
     if partial and not merged.loaded + merged.inflated:
         problems.append("nothing  of them is in the network")

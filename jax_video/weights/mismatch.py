@@ -1,4 +1,4 @@
-"""Why weights do not fit a network: the likely causes, by the names and shapes of both."""
+"""Why weights do not fit a network: the likely causes, from the names and shapes of both."""
 
 import fnmatch
 import re
@@ -20,7 +20,7 @@ def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool =
     """The likely causes, the likeliest first; none where names and shapes do not tell.
 
     Args:
-      found, wanted: of the weights and of the network.
+      found, wanted: names and shapes of the weights and of the network.
       network: its name.
       inflates: whether 2D kernels are inflated.
     """
@@ -60,7 +60,7 @@ def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool =
 
 
 def _part(found: Shapes, wanted: Shapes) -> str:
-    """The part of the network, as in "params/PART/conv1/kernel", that the weights are of; "" where there is none."""
+    """The part of the network, as in "params/PART/conv1/kernel", that the weights fit; "" where there is none."""
     if set(found) & set(wanted):
         return ""
     for part in dict.fromkeys(name.split("/")[1] for name in wanted):
@@ -71,7 +71,7 @@ def _part(found: Shapes, wanted: Shapes) -> str:
 
 
 def _title(shapes: Shapes) -> str:
-    """ "ResNet-50", or "ResNet of 1, 1, 1 and 1 bottlenecks"; "" where it is none of the known ones."""
+    """What network it is: "ResNet-50", or "ResNet of 1, 1, 1 and 1 bottlenecks"; "" where it is not known."""
     if any("/stem/conv1/" in name for name in shapes):
         return "R(2+1)D" if any("/stem/conv2/" in name for name in shapes) else "R3D or MC3"
     units = _counts(r"/layer([1-4])/(\d+)/", shapes)
@@ -104,8 +104,8 @@ def _groups(shapes: Shapes) -> int:
 
 
 def _taps(shapes: Shapes) -> int:
-    """The largest extent in time of any kernel, but for CoST's, which have views in place of it."""
-    parts = ("alpha", "fc1/kernel")  # beside a kernel of views
+    """The largest extent in time of any kernel, except CoST's, whose first axis is views."""
+    parts = ("alpha", "fc1/kernel")  # found beside a kernel of views
     views = {name for name in shapes if any(name.removesuffix("kernel") + part in shapes for part in parts)}
     return max((shape[0] for name, shape in shapes.items() if len(shape) == 5 and name not in views), default=0)
 
@@ -133,7 +133,7 @@ def _different(found: dict[str, int], wanted: dict[str, int]) -> str:
 
 
 def _of(pattern: str, shapes: Shapes) -> Shapes:
-    """What a pattern of init_from.skip matches."""
+    """The shapes whose names a pattern of init_from.skip matches."""
     bare = {name: name.removeprefix("params/").removeprefix("batch_stats/") for name in shapes}
     return {name: shape for name, shape in shapes.items() if fnmatch.fnmatchcase(bare[name], pattern)}
 

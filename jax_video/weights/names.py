@@ -73,7 +73,7 @@ I3D = {
     "{block}.{branch}.conv3d": ("{block}/{branch}/conv3d", CONV_3D),
     "{block}.{branch}.bn": ("{block}/{branch}/bn", BATCH_NORM),
 }
-VIDEO_RESNET = {  # where a convolution is one, or R(2+1)D's pair
+VIDEO_RESNET = {  # a convolution is one, or the pair of R(2+1)D
     "stem.0": ("stem/conv1", CONV_3D),
     "stem.1": ("stem/bn1", BATCH_NORM),
     "stem.3": ("stem/conv2", CONV_3D),
@@ -87,7 +87,7 @@ VIDEO_RESNET = {  # where a convolution is one, or R(2+1)D's pair
     "layer{stage}.{unit}.downsample.1": ("layer{stage}/{unit}/downsample/bn", BATCH_NORM),
     "fc": ("fc", LINEAR),
 }
-IMAGENET = {key: row.before for key, row in saved.KEYS["normalize"].items()}  # as earlier versions had always
+IMAGENET = {key: row.before for key, row in saved.KEYS["normalize"].items()}  # what earlier versions always used
 KINETICS = {"mean": (110.7975, 103.3005, 96.2625), "std": (70.584, 69.1815, 69.7935)}
 ACTIVITYNET = {"mean": (114.7748, 107.7354, 99.475), "std": (1.0, 1.0, 1.0)}
 # Before torch 0.4 a dense layer's modules were called norm.1 and so on.
@@ -101,10 +101,10 @@ class Layout:
     Attributes:
       source: whose they are.
       table: {their module: (our module, kind)}.
-      normalize: what their networks expect of RGB in 0 to 255, section `normalize` of a config; None: not known.
+      normalize: how their networks normalise RGB from 0 to 255: section `normalize` of a config; None: not known.
       renamed: (pattern, replacement) pairs that turn the names of older files into today's.
       versions: {version of their code: its `normalize`}, where that has changed; the last is `normalize`.
-      clip, test: how their own test looks at a video, as far as it is known: keys of these sections of a config.
+      clip, test: how their own test samples a video, as far as it is known: keys of these sections of a config.
     """
 
     source: str
@@ -160,7 +160,7 @@ LAYOUTS = {
 
 
 def layout(name: str) -> Layout:
-    """The layout of that name; UserError, with the names, where there is none."""
+    """The layout of that name. Raises UserError, with the known names, where there is none."""
     if name not in LAYOUTS:
         known = "\n  ".join(f"{key:12} {value.source}" for key, value in LAYOUTS.items())
         raise UserError(f"there is no layout {name!r}; choose one of\n  {known}")
@@ -168,7 +168,7 @@ def layout(name: str) -> Layout:
 
 
 def keywords(name: str, network: str) -> Mapping[str, Any] | None:
-    """Keywords with which our network computes what the layout's does; None where the layout has no such network."""
+    """Keywords that make our network compute what the layout's does; None where the layout has no such network."""
     layout(name)  # raises where there is none
     return {} if name == "jax_video" else networks.find(network).layouts.get(name)
 
@@ -177,8 +177,8 @@ def keywords(name: str, network: str) -> Mapping[str, Any] | None:
 class Translation:
     """Weights under our names and in our axes."""
 
-    arrays: dict[str, np.ndarray]  # "params/…" and "batch_stats/…"; by their own names what the layout does not know
-    origin: dict | None  # what `to_theirs` needs to give back the same: {"layout", "counters", "dtypes", "renamed"}
+    arrays: dict[str, np.ndarray]  # by "params/…" and "batch_stats/…"; those unknown to the layout by their own names
+    origin: dict | None  # what `to_theirs` needs to restore the file: {"layout", "counters", "dtypes", "renamed"}
     problems: list[str]  # arrays that contradict the layout, one line each
 
 
@@ -281,7 +281,7 @@ def arrange(array: np.ndarray, axes: str, wanted: str) -> np.ndarray | None:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """(64, 3, 7, 7) as "64×3×7×7"."""
+    """A shape as text: (64, 3, 7, 7) as "64×3×7×7"."""
     return "×".join(map(str, shape)) or "scalar"
 
 
@@ -290,7 +290,7 @@ def _axes(axes: str) -> str:
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
-    """A contiguous copy, float32 where it was less."""
+    """A contiguous copy, in float32 at least."""
     narrow = array.dtype.kind == "V" or array.dtype.itemsize < 4  # bfloat16 is a void to NumPy
     return np.array(array, np.float32 if narrow else None, order="C")
 
@@ -318,7 +318,7 @@ _FIELD = re.compile(r"\{(\w+)(\+1)?\}")
 
 
 def _match(template: str, name: str) -> dict[str, str] | None:
-    """{"stage": "1", "unit": "0"} of "layer1.0" under "layer{stage}.{unit}"."""
+    """{"stage": "1", "unit": "0"} for "layer1.0" and "layer{stage}.{unit}"; None where they do not match."""
     literals = _FIELD.sub("\0", template).split("\0")
     fields = list(_FIELD.finditer(template))
     pattern = re.escape(literals[0])
@@ -335,13 +335,13 @@ def _fill(template: str, fields: dict[str, str]) -> str:
 
 
 def _fitting(name: str, weights: dict[str, np.ndarray]) -> int:
-    """How many arrays have a place in a layout."""
+    """How many arrays have a place in a layout, and its axes."""
     places = ((_place(name, _current(LAYOUTS[name], theirs)), array) for theirs, array in weights.items())
     return sum(place is not None and arrange(array, *place[1:]) is not None for place, array in places)
 
 
 def _check_layout(name: str, weights: dict[str, np.ndarray]) -> None:
-    """Raises UserError where the arrays are of another layout, or of none."""
+    """Raise UserError where the arrays are of another layout, or of none."""
     weights = {theirs: array for theirs, array in weights.items() if not theirs.endswith(COUNTER)}
     fitting = {other: _fitting(other, weights) for other in LAYOUTS}
     best = max(fitting, key=lambda other: fitting[other])

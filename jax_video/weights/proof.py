@@ -19,7 +19,7 @@ TOLERANCE = 1e-4  # of the logits, relative to the largest
 
 
 def compare(config: ConfigDict, num_classes: int, state: state_lib.TrainState, path: str | pathlib.Path) -> list[str]:
-    """Runs the network on a video in an .npz file and compares its logits with those in the file.
+    """Run the network on a video in an .npz file and compare its logits with those in the file.
 
     The file holds
       - `logits` [B, K], or with further axes, as I3D's for time, over which the mean is taken;
@@ -81,17 +81,17 @@ def _logit_error(config, dtype, num_classes, state, video, expected, path, *, pr
     config = config.copy_and_resolve_references()
     config.dtype = dtype
     definition, _, _ = state_lib.abstract(config, num_classes)
-    with jax.default_matmul_precision(precision):  # by default float32 is less than that on TPUs and some GPUs
+    with jax.default_matmul_precision(precision):  # by default TPUs and some GPUs multiply float32 with less precision
         outputs = forward(definition, state.params, state.batch_stats, jnp.asarray(video))
     logits = np.asarray(outputs, np.float64)
-    logits = logits.reshape(logits.shape[0], -1, logits.shape[-1]).mean(axis=1)  # a stream has them for every frame
+    logits = logits.reshape(logits.shape[0], -1, logits.shape[-1]).mean(axis=1)  # a stream has logits for every frame
     if logits.shape != expected.shape or not expected.size:
         raise UserError(f"{path}: has logits of shape {expected.shape}; ours, for its input, are of {logits.shape}")
     return _difference(logits, expected)
 
 
 def _channels_last(path: str | pathlib.Path, name: str, video: np.ndarray) -> np.ndarray:
-    """[B, 3, T, H, W], or as it is, [B, T, H, W, 3]; of images [B, 3, H, W] or [B, H, W, 3] as videos of one frame."""
+    """A video [B, 3, T, H, W] or [B, T, H, W, 3] as the latter; images, without T, become videos of one frame."""
     if video.ndim in (4, 5) and video.shape[-1] != 3 and video.shape[1] == 3:
         video = np.moveaxis(video, 1, -1)
     if video.ndim == 4:
@@ -102,7 +102,7 @@ def _channels_last(path: str | pathlib.Path, name: str, video: np.ndarray) -> np
 
 
 def _compare_inputs(path, config: ConfigDict, raw: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Raises UserError unless raw RGB, normalised as the config says, is what PyTorch has seen; says what that was."""
+    """Raise UserError, with what PyTorch has seen, unless that is raw RGB normalised as the config says."""
     if ours.shape != theirs.shape:
         raise UserError(f"{path}: video is of shape {ours.shape} and input of {theirs.shape}, channels last")
     error = _difference(ours, theirs)
@@ -121,7 +121,7 @@ def _compare_inputs(path, config: ConfigDict, raw: np.ndarray, ours: np.ndarray,
 
 
 def _find_normalization(raw: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """(mean [3], std [3]) by which raw RGB becomes theirs, a line for every channel; None where it does not."""
+    """(mean [3], std [3]) that turn raw RGB into theirs, by a linear fit of each channel; None where none do."""
     x, y = (video.reshape(-1, 3).astype(np.float64) for video in (raw, theirs))
     center, height = x.mean(axis=0), y.mean(axis=0)
     slope = ((x - center) * (y - height)).sum(axis=0) / np.maximum(((x - center) ** 2).sum(axis=0), 1e-9)
@@ -132,5 +132,5 @@ def _find_normalization(raw: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest, relative to the largest expected value."""
+    """The largest difference, relative to the largest expected value."""
     return np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)

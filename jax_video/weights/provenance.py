@@ -14,7 +14,7 @@ _NEW_NAMES = r"features\.(conv|norm)1\."
 
 
 def version(layout: str, file: WeightFile) -> tuple[str, str]:
-    """Which version of a layout's code has saved a file, and what says so.
+    """The version of a layout's code that has saved a file, and the signs of it.
 
     Before 2018-11 3D-ResNets-PyTorch saved a network inside DataParallel, PyTorch did not yet count the batches of
     BatchNorm, and DenseNet had torchvision's names. Since then it saves the network itself, with counters, and a
@@ -69,7 +69,7 @@ def check_version(layout: str, given: str, found: str, source: str) -> str:
 
 
 def keywords(layout: str, network: str, arrays: dict[str, np.ndarray]) -> dict:
-    """Keywords of our network that the arrays of a file, by our names, decide: those that vary within the layout."""
+    """Keywords of our network that vary within a layout, as the arrays of a file, by our names, decide them."""
     if layout == "cost" and (kernel := arrays.get("params/conv1/kernel")) is not None:
         return {"frames": 32 if kernel.shape[0] == 5 else 8}
     if layout != "3d-resnets" or "shortcut" not in networks.find(network).keywords:
@@ -80,14 +80,14 @@ def keywords(layout: str, network: str, arrays: dict[str, np.ndarray]) -> dict:
 
 
 def shortcut(shapes: dict[str, tuple[int, ...]]) -> str | None:
-    """ "B" where units have projections, "A" where there are several stages but no projection; None of no ResNet."""
+    """The type: "B" where units have projections, "A" where several stages have none; None where it is no ResNet."""
     if any("/downsample/" in name for name in shapes):
         return "B"
     return "A" if any("/layer2/" in name for name in shapes) else None
 
 
 def preactivation(shapes: dict[str, tuple[int, ...]]) -> bool | None:
-    """Whether the first BatchNorm of the units has their input's width; None where no unit changes the width."""
+    """Whether units begin with BatchNorm, as it has their input's width; None where no unit changes the width."""
     votes = 0
     for name, shape in shapes.items():
         if re.search(r"/layer\d/\d+/conv1/kernel$", name) and len(shape) == 5 and shape[-2] != shape[-1]:
@@ -97,7 +97,7 @@ def preactivation(shapes: dict[str, tuple[int, ...]]) -> bool | None:
 
 
 def clip(layout: str, frames: int, num_classes: int) -> dict:
-    """How the source's own test takes clips from a video: what is known of section `clip`.
+    """How the source's own test takes clips from a video: the keys of section `clip` that are known.
 
     CoST takes 32 frames out of 64 on Moments in Time, which has 339 classes, and out of 128 on Kinetics-400.
     """

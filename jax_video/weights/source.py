@@ -1,4 +1,4 @@
-"""Weights by our names, read from a run's folder or from a file, before they have found their places."""
+"""Weights by our names, read from a run's folder or from a file, before they are fitted to a network."""
 
 import dataclasses
 import json
@@ -20,12 +20,12 @@ from jax_video.weights import files, names, provenance, public
 
 @dataclasses.dataclass
 class Source:
-    """Weights by our names, before they have found their places."""
+    """Weights by our names, before they are fitted to a network."""
 
     path: str
-    layout: str  # "" of a run
+    layout: str  # "" for a run
     arrays: dict[str, np.ndarray]
-    origin: dict | None  # of a file's weights: `names.Translation.origin`
+    origin: dict | None  # for a file: `names.Translation.origin`
     problems: list[str]
     num_classes: int | None  # None: there is no classifier
     classes: tuple[str, ...] | None = None  # their names; None: not known
@@ -33,14 +33,14 @@ class Source:
     version: str = ""  # of the layout's code, and what says so: `provenance.version`
     signs: str = ""
     normalize: dict | None = None  # section `normalize` of the run that a file was exported from; None: not known
-    several: bool = False  # whether that run was of several labels for each video
+    several: bool = False  # whether that run was multi-label
 
 
 def layout_of(path: str | os.PathLike, layout: str) -> str:
-    """The layout of weights: the one that is given, or that of public weights, by whose name they are called.
+    """The layout of weights: the one that is given, or that of the public weights that `path` names.
 
     Raises:
-      UserError: both, and they differ; or there are no public weights of that name.
+      UserError: there are both, and they differ; or there are no public weights of that name.
     """
     known = public.find(os.fspath(path))
     if known and layout not in ("", known.layout):
@@ -52,7 +52,7 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
     """The weights in a run's folder, which must be of the network `expected` if that is not empty, or in a file.
 
     Raises:
-      UserError: as of `read`.
+      UserError: see `start.read`.
     """
     name = os.fspath(path)
     if known := public.find(name):
@@ -90,14 +90,14 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
         arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] not in networks.heads()}
     if not config.get("teacher"):
         _print_differences(path, trained.meta.config, config)
-    # A conversion that was given no names has numbered the classes.
+    # A conversion without names has numbered the classes.
     number = len(trained.classes)
     named = trained.meta.manifest or trained.classes != tuple(map(str, range(number)))
     return Source(str(path), "", arrays, None, [], number, trained.classes if named else None, transferred)
 
 
 def _print_differences(path: str | pathlib.Path, theirs: dict, ours: ConfigDict) -> None:
-    """Names what another run's network is built with, or has seen, otherwise than this config says."""
+    """Print where another run's network, or its normalisation of RGB, differs from this config."""
     ours = json.loads(json.dumps(ours.to_dict()))
     changed = [
         f"{section}.{key}: there {value}, here {ours[section][key]}"
@@ -110,7 +110,7 @@ def _print_differences(path: str | pathlib.Path, theirs: dict, ours: ConfigDict)
 
 
 def _normalize(path: pathlib.Path, notes: dict[str, str]) -> dict | None:
-    """Section `normalize` of the run that a file was exported from, which may be of an earlier version."""
+    """Section `normalize` of the run, perhaps of an earlier version, that a file was exported from; None: not known."""
     if "normalize" not in notes:
         return None
     try:

@@ -49,12 +49,12 @@ def read(
     A run of knowledge transfer gives its 3D network, without a classifier.
 
     Args:
-      path, into, expects: where from; the part of the network that they are of, as in "network" of one with consensus,
-        while the rest starts afresh; and the network that the run must be of. Several parts, as in
-        ("appearance", "motion"), have as many paths, and networks, in the same order.
+      path, expects: a run's folder, or a file; and the network that the run must be of.
+      into: the part of the network that takes them, as "network" under segment consensus; the rest starts afresh.
+        Several parts, as in ("appearance", "motion"), have as many paths, and networks, in the same order.
       num_classes: K; None takes the source's.
       new_head: leaves out the classifier, which starts afresh.
-      skip, partial, method: of `merge`.
+      skip, partial, method: see `merge`.
 
     Raises:
       UserError: what `files.read`, `names.to_ours` and `merge` raise, or a folder is of no run or of another network.
@@ -90,7 +90,7 @@ def fit(
     partial: bool = False,
     method: str = "",
 ) -> Weights:
-    """Sources that have been read as the weights of a config's network; see `read`. Takes the sources' arrays."""
+    """The weights of a config's network, from sources that have been read; see `read`. Empties the sources' arrays."""
     path, layout = ",".join(source.path for source in sources), sources[0].layout
     num_classes = num_classes or sources[0].num_classes
     if num_classes is None:
@@ -143,8 +143,8 @@ def initial_state(
       create: makes the state with random values.
 
     Raises:
-      UserError: the weights cannot be read, do not fit, are of a network that computes otherwise, or have a classifier
-        that may be of other classes.
+      UserError: the weights cannot be read, do not fit, are of a network that computes something else, or have a
+        classifier that may be of other classes.
     """
     options = config.init_from
     if not options.path:
@@ -180,7 +180,7 @@ def initial_state(
 
 
 def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str, ...]) -> None:
-    """Raises UserError where a classifier was loaded that may be of other classes, and the user has not said so."""
+    """Raise UserError where a classifier was loaded that may be of other classes, and the user has not chosen."""
     keeps = options.get("keep_head", False)
     if keeps and options.new_head:
         raise UserError("init_from.keep_head and init_from.new_head are both True: choose one")
@@ -204,7 +204,7 @@ def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str,
 
 
 def _print_normalization(source: Source, given: state_lib.Normalization) -> None:
-    """Says so where weights have seen RGB that was normalised otherwise than in this run."""
+    """Print a note where weights were trained on RGB that was normalised differently from this run's."""
     found = names.layout(source.layout)
     versions: list[dict | None] = [found.versions[source.version]] if source.version else [*found.versions.values()]
     usual = [source.normalize] if source.normalize else versions or [found.normalize]
@@ -215,7 +215,7 @@ def _print_normalization(source: Source, given: state_lib.Normalization) -> None
 
 
 def _print_rate(layout: str, given: float | None) -> None:
-    """Says so where weights have seen clips of another frame rate than those of this run."""
+    """Print a note where weights were trained on clips of another frame rate than this run's."""
     usual = names.layout(layout).clip.get("fps")
     if usual is not None and usual != given:
         here = "clips here take frames as they are stored" if given is None else f"here they have {given:g}"
@@ -229,7 +229,7 @@ def _print_rate(layout: str, given: float | None) -> None:
 def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_lib.TrainState:
     """The state that `create` makes, but with these weights; their moving averages, if there are any, are the same.
 
-    Empties the weights on its way.
+    Empties `weights` on its way.
     """
 
     def rest() -> tuple[state_lib.TrainState, dict]:
@@ -238,8 +238,8 @@ def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_
         fresh = {name: leaves[name] for name in weights.merged.fresh}
         return dataclasses.replace(state, params={}, batch_stats={}, ema=None if state.ema is None else {}), fresh
 
-    # What was found is not drawn: XLA leaves it out, where it would be a second copy of the network. And each array
-    # leaves the host as it goes to the device.
+    # Arrays that were found are not drawn at random: XLA leaves out what is not used, which would be a second copy of
+    # the network. And each array leaves the host as it goes to the device.
     state, fresh = jax.jit(rest)()
     arrays = weights.merged.arrays
     arrays |= fresh
@@ -252,13 +252,13 @@ def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_
 
 
 def check_keywords(layout: str, model: ConfigDict) -> None:
-    """Raises UserError where a config's network has the layout's weights but computes something else with them."""
+    """Raise UserError where a config's network takes the layout's weights but computes something else with them."""
     if model.name not in networks.NETWORKS:
         return
     wanted = names.keywords(layout, model.name) or {}
     if layout == "torchvision" and "stride_on" in networks.find(model.name).keywords:
-        # Also of what starts from its networks. It has each in one width; a file of another is somebody else's, whose
-        # names do not tell the strides: the config does.
+        # Also for networks that start from torchvision's. It has each in one width; a file of another width is somebody
+        # else's, and its names do not tell the strides: the config does.
         thin = model.get("width", 1.0) != 1.0 or model.get("stem_width") is not None
         wanted = {} if thin else {"stride_on": "3x3"}
     given = {key: model.get(key, networks.find(model.name).keywords[key]) for key in wanted}
@@ -272,7 +272,7 @@ def check_keywords(layout: str, model: ConfigDict) -> None:
 
 
 def _with(name: str, part: str, leaves: dict) -> str:
-    """("params/fc/bias", "network") -> "params/network/fc/bias"; what is constant here is among the statistics."""
+    """("params/fc/bias", "network") -> "params/network/fc/bias"; what is constant here is in "batch_stats"."""
     collection, slash, path = name.partition("/")
     placed = f"{collection}/{part}/{path}" if part and slash else name
     constant = placed.replace("params/", "batch_stats/", 1)
@@ -289,7 +289,7 @@ def _without(name: str, parts: Sequence[str]) -> str | None:
 
 
 def _several(value: str | pathlib.Path | Sequence[str]) -> list[str]:
-    """What may be one or several, as several."""
+    """One value or several, as a list."""
     return [str(value)] if isinstance(value, str | pathlib.Path) else list(value)
 
 

@@ -1,7 +1,7 @@
-"""Video files in a store (gs://, s3://, …): copied to this disk one at a time, to be read as any other file is.
+"""Video files in a store (gs://, s3://, …): copied to this disk one at a time, and then read as any other file.
 
-A copy lies in the cache folder for as long as it is read. On Linux it has no name there, so that the system frees it
-however its process ends.
+A copy lies in the cache folder for as long as it is read. On Linux it has no name there, so that the system frees its
+space however the process ends.
 """
 
 import collections
@@ -18,10 +18,10 @@ import fsspec
 from jax_video.data import remote
 from jax_video.errors import UnavailableError, UserError, VideoError, unreadable
 
-_KEPT = 2  # copies that a thread keeps: two files are compared, and several parts of one may follow each other
+_KEPT = 2  # copies that a thread keeps: a check compares two files, and several parts of one file may follow each other
 _PIECE = 2**23  # bytes that are asked for at once
-_HANDLE = "/proc/self/fd/{}"  # opens a file of this process again, also one without a name
-# What stores call that which changes with a file; the first that one of them has.
+_HANDLE = "/proc/self/fd/{}"  # opens a file of this process again, even one without a name
+# The names that stores give to the version of a file; the first one that a store has counts.
 _VERSIONED = (
     "etag",
     "blob_id",
@@ -36,7 +36,7 @@ _VERSIONED = (
 
 
 class _Copies(threading.local):
-    """The copies of a thread: path in the store -> path here, and the file, open."""
+    """The copies of a thread: path in the store -> (path here, the open file)."""
 
     def __init__(self):
         self.files: collections.OrderedDict[str, tuple[str, IO[bytes]]] = collections.OrderedDict()
@@ -46,16 +46,16 @@ _COPIES = _Copies()
 
 
 def local(path: str | os.PathLike, go_on: Callable[[], None] = lambda: None) -> str:
-    """The path of a file with this content: the file itself, or a copy of one in a store.
+    """The path of a local file with the same content: the file itself, or a copy if it is in a store.
 
-    A copy stays until its thread has asked for two others. Its time of change says which version of the file it is.
+    A copy stays until its thread has asked for two others. Its modification time is the file's version (`stamp`).
 
     Args:
       path: of the file.
       go_on: called as the copy grows.
 
     Raises:
-      VideoError: it is not there, or may not be read.
+      VideoError: the file does not exist, or may not be read.
       UnavailableError: the store cannot be reached, or the disk is full.
     """
     path = os.fspath(path)
@@ -71,18 +71,18 @@ def local(path: str | os.PathLike, go_on: Callable[[], None] = lambda: None) -> 
 
 
 def forget() -> None:
-    """Removes the copies of this thread."""
+    """Remove the copies of this thread."""
     while _COPIES.files:
         _COPIES.files.popitem()[1][1].close()
 
 
 def stamp(path: str | os.PathLike) -> tuple[int, int]:
-    """Size and version, by which a file of a store is known again; raises as `local`."""
+    """(size in bytes, version as a number) by which a file in a store is recognised; raises as `local`."""
     with _reading(os.fspath(path)):
         store, inside = fsspec.core.url_to_fs(os.fspath(path))
         about = {key.lower(): value for key, value in store.info(inside).items()}
     version = next((str(about[key]) for key in _VERSIONED if about.get(key)), "")
-    return about.get("size") or 0, int(hashlib.sha256(version.encode()).hexdigest()[:15], 16)  # nanoseconds: 36 years
+    return about.get("size") or 0, int(hashlib.sha256(version.encode()).hexdigest()[:15], 16)  # as ns, up to 36 years
 
 
 def _fetch(path: str, go_on: Callable[[], None]) -> tuple[str, IO[bytes]]:
@@ -95,7 +95,7 @@ def _fetch(path: str, go_on: Callable[[], None]) -> tuple[str, IO[bytes]]:
         failed.callback(copy.close)
         here = _HANDLE.format(copy.fileno()) if nameless else copy.name
         store, inside = fsspec.core.url_to_fs(path)
-        # Piece by piece: to get a file as a whole some packages have ten large parts of it in memory.
+        # Piece by piece: to fetch a whole file, some packages hold ten large parts of it in memory.
         with store.open(inside, "rb", block_size=_PIECE, cache_type="none") as file:
             while piece := file.read(_PIECE):
                 copy.write(piece)
@@ -111,7 +111,7 @@ def _fetch(path: str, go_on: Callable[[], None]) -> tuple[str, IO[bytes]]:
 
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """Turns what a store's package raises into what is raised of a file that cannot be read."""
+    """Turn the errors of a store's package into those for a local file that cannot be read."""
     try:
         with remote.reaching(path):
             yield
@@ -120,7 +120,7 @@ def _reading(path: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise VideoError(path, "no such file") from error
     except OSError as error:
-        if error.strerror is None:  # of a package that raises it with a message alone
+        if error.strerror is None:  # from a package that gives only a message
             raise UnavailableError(path, f"cannot be fetched ({error})") from error
         raise unreadable(path, error, "cannot be fetched") from error
     except UserError as error:

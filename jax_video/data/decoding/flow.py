@@ -1,10 +1,10 @@
-"""Optical flow (ST-ResNet §4): computed between frames, or read where it is stored; and the ten fields about a frame.
+"""Optical flow (ST-ResNet §4): computed between frames, or read where it is stored; and the ten fields around a frame.
 
 Field i leads from frame i to frame i + 1 and holds, in pixels, how far to the right (x) and down (y) each point moves.
-It is kept as uint8, clipped to 20 pixels either way: the input of a motion stream.
+It is stored as uint8, clipped to 20 pixels either way: the input of a motion stream.
 
 A video's stored fields (`preparing/storing.py`) are one file below the manifest's folder `flow`: an index of the places
-of its frames - 1 fields, then the fields, one JPEG each. Neighbours are read at once.
+of the fields, one fewer than frames, then the fields, one JPEG each. Neighbouring fields are read at once.
 """
 
 import csv
@@ -26,18 +26,18 @@ from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError, VideoError
 
 BOUND = 20.0  # pixels: a faster motion is clipped
-FIELDS = 10  # of a frame, on average before and after it:
+FIELDS = 10  # around a frame: five before it and five after it
 OFFSETS = np.arange(-FIELDS // 2, FIELDS // 2)  # -5 to 4, from the frame
 CHANNELS = 2 * FIELDS  # x and y of each field in turn
-LEAST_SIDE = 16  # pixels; the methods need some
-ZERO, _SCALE = 128, 127 / BOUND  # what stands for no motion, and steps per pixel
+LEAST_SIDE = 16  # pixels that the methods need, at least
+ZERO, _SCALE = 128, 127 / BOUND  # the value for no motion, and steps per pixel
 SETTINGS_FILE = "flow.json"  # says how the flow in its folder was made
 _MOST_HEADER = 2**16  # bytes of a JPEG beside its pixels, at most
 REASONS_FILE = "broken_flow.csv"  # beside that folder: split, path and reason of videos whose flow cannot be computed
-BLOCK = 8  # pixels of a JPEG that are coded together, along each side
+BLOCK = 8  # side in pixels of a block of a JPEG
 _HEADER = 100  # bytes at the beginning of a field's JPEG: the quality and the size, the same for all fields of a file
 _START, _END = b"\xff\xd8", b"\xff\xd9"  # of a JPEG
-_TOLERATED = 0.01  # of a set's flow may be missing, as of its videos
+_TOLERATED = 0.01  # part of a set's videos whose flow may be missing
 
 
 class Settings(NamedTuple):
@@ -50,37 +50,37 @@ class Settings(NamedTuple):
 
 
 def encode(field: np.ndarray) -> np.ndarray:
-    """Flow in pixels (float, of any shape) as it is stored (uint8)."""
+    """Convert flow in pixels (float, of any shape) to its stored form (uint8)."""
     return np.rint(ZERO + np.clip(field, -BOUND, BOUND) * _SCALE).astype(np.uint8)
 
 
 def decode_values(values: np.ndarray) -> np.ndarray:
-    """Stored flow (uint8, of any shape) in pixels (float32): the inverse of `encode`."""
+    """Convert stored flow (uint8, of any shape) to pixels (float32): the inverse of `encode`."""
     return (values.astype(np.float32) - ZERO) / np.float32(_SCALE)
 
 
 def flip(fields: np.ndarray) -> np.ndarray:
-    """Mirrors left and right, where x changes its sign: uint8 [T, H, W, C], x in the even channels."""
+    """Mirror left and right, where x changes its sign: uint8 [T, H, W, C], x in the even channels."""
     mirrored = transforms.flip(fields).copy()
     mirrored[..., ::2] = 255 - np.maximum(mirrored[..., ::2], 1) + 1  # 256 - x in 8 bits; only a JPEG has a 0
     return mirrored
 
 
 def usable(frames: int) -> tuple[int, int]:
-    """(the first frame, how many) of a video whose ten fields exist; all, where the video is too short for any."""
+    """(the first, how many) of a video's frames whose ten fields all exist; all frames if the video is too short."""
     count = frames - FIELDS
     return (FIELDS // 2, count) if count > 0 else (0, frames)
 
 
 def around(indices: np.ndarray, frames: int) -> np.ndarray:
-    """The ten fields about each of some frames: int64 [N] -> [N, 10]; a short video's border fields are repeated."""
+    """The ten fields around each frame: int64 [N] -> [N, 10]; beyond a video's ends its outermost field is repeated."""
     return np.clip(indices[:, None] + OFFSETS, 0, max(0, frames - 2))
 
 
 def _tvl1():
     """TV-L1 with the values of Zach et al. (2007): five levels, each half of the one before.
 
-    OpenCV's own step of 1.25 takes twice as long, and loses fast motions: 20 pixels are still 8 at its coarsest level.
+    OpenCV's default of 1.25 takes twice as long, and loses fast motions: 20 pixels are still 8 at its coarsest level.
     """
     return cv2.optflow.DualTVL1OpticalFlow.create(
         tau=0.25, lambda_=0.15, theta=0.3, nscales=5, warps=5, epsilon=0.01, scaleStep=0.5
@@ -88,7 +88,7 @@ def _tvl1():
 
 
 def _dis():
-    """Dense inverse search (Kroeger et al. 2016), 15 to 40 times as fast, with variational refinement."""
+    """Dense inverse search (Kroeger et al. 2016) with variational refinement, 15 to 40 times as fast as TV-L1."""
     return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
 
@@ -107,7 +107,7 @@ def compute(images: Iterable[np.ndarray], method: str) -> Iterator[np.ndarray]:
 
 
 def read(path: str, runs: list[list[int]], frames: int, size: tuple[int, int]) -> np.ndarray:
-    """Reads fields of a video that are stored.
+    """Read some of a video's stored fields.
 
     Args:
       path: the file, as `stored_path` names it.
@@ -127,7 +127,7 @@ def read(path: str, runs: list[list[int]], frames: int, size: tuple[int, int]) -
         with open(path, "rb") as file:
             for run in runs:
                 ends = places[run[0] : run[-1] + 2].tolist()
-                if ends[-1] - ends[0] > len(run) * (4 * size[0] * size[1] + _MOST_HEADER):  # a file may have holes
+                if ends[-1] - ends[0] > len(run) * (4 * size[0] * size[1] + _MOST_HEADER):  # as a sparse file can claim
                     raise ValueError("its index is damaged")
                 file.seek(ends[0])
                 data = file.read(ends[-1] - ends[0])
@@ -139,11 +139,11 @@ def read(path: str, runs: list[list[int]], frames: int, size: tuple[int, int]) -
 
 
 def check_file(path: str, frames: int, size: tuple[int, int] | None = None, *, thorough: bool = False) -> None:
-    """Checks a stored file without decoding it: its index, the first field and the last one.
+    """Check a stored file without decoding it: its index, the first field and the last one.
 
     Args:
-      path, frames, size: as of `read`; a size of None is not looked at.
-      thorough: whether each field is looked at: that it is there to its end, and as large as the first one.
+      path, frames, size: as in `read`; size None: it is not checked.
+      thorough: whether every field is checked: that it is complete, and as large as the first one.
 
     Raises:
       VideoError: as `read`.
@@ -152,7 +152,7 @@ def check_file(path: str, frames: int, size: tuple[int, int] | None = None, *, t
         places = _places_of(path, frames)
         if frames == 1:
             return
-        if not thorough:  # what stands between the first and the last one is taken for a field
+        if not thorough:  # all that lies between the first and the last field is taken for one field
             places = places[np.unique([0, 1, frames - 2, frames - 1])]
         header, whole = _look(path, places)
         if not whole.all():
@@ -164,7 +164,7 @@ def check_file(path: str, frames: int, size: tuple[int, int] | None = None, *, t
 
 
 def count_whole(path: str | os.PathLike, places: np.ndarray) -> int:
-    """How many of the fields at these places of a file, int64 [fields + 1], follow one another whole from the first."""
+    """How many fields are complete, up to the first that is damaged; `places` in the file: int64 [fields + 1]."""
     if len(places) < 2 or np.any(np.diff(places) <= 0) or places[-1] > os.path.getsize(path):
         return 0
     whole = _look(path, places)[1]
@@ -172,7 +172,7 @@ def count_whole(path: str | os.PathLike, places: np.ndarray) -> int:
 
 
 def _look(path: str | os.PathLike, places: np.ndarray) -> tuple[bytes, np.ndarray]:
-    """The header of the first field; and of each whether it has the same one, and an end: bool [fields]."""
+    """(the first field's header; whether each field has the same header and is complete: bool [fields])."""
     data = np.memmap(path, np.uint8, mode="r")
     starts, ends = places[:-1], places[1:]
     windows = np.lib.stride_tricks.sliding_window_view(data, _HEADER)
@@ -186,7 +186,7 @@ def stored_path(folder: str | os.PathLike, entry: Video) -> str:
     """Where a video's flow is stored.
 
     Raises:
-      VideoError: its path, of a manifest that someone wrote by hand, leads to another folder.
+      VideoError: its path leads out of the folder, as in a manifest that someone wrote by hand.
     """
     if os.path.isabs(entry.path) or os.pardir in pathlib.PurePath(entry.path).parts or "\0" in entry.path:
         raise VideoError(entry.path, f"this path leads out of the set's folder, so that no flow is kept in {folder}")
@@ -201,10 +201,10 @@ def _damaged(path: str, error: OSError | ValueError) -> VideoError:
 
 
 def _places_of(path: str, frames: int) -> np.ndarray:
-    """Where the fields of a video's stored file begin, and the last one ends: int64 [frames], ascending.
+    """Where the fields in a stored file begin, and the last one ends, in bytes: int64 [frames], ascending.
 
     Raises:
-      OSError, ValueError: there is no such file, or it is another one, or not whole.
+      OSError, ValueError: there is no such file, or it is another video's, or incomplete.
     """
     places = read_places(path)
     if len(places) != frames:
@@ -218,15 +218,15 @@ def _places_of(path: str, frames: int) -> np.ndarray:
 
 
 def read_places(path: str | os.PathLike) -> np.ndarray:
-    """The index at the beginning of a stored file, as it stands there: int64 [frames], read from the disk when used.
+    """The index at the beginning of a stored file, not checked: int64 [frames], mapped from the disk.
 
     Raises:
-      OSError, ValueError: there is no such file, or it is another one.
+      OSError, ValueError: there is no such file, or it does not begin with an index.
     """
     try:
-        places = np.lib.format.open_memmap(path, mode="r")  # np.load would take it for an archive or a pickle, too
+        places = np.lib.format.open_memmap(path, mode="r")  # np.load would accept an archive or a pickle, too
     except (ValueError, EOFError, OverflowError, MemoryError, SyntaxError, TypeError, tokenize.TokenError) as error:
-        # NumPy takes the header for Python, and believes any size.
+        # NumPy parses the header as Python, and trusts any size.
         empty = os.path.getsize(path) == 0
         raise ValueError("an empty file" if empty else "its index is damaged") from error
     if places.dtype != np.int64 or places.ndim != 1 or not len(places):
@@ -235,9 +235,9 @@ def read_places(path: str | os.PathLike) -> np.ndarray:
 
 
 def _from_jpeg(path: str, jpeg: bytes, size: tuple[int, int]) -> np.ndarray:
-    """One field, uint8 [H, W, 2]. Raises ValueError."""
+    """Decode one field: uint8 [H, W, 2]. Raises ValueError if it is damaged, or of another size."""
     height = _check_size(jpeg, size)
-    whole = jpeg.endswith(_END)  # OpenCV makes up the rest of others
+    whole = jpeg.endswith(_END)  # OpenCV makes up the rest of a truncated one
     both = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE) if whole else None
     if both is None or both.shape != (2 * height, size[1]):
         raise ValueError("a field is damaged")
@@ -245,9 +245,9 @@ def _from_jpeg(path: str, jpeg: bytes, size: tuple[int, int]) -> np.ndarray:
 
 
 def _check_size(jpeg: bytes, size: tuple[int, int]) -> int:
-    """The height of a field's picture, whose header is all that is needed. Raises ValueError for another size."""
+    """The padded height of a field in its JPEG; only the header is read. Raises ValueError for another size."""
     height = size[0] + -size[0] % BLOCK
-    claimed = pictures.picture_size(jpeg)  # if it is damaged, of any size
+    claimed = pictures.picture_size(jpeg)  # any size, if the header is damaged
     if claimed != (2 * height, size[1]):
         found = "no picture" if claimed == (0, 0) else f"{claimed[1]}x{claimed[0] // 2}"
         raise ValueError(f"{found} for a field of {size[1]}x{height}")
@@ -258,7 +258,7 @@ def read_settings(folder: str | os.PathLike) -> Settings:
     """How the flow in a folder was made.
 
     Raises:
-      UserError: it does not say.
+      UserError: the folder does not say it.
     """
     path = pathlib.Path(folder, SETTINGS_FILE)
     try:
@@ -272,7 +272,7 @@ def read_settings(folder: str | os.PathLike) -> Settings:
 
 
 def given_up(manifest: Manifest) -> set[str]:
-    """The videos that have no flow since prepare could not compute it: those that broken_flow.csv names."""
+    """The names of the videos without flow that broken_flow.csv lists: prepare could not compute it."""
     if manifest.flow is None:
         return set()
     try:
@@ -292,10 +292,10 @@ def _reasons(folder: str) -> pathlib.Path:
 
 
 def check_stored(manifest: Manifest) -> set[str]:
-    """The readable videos of a manifest whose flow is not where it is stored; says so on stderr, with what to do.
+    """The names of a manifest's readable videos whose stored flow is missing; says on stderr what to do about it.
 
     Raises:
-      UserError: they are all, or more than one in a hundred beside those that prepare could not compute.
+      UserError: it is missing for all, or for more than 1 %, not counting those that prepare could not compute.
     """
     if manifest.flow is None:
         return set()
@@ -325,7 +325,7 @@ def check_stored(manifest: Manifest) -> set[str]:
 
 
 def check_made(folder: str, method: str, short_side: int) -> None:
-    """Raises UserError where a folder's flow was stored by another method, or for frames of another short side."""
+    """Raise UserError if a folder's flow was computed by another method, or from frames of another short side."""
     found = read_settings(folder)
     if (found.method, found.short_side) != (method, short_side):
         raise UserError(

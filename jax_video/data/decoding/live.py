@@ -1,7 +1,7 @@
-"""Streams in, frames out as they come: cameras, pipes and the network, which are opened here and nowhere else.
+"""Live streams in, frames out as they come: cameras, pipes and network addresses, which only this module opens.
 
-A stream that breaks, ends or falls silent is opened again, after growing pauses, for as long as it is wanted. A file
-and a pipe end when they end. The seconds of the frames ascend, whatever a stream's own timestamps do.
+A stream that breaks, ends or falls silent is opened again, after growing pauses, for as long as frames are wanted. The
+end of a file or a pipe is final. The seconds of the frames ascend, whatever a stream's own timestamps do.
 """
 
 import contextlib
@@ -29,22 +29,22 @@ _KINDS = (
     "a camera (0, /dev/video0), a pipe (- for standard input, or its path), a video file, or an address "
     "(rtsp://, udp://, tcp://, http:// and the like)"
 )
-_SILENCE = 10.0  # seconds without anything, after which a connection is taken for dead
+_SILENCE = 10.0  # seconds without data after which a connection is taken for dead
 _SEGMENT = 30.0  # the same over HTTP, where a stream may come in parts of that many seconds
-_PAUSE = 1.0  # seconds before it is opened again; each time twice as long
+_PAUSE = 1.0  # seconds before a stream is opened again; each time twice as long
 _LONGEST_PAUSE = 30.0
 _READABLE = "a video that can be read from its start to its end, as MPEG-TS or Matroska can"
 _ENDED = "it has ended"
-_LOOK = 0.2  # seconds after which somebody who waits looks whether to stop
-_GAP = 10.0  # seconds between two timestamps, beyond which the stream has begun anew
-_BACK = 1.0  # and so many back
-_PACE = 1.01  # of what waits to be read: its own speed, and a little more, so that what lags catches up
+_LOOK = 0.2  # seconds between two checks whether to stop, while waiting for data
+_GAP = 10.0  # seconds: if a timestamp is later than the one before by more, the stream has begun anew
+_BACK = 1.0  # the same, if it is earlier
+_PACE = 1.01  # speed of playing a source that waits: a little above its own, so that a lag is caught up
 
 _PROTOCOLS = {"protocol_whitelist": ",".join((*SCHEMES, "httpproxy", "tls", "rtp", "crypto"))}  # never files
 _OPTIONS = _PROTOCOLS | {
     "format_whitelist": f"{packets.FORMATS},hls,rtsp",
     "rtsp_flags": "prefer_tcp",  # passes routers, and loses nothing
-    "overrun_nonfatal": "1",  # of packets over UDP that came while nobody read: they are lost, and that is all
+    "overrun_nonfatal": "1",  # UDP packets that come while nobody reads are lost, without an error
 }
 _DEVICES = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 
@@ -52,9 +52,9 @@ _DEVICES = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 class Frame(NamedTuple):
     """A frame of a stream."""
 
-    seconds: float  # since the first one, ascending; after a break as the clock has it
+    seconds: float  # since the first frame, ascending; after a break, by the clock
     image: np.ndarray  # uint8 [H, W, 3], upright RGB
-    arrived: float  # by time.monotonic()
+    arrived: float  # when it came, by time.monotonic()
     follows: bool  # whether it goes on from the frame before it, without a break and at the same size
     rate: float  # frames per second, as the stream says; 0 where it does not
 
@@ -67,22 +67,22 @@ class Source:
     place: str  # what is opened: "-", a path, a device's name or an address
 
     def __str__(self) -> str:
-        """Its name, without the password that an address may hold."""
+        """The place, without the password that an address may hold."""
         return re.sub("(?<=://)([^/?#@:]*):[^/?#]*@", lambda match: f"{match[1]}:***@", self.place)
 
     @property
     def ends(self) -> bool:
-        """Whether its end is the end, and not one of a connection."""
+        """Whether the end of its data is final, and not just that of a connection."""
         return self.kind in ("pipe", "file")
 
     @property
     def waits(self) -> bool:
-        """Whether what is not yet read is kept: it is then played at its own speed, and not as fast as it decodes."""
+        """Whether data that is not yet read waits: it is then played at its own speed, not as fast as it decodes."""
         return self.ends or self.place.startswith(("http", "tcp"))
 
     @property
     def silence(self) -> float:
-        """Seconds without anything, after which its connection is dead."""
+        """Seconds without data after which its connection is taken for dead."""
         return _SEGMENT if self.place.startswith("http") else _SILENCE
 
 
@@ -90,7 +90,7 @@ def find(name: str | os.PathLike | int) -> Source:
     """The source that a name means; nothing is opened.
 
     Raises:
-      UserError: it means none, or there is no such camera, pipe or file.
+      UserError: it does not name a source, or there is no such camera, pipe or file.
     """
     if not isinstance(name, str | os.PathLike | int):
         raise UserError(f"got {type(name).__name__}: expected {_KINDS}")
@@ -121,10 +121,10 @@ def find(name: str | os.PathLike | int) -> Source:
 
 
 class Stream:
-    """A source that is read, by one thread; others say when frames are wanted, and when they are not any more.
+    """A source that one thread reads; other threads say when frames are wanted (`begin`), and when no longer (`stop`).
 
     Attributes:
-      opened: set once it is open for the first time, or cannot be opened.
+      opened: an event that is set once the source is open for the first time, or cannot be opened.
       connected: whether it is open now.
     """
 
@@ -132,8 +132,8 @@ class Stream:
         """
         Args:
           short_side: of the frames, in pixels; None leaves them as they are.
-          fps: frames per second, in place of the stream's own times; 0: these.
-          say: is told, in plain words, what becomes of the connection.
+          fps: frames per second, in place of the stream's own times; 0: its own times.
+          say: called with messages, in plain words, on what becomes of the connection.
         """
         self.source, self.opened, self.connected = source, threading.Event(), False
         self._short_side, self._fps, self._say = short_side, fps, say
@@ -143,23 +143,23 @@ class Stream:
 
     @property
     def reconnections(self) -> int:
-        """How often it was opened again."""
+        """How often the source was opened again."""
         return max(0, self._connections - 1)
 
     def begin(self) -> None:
-        """Frames are wanted: what waits to be read is read from now on."""
+        """Begin to read: frames are wanted from now on."""
         self._wanted.set()
 
     def stop(self) -> None:
-        """No frame is wanted any more."""
+        """Stop reading: no frame is wanted any more."""
         self._stopped.set()
         self._wanted.set()
 
     def frames(self) -> Generator[Frame, None, None]:
-        """All frames, until it ends or `stop` is called.
+        """All frames, until the source ends or `stop` is called.
 
         Raises:
-          UserError: it cannot be opened at first, or is not a stream of pictures.
+          UserError: it cannot be opened the first time, or is not a video stream.
         """
         pause, told = _PAUSE, ""
         while not self._stopped.is_set():
@@ -168,7 +168,7 @@ class Stream:
                 over |= yield from self._connection()
             except VideoError as error:
                 reason, silent = error.reason, isinstance(error, _Silent)
-                if not (self._connections or silent and self.source.place.startswith("udp")):  # that may come later
+                if not (self._connections or silent and self.source.place.startswith("udp")):  # UDP may come later
                     raise
             finally:
                 self.connected = False
@@ -182,7 +182,7 @@ class Stream:
                     self._say(f"{self.source}: {reason}")
                 return
             pause = _PAUSE if silent or self._frames > before else pause
-            if not silent or reason != told or self._frames > before:  # or a night of silence would fill a log
+            if not silent or reason != told or self._frames > before:  # else a night of silence would fill a log
                 self._say(f"{self.source}: {reason}; opened again in {pause:g} s")
             told = reason
             self._stopped.wait(pause)
@@ -192,7 +192,7 @@ class Stream:
         """The frames until the connection ends; returns whether the source is a recording that is over."""
         image, size, rate, since = video.image_of(self._short_side), None, self._fps, time.monotonic()
         with self._open() as (container, stream, first_byte):
-            behind = time.monotonic() - (first_byte() or since)  # what came while FFmpeg looked what it is
+            behind = time.monotonic() - (first_byte() or since)  # seconds in which FFmpeg detected the format
             self._connect()
             rate = rate or float(stream.average_rate or 0)
             self._times.interrupt()
@@ -218,7 +218,7 @@ class Stream:
             return self.source.place.startswith("http") and (container.size > 0 or bool(container.duration))
 
     def _connect(self) -> None:
-        if self.opened.is_set():  # it was open before, or nothing had come
+        if self.opened.is_set():  # it was open before, or an earlier attempt failed
             self._say(f"{self.source}: open {'again' if self._connections else 'now'}")
         self._connections += 1
         self.connected = True
@@ -226,7 +226,7 @@ class Stream:
         self._wanted.wait()
 
     def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-        """Its frames; what does not decode, as before the first keyframe of a stream that is joined, is passed over."""
+        """The stream's frames; packets that do not decode, as before the first keyframe after joining, are skipped."""
         for packet in packets.demux(container, stream):
             try:
                 yield from packet.decode()
@@ -236,7 +236,7 @@ class Stream:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[tuple[av.container.InputContainer, Any, Callable[[], float]]]:
-        """Opens the source: (container, its best video stream, when what is live of it began; 0: as it was opened)."""
+        """Open the source: (container, its best video stream, function: when its first byte came; 0: not known)."""
         source, name = self.source, str(self.source)
         if source.kind == "file":
             with packets.opened(source.place) as opened:
@@ -273,11 +273,11 @@ class Stream:
 
 
 class _Silent(VideoError):
-    """Nothing comes."""
+    """No data comes."""
 
 
 def _reason(source: Source, error: av.FFmpegError) -> str:
-    """Why it cannot be opened, and what to do."""
+    """Why a source cannot be opened, and what to do."""
     if source.kind == "pipe":
         return f"not a readable video ({error.strerror}): expected {_READABLE}"
     if source.kind == "network":
@@ -291,10 +291,10 @@ def _reason(source: Source, error: av.FFmpegError) -> str:
 
 
 class _Pipe:
-    """What comes through a pipe, for FFmpeg to read; it ends when `stopped` is set."""
+    """A pipe as a file for FFmpeg to read; it ends when `stopped` is set."""
 
     def __init__(self, source: Source, stopped: threading.Event):
-        # Without O_NONBLOCK to open it would wait for a writer.
+        # Without O_NONBLOCK, opening would wait for a writer.
         own = source.place != "-"
         self._descriptor = os.open(source.place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)) if own else 0
         self._own, self._stopped = own, stopped
@@ -326,11 +326,11 @@ class _Times:
         self._shift = 0.0
 
     def interrupt(self) -> None:
-        """The next frame begins anew."""
+        """Note a break: the next frame does not follow the last one."""
         self._own = None
 
     def ascending(self, own: float | None, now: float) -> tuple[float, bool]:
-        """(seconds, whether there was no break) of a frame with its timestamp, which comes now."""
+        """(seconds, whether it follows without a break) of a frame with timestamp `own` that comes at time `now`."""
         self._zero = self._zero or now
         if own is None:
             own = 0.0 if self._own is None else self._own + now - self._now

@@ -21,7 +21,7 @@ from jax_video.errors import UserError, VideoError
 if TYPE_CHECKING:  # importing it takes a while, and most sets are video files
     from array_record.python.array_record_module import ArrayRecordReader
 
-RECORD_FRAMES = 8  # of one video, at most
+RECORD_FRAMES = 8  # frames of one video in a record, at most
 
 
 def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side: int | None) -> np.ndarray:
@@ -55,7 +55,7 @@ def pictures(manifest: Manifest, entry: Video, indices: np.ndarray) -> dict[int,
             number, within = divmod(entry.first + place, size) if size else (entry.first, place)
             if number != read:
                 read, example = number, read_record(manifest.root, split, number)
-                # Before files had several parts in a set, their paths alone were stored.
+                # Earlier versions, in which no file could have several parts, stored the path alone.
                 known = (encoded(entry.name), encoded(entry.path))
                 if size and example["video"].bytes_list.value[0] not in known:
                     raise ValueError(f"record {number} of {split} is another video's: pack the set again")
@@ -66,7 +66,7 @@ def pictures(manifest: Manifest, entry: Video, indices: np.ndarray) -> dict[int,
 
 
 def read_record(folder: str, split: str, number: int) -> Any:
-    """The features of an example by name, as messages: each picture is copied out only when it is asked for.
+    """The features of an example by name, as protobuf messages: a picture is copied out only when it is asked for.
 
     Raises:
       IndexError: the split has no such record.
@@ -84,7 +84,7 @@ def read_record(folder: str, split: str, number: int) -> Any:
 
 
 def check(folder: str | os.PathLike) -> None:
-    """Raises UserError where a set cannot be read, as TFDS's description of it is damaged."""
+    """Raise UserError if a set cannot be read because TFDS's description of it is damaged."""
     try:
         _splits(folder)
     except ValueError as error:
@@ -95,12 +95,12 @@ def check(folder: str | os.PathLike) -> None:
 
 
 def _splits(folder: str | os.PathLike) -> Any:
-    """What TFDS says of the splits of a set. Raises ValueError where it cannot be read."""
+    """TFDS's description of a set's splits. Raises ValueError if it cannot be read."""
     import tensorflow_datasets as tfds
 
     try:
         return tfds.builder_from_directory(folder).info.splits
-    except Exception as error:  # whatever it makes of damaged files
+    except Exception as error:  # whatever TFDS raises for damaged files
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ValueError(f"what TFDS says of the set in {folder} cannot be read ({reason})") from error
 
@@ -115,7 +115,7 @@ def _files(folder: str, split: str) -> tuple[list[str], list[int]]:
     return [os.fspath(path) for path in info.filepaths], list(itertools.accumulate(info.shard_lengths))
 
 
-@functools.lru_cache(maxsize=128)  # a process may not open all the shards of a large set
+@functools.lru_cache(maxsize=128)  # a process may not keep all the shards of a large set open
 def _reader(path: str) -> "ArrayRecordReader":
     from array_record.python import array_record_module
 
@@ -123,5 +123,5 @@ def _reader(path: str) -> "ArrayRecordReader":
 
 
 def encoded(path: str) -> bytes:
-    """A path as its records have it: it may be any bytes, and TFDS would take them for Unicode."""
+    """A path as records store it: as bytes, which need not be the valid Unicode that TFDS expects of a str."""
     return path.encode("utf-8", errors="surrogateescape")

@@ -26,30 +26,30 @@ class Packets:
 
     times: np.ndarray  # [P] int64, ascending
     keyframes: np.ndarray  # ascending indices into the P packets
-    places: np.ndarray | None = None  # [P, 2] int64: position in the file, size; None where a probe has seen to them
+    places: np.ndarray | None = None  # [P, 2] int64: position in the file, size; None: a probe has verified them
 
     @classmethod
     def sorted(cls, rows: np.ndarray) -> "Packets | None":
-        """Packets as [P] ROW in the order in which they are shown; None where timestamps do not say it."""
+        """Sort packets, [P] ROW, by the order in which they are shown; None if timestamps do not tell it."""
         rows = rows[np.argsort(rows["time"])]
-        times = rows["time"].copy()  # in one piece of memory, for a search to be quick
+        times = rows["time"].copy()  # contiguous in memory, for a fast search
         if not len(times) or times[0] == MISSING or not np.all(np.diff(times)):
             return None
         return cls(times, np.flatnonzero(rows["keyframe"]), rows["place"].copy())
 
     @classmethod
     def of(cls, index: FrameIndex) -> "Packets":
-        """What an index with a `step` says of them."""
+        """The packets that an index with a `step` describes."""
         return cls(index.start + index.step * np.arange(index.frames), np.array(index.keyframes))
 
     @functools.cached_property
     def is_whole(self) -> bool:
-        """Whether there is no gap between them, as a frame that was lost leaves."""
+        """Whether the timestamps have no gap, as a lost frame would leave."""
         steps = np.diff(self.times)
         return not len(steps) or bool(steps.max() < 2 * steps.min())
 
     def holds(self, packet: av.Packet) -> bool:
-        """Whether a packet, met after a seek, is one of these at the same place of the file."""
+        """Whether a packet that was read after a seek is one of these, at the same place in the file."""
         if packet.pts is None or self.places is None:
             return packet.pts is not None
         index = min(int(np.searchsorted(self.times, packet.pts)), len(self.times) - 1)
@@ -57,12 +57,12 @@ class Packets:
 
 
 def is_shown(packet: av.Packet) -> bool:
-    """Whether a packet is neither the empty one at the end, which flushes the decoder, nor hidden by a cut."""
+    """Whether a packet is neither the empty one at the end, which flushes the decoder, nor hidden by an edit list."""
     return packet.size > 0 and not packet.is_discard
 
 
 def row(packet: av.Packet) -> tuple:
-    """What is known of a packet, as ROW."""
+    """A packet's timestamp, place and whether it is a keyframe, as ROW."""
     return MISSING if packet.pts is None else packet.pts, _place(packet), packet.is_keyframe
 
 
@@ -72,12 +72,12 @@ def _place(packet: av.Packet) -> tuple[int, int]:
 
 # Options of decoders, which may find another size than the header's.
 LIMITS = {"max_pixels": str(pictures.MOST_PIXELS)}
-# They hide damage behind what they decoded before, so after a seek they would hide it differently.
+# Decoders conceal damage with what they decoded before, so differently after a seek; with this, damage is an error.
 STRICT = {"err_detect": "explode"}
-PYAV = int(av.__version__.partition(".")[0])  # its version, of which 15 and later will do
-# What FFmpeg may take a file for: formats that hold their own pictures. A playlist (hls, dash, concat, imf, sdp), a
-# pattern of names (image2) or a part of a recording (mlv) would have it open other files, a script (lavfi, avisynth)
-# or a device something else, and text (tty, bin, subtitles) is no video. Sound is here to be called so.
+PYAV = int(av.__version__.partition(".")[0])  # its major version; 15 and later are supported
+# The formats that FFmpeg may detect: those that hold their own pictures. A playlist (hls, dash, concat, imf, sdp), a
+# pattern of names (image2) or a part of a recording (mlv) would make it open other files, a script (lavfi, avisynth) or
+# a device something else, and text (tty, bin, subtitles) is no video. Sound is listed so that it is reported as sound.
 FORMATS = ",".join(
     """
     3dostr 4xm apng asf asf_o avi avs bethsoftvid bfi bink bmv c93 cdg cdxl cine dfa dhav dsicin dv dxa ea film_cpk
@@ -94,27 +94,27 @@ FORMATS = ",".join(
     aac ac3 aiff amr ape au caf dts eac3 flac mp3 truehd tta w64 wav wv
     """.split()
 )
-# How text begins that names other files: a playlist, a session, a page.
+# The beginnings of text that names other files: a playlist, a session, a page.
 _NAMING = (b"#EXTM3U", b"ffconcat version", b"<?xml", b"<MPD", b"<svg", b"<ASX", b"<asx", b"v=0", b"[playlist]")
-# FFmpeg gets the file open and no name, so what is in it decides what it is; and no other protocol, so that no file can
-# have it open another one, or reach into the network.
+# FFmpeg gets the open file without its name, so that the content decides the format; and no other protocol, so that no
+# file can make it open another file, or reach into the network.
 CONTAINER = {"protocol_whitelist": "fd", "format_whitelist": FORMATS}
 OPTIONS: dict[str, Any] = {}
 if PYAV < 19:
     OPTIONS["metadata_errors"] = "ignore"  # titles may be in any encoding
 if PYAV >= 18:
-    OPTIONS["options"] = LIMITS  # before, options of streams crash where a container finds streams late, as FLV
+    OPTIONS["options"] = LIMITS  # earlier versions crash with them if a container finds streams late, as FLV does
 
 
 @contextlib.contextmanager
 def opened(
     path: str | os.PathLike, **decoder_options: str
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Opens a file at its best video stream; what goes wrong inside the block becomes a VideoError.
+    """Open a file at its best video stream; what goes wrong inside the block becomes a VideoError.
 
     Raises:
       UnavailableError: the system, and not the file, is at fault.
-      VideoError: all else.
+      VideoError: anything else is wrong.
     """
     try:
         with regular.opened(path) as file, _container(path, file) as container:
@@ -137,7 +137,7 @@ def opened(
 
 
 _ARCHIVE = "an archive, to be unpacked first"
-# How files begin that are often taken for videos.
+# The beginnings of files that are often taken for videos.
 _OTHER_KINDS = (
     (b"PK\x03\x04", _ARCHIVE),
     (b"Rar!", _ARCHIVE),
@@ -153,7 +153,7 @@ _OTHER_KINDS = (
 
 
 def _other_kind(path: str | os.PathLike) -> str | None:
-    """What a file is that is no video; None where its beginning does not say."""
+    """The kind of a file that is no video; None if its beginning does not tell."""
     try:
         with open(path, "rb") as file:
             start = file.read(64).lstrip()
@@ -163,7 +163,7 @@ def _other_kind(path: str | os.PathLike) -> str | None:
 
 
 def _container(path: str | os.PathLike, file: BinaryIO) -> av.container.InputContainer:
-    """A file as FFmpeg opens it."""
+    """Open a file with FFmpeg. Raises VideoError, or av.FFmpegError."""
     if os.fstat(file.fileno()).st_size == 0:
         raise VideoError(path, "empty file")
     start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -179,14 +179,14 @@ def _container(path: str | os.PathLike, file: BinaryIO) -> av.container.InputCon
         raise VideoError(path, f"not a readable video ({kind})") from error
 
 
-# What FFmpeg's errors never say of a file itself, and what they do say of a damaged one, too; a Y4M header with the
-# size of no picture is "busy".
+# Errors of FFmpeg that are never a file's fault, and errors that a damaged file can cause, too: for a Y4M header with
+# an impossible size it says "busy".
 _OF_THE_SYSTEM = {errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT}
 _OF_EITHER = {errno.EIO, errno.EBUSY}
 
 
 def video_stream(path: str | os.PathLike, container: av.container.InputContainer) -> av.VideoStream:
-    """The best one that is more than the cover picture of a piece of music, which FFmpeg calls a stream as well."""
+    """The best video stream, other than cover pictures of music. Raises VideoError if there is none."""
     best: Any = container.streams.best("video")
     if best is not None and _is_cover(best):
         best = next((stream for stream in container.streams.video if not _is_cover(stream)), None)
@@ -214,7 +214,7 @@ def _is_readable(path: str | os.PathLike) -> bool:
 
 def demux(container: av.container.InputContainer, *streams: av.VideoStream) -> Iterator[av.Packet]:
     """The packets of some streams, or of all."""
-    # Where other streams begin in the middle of a file, PyAV may look for one that it does not have, after our last.
+    # If other streams begin in the middle of a file, PyAV may look for one that it does not know, after our last one.
     with contextlib.suppress(IndexError):
         yield from container.demux(*streams)
 
@@ -222,7 +222,7 @@ def demux(container: av.container.InputContainer, *streams: av.VideoStream) -> I
 def decode_all(
     container: av.container.InputContainer, stream: av.VideoStream, undecodable: int = 0
 ) -> Iterator[av.VideoFrame]:
-    """All frames; so many packets that do not decode are passed over, and the next one raises av.FFmpegError."""
+    """All frames; up to `undecodable` packets that do not decode are skipped, and one more raises av.FFmpegError."""
     for packet in demux(container, stream):
         try:
             decoded = packet.decode()
@@ -235,15 +235,15 @@ def decode_all(
 
 
 def is_damage(error: av.FFmpegError, packet: av.Packet) -> bool:
-    """Whether a decoder's error is one of the packet, and neither the system's nor the end.
+    """Whether a decoder's error is the packet's fault, and not the system's or the end of the stream.
 
-    Nor that of a decoder that could not be opened, which PyAV 19 must not be asked for another packet.
+    Nor that of a decoder that could not be opened: PyAV 19 must not give it another packet.
     """
     decoder: Any = packet.stream.codec_context
     return decoder.is_open and error.errno != errno.ENOMEM and not isinstance(error, av.error.EOFError)
 
 
-# Decoders of FFmpeg that leave out, packet by packet, what no other frame refers to (B-frames, mostly).
+# Decoders of FFmpeg that can skip single packets to which no other frame refers (B-frames, mostly).
 _SKIPPING = ("h264", "mpeg4")
 
 
@@ -254,12 +254,12 @@ def decode_from(
     listed: Packets,
     wanted: Collection[int] | None,
 ) -> Iterator[av.VideoFrame]:
-    """Frames from the keyframe at `time` on, the `wanted` timestamps among them, until nothing is wanted any more.
+    """Frames from the keyframe at timestamp `time` on, until the caller has removed all timestamps from `wanted`.
 
-    Where `wanted` is None, all are. Ends early where the packets are not at their places.
+    With `wanted` None, all frames. Ends early if the packets are not at their `listed` places.
     """
     decoder = stream.codec_context
-    # Where a frame is lost, the decoder makes it up from any other.
+    # Where a frame is lost, the decoder makes it up from any other, so that none may be skipped.
     kept = wanted if decoder.name in _SKIPPING and listed.is_whole else None
     container.seek(time, stream=stream)
     arrived = False
@@ -276,7 +276,7 @@ def decode_from(
 
 
 class KnownPackets:
-    """The packets of one file, read once, when its first clip is: a clip of a long video costs only its own frames."""
+    """The packets of one file, listed once, with its first clip: a clip of a long video costs only its own frames."""
 
     def __init__(self):
         self._lock = threading.Lock()  # Grain reads in several threads
@@ -284,7 +284,7 @@ class KnownPackets:
         self._packets = None
 
     def read(self, packets: Iterable[av.Packet]) -> Packets | None:
-        """All that are shown; None where timestamps do not put them in order."""
+        """All packets that are shown; None if timestamps do not tell their order."""
         with self._lock:
             if not self._known:
                 rows = (row(packet) for packet in packets if is_shown(packet))
@@ -303,6 +303,6 @@ def known(path: str | os.PathLike) -> KnownPackets:
 _KNOWING = threading.Lock()
 
 
-@functools.lru_cache(maxsize=4)  # of the files read last: two hours of video have 5 MB of them
+@functools.lru_cache(maxsize=4)  # the files read last: the packets of two hours of video take 5 MB
 def _known(path: str, size: int, modified: int) -> KnownPackets:
     return KnownPackets()

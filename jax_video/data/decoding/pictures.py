@@ -1,7 +1,7 @@
 """Videos that are folders of numbered pictures: image_00001.jpg, img_00001.jpg, frame000001.png, ...
 
-A frame's index is its place in the numbering, which starts at 0 or 1 and has no gaps. What `decode` and
-`frames_in_order` give means what the same functions of `video` give.
+A frame's index is its place in the numbering, which starts at 0 or 1 and has no gaps. `decode` and `frames_in_order`
+give the same as the functions of these names in `video`.
 """
 
 import os
@@ -19,27 +19,27 @@ from jax_video.errors import VideoError, unreadable
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png"))
 DECODER = f"OpenCV {cv2.__version__}"  # as `video.DECODER`
 _PICTURE = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]+)\.(?:jpe?g|png)", re.IGNORECASE)
-_FLOW = re.compile(r"(?:flow_)?[xy]_", re.IGNORECASE)  # the prefixes of optical flow, which other tools store beside
+_FLOW = re.compile(r"(?:flow_)?[xy]_", re.IGNORECASE)  # prefixes of optical flow, stored beside by other tools
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # how they begin
 MOST_PIXELS = 2**25  # as many as 8K video has; a damaged header can claim any number
 _MOST_BYTES = 2**28  # of a picture's file: more than all its pixels take
-_MOST_STRETCH = 32  # longer ones would become very long when their short side becomes that of others
+_MOST_STRETCH = 32  # ratio of the sides; longer frames would be huge once their short side is resized
 
 
 class Watcher:
-    """What is told of a probe on its way; this one does nothing with it."""
+    """An observer, called by a probe as it proceeds; this base class does nothing."""
 
     def at_rate(self, fps: float) -> None:
-        """The file says that it has so many frames per second; 0 if it does not say. Comes before all else."""
+        """Called first, with the file's frames per second; 0 if it does not say."""
 
     def begin(self, frames: int) -> None:
-        """The file promises so many frames; 0 if it does not say."""
+        """Called next, with the number of frames that the file promises; 0 if it does not say."""
 
     def see(self, frame: Any) -> None:
-        """The next frame, an `av.VideoFrame` or a picture, uint8 [H, W, 3]."""
+        """Called with each frame, an `av.VideoFrame` or a picture, uint8 [H, W, 3]."""
 
     def go_on(self) -> None:
-        """The probe has come to another packet or picture, or tries another keyframe."""
+        """Called when the probe comes to another packet or picture, or tries another keyframe."""
 
 
 class Facts(NamedTuple):
@@ -52,9 +52,9 @@ class Facts(NamedTuple):
 
 
 def check_shape(path: str | os.PathLike, width: int, height: int) -> None:
-    """Raises VideoError for frames so large, or so much longer than high, that they would fill the memory.
+    """Raise VideoError for frames so large, or with one side so much longer, that they would fill the memory.
 
-    A side of 0 is not known, and passes.
+    A side of 0 means unknown, and passes.
     """
     if width * height > MOST_PIXELS or 0 < _MOST_STRETCH * min(width, height) < max(width, height):
         raise VideoError(
@@ -77,7 +77,7 @@ def probe(
     full: bool = True,
     watcher: Watcher = Watcher(),  # noqa: B008, without a state
 ) -> Facts:
-    """Reads every picture, or without `full` only the first. They do not say how fast they follow; `fps` does.
+    """Read every picture, or without `full` only the first. Pictures do not tell their rate; `fps` does (0: unknown).
 
     Raises:
       VideoError: no numbered pictures, a gap in their numbers, one that cannot be read or has another size.
@@ -102,7 +102,7 @@ def decode(path: str | os.PathLike, indices: Sequence[int], *, short_side: int |
       uint8 [len(indices), H, W, 3], RGB, upright; with `short_side` resized to it.
 
     Raises:
-      VideoError: as `probe`, of what is read here; or there is no frame at an index.
+      VideoError: as `probe`, for the pictures that are read; or there is no frame at an index.
     """
     wanted = sorted({int(index) for index in indices})
     if not wanted or wanted[0] < 0:
@@ -189,17 +189,17 @@ def _read(path: str | os.PathLike, name: str) -> np.ndarray:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether a JPEG has its end, behind which some cameras put more, and a PNG all of its chunks."""
+    """Whether a JPEG has its end marker, after which some cameras add data, or a PNG all of its chunks."""
     if data.startswith(_JPEG):
         return b"\xff\xd9" in data[-1024:]
     place = len(_PNG)
     while place + 12 <= len(data) and data[place + 4 : place + 8] != b"IEND":
-        place += 12 + int.from_bytes(data[place : place + 4])  # OpenCV believes any length, and sets memory aside
+        place += 12 + int.from_bytes(data[place : place + 4])  # OpenCV trusts any length, and allocates that much
     return place + 12 <= len(data)
 
 
 def picture_size(data: bytes) -> tuple[int, int]:
-    """Height and width as the header of a JPEG or PNG has them; 0 where it has none."""
+    """Height and width from the header of a JPEG or PNG; 0, 0 if it has none."""
     if data.startswith(_PNG):
         return int.from_bytes(data[20:24]), int.from_bytes(data[16:20])
     place = 2
@@ -209,7 +209,7 @@ def picture_size(data: bytes) -> tuple[int, int]:
             place += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame's header
             return int.from_bytes(data[place + 5 : place + 7]), int.from_bytes(data[place + 7 : place + 9])
-        elif 0xD0 <= marker <= 0xD9 or marker == 0x01:  # a segment of nothing else
+        elif 0xD0 <= marker <= 0xD9 or marker == 0x01:  # a marker without content
             place += 2
         else:
             place += 2 + int.from_bytes(data[place + 2 : place + 4])

@@ -1,12 +1,12 @@
 """What a video file holds: how many frames decode, and from which of them decoding may start.
 
-Headers lie, so the whole file is decoded; its keyframes are tried, since decoding from them need not give the frames
+Headers lie, so the whole file is decoded; its keyframes are tried, since decoding from one need not give the frames
 that decoding in order gives.
 
-A file is truncated where its video stream holds fewer pictures than the container promises of that stream, and damaged
-where packets do not decode. What a player does not show is promised to nobody: the pictures that an edit list cuts
-away, the dropped frames of an AVI file, and those before the first keyframe. Nor is what other streams need: sound may
-last longer than the pictures.
+A file is truncated if its video stream holds fewer pictures than the container promises for that stream, and damaged if
+packets do not decode. Pictures that a player does not show do not count as promised: those that an edit list cuts away,
+the dropped frames of an AVI file, and those before the first keyframe. Nor does the length of other streams count:
+sound may last longer than the pictures.
 """
 
 import contextlib
@@ -26,35 +26,35 @@ from jax_video.data.decoding.packets import Packets
 from jax_video.data.manifest import FrameIndex
 from jax_video.errors import UnavailableError, VideoError
 
-# A video of which more is lost is not used, if nothing else is said: a clip of 16 frames may lack one.
+# By default a video that has lost more than this part of its frames is not used: a clip of 16 frames may lack one.
 MAX_DAMAGE = 0.05
 # Headers are trusted to this many frames: HMDB51's AVI files promise one that does not exist (packed B-frames).
 _TOLERATED_MISSING_FRAMES = 2
 LOSSES = ("damaged: undecodable from", "damaged: only")  # how the reasons of a `Loss` begin
 _REORDERED = 16  # frames by which a timestamp may come too early, at most
-_NO_FRAME = 8  # bytes of a packet that only says that the frame before it stays, as of DivX, which packs two into one
-_COMPARED = 4  # frames after a keyframe: those that could still need what stands before it
-_APART = 8  # frames: nearer keyframes are not sought, as trying them all would take longer than decoding the file
+_NO_FRAME = 8  # bytes, at most, of a packet that only repeats the last frame: DivX packs two frames into the one before
+_COMPARED = 4  # frames compared from a keyframe on: those that could still need frames before it
+_APART = 8  # frames between keyframes that are tried: trying all would take longer than decoding the file
 _ROUNDED = 0.01  # seconds by which headers round the length of a stream
-_UNHEADED = ("mpegts", "mpeg")  # formats that do not say how long they are: FFmpeg takes it from the timestamps at hand
-_CLOCK = 1000.0  # "frames" per second that are the ticks of a clock, as of DV, where another rate is named as well
+_UNHEADED = ("mpegts", "mpeg")  # formats that do not store their duration: FFmpeg estimates it from timestamps
+_CLOCK = 1000.0  # such high rates are the ticks of a clock, as in DV files, if another rate is named as well
 _SLACK = 0.5  # seconds before the end of the longest stream at which its last packet may end
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """What `probe` finds of a file, or of the part of it that was asked for."""
+    """What `probe` finds out about a file, or about the part of it that was asked for."""
 
     frames: int  # that truly decode, of the part that was asked for
     fps: float  # 0 if unknown
     width: int  # upright, in pixels
     height: int
     first: int = 0  # the frame of the file at which that part starts
-    index: FrameIndex | None = None  # None where a frame is found only by decoding all before it
+    index: FrameIndex | None = None  # None: a frame is found only by decoding all frames before it
 
 
 class Loss(NamedTuple):
-    """Frames of a file that cannot be decoded. The others are numbered as if these had never been."""
+    """Frames of a file that cannot be decoded. The others are numbered as if these did not exist."""
 
     lost: int
     frames: int  # that there should be
@@ -66,11 +66,11 @@ class Loss(NamedTuple):
 
 
 class Examined(NamedTuple):
-    """A file that gives at least one frame, and what speaks against it."""
+    """A file that gives at least one frame, and what is wrong with it."""
 
     info: VideoInfo
     loss: Loss | None = None
-    fault: str | None = None  # it is truncated, or cannot be read to its end
+    fault: str | None = None  # in which way it is truncated, or why it cannot be read to its end
 
 
 def probe(
@@ -82,15 +82,15 @@ def probe(
     max_damage: float = MAX_DAMAGE,
     watcher: pictures.Watcher = pictures.Watcher(),  # noqa: B008, without a state
 ) -> VideoInfo:
-    """Counts the frames of a file by decoding all of it, since headers lie.
+    """Count the frames of a file by decoding all of it, since headers lie.
 
     Args:
       path: a video file, or a folder of picture files (`pictures.py`).
       span: start and end, in seconds, of the part that counts; None: all of it. What comes after it need not decode.
-      full: False decodes the first frame only and counts packets. A file whose packets are visibly not one frame each
+      full: False: decode only the first frame, and count packets. A file whose packets are evidently not one frame each
         is decoded all the same.
-      seekable: False does not try the keyframes, for frames that are only read in order.
-      max_damage: the part of the frames that may be lost.
+      seekable: False: do not try the keyframes, for frames that are only read in order.
+      max_damage: the part of the frames that may be lost, from 0 to 1.
       watcher: is shown the frames as they are decoded.
 
     Raises:
@@ -104,7 +104,7 @@ def probe(
 
 
 def verdict(loss: Loss | None, fault: str | None, max_damage: float) -> str | None:
-    """Why a file that gives frames is not used; None where it is."""
+    """Why a file that gives frames is not used; None if it is used."""
     return fault or (loss.reason if loss is not None and loss.part > max_damage else None)
 
 
@@ -116,7 +116,7 @@ def examine(
     seekable: bool = True,
     watcher: pictures.Watcher = pictures.Watcher(),  # noqa: B008, without a state
 ) -> Examined:
-    """What `probe` finds, of a truncated or damaged file too; raises VideoError where there is no frame.
+    """Find what `probe` finds, in a truncated or damaged file, too. Raises VideoError if there is no frame.
 
     The watcher is shown the frames as they are decoded.
     """
@@ -146,7 +146,7 @@ def examine(
     table = np.array(read.rows, packets.ROW)
     listed = Packets.sorted(table)
     if not full and read.times:
-        # Seconds and frames are those of the packets, where each is a frame.
+        # Each packet is one frame, so the timestamps of packets are those of frames.
         if packs or listed is None or not table["keyframe"][0] or read.undecodable or read.fault:
             return examine(path, span=span, watcher=watcher)
         read.times = listed.times.tolist()
@@ -154,7 +154,7 @@ def examine(
     fault = read.fault or promise.broken(path, read, end)
     if not read.times:
         raise VideoError(path, fault or read.damage or "no frames: the video stream is empty")
-    # The frames are in order also where their timestamps are not, as in AVI files with B-frames.
+    # The frames are in order even if their timestamps are not, as in AVI files with B-frames.
     decoded = len(read.times)
     first, count = (0, decoded) if span is None else _part(path, np.sort(read.seconds), *span)
     loss = read.loss(promise.frames if full and span is None else 0)
@@ -183,15 +183,15 @@ class _Promise(NamedTuple):
 
     @classmethod
     def of(cls, container: av.container.InputContainer, stream: av.VideoStream) -> "_Promise":
-        assert stream.time_base is not None  # of a stream of a file
+        assert stream.time_base is not None  # every stream of a file has one
         tick = float(stream.time_base)
         drops = container.format.name == "avi"
-        own = math.nan if stream.duration is None or drops else stream.duration * tick  # FFmpeg's guess of a cut AVI
+        own = math.nan if stream.duration is None or drops else stream.duration * tick  # of a cut AVI FFmpeg guesses it
         if "matroska" in container.format.name:
             own = _seconds(stream.metadata.get("DURATION", "")) - (stream.start_time or 0) * tick
         rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
         frames = stream.frames
-        listed = len(getattr(stream, "index_entries", ()))  # after the edit list; PyAV 17 and later say
+        listed = len(getattr(stream, "index_entries", ()))  # after the edit list; only PyAV 17 and later have it
         if "mov" in container.format.name and 0 < listed < frames:
             frames = listed
         return cls(
@@ -205,7 +205,7 @@ class _Promise(NamedTuple):
         )
 
     def broken(self, path: str | os.PathLike, read: "_Read", end: float) -> str | None:
-        """That the file is truncated; None where the pictures are all there, or no one has promised more."""
+        """How the file is truncated, in words; None if the pictures are all there, or no more were promised."""
         promised = self.frames - read.hidden
         counted = self.numbers_drops and len(read.rows) <= read.slots <= promised + _TOLERATED_MISSING_FRAMES
         held = read.slots if counted else len(read.rows)
@@ -214,20 +214,20 @@ class _Promise(NamedTuple):
         if read.is_cut_off and abs(promised - len(read.rows)) > _TOLERATED_MISSING_FRAMES and read.times:
             return f"truncated: the file ends within a frame, the last of {len(read.rows)}"
         latest = max(read.seconds, default=0.0)
-        # Where only the container says how long it is, sound may last a little more.
+        # If only the container has a duration, it may be that of sound, which may last a little longer than pictures.
         if self.frames <= 0 and read.times and latest < min(end, 0.9 * self.duration - 1):
             if not self._is_kept(read) and not _reaches(path, self.start + self.duration):
                 return f"truncated: the header promises {self.duration:.1f} s, the frames end at {latest:.1f} s"
         return None
 
     def _is_kept(self, read: "_Read") -> bool:
-        """Whether the pictures last as long as the container says of them, and not of its other streams."""
+        """Whether the pictures last as long as the container says of their own stream."""
         frame = 1 / self.rate if self.rate else 0.0
         return read.lasting(self.tick, frame) > self.own - 0.6 * frame - _ROUNDED
 
 
 def _seconds(text: str) -> float:
-    """What a tag such as 00:01:02.500000000 says; nan where it says nothing."""
+    """The seconds of a tag such as 00:01:02.500000000; nan if it is not a time."""
     try:
         hours, minutes, seconds = map(float, text.split(":"))
     except ValueError:
@@ -246,33 +246,33 @@ def _reaches(path: str | os.PathLike, end: float) -> bool:
 
 
 class _Read:
-    """What was met on the way through a file."""
+    """One pass through a file, and what it has found so far."""
 
     def __init__(self, end: float, full: bool, tried: bool, watcher: pictures.Watcher):
         self._watcher = watcher
         self._end, self._full = end, full  # of the part that counts, in seconds; whether all is to be decoded
-        self._tried = tried  # whether keyframes will be
+        self._tried = tried  # whether keyframes will be tried
         self.rows: list[tuple] = []  # of the packets that are shown
         self.hidden = 0  # packets that an edit list cuts away, and which only help to decode what comes after them
-        self.slots = 0  # timestamps for decoding up to the last packet's
+        self.slots = 0  # the largest timestamp for decoding, plus 1
         self.times: list[int] = []  # timestamps of the frames that were decoded
-        self.seconds: list[float] = []  # of each from the file's start
+        self.seconds: list[float] = []  # of each of these frames, from the file's start
         self.size = (0, 0)  # width and height of the frames, upright
-        self.corrupt = False  # whether the decoder made up a part of one, as it does otherwise after a seek
+        self.corrupt = False  # whether the decoder made up a part of a frame, which it would do otherwise after a seek
         self.undecodable = 0  # packets that do not decode
-        self.damage: str | None = None  # of the first of these
+        self.damage: str | None = None  # what is wrong with the first of these that is shown
         self.fault: str | None = None  # why the file cannot be read to its end
-        self.is_cut_off = False  # whether the last packet does not decode, as where the file ends within it
+        self.is_cut_off = False  # whether the last packet does not decode, as when the file ends within it
         self.prints = _Prints()
-        self._lost = 0  # the undecodable ones that are shown, from the first keyframe on
+        self._lost = 0  # undecodable packets that are shown, from the first keyframe on
         self._has_keyframe = False
         self._span = (0, 0, 0)  # timestamps of the first and the last packet that is shown, and how long the last is
 
     def all(
         self, path: str | os.PathLike, container: av.container.InputContainer, stream: av.VideoStream, start: float
     ) -> None:
-        """Reads all packets, and decodes those of the part that counts."""
-        past: float = 0  # how many of the frames from the first on that comes after the part
+        """Read all packets, and decode those of the part that counts."""
+        past: float = 0  # frames since the first one after the part; infinite once one of these does not decode
         one = None
         for packet in packets.demux(container, stream):
             self._watcher.go_on()
@@ -330,7 +330,7 @@ class _Read:
         return (last - first) * tick + (duration * tick or frame)
 
     def loss(self, promised: int) -> Loss | None:
-        """What cannot be decoded, where the container promises so many frames, or none (0)."""
+        """What cannot be decoded; None if nothing is lost. `promised`: frames that the container promises, or 0."""
         decoded = len(self.times)
         expected = min(promised - self.hidden, len(self.rows)) - self._leading()
         short = expected - decoded if promised > 0 else 0
@@ -344,9 +344,9 @@ class _Read:
         return Loss(lost, decoded + lost, reason)
 
     def _leading(self) -> int:
-        """How many packets stand before the first keyframe, or are shown before it: they need what is not there.
+        """How many packets are stored or shown before the first keyframe: they need frames that are not there.
 
-        What hidden packets precede has what it needs.
+        0 if there are hidden packets, which hold what these need.
         """
         table = np.array(self.rows, packets.ROW)
         if self.hidden or not table["keyframe"].any():
@@ -359,10 +359,10 @@ class _Read:
 
 
 def _part(path: str | os.PathLike, seconds: np.ndarray, start: float, end: float) -> tuple[int, int]:
-    """(the first, how many) of the frames from `start` on and before `end`."""
+    """(the first, how many) of the frames from `start` on and before `end`. Raises VideoError if there is none."""
     if np.isnan(seconds).any():
         raise VideoError(path, f"has no timestamps: which frames are from {start:g} to {end:g} s cannot be told")
-    seconds = np.round(seconds, 6)  # differences of times that are no binary fractions
+    seconds = np.round(seconds, 6)  # removes errors of floats: most times are no binary fractions
     inside = np.flatnonzero((seconds >= start) & (seconds < end))
     if not len(inside):
         raise VideoError(path, f"too short: no frame from {start:g} to {end:g} s, the last is at {seconds.max():.1f} s")
@@ -379,11 +379,11 @@ class _Prints:
         self._sums = {}  # timestamp -> checksum
 
     def expect(self, keyframe: av.Packet) -> None:
-        """A keyframe's packet has been read; its image is among those that follow."""
+        """Note a keyframe whose packet was read; its image is among those that follow."""
         self._keyframes.add(keyframe.pts)
 
     def take(self, frame: av.VideoFrame) -> None:
-        """The next frame of the file."""
+        """Take the checksum of the file's next frame, if it is at a keyframe or soon after one."""
         if frame.pts in self._keyframes:
             self._keyframes.remove(frame.pts)
             self._left = _COMPARED
@@ -392,14 +392,14 @@ class _Prints:
             self._sums[frame.pts] = self._sum(frame)
 
     def are_of(self, decoded: Sequence[av.VideoFrame]) -> bool:
-        """Whether frames are those that were taken."""
+        """Whether the frames have the checksums that were taken."""
         return all(self._sums.get(frame.pts) == self._sum(frame) for frame in decoded)
 
     def _sum(self, frame: av.VideoFrame) -> int:
         if not frame.format.is_planar or frame.format.is_rgb:
             return zlib.crc32(np.ascontiguousarray(self._image(frame)).data)
         total = 0
-        for plane in frame.planes:  # of YCbCr, whose conversion takes longer than all else here
+        for plane in frame.planes:  # of YCbCr, since a conversion would take longer than all else here
             lines = video.lines_of(plane)[:, : plane.width]
             total = zlib.crc32(np.ascontiguousarray(lines).data, total)
         return total
@@ -414,14 +414,14 @@ def _verified(
     *,
     every: bool,
 ) -> FrameIndex:
-    """The index of a file whose packets give one frame each, with the keyframes from which decoding gives them too.
+    """The index of a file whose packets give one frame each, with the keyframes from which decoding gives the same.
 
-    Not all do: a keyframe of intra-refresh is none until all of the picture was refreshed, some containers call every
-    frame one, and an AVI file's timestamps come after a seek from another part of it than in order.
+    Not all keyframes do: with intra-refresh the picture is complete only some frames later, some containers mark every
+    frame as a keyframe, and after a seek an AVI file's timestamps come from another part of the file than in order.
 
     Args:
-      decoded: how many of the frames were.
-      every: whether each frame is decoded by itself, so that all is well where it is found.
+      decoded: how many of the frames were decoded.
+      every: whether each frame is coded by itself, so that it is enough to find it.
     """
     tried: list[int] = []
     reached = []
@@ -431,7 +431,7 @@ def _verified(
     with packets.opened(path, **packets.STRICT) as (container, stream):
         for place, following in itertools.pairwise([*tried, len(listed.times)]):
             watcher.go_on()
-            with contextlib.suppress(av.FFmpegError):  # some files cannot be sought in at all
+            with contextlib.suppress(av.FFmpegError):  # some files do not support seeking at all
                 is_there = _is_reached(container, stream, listed, place, following)
                 if is_there and (every or _is_keyframe(container, stream, listed, place, decoded, prints)):
                     reached.append(place)
@@ -444,7 +444,7 @@ def _verified(
 def _is_reached(
     container: av.container.InputContainer, stream: av.VideoStream, listed: Packets, place: int, following: int
 ) -> bool:
-    """Whether a seek comes to a keyframe, and then to the packets up to the following one as they stand in the file."""
+    """Whether a seek reaches a keyframe, and then the packets up to the `following` one, as they are `listed`."""
     missing = set(listed.times[place:following].tolist())
     container.seek(int(listed.times[place]), stream=stream)
     for packet in packets.demux(container, stream):
@@ -465,7 +465,7 @@ def _is_keyframe(
     decoded: int,
     prints: _Prints,
 ) -> bool:
-    """Whether decoding from a keyframe gives its image, and those after it, as decoding in order does."""
+    """Whether decoding from a keyframe gives the same image, and the same few after it, as decoding in order."""
     time = int(listed.times[place])
     expected = listed.times[place : min(place + _COMPARED, decoded)].tolist()
     found = []

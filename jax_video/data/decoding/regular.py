@@ -1,4 +1,4 @@
-"""Opening what is a file: never a pipe, which would be waited for, or a device, which never ends."""
+"""Opening regular files only: reading a pipe could wait forever, and a device may never end."""
 
 import os
 import stat
@@ -8,20 +8,20 @@ from jax_video.errors import VideoError
 
 
 def opened(path: str | os.PathLike) -> BinaryIO:
-    """A regular file, open for reading, without a buffer.
+    """Open a regular file for reading, without a buffer.
 
     Raises:
-      VideoError: it is none.
+      VideoError: it is not a regular file.
       OSError: there is nothing of this name, or it cannot be read.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):  # before it is opened: some devices do something then
+    if not stat.S_ISREG(os.stat(path).st_mode):  # before it is opened: some devices react to that
         raise VideoError(path, "not a file")
     file = open(path, "rb", buffering=0, opener=_open)
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
-    file.close()  # put there in between
+    file.close()  # it was replaced in between
     raise VideoError(path, "not a file")
 
 
 def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # there is none on Windows
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows does not have it

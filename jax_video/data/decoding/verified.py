@@ -1,4 +1,4 @@
-"""Frame indices that a fast check has only counted: they are verified when a process first decodes the file."""
+"""Frame indices of a fast check, which only counts packets: verified when a process first decodes the file."""
 
 import functools
 import os
@@ -9,9 +9,9 @@ from jax_video.errors import UnavailableError, VideoError
 
 
 def index(path: str | os.PathLike, entry: Video) -> FrameIndex | None:
-    """Where the frames of a manifest's video are.
+    """The frame index of a manifest's video; None if there is none.
 
-    Its row says so. If the row was only counted and not decoded, the whole file is decoded here, once in a process.
+    Its row has it. If frames were only counted and not decoded, the whole file is decoded here, once in a process.
 
     Raises:
       VideoError: the file cannot be read, or holds other frames than were counted.
@@ -21,12 +21,12 @@ def index(path: str | os.PathLike, entry: Video) -> FrameIndex | None:
     try:
         status = os.stat(path)
     except OSError:
-        return None  # opening it says more
+        return None  # opening it will tell why
     examined = _examine(os.path.abspath(path), entry.span, status.st_size, status.st_mtime_ns)
     if isinstance(examined, str):
         raise VideoError(path, examined)
-    found = examined.info  # whether it will do was decided when the set was prepared
-    if entry.span is None and entry.first:  # a part that is not told by seconds
+    found = examined.info  # whether it is usable was decided when the set was prepared
+    if entry.span is None and entry.first:  # a part that is not given in seconds
         right = entry.first + entry.frames <= found.frames
     else:
         right = (found.first, found.frames) == (entry.first, entry.frames)
@@ -42,10 +42,10 @@ def index(path: str | os.PathLike, entry: Video) -> FrameIndex | None:
 
 @functools.lru_cache(maxsize=2**17)
 def _examine(path: str, span: tuple[float, float] | None, size: int, modified: int) -> probing.Examined | str:
-    """What decoding the file finds, or why it cannot be decoded; kept for as many files as most sets have."""
+    """What decoding the file finds, or why it cannot be decoded; cached for as many files as most sets have."""
     try:
         return probing.examine(path, span=span)
-    except UnavailableError:  # it may be there again the next time
+    except UnavailableError:  # it may be available the next time
         raise
     except VideoError as error:
         return error.reason

@@ -25,8 +25,8 @@ from jax_video.data.decoding.packets import Packets
 from jax_video.data.manifest import FrameIndex
 from jax_video.errors import VideoError
 
-# What may give other frames, or other verdicts, where it changes.
 _NO_TIMES = "have no times: say how many there are to a second, fps=25 or --fps=25"
+# Other versions may give other frames, or other verdicts.
 DECODER = f"PyAV {av.__version__}, " + ", ".join(
     f"{name} {'.'.join(map(str, version))}"
     for name, version in sorted(av.library_versions.items())
@@ -41,15 +41,15 @@ def decode(
     index: FrameIndex | None = None,
     short_side: int | None = None,
 ) -> np.ndarray:
-    """Decodes the frames at `indices`, which may repeat and come in any order.
+    """Decode the frames at `indices`, which may repeat and come in any order.
 
     Args:
       path: a video file, or a folder of picture files (`pictures.py`).
-      indices: places in presentation order, counted from 0.
-      index: what `probe` found. With a verified one only what lies between a keyframe and a wanted frame is decoded,
-        and of that only what a wanted frame may refer to. Without one everything before the last wanted frame is
-        decoded. The result is the same to the bit (but for what a decoder makes up for lost parts of a damaged stream).
-        Packets that do not decode are passed over where it counts them, and are an error without one.
+      indices: places in presentation order, counted from 0; at least one.
+      index: what `probe` found. With a verified index only frames between a keyframe and a wanted frame are decoded,
+        and of these only those that a wanted frame may refer to. Without, everything before the last wanted frame is
+        decoded. The result is the same to the bit (except for what a decoder makes up in a damaged stream). Packets
+        that do not decode are skipped if the index counts them, and are an error without an index.
       short_side: if given, each frame is resized to it as it is decoded, so that no large frame waits in memory.
 
     Returns:
@@ -77,7 +77,7 @@ def frames_in_order(
 ) -> Iterator[np.ndarray]:
     """The frames of a video from the `first` on, one at a time, so that any length fits in memory.
 
-    Each is uint8 [H, W, 3], upright RGB: what `decode` gives, and so is the meaning of `index` and `short_side`.
+    Each is uint8 [H, W, 3], upright RGB, as `decode` gives it; `index` and `short_side` mean the same as there.
 
     Raises:
       VideoError: the file cannot be read, or is damaged after the frames already given.
@@ -98,7 +98,7 @@ def frames_in_order(
             return
         if place > first:
             raise VideoError(path, f"damaged: frame {place} does not follow; run prepare again")
-    last = index.frames if index and index.verified and not index.keyframes else None  # behind it may be damage
+    last = index.frames if index and index.verified and not index.keyframes else None  # damage may follow
     with packets.opened(path) as (container, stream):
         decoded = _of_one_size(path, packets.decode_all(container, stream, _undecodable(index)))
         yield from map(image, itertools.islice(decoded, first, last))
@@ -114,7 +114,7 @@ def timed_frames(
     """The frames of a video with the seconds at which a player shows them, counted from the file's start.
 
     Args:
-      path, short_side: as of `frames_in_order`.
+      path, short_side: as in `frames_in_order`.
       fps: frames per second, for times that are not the file's own; needed for a folder of pictures, which has none.
 
     Raises:
@@ -135,7 +135,7 @@ def timed_frames(
 
 
 def duration(path: str | os.PathLike) -> float:
-    """The seconds that a file says it has; 0 where it does not say, and of a folder of pictures."""
+    """The duration that a file claims, in seconds; 0 if it does not say, and for a folder of pictures."""
     if os.path.isdir(path):
         return 0.0
     with packets.opened(path) as (container, _):
@@ -163,10 +163,10 @@ def _of_one_size(path: str | os.PathLike, decoded: Iterable[av.VideoFrame]) -> I
 
 
 def _check_same(path: str | os.PathLike, index: FrameIndex | None) -> None:
-    """Raises VideoError where a file has another size than when it was probed: its frames would be others."""
+    """Raise VideoError if a file has another size than when it was probed: its frames would be others."""
     if index is None or not index.size:
         return
-    with contextlib.suppress(FileNotFoundError):  # which opening it says better
+    with contextlib.suppress(FileNotFoundError):  # opening the file reports it better
         size = os.path.getsize(path)
         if size != index.size:
             raise VideoError(path, f"changed: {size:,} bytes, where prepare saw {index.size:,}; run prepare again")
@@ -186,7 +186,7 @@ def image_of(short_side: int | None) -> Callable[[av.VideoFrame], np.ndarray]:
 def _decode_in_order(
     path: str | os.PathLike, wanted: list[int], image: Callable[[av.VideoFrame], np.ndarray], undecodable: int
 ) -> dict[int, np.ndarray]:
-    """Decodes from the start up to the last wanted frame; defines what `_decode_by_seeking` must give."""
+    """Decode from the start up to the last wanted frame; defines what `_decode_by_seeking` must give."""
     images: dict[int, np.ndarray] = {}
     count = 0
     with packets.opened(path) as (container, stream):
@@ -202,9 +202,9 @@ def _decode_in_order(
 def _decode_by_seeking(
     path: str | os.PathLike, wanted: list[int], index: FrameIndex, image: Callable[[av.VideoFrame], np.ndarray]
 ) -> dict[int, np.ndarray] | None:
-    """Decodes from the keyframe before each wanted frame; None where that cannot be shown to give the same frames."""
+    """Decode from the keyframe before each wanted frame; None where that cannot be shown to give the same frames."""
     if wanted[-1] >= index.frames or not index.keyframes or wanted[0] < index.keyframes[0]:
-        return None  # the last of a file that was cut between two keyframes
+        return None  # the last case: a file that was cut between two keyframes
     images: dict[int, np.ndarray] = {}
     first = None
     try:
@@ -231,9 +231,9 @@ def _decode_by_seeking(
 
 
 def _runs(wanted: list[int], keyframes: Sequence[int]) -> list[tuple[int, list[int]]]:
-    """Wanted frames, ascending, by the keyframe to seek.
+    """Group wanted frames, ascending, by the keyframe to seek: (keyframe, its wanted frames).
 
-    A keyframe that decoding for the frame before comes to anyway is not sought.
+    There is no seek to a keyframe that decoding reaches anyway, on from the wanted frame before.
     """
     runs: list[tuple[int, list[int]]] = []
     for place in wanted:
@@ -245,28 +245,28 @@ def _runs(wanted: list[int], keyframes: Sequence[int]) -> list[tuple[int, list[i
     return runs
 
 
-_ONE_THREAD = {"threads": 1} if packets.PYAV >= 17 else {}  # before there was no choice
+_ONE_THREAD = {"threads": 1} if packets.PYAV >= 17 else {}  # earlier versions offer no choice
 
 
-_side_data: Any = SideDataContainer  # whose stub has no arguments
+_side_data: Any = SideDataContainer  # its type stub has no arguments
 
 
 def rgb(frame: av.VideoFrame, reformatter: av.video.reformatter.VideoReformatter) -> np.ndarray:
-    """Any pixel format to upright RGB, uint8 [H, W, 3]."""
+    """Convert a frame of any pixel format to upright RGB, uint8 [H, W, 3]."""
     plain = _pixels(frame) if frame.interlaced_frame or frame.format.name not in _DIRECT else frame
     image = reformatter.reformat(plain, format="rgb24", interpolation="BICUBIC", **_ONE_THREAD).to_ndarray()
-    # Not `frame.side_data`: that keeps the frame until garbage is collected, and its memory from the decoder, which
-    # leaves in a damaged frame what it finds there: it would be something else each time.
+    # Not `frame.side_data`: it keeps the frame, and so its memory, until garbage is collected. The decoder would get
+    # other memory each time, and what it finds there stays visible in damaged frames.
     matrix: Any = _side_data(frame).get("DISPLAYMATRIX")  # a buffer
     return image if matrix is None else _displayed(image, np.frombuffer(matrix, np.int32).reshape(3, 3))
 
 
-# FFmpeg converts these without a look at where their chroma lies.
+# FFmpeg converts these without regard to the location of their chroma samples.
 _DIRECT = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"))
 
 
 def _pixels(frame: av.VideoFrame) -> av.VideoFrame:
-    """A frame without what its stream says of fields and of where chroma lies: PyAV heeds it, and `ffmpeg` does not."""
+    """A frame without its marks for interlacing and chroma location, which PyAV heeds and `ffmpeg` does not."""
     if not frame.format.is_planar or frame.format.is_rgb:
         return frame
     copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
@@ -278,13 +278,13 @@ def _pixels(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 def lines_of(plane: av.video.plane.VideoPlane) -> np.ndarray:
-    """uint8 [height, bytes of a line] in the plane's own memory."""
+    """The lines of a plane, uint8 [height, bytes of a line], as a view of its memory."""
     whole = np.frombuffer(memoryview(plane), np.uint8)
     return whole[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)
 
 
 def _displayed(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """An image [H, W, 3] turned by quarters and mirrored as its display matrix [3, 3] says, in fixed point.
+    """Rotate an image [H, W, 3] by quarter turns and mirror it, as its display matrix [3, 3] (fixed point) says.
 
     (x, y), y down, goes to (a x + c y, b x + d y), where a b are in the first row and c d in the second.
     """
@@ -295,7 +295,7 @@ def _displayed(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def check_size(path: str | os.PathLike, frame: av.VideoFrame, first: av.VideoFrame, index: int) -> None:
-    """Raises VideoError for a frame of another size than the first one of its file, or of a strange size."""
+    """Raise VideoError for a frame of another size than the first one of its file, or of a strange size."""
     if frame is first:
         pictures.check_shape(path, frame.width, frame.height)
     if (frame.width, frame.height) != (first.width, first.height):

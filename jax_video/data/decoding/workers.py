@@ -1,4 +1,4 @@
-"""Processes in which a decoder may crash, hang or ask for all the memory: it costs one file, not the whole work."""
+"""Worker processes, in which a decoder may crash, hang or use up memory: that costs one file, not the whole work."""
 
 import contextlib
 import errno
@@ -28,20 +28,20 @@ from jax_video.errors import UnavailableError, UserError, VideoError, listed, sh
 if sys.platform != "win32":
     import resource
 
-LATE = "not done after"  # so many seconds, it is said of a file that takes longer
-_SILENT = 0.1  # seconds between two of a worker's words that it goes on
-_START = 60.0  # seconds in which a process must have begun with a task, beside the task's own
-_AHEAD = 2**22  # bytes that a worker gives before they are taken
+LATE = "not done after"  # begins the reason of a file that takes longer than its timeout
+_SILENT = 0.1  # seconds between two of a worker's messages that it goes on, at least
+_START = 60.0  # seconds for a process to start, besides the task's own
+_AHEAD = 2**22  # bytes that a worker may send before they are received
 _MEMORY = 2**30  # bytes that one process may have
 _LIMIT = f"{_MEMORY / 2**30:g} GiB of memory"
-_OUT_OF_MEMORY = errno.ENOMEM  # exit code of a process that had one: what is left of its memory is in pieces
+_OUT_OF_MEMORY = errno.ENOMEM  # exit code after a failed allocation: what is left of the memory is fragmented
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGBUS, signal.SIGTRAP)
 
 
 class NoVerdict(str):
-    """Why a file could not be looked at, where the system or this library is to blame and not the file.
+    """Why a file could not be looked at, if the system or this library is to blame and not the file.
 
-    `traceback` is for what no one has foreseen, or else empty.
+    `traceback` is that of an unexpected exception, otherwise empty.
     """
 
     traceback: str
@@ -56,10 +56,10 @@ class NoVerdict(str):
 
 
 def stop_at(strange: Mapping[str, str]) -> None:
-    """Raises UserError where something else than files or videos is to blame, so that nothing is stored of it.
+    """Raise UserError if files could not be looked at for a reason that is not theirs; nothing is stored about them.
 
     Args:
-      strange: path -> what stood in the way; the traceback of a NoVerdict is printed on stderr.
+      strange: path -> the reason; the traceback of a NoVerdict is printed on stderr.
     """
     for trace in filter(None, {getattr(reason, "traceback", ""): None for reason in strange.values()}):
         print(trace, file=sys.stderr)
@@ -72,7 +72,7 @@ def stop_at(strange: Mapping[str, str]) -> None:
 
 
 class Piece(NamedTuple):
-    """What a function has handed over on its way, by `give`."""
+    """An intermediate result, which a function in a worker has sent with `give`."""
 
     value: Any
     arrays: dict[str, np.ndarray]
@@ -81,31 +81,31 @@ class Piece(NamedTuple):
 def run(
     tasks: Iterable, function: Callable[[Any], Any], *, workers: int, timeout: float | Callable[[Any], float]
 ) -> Generator[tuple[int, Any], None, None]:
-    """Calls a function with each task in processes of their own, and yields what becomes of them as they finish.
+    """Call a function with each task in worker processes, and yield the results as they finish.
 
     A decoder that crashes, never ends or (on Linux) needs more than 1 GiB of memory costs its process, which is
-    replaced, and its file, which is broken.
+    replaced, and its file, which counts as broken.
 
     Args:
       tasks: what `function` gets, for example paths; each is taken from here only when a process is free for it.
       function: a function of a module (not of the main one), that may raise VideoError.
       workers: number of processes.
-      timeout: seconds that one may take; or a function from a task to them. Where the function calls `go_on` or `give`,
-        they count from its last call.
+      timeout: seconds that a task may take; or a function from a task to its seconds. They count from the function's
+        last call of `go_on` or `give`, if it calls these.
 
     Yields:
-      (index in tasks, what `function` returns, or in plain words why the file is broken, or a NoVerdict); before that
-      each Piece that the function gives. It waits with the next one until this is taken.
+      (index in tasks, what `function` returns; or a str, why the file is broken; or a NoVerdict). Before that, each
+      Piece that the function gives; it waits with further ones while too much is not taken.
 
     Raises:
-      OSError: what `function` raised, for example of a full disk: it is not one file's fault.
+      OSError: what `function` raised, for example for a full disk: it is not one file's fault.
     """
     with contextlib.closing(Pool(function)) as pool:
         yield from pool.run(tasks, workers=workers, timeout=timeout)
 
 
 class Pool:
-    """Processes that call one function, and stay for the next tasks until they are closed or this process ends."""
+    """Worker processes that call one function, and stay for further tasks until `close` or this process's end."""
 
     def __init__(self, function: Callable[[Any], Any]):
         self._function = function
@@ -114,16 +114,16 @@ class Pool:
         self._owner = os.getpid()
 
     def start(self) -> None:
-        """Starts a process, which takes most of a second, so that it is ready when the first task comes."""
+        """Start a process, which takes most of a second, so that it is ready when the first task comes."""
         self._idle.append(_start(self._function))
 
     def run(
         self, tasks: Iterable, *, workers: int, timeout: float | Callable[[Any], float]
     ) -> Generator[tuple[int, Any], None, None]:
-        """Does what `run` says."""
+        """Run tasks as the function `run` does."""
         seconds = timeout if callable(timeout) else lambda _: timeout
         waiting = enumerate(tasks)
-        busy: dict[Connection, tuple[BaseProcess, int, float, float]] = {}  # with index in tasks, seconds, deadline
+        busy: dict[Connection, tuple[BaseProcess, int, float, float]] = {}  # process, index, timeout, deadline
         self._busy.append(busy)
         try:
             while True:
@@ -157,7 +157,7 @@ class Pool:
                     if not isinstance(result, _GoesOn):
                         yield index, result
                 for connection, (process, index, limit, deadline) in list(busy.items()):
-                    if deadline <= time.monotonic() and not connection.poll():  # or else it waits for us
+                    if deadline <= time.monotonic() and not connection.poll():  # else its result waits for us
                         del busy[connection]
                         _stop(process, connection)
                         yield index, late(limit)
@@ -167,19 +167,19 @@ class Pool:
             self._busy = [other for other in self._busy if other is not busy]
 
     def kill(self) -> None:
-        """Ends, from any thread, the processes that work; `run` says so of their tasks."""
+        """Kill the processes that work, from any thread; `run` reports it for their tasks."""
         for busy in self._busy:
             for process, *_ in list(busy.values()):
                 process.kill()
 
     def close(self, *, keep: int = 0) -> None:
-        """Ends the processes that wait, but for so many."""
+        """End the idle processes, except for `keep` of them."""
         while len(self._idle) > keep:
             _stop(*self._idle.pop())
 
     def _take(self) -> tuple[BaseProcess, Connection]:
-        """A process that waits, or a new one."""
-        if self._owner != os.getpid():  # this process is a fork, and they are its parent's
+        """An idle process, or a new one."""
+        if self._owner != os.getpid():  # this process is a fork, and the idle ones are its parent's
             self._owner, self._idle = os.getpid(), []
         while self._idle:
             process, connection = self._idle.pop()
@@ -190,16 +190,16 @@ class Pool:
 
 
 def late(seconds: float) -> str:
-    """What `run` says of a file that took longer."""
+    """The reason that `run` gives for a file that took longer than its timeout."""
     return f"{LATE} {seconds:g} s"
 
 
 class _GoesOn:
-    """What a process sends of a file with which it goes on."""
+    """What a worker sends to say that it goes on with its file."""
 
 
 class _Given(NamedTuple):
-    """What a process sends before the bytes of a piece's arrays: these are not pickled."""
+    """What a worker sends before the bytes of a Piece's arrays, which are not pickled."""
 
     value: Any
     arrays: dict[str, tuple[tuple[int, ...], str]]  # shape and type of each
@@ -211,12 +211,12 @@ class _Given(NamedTuple):
         return Piece(self.value, arrays)
 
 
-_owner: Connection | None = None  # in a worker: leads to the one that waits for it
-_told = 0.0  # when something was sent there
+_owner: Connection | None = None  # in a worker: leads to the process that waits for it
+_told = 0.0  # when something was last sent there
 
 
 def go_on() -> None:
-    """Says in a worker that it goes on with its file, so that its time counts anew; anywhere else nothing."""
+    """Report from a worker that it goes on with its file, so that its timeout starts anew; elsewhere do nothing."""
     if _owner is not None and time.monotonic() > _told + _SILENT:
         _say_that_it_goes_on()
 
@@ -229,11 +229,11 @@ def _say_that_it_goes_on() -> None:
 
 
 def give(value: Any, **arrays: np.ndarray | list[np.ndarray]) -> None:
-    """Hands something over, in a worker, before its function is done; waits where it is not taken.
+    """Send an intermediate result (a Piece) from a worker; waits while too much is not taken.
 
     Args:
       value: is pickled.
-      arrays: are not; a list of arrays of one shape becomes one, as by np.stack.
+      arrays: are not pickled; a list of arrays of one shape becomes one, as by np.stack.
     """
     global _told
     assert _owner is not None
@@ -249,7 +249,7 @@ def give(value: Any, **arrays: np.ndarray | list[np.ndarray]) -> None:
 
 
 def _send(connection: Connection, data: memoryview) -> None:
-    """Sends bytes whose number the other end knows, with fewer copies than a connection makes of them."""
+    """Send bytes whose number the receiver knows, with fewer copies than `Connection.send_bytes` makes."""
     if sys.platform == "win32":
         connection.send_bytes(data)
         return
@@ -258,7 +258,7 @@ def _send(connection: Connection, data: memoryview) -> None:
 
 
 def _receive(connection: Connection, data: memoryview) -> None:
-    """Fills `data` with what `_send` sends."""
+    """Fill `data` with what `_send` sends."""
     if sys.platform == "win32":
         connection.recv_bytes_into(data)
         return
@@ -284,7 +284,7 @@ def _start(function: Callable) -> tuple[BaseProcess, Connection]:
 
 @contextlib.contextmanager
 def _hidden_main() -> Iterator[None]:
-    """Or a new process would import the main module again: all of a command, with JAX, or run a user's script anew."""
+    """Hide the main module, which a new process would import again: a command with JAX, or a user's whole script."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -294,7 +294,7 @@ def _hidden_main() -> Iterator[None]:
 
 
 def _work(connection: Connection, function: Callable) -> None:
-    """Runs in a worker: receives tasks and sends what `function` returns, until the other end is closed."""
+    """Run in a worker: receive tasks and send what `function` returns, until the other end is closed."""
     global _owner
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _owner = connection
@@ -316,14 +316,14 @@ def _work(connection: Connection, function: Callable) -> None:
 
 
 def _run_ahead(connection: Connection) -> None:
-    """Lets a worker go on although what it gives is not taken yet, as far as the system allows."""
+    """Let a worker run ahead of what is taken, by up to _AHEAD bytes if the system allows it."""
     if sys.platform != "win32":
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as own:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AHEAD)
 
 
 def _said(error: Exception) -> str | OSError:
-    """The reason that an error gives for a file, or the error itself where the file is not to blame."""
+    """The reason that an error gives for a file; if the file is not to blame, a NoVerdict, or an OSError itself."""
     if isinstance(error, UnavailableError):
         return NoVerdict(error.reason)
     if isinstance(error, VideoError):
@@ -334,7 +334,7 @@ def _said(error: Exception) -> str | OSError:
 
 
 def _limit_memory() -> None:
-    """Lets the process grow to 1 GiB; where the system does not say how large it is, there is no limit."""
+    """Limit the process to 1 GiB of memory; no limit where the system does not say how large it is."""
     sizes = _sizes()
     if sys.platform == "win32" or not sizes:
         return
@@ -346,7 +346,7 @@ def _limit_memory() -> None:
 
 
 def _sizes() -> dict[str, int]:
-    """How large this process is, in bytes; only Linux says."""
+    """The memory that this process uses, in bytes, by the names in /proc/self/status; empty except on Linux."""
     status = pathlib.Path("/proc/self/status")
     text = status.read_text() if status.exists() else ""
     return {name: int(size) * 1024 for name, size in re.findall(r"^(Vm\w+):\s+(\d+) kB$", text, re.MULTILINE)}
@@ -358,7 +358,7 @@ def _forget_peak() -> None:
 
 
 def _doubt() -> str:
-    """What to add to a reason where much memory was used: some decoders take a failed allocation for damage."""
+    """What to add to a reason if much memory was used: some decoders take a failed allocation for damage."""
     return f"; or it needs more than {_LIMIT}" if _sizes().get("VmHWM", 0) > _MEMORY / 2 else ""
 
 
@@ -372,7 +372,7 @@ def _lacks_memory(error: BaseException | None) -> bool:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone: the flow of a video may take hours."""
+    """End this process when the one that started it is gone: the flow of a video may take hours."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])
@@ -392,6 +392,6 @@ def _ending(process: BaseProcess) -> str:
     if code == _OUT_OF_MEMORY:
         return f"needs more than {_LIMIT}"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    if code == 1 or (code < 0 and -code not in _CRASHES):  # Python's own, as it could not start; or a kill
+    if code == 1 or (code < 0 and -code not in _CRASHES):  # Python could not start; or the process was killed
         return NoVerdict(f"the process that looked at it was ended ({how})")
     return f"the decoder crashes ({how})"

@@ -1,1 +1,1 @@
-"""What is done once to the videos of a set: they are checked, their flow is stored, they are packed."""
+"""What is done once with the videos of a set: they are checked, their flow is stored, and they are packed."""

@@ -1,6 +1,6 @@
-"""The same work as `workers`, as an Apache Beam pipeline, for sets that take many machines.
+"""The same work as in `workers`, as an Apache Beam pipeline, for sets that need many machines.
 
-Every machine must see the videos and the folder that is written to at the same paths, and have jax_video installed.
+Every machine must see the videos and the output folder at the same paths, and have jax_video installed.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ from jax_video.errors import UnavailableError, UserError, VideoError
 def run(
     tasks: Iterable, function: Callable[[Any], None], *, options: str, folder: pathlib.Path
 ) -> Iterator[tuple[int, str | None]]:
-    """Runs a pipeline to its end, then yields what became of each task.
+    """Run a pipeline to its end, then yield what became of each task.
 
     Args:
       tasks: what `function` gets.
-      function: of a module; may raise VideoError. Beam may run it on a task again, also while the first still runs:
-        what it writes must be the same each time, and appear whole.
+      function: of a module; may raise VideoError. Beam may run it again on a task, even while the first run lasts: what
+        it writes must be the same each time, and appear whole.
       options: of the pipeline, as on a command line: "--runner=DataflowRunner --project=..."; "" runs it here.
       folder: where results are collected.
 
     Yields:
-      (index in tasks, None or in plain words why the video is broken).
+      (index in tasks, None or, in plain words, why the video is broken).
 
     Raises:
       UserError: Apache Beam is not installed, does not take the options, or has lost results.
@@ -73,7 +73,7 @@ def run(
 
 @contextlib.contextmanager
 def _temporary_files_in(folder: pathlib.Path) -> Iterator[None]:
-    """Beam's runner leaves temporary folders behind."""
+    """Put temporary files into a folder, since Beam's runner leaves temporary folders behind."""
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         yield

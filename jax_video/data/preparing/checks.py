@@ -1,8 +1,8 @@
-"""Checks the files of a data set: which of them can be used, and what is wrong with the others.
+"""The check of a data set's files: which of them can be used, and what is wrong with the others.
 
-What it finds is remembered in a folder's checked.jsonl, one line for each file, as it is found. A check that was
-stopped or killed goes on where it was, and a later one looks only at files that are new, have changed, or were looked
-at less thoroughly, or by another decoder. What stood in the way of looking at a file is shown, and not remembered.
+Results are stored in a folder's checked.jsonl, one line for each file, as they are found. A check that was stopped or
+killed goes on where it was, and a later one looks only at files that are new, have changed, or were looked at less
+thoroughly or with another decoder. Why a file could not be looked at, through no fault of its own, is not stored.
 """
 
 import collections
@@ -32,9 +32,9 @@ from jax_video.data.preparing import likeness, verdicts
 from jax_video.errors import VideoError, shown, unreadable
 
 LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded
-# What is said of a video for training or validation that is also a test video, to the byte or encoded anew. It stays.
+# Remarks on a video for training or validation that is also a test video, to the byte or re-encoded. It is still used.
 DOUBLE, ALIKE = "duplicate of a test video", "looks like a test video"
-NOT_LOOKED_AT = "not looked at"  # what the reason of a video begins with, of which something else is to blame
+NOT_LOOKED_AT = "not looked at"  # begins the reason of a video that is not itself to blame
 _REMARKS = (DOUBLE, ALIKE, verdicts.LOST, verdicts.ACCEPTED)  # on readable videos
 _MEMORY = "checked.jsonl"
 _VIDEO = {
@@ -45,7 +45,7 @@ _VIDEO = {
     "first": int,
     "index": (types.NoneType, INDEX),
 }
-_RECORD = {  # a line, beside its checksum
+_RECORD = {  # a line, without its checksum
     "path": str,
     "size": int,
     "modified": int,
@@ -59,9 +59,9 @@ _RECORD = {  # a line, beside its checksum
     "fault?": str | None,
     "print?": str | None,
 }
-_ADDED = {"loss": None, "fault": None, "print": None}  # since the first version
+_ADDED = {"loss": None, "fault": None, "print": None}  # keys added since the first version
 _BLOCK = 2**16  # bytes at the beginning, in the middle and at the end of a file that tell it from most others
-_SYNC = 1.0  # seconds of work that may be lost with the whole machine
+_SYNC = 1.0  # seconds of work that may be lost if the whole machine fails
 
 
 def check(
@@ -76,28 +76,28 @@ def check(
     timeout: float = 300.0,
     recheck: bool = False,
 ) -> tuple[Manifest, dict[str, str]]:
-    """Checks every video of a set that is not MISSING, with a progress bar.
+    """Check every video of a set that is not MISSING, with a progress bar.
 
     Args:
       prepared: the set; what its rows say of frames, size and errors is found anew.
-      out: the folder that remembers. Its files are known again by path, size and time of change; a folder of pictures
+      out: the folder of checked.jsonl. Files are recognised by path, size and modification time; a folder of pictures
         by its own, which changes when pictures come or go.
       level: one of LEVELS.
-      min_frames: a video of fewer is broken.
-      max_damage: the part of a video's frames that may be lost.
-      accept: names the videos that are used for the frames that they give, as `verdicts.accepted` has it.
-      processes: how many look at files.
-      timeout: seconds in which a file must go on, by a packet or a picture.
-      recheck: whether all are looked at again.
+      min_frames: a video with fewer is broken.
+      max_damage: the part of a video's frames that may be lost, from 0 to 1.
+      accept: names the videos that are used for the frames that they give, whatever is wrong (`verdicts.accepted`).
+      processes: how many processes look at files.
+      timeout: seconds within which a file must make progress, by a packet or a picture.
+      recheck: whether all files are looked at again.
 
     Returns:
-      the set as it is, and name -> remark on videos that are used although frames are lost, or although their content
-      is for training or validation and also for test, or looks like it. Only files that were looked at in full, and by
+      (the checked set, name -> remark). Remarks are on videos that are used although frames are lost, or although they
+      are for training or validation and are, or look like, a test video. Only files that were looked at in full, and by
       this version, are compared by their looks.
 
     Raises:
-      UserError: `accept` names something else.
-      OSError: checked.jsonl cannot be written, for example because the disk is full; what stands in it counts.
+      UserError: `accept` names none of the videos.
+      OSError: checked.jsonl cannot be written, for example because the disk is full; what it has already still counts.
     """
     accepted = verdicts.accepted(accept, prepared.root, (row.path for row in prepared.videos))
     remarks: dict[str, str] = {}
@@ -160,7 +160,7 @@ def _several_labels(prepared: Manifest) -> str:
 
 
 def write_reasons(path: pathlib.Path, prepared: Manifest, reasons: Mapping[str, str]) -> None:
-    """Writes a CSV of the videos whose names have a reason, in the set's order: split, path, reason."""
+    """Write a CSV of the videos whose names have a reason, in the set's order: split, path, reason."""
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(("split", "path", "reason"))
@@ -182,7 +182,7 @@ def _look(
     timeout: float,
     recheck: bool,
 ) -> dict[int, str]:
-    """Looks at the files that are not known yet; {index of a video: why it could not be looked at}."""
+    """Look at the files that have no valid record yet; return {index of a video: why it could not be looked at}."""
     root, videos = prepared.root, prepared.videos
     present = np.array([row.error != MISSING for row in videos], bool)
     known = np.zeros(len(videos), bool)
@@ -246,7 +246,7 @@ def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | 
     path = fetching.local(path, workers.go_on)
     sampler = likeness.Sampler()
     examined = probing.examine(path, span=span, full=full, watcher=sampler)
-    words = sampler.words() if full and span is None else None  # where a part is, is known when it has been seen
+    words = sampler.words() if full and span is None else None  # the frames of a part are known only afterwards
     try:
         return _digest(path, span), words, examined
     except OSError as error:
@@ -272,12 +272,12 @@ def _digest(path: str, span: tuple[float, float] | None) -> str | None:
 
 
 def _span(record: dict[str, Any]) -> tuple[float, float] | None:
-    """The part of a file that a record is of."""
+    """The part of a file that a record describes, in seconds; None: the whole file."""
     return None if record["span"] is None else tuple(record["span"])
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """Size and time of change, by which a file is known again; zeros as long as it may not be read."""
+    """(size, modification time in ns) by which a file is recognised; zeros as long as it cannot be read."""
     try:
         if remote.is_remote(path):
             return fetching.stamp(path)
@@ -288,7 +288,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 def _was_late(reason: str | None, timeout: float) -> bool:
-    """Whether a file took longer than another timeout."""
+    """Whether a file was given up after another timeout than this one."""
     return reason is not None and reason.startswith(workers.LATE) and reason != workers.late(timeout)
 
 
@@ -329,12 +329,12 @@ def _equal(root: str, one: str, other: str) -> bool:
 
 
 def _kind(reason: str) -> str:
-    """What a table calls a reason: "damaged", of "damaged: undecodable from frame 37"."""
+    """What a table calls a reason: "damaged" for "damaged: undecodable from frame 37"."""
     return re.split("[:(]", reason, maxsplit=1)[0].strip()
 
 
 class _Records:
-    """The lines of checked.jsonl for the videos of a set. In memory is only where they are."""
+    """The lines of checked.jsonl for the videos of a set. Only their places are in memory."""
 
     def __init__(self, path: pathlib.Path, videos: tuple[Video, ...]):
         self._path = path
@@ -345,7 +345,7 @@ class _Records:
         self._synced = time.monotonic()
 
     def earlier(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(index of a video, its record); where there are several of one, the last one counts."""
+        """(index of a video, its record) of each valid line; of several lines of a video the last one counts."""
         whole = strange = 0
         for start, end, record in _lines(self._reader):
             whole = end
@@ -354,7 +354,7 @@ class _Records:
             if index is not None and record is not None:
                 self._places[index] = start
                 yield index, record
-        self._writer.truncate(whole)  # where a kill has torn the last line
+        self._writer.truncate(whole)  # a kill may have cut off the last line
         self._writer.seek(whole)
         self._numbers = {}
         if strange:
@@ -364,7 +364,7 @@ class _Records:
             print(said, file=sys.stderr)
 
     def add(self, index: int, record: dict[str, Any]) -> None:
-        """Appends the record of a video."""
+        """Append the record of a video."""
         line = json.dumps(documents.sealed(record), ensure_ascii=False) + "\n"
         self._places[index] = self._writer.tell()
         self._writer.write(line.encode("utf-8", "surrogateescape"))
@@ -379,13 +379,13 @@ class _Records:
         return _parse(line) if line else None
 
     def sort(self) -> None:
-        """Writes the file anew, in the order of the set, without lines of other videos."""
+        """Write the file anew, in the order of the set, without lines of other videos."""
         remote.write_whole(self._path, map(self._line, self._places.tolist()))
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._reader.close()
-        with contextlib.suppress(OSError):  # of a full disk, which was said when the line was added
+        with contextlib.suppress(OSError):  # a full disk, which was reported when the line was added
             self._writer.close()
 
     def _line(self, place: int) -> bytes:
@@ -396,7 +396,7 @@ class _Records:
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
-    """The whole lines of a file: where each begins and ends, and its record; None where it is not ours."""
+    """(where it begins, where it ends, its record) of each whole line of a file; the record is None if not valid."""
     end = 0
     for line in file:
         if not line.endswith(b"\n"):
@@ -406,7 +406,7 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """A record; None if it is torn, was changed, or is of another version."""
+    """Parse a record; None if it is cut off, was changed, or is of another version."""
     try:
         record = documents.unsealed(documents.parse(line, _RECORD))
     except documents.Damaged:

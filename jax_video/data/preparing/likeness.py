@@ -1,10 +1,10 @@
-"""Videos that look alike: copies that were encoded anew, found by how their pictures change.
+"""Videos that look alike: re-encoded copies, found by how their pictures change.
 
 A video's print is a perceptual hash of eight pictures, one from the middle of each eighth of it, after what they have
-in common, their mean, was taken away. So two videos of one place, taken by a camera that stands still, are told apart
-by what moves in them; and one in which next to nothing moves has no print. A print hardly changes with codec, quality,
-size, frame rate and brightness, or where a border of 3 % or a few frames at the ends are cut off. It does change where
-more is cut off, or added as black bars, and in a mirrored or reversed video.
+in common, their mean, was subtracted. So two videos of one place, taken by a camera that stands still, are told apart
+by what moves in them; a video in which almost nothing moves has no print. A print hardly changes with codec, quality,
+size, frame rate and brightness, or if a border of 3 % or a few frames at the ends are cut off. It does change if more
+is cut off, if black bars are added, and in a mirrored or reversed video.
 """
 
 from typing import Any
@@ -20,15 +20,15 @@ NEAREST = 0.14  # part of the bits in which the prints of copies differ, at most
 _STORED = np.dtype(">u8")
 _SIDE = 32  # of the pictures that are compared, in pixels
 _LEAST_CHANGE = 1.0  # grey levels (standard deviation) by which a picture must differ from the mean
-_LEAST_PICTURES = 6  # that do, of both videos
-_ESTIMATE = 0.02, 2  # part of the frames, and frames, by which a file may hold more or fewer than it promises
-_BAND = 16  # bits; of two prints that are compared, some such part of the same place is the same
-_COMMON = 256  # prints with the same part, of which that part says nothing any more
-_AT_ONCE = 4096  # videos that are looked up
+_LEAST_PICTURES = 6  # pictures that do so, in both videos
+_ESTIMATE = 0.02, 2  # part of the frames, plus frames, by which a file may hold more or fewer than it promises
+_BAND = 16  # bits; two prints are compared if they have a part of this length in common, at the same place
+_COMMON = 256  # prints, at most, that share such a part: what more have in common says nothing
+_AT_ONCE = 4096  # videos that are looked up at once
 
 
 class Sampler(pictures.Watcher):
-    """Takes the pictures while a file is probed, and says so where the probe goes on."""
+    """An observer that takes the pictures while a file is probed, and reports the probe's progress."""
 
     def begin(self, frames: int) -> None:
         self._promised = frames
@@ -47,7 +47,7 @@ class Sampler(pictures.Watcher):
         self._seen += 1
 
     def _grey(self, frame: Any) -> np.ndarray:
-        """uint8 [H, W]; of most files without a conversion, which would take longer than all else here."""
+        """A frame in grey, uint8 [H, W]; mostly without a conversion, which would take longer than all else here."""
         if isinstance(frame, np.ndarray):
             return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         kind = frame.format
@@ -57,10 +57,10 @@ class Sampler(pictures.Watcher):
         return cv2.cvtColor(self._rgb(frame), cv2.COLOR_RGB2GRAY)
 
     def words(self) -> str | None:
-        """The print in hexadecimal digits, as `read` reads it; None where there is none.
+        """The print in hexadecimal digits, as `read` reads it; None if there is none.
 
-        That is: of fewer frames, or of another number than the file promised, so that others were taken than meant; and
-        where too little changes.
+        There is none for too few frames, or for another number than the file promised, so that other pictures were
+        taken than meant; nor if too little changes.
         """
         part, more = _ESTIMATE
         surplus = abs(self._seen - self._promised)
@@ -68,7 +68,7 @@ class Sampler(pictures.Watcher):
             return None
         grey = np.stack(self._taken).astype(np.float32)
         changes = grey - grey.mean(axis=0)
-        changes -= changes.mean(axis=(1, 2), keepdims=True)  # of the light
+        changes -= changes.mean(axis=(1, 2), keepdims=True)  # without changes of brightness
         scaled = (128 + changes * (127 / np.maximum(np.abs(changes).max(axis=(1, 2), keepdims=True), 1))).astype(
             np.uint8
         )
@@ -79,7 +79,7 @@ class Sampler(pictures.Watcher):
 
 
 def read(words: str) -> np.ndarray:
-    """A print: uint64 [PICTURES], 0 where a picture shows no change; zeros where the text is none."""
+    """Parse a print: uint64 [PICTURES], 0 for a picture without change; all zeros if the text is not a print."""
     try:
         return np.frombuffer(bytes.fromhex(words), _STORED, PICTURES).astype(np.uint64)
     except (TypeError, ValueError):
@@ -87,16 +87,16 @@ def read(words: str) -> np.ndarray:
 
 
 def _small(grey: np.ndarray) -> np.ndarray:
-    """uint8 [H, W] -> [_SIDE, _SIDE], each of 36 pixels: enough, since a hash has only the low frequencies."""
+    """Shrink uint8 [H, W] to [_SIDE, _SIDE], each pixel from 36: enough, since a hash has only the low frequencies."""
     sampled = cv2.resize(grey, (3 * _SIDE, 3 * _SIDE), interpolation=cv2.INTER_LINEAR)
     return cv2.resize(sampled, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
 
 
 def find(prints: np.ndarray, others: np.ndarray) -> dict[int, int]:
-    """The nearest of the others for each video that looks like one of them.
+    """For each video that looks like one of the others, the nearest of these.
 
-    The time grows with the number of videos, and the memory no more than with theirs: only such prints are compared as
-    have a part in common.
+    Time grows in proportion to the number of videos, and memory no faster: only prints that have a part in common are
+    compared.
 
     Args:
       prints: uint64 [N, PICTURES], zeros for a video without one.
@@ -106,7 +106,7 @@ def find(prints: np.ndarray, others: np.ndarray) -> dict[int, int]:
       places in `prints` -> places in `others`.
     """
     bands = [(place, shift) for place in range(PICTURES) for shift in range(0, WORD, _BAND)]
-    tables = []  # of each band: the others by what they have there
+    tables = []  # for each band: what the others have there, sorted, and their places
     for place, shift in bands:
         keys = _keys(others, place, shift)
         order = np.argsort(keys, kind="stable")
@@ -135,13 +135,13 @@ def _keys(prints: np.ndarray, place: int, shift: int) -> np.ndarray:
 
 
 def _close(prints: np.ndarray, others: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Those of pairs, int64 [P, 2], whose prints look alike."""
+    """Those of the `pairs`, int64 [P, 2], whose prints look alike."""
     pieces = [pairs[start : start + 2**18] for start in range(0, len(pairs), 2**18)]
     return np.concatenate([pairs[:0], *(piece[_distance(prints, others, piece) <= NEAREST] for piece in pieces)])
 
 
 def _distance(prints: np.ndarray, others: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Part of the bits that differ, of pictures that both have: float [P]; 1 where these are too few."""
+    """The part of the bits that differ, in pictures that both prints have: float [P]; 1 if there are too few."""
     one, other = prints[pairs[:, 0]], others[pairs[:, 1]]  # [P, PICTURES]
     both = (one != 0) & (other != 0)
     differing = np.where(both, np.bitwise_count(one ^ other), 0).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Where the work on a set's videos is done: in processes of this machine, or on those of Apache Beam."""
+"""Where the work on a set's videos is done: in processes of this machine, or on the machines of Apache Beam."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ from jax_video.data.preparing import beam
 
 @dataclasses.dataclass(frozen=True)
 class Machines:
-    """How many processes work, and how long each may take."""
+    """How many processes work, and how long a piece of work may take."""
 
     workers: int = os.cpu_count() or 1  # processes of this machine
     timeout: float = 300.0  # seconds that a usual piece of work may take
@@ -28,12 +28,12 @@ class Machines:
         share: Callable[[Any], float],
         folder: pathlib.Path,
     ) -> Iterator[tuple[int, str | None]]:
-        """Calls a function of a module with each task.
+        """Call a function of a module with each task.
 
         Args:
           tasks: what the function gets.
           function: what is to be done; may raise VideoError.
-          share: of a task, how many times as long as a usual one it may take; at least once is given.
+          share: from a task to how many times as long as a usual one it may take; less than 1 counts as 1.
           folder: where Apache Beam collects its results.
 
         Yields:

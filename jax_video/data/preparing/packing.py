@@ -1,10 +1,9 @@
 """The packed form of a data set: frames as JPEGs in ArrayRecord shards that TFDS knows, read without TensorFlow.
 
-The frames of a split's readable videos stand one video after the other, RECORD_FRAMES of one video in each record, so
-that to read a clip (`decoding/packed.py`) costs the reading of its own part and the decoding of its own frames. Where a
-video starts follows from the videos before it; the manifest of the packed set says so (`Video.first`). Shards hold the
-same number of records each, and are written independently: by processes here, or by the workers of an Apache Beam
-pipeline.
+The frames of a split's readable videos are stored video after video, RECORD_FRAMES of one video in each record, so that
+a clip (`decoding/packed.py`) costs reading only its own records and decoding only its own frames. Where a video starts
+follows from the videos before it; the manifest of the packed set stores it (`Video.first`). Shards hold the same number
+of records each, and are written independently: by processes here, or by the workers of an Apache Beam pipeline.
 
 TFDS takes half a second to import, so this module is imported where a set is packed, and nowhere else.
 """
@@ -38,24 +37,25 @@ from jax_video.data.preparing import checks
 from jax_video.data.preparing.machines import Machines
 from jax_video.errors import UnavailableError, UserError, VideoError
 
-# At most, of a shard. Of frames of 340x256 pixels they are 350 MB and half a minute of work, which is done again where
-# packing was stopped.
+# Records of a shard, at most. With frames of 340x256 pixels they are 350 MB and half a minute of work, which is lost if
+# packing is stopped.
 _SHARD_RECORDS, _PIXELS = 2048, 340 * 256
-_PART = ".part"  # of a shard that is being written
-_FAILED = ".failed"  # of a list beside a shard, while others are written: its videos that cannot be read
-_FRESH = ".description"  # of a folder in which TFDS writes what it says of the set
+_PART = ".part"  # ends the name of a shard that is being written
+_FAILED = ".failed"  # ends the name of a list beside a shard, until all are written: its videos that cannot be read
+_FRESH = ".description"  # begins the name of a folder in which TFDS writes its description of the set
 _SETTINGS = "packed.json"
 
 
 class _Info(tfds.core.DatasetInfo):
     def initialize_from_bucket(self) -> None:
-        """Leaves out what no packed set has there: TFDS would make a temporary folder for it, and leave it behind."""
+        """Do nothing: TFDS's bucket has no packed set, and TFDS would leave a temporary folder behind."""
 
 
 class PackedVideos(tfds.core.GeneratorBasedBuilder):
     """The TFDS builder of a packed set; `tfds.builder_from_directory` finds it again.
 
-    An example is a part of a video: its path, label, the place of its first frame in it, and the frames, as JPEGs.
+    An example is a part of a video: the video's name and label, the place of the part's first frame in the video, and
+    the frames, as JPEGs.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -81,14 +81,14 @@ class PackedVideos(tfds.core.GeneratorBasedBuilder):
 
 
 def features(classes: Sequence[str], *, several: bool = False) -> tfds.features.FeaturesDict:
-    """The features of an example, whose videos may have several labels."""
+    """The TFDS features of an example; `several`: whether videos may have several labels."""
     label = tfds.features.ClassLabel(names=list(classes)) if classes else tfds.features.Scalar(np.int64)
     if several:
         label = tfds.features.Sequence(label)
     return tfds.features.FeaturesDict(
         {
             "video": tfds.features.Text(),  # name in the set that was packed
-            "label": label,  # -1: nobody has said
+            "label": label,  # -1: not labelled
             "first": tfds.features.Scalar(np.int64),  # the first frame's place in the video
             "frames": tfds.features.Sequence(tfds.features.Text()),  # JPEGs; Text takes any bytes, without TensorFlow
         }
@@ -100,7 +100,7 @@ class Part(NamedTuple):
 
     entry: Video  # in the set that is packed
     start: int  # the first of the frames, a multiple of RECORD_FRAMES
-    end: int  # behind the last
+    end: int  # one after the last
 
 
 class Shard(NamedTuple):
@@ -137,7 +137,7 @@ def shards(source: Manifest, folder: str | os.PathLike, settings: Packed) -> lis
 
 
 def _layout(source: Manifest) -> Iterator[tuple[str, list[Video], np.ndarray, int]]:
-    """Of each split: its name, readable videos, the record in which each starts (and the last ends), and its shards."""
+    """For each split: name, readable videos, the record at which each starts (and the last ends), number of shards."""
     records_each = _shard_records(source)
     for split in SPLITS:
         entries = [entry for _, entry in source.select(split)]
@@ -148,7 +148,7 @@ def _layout(source: Manifest) -> Iterator[tuple[str, list[Video], np.ndarray, in
 
 
 def _shard_records(source: Manifest) -> int:
-    """Records in a shard: fewer where frames are large, as it is their decoding that takes the time."""
+    """Records in a shard: fewer if frames are large, since decoding them takes most of the time."""
     pixels = np.mean([entry.width * entry.height for entry in source.videos if entry.error is None])
     return max(1, min(_SHARD_RECORDS, round(_SHARD_RECORDS * _PIXELS / pixels)))
 
@@ -168,7 +168,7 @@ def _template(folder: str | os.PathLike, split: str) -> tfds.core.ShardedFileTem
 
 
 def check_settings(folder: str | os.PathLike, settings: Packed, source_hash: str | None = None) -> None:
-    """Raises UserError where the folder holds a set that was packed with other settings, or before the set changed."""
+    """Raise UserError if the folder holds a set that was packed with other settings, or before the set changed."""
     about = pathlib.Path(folder, _SETTINGS)
     try:
         found = documents.read(about, dict(Packed.__annotations__) | {"manifest": str})
@@ -190,7 +190,7 @@ def check_settings(folder: str | os.PathLike, settings: Packed, source_hash: str
 
 
 def open_folder(folder: str | os.PathLike, source: Manifest, settings: Packed) -> PackedVideos:
-    """Begins a packed set, or goes on with one; removes what was left half written.
+    """Begin a packed set, or go on with one; remove what was left half written.
 
     Raises:
       UserError: the folder holds a set packed otherwise, or from another manifest.
@@ -213,7 +213,7 @@ def open_folder(folder: str | os.PathLike, source: Manifest, settings: Packed) -
 
 
 def write_shard(shard: Shard) -> None:
-    """Decodes, resizes, encodes and writes the records of one shard, whole or not at all.
+    """Decode, resize, encode and write the records of one shard, whole or not at all.
 
     A video that cannot be read to the end of its part has no frames from there on, and is noted for `finish`. Any
     number of processes may write the same shard at once, wherever they run: the first that is done counts.
@@ -228,7 +228,7 @@ def write_shard(shard: Shard) -> None:
     failures: dict[str, str] = {}  # name -> why it cannot be read
     temporary = f"{shard.path}.{uuid.uuid4().hex[:8]}{_PART}"
     try:
-        writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,uncompressed")  # JPEGs are packed
+        writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,uncompressed")  # JPEGs are compressed
         try:
             for part in shard.parts:
                 jpegs = _jpegs(shard.root, part, shard.settings, failures)
@@ -240,7 +240,7 @@ def write_shard(shard: Shard) -> None:
                         "frames": list(itertools.islice(jpegs, RECORD_FRAMES)),
                     }
                     found = serializer.get_tf_example(described.encode_example(example))
-                    writer.write(found.SerializeToString(deterministic=True))  # the same set is the same bytes
+                    writer.write(found.SerializeToString(deterministic=True))  # the same set gives the same bytes
         finally:
             if writer.is_open():
                 writer.close()
@@ -249,7 +249,7 @@ def write_shard(shard: Shard) -> None:
         if isinstance(error, RuntimeError):  # ArrayRecord's; "write() failed: No space left on device; writing ..."
             raise OSError(errno.EIO, str(error), shard.path) from error
         raise
-    if is_whole(shard):  # another process was done first; what it noted is of what it wrote
+    if is_whole(shard):  # another process was done first; its note belongs to its file
         os.unlink(temporary)
         return
     note = pathlib.Path(f"{shard.path}{_FAILED}")
@@ -261,14 +261,14 @@ def write_shard(shard: Shard) -> None:
 
 
 def _stored(label: Label, several: bool) -> int | list[int]:
-    """A label as an example has it."""
+    """A label as an example has it; -1: not labelled."""
     if several:
         return list(label) if isinstance(label, tuple) else [-1]
     return label if isinstance(label, int) else -1
 
 
 def is_whole(shard: Shard) -> bool:
-    """Whether a shard is there with all of its records, and what is said of its videos that failed can be read."""
+    """Whether a shard is there with all of its records, and the list of its videos that failed, if any, is readable."""
     try:
         reader = array_record_module.ArrayRecordReader(shard.path)
         records = reader.num_records()
@@ -280,7 +280,7 @@ def is_whole(shard: Shard) -> bool:
 
 
 def _read_failures(path: str) -> dict[str, str]:
-    """Why videos of a shard could not be packed: path -> reason. Raises documents.Damaged where nobody can tell."""
+    """Why videos of a shard could not be packed: name -> reason. Raises documents.Damaged if the list is damaged."""
     with contextlib.suppress(FileNotFoundError):
         return documents.read(pathlib.Path(f"{path}{_FAILED}"), {"failures": {"*": str}})["failures"]
     return {}
@@ -319,16 +319,16 @@ def samples(source: Manifest, settings: Packed) -> list[Shard]:
 
 
 def measure(sample: Shard) -> tuple[int, int, float]:
-    """(frames, bytes, seconds) that it takes to pack a sample; it is not written."""
+    """(frames, bytes, seconds) of packing a sample, which is not written."""
     began = time.perf_counter()
     sizes = [len(jpeg) for part in sample.parts for jpeg in _jpegs(sample.root, part, sample.settings, {})]
     return len(sizes), sum(sizes), time.perf_counter() - began
 
 
 def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -> Manifest:
-    """Describes the written shards for TFDS, and writes and returns the manifest of the packed set.
+    """Describe the written shards for TFDS; write and return the manifest of the packed set.
 
-    That manifest has the videos of the source's manifest, in the same order. If it is there already, only the place of
+    This manifest has the videos of the source's manifest, in the same order. If it is there already, only the folder of
     its flow is brought up to date.
     """
     path = pathlib.Path(folder, "manifest.jsonl")
@@ -363,7 +363,7 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
 
 
 def _describe(source: Manifest, builder: PackedVideos, infos: list[tfds.core.SplitInfo]) -> None:
-    """Writes TFDS's description of the set; what stands there already is left as it is where it is the same."""
+    """Write TFDS's description of the set; files that would be the same are left as they are."""
     with tempfile.TemporaryDirectory(prefix=_FRESH, dir=builder.data_dir) as folder:
         fresh = PackedVideos(folder, source, builder.settings)
         fresh.info.set_splits(tfds.core.SplitDict(infos))
@@ -395,17 +395,17 @@ def _packed_row(row: Video, first: dict[str, int], failures: dict[str, str]) -> 
 def pack(
     prepared: Manifest, settings: Packed, out: pathlib.Path, machines: Machines, say: Callable[[str], None]
 ) -> Manifest:
-    """Writes the shards of a set that are not there yet, and the manifest of the packed set, which it returns.
+    """Write the shards of a packed set that are not there yet; write and return its manifest.
 
     Args:
       prepared: the set.
       settings: what the frames become.
-      out: the set's folder; the packed one is `packed` in it.
+      out: the set's folder; the packed set is in its folder `packed`.
       machines: where it is packed.
-      say: called with how much it will take, and with what became of it.
+      say: called with how much space and time it will take, and with what became of it.
 
     Raises:
-      UserError: the folder holds another set or has no room, or something else than the videos is to blame.
+      UserError: the folder holds another set, the disk has no room, or a reason other than the videos stopped packing.
     """
     folder = out / "packed"
     builder = open_folder(folder, prepared, settings)
@@ -454,12 +454,12 @@ def pack(
 
 
 def _share(shard: Shard) -> float:
-    """How much longer than a usual piece of work, a thousand frames, a shard may take."""
+    """How many times as long as a usual piece of work, a thousand frames, a shard may take."""
     return shard.frames / 1000
 
 
 def _measure_frame(prepared: Manifest, settings: Packed, processes: int) -> tuple[float, float]:
-    """(bytes, seconds of one process) for each frame of the set, from a few."""
+    """(bytes, seconds of one process) for each frame of the set, estimated from a few."""
     some = samples(prepared, settings)
     found = dict(workers.run(some, measure, workers=processes, timeout=60))
     strange = {which: result for which, result in found.items() if isinstance(result, workers.NoVerdict)}

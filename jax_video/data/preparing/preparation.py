@@ -1,6 +1,6 @@
-"""Prepares a set for training: finds its videos, checks them, stores their flow, packs them.
+"""Preparing a set for training: its videos are found and checked, their flow is stored, and they are packed.
 
-It is what `python -m jax_video.prepare` does, and can be called from Python:
+This is what `python -m jax_video.prepare` does, and can be called from Python:
 
     from jax_video.data.preparing.preparation import Preparation, prepare
     result = prepare(Preparation("folder", "data/mine", videos="clips", parameters={"fraction": 0.2}))
@@ -29,22 +29,22 @@ from jax_video.data.sources import finding
 from jax_video.errors import Stopped, UserError
 
 COLUMNS = "columns.csv"  # beside a manifest: what else a table says of its videos
-PREPARED = "manifest"  # the source that is what stands in `out` already
+PREPARED = "manifest"  # the source that is the set in `out`, which was prepared before
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """What is to be done with which set. Raises UserError for what cannot be, before any work."""
+    """What is to be done with which set. Raises UserError for what is impossible, before any work."""
 
     source: str  # one of sources.SOURCES, tfds:NAME, or "manifest": the set that was prepared in `out` before
     out: str | os.PathLike  # the folder to write into
-    videos: str | os.PathLike | None = None  # the folder of the videos; "manifest" and "motions" know it
+    videos: str | os.PathLike | None = None  # the folder of the videos; "manifest" and "motions" need none
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the source, by name; paths also as str
-    check: str | None = None  # one of checks.LEVELS; None: full, or of the source "manifest" none
+    check: str | None = None  # one of checks.LEVELS; None: full, but no check for the source "manifest"
     recheck: bool = False  # whether every file is looked at again
-    min_frames: int | None = None  # a video of fewer is broken; None: 1
+    min_frames: int | None = None  # a video with fewer is broken; None: 1
     max_damage: float | None = None  # the part of a video's frames that may be lost; None: probing.MAX_DAMAGE
-    accept: Sequence[str] = ()  # videos, folders and patterns: what they give is used, whatever is wrong with them
+    accept: Sequence[str] = ()  # videos, folders and patterns: the frames that they give are used, whatever is wrong
     flow: FlowSettings | None = None  # how optical flow is computed and stored; None: it is not
     pack: Packed | None = None  # how frames are packed; None: they are not
     machines: Machines = Machines()
@@ -65,7 +65,7 @@ class Preparation:
         if remote.is_remote(self.out):
             raise UserError(f"--out={self.out}: prepare writes to a local folder, which can be copied to a store")
         if self.videos is not None and remote.is_remote(self.videos):
-            remote.path(self.videos)  # or it says what is missing
+            remote.path(self.videos)  # raises if the package for this store is missing
             if self._record is not None and self._record.refuses:
                 raise UserError(f"--videos={self.videos}: {self.source} is read from a local folder")
         if self.fps is not None and not clips.is_rate(self.fps):
@@ -93,12 +93,12 @@ class Preparation:
 
     @property
     def level(self) -> str | None:
-        """How thoroughly files are to be looked at; None where nothing was said."""
+        """How thoroughly files are to be looked at; None if that was not given."""
         return self.check or ("full" if self.recheck else None)
 
     @property
     def _rules(self) -> list[str]:
-        """The flags that were given of those that say which videos are broken."""
+        """Those flags that were given and that decide which videos are broken."""
         given = {"min_frames": self.min_frames, "max_damage": self.max_damage, "accept": self.accept or None}
         return [f"--{name}" for name, value in given.items() if value is not None]
 
@@ -109,13 +109,13 @@ class Preparation:
 
     @property
     def _record(self) -> sources.Source | None:
-        """The source's record in the table; None of "manifest", which has none, and of what is no source."""
+        """The source's record in sources.SOURCES; None for "manifest", which has none, and for an unknown source."""
         name, colon, _ = self.source.partition(":")
         record = sources.SOURCES.get(name)
         return record if record is not None and bool(record.argument) == bool(colon) else None
 
     def _check_parameters(self) -> None:
-        """Raises UserError for a parameter that the source does not know; none is ignored."""
+        """Raise UserError for a parameter that the source does not know; none is ignored."""
         record = self._record
         known = [parameter.name for parameter in record.parameters] if record else []
         unknown = [f"--{name}" for name in self.parameters if name not in known]
@@ -143,7 +143,7 @@ class Preparation:
             )
 
     def find(self) -> "Found":
-        """The set as its source has it."""
+        """Find the set as its source describes it."""
         record = self._record
         if record is None:
             return Found(self._find_prepared(), self.level is not None)
@@ -182,10 +182,10 @@ class Preparation:
 
 
 class Found(NamedTuple):
-    """A set as its source has it."""
+    """A set as its source describes it."""
 
     manifest: Manifest
-    is_looked_at: bool  # whether its files are to be
+    is_looked_at: bool  # whether its files are to be looked at
     notes: Sequence[str] = ()  # what the user should know
     columns: Mapping[str, Mapping[str, str]] = {}  # what else is known of its videos: `Listing.columns`
 
@@ -210,12 +210,12 @@ def prepare(
     say: Callable[[str], None] = lambda text: None,
     check_ours: Callable[[], None] = lambda: None,
 ) -> Prepared:
-    """Does what a preparation asks for, with progress bars on stderr; stopped, it goes on where it was.
+    """Do what a preparation asks for, with progress bars on stderr; after a stop, a new call goes on where it was.
 
     Args:
       task: what is to be done.
       say: called with each part of the report as soon as it is known.
-      check_ours: called before the set's files are written; raises where another process has taken the folder over.
+      check_ours: called before the set's files are written; raises if another process has taken the folder over.
 
     Raises:
       UserError: there are no videos, none of them can be read, or the folder cannot be written.
@@ -278,7 +278,7 @@ def prepare(
 
 
 def _write_columns(path: pathlib.Path, found: Manifest, columns: Mapping[str, Mapping[str, str]]) -> None:
-    """Writes a CSV with a row for each of the set's, in its order: the video's name, and what else is said of it."""
+    """Write a CSV with a row for each video, in the set's order: its name, and what else a table says of it."""
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(("video", *(f"{name}_" if name == "video" else name for name in columns)))
@@ -313,7 +313,7 @@ def _check_found(found: Manifest) -> None:
 
 
 def _open_folder(out: pathlib.Path) -> None:
-    """Whether it can be written is known before hours of decoding; what a kill left half written goes."""
+    """Make the folder, check before hours of decoding that it can be written, and remove what a kill has left."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -326,7 +326,7 @@ def _open_folder(out: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _resumable(out: pathlib.Path) -> Iterator[None]:
-    """Work whose every step counts."""
+    """Turn Ctrl-C and errors of the disk into messages that the same command goes on where it was."""
     try:
         yield
     except KeyboardInterrupt:
@@ -339,8 +339,8 @@ def _resumable(out: pathlib.Path) -> Iterator[None]:
 
 
 def _check(found: Manifest, task: Preparation, check_ours: Callable[[], None]) -> tuple[Manifest, Mapping[str, str]]:
-    """Looks at every file: the set as it is, and remarks on videos that are used."""
-    # What is no file is not opened: a pipe would never end.
+    """Look at every file: (the checked set, remarks on videos that are used)."""
+    # What is not a file is not opened: a pipe would never end.
     faults = {row.path: row.error for row in found.videos if row.error is not None and row.error != MISSING}
     found, remarks = checks.check(
         _with_errors(found, dict.fromkeys(faults, MISSING)),
@@ -363,6 +363,6 @@ def _check(found: Manifest, task: Preparation, check_ours: Callable[[], None]) -
 
 
 def _with_errors(found: Manifest, errors: Mapping[str, str]) -> Manifest:
-    """The set whose videos of these paths cannot be used, for these reasons."""
+    """The set with videos marked as unusable; `errors`: path -> reason."""
     rows = (row.broken(errors[row.path]) if row.path in errors else row for row in found.videos)
     return dataclasses.replace(found, videos=tuple(rows)) if errors else found

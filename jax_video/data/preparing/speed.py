@@ -22,9 +22,9 @@ class Speed(NamedTuple):
     """What was measured."""
 
     stages: Mapping[str, float]  # seconds of each of STAGES for a clip, in one thread
-    jpegs: float  # seconds to decode the frames of a clip, of its short side, from JPEGs in memory
+    jpegs: float  # seconds to decode the frames of a clip, at its short side, from JPEGs in memory
     rates: Mapping[int, float]  # clips per second of the whole pipeline, by its number of worker processes
-    unreadable: tuple[str, ...]  # videos that were tried
+    unreadable: tuple[str, ...]  # videos that were tried and cannot be read
     without_index: int  # training videos that are decoded from their first frame on
 
 
@@ -37,11 +37,11 @@ def measure(
     workers: tuple[int, ...],
     seconds: float = 6.0,
 ) -> Speed:
-    """Times random training clips.
+    """Measure how fast random training clips load.
 
     Args:
       manifest: the set; its training videos are read.
-      sampling: what a clip is, of RGB.
+      sampling: how clips are cut; the stages are measured of RGB alone.
       batch: clips in a batch.
       transfer: brings a batch to the device, and waits for it.
       workers: the numbers of worker processes to try.
@@ -83,7 +83,7 @@ def measure(
 def _timed_clip(
     manifest: Manifest, entry: Video, sampling: pipeline.Sampling, rng: np.random.Generator, spent: dict[str, list]
 ) -> np.ndarray:
-    """One clip as a batch has it, uint8 [T, size, size, 3]."""
+    """Time the loading of one clip, and return it as a batch has it: uint8 [T, size, size, 3]."""
     span = sampling.span
     start = rng.integers(max(1, entry.frames - span + 1))
     places = (start + sampling.stride * np.arange(sampling.frames)) % entry.frames
@@ -103,7 +103,7 @@ def _timed_clip(
 
 
 def _read(manifest: Manifest, entry: Video, places: np.ndarray) -> None:
-    """What a clip is decoded from: its records, or all of its file."""
+    """Read what a clip is decoded from: its records, or its whole file."""
     if manifest.packed is not None:
         packed.pictures(manifest, entry, places)
         return
@@ -122,7 +122,7 @@ def _timed(spent: dict[str, list], stage: str) -> Iterator[None]:
 
 
 def _rate(manifest: Manifest, sampling: pipeline.Sampling, batch: int, workers: int, seconds: float) -> float:
-    """Clips per second of `train_batches`, after what it had read ahead at the start."""
+    """Clips per second of `train_batches`, not counting those that it reads ahead at the start."""
     batches = pipeline.train_batches(manifest, sampling, batch=batch, seed=0, workers=workers)
     with contextlib.closing(batches):
         for _ in range(2 + 2 * workers):

@@ -20,18 +20,18 @@ from jax_video.data.preparing import checks
 from jax_video.data.preparing.machines import Machines
 from jax_video.errors import UserError, VideoError
 
-_PART = ".part"  # of a file that is being written
-_SYNC = 10.0  # seconds of work that may be lost with a process
-_COPIED = 2**20  # bytes at once
+_PART = ".part"  # ends the name of a file that is being written
+_SYNC = 10.0  # seconds of work that may be lost if a process is killed
+_COPIED = 2**20  # bytes that are copied at once
 
 
 def is_stored(
     folder: str | os.PathLike, entry: Video, short_side: int | None = None, *, thorough: bool = False
 ) -> bool:
-    """Whether the folder has the whole flow of a video: of so many frames, and of their size.
+    """Whether the folder has the whole flow of a video: for all of its frames, and of their size.
 
     Args:
-      short_side: of the frames; None: it is not looked at.
+      short_side: of the frames, in pixels; None: the size is not checked.
       thorough: whether every field is looked at, and not only the first and the last.
     """
     size = None if short_side is None else transforms.resized(entry.height, entry.width, short_side)
@@ -51,17 +51,17 @@ def _is_whole(target: pathlib.Path, entry: Video, size: tuple[int, int]) -> bool
 
 
 def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, settings: flow.Settings) -> None:
-    """Computes all fields of a video and writes them, whole or not at all; takes the memory of a few frames.
+    """Compute all fields of a video and write them, whole or not at all; this takes the memory of a few frames.
 
-    What a process that was killed had of them stands in a file beside the target, and is not computed again. Any number
-    of processes may store the same video at once, wherever they run: each writes into a file of its own, all write the
+    Fields that a killed process has computed are in a file beside the target, and are not computed again. Any number of
+    processes may store the same video at once, wherever they run: each writes into a file of its own, all write the
     same, and one that finds the target whole does nothing.
 
     Args:
       path: the file of a video.
-      target: the file to write; its folder is made where there is none.
+      target: the file to write; its folder is made if there is none.
       entry: what the file is known to hold; of a longer file, the part that counts.
-      settings: what the folder's flow is.
+      settings: how the folder's flow is made.
 
     Raises:
       VideoError: the video cannot be read, or has more or fewer frames.
@@ -77,14 +77,14 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
     temporary = target.with_name(f"{begun}.{uuid.uuid4().hex[:8]}{_PART}")
     try:
         with open(temporary, "x+b") as file:
-            _lock(file)  # as long as it is written
+            _lock(file)  # until it is closed
             places = _start(file, entry.frames, earlier)
             done = int(np.count_nonzero(places)) - 1
             synced = time.monotonic()
             images = _counted(path, entry, done, settings.short_side)
             for index, field in enumerate(flow.compute(images, settings.method), start=done):
                 height, width, _ = field.shape
-                # x above y, and between them as many lines as end a block of the JPEG, so that none has both.
+                # x above y, and between them lines that fill up a block of the JPEG, so that no block has both.
                 padded = np.pad(field, ((0, -height % flow.BLOCK), (0, 0), (0, 0)), "edge")
                 both = padded.transpose(2, 0, 1).reshape(-1, width)
                 _, jpeg = cv2.imencode(".jpg", both, (cv2.IMWRITE_JPEG_QUALITY, settings.quality))
@@ -97,8 +97,8 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
         try:
             remote.put_in_place(temporary, target)
         except FileNotFoundError:
-            # Another process was done first and has cleared up; or it began just now, between the end of the lock and
-            # the name, and took the file for what a process that was killed has left.
+            # Another process was done first and has removed this file; or it began just now, after the lock ended and
+            # before the file was renamed, and took it for one that a killed process has left.
             if not _is_whole(target, entry, size):
                 return store(path, target, entry, settings)
     except (VideoError, OSError):
@@ -109,8 +109,7 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
 
 
 def _begun(path: str | os.PathLike, target: pathlib.Path, entry: Video, settings: flow.Settings) -> str:
-    """How the names of files with a part of a video's flow begin; otherwise if the video, or what is asked for, has
-    changed."""
+    """How the names of unfinished files of a video's flow begin: otherwise once the video or what is asked changes."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -120,7 +119,7 @@ def _begun(path: str | os.PathLike, target: pathlib.Path, entry: Video, settings
 
 
 def _start(file: BinaryIO, frames: int, earlier: Sequence[pathlib.Path]) -> np.ndarray:
-    """Begins a file with the most fields that one of the earlier files has; another process may still write to them.
+    """Begin a file with the fields of the earlier file that has the most; other processes may still write to these.
 
     Returns:
       Where the fields start: int64 [frames], with 0 for those that the file does not hold yet.
@@ -145,9 +144,9 @@ def _start(file: BinaryIO, frames: int, earlier: Sequence[pathlib.Path]) -> np.n
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Locks a file until it is closed; whether that could be done and no other process has it."""
+    """Lock a file until it is closed; return whether that was possible, and no other process has locked it."""
     try:
-        import fcntl  # there is none on Windows, where all else works
+        import fcntl  # does not exist on Windows, where all else works
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (ImportError, OSError):
@@ -156,7 +155,7 @@ def _lock(file: BinaryIO) -> bool:
 
 
 def _whole_fields(part: pathlib.Path, empty: np.ndarray) -> np.ndarray:
-    """Where the whole fields at the beginning of a file that was begun start, and the last one ends: int64 [N + 1]."""
+    """Where the complete fields of an unfinished file start, and the last of them ends: int64 [N + 1]."""
     with contextlib.suppress(OSError, ValueError):
         places = np.array(flow.read_places(part))
         if len(places) == len(empty) and places[0] == empty[0]:
@@ -167,7 +166,7 @@ def _whole_fields(part: pathlib.Path, empty: np.ndarray) -> np.ndarray:
 
 
 def _write_places(file: BinaryIO, places: np.ndarray) -> None:
-    """Writes the index at the beginning of the file, and goes back to where the file was."""
+    """Write the index at the beginning of the file, and go back to the position in it."""
     position = file.tell()
     file.flush()
     file.seek(0)
@@ -177,7 +176,7 @@ def _write_places(file: BinaryIO, places: np.ndarray) -> None:
 
 
 def _counted(path: str | os.PathLike, entry: Video, skipped: int, short_side: int) -> Iterator[np.ndarray]:
-    """The frames of a video behind the `skipped` first ones; VideoError if they are not as many as its entry says."""
+    """The frames of a video after the first `skipped`. Raises VideoError if there are not as many as its entry says."""
     end = entry.first + entry.frames
     part_of_more = entry.span is not None or (entry.index is not None and entry.index.frames > end)
     count = entry.first + skipped
@@ -193,7 +192,7 @@ def _counted(path: str | os.PathLike, entry: Video, skipped: int, short_side: in
 
 
 def check_settings(folder: str | os.PathLike, settings: flow.Settings) -> None:
-    """Raises UserError where the folder holds flow of other settings."""
+    """Raise UserError if the folder holds flow of other settings."""
     stored = pathlib.Path(folder).rglob("*.flow")
     if pathlib.Path(folder, flow.SETTINGS_FILE).exists() or next(stored, None) is not None:
         found = flow.read_settings(folder)
@@ -205,7 +204,7 @@ def check_settings(folder: str | os.PathLike, settings: flow.Settings) -> None:
 
 
 def open_folder(folder: str | os.PathLike, settings: flow.Settings) -> None:
-    """Makes a folder for flow, or goes on with one. Raises as `check_settings`."""
+    """Make a folder for flow, or go on with one. Raises as `check_settings`."""
     check_settings(folder, settings)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -213,7 +212,7 @@ def open_folder(folder: str | os.PathLike, settings: flow.Settings) -> None:
 
 
 def close_folder(folder: str | os.PathLike) -> None:
-    """Removes what was begun of videos that are no longer in the set; called when all the others are stored."""
+    """Remove unfinished files of videos that are no longer in the set; called when all the others are stored."""
     for left in pathlib.Path(folder).rglob(f".*{_PART}"):
         left.unlink(missing_ok=True)
 
@@ -231,18 +230,18 @@ def store_all(
     *,
     thorough: bool = False,
 ) -> None:
-    """Stores the flow of the readable videos that have none yet, or a broken one, in the manifest's folder for it.
+    """Compute and store the flow of the readable videos that have none yet, or a broken one, in the manifest's folder.
 
     Args:
       prepared: the set.
-      settings: what the folder's flow is.
+      settings: how the folder's flow is made.
       out: where broken_flow.csv is written: the videos without flow, and why.
       machines: where it is computed.
       say: called with what became of it.
-      thorough: whether all of what is stored is looked at, and not only the beginning and the end of each file.
+      thorough: whether every stored field is checked, and not only the first and the last of each file.
 
     Raises:
-      UserError: no video's flow can be computed, or something else than the videos is to blame.
+      UserError: no video's flow can be computed, or it failed for reasons other than the videos.
     """
     assert prepared.flow is not None
     readable = [entry for entry in prepared.videos if entry.error is None]
@@ -276,7 +275,7 @@ def store_all(
 
 
 def _check_inside(folder: str, entries: Iterable[Video]) -> None:
-    """Raises UserError where a link in a folder for flow leads out of it, to what would be written over."""
+    """Raise UserError if a link in a folder for flow leads out of it, to files that would be overwritten."""
     root = os.path.realpath(folder)
     for place in {os.path.dirname(flow.stored_path(folder, entry)) for entry in entries}:
         if os.path.commonpath((root, os.path.realpath(place))) != root:
@@ -295,6 +294,6 @@ def _store_one(task: _Task) -> None:
 
 
 def _share(task: _Task) -> float:
-    """How much longer than a usual piece of work, the flow of 50 frames, a video may take."""
+    """How many times as long as a usual piece of work, the flow of 50 frames, a video may take."""
     entry = task[2]
     return (entry.first + entry.frames) / 50

@@ -1,4 +1,4 @@
-"""Which videos are used, of those that give frames: what was found of a file, against what the user allows."""
+"""Which of the videos that give frames are used: what was found in a file, compared with what the user allows."""
 
 import dataclasses
 import fnmatch
@@ -12,15 +12,15 @@ from jax_video.data.decoding import probing
 from jax_video.data.manifest import FrameIndex, Video
 from jax_video.errors import UserError
 
-# What begins the remark on a video that is used although something is wrong with it.
+# Beginnings of the remark on a video that is used although something is wrong with it.
 LOST = "some frames lost"
 ACCEPTED = "accepted"
-# What begins the reasons that another `max_damage`, or `accept`, may overrule.
+# Beginnings of the reasons that another `max_damage`, or `accept`, may overrule.
 _OVERRULED = ("truncated", "damaged", "frames change size")
 
 
 def is_loss(value: Any) -> bool:
-    """Whether a record may hold this for a `probing.Loss`."""
+    """Whether a value is a `probing.Loss` as a record stores it, or None."""
     return value is None or (
         isinstance(value, list) and [type(each) for each in value] == [int, int, str] and value[1] > 0
     )
@@ -29,13 +29,13 @@ def is_loss(value: Any) -> bool:
 def judged(
     row: Video, record: dict[str, Any], *, min_frames: int, max_damage: float, accepted: bool
 ) -> tuple[Video, str | None]:
-    """A row with what was found of its file, and a remark, if it is used although something is wrong.
+    """(a row with what was found in its file, a remark if it is used although something is wrong).
 
     Args:
       row: the video.
-      record: of `checks`.
-      min_frames: a video of fewer is broken.
-      max_damage: the part of its frames that may be lost.
+      record: what `checks` has stored of its file.
+      min_frames: a video with fewer is broken.
+      max_damage: the part of its frames that may be lost, from 0 to 1.
       accepted: whether it is used for the frames that it gives, whatever is wrong with it.
     """
     if record["reason"] is not None:
@@ -54,12 +54,12 @@ def judged(
 
 
 def accepted(patterns: Sequence[str], root: str, paths: Iterable[str]) -> set[str]:
-    """Those of the paths below `root` that patterns name.
+    """Those of the `paths` below `root` that `patterns` name.
 
-    A pattern is the path of a file or a folder, from `root` or from the working folder, or one with *, ? and [].
+    A pattern is the path of a file or a folder, from `root` or from the working folder, or such a path with *, ? or [].
 
     Raises:
-      UserError: one names none of them.
+      UserError: a pattern names none of the paths.
     """
     if not patterns:
         return set()
@@ -83,7 +83,7 @@ def accepted(patterns: Sequence[str], root: str, paths: Iterable[str]) -> set[st
 
 
 def advice(videos: Iterable[Video], reasons: str | os.PathLike) -> list[str]:
-    """A line on how to use broken videos that may still give frames, where there are any; `reasons` has them all."""
+    """A line on how to use broken videos that may still give frames, if any; `reasons`: the file that lists them."""
     broken = [row for row in videos if row.error is not None and row.error.startswith(_OVERRULED)]
     if not broken:
         return []

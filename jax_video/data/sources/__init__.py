@@ -49,11 +49,11 @@ class Source:
     """A kind of source."""
 
     find: Callable[..., Listing | Manifest]  # from the folder of the videos, and its parameters as keywords
-    help: str  # for prepare's --help; of several lines, where it needs them
+    help: str  # for prepare's --help; may have several lines
     parameters: tuple[Parameter, ...] = ()
-    argument: str = ""  # what is said behind a colon, as the NAME of tfds:NAME, and is the first argument of `find`
-    # Of a source that finds files, nothing. `find` of another returns a Manifest, as its videos are known: what prepare
-    # does to files and cannot do to them; with "videos" among it, `find` takes no folder.
+    argument: str = ""  # what stands after a colon, as NAME in tfds:NAME, and is the first argument of `find`
+    # Empty for a source that finds files. Otherwise `find` returns a Manifest, as the videos are known already: what
+    # prepare does with files and cannot do with these; with "videos" among it, `find` takes no folder.
     refuses: tuple[str, ...] = ()
 
 
@@ -147,7 +147,7 @@ def parameters() -> list[Parameter]:
 
 
 def describe() -> str:
-    """The sources with their lines of help, for prepare's --help; those of the same help together."""
+    """The sources with their lines of help, for prepare's --help; those with the same help together."""
     rows = []
     column = max(len(written(name)) for name in SOURCES)
     for text, names in itertools.groupby(SOURCES, lambda name: SOURCES[name].help):

@@ -25,7 +25,7 @@ class _Segment(NamedTuple):
     end: float
 
     def overlaps(self, other: "_Segment") -> bool:
-        """Whether another one, of another class, shows some of the same seconds."""
+        """Whether another segment is of another class and shows some of the same seconds."""
         return self.label != other.label and self.start < other.end and other.start < self.end
 
 
@@ -36,15 +36,15 @@ def find(
 
     A video has the labels of all actions in it. Videos without any are left out, as in the official evaluation.
 
-    Args:
-      segments: each labelled segment is a video of its own instead, with its one label. Where two of different classes
-        overlap, each shows the action of both and has the label of one: a note says how many do.
+    5 % of the training list, drawn by `seed`, are for validation; all videos of a person stay together.
 
-    Of the training list 5 %, all videos of a person together, drawn by `seed`, are for validation.
+    Args:
+      segments: whether each labelled segment is a video of its own instead, with its one label. If two of different
+        classes overlap, each shows the action of both and has the label of one: a note says how many do.
 
     Raises:
-      UserError: no lists, or no video of them; a row that cannot be understood, or a class that is not in the file of
-        classes.
+      UserError: no lists, or none of their videos is there; a row that cannot be understood, or a class that is not in
+        the file of classes.
     """
     lists = official.find_folder(videos, annotations, "Charades", _CLASSES)
     classes = _classes(lists / _CLASSES)
@@ -87,7 +87,7 @@ def _whole(path: remote.Path, split: str, actions: list[list[_Segment]], notes: 
 
 
 def _of_file(row: Video, cut: official.Cut | None) -> Video:
-    """A row as the part of its file also where that is missing."""
+    """A row as a part of its file, even if that is missing."""
     return row if cut is None else dataclasses.replace(row, path=f"{cut.whole}.mp4", span=(cut.start, cut.end))
 
 
@@ -120,7 +120,7 @@ def _actions(path: remote.Path, codes: Sequence[str]) -> Iterator[list[_Segment]
 
 
 def _segments(path: remote.Path, actions: list[list[_Segment]], notes: list[str]) -> list[_Segment]:
-    """The actions of a list that take some time, and notes on what they are not."""
+    """The actions of a list that take some time; adds notes on those left out, and on those that overlap."""
     videos = [[action for action in found if action.start < action.end] for found in actions]
     segments = [segment for found in videos for segment in found]
     bare = sum(not found for found in videos)

@@ -17,10 +17,10 @@ _NAMES = frozenset(
     "action actions action_name categories category category_name class class_name class_names classes classname "
     "display_name label label_name label_names labels name names".split()
 )
-_PARTS = ("id2label", "label2id", "class_to_idx", "idx_to_class", "label_map")  # of objects that say more
+_PARTS = ("id2label", "label2id", "class_to_idx", "idx_to_class", "label_map")  # keys of the classes in larger objects
 _COMMENTS = ("#", "//")
 _NUMBER = re.compile(r"[0-9]{1,9}")
-# What a number in a line is told from its name by.
+# Lines with a class's number and its name: the number first, or last.
 _FIRST = re.compile(r"(?P<number>[0-9]{1,9})(?:[\s,;:=]+|[.)]\s+)(?P<name>.+)")
 _LAST = re.compile(r"(?P<name>.+?)(?P<between>[\s,;:=]+)(?P<number>[0-9]{1,9})")
 
@@ -29,25 +29,25 @@ class Classes(NamedTuple):
     """What a file says of the classes."""
 
     names: tuple[str, ...]  # in the order of their numbers
-    first: int | None = None  # the number that the file gives the first of them, 0 or 1; None: it gives none
-    notes: tuple[str, ...] = ()  # what the user should know of how it was read
-    blank: int | None = None  # the line of the first that is blank between names, and may have been a class
+    first: int | None = None  # the number that the file gives the first of them, 0 or 1; None: it gives no numbers
+    notes: tuple[str, ...] = ()  # what the user should know of how the file was read
+    blank: int | None = None  # number of the first blank line between names, which may have been a class
 
 
 class _Entry(NamedTuple):
     """A class in a file."""
 
-    line: int  # where it stands
+    line: int  # its number, from 1
     name: str
     number: int | None
-    text: str  # as it stands there
+    text: str  # as it stands in the file
 
 
 def read(path: remote.Path) -> Classes:
-    """Reads class names in the order of their labels.
+    """Read class names in the order of their labels.
 
-    A name in each line; with its number before or behind it; a table with a header of which one column is the number;
-    or JSON: a list of names, {name: number}, {number: name}, or a list of {"id": number, "name": name}.
+    The file has a name in each line, alone or with its number before or after it; or it is a table with a header, with
+    a column of numbers; or JSON: a list of names, {name: number}, {number: name}, or [{"id": number, "name": name}].
 
     Raises:
       UserError: the file cannot be read or understood, names no class or one twice, or its numbers do not follow each
@@ -78,7 +78,7 @@ def read(path: remote.Path) -> Classes:
 
 
 def _check_numbers(path: remote.Path, entries: Sequence[_Entry]) -> int:
-    """The smallest of the numbers; raises UserError where they are not all those from 0 or 1 on, each once."""
+    """The smallest of the numbers. Raises UserError unless they are all numbers from 0 or 1 on, each once."""
     numbers = [entry.number or 0 for entry in entries]
     for first in (0, 1):
         if sorted(numbers) == [*range(first, first + len(numbers))]:
@@ -102,7 +102,7 @@ def _from_lines(path: remote.Path, content: str, notes: list[str]) -> list[_Entr
     if not any(line.startswith(_COMMENTS) for _, line in lines[len(comments) :]) and len(comments) < len(lines):
         notes += [f"{path}:{number}: taken for a comment: {text.short(line)}" for number, line in comments]
         lines = lines[len(comments) :]
-    if lines and lines[0][1] == "---":  # of YAML, as what follows
+    if lines and lines[0][1] == "---":  # of YAML, like what follows
         lines = lines[1:]
     if lines and lines[0][1].endswith(":") and _word(lines[0][1][:-1]) in _NAMES:  # of YAML
         lines = lines[1:]
@@ -150,7 +150,7 @@ def _from_lines(path: remote.Path, content: str, notes: list[str]) -> list[_Entr
 
 
 def _blank_line(entries: Sequence[_Entry]) -> int | None:
-    """The first line between names that is blank; not where all are so apart, or have numbers."""
+    """The first blank line between names; None if all names are equally far apart, or have numbers."""
     apart = [after.line - before.line for before, after in itertools.pairwise(entries)]
     if entries[0].number is not None or len(set(apart)) < 2:
         return None
@@ -159,7 +159,7 @@ def _blank_line(entries: Sequence[_Entry]) -> int | None:
 
 
 def _from_table(path: remote.Path, lines: list[tuple[int, str]], notes: list[str]) -> list[_Entry] | None:
-    """The classes of a table with a header, or of more than two columns; None where it is another kind of file."""
+    """The classes of a table with a header. Raises UserError for a wide table without one; None for other files."""
     delimiter = next((d for d in "\t;," if lines and all(d in line for _, line in lines)), None)
     if delimiter is None:
         return None
@@ -213,7 +213,7 @@ def _from_json(path: remote.Path, content: str) -> list[_Entry] | None:
     if not stripped.startswith(("{", "[")):
         return None
     try:
-        # Keys may repeat, which a dict would hide: an object is its pairs.
+        # Keys may repeat, which a dict would hide: objects are read as tuples of pairs.
         value = json.loads(stripped, object_pairs_hook=tuple)
     except (json.JSONDecodeError, RecursionError) as error:
         lines = stripped.split("\n")
@@ -236,9 +236,9 @@ def _from_json(path: remote.Path, content: str) -> list[_Entry] | None:
 
 
 def _json_pairs(path: remote.Path, value: Any, *, inside: bool = False) -> list[tuple[str, int | None]]:
-    """The names, and their numbers where there are some, of JSON in which objects are tuples of pairs.
+    """(name, number or None) of each class in JSON whose objects are tuples of pairs.
 
-    They may be a part of an object, if it is not `inside` of one itself.
+    The classes may be a part of an object, unless that is itself `inside` of one.
     """
     if isinstance(value, tuple):
         inner = {key: part for key, part in value if isinstance(part, tuple | list)}
@@ -293,6 +293,6 @@ def _unknown(path: remote.Path, found: str) -> UserError:
 
 
 def _line_of(content: str, name: str) -> int:
-    """The line in which a name stands first."""
+    """The number of the first line that has a name."""
     place = max(content.find(json.dumps(name, ensure_ascii=False)), content.find(json.dumps(name)), 0)
     return content.count("\n", 0, place) + 1

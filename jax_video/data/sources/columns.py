@@ -16,11 +16,11 @@ class Entry(NamedTuple):
     split: str
     path: str
     label: str
-    span: tuple[float, float] | None = None  # seconds of the file that it is; None: all of it
+    span: tuple[float, float] | None = None  # the part of the file, in seconds; None: all of it
     source: str = ""  # what it was cut from, or who is seen; empty: its path says it
 
 
-# What the columns of a header are called; of several for a path, or for a label, the first of these is it.
+# Names of columns in headers. If several columns may be the path, or the label, the one that comes first here counts.
 PATHS = (
     "path video_path videopath filepath file_path filename file_name file video videos clip_path clip clip_name "
     "video_name videoname name video_file youtube_id video_id vid id"
@@ -38,12 +38,12 @@ _KNOWN = frozenset((*PATHS, *LABELS, *_FRAMES, *SPLITS, *_TIMES, *_OTHERS))
 _SEPARATORS = " \t,;|"
 _EXTENSION = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(finding.EXTENSIONS)))})(?=[\"'\s,;|]|$)", re.IGNORECASE)
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
-FEW_FRAMES = 8  # from so many on numbers may be those of frames
-_MANY = 5  # lines, of which all have a number behind a name
+FEW_FRAMES = 8  # numbers from this one on may be numbers of frames
+_MANY = 5  # lines, at least, for it to be suspicious that all have a number after a name
 
 
 def word(name: str) -> str:
-    """The name of a column as `PATHS` and the others have it."""
+    """The name of a column in the spelling of `PATHS` and the other lists of names."""
     return re.sub(r"[\s\-]+", "_", name.strip().strip("\"'").lower())
 
 
@@ -54,7 +54,7 @@ def number(label: str) -> int | None:
 
 
 def check(columns: Sequence[str]) -> None:
-    """Raises UserError for columns of which it is not clear which are path and label."""
+    """Raise UserError if columns do not have path and label once each, or split more than once."""
     if columns and (columns.count("path") != 1 or columns.count("label") != 1 or columns.count("split") > 1):
         raise UserError(
             f"--columns={','.join(columns)}: expected `path` and `label` once each, and any other words for columns "
@@ -70,17 +70,17 @@ def read(
     is_there: Callable[[str], bool],
     columns: Sequence[str] = (),
 ) -> tuple[list[Entry], list[str], bool]:
-    """Reads the lines of a list file.
+    """Read the lines of a list file.
 
     Args:
       path: the file.
-      split: what it is a list of. Where it has a column that says so, its lines for other splits are left out.
+      split: the split that it lists. If it has a column with splits, lines for other splits are left out.
       names: of the classes, as far as they are known.
-      is_there: whether a path is one of a video.
+      is_there: whether a path is that of a video.
       columns: what the columns are; empty: a header says so, or it is found out.
 
     Returns:
-      the entries, what the user should know of how they were read, and whether it was told what the columns are.
+      (entries, what the user should know of how they were read, whether a header or `columns` said what columns are).
 
     Raises:
       UserError: a line without a path or a label, or with more than these, so that it is not clear which is which.
@@ -114,9 +114,9 @@ def read(
 
 
 def _header(path: pathlib.Path, line_number: int, line: str, *, told: bool) -> list[str] | None:
-    """What the columns are called of which a line is the header; None where it is none.
+    """What the columns are called, if a line is a header; None if it is not.
 
-    Raises UserError for a header from which it is not clear what is meant, unless that is told.
+    Raises UserError for a header that does not make clear which columns count, unless that is `told`.
     """
     line = line.removeprefix("#").strip()
     delimiter = next((d for d in "\t,;|" if d in line), None)
@@ -152,7 +152,7 @@ def _header(path: pathlib.Path, line_number: int, line: str, *, told: bool) -> l
 
 
 def _by_columns(line: str, columns: Sequence[str], delimiter: str, names: Collection[str]) -> dict[str, str] | None:
-    """The path, the label and the split of a line; None where it has fewer columns."""
+    """The path, the label and the split of a line; None if it has too few columns."""
     count = len(columns)
     ends = [match.end() for match in _EXTENSION.finditer(line)]
     quoted = re.match(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')""", line)
@@ -184,7 +184,7 @@ def _guess(
     names: Collection[str],
     is_there: Callable[[str], bool],
 ) -> list[Entry]:
-    """The entries of lines that have a path and a label each, or a folder of pictures with how many there are."""
+    """The entries of lines that have a path and a label each, or a folder, its number of pictures and a label."""
     entries = []
     longest = max(map(len, names), default=0)
     for line_number, line in lines:
@@ -208,8 +208,8 @@ def _guess(
 def _split_line(line: str, names: Collection[str], longest: int) -> tuple[str, str] | None:
     """The path and the label of a line, or None.
 
-    What tells them apart, in the order in which it is looked for: quotes around the path, a video's extension, the name
-    of a class (of which the `longest` has so many characters), a number at the end, any tab, comma or blank.
+    The first of these that is found tells them apart: quotes around the path, a video's extension, the name of a class
+    (the longest one has `longest` characters), a number at the end, any tab, comma or blank.
     """
     quoted = re.fullmatch(r"""(?P<path>"(?:[^"]|"")*"|'(?:[^']|'')*')[\s,;|]+(?P<label>.+)""", line)
     if quoted and not _EXTENSION.search(quoted["label"]):
@@ -219,7 +219,7 @@ def _split_line(line: str, names: Collection[str], longest: int) -> tuple[str, s
         behind = re.sub(r"""^["']?[\s,;|]*""", "", line[ends[-1] :])  # the quote is the path's
         return line[: ends[-1]], behind
     if "\t" not in line:
-        start = max(0, len(line) - 2 * longest - 2)  # with its quotes, letters with accents in two parts
+        start = max(0, len(line) - 2 * longest - 2)  # with quotes, and letters with accents as two characters
         for match in re.finditer(r"[\s,;|]+", line[start:]) if names else ():
             before, after = line[: start + match.start()], line[start + match.end() :]
             if text.unquote(after) in names:
@@ -235,13 +235,13 @@ def _split_line(line: str, names: Collection[str], longest: int) -> tuple[str, s
 
 
 def _tail(line: str) -> tuple[str, str]:
-    """What stands before the last separators of a line, and behind them; no pattern does it in linear time."""
+    """(what stands before the last separators of a line, what after them); no pattern does it in linear time."""
     end = max(map(line.rfind, _SEPARATORS)) + 1
     return line[:end].rstrip(_SEPARATORS), line[end:]
 
 
 def _has_several(label: str) -> bool:
-    """Whether what stands behind a path is several columns: only numbers, or a number between commas."""
+    """Whether what stands after a path is several columns: only numbers, or a number between commas."""
     numbers = [number(part) is not None for part in re.split(r"[\s,;|]+", label)]
     cells = [number(part.strip()) is not None for part in re.split(r"[\t,;|]", label)]
     return len(numbers) > 1 and (all(numbers) or (len(cells) > 1 and any(cells)))
@@ -258,13 +258,13 @@ class _Reading(NamedTuple):
 def _without_frames(
     lines: Sequence[tuple[int, str]], entries: list[Entry], is_there: Callable[[str], bool]
 ) -> list[Entry]:
-    """The entries whose paths end in no number, where that is how many frames a folder has: what is there decides."""
+    """The entries, without a number at the end of paths if it is a folder's number of frames: existing files decide."""
     readings = [_reading(entry.path, is_there) for entry in entries]
     folders = [reading for reading in readings if reading.numbers]
     if not folders:
         return entries
     if not any(reading.is_there for reading in folders):
-        # None of them is there either way: others may tell that the numbers belong to names.
+        # None of them is there, with or without its number: other lines may tell that numbers belong to names.
         if any(_NUMBER.fullmatch(_tail(reading.path)[1]) for reading in readings if reading.is_there) or (
             len({reading.path for reading in readings}) < len({entry.path for entry in entries})
         ):
@@ -286,7 +286,7 @@ def _without_frames(
 
 
 def _reading(path: str, is_there: Callable[[str], bool]) -> _Reading:
-    """What a path means: the longest form of it that is there; of one that is not, that without one number."""
+    """What a path means: its longest form that is there; if none is, the form without one number."""
     forms = [path]
     while len(forms) < 10 and (parts := _tail(forms[-1]))[0] and _NUMBER.fullmatch(parts[1]):
         forms.append(parts[0])
@@ -298,7 +298,7 @@ def _reading(path: str, is_there: Callable[[str], bool]) -> _Reading:
 
 
 def _looks_like_frames(lines: Sequence[tuple[int, str]]) -> str:
-    """Words that name the column at the ends of lines whose values look most like numbers of frames; else nothing."""
+    """Words for the column, counted from the end, that looks most like numbers of frames; empty if none does."""
     rows = []
     for _, line in lines[:10_000]:
         values: list[int] = []
@@ -308,7 +308,7 @@ def _looks_like_frames(lines: Sequence[tuple[int, str]]) -> str:
             rest = parts[0]
         if len(values) > 1:
             rows.append(values)
-    if len({len(values) for values in rows}) != 1:  # several labels, of some videos more
+    if len({len(values) for values in rows}) != 1:  # several labels, more for some videos
         return ""
     columns = list(zip(*rows, strict=True))  # the last one first
     best = max(columns, key=lambda column: (min(column), len(set(column))))

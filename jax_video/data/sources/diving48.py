@@ -15,12 +15,12 @@ _ROWS = [{"vid_name": str, "label": int, "start_frame?": int, "end_frame?": int}
 def find(videos: remote.Path, *, annotations: remote.Path | None = None, seed: int = 0) -> Listing:
     """Diving48 by its official lists: Diving48_V2_train.json, Diving48_V2_test.json and Diving48_vocab.json.
 
-    The labels are those that were cleaned (V2). A class is a dive by its four attributes, "Back 15som 05Twis FREE".
-    Files are cut already: the whole of one counts. Of the training list 5 %, whole videos of competitions drawn by
-    `seed`, are for validation.
+    The labels are the cleaned ones (V2). A class is a dive by its four attributes, "Back 15som 05Twis FREE". Files are
+    cut already: each counts as a whole. 5 % of the training list, drawn by `seed`, are for validation; the dives of a
+    competition's video stay together.
 
     Raises:
-      UserError: no lists, or no video of them; a row that cannot be understood, or whose label is no class.
+      UserError: no lists, or none of their videos is there; a row not understood, or whose label is no class.
     """
     lists = official.find_folder(videos, annotations, "annotations", _VOCABULARY)
     classes = tuple(" ".join(words) for words in records.read_json(lists / _VOCABULARY, [[str]]))

@@ -39,7 +39,7 @@ def _matches(pattern: str) -> set[str]:
         return set(glob.glob(pattern))
     place = parts.index("**")
     above, below = "/".join(parts[:place]), "/".join(parts[place + 1 :])
-    if below in ("", "**"):  # what is in a folder that is named is looked for anyway
+    if below in ("", "**"):  # folders that are named are searched anyway
         return _matches(os.path.join(above, "*" if below == "" else below))
     bases = glob.glob(f"{above}/") if place else [""]
     folders = (folder for base in bases for folder in _folders(base))
@@ -47,7 +47,7 @@ def _matches(pattern: str) -> set[str]:
 
 
 def _folders(base: str) -> Iterator[str]:
-    """A folder and all below it, but for hidden ones."""
+    """A folder and all below it, except for hidden ones."""
     visited = set()
     for folder, names, _ in os.walk(base or os.curdir, followlinks=True):
         status = os.stat(folder)

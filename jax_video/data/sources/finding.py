@@ -24,12 +24,12 @@ EXTENSIONS = frozenset(
         ".wmv .y4m"
     ).split()
 )
-_PREVIEWS = frozenset((".gif",))  # of a folder of pictures, beside them
+_PREVIEWS = frozenset((".gif",))  # may lie beside the pictures of a folder
 _ARCHIVES = frozenset(".7z .bz2 .gz .rar .tar .tbz2 .tgz .txz .xz .zip .zst".split())
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of a folder of Hugging Face's
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face's VideoFolder
 LOOKED_FOR = f"{' '.join(sorted(EXTENSIONS))} and folders of numbered pictures"
-# Folders that systems and tools put among others, beside those that are hidden: of disks, which one may not read, of
-# macOS and its archives, of network drives, which keep previews and what was deleted.
+# Folders that systems and tools put among others, besides hidden ones: those of disks, which may not be readable, of
+# macOS and its archives, and of network drives, with previews and deleted files.
 _JUNK = frozenset(
     name.casefold()
     for name in (
@@ -40,16 +40,16 @@ _JUNK = frozenset(
     )
 )  # fmt: skip
 
-_DEEPEST = 400  # folders in one another, which are looked through by a function that calls itself
+_DEEPEST = 400  # folders in one another, at most, since they are searched by recursion
 
 
 class Found(NamedTuple):
     """What is below a folder."""
 
     videos: list[str]  # relative to it, in natural order
-    ignored: collections.Counter  # how many other files there are, by extension; of what is no file, by path\0reason
-    faults: dict[str, str]  # of the videos that are no file: why not
-    passed: collections.Counter[str]  # how many folders of each name were passed by: hidden ones, and systems' own
+    ignored: collections.Counter  # how many other files there are, by extension; what is not a file, by path\0reason
+    faults: dict[str, str]  # why a video is not a file, for those that are none
+    passed: collections.Counter[str]  # how many folders of each name were skipped: hidden ones, and systems' own
 
 
 def find_videos(root: remote.Path) -> Found:
@@ -71,7 +71,7 @@ def find_videos(root: remote.Path) -> Found:
 
 
 def fault(path: str | os.PathLike) -> str | None:
-    """Why what a path names is neither a file nor a folder, such as MISSING; None where it is one."""
+    """Why a path is neither that of a file nor of a folder, such as MISSING; None if it is."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
@@ -128,9 +128,9 @@ def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
 
 
 def _entries(folder: str, passed: collections.Counter[str] | None = None) -> list[tuple[str, str]]:
-    """(name, _FILE, _FOLDER or why it is neither) of what is in a folder, without what is hidden or a system's own.
+    """(name; _FILE, _FOLDER or why it is neither) of what is in a folder, except what is hidden or a system's own.
 
-    Folders among the latter are counted in `passed`.
+    Folders that are left out are counted in `passed`.
     """
     if remote.is_remote(folder):
         return _entries_of_store(folder)
@@ -178,7 +178,7 @@ def _cannot_list(folder: str, error: OSError) -> UserError:
 
 
 def size(path: remote.Path) -> int:
-    """Bytes of a file; of a folder more than none; 0 where it cannot be looked at."""
+    """Bytes of a file; more than 0 for a folder on a disk; 0 if it cannot be looked at."""
     try:
         return fetching.stamp(path)[0] if remote.is_remote(path) else os.stat(path).st_size
     except (OSError, VideoError):
@@ -186,7 +186,7 @@ def size(path: remote.Path) -> int:
 
 
 def folders_in(path: remote.Path) -> list[str]:
-    """The sorted names of the folders in one."""
+    """The sorted names of the folders in a folder."""
     try:
         return sorted(name for name, kind in _entries(os.fspath(path)) if kind == _FOLDER)
     except OSError as error:
@@ -194,7 +194,7 @@ def folders_in(path: remote.Path) -> list[str]:
 
 
 def folders_below(root: remote.Path) -> list[str]:
-    """A folder and all below it, as paths relative to it, but for those that `find_videos` passes by."""
+    """A folder and all below it, as paths relative to it, except for those that `find_videos` skips."""
     found, waiting = [], [("", 0)]
     visited: set[tuple] = set()
     while waiting:
@@ -212,7 +212,7 @@ def folders_below(root: remote.Path) -> list[str]:
 
 
 def check_folder(path: remote.Path) -> None:
-    """Raises UserError where there is no such folder."""
+    """Raise UserError if there is no such folder."""
     with remote.reaching(path):
         is_folder = path.is_dir()
     if not is_folder:
@@ -220,8 +220,8 @@ def check_folder(path: remote.Path) -> None:
 
 
 def ignored_note(found: Found) -> list[str]:
-    """Notes on what is no video: how many files there are of each extension, which entries are no files, and the names
-    of the folders that were passed by."""
+    """Notes on what is not a video: how many files there are of each extension, which entries are not files, and the
+    names of the folders that were skipped."""
     notes = []
     counts: collections.Counter[str] = collections.Counter()
     strange = []
@@ -242,7 +242,7 @@ def ignored_note(found: Found) -> list[str]:
 
 
 def instead(found: Found) -> str:
-    """What to add where no video was found: what is there that may hold some."""
+    """What to add to the message that no video was found: what is there that may hold some."""
     return "".join(f"; {note.removeprefix('warning: ')}" for note in _no_videos(found.ignored))
 
 
@@ -259,10 +259,10 @@ def _no_videos(ignored: collections.Counter) -> list[str]:
 
 
 def once(root: remote.Path, found: Found) -> tuple[list[str], list[str]]:
-    """The videos, each once, and a note on those that are there twice, of which one could be for training and for test.
+    """(the videos, each once, a note on those that are there twice), so that none is for training and also for test.
 
-    Files of one folder whose names differ in the extension alone are one video, and so is a folder of its pictures
-    beside them. Of these a file counts rather than pictures, and what is there rather than what is empty or at fault.
+    Files of one folder whose names differ only in the extension are one video, and so is a folder of its pictures
+    beside them. A file counts rather than pictures, and what has content rather than what is empty or at fault.
     """
     same = collections.defaultdict(list)
     for path in found.videos:
@@ -272,7 +272,7 @@ def once(root: remote.Path, found: Found) -> tuple[list[str], list[str]]:
         has_content = size(root / path) > 0
         return has_content and path not in found.faults, has_content and (root / path).is_file()
 
-    twins = {max(paths, key=worth): paths for paths in same.values() if len(paths) > 1}  # the first of equal ones
+    twins = {max(paths, key=worth): paths for paths in same.values() if len(paths) > 1}  # the first of equals
     if not twins:
         return found.videos, []
     left_out = {path: kept for kept, paths in twins.items() for path in paths if path != kept}
@@ -285,7 +285,7 @@ def once(root: remote.Path, found: Found) -> tuple[list[str], list[str]]:
 
 
 def without_extension(path: str) -> str:
-    """A path without a video's extension; the name of a folder of pictures may have dots and is whole."""
+    """A path without a video's extension; the name of a folder of pictures, which may have dots, stays whole."""
     base, extension = posixpath.splitext(path)
     return base if extension.lower() in EXTENSIONS else path
 

@@ -30,14 +30,14 @@ def find(
         one video each, drawn by `seed`;
       * group: a regular expression searched in each file's name, whose first group says e.g. who is seen. Videos of
         `test_groups` are for test, of `val_groups` for validation, all others for training.
-    Where there is train/ without val/, the fraction of its videos is for validation.
+    If there is train/ without val/, the fraction of its videos is for validation.
 
     Args:
-      class_depth: which folder on the way to a video is its class, 1 for that in `videos`; None: it is found out.
+      class_depth: which folder in a video's path is its class, 1 for the one in `videos`; None: it is found out.
 
     Raises:
-      UserError: no class folders with videos in them, or a rule that does not fit them; in val/ or test/ a class that
-        train/ does not have; folders that lie in no known way.
+      UserError: no class folders with videos in them, or a rule that does not fit them; a class in val/ or test/ that
+        train/ does not have; folders that are not in a known layout.
     """
     finding.check_folder(videos)
     listing.check_fraction(fraction)
@@ -112,7 +112,7 @@ def _pictures_of_files(layout: layouts.Layout) -> list[str]:
 
 
 def _compare_classes(videos: remote.Path, rows: list[Video], classes: tuple[str, ...]) -> list[str]:
-    """The classes that lie only in train/, as notes; those that are not in it are an error."""
+    """Notes on the classes that are only in train/. Raises UserError for classes that are not in it."""
     names: dict[str, set[str]] = collections.defaultdict(set)
     for row in rows:
         if isinstance(row.label, int):

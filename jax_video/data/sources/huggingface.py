@@ -23,7 +23,7 @@ def find(
 
     Each row of metadata names a video, `file_name`, by its path from the folder of that file, and its `label`. A video
     is for the split that one of the folders on the way to it is named after (train, validation, dev, test, eval, ...),
-    or that a column `split` says. All else is as `table.find` has it.
+    or that a column `split` says. All else is as in `table.find`.
 
     As with `datasets`, class folders count only where there is no metadata; they are read by `folder.find`.
 
@@ -51,7 +51,7 @@ def find(
 
 
 def _metadata(videos: remote.Path) -> list[tuple[str, str]]:
-    """The files of metadata: the folder of each, relative to that of the videos, and its name."""
+    """(folder, relative to that of the videos, name) of each file of metadata. Raises UserError for two in a folder."""
     found = []
     for below in finding.folders_below(videos):
         there = [name for name in finding.METADATA if (videos / below / name).is_file()]
@@ -62,6 +62,6 @@ def _metadata(videos: remote.Path) -> list[tuple[str, str]]:
 
 
 def _split(path: str) -> str:
-    """The split whose name a folder on the way to a video has; empty where none has."""
+    """The split after which a folder in a video's path is named; empty if none is."""
     named = [split for part in posixpath.dirname(os.fspath(path)).split("/") if (split := splits.of(part))]
     return named[0] if named else ""

@@ -31,20 +31,20 @@ class _Row(NamedTuple):
 def find(name: str, videos: remote.Path, *, annotations: remote.Path | None = None, seed: int = 0) -> Listing:
     """Kinetics by its official lists (train.csv, validate.csv or val.csv, test.csv); `name` is e.g. "kinetics400".
 
-    The papers' results are on the validation list: it is for test here, and of the training list 5 % of the YouTube
-    videos, drawn by `seed`, are for validation. The official test list counts only where there is no validation list.
+    The papers' results are on the validation list: it is for test here. 5 % of the training list, whole YouTube videos
+    drawn by `seed`, are for validation. The official test list counts only if there is no validation list.
 
-    Files are <id>_<start>_<end> or <id>_<start>, cut already, with or without zeros before the times, or <id>, whole,
-    of which `Video.span` says what counts; several rows may be parts of one. Those below a folder whose name begins
-    with "replacement", as Kinetics' host has it, come before others of the same name, which they replace.
+    A file is <id>_<start>_<end> or <id>_<start>, cut already, with or without zeros before the times; or it is <id>, a
+    whole video, of which several rows may be parts and `Video.span` says what counts. Files below a folder whose name
+    begins with "replacement", as Kinetics' host has it, replace others of the same name.
 
-    Classes are in the order of label_map.txt where one lies with the lists, otherwise the sorted names in the lists.
+    Classes are in the order of label_map.txt if it lies with the lists, otherwise the sorted names in the lists.
 
     Args:
       annotations: the folder of the lists, or one list; by default they are looked for beside the videos.
 
     Raises:
-      UserError: no lists, or no video of them; a row that cannot be understood, or whose label is no class.
+      UserError: no lists, or none of their videos is there; a row not understood, or whose label is no class.
     """
     lists, ignored = _find_kinetics(videos, annotations)
     listed = [row for path, split in lists.items() for row in _read_kinetics(path, split)]
@@ -80,7 +80,7 @@ def find(name: str, videos: remote.Path, *, annotations: remote.Path | None = No
 def _find_kinetics(
     videos: remote.Path, annotations: remote.Path | None
 ) -> tuple[dict[remote.Path, str | None], list[str]]:
-    """The lists, and of which split they are by name; what the user should know of others that are there."""
+    """(the lists with the splits that their names tell, what the user should know of others that are there)."""
     if annotations is not None and annotations.is_file():
         return {annotations: _split_of(annotations.stem)}, []
     places = [videos, remote.absolute(videos).parent] if annotations is None else [annotations]
@@ -119,7 +119,7 @@ def _lists_in(place: remote.Path) -> tuple[dict[remote.Path, str], list[str]]:
             left_out.append(path.name)
         elif _is_list(path):
             lists[path] = split
-        elif lists and split == "val":  # without which the test list would be tested on
+        elif lists and split == "val":  # without it, the test list would be for test
             raise UserError(
                 f"{path} is no list of Kinetics, which begins with {', '.join(_COLUMNS)}, and there is no other for "
                 f"{split}: get {split}.csv, or name one list alone with --annotations=FILE"
@@ -137,7 +137,7 @@ def _files(place: remote.Path, extension: str) -> list[remote.Path]:
 
 
 def _split_of(name: str) -> str | None:
-    """Of train, kinetics_train, kinetics-600_val, ..."""
+    """The split that a name tells, such as train, kinetics_train or kinetics-600_val; None if it tells none."""
     return splits.of(re.split(r"[_\-. ]", name.lower())[-1])
 
 
@@ -152,14 +152,14 @@ def _is_list(path: remote.Path) -> bool:
 
 
 def _header(cells: list[str]) -> list[str]:
-    """The names of columns as `_COLUMNS` has them; of a row of a list without a header, these."""
+    """The names of a header's columns in the spelling of `_COLUMNS`; for a first row that is no header, these."""
     names = [name.lower().replace(" ", "_") for name in cells]
     without = not _NEEDED <= set(names) and 4 <= len(cells) <= 5 and _seconds(*cells[2:4]) is not None
     return list(_COLUMNS[: len(cells)]) if without else names
 
 
 def _seconds(start: str, end: str) -> tuple[float, float] | None:
-    """From and to, in seconds; None where they are none."""
+    """(start, end) in seconds; None if they are not times."""
     try:
         times = float(start), float(end)
     except ValueError:
@@ -194,7 +194,7 @@ def _read_kinetics(path: remote.Path, split_of_file: str | None) -> Iterator[_Ro
 
 
 def _choose_kinetics(rows: list[_Row]) -> tuple[list[_Row], list[str]]:
-    """The rows that count, and what to say of the others."""
+    """(the rows that count, what to say of the others)."""
     splits = {row.split for row in rows}
     if "val" in splits:
         kept = [row for row in rows if row.split != "test"]

@@ -1,4 +1,4 @@
-"""How the folders of a set lie: which of them are classes, and which are splits."""
+"""The layout of a set's folders: which of them are classes, and which are splits."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from jax_video.data import remote
 from jax_video.data.sources import finding, splits, text
 from jax_video.errors import UserError
 
-# What lies beside classes and splits, and is neither, whatever is in it.
+# Folders that lie beside classes and splits and are neither, whatever is in them.
 ACCESSORIES = frozenset("annotation annotations metadata".split())
 _KNOWN = """known are
   <class>/<video>
@@ -28,15 +28,15 @@ class Layout(NamedTuple):
 
 
 def read(root: remote.Path, paths: Sequence[str], class_depth: int | None = None) -> Layout:
-    """Finds out how the folders of videos lie.
+    """Find out which folders of a set are classes, and which are splits.
 
     Args:
       root: the folder of the set.
       paths: of the videos, relative to it.
-      class_depth: which of the folders on the way to a video is its class, 1 for that in `root`; None: it is found out.
+      class_depth: which folder in a video's path is its class, 1 for the one in `root`; None: it is found out.
 
     Raises:
-      UserError: they lie in none of the known ways, so that a class would be made of what may be something else.
+      UserError: the layout is not a known one, so that a class would be made of what may be something else.
     """
     found = split_paths = [path.split("/") for path in paths]
     if class_depth is not None:
@@ -79,7 +79,7 @@ def _by_class(root: remote.Path, split_paths: list[list[str]], top: int, notes: 
 
 
 def _given(root: remote.Path, split_paths: list[list[str]], depth: int) -> Layout:
-    """Class folders as deep as the user says, in folders of the splits where these have their names."""
+    """Class folders as deep as the user says; folders around or in them that are named as splits are splits."""
     inside = [parts for parts in split_paths if len(parts) > depth]
     if depth < 1 or not inside:
         raise UserError(
@@ -104,10 +104,10 @@ def _given(root: remote.Path, split_paths: list[list[str]], depth: int) -> Layou
 
 
 def _see_through(split_paths: list[list[str]], top: int, notes: list[str]) -> tuple[list[list[str]], int]:
-    """The paths without what lies in accessory folders, and below how many folders the first choice is.
+    """(the paths without those in accessory folders, how many folders lie above the classes or splits).
 
-    A folder that is alone, and holds folders of videos and no videos, or folders of splits, is neither a class nor a
-    split.
+    A folder is neither a class nor a split, and is seen through, if it is the only one at its depth and holds folders
+    of splits, or folders of videos and no videos.
     """
     while True:
         accessories = {name for name in _children(split_paths, top) if name.casefold() in ACCESSORIES}
@@ -125,24 +125,24 @@ def _see_through(split_paths: list[list[str]], top: int, notes: list[str]) -> tu
 
 
 def _children(split_paths: list[list[str]], top: int) -> set[str]:
-    """The folders at a depth."""
+    """The names of the folders at depth `top`."""
     return {parts[top] for parts in split_paths if len(parts) > top + 1}
 
 
 def _at(parts: list[str], top: int) -> str | None:
-    """The folder of a video at a depth; None where it lies in none."""
+    """The folder of a video at depth `top`; None if there is none."""
     return parts[top] if len(parts) > top + 1 else None
 
 
 def _split_notes(by_split: Mapping[str, str]) -> list[str]:
-    """Which folder is for what, where its name does not say it to the letter."""
+    """A note on which folder is for which split, unless all names say it to the letter."""
     if all(name.lower() == split for name, split in by_split.items()):
         return []
     return [f"folders of the splits: {', '.join(f'{name} for {split}' for name, split in by_split.items())}"]
 
 
 def _check_depth(root: remote.Path, rows: list[tuple[list[str], int]]) -> None:
-    """Raises UserError where what stands for a class holds folders of videos rather than videos.
+    """Raise UserError if a folder in the place of a class holds folders of videos rather than videos.
 
     Args:
       rows: the parts of each path, and which of them is the class.
@@ -178,6 +178,6 @@ def _check_depth(root: remote.Path, rows: list[tuple[list[str], int]]) -> None:
 
 
 def _found(split_paths: list[list[str]]) -> str:
-    """What there is, an example of each folder at the top."""
+    """What there is, in words: an example for each folder at the top."""
     examples = {parts[0]: "/".join(parts) for parts in reversed(split_paths)}
     return text.some([examples[name] for name in sorted(examples, key=finding.natural)])

@@ -17,7 +17,7 @@ _VALIDATION = 0.05  # of the training videos, where a data set has no validation
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a source found; its videos are not opened yet: they have 0 frames; without a file they are MISSING."""
+    """What a source found. Its videos are not opened yet and have 0 frames; those without a file are MISSING."""
 
     name: str
     classes: tuple[str, ...]
@@ -35,7 +35,7 @@ def unopened(path: str, label: labels.Label, split: str, source: str, error: str
 
 
 def check_found(name: str, root: remote.Path, rows: Sequence[Video], found: Sequence[str]) -> None:
-    """Raises UserError where the folder has none of the videos that lists name."""
+    """Raise UserError if the folder has none of the videos that lists name."""
     if all(row.error == MISSING for row in rows):
         others = f"{len(found)} other videos, e.g. {found[0]}" if found else "no videos at all"
         raise UserError(
@@ -45,10 +45,10 @@ def check_found(name: str, root: remote.Path, rows: Sequence[Video], found: Sequ
 
 
 def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
-    """The rows without those that repeat a path, or the same part of one, and notes on what was left out.
+    """(the rows without those that repeat a path, or the same part of one; notes on what was left out).
 
-    Of several the first counts; but a video that is for test anywhere is for nothing else. Paths that differ in their
-    extensions alone are one video, if they have one label.
+    Of several rows the first counts; but a video that is for test in any row is for nothing else. Paths that differ
+    only in their extensions are one video, if they have the same label.
     """
     first: dict[tuple, Video] = {}  # by path and part, and by path without extension
     repeated = 0
@@ -83,7 +83,7 @@ def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
 
 
 def hold_out(rows: list[Video], seed: int, *, split: str = "val", part: float = _VALIDATION) -> tuple[list[Video], str]:
-    """Moves a part of the training videos, 5 %, in whole sources, to validation: all rows, and a note on it."""
+    """Move a part of the training videos, in whole sources, to another split: (all rows, a note on it)."""
     held_out = _hold_out_sources([row for row in rows if row.split == "train"], seed, part)
     rows = [
         dataclasses.replace(row, split=split) if row.split == "train" and row.source in held_out else row
@@ -95,7 +95,7 @@ def hold_out(rows: list[Video], seed: int, *, split: str = "val", part: float = 
 
 
 def _hold_out_sources(rows: list[Video], seed: int, part: float) -> set[str]:
-    """Whole sources of a training list that make up a part of it, drawn by seed; few classes get a second one.
+    """Draw, by seed, whole sources that make up a part of a training list: one of each class before a second of any.
 
     The list decides, not which files are there: with a part of a data set the split is the same.
     """
@@ -126,7 +126,7 @@ def check_fraction(fraction: float) -> None:
 
 
 def split_by_fraction(rows: list[Video], fraction: float, seed: int, splits: tuple[str, ...]) -> list[Video]:
-    """Moves a fraction of every class's training videos into each of `splits`; of several labels the rarest counts."""
+    """Move a fraction of every class's training videos into each of `splits`; of several labels the rarest counts."""
     by_class = collections.defaultdict(list)
     train = [i for i, row in enumerate(rows) if row.split == "train"]
     for i, label in zip(train, labels.strata([rows[i].label for i in train]), strict=True):

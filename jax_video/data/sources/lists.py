@@ -16,9 +16,9 @@ from jax_video.data.sources.columns import FEW_FRAMES, Entry, check, number, rea
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
-_MOST_CLASSES = 100_000  # a label above is no number of a class
-# Of so many videos, labels of which more than half differ are looked at twice, and large
-# numbers are taken for numbers of frames.
+_MOST_CLASSES = 100_000  # a larger label is not the number of a class
+# From so many videos on, it is an error if more than half of the labels differ and they are large numbers, which may be
+# numbers of frames; or if they are names.
 _MANY_NUMBERS, _MANY_NAMES = 10, 20
 
 
@@ -32,24 +32,24 @@ def find(
     columns: Sequence[str] = (),
     seed: int = 0,
 ) -> Listing:
-    """List files with `path label` in each line, as of mmaction2 and SlowFast.
+    """List files with `path label` in each line, as mmaction2 and SlowFast have them.
 
-    Between the two stand blanks, tabs or a comma; either may be quoted. mmaction2's `folder frames label` is understood
-    where the folders are there. What else there is beside a path and a label a header says, or `columns`. Paths are
-    below `videos`, or end or begin as they do below it (lists made for another folder); they may lack their extensions
-    or have others. Labels are names, or numbers from 0 or 1: of `class_names` (see `class_files`) where it is given.
-    Otherwise the classes are the numbers from 0 to the largest label, or the sorted names.
+    Blanks, tabs or a comma separate the two; either may be quoted. mmaction2's `folder frames label` is understood if
+    the folders are there. A header, or `columns`, says what other columns there are. Paths are below `videos`, or end
+    or begin as they do below it (lists made for another folder); they may lack their extensions or have others. Labels
+    are names or numbers, from 0 or 1, of the classes in `class_names` (see `class_files`) if it is given. Otherwise the
+    classes are the numbers from 0 to the largest label, or the sorted names.
 
     A video that is in several lists is taken for test rather than for validation, and for these rather than for
-    training. Without a list for validation 5 % of the training list are, drawn by `seed`.
+    training. Without a validation list, 5 % of the training list, drawn by `seed`, are for validation.
 
     Args:
       columns: what stands in each line, such as ("path", "frames", "label"): all but the path, the label and `split`
         are left out.
 
     Raises:
-      UserError: no list, no video of them; or, with the line's number, no label, one without a class, more than a path
-        and a label, a path that means several files.
+      UserError: no list, or none of its videos is there; or, with the line's number: no label, a label without a class,
+        more than a path and a label, a path that means several files.
     """
     given = {"train": train_list, "val": val_list, "test": test_list}
     lists = {split: path for split, path in given.items() if path is not None}
@@ -112,13 +112,13 @@ def rows_of(entries: Sequence[Entry], labels: Sequence[Label], places: "Places",
 def number_labels(
     entries: list[Entry], known: Classes, file: remote.Path | None, told: bool
 ) -> tuple[tuple[str, ...], list[int], list[str]]:
-    """The classes, each entry's index into them, and what the user should know of it.
+    """(the classes, each entry's index into them, what the user should know of it). Raises UserError.
 
     Unless it was `told` which column the label is, labels that look like something else are an error.
 
-    A label is the name of a class or its number. All labels are names if they are all among the names. Otherwise a
-    label such as "3" is a number; but without names only if most labels look like numbers, for then these name the
-    classes, and where names are numbers themselves only if most labels are none of them.
+    A label is the name of a class, or its number as in "3". All labels are names if all are among the `known` names. If
+    there are no known names, the labels are names unless most of them look like numbers. If some of the known names
+    look like numbers, the labels are names if most of them are among the known ones.
     """
     names = known.names
     written = [entry.label for entry in entries]
@@ -162,10 +162,10 @@ def number_labels(
 
 
 def _check_lines(entries: list[Entry], rows: Sequence[Video]) -> None:
-    """Raises UserError for a line that would make a class and is none of a video, such as a header or a comment.
+    """Raise UserError for a line that would make a class but is not about a video, such as a header or a comment.
 
-    It names no video that is there, and no other line has its label; and it has no video's extension, as most lines
-    have, or is the first of a list whose videos are there.
+    Such a line names no video that is there, has no video's extension, and no other line has its label. Besides, most
+    lines do have an extension, or it is the first line of a list and most videos are there.
     """
     named = [finding.without_extension(entry.path) != entry.path for entry in entries]
     missing = [row.error == MISSING for row in rows]
@@ -183,7 +183,7 @@ def _check_lines(entries: list[Entry], rows: Sequence[Video]) -> None:
 
 
 def _check_column(entries: list[Entry], numbered: list[int], by_name: bool) -> None:
-    """Raises UserError where the labels of many videos look like something else."""
+    """Raise UserError if the labels of many videos look like something else."""
     different = len({entry.label for entry in entries})
     if 2 * different <= len(entries):
         return
@@ -203,9 +203,9 @@ def _check_column(entries: list[Entry], numbered: list[int], by_name: bool) -> N
 def _first_number(
     entries: list[Entry], numbers: list[int | None], known: Classes, file: remote.Path | None
 ) -> tuple[int, list[str]]:
-    """Whether the labels in the lists count from 0 or from 1, and a note where that is not plain.
+    """(0 or 1, from which the labels in the lists count; notes if that is not plain).
 
-    Raises UserError where neither fits, or where it cannot be told.
+    Raises UserError if neither fits, or if it cannot be told.
     """
     if known.blank is not None:
         raise UserError(
@@ -249,7 +249,7 @@ def _first_number(
 
 
 def _first_by_folders(entries: list[Entry], numbers: list[int | None], names: Sequence[str]) -> int | None:
-    """From what the labels count if most videos lie in folders of their classes' names; None where they do not."""
+    """The number, 0 or 1, from which labels count, if most videos lie in folders named as their classes; else None."""
     index = {_folder_name(name): i for i, name in enumerate(names)}
     votes: collections.Counter[int] = collections.Counter()
     for entry, value in zip(entries, numbers, strict=True):
@@ -266,7 +266,7 @@ def _folder_name(name: str) -> str:
 
 
 class Places:
-    """Finds the video that a listed path means, where lists were written for another folder."""
+    """The videos below a folder, to find the one that a listed path means, even in a list made for another folder."""
 
     def __init__(self, root: remote.Path, found: Sequence[str]):
         near = not remote.is_remote(root)
@@ -297,7 +297,7 @@ class Places:
         return [path for path in dict.fromkeys(ends) if _ends_alike(key, text.fold(finding.without_extension(path)))]
 
     def find(self, entry: Entry) -> str | None:
-        """The video that an entry means; None where there is none. Raises UserError where it may be one of several."""
+        """The video that an entry means; None if there is none. Raises UserError if it may be one of several."""
         candidates = self.candidates(entry.path)
         if len(candidates) < 2:
             return candidates[0] if candidates else None

@@ -12,11 +12,11 @@ from jax_video.errors import UserError
 def find(videos: remote.Path, *, annotations: remote.Path | None = None, seed: int = 0) -> Listing:
     """Moments in Time by its official lists (moments_categories.txt, trainingSet.csv, validationSet.csv).
 
-    The papers' results are on the validation list: it is for test here, and of the training list 5 %, whole original
-    videos drawn by `seed`, are for validation.
+    The papers' results are on the validation list: it is for test here. 5 % of the training list, drawn by `seed`, are
+    for validation; the parts of an original video stay together.
 
     Raises:
-      UserError: no lists, or no video of them; a row that cannot be understood, or whose label is no category.
+      UserError: no lists, or none of their videos is there; a row not understood, or whose label is no category.
     """
     lists = official.find_folder(videos, annotations, "annotations", "moments_categories.txt")
     categories = lists / "moments_categories.txt"

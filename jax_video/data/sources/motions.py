@@ -29,8 +29,8 @@ FPS = 25
 _VERSION = 1  # of the recipe: a change here renders anew, beside what older versions have rendered
 _TILE = 64  # side of a layer's texture, which repeats without a seam
 _LAYERS = np.arange(-5, 6)  # one octave apart; the fastest zoom of 32 frames passes through less than five octaves
-_SPEED = (1.0, 2.0)  # pixels per frame; of rotation and zoom: at this distance from the centre:
-_RADIUS = 25.0
+_SPEED = (1.0, 2.0)  # pixels per frame, from and to; of rotation and zoom at _RADIUS from the centre
+_RADIUS = 25.0  # pixels
 
 
 def make(
@@ -44,7 +44,7 @@ def make(
     height: int = 64,
     seed: int = 0,
 ) -> pathlib.Path:
-    """Renders the data set unless it is there already, and returns the path of its manifest.
+    """Render the data set unless it is there already, and return the path of its manifest.
 
     Args:
       folder: where rendered sets are kept; by default $JAX_VIDEO_CACHE or ~/.cache/jax_video. Each recipe (these
@@ -54,7 +54,7 @@ def make(
       seed: another seed gives other scenes.
 
     Raises:
-      UserError: numbers that make no set, or a folder that cannot be written.
+      UserError: impossible numbers, or a folder that cannot be written.
     """
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
     if any(count < 0 or count % len(CLASSES) for count in counts.values()):
@@ -90,7 +90,7 @@ def make(
 
 
 def read(folder: str | os.PathLike | None = None, **numbers: int) -> Manifest:
-    """The manifest of the data set, which is rendered where it is not there yet; arguments and errors as of `make`."""
+    """The manifest of the data set, which is rendered if it is not there yet; arguments and errors as in `make`."""
     path = make(folder, **numbers)
     try:
         found = Manifest.read(path)
@@ -121,7 +121,7 @@ def _make(root: pathlib.Path, counts: dict[str, int], frames: int, width: int, h
 
 
 def encode(path: str | os.PathLike, video: np.ndarray) -> None:
-    """Writes uint8 [T, H, W, 3] as H.264 in MP4, each frame by itself.
+    """Write uint8 [T, H, W, 3] as H.264 in MP4, each frame coded by itself.
 
     With prediction between frames, or a rate control that remembers, artefacts would tell the direction of time: here
     a reversed video decodes to the reversed frames, to the bit. The file is the same on any processor.
@@ -154,7 +154,7 @@ class Scene:
 
 
 def draw(rng: np.random.Generator) -> Scene:
-    """Draws a scene."""
+    """Draw a random scene."""
     frequency = np.hypot(np.fft.fftfreq(_TILE)[:, None], np.fft.rfftfreq(_TILE)[None])  # [_TILE, _TILE / 2 + 1]
     band = np.exp(-((np.log2(np.maximum(frequency, 1e-9) * 16) / 0.5) ** 2))  # blobs of about 16 / 2 pixels
     noise = np.fft.rfft2(rng.standard_normal((len(_LAYERS), _TILE, _TILE)))
@@ -171,7 +171,7 @@ def draw(rng: np.random.Generator) -> Scene:
 
 
 def render(scene: Scene, motion: str, *, frames: int, width: int, height: int) -> np.ndarray:
-    """Renders a scene under one of the eight motions: uint8 [frames, height, width, 3].
+    """Render a scene under one of the eight motions: uint8 [frames, height, width, 3].
 
     Time is counted from the middle of the video, so the opposite motion gives the same frames in reverse.
     """

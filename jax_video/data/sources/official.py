@@ -19,7 +19,7 @@ from jax_video.errors import UserError
 
 
 class Cut(NamedTuple):
-    """The part of a longer video that a row of a list is."""
+    """The part of a longer video that a row of a list stands for."""
 
     whole: str  # name of that video's file, without its extension
     start: float  # seconds
@@ -35,12 +35,12 @@ def place(
     notes: list[str],
     cuts: Mapping[str, Cut] | None = None,
 ) -> Listing:
-    """Finds the files of official lists and takes validation videos out of the training list.
+    """Find the files of official lists, and take validation videos out of the training list. Raises UserError.
 
     Args:
       rows: their paths end in the names of their files.
-      cuts: path of a row -> the part of a longer video that it is. Its file may be the whole one, which several rows
-        may share, or have the times in its name in another form.
+      cuts: path of a row -> the part of a longer video that it is. Its file may be the whole video, which several rows
+        may share, or a part whose name has the times in another form.
     """
     rows, repeated = listing.once(rows)
     notes = [*notes, *repeated]
@@ -79,11 +79,11 @@ def place(
     return Listing(name, classes, root, tuple(rows), tuple(notes))
 
 
-_Fit = Callable[[int, str, str], tuple[bool, ...]]  # of a row, by its index, what its name begins with, and a path
+_Fit = Callable[[int, str, str], tuple[bool, ...]]  # from the index of a row, what its name begins with, and a path
 
 
 def _fits(root: remote.Path, rows: Sequence[Video], classes: tuple[str, ...], faults: Collection[str]) -> _Fit:
-    """How well a file fits a row: what it is compared by, the most important first."""
+    """The function for how well a file fits a row: it gives what to compare by, the most important first."""
 
     def fit(index: int, name: str, path: str) -> tuple[bool, ...]:
         row = rows[index]
@@ -99,7 +99,7 @@ def _fits(root: remote.Path, rows: Sequence[Video], classes: tuple[str, ...], fa
 
 
 def _is_replacement(folders: Sequence[str]) -> bool:
-    """Whether a file lies where Kinetics' host has put those that are for damaged ones."""
+    """Whether a file lies in a folder with replacements for damaged files, as Kinetics' host has them."""
     return any(folder.casefold().startswith("replacement") for folder in folders)
 
 
@@ -130,9 +130,9 @@ def _match(
     fit: _Fit,
     matched: Mapping[int, str],
 ) -> dict[int, str]:
-    """Finds the file of each row by the key of its stem: index of the row -> path; no file twice.
+    """Find the file of each row by the key of its stem: index of the row -> path; no file twice.
 
-    Where a key has several files or rows, the best fit counts. What is `matched` already takes no part.
+    If a key has several files or rows, the best fit counts. Rows and files that are `matched` already take no part.
 
     Args:
       keys: of the rows.
@@ -157,8 +157,8 @@ def _match(
 
 
 def _match_whole(ids: Sequence[str], found: Sequence[str], fit: _Fit, matched: Mapping[int, str]) -> dict[int, str]:
-    """Finds the whole videos of the rows that have no file of their own: index of the row -> path; several rows may
-    share one, but not those of another one whose name differs in case."""
+    """Find the whole videos of the rows that have no file of their own: index of the row -> path; several rows may
+    share one. A name that differs in case will do, unless it is that of another row's video."""
     files = _by_key(found, _stem_key, matched)
     waiting = [i for i in range(len(ids)) if i not in matched]
     exact = {ids[i] for i in waiting}
@@ -192,7 +192,7 @@ def check_split(split: int) -> None:
 
 
 def find_folder(videos: remote.Path, annotations: remote.Path | None, folder_name: str, *files: str) -> remote.Path:
-    """The folder with one of these files of official lists: one of this name, the given one, or that of the videos."""
+    """The folder with one of these files: `annotations`, the videos' folder or its parent, or `folder_name` there."""
     places = [videos, remote.absolute(videos).parent] if annotations is None else [annotations]
     for place in places:
         for path in (place / folder_name, place):

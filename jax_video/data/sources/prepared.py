@@ -24,6 +24,6 @@ def read(name: str | os.PathLike) -> Manifest:
     with remote.reaching(path):
         folder = path.is_dir()
     found = Manifest.read(path / "manifest.jsonl" if folder else path)
-    if (found.name, found.classes) == ("motions", motions.CLASSES):  # of an older version, it does not say so itself
+    if (found.name, found.classes) == ("motions", motions.CLASSES):  # an older version did not store it
         found = dataclasses.replace(found, flip=False)
     return found

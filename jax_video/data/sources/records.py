@@ -30,10 +30,10 @@ class Table(NamedTuple):
 
 
 def read(path: remote.Path, joined_by: str = "") -> Table:
-    """Reads a table; what kind of file it is, its name says.
+    """Read a table; the file's extension says of what kind it is.
 
     Args:
-      joined_by: what is put between the elements of lists, so that one of texts or numbers is a cell, too; empty: lists
+      joined_by: what is put between the elements of a list of texts or numbers, so that it becomes a cell; empty: lists
         are not read.
 
     Raises:
@@ -48,7 +48,7 @@ def read(path: remote.Path, joined_by: str = "") -> Table:
 
 
 def read_json(path: remote.Path, shape: Any) -> Any:
-    """What a JSON file holds. Raises UserError where it cannot be read or has another shape (see `documents`)."""
+    """Read a JSON file. Raises UserError if it cannot be read or has another shape (see `documents`)."""
     try:
         return documents.parse(text.read_text(path, text.MOST_BYTES), shape)
     except documents.Damaged as error:
@@ -102,7 +102,7 @@ def _from_objects(path: remote.Path, objects: Iterable[tuple[str, dict]], joined
 
 
 def _is_nested(value: Any, joined_by: str) -> bool:
-    """Whether no cell can hold a value."""
+    """Whether a value cannot be a cell."""
     if isinstance(value, list) and joined_by:
         return any(isinstance(each, list | dict | bytes) for each in value)
     return isinstance(value, list | dict | bytes)
@@ -132,7 +132,7 @@ def _from_parquet(path: remote.Path, joined_by: str) -> Table:
             ]
             flat = [name for name in schema.names if name not in nested]
             rows = [row for batch in opened.iter_batches(columns=flat) for row in batch.to_pylist()]
-    except (OSError, pyarrow.ArrowException) as error:  # the second is an OSError only in part
+    except (OSError, pyarrow.ArrowException) as error:  # only some of the second are OSErrors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot read {path} as Parquet ({reason[:200]})") from error
     places = [(f"{path}, row {number}", row) for number, row in enumerate(rows, 1)]

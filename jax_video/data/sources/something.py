@@ -18,17 +18,17 @@ def find(
     videos: remote.Path, *, annotations: remote.Path | None = None, test_on: str = "validation", seed: int = 0
 ) -> Listing:
     """Something-Something v2 by its official lists: labels.json, train.json, validation.json, test.json and
-    test-answers.csv, or the same names behind something-something-v2-.
+    test-answers.csv, or the same names after the prefix something-something-v2-.
 
     A row of a list has an id, which is the name of its file, and a template, "Putting [something] on [something]",
     which is a class of labels.json without the brackets. The papers' results are on the validation list: it is for test
-    here, and of the training list 5 %, drawn by `seed`, are for validation. With `test_on` "test" the official test
-    list is for test, by its answers, and the validation list for validation.
+    here. 5 % of the training list, drawn by `seed`, are for validation. With `test_on` "test" the official test list is
+    for test, with the labels of its answers, and the validation list for validation.
 
     Classes tell left from right, so that no video is mirrored.
 
     Raises:
-      UserError: no lists, or no video of them; a row that cannot be understood, or whose template is no class.
+      UserError: no lists, or none of their videos is there; a row not understood, or whose template is no class.
     """
     if test_on not in ("validation", "test"):
         raise UserError(f"--test_on={test_on}: expected validation, as in the papers, or test")
@@ -68,7 +68,7 @@ def _file(folder: remote.Path, name: str) -> remote.Path | None:
 def _test_rows(
     path: remote.Path, index: dict[str, int], test_on: str, *, needed: bool
 ) -> tuple[list[Video], list[str]]:
-    """The rows of the official test list where they are needed, with labels where its answers are there, and notes."""
+    """(the rows of the official test list, if needed, with labels if its answers are there; notes)."""
     listed = records.read_json(path, _ROWS)
     if not needed:
         return [], [

@@ -14,7 +14,7 @@ _WORDS = {
     }.items()
     for word in words.split()
 }
-# What may stand beside such a word and says nothing of a class: train_256, videos_train, training_set, test_part1, ...
+# Words that may stand beside such a word and name no class: train_256, videos_train, training_set, test_part1, ...
 _BESIDE = frozenset(
     "all avi clip clips compress compressed crop cropped data dataset final folder folders fps frame frames full image "
     "images img imgs jpeg jpegs jpg jpgs k lists list mini mp4 official p part parts px raw rawframes resized rgb set "
@@ -24,16 +24,16 @@ _SUFFIX = re.compile(r"(?:set|sets|data|videos|clips|frames|list)$")  # trainset
 
 
 def of(name: str) -> str | None:
-    """The split that a name means by itself; None where it means none: "train" of train, Training or videos_train."""
+    """The split that a name means by itself: "train" for train, Training or videos_train; None if it means none."""
     split, rest = _parse(name)
     return None if rest else "test" if split == _EVAL else split
 
 
 def of_folders(names: Sequence[str]) -> dict[str, str]:
-    """The splits of the folders beside each other; {} where they are not all of splits.
+    """The splits of folders beside each other, by name; {} if they are not all folders of splits.
 
-    Names with something else in them count where it is the same in all: ucf_train and ucf_test, not train_station and
-    test_tube. `eval` is for test, but where another folder is.
+    Names may have other words if these are the same in all: ucf_train and ucf_test, not train_station and test_tube.
+    `eval` is for validation if there is a folder for test and none for validation; otherwise it is for test.
     """
     parsed = {name: _parse(name) for name in names}
     kinds = {split for split, _ in parsed.values()}
@@ -45,7 +45,7 @@ def of_folders(names: Sequence[str]) -> dict[str, str]:
 
 
 def _parse(name: str) -> tuple[str | None, tuple[str, ...]]:
-    """The split that a name has a word of, if it is one alone, and its words that say something else."""
+    """(the split that a name has a word for, None unless it is exactly one; the words that say something else)."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     found, rest = set(), []
     for word in re.findall(r"[^\W\d_]+", spaced):

@@ -15,7 +15,7 @@ from jax_video.data.sources.columns import LABELS, PATHS, SPLITS, Entry, word
 from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
-# What the columns of each kind are called; of several the first of these is it.
+# Names of the columns of each kind; if several are there, the first one here counts.
 _ROLES = {
     "path": PATHS,
     "label": LABELS,
@@ -37,7 +37,7 @@ _SEVERAL = "where a video may have several labels, --label_separator=';' takes a
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of a table, read; its entry's split is empty where the table has none."""
+    """A row of a table that was read; its entry's split is empty if the table has none."""
 
     entry: Entry
     others: dict[str, str]  # the cells of the columns that say nothing about training
@@ -60,16 +60,16 @@ def find(
     """Tables with a header: CSV, TSV, JSON, JSON lines or Parquet, their columns in any order.
 
     Two columns are needed, the path of a video and its label (the name of a class, or its number). Others are
-      * start and end, in seconds or as 1:02:03.5: the part of the file that counts, of which a file may have several;
-      * split: train, val or test, or words like these. Of several tables without it, each one's name says it;
-      * group: who is seen, or what the videos were cut from; where the split is ours, a group is on one side of it.
+      * start and end, in seconds or as 1:02:03.5: the part of the file that counts; a file may have several parts;
+      * split: train, val or test, or words like these. Without it, each of several tables says it by its name;
+      * group: who is seen, or what the videos were cut from; a split that we draw has all of a group on one side.
     All other columns are kept, in `Listing.columns`. Paths, labels and classes are as in `lists.find`.
 
-    Without splits, `fraction` of every class is for test and as much for validation, drawn by `seed`; of files that are
-    in several rows, and of groups, whole ones. With a training split alone beside test, 5 % of it are for validation.
+    Without splits, `fraction` of every class is for test and as much for validation, drawn by `seed`; files that are in
+    several rows, and groups, stay whole. If there is a training but no validation split, that gets 5 % of training.
 
-    With a `label_separator` a video may have several labels: what stands between it in a cell, what is in a list, and
-    the labels of all rows of the same video, or the same part of one. An empty cell says that no class holds of it.
+    With a `label_separator` a video may have several labels: those that it separates in a cell, those in a list, and
+    those of all rows of the same video, or of the same part of one. An empty cell says that no class applies.
 
     Args:
       columns: which columns count, as ("path=clip", "label=verb"), before their usual names; ("start=", "end=") takes
@@ -77,8 +77,8 @@ def find(
       label_separator: such as ";" for walk;wave; None: a video has one label.
 
     Raises:
-      UserError: no table, or none of its videos is there; or, with the row, no label, one without a class, times that
-        are none, a path that means several files.
+      UserError: no table, or none of its videos is there; or, with the row: no label, a label without a class,
+        impossible times, a path that means several files.
     """
     if not table:
         raise UserError("expected --table=FILE, a CSV, TSV, JSON or Parquet file whose header has path and label")
@@ -97,7 +97,7 @@ def find(
 
 
 def check_separator(separator: str | None) -> None:
-    """Raises UserError for what cannot stand between labels."""
+    """Raise UserError for what cannot stand between labels."""
     if separator is not None and (not separator.strip() or separator.isalnum()):
         raise UserError(f"--label_separator={separator}: expected what stands between the labels of a video, as ; or |")
 
@@ -113,9 +113,9 @@ def read(
     """The rows of a table, and what the user should know of how they were read.
 
     Args:
-      asked: which columns count, as ("path=clip", "label=verb"); of others their names say it.
+      asked: which columns count, as ("path=clip", "label=verb"); others are known by their names.
       split: of its videos, where no column says it; empty: unknown.
-      below: the folder in which its paths begin.
+      below: the folder at which its paths begin.
       label_separator: between several labels; None: there is one.
 
     Raises:
@@ -155,10 +155,10 @@ def place(
     seed: int,
     label_separator: str | None = None,
 ) -> Listing:
-    """The listing of rows: their files, the numbers of their classes, and a split, where they have none.
+    """Make the listing of rows: find their files, number their classes, and draw a split if they have none.
 
     Args:
-      what: they are called so where none of their videos is there.
+      what: what messages call the rows.
       class_names: a file of the classes (see `class_files`); None: the labels name them.
       label_separator: between several labels; None: there is one.
 
@@ -205,7 +205,7 @@ def place(
 def _number_several(
     entries: Sequence[Entry], separator: str, known: Classes, file: remote.Path | None
 ) -> tuple[tuple[str, ...], list[tuple[int, ...]], list[str]]:
-    """The classes, the indices of each entry's labels, ascending, and what the user should know of it."""
+    """(the classes, the indices of each entry's labels, ascending, what the user should know of it)."""
     parts = [[part for each in entry.label.split(separator) if (part := each.strip())] for entry in entries]
     single = [entry._replace(label=part) for entry, some in zip(entries, parts, strict=True) for part in some]
     if not single:
@@ -216,7 +216,7 @@ def _number_several(
 
 
 def _united(rows: list[Video]) -> list[Video]:
-    """The rows, where each has the labels of all rows of the same video, or of the same part of one."""
+    """The rows, each with the labels of all rows of the same video, or of the same part of one."""
     labels: dict[tuple, set[int]] = collections.defaultdict(set)
     for row in rows:
         labels[text.compose(row.path), row.span].update(row.label)  # type: ignore[arg-type]  # a tuple
@@ -224,7 +224,7 @@ def _united(rows: list[Video]) -> list[Video]:
 
 
 def _roles(path: remote.Path, found: records.Table, asked: Sequence[str]) -> dict[str, str]:
-    """Which columns count: what each is for -> its name. What is asked for comes before the usual names."""
+    """The columns that count: what each is for -> its name. Those that are `asked` for come before the usual names."""
     words = {word(name): name for name in reversed(found.columns)}
     roles = {}
     for role, known in _ROLES.items():
@@ -268,7 +268,7 @@ def _roles(path: remote.Path, found: records.Table, asked: Sequence[str]) -> dic
 
 
 def _span(where: str, start: str, end: str) -> tuple[float, float] | None:
-    """The seconds of a row; None where it has none."""
+    """(start, end) of a row, in seconds; None if it has none."""
     if not start and not end:
         return None
     times = seconds(start), seconds(end)
@@ -281,7 +281,7 @@ def _span(where: str, start: str, end: str) -> tuple[float, float] | None:
 
 
 def seconds(cell: str) -> float | None:
-    """The seconds that a time is, as 83.5 or 1:23.5; None where it is none."""
+    """The seconds of a time such as 83.5 or 1:23.5; None if it is not one."""
     if not re.fullmatch(r"(?:[0-9]{1,3}:){0,2}[0-9.]{1,20}(?:e[+-]?[0-9]{1,2})?", cell, re.IGNORECASE):
         return None
     total = 0.0
@@ -294,7 +294,7 @@ def seconds(cell: str) -> float | None:
 
 
 def _complete(rows: list[Video], seed: int) -> tuple[list[Video], list[str]]:
-    """Rows that have splits, with videos for validation, and notes on these splits."""
+    """(rows that have splits, some of training moved to validation if that has none; notes on these splits)."""
     present = {row.split for row in rows}
     notes = [f"no videos for {split}" for split in ("train", "test") if split not in present]
     files = collections.defaultdict(set)
@@ -310,7 +310,7 @@ def _complete(rows: list[Video], seed: int) -> tuple[list[Video], list[str]]:
 
 
 def _draw(rows: list[Video], fraction: float, seed: int) -> tuple[list[Video], list[str]]:
-    """Rows that are all for training, with some for test and for validation, and notes on how they were drawn."""
+    """(rows that were all for training, some of them moved to test and to validation; notes on how they were drawn)."""
     if len({row.source for row in rows}) == len(rows):
         rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
         counts = "; of a video's labels the rarest counts" if isinstance(rows[0].label, tuple) else ""

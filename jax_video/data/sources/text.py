@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from jax_video.data import remote
 from jax_video.errors import UserError
 
-# A file of another kind than expected may have lines of any length; to look through one for a label takes time that
-# grows with the square of its length, or of its runs of blanks.
+# A file of another kind than expected may have lines of any length; to search a line for a label takes time that grows
+# with the square of its length, or of its runs of blanks.
 _LONGEST_LINE = 2**13  # characters of a line with a path and a label: a path has at most 4096
-LONGEST = 2**20  # of any other, such as JSON in one line
+LONGEST = 2**20  # characters of any other line, such as JSON in one line
 MOST_BYTES = 2**30  # of a file: lists of a million videos have a tenth of it
 _LONGEST_RUN = 2**8  # of blanks and commas one after the other
 
@@ -63,7 +63,7 @@ def _check_lines(path: remote.Path, text: str, longest: int) -> None:
 
 
 def read_lines(path: remote.Path) -> list[tuple[int, str]]:
-    """The lines that are not blank, with their numbers, without blanks at the ends."""
+    """(number from 1, line without blanks at its ends) of the lines that are not blank. Raises as `read_text`."""
     lines = read_text(path, _LONGEST_LINE).split("\n")
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
@@ -77,7 +77,7 @@ def unquote(text: str) -> str:
 
 
 def compose(text: str) -> str:
-    """One spelling of letters with accents: a name as macOS stores it, decomposed, equals the one in a list."""
+    """One spelling of letters with accents (NFC): so a name as macOS stores it, decomposed, equals that in a list."""
     return unicodedata.normalize("NFC", text)
 
 
@@ -87,10 +87,10 @@ def fold(text: str) -> str:
 
 
 def read_csv(path: remote.Path, *, prose: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, with the numbers of their first lines; cells composed, no blanks around them.
+    """(number of its first line, cells) of the rows that are not blank; cells are composed, without blanks around them.
 
-    `prose` allows long cells and such of several lines, as descriptions are; a quote that is not closed then takes all
-    up to the next one into its cell, or is found out at the end of the file.
+    `prose` allows long cells and cells of several lines, such as descriptions; a quote that is not closed then takes
+    all up to the next one into its cell, or is noticed at the end of the file.
     """
     text = read_text(path, LONGEST if prose else _LONGEST_LINE)
     delimiter = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets write the other two

@@ -39,13 +39,13 @@ def find(name: str, videos: str | os.PathLike) -> Manifest:
             f"{name} in {videos} has a feature that TFDS describes with TensorFlow only, as its Video: pip install "
             f"tensorflow, for this command alone ({error})"
         ) from error
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # the second of a name that cannot be one
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # the second for an impossible name
         there = sorted(path.parent.parent.name for path in pathlib.Path(videos).glob("*/*/dataset_info.json"))
         raise UserError(
             f"no set {name} in {videos}: TFDS finds {', '.join(there) or 'none'} there; --videos names its folder, "
             "in which tfds build or download_and_prepare has put the set"
         ) from error
-    except Exception as error:  # whatever TFDS makes of files of its own that are damaged
+    except Exception as error:  # whatever TFDS raises for damaged files of its own
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise UserError(f"what TFDS says of {name} in {videos} cannot be read ({reason}): prepare it again") from error
     info = builder.info
@@ -66,7 +66,7 @@ def find(name: str, videos: str | os.PathLike) -> Manifest:
         for number in tqdm.trange(about.num_examples, desc=f"reading {split}", unit=" videos"):
             try:
                 example = packed.read_record(folder, split, number)
-                label = example[labels[0]].int64_list.value[0] if labels else -1  # which is TFDS's for none, too
+                label = example[labels[0]].int64_list.value[0] if labels else -1  # TFDS, too, has -1 for none
                 rows.append(_row(split, number, example[feature].bytes_list.value, None if label == -1 else label))
             except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:
                 raise UserError(f"record {number} of {split} of {name} cannot be read ({error})") from error

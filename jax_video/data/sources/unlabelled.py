@@ -12,7 +12,7 @@ def find(videos: remote.Path, *, fraction: float = 0.1, seed: int = 0) -> Listin
     The fraction is for test, and as much for validation, drawn by `seed`.
 
     Raises:
-      UserError: no videos, or a fraction that cannot be.
+      UserError: no videos, or an impossible fraction.
     """
     listing.check_fraction(fraction)
     found = finding.find_videos(videos)
