@@ -41,6 +41,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
@@ -68,6 +69,7 @@ TABLE = flags.DEFINE_bool("table", False, "Train nothing; print the tables of th
 LIST = flags.DEFINE_bool("list", False, "Train nothing; write the sets, and print the command of every run.")
 BEST = flags.DEFINE_bool("best", False, "Only the best row of each claim, on the splits of the set in --data.")
 
+FIGURE = flags.DEFINE_string("figure", None, "File for a picture of all differences that are known.")
 CLAIMS = flags.DEFINE_list("claims", list(EVIDENCE), "Only these.")
 
 
@@ -313,35 +315,72 @@ def tables(name: str, record: Record) -> str:
             lines.append(f"| {row} | not yet run | | |")
             continue
         each = [100 * float(of.mean()) for of in got.right]
-        spread = f" ± {statistics.stdev(each):.1f}" if len(each) > 1 else ""
         seconds = [line["seconds"] for line in record.of(name, row) if "seconds" in line]
         minutes = f"{statistics.mean(seconds) / 60:.1f}" if seconds else "–"
-        lines.append(f"| {row} | {statistics.mean(each):.1f}{spread} | {100 * balanced(got):.1f} | {minutes} |")
-    lines += ["", "| difference | points | 95 % | verdict |", "|---|---|---|---|"]
-    for one, other in claim.pairs:
-        if found[one] is None or found[other] is None:
-            continue
-        gain, low, high = difference(found[one], found[other])
-        lines.append(
-            f"| {one} − {other} | {100 * gain:+.1f} | [{100 * low:+.1f}, {100 * high:+.1f}] | {verdict(low, high)} |"
-        )
+        lines.append(f"| {row} | {spread(each)} | {100 * balanced(got):.1f} | {minutes} |")
+    known = differences(name, record)
+    lines += ["", "| difference | points | 95 % | verdict |", "|---|---|---|---|"] if known else []
+    for pair, (gain, low, high) in known.items():
+        points = f"{100 * gain:+.1f} | [{100 * low:+.1f}, {100 * high:+.1f}]"
+        lines.append(f"| {pair} | {points} | {verdict(low, high)} |")
     return "\n".join(lines)
 
 
+def differences(name: str, record: Record) -> dict[str, tuple[float, float, float]]:
+    """Of each pair of a claim whose runs are all done: by how much the first is better, and the interval's ends."""
+    claim = EVIDENCE[name]
+    found = {row: outcomes(name, row, record) for row in dict.fromkeys(itertools.chain(*claim.pairs))}
+    return {
+        f"{one} − {other}": difference(found[one], found[other])
+        for one, other in claim.pairs
+        if found[one] is not None and found[other] is not None
+    }
+
+
+def draw(path: str, record: Record) -> None:
+    """A picture of all differences with their intervals, claim by claim."""
+    rows: list[tuple[str, tuple[float, float, float] | None]] = []
+    for name in CLAIMS.value:
+        if found := differences(name, record):
+            rows += [(f"{name} ({EVIDENCE[name].data})", None), *found.items()]
+    figure = matplotlib.figure.Figure((7, 0.6 + 0.24 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvline(0, color="0.6", linewidth=1)
+    for place, (_, found) in enumerate(rows):
+        if found is not None:
+            gain, low, high = (100 * value for value in found)
+            colour = "tab:blue" if low > 0 else "tab:red" if high < 0 else "0.35"
+            axes.plot([low, high], [place, place], color=colour, linewidth=2)
+            axes.plot([gain], [place], "o", color=colour, markersize=5)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    for label, (_, found) in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if found is None else "normal")
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="difference of top-1 in points, with its 95 % interval")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    figure.savefig(path, dpi=150)
+
+
+def spread(values: list[float]) -> str:
+    """Their mean and, of several, standard deviation."""
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
 def curves(name: str, record: Record) -> str:
-    """Where a set has validation videos: what the networks told apart of them on the way, mean over the runs."""
+    """Where a set has validation videos: what the networks told apart of them on the way, mean and standard deviation
+    over the runs."""
     lines: list[str] = []
     for row in EVIDENCE[name].rows:
         each = [line["validation"] for line in record.of(name, row) if line.get("validation")]
         steps = sorted(set.intersection(*map(set, each)), key=int) if each else []
-        means = [f"{100 * statistics.mean(validation[step] for validation in each):.1f}" for step in steps]
+        shown = [spread([100 * validation[step] for validation in each]) for step in steps]
         if steps and not lines:
             lines = [
-                f"\n| validation, single clips, % at step | runs | {' | '.join(steps)} |",
+                f"\n\n| validation, single clips, % at step | runs | {' | '.join(steps)} |",
                 f"|---|---|{'---|' * len(steps)}",
             ]
         if steps:
-            lines.append(f"| {row} | {len(each)} | {' | '.join(means)} |")
+            lines.append(f"| {row} | {len(each)} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
@@ -379,6 +418,8 @@ def main(_) -> None:
             print(tables(name, record) + curves(name, record), flush=True)
     if not LIST.value and not BEST.value and {"cost", "views"} & set(CLAIMS.value):
         print(views(record), flush=True)
+    if FIGURE.value:
+        draw(FIGURE.value, record)
 
 
 if __name__ == "__main__":

@@ -161,11 +161,14 @@ def test_a_record_is_what_the_tables_are_made_of(tmp_path):
     assert Place("stc", "tcb", 0, 0) in Record(file) and Place("stc", "tcb", 1, 0) not in Record(file)
 
     script = [sys.executable, str(ROOT / "benchmarks" / "evidence.py"), "--table", "--claims=stc"]
-    table = subprocess.run([*script, f"--data={tmp_path}", f"--record={file}"], capture_output=True, text=True)
+    picture = tmp_path / "differences.png"
+    options = [f"--data={tmp_path}", f"--record={file}", f"--figure={picture}"]
+    table = subprocess.run([*script, *options], capture_output=True, text=True)
     assert table.returncode == 0, table.stderr
     assert "| none | 50.0 | 50.0 | 1.5 |" in table.stdout and "| both | 100.0 | 100.0 | 1.5 |" in table.stdout
     assert "| tcb | not yet run | | |" in table.stdout
     assert "| both − none | +50.0 | [+50.0, +50.0] | holds |" in table.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
     again.add(Place("stc", "both", 0, 0), {"wrong": {"fight/elsewhere": "other"}, "seconds": 90})
     table = subprocess.run([*script, f"--data={tmp_path}", f"--record={file}"], capture_output=True, text=True)
     assert table.returncode != 0 and "test videos of another set: fight/elsewhere" in table.stderr
