@@ -405,6 +405,13 @@ def test_the_card(exported, trained):
     assert "Of 8 of 8 test videos" in body and "counterclockwise" in body and "python classify.py video.mp4" in body
 
 
+@pytest.mark.parametrize("kind, told", [("sgd", "by SGD, learning rate"), ("adamw", "by AdamW, learning rate")])
+def test_a_card_names_the_optimizer(trained, kind, told):
+    run = jax_video.load(trained.workdir)
+    run.meta.config["optimizer"]["kind"] = kind
+    assert told in card.text(run, [])
+
+
 def test_a_card_says_what_nobody_knows(tmp_path):
     run = untrained(tmp_path / "run")
     text = card.text(run, [])

@@ -32,21 +32,21 @@ _METRICS = {  # name, and type as the Hub calls it
 
 
 def text(run: Run, files: list[str], *, license: str | None = None) -> str:
-    """The card.
+    """The text of the card.
 
     Args:
       files: the names of the other files in its folder.
-      license: as the Hub calls it, such as apache-2.0; None: nobody has said.
+      license: an identifier of the Hub, such as apache-2.0; None: nobody has said.
 
     Raises:
-      UserError: `license` is no name of a licence.
+      UserError: `license` does not look like an identifier.
     """
     tested = result(run)
     return f"---\n{_front(run, tested, license)}---\n\n{_body(run, tested, files, license)}"
 
 
 def _front(run: Run, result: Mapping[str, Any] | None, license: str | None) -> str:
-    """What the Hub reads: YAML, whose values are written as JSON, which is YAML too."""
+    """The front matter that the Hub reads: YAML whose values are written as JSON, which is valid YAML."""
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise UserError(
             f"--license={license}: expected an identifier of the Hugging Face Hub, such as apache-2.0 or mit"
@@ -126,7 +126,7 @@ def _body(run: Run, result: Mapping[str, Any] | None, files: list[str], license:
 
 
 def result(run: Run) -> Mapping[str, Any] | None:
-    """The result of a test of classes of these weights: of the run's own, or of an export the one that it holds."""
+    """The result of these weights in a test of classes: the run's own, or an export's; None: not known."""
     found = None
     with contextlib.suppress(UserError):
         found = averages.read(run.folder)
@@ -139,7 +139,7 @@ def result(run: Run) -> Mapping[str, Any] | None:
 
 
 def _classes(run: Run) -> list[str]:
-    """Their names; where several may hold of a video, with the probability from which on each does."""
+    """Lines with the names of the classes; in a multi-label run a table with their thresholds."""
     if run.thresholds is None:
         return [", ".join(map(_plain, run.classes))]
     how = "chosen on the validation videos, for the best F1" if run.meta.thresholds else "not chosen: nothing validated"
@@ -170,7 +170,8 @@ def _training(run: Run) -> str:
     start = config["init_from"]["path"]
     starts = [start] if isinstance(start, str) else list(start or ())
     began = f", started from {' and '.join(pathlib.PurePath(each).name for each in starts)}" if starts else ""
-    return f"{run.step:,} steps of {config['train']['batch']} videos by SGD, {rate}{began}"
+    optimizer = "AdamW" if config["optimizer"]["kind"] == "adamw" else "SGD"
+    return f"{run.step:,} steps of {config['train']['batch']} videos by {optimizer}, {rate}{began}"
 
 
 def _data(run: Run) -> str:
@@ -180,5 +181,5 @@ def _data(run: Run) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, in one cell of a table."""
+    """Text escaped so that Markdown shows it as it is, in one cell of a table."""
     return re.sub(r"[\\`*_\[\]<>|#]", lambda match: f"\\{match[0]}", shown(text))

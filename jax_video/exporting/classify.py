@@ -1,9 +1,9 @@
 """Classifies videos, and folders of numbered pictures, with the program in this folder: python classify.py VIDEO...
 
-Needs jax, flatbuffers, numpy and av (PyAV), and of this folder model.stablehlo and model.json. Of a file that cannot be
-read it says why and goes on; its exit code is 1 then. Frames, clips, crops and their mean are those of `python -m
-jax_video.predict`, to the bit; but for interlaced videos, mirrored ones, JPEG pictures and unusual pixel formats, whose
-colours may differ by a rounding.
+Needs jax, flatbuffers, numpy and av (PyAV), and model.stablehlo and model.json in this folder. A file that cannot be
+read is reported and skipped, and the exit code is then 1. Frames, clips, crops and their mean are those of `python -m
+jax_video.predict`, bit for bit, except for interlaced videos, mirrored ones, JPEG pictures and unusual pixel formats,
+whose colours may differ by a rounding.
 """
 
 import argparse
@@ -23,15 +23,15 @@ PICTURE = re.compile(r"(?!\.|(?:flow_)?[xy]_\d).*?(\d+)\.(?:jpe?g|png)", re.IGNO
 
 
 def classify(path, program, card, fps=0.0):
-    """{class: probability} of a video, best first; `fps` is of one that does not say its frame rate."""
+    """{class: probability} of a video, best first; `fps` is its frame rate, used where the file does not say it."""
     images, rate = frames(path, card["short_side"]), frame_rate(path) if card["fps"] else 0.0
     wanted = cut(len(images), rate if SLOWEST <= rate <= FASTEST else fps, card)
     rows = [program.call(crop[None]) for clip in wanted for crop in crops(images[clip], card)]  # [1, classes] each
     scores = np.concatenate(rows).astype(np.float64)
-    if card["average"] == "logit" and "thresholds" in card:  # of several labels each is for itself
+    if card["average"] == "logit" and "thresholds" in card:  # with several labels, each class by itself
         odds = np.maximum(scores, np.finfo(np.float32).tiny) / np.maximum(1 - scores, 2.0**-25)
         scores = 1 / (1 + np.exp(-np.log(odds).mean(axis=0, keepdims=True)))
-    elif card["average"] == "logit":  # the log of a probability is a logit, but for a constant
+    elif card["average"] == "logit":  # the log of a probability is its logit, up to a constant
         scores = np.exp(np.log(np.maximum(scores, np.finfo(np.float32).tiny)).mean(axis=0, keepdims=True))
         scores /= scores.sum()
     mean = scores.mean(axis=0)
@@ -64,18 +64,18 @@ def files(path):
 
 
 def frame_rate(path):
-    """How many frames a file says that it has in a second; 0 if it does not say, as pictures do not."""
+    """The frames per second that a file declares; 0 if it declares none, as for pictures."""
     if pathlib.Path(path).is_dir():
         return 0.0
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
-    return next((rate for rate in rates if rate < 1000), rates[0])  # more are the ticks of a clock
+    return next((rate for rate in rates if rate < 1000), rates[0])  # larger ones are ticks of a clock
 
 
 def cut(stored, rate, card):
-    """Which frames make the clips of a video of so many: int [T] each, or with segments one [N, T]."""
-    step = Fraction(1)  # from one frame that is counted to the next; at another rate those that are nearest in time
+    """The indices of the frames of each clip, for `stored` frames: a list of int [T]; with segments of one [N, T]."""
+    step = Fraction(1)  # from one counted frame to the next; at another rate the nearest in time
     if card["fps"] and stored > 1:
         if not SLOWEST <= rate <= FASTEST:
             raise ValueError("its frame rate is not known: say how many frames there are to a second, --fps=25")
@@ -86,9 +86,9 @@ def cut(stored, rate, card):
 
 
 def clips(count, card):
-    """The same, of so many frames, where these are counted as they are."""
+    """The same among `count` frames at the rate of the clips, where every frame counts."""
     length, stride, number = card["frames"], card["stride"], card["number"]
-    if card["reflect"] and length > 1:  # a short video at a smaller stride, then forth and back
+    if card["reflect"] and length > 1:  # a short video has a smaller stride, then runs forth and back
         stride = min(stride, max(1, (count - 1) // (length - 1)))
     last, parts = max(0, count - (length - 1) * stride - 1), card["segments"]
     if card["clips"] == "spread":
@@ -109,10 +109,10 @@ def clips(count, card):
 
 
 def crops(images, card):
-    """What a test sees of a clip [..., H, W, 3], in each crop, mirrored or not."""
+    """Yield what a test sees of a clip [..., H, W, 3]: each crop, and where the test flips, each crop mirrored."""
     high, wide = images.shape[-3:-1]
     height = width = card["short_side"] if card["crop"] == "three" else card["size"]
-    if card["crop"] == "full":  # but for a border, so that sides are the short side and multiples of 32
+    if card["crop"] == "full":  # without a border: each side is the short side plus a multiple of 32
         height, width = (side - (side - card["short_side"]) % 32 for side in (high, wide))
     ends = [(0, 0), ((high - height) // 2, (wide - width) // 2), (high - height, wide - width)]
     for top, left in ends if card["crop"] == "three" else ends[1:2]:
@@ -121,7 +121,7 @@ def crops(images, card):
 
 
 def resize(image, height, width):
-    """Halves while it is at least twice too large, then interpolates: as OpenCV does, with its roundings."""
+    """Resize uint8 [H, W, 3]: halve while at least twice too large, then interpolate, with OpenCV's roundings."""
     while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
         exact = image.shape[0] % 2 == image.shape[1] % 2 == 0
         means = _halve(_halve(image.astype(np.float32), 1), 0)
@@ -148,7 +148,7 @@ def _halve(image, axis):
 
 
 def _neighbours(count, wanted):
-    """Of each wanted place the two next to it, and their weights in 2048ths."""
+    """For each of `wanted` places, the two neighbours among `count`, and their weights in 2048ths."""
     places = np.float32((np.arange(wanted) + 0.5) * (1 / (wanted / count)) - 0.5)
     before = np.floor(places).astype(int)
     share = places - before.astype(np.float32)
@@ -178,7 +178,7 @@ if __name__ == "__main__":
             bad += 1
             continue
         print(path)
-        least = dict(zip(card["classes"], card.get("thresholds", ()), strict=False))  # from which on a class holds
+        least = dict(zip(card["classes"], card.get("thresholds", ()), strict=False))  # for a class to hold
         for place, (name, probability) in enumerate(found.items()):
             if place < 5 or probability >= least.get(name, 2):
                 print(f"  {probability:8.4f} {'*' if probability >= least.get(name, 2) else ' ' * bool(least)} {name}")

@@ -1,4 +1,4 @@
-"""Exports a run: everything is written beside the folder first, and put into it when all of it is there."""
+"""The export of a run: all files are written beside the folder, and moved into it when they are complete."""
 
 import os
 import pathlib
@@ -12,7 +12,7 @@ from jax_video.errors import UserError
 from jax_video.exporting import card, onnx, program
 from jax_video.run import Run
 
-FORMATS: dict[str, tuple[str, ...]] = {  # and their files
+FORMATS: dict[str, tuple[str, ...]] = {  # format: its files
     "stablehlo": (program.PROGRAM, program.CARD, program.READER),
     "onnx": (onnx.MODEL, program.CARD),
     "safetensors": (published.WEIGHTS, published.CONFIG, card.NAME),
@@ -21,7 +21,7 @@ USUAL = ("stablehlo", "safetensors")
 
 
 def check(out: str | os.PathLike, formats: Sequence[str]) -> None:
-    """Raises UserError where there is no such format, or the folder cannot take its files."""
+    """Raise UserError where there is no such format, or the folder cannot take its files."""
     if not formats or not set(formats) <= set(FORMATS):
         raise UserError(f"--format={','.join(formats)}: expected one, or several with commas, of {', '.join(FORMATS)}")
     if remote.is_remote(out):
@@ -43,15 +43,15 @@ def write(
     license: str | None = None,
     crop: str | None = None,
 ) -> list[pathlib.Path]:
-    """Writes a run's network in these formats into a folder, which is made; returns the files.
+    """Write a run's network in these formats into a folder, which is created; return the files.
 
     Args:
-      formats: of FORMATS.
-      license: of the weights, for the model card, as the Hugging Face Hub calls it.
-      crop: what programs see of a frame, one of samples.CROPS; None: what the run's test does.
+      formats: keys of FORMATS.
+      license: of the weights, for the model card: an identifier of the Hugging Face Hub, such as apache-2.0.
+      crop: what the program sees of a frame, one of samples.CROPS; None: the same as the run's test.
 
     Raises:
-      UserError: as of `check`, or of what writes a format.
+      UserError: see `check`, `program.write`, `onnx.write` and `card.text`.
     """
     check(out, formats)
     if crop is not None:
@@ -63,7 +63,7 @@ def write(
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     part.mkdir(parents=True)
     try:
-        if "safetensors" in formats:  # first, as it is quick to fail
+        if "safetensors" in formats:  # first, as it fails early
             (part / card.NAME).write_text(card.text(run, names, license=license), encoding="utf-8")
             published.write(part, run.meta, run.step, run.weights, card.result(run))
         writers: dict[str, Callable] = {"stablehlo": program.write, "onnx": onnx.write}

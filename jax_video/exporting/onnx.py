@@ -1,7 +1,7 @@
 """A run's network as an ONNX file: uint8 clips in, probabilities of the classes out.
 
-The package jax2onnx writes it. It knows no 3D convolution; so here one is the sum, over the frames of the kernel, of 2D
-convolutions of all frames at once.
+The package jax2onnx writes it. It has no 3D convolution, so here each is a sum over the frames of its kernel: for each
+of them one 2D convolution of all frames of the video at once.
 """
 
 import functools
@@ -20,16 +20,16 @@ from jax_video.models.platforms import alone, instead
 from jax_video.run import Run
 
 MODEL = "model.onnx"
-_OPSET = 18  # of 2023: what is used has been the same since
+_OPSET = 18  # of 2023; the operators used here have not changed since
 
 
 def write(run: Run, folder: pathlib.Path) -> None:
-    """Writes model.onnx into a folder; in its metadata are, as JSON, the names of the `classes` and, where several may
-    hold of a video, the `thresholds` from which on each does.
+    """Write model.onnx into a folder; its metadata has, as JSON, the names of the `classes` and, in a multi-label run,
+    the `thresholds`: the least probabilities at which classes hold.
 
     Raises:
-      UserError: of a knowledge transfer, or the network or its test is none that can be converted, or the converter is
-        not installed.
+      UserError: the run is a knowledge transfer, tests whole frames or does not compute in float32; or the converter
+        is not installed.
     """
     function, shapes = program.function(run), program.shapes(run)
     if run.protocol.crop == "full":
@@ -53,8 +53,8 @@ def write(run: Run, folder: pathlib.Path) -> None:
 
 
 def _converter() -> tuple[Any, Any]:
-    """The package onnx, and the function that makes its models of JAX's."""
-    for name in ("jax2onnx", "onnx_ir"):  # they tell at length of packages that are not needed here
+    """The package onnx, and the function of jax2onnx that turns a JAX function into an ONNX model."""
+    for name in ("jax2onnx", "onnx_ir"):  # they log at length about packages that are not needed here
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         import onnx
@@ -68,7 +68,7 @@ def _converter() -> tuple[Any, Any]:
 
 
 def _conv(x, kernel, *, strides, padding, groups):
-    """`[B, T, H, W, C]` and `[t, h, w, C / groups, N]` to `[B, T', H', W', N]`, frame by frame."""
+    """`[B, T, H, W, C]` and `[t, h, w, C / groups, N]` to `[B, T', H', W', N]`, a sum over the kernel's frames."""
     time, *place = strides
     x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
     frames = (x.shape[1] - len(kernel)) // time + 1

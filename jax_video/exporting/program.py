@@ -1,4 +1,4 @@
-"""A run's network as a program of its own, with its weights: uint8 clips in, probabilities of the classes out."""
+"""A run's network and weights as a program of its own: uint8 clips in, probabilities of the classes out."""
 
 import contextlib
 import hashlib
@@ -23,30 +23,30 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write(run: Run, folder: pathlib.Path) -> None:
-    """Writes a run's program into a folder, and a script that classifies videos with it and with its `card`.
+    """Write a run's program into a folder, and a script that classifies videos with it and with its `card`.
 
     Raises:
-      UserError: of a knowledge transfer, or a package is missing.
+      UserError: see `serialized`.
     """
     (folder / PROGRAM).write_bytes(serialized(run))
     (folder / READER).write_bytes(pathlib.Path(classify.__file__).read_bytes())
 
 
 def serialized(run: Run) -> bytes:
-    """The program as `jax.export.deserialize` reads it, for a CPU, NVIDIA's GPUs and TPUs and any number of clips.
+    """The program as `jax.export.deserialize` reads it, for CPU, NVIDIA GPU and TPU, and for any number of clips.
 
     Raises:
-      UserError: of a knowledge transfer, or a package is missing.
+      UserError: the run is a knowledge transfer, its network does not take frames of any size, or a package is missing.
     """
     dimensions = dict(zip(symbols(run), export.symbolic_shape(", ".join(symbols(run))), strict=True))
     sizes = [[dimensions.get(size, size) for size in shape] for shape in shapes(run).values()]
     arguments = [jax.ShapeDtypeStruct(shape, jnp.uint8) for shape in sizes]
-    # No form of our own is for frames of unknown height and width.
+    # Our own convolutions and pools need to know the height and width of frames; XLA's do not.
     with convolution.plain() if run.protocol.crop == "full" else contextlib.nullcontext():
         try:
             exported = export.export(jax.jit(function(run)), platforms=PLATFORMS)(*arguments)
         except Exception as error:
-            if type(error).__name__ != "InconclusiveDimensionOperation":  # which JAX has had in several places
+            if type(error).__name__ != "InconclusiveDimensionOperation":  # which JAX has had in several modules
                 raise
             raise UserError(unknown_size(run)) from error
     try:
@@ -56,10 +56,10 @@ def serialized(run: Run) -> bytes:
 
 
 def function(run: Run) -> Callable[..., jax.Array]:
-    """What the program computes: a test's clips, one array for each of the run's streams, to probabilities [b, K].
+    """The function that the program computes: the clips of a test, an array for each stream, to probabilities [b, K].
 
     Raises:
-      UserError: of a knowledge transfer.
+      UserError: the run is a knowledge transfer.
     """
     objective = run.objective
     if not isinstance(objective, objectives.Classification):
@@ -87,15 +87,15 @@ def shapes(run: Run) -> dict[str, tuple[Any, ...]]:
 
 
 def symbols(run: Run) -> tuple[str, ...]:
-    """The sizes that may vary: of the batch, and of whole frames, whose sides are the short side and n times 32."""
+    """The sizes that may vary: the batch and, of whole frames, both sides: the short side plus a multiple of 32."""
     if run.protocol.crop != "full":
         return ("b",)
     least = run.sampling.short_side - samples.ROUNDED
-    return ("b", *(f"{samples.ROUNDED}*{name}{least:+}" for name in "hw"))  # from h = w = 1
+    return ("b", *(f"{samples.ROUNDED}*{name}{least:+}" for name in "hw"))  # h and w count from 1
 
 
 def unknown_size(run: Run) -> str:
-    """What to say where a network cannot be written down for frames of any height and width."""
+    """The message for a network that cannot be exported for frames of any height and width."""
     return (
         f"the test of {run.folder} looks at whole frames (test.crop=full), and of {run.config.model.name} no program "
         f"can be made for frames of any size with a short side of {run.sampling.short_side}. Make one for the square "
@@ -104,7 +104,7 @@ def unknown_size(run: Run) -> str:
 
 
 def card(run: Run, files: Sequence[pathlib.Path]) -> dict[str, Any]:
-    """What it takes to use these files: the classes, how clips are cut, how the mean over them is taken."""
+    """What model.json says, for using these files: the classes, how clips are cut, how the mean over them is taken."""
     sampling, protocol = run.sampling, run.protocol
     objective: Any = run.objective
     return {
