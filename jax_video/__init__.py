@@ -6,7 +6,7 @@ A trained run, opened once and used:
 
   run = jax_video.load("runs/stc")              # a run's folder, an export; also gs://, s3://, hf://, https://
   run.classify("video.mp4")                     # also a list of files, or an array uint8 [T, H, W, 3] with fps=
-  run.iter_scores(paths)                        # (place, [K]) of any number of videos, as soon as each is known
+  run.iter_scores(paths)                        # yields (index, scores [K]) of each video as soon as it is known
   run.features("video.mp4")                     # [D]
   run.timeline("long.mp4", window=2.0, hop=0.5) # labels with times
   run.explain("video.mp4")                      # what the network looks at, and when: Grad-CAM
@@ -18,17 +18,17 @@ A network by itself:
   from flax import nnx
 
   model = jax_video.build("stc_resnet18", num_classes=400, rngs=nnx.Rngs(0))
-  jax_video.NETWORKS["stc_resnet18"]            # what is known of it
+  jax_video.NETWORKS["stc_resnet18"]            # its record: its clips, its keywords and more
   jax_video.NETWORKS["mine"] = jax_video.Network(Mine, {"width": 8})    # one of your own: see jax_video.networks
 
-A recipe, trained and tested as by `python -m jax_video.main`, from Python:
+Train and test a recipe from Python, as `python -m jax_video.main` does:
 
   config = jax_video.read_recipe("stc:recipe=small,data=data/mine")
   manifest = jax_video.read_manifest(config.data.manifest)
   jax_video.train_and_test(config, manifest, "runs/mine")
-  jax_video.write_report("runs/mine")           # a page to look at; of two runs, side by side: also out="both.html"
+  jax_video.write_report("runs/mine")           # an HTML page; with a second run and out="both.html": the two compared
 
-What is compiled is kept for the next start, as the commands do it, after
+To keep compiled programs for the next start, as the commands do:
 
   jax_video.enable_compilation_cache()
 
@@ -71,7 +71,7 @@ __all__ = [
     "write_report",
 ]
 
-_PLACES = {  # by name: module:name
+_PLACES = {  # public name: "module:name"
     "NETWORKS": "jax_video.networks:NETWORKS",
     "Manifest": "jax_video.data.manifest:Manifest",
     "Network": "jax_video.networks:Network",
@@ -102,7 +102,7 @@ def __dir__() -> list[str]:
 
 
 def _module_to_run() -> str:
-    """What `python -m` is about to run, while it still looks for it (sys.argv[0] is "-m" then), or else ""."""
+    """The module that `python -m` is about to run, while it still looks for it (sys.argv[0] is "-m"); else ""."""
     if sys.argv[:1] != ["-m"]:
         return ""
     option, *_ = sys.orig_argv[-len(sys.argv) :] or [""]  # before the module's own arguments: NAME, -mNAME or -BmNAME

@@ -19,7 +19,7 @@ COMMANDS = {  # the modules of this package that are commands: what they do, and
     "plan": ("what a recipe asks of TPUs", "--config=stc --topology=v5e:2x4"),
     "models": ("print the networks", "--name=NAME --layers"),
 }
-MEANT = {  # what else one may look for, and modules that one may take for a command
+MEANT = {  # other words that users may try, and modules that are no commands: the command that is meant
     "train": "main",
     "test": "main --mode=test",
     "testing": "main --mode=test",
@@ -41,7 +41,7 @@ MEANT = {  # what else one may look for, and modules that one may take for a com
 
 
 def main() -> None:
-    """Runs the command that the first argument names, exactly as `python -m jax_video.COMMAND` does."""
+    """Run the command that the first argument names, exactly as `python -m jax_video.COMMAND` does."""
     ctrl_c.end_at_once()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "-help", "--helpshort"):
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def check_module(module: str) -> None:
-    """Ends a `python -m MODULE` whose module of this package is no command: it would do nothing, and exit with 0."""
+    """End a `python -m MODULE` with an error if this module of the package is no command: it would do nothing."""
     name = module.removeprefix("jax_video.").removesuffix(".__main__")
     if name not in COMMANDS:
         _exit(f"{module} is no command", name)
@@ -79,7 +79,7 @@ def _listed() -> str:
 
 
 def _exit(message: str, name: str) -> NoReturn:
-    """Ends with a message that names the command nearest to `name`, a word or a module's name with dots."""
+    """Exit with a message that names the command nearest to `name`, which is a word or a module's dotted name."""
     known = dict.fromkeys(COMMANDS) | MEANT
     nearest = [match for part in name.split(".")[::-1] for match in difflib.get_close_matches(part, known, 1)]
     meant = (known[nearest[0]] or nearest[0]) if nearest else ""

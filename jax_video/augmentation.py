@@ -1,9 +1,9 @@
-"""Other looks of the same video in training, on the device: colour jitter, RandAugment and random erasing.
+"""Augmentation of training videos, on the device: colour jitter, RandAugment and random erasing.
 
-Each is drawn once for a video, and is the same in all its frames: what stands still goes on standing still. What an
-operation reads of the colours (their mean, extremes or histogram), it reads of all frames together, for the same
-reason. Pixels are 8 bits before and after every operation, as in torchvision, whose functions these equal on a clip
-whose frames lie below each other.
+Each is drawn once per video and is the same in all its frames, so that what stands still goes on standing still. For
+the same reason, statistics of the colours (mean, extremes, histogram) are taken over all frames together. Pixels are 8
+bits before and after every operation, as in torchvision. The results equal those of torchvision's functions on one tall
+picture of all frames, one below the other.
 
 Zhong et al. 2020, "Random Erasing Data Augmentation"; Cubuk et al. 2020, "RandAugment: Practical automated data
 augmentation with a reduced search space", with the operations and magnitudes of torchvision.
@@ -21,41 +21,41 @@ from ml_collections import ConfigDict
 from jax_video.errors import UserError
 
 Streams = dict[str, jax.Array]  # "rgb", uint8 [T, H, W, 3], "flow", uint8 [T, H, W, 20], or both
-BINS = 31  # of RandAugment's magnitude
-_AREA, _ASPECT, _TRIES = (0.02, 0.33), (0.3, 3.3), 10  # of the erased box, and the draws until one fits
+BINS = 31  # magnitudes of RandAugment, 0 to 30
+_AREA, _ASPECT, _TRIES = (0.02, 0.33), (0.3, 3.3), 10  # erased box: share of the frame, height / width, most tries
 _STILL = 128  # in flow: no motion
-_FLOAT = jnp.float32  # whatever the network computes in
+_FLOAT = jnp.float32  # whatever dtype the network computes in
 
 
 def _gray(rgb: jax.Array) -> jax.Array:
-    """[T, H, W, 3] -> uint8 [T, H, W, 1]."""
+    """Grey from RGB, as in torchvision: uint8 [T, H, W, 3] -> uint8 [T, H, W, 1]."""
     red, green, blue = jnp.split(rgb.astype(_FLOAT), 3, axis=-1)
     return (0.2989 * red + 0.587 * green + 0.114 * blue).astype(jnp.uint8)
 
 
 def _blend(rgb: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
-    """factor · rgb + (1 - factor) · other, in 8 bits: at 0 the other, beyond 1 what is farther from it than RGB."""
+    """factor · rgb + (1 - factor) · other, in 8 bits: 0 gives `other`, 1 gives RGB, above 1 lies beyond RGB."""
     return jnp.clip(factor * rgb.astype(_FLOAT) + (1 - factor) * other, 0, 255).astype(jnp.uint8)
 
 
 def brightness(rgb: jax.Array, factor: jax.Array) -> jax.Array:
-    """RGB, uint8 [T, H, W, 3], nearer to black, or farther from it."""
+    """Change the brightness of RGB, uint8 [T, H, W, 3]: factor 0 gives black, 1 changes nothing."""
     return _blend(rgb, jnp.zeros((), _FLOAT), factor)
 
 
 def contrast(rgb: jax.Array, factor: jax.Array) -> jax.Array:
-    """RGB nearer to the mean grey of its frames, or farther from it."""
-    sums = jnp.sum(_gray(rgb), axis=(1, 2, 3), dtype=jnp.int32)  # whole numbers: any order of adding is the same
+    """Change the contrast of RGB, uint8 [T, H, W, 3]: factor 0 gives the mean grey of all frames, 1 changes nothing."""
+    sums = jnp.sum(_gray(rgb), axis=(1, 2, 3), dtype=jnp.int32)  # integers: the order of adding does not matter
     return _blend(rgb, jnp.mean(sums.astype(_FLOAT)) / (rgb.shape[1] * rgb.shape[2]), factor)
 
 
 def saturation(rgb: jax.Array, factor: jax.Array) -> jax.Array:
-    """RGB nearer to grey, or farther from it."""
+    """Change the saturation of RGB, uint8 [T, H, W, 3]: factor 0 gives grey, 1 changes nothing."""
     return _blend(rgb, _gray(rgb).astype(_FLOAT), factor)
 
 
 def hue(rgb: jax.Array, shift: jax.Array) -> jax.Array:
-    """RGB with its hue in HSV turned by a part of the circle, -0.5 to 0.5."""
+    """Rotate the hue (of HSV) of RGB, uint8 [T, H, W, 3], by `shift` of a full circle, -0.5 to 0.5."""
     pixels = rgb.astype(_FLOAT) / 255
     most, least = pixels.max(axis=-1, keepdims=True), pixels.min(axis=-1, keepdims=True)
     red, green, blue = jnp.split(pixels, 3, axis=-1)
@@ -71,18 +71,18 @@ def hue(rgb: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def sharpness(rgb: jax.Array, factor: jax.Array) -> jax.Array:
-    """RGB nearer to what a 3×3 filter makes of it, or farther from it; the pixels at the border stay."""
+    """Change the sharpness of RGB, uint8 [T, H, W, 3]: factor 0 smooths by 3×3, 1 changes nothing; borders stay."""
     whole = jnp.asarray(rgb, jnp.int32)
     height, width = rgb.shape[1:3]
     if min(height, width) < 3:
         return rgb
     around = sum(whole[:, y : height - 2 + y, x : width - 2 + x] for y in range(3) for x in range(3))
-    smooth = (2 * (around + 4 * whole[:, 1:-1, 1:-1]) + 13) // 26  # sums of 13ths, rounded
+    smooth = (2 * (around + 4 * whole[:, 1:-1, 1:-1]) + 13) // 26  # weights 5/13 in the middle, 1/13 around; rounded
     return _blend(rgb, whole.at[:, 1:-1, 1:-1].set(smooth).astype(_FLOAT), factor)
 
 
 def autocontrast(rgb: jax.Array) -> jax.Array:
-    """RGB whose channels are stretched to go from 0 to 255 each, over all frames."""
+    """Stretch each channel of RGB, uint8 [T, H, W, 3], to the range 0 to 255 over all frames."""
     pixels = rgb.astype(_FLOAT)
     least, most = pixels.min(axis=(0, 1, 2)), pixels.max(axis=(0, 1, 2))
     scale = 255 / jnp.where(most == least, 1, most - least)
@@ -90,9 +90,9 @@ def autocontrast(rgb: jax.Array) -> jax.Array:
 
 
 def equalize(rgb: jax.Array) -> jax.Array:
-    """RGB whose channels have every value about equally often, over all frames."""
+    """Equalize the histogram of each channel of RGB, uint8 [T, H, W, 3], over all frames."""
 
-    def table(channel):  # [T, H, W] -> what each value becomes
+    def table(channel):  # [T, H, W] -> the new value of each old one, [256]
         counts = jnp.bincount(channel.ravel(), length=256).astype(jnp.int32)
         last = 255 - jnp.argmax(counts[::-1] > 0)
         step = (counts.sum(dtype=jnp.int32) - counts[last]) // 255
@@ -104,19 +104,19 @@ def equalize(rgb: jax.Array) -> jax.Array:
 
 
 def moved(clip: Streams, linear: jax.Array, shift: jax.Array, pivot: tuple[float, float]) -> Streams:
-    """A clip whose pixel at p is that which is nearest to pivot + linear · (p - pivot) + shift: black where none is.
+    """Transform a clip: pixel p takes the one nearest to pivot + linear · (p - pivot) + shift; black outside the frame.
 
     Args:
-      linear: [2, 2] of determinant 1, for x and y.
-      shift: [2], in pixels, x and y.
-      pivot: x and y, in pixels.
+      linear: [2, 2] of determinant 1, acts on (x, y).
+      shift: [2], (x, y) in pixels.
+      pivot: (x, y) in pixels.
 
-    The vectors of flow are moved with the places that they lead from and to: linear⁻¹ · vector.
+    Vectors of flow are transformed with their pixels: linear⁻¹ · vector. Outside the frame there is no motion.
     """
     height, width = next(iter(clip.values())).shape[1:3]
     x = jnp.arange(width, dtype=_FLOAT) - pivot[0]
     y = jnp.arange(height, dtype=_FLOAT)[:, None] - pivot[1]
-    half = 0.5 - 2**-13  # where two pixels are as near, it is the first, however a device rounds
+    half = 0.5 - 2**-13  # of two equally near pixels the first, however a device rounds
     columns = jnp.floor(linear[0, 0] * x + linear[0, 1] * y + shift[0] + pivot[0] + half).astype(jnp.int32)  # [H, W]
     rows = jnp.floor(linear[1, 0] * x + linear[1, 1] * y + shift[1] + pivot[1] + half).astype(jnp.int32)
     there = ((columns >= 0) & (columns < width) & (rows >= 0) & (rows < height))[..., None]
@@ -135,7 +135,7 @@ def moved(clip: Streams, linear: jax.Array, shift: jax.Array, pivot: tuple[float
 
 
 def operations(magnitude: int, height: int, width: int) -> dict[str, Callable[[Streams, jax.Array], Streams]]:
-    """RandAugment's, by torchvision's names: each takes a clip and a sign, 1 or -1, and gives the clip changed.
+    """RandAugment's operations by torchvision's names; each maps a clip and a sign, 1 or -1, to the changed clip.
 
     Args:
       magnitude: 0 to 30.
@@ -180,21 +180,21 @@ _JITTERED = (brightness, contrast, saturation, hue)  # in the order of `color_ji
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is done to the videos of a batch, in this order.
+    """The augmentation of a training batch: colour jitter, RandAugment and erasing, in this order.
 
-    The draws depend on the rows' keys alone, so neither the number of devices nor of micro-batches matters.
+    Draws depend on each row's key alone, so neither the number of devices nor of micro-batches changes them.
 
     Args:
       color_jitter: brightness, contrast, saturation and hue, as torchvision's ColorJitter takes them: a factor is drawn
         from 1 - value to 1 + value, the shift of hue from -hue to hue, and the order of the four is drawn too. Optical
-        flow has no colours. (): none.
-      rand_augment: number of operations and their magnitude, 0 to 30, of torchvision's RandAugment. Those of geometry
-        take the nearest pixel, and black where there is none; they turn the vectors of flow, too. (): none.
-      erasing: the probability that a box is erased: the same in all frames and streams, 0.02 to 0.33 of a frame.
-      fill: the colour of the box in RGB; in flow it is at rest.
+        flow stays as it is. (): none.
+      rand_augment: number of operations and their magnitude, 0 to 30, of torchvision's RandAugment. Geometric ones take
+        the nearest pixel, or black outside the frame, and transform the vectors of flow too. (): none.
+      erasing: probability of erasing a box of 0.02 to 0.33 of the frame, the same one in all frames and streams.
+      fill: colour of the box in RGB; in flow the box has no motion.
 
     Raises:
-      UserError: values that cannot be.
+      UserError: a value out of range.
     """
 
     color_jitter: tuple[float, ...] = ()
@@ -223,21 +223,21 @@ class Augmentation:
         return bool(any(self.color_jitter) or self.rand_augment or self.erasing)
 
     def __call__(self, streams: Mapping[str, jax.Array], keys: jax.Array) -> Streams:
-        """The changed streams.
+        """The augmented streams, in the shapes of `streams`.
 
         Args:
-          streams: "rgb", "flow" or both, uint8 [B, T, H, W, C], or [B, N, T, H, W, C] of several clips a video, which
+          streams: "rgb", "flow" or both, uint8 [B, T, H, W, C], or [B, N, T, H, W, C] with N clips of each video, which
             are changed alike.
-          keys: [B], random.
+          keys: [B], random keys.
         """
 
         numbers = 2 * len(_JITTERED), 3 + 2 * _TRIES, 2 * (self.rand_augment or (0,))[0]
         jitter, box, drawn = (slice(sum(numbers[:place]), sum(numbers[: place + 1])) for place in range(3))
 
-        def uniform(key):  # all at once, which compiles in a fraction of the time; 1 is of mixing
+        def uniform(key):  # all numbers at once, which compiles far faster; `fold_in` of 1 is for mixing
             return jax.random.uniform(jax.random.fold_in(key, 2), (sum(numbers),), _FLOAT)
 
-        def change(row):  # one after the other, so that only the operation that is drawn is computed
+        def change(row):  # one row after another (lax.map), so that only the operation that is drawn is computed
             clip, draws = row
             found = {name: frames.reshape(-1, *frames.shape[-3:]) for name, frames in clip.items()}
             if any(self.color_jitter) and "rgb" in clip:
@@ -275,7 +275,7 @@ class Augmentation:
         height, width = next(iter(clip.values())).shape[1:3]
         whether, place, sizes = draws[0], draws[1:3], draws[3:].reshape(2, _TRIES)
         areas = height * width * (_AREA[0] + (_AREA[1] - _AREA[0]) * sizes[0])
-        aspects = _ASPECT[0] * (_ASPECT[1] / _ASPECT[0]) ** sizes[1]  # even in the logarithm
+        aspects = _ASPECT[0] * (_ASPECT[1] / _ASPECT[0]) ** sizes[1]  # uniform in the logarithm
         sides = jnp.round(jnp.sqrt(jnp.stack([areas * aspects, areas / aspects])))  # [2, tries], height and width
         frame = jnp.array([height, width], _FLOAT)
         fits = jnp.all(sides < frame[:, None], axis=0)
@@ -291,13 +291,13 @@ class Augmentation:
 
 
 def streams(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a batch can be changed: its RGB, its flow, or both."""
+    """The entries of a batch that can be augmented: "rgb", "flow" or both."""
     return {name: batch[name] for name in ("rgb", "flow") if name in batch}
 
 
 def of(config: ConfigDict) -> Augmentation:
-    """What a config asks for, its boxes in the colour that is zero once normalised. Raises UserError for values that
-    cannot be, or change nothing."""
+    """The augmentation that a config asks for; erased boxes get the colour that is zero once normalised. Raises
+    UserError for values out of range, and for colour jitter where the network takes optical flow alone."""
     train = config.train
     fill = tuple(min(255, max(0, round(value))) for value in config.normalize.mean)
     found = Augmentation(

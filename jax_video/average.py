@@ -3,8 +3,8 @@
   python -m jax_video.average runs/split1 runs/split2 runs/split3
   python -m jax_video.average runs/seed0 runs/seed1 runs/seed2 --out=seeds.json
 
-Each is the folder of a tested run, or what `python -m jax_video.fuse --out=FOLDER` wrote. ± is the standard deviation
-between them (of a sample: n - 1).
+Each is the folder of a tested run, or what `python -m jax_video.fuse --out=FOLDER` wrote. ± is their sample standard
+deviation (n - 1).
 """
 
 import pathlib

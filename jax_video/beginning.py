@@ -22,12 +22,12 @@ from jax_video.weights import start
 
 
 def steps_per_epoch(config: ConfigDict, manifest: Manifest) -> int:
-    """Batches that come nearest to all training videos."""
+    """Batches of an epoch: training videos / batch size, rounded, at least 1."""
     return max(1, round(len(manifest.select("train")) / config.train.batch))
 
 
 def total_steps(config: ConfigDict, manifest: Manifest) -> int:
-    """Steps of a whole run by a resolved config."""
+    """Steps of a whole run, by a resolved config: `train.steps`, or the steps of `train.epochs`."""
     return config.train.steps or steps_per_epoch(config, manifest) * config.train.epochs
 
 
@@ -40,10 +40,10 @@ def restore_or_create(
     *,
     extend: bool = False,
 ) -> tuple[TrainState, Progress]:
-    """The run's newest checkpoint, or a start from `init_from` or at random.
+    """(state, progress) to train from: of the run's newest checkpoint, or else of `init_from` or random weights.
 
     Args:
-      extend: whether a finished run goes on to the steps that this config has in all, by its schedule from the start.
+      extend: whether to train a finished run up to this config's total of steps, with its schedule begun anew.
 
     Raises:
       UserError: weights that do not fit, a run of another config, or one that cannot be extended.
@@ -57,7 +57,7 @@ def restore_or_create(
     if restored is None:
         if extend:
             raise CheckpointError(f"there is no run in {folder} to extend: leave --extend out to begin one.")
-        # In one compilation: the networks' initial values alone would take one for every shape.
+        # jit makes this one compilation; without it, the initial values alone would take one for every shape.
         named = config.init_from.path or config.init_from.layout
         state = start.initial_state(config, manifest.classes, mesh, create) if named else jax.jit(create)()
         return sharding.place_state(state, mesh), progress
@@ -78,7 +78,7 @@ def _extended(
     folder: remote.Path,
     mesh: Mesh,
 ) -> tuple[TrainState, Progress]:
-    """A run's newest state, to go on from by another schedule; as it is where that has begun already, or is done."""
+    """A run's newest (state, progress), to go on from by another schedule; unchanged where that has begun already."""
     step, total = int(state.step), total_steps(config, manifest)
     planned = total_steps(ConfigDict(meta.config), manifest)
     done, changed = step >= planned or progress.finished, is_extended(meta, config.to_dict())
@@ -87,7 +87,7 @@ def _extended(
             f"the run in {folder} is at step {step} of {planned}, and not finished: go on with it first, with its own "
             "config and without --extend."
         )
-    if not changed and (progress.begun or not done):  # the command that extended it, once more
+    if not changed and (progress.begun or not done):  # the same command once more
         return state, progress
     if total <= step:
         raise CheckpointError(

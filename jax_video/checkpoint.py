@@ -1,8 +1,8 @@
 """Checkpoints: what they carry, how they are kept, and how they are read back. The only importer of orbax.
 
-A checkpoint holds `network` (params and running statistics), `ema` (the same, averaged, where asked for), `training`
-(the optimizer's side), `checksums` (one for each array) and `meta` (config, class names, progress), so that whoever
-finds a run's folder can classify videos with it.
+A checkpoint holds `network` (params and running statistics), `ema` (their moving averages, where asked for), `training`
+(step, optimizer state and factor of the learning rate), `checksums` (one for each array) and `meta` (config, class
+names, progress), so that a run's folder is enough to classify videos with.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from jax_video.errors import CheckpointError, UserError, listed, mended
 from jax_video.meta import Meta
 
 T = TypeVar("T")
-SHARED = "model.safetensors"  # what an exported run has in place of checkpoints: `published`
+SHARED = "model.safetensors"  # the weights of an exported run, which has no checkpoints (`published`)
 
 
 class _Corrupted(Exception):
@@ -42,8 +42,8 @@ class _Corrupted(Exception):
 
 
 def _is_said_once(record: python_logging.LogRecord) -> bool:
-    """Whether a message is none about an error inside of Orbax: each of its threads, and asyncio for each task that
-    nobody waits for any more, logs the one that is raised, with a traceback."""
+    """Whether a log record is not the traceback of an error inside Orbax. Such an error is raised, but each thread of
+    Orbax, and asyncio for each abandoned task, also logs it."""
     if not record.exc_info:
         return True
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(record.exc_info[2])]
@@ -55,7 +55,7 @@ for _logger in (logging.get_absl_logger(), python_logging.getLogger("asyncio")):
 
 
 def run_folder(name: str | os.PathLike) -> remote.Path:
-    """The path of a run's folder: a local one, or in Google's store (gs://…), as Orbax writes to no other.
+    """The path of a run's folder: local, or in Google Cloud Storage (gs://…), the only store that Orbax writes to.
 
     Raises:
       UserError: it is elsewhere, or the package that reaches it is not installed.
@@ -67,7 +67,7 @@ def run_folder(name: str | os.PathLike) -> remote.Path:
         )
     path = remote.path(name)
     with remote.reaching(path):
-        path.is_dir()  # Whoever may not, or has no network, learns it before anything else.
+        path.is_dir()  # fails before anything else if the store cannot be reached
     return path
 
 
@@ -75,12 +75,12 @@ def run_folder(name: str | os.PathLike) -> remote.Path:
 def hold(
     workdir: str | os.PathLike, *, takeover: bool = False, lost: Callable[[lock.Lost], None] | None = None
 ) -> Iterator[None]:
-    """Holds a run's folder, as `lock.hold` does, for all processes of the run: the first one does it.
+    """Hold a run's folder for all processes of the run, as `lock.hold` does; the first process takes it.
 
-    Several processes end where it was lost, or the others would wait for the first.
+    If another process takes it over, a run of several processes ends by default: the others would wait for the first.
 
     Raises:
-      UserError: another run is in this folder. All processes raise it.
+      UserError: another run is in this folder (all processes raise it), or it is the local copy of a run in a store.
     """
     if copies.is_copy(workdir):
         raise UserError(
@@ -93,8 +93,8 @@ def hold(
 
 
 def writes_run(function: Callable[..., T]) -> Callable[..., T]:
-    """Decorates a function that writes into a run's folder, its argument `workdir`, or into that of its `run`: it holds
-    the folder meanwhile."""
+    """Decorate a function that writes into a run's folder, so that it holds the folder meanwhile. The folder is the
+    function's argument `workdir`, or that of its argument `run`."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -108,7 +108,7 @@ def writes_run(function: Callable[..., T]) -> Callable[..., T]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax warns that what is only read is not written, and that a checkpoint without a validation has no metrics."""
+    """Hide Orbax's warnings: that a read-only folder is not written, that an unvalidated checkpoint has no metrics."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -118,7 +118,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Step(ocp.path.step.Metadata):
-    """A checkpoint's folder, of which Orbax wants to know the time before it looks whether it is sound."""
+    """A checkpoint's folder, with time 0 if it is damaged: Orbax asks for the time before it checks the checkpoint."""
 
     @property
     def commit_timestamp(self) -> datetime.datetime:
@@ -130,7 +130,7 @@ class _Step(ocp.path.step.Metadata):
 
 @dataclasses.dataclass(frozen=True)
 class _Steps(ocp.path.step.NameFormat):
-    """How Orbax names checkpoints, and finds them: damaged ones, too."""
+    """How Orbax names checkpoints, and finds them, damaged ones included."""
 
     standard: ocp.path.step.NameFormat = ocp.path.step.standard_name_format()
 
@@ -146,13 +146,13 @@ class _Steps(ocp.path.step.NameFormat):
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's, which reads the validations of all checkpoints when it opens a folder, and fails if one is damaged.
+    """Orbax's manager, which reads the metrics of all checkpoints when it opens a folder, and fails if one is damaged.
 
-    Here they come from our record, which has a checksum; those of earlier versions stand in Orbax's file alone.
+    Here they come from our own record, which has a checksum; earlier versions wrote them to Orbax's file alone.
     """
 
     def metrics(self, step: int) -> dict[str, float] | None:
-        """The validation of a checkpoint; None where there is none, or none that can be read."""
+        """The validation metrics of a checkpoint; None where there are none, or they cannot be read."""
         try:
             content = _sound(ocp.JsonCheckpointHandler().restore(self.directory / str(step) / "meta"))
             found = content["validation"] if "validation" in content else super().metrics(step)
@@ -177,7 +177,7 @@ class Checkpoints:
         read_only: bool = False,
         step: int | None = None,
     ):
-        """Opens those of a run's folder, which are kept; or, to be read alone, just the one of a `step`."""
+        """Open a run's checkpoints, or just the one of `step`; CheckpointError for an export, unless `read_only`."""
         workdir = remote.absolute(run_folder(workdir))
         if not read_only and (workdir / SHARED).exists():
             raise CheckpointError(
@@ -214,10 +214,10 @@ class Checkpoints:
         return sorted(step for step in self._manager.all_steps() if self._only in (None, step))
 
     def save(self, state: state_lib.TrainState, meta: Meta, validation: dict[str, float] | None = None) -> None:
-        """Starts to save; the arrays are copied before it returns, the files are written behind the next steps.
+        """Start to save; the arrays are copied before it returns, the files are written during the next steps.
 
-        Replaces a checkpoint of the same step. By its `validation`'s metrics the best one is kept. What `meta` says of
-        moving averages and machines is filled in here.
+        Replaces a checkpoint of the same step. `validation`, its metrics, decides which checkpoint is kept as the best.
+        `ema`, `machines` and `validation` of `meta` are filled in here.
         """
         step = int(state.step)
         machines = {"processes": jax.process_count(), "devices": self._sharding.mesh.size}
@@ -240,7 +240,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self):
-        """Orbax meets a full disk in threads of its own, and raises one of their errors from one of the next calls."""
+        """Raise CheckpointError for a full disk, which Orbax meets in its own threads and raises from a later call."""
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:
@@ -279,7 +279,7 @@ class Checkpoints:
     def read_best(self, target: dict) -> tuple[dict, Meta, int]:
         """The weights to test with: (network, meta, step) of the best checkpoint, its moving averages if it has any.
 
-        Where that one is damaged, the newest sound one before it.
+        If it is damaged, the newest sound one before it. Raises CheckpointError if there is none.
 
         Args:
           target: {"params", "batch_stats"} of the same shapes (jax.ShapeDtypeStruct is enough).
@@ -302,7 +302,7 @@ class Checkpoints:
         raise CheckpointError(f"every checkpoint in {self.folder} is damaged.")
 
     def best_step(self) -> int:
-        """The step with the best validation; the last one where none was validated. Of one step alone, that one."""
+        """The step with the best validation, or the last if none was validated; if just one was opened, its step."""
         best = self._manager.best_step() or self._manager.latest_step()
         if best is None:
             raise CheckpointError(f"there is no checkpoint in {self.folder}: is this a run's folder?")
@@ -314,7 +314,7 @@ class Checkpoints:
         return best if self._only is None else self._only
 
     def read_meta(self, step: int) -> Meta:
-        """Config, class names and progress of a checkpoint. Raises as `Meta.from_json` does."""
+        """Config, class names and progress of a checkpoint. Raises CheckpointError, or _Corrupted if it is damaged."""
         try:
             content = _sound(self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta)
             return Meta.from_json(content, self.folder.parent)
@@ -373,19 +373,19 @@ class Checkpoints:
         if jax.process_index() == 0:
             aside.mkdir(exist_ok=True)
             if remote.is_remote(aside):
-                (aside / ".folder").write_bytes(b"")  # a store has no empty ones
+                (aside / ".folder").write_bytes(b"")  # a store keeps no empty folder
             (self.folder / str(step)).rename(aside / f"{step}-{uuid.uuid4().hex[:8]}")
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"checkpoint {step} is put aside")
         self._manager.reload()
 
     def wait(self) -> None:
-        """Blocks until everything is on disk."""
+        """Block until everything is on disk."""
         with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and ends the manager's threads."""
+        """Wait, and end the manager's threads."""
         with self._writing():
             self._manager.close()
 
@@ -422,14 +422,14 @@ def _checksum(leaf: jax.Array) -> jax.Array:
 
 
 def _sound(record: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint's record says. Raises documents.Damaged if it does not have its checksum."""
+    """The content of a checkpoint's record. Raises documents.Damaged if its checksum is wrong."""
     if record["crc32"] != documents.checksum(record["content"]):
         raise documents.Damaged("its meta data does not have the checksum that was saved with it")
     return record["content"]
 
 
 def check_shapes(owner: str, found: Any, expected: Any) -> None:
-    """Raises CheckpointError with every leaf that is missing, extra or of another shape."""
+    """Raise CheckpointError with every leaf that is missing, extra or of another shape."""
     found = {name: tuple(leaf.shape) for name, leaf in state_lib.named_leaves(found).items() if hasattr(leaf, "shape")}
     expected = {name: tuple(leaf.shape) for name, leaf in state_lib.named_leaves(expected).items()}
     problems = [f"missing  {name} {shape}" for name, shape in expected.items() if name not in found]
@@ -448,7 +448,7 @@ def check_shapes(owner: str, found: Any, expected: Any) -> None:
 
 
 def _system_error(error: Exception) -> int | None:
-    """The number of the system's error that TensorStore has met."""
+    """The errno that the message of an error of TensorStore names, if any."""
     found = re.search(r"os_error_code='(\d+)'", str(error))
     return int(found[1]) if found else None
 

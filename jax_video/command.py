@@ -1,8 +1,8 @@
 """What every command shares: flags, short help, one message per user error, exit codes.
 
-Exit codes: 0 done; 2 what the user has to mend, be it a mistake or the machine (a full disk, a store that is out of
-reach); 130 stopped by Ctrl-C, SIGTERM or SIGHUP (what was done is saved where that makes sense), but 0 where a stream
-is watched, which ends no other way; 1, with a traceback, a fault of this library.
+Exit codes: 0 done; 2 an error that the user can mend: a mistake, or the machine (a full disk, a store that is out of
+reach); 130 stopped by Ctrl-C, SIGTERM or SIGHUP (what was done is saved where that makes sense), but 0 for a watched
+stream, which ends no other way; 1, with a traceback: a fault of this library.
 """
 
 import io
@@ -20,26 +20,26 @@ from absl import logging as absl_logging
 from jax_video import config_flag, ctrl_c
 from jax_video.errors import DISK_ERRORS, Stopped, UserError, shown, unwritable
 
-flags.disclaim_key_flags()  # a flag that is defined here belongs to the command that calls, and stands in its --help
+flags.disclaim_key_flags()  # flags defined here belong to the command that calls, and are listed in its --help
 
 
 def run(
     main: Callable[[list[str]], None], define_flags: Callable[[], None] | None = None, *, cache: bool = True
 ) -> None:
-    """Runs a command; its module's docstring is its help.
+    """Run a command; its module's docstring is its help.
 
     Defines its flags, parses the command line, calls `main(positional arguments)`, and turns user errors into a message
     and an exit code.
 
     Args:
-      cache: keep what is compiled for the next start (`enable_compilation_cache`), unless processes are several.
+      cache: keep compiled programs for the next start (`enable_compilation_cache`), unless there are several processes.
     """
 
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever starts it: `>&-`, pythonw on Windows
+        if getattr(sys, name) is None:  # closed by whoever started the process: `>&-`, pythonw on Windows
             setattr(sys, name, open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))
         _show_names(getattr(sys, name))
-    os.environ.setdefault("PYTHON_COLORS", "0")  # of tracebacks, since 3.13: escape sequences, which would be shown
+    os.environ.setdefault("PYTHON_COLORS", "0")  # tracebacks are coloured since 3.13; the escapes would be shown
 
     def run_main(argv: list[str]) -> None:
         _quieten()
@@ -72,7 +72,7 @@ def run(
     except KeyboardInterrupt:
         ctrl_c.stop("stopped")
     except Exception as error:
-        if ctrl_c.was_pressed():  # it came in the middle of what then failed
+        if ctrl_c.was_pressed():  # Ctrl-C interrupted what then failed
             ctrl_c.stop("stopped")
         missing = _missing_devices(error)
         if not (missing or isinstance(error, UserError | OSError)):
@@ -81,7 +81,7 @@ def run(
 
 
 def define_takeover() -> None:
-    """Defines --takeover, for a command that holds a folder: `flags.FLAGS.takeover`."""
+    """Define --takeover, for a command that holds a folder: `flags.FLAGS.takeover`."""
     flags.DEFINE_boolean("takeover", False, "Take the folder over from another process, which is gone.")
 
 
@@ -89,27 +89,27 @@ _MOVES = re.compile("(\n|\x1b\\[A)*")  # how tqdm goes from one progress bar to 
 
 
 def _show_names(stream: TextIO) -> None:
-    """Has a stream show what would command the terminal: names of files and classes may come from strangers.
+    """Make a stream print control characters visibly: names of files and classes may come from strangers.
 
-    The stream itself is changed, since loggers and progress bars hold it.
+    The stream object itself is changed, since loggers and progress bars refer to it.
     """
     write = stream.write
 
     def show(text: str) -> int:
         if _MOVES.fullmatch(text):
             return write(text)
-        start = text[: text.startswith("\r")]  # a progress bar begins its line again
+        start = text[: text.startswith("\r")]  # a progress bar starts its line anew
         return write(start + shown(text[len(start) :], kept="\n\t"))
 
     vars(stream)["write"] = show
 
 
 def _quieten() -> None:
-    """Shows what JAX warns of, such as a GPU that is there and not used, and hides what Orbax and Grain say at INFO and
-    WARNING, which a user cannot act on."""
+    """Show JAX's warnings, such as one about an unused GPU, and hide INFO and WARNING of Orbax and Grain, which a user
+    cannot act on."""
     absl_logging.set_verbosity(absl_logging.ERROR)
     for name in ("jax", "jaxlib"):
-        if (logger := logging.getLogger(name)).level == logging.NOTSET:  # or else as JAX_LOGGING_LEVEL has it
+        if (logger := logging.getLogger(name)).level == logging.NOTSET:  # else JAX_LOGGING_LEVEL has set it
             logger.setLevel(logging.WARNING)
 
 
@@ -123,7 +123,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except flags.Error as error:
         message = str(error)
-        if "Traceback" in message:  # of a config that refuses its arguments: its own message stands at the end
+        if "Traceback" in message:  # from a config that refuses its arguments: its own message is at the end
             message = message.strip().rpartition("Error: ")[2]
         _exit(f"{message}\nSee --help.")
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -131,25 +131,25 @@ def _parse_flags(argv: list[str]) -> list[str]:
         if unknown is None:
             raise
         _exit(unknown)
-    except OSError:  # of a missing file
+    except OSError:  # a missing file
         _exit(config_flag.missing(_config_file(argv)))
 
 
 def _expanded(argument: str) -> str:
-    """A flag with the folder that ~ means: no shell reads it in --workdir=~/runs, or in --config=stc:data=~/set."""
+    """A flag with ~ expanded, which no shell does in the middle: --workdir=~/runs, --config=stc:data=~/set."""
     if not argument.startswith("-"):
         return argument
     return re.sub(r"(?<==)~[\w.-]*(?=/|,|$)", lambda match: os.path.expanduser(match[0]), argument)
 
 
 def _flags_help() -> str:
-    """absl's help, without a line of its own for every type and default."""
+    """absl's help of the flags, without separate lines for types and defaults."""
     text = re.sub(r"\n +\((?!default: '(?!None'))[^()]*\)(?=\n|$)", "", flags.FLAGS.main_module_help().strip())
     return re.sub(r"\n +\(default: '(.*)'\)", r" [\1]", text)
 
 
 def _config_file(argv: list[str]) -> str:
-    """What --config says, before it has become a value."""
+    """The text of --config on the command line, before it is parsed; "" if there is none."""
     for argument, following in itertools.pairwise([*argv, ""]):
         if match := re.fullmatch("--?config(=.*)?", argument):
             return match[1][1:] if match[1] else following
@@ -157,7 +157,7 @@ def _config_file(argv: list[str]) -> str:
 
 
 def _unknown_config_key(argv: list[str]) -> str | None:
-    """absl leaves an unknown `--config.x` as an AttributeError that names neither the flag nor its neighbours."""
+    """The message for an unknown `--config.x`, or None: absl's own error names neither the flag nor its neighbours."""
     for argument in argv:
         if not (match := re.match(r"--?(?:no)?config\.([^=]+)", argument)):
             continue
@@ -172,7 +172,7 @@ def _unknown_config_key(argv: list[str]) -> str | None:
 
 
 def _missing_devices(error: Exception) -> str:
-    """What to say of an error that comes from JAX_PLATFORMS, which asks for devices that are not here; else ""."""
+    """The message for an error because JAX_PLATFORMS asks for devices that are not here; "" for any other error."""
     jax: Any = sys.modules.get("jax")
     asked = jax.config.jax_platforms if jax is not None else None
     if not asked or not isinstance(error, RuntimeError | AssertionError):
@@ -197,11 +197,11 @@ def _said(error: Exception) -> str:
 
 
 def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Reports an error that nobody can catch, but for those of Orbax and tensorstore after a failed read or write.
+    """Report an error that nobody can catch, except those of Orbax and TensorStore after a failed read or write.
 
-    Of several arrays that fail Orbax raises one failure, and forgets its coroutines for the others. Threads of
-    tensorstore call back, once for each array, into an event loop that Orbax has closed. A Ctrl-C that came where
-    nobody can catch it ends the process.
+    If several arrays fail, Orbax raises one error and forgets its coroutines for the others. Threads of TensorStore
+    call back, once for each array, into an event loop that Orbax has closed. A Ctrl-C that nobody can catch ends the
+    process.
     """
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         ctrl_c.end()

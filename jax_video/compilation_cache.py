@@ -1,4 +1,4 @@
-"""What was compiled stays for the next start: JAX's persistent compilation cache, on by default in the commands."""
+"""JAX's persistent compilation cache: compiled programs are kept for the next start. On by default in the commands."""
 
 import contextlib
 import hashlib
@@ -17,21 +17,21 @@ import jax
 from jax_video.data import remote
 
 _NEEDED = 2**30  # bytes free, or nothing is kept
-_WHOLE = 0o400  # the mode of an entry that was found to be whole
+_WHOLE = 0o400  # file mode of an entry that was checked and found whole
 
 
 def enable_compilation_cache(*, limit: int = 4 * 2**30) -> None:
-    """From now on, what this process compiles is looked for in the cache folder first, and kept there.
+    """Make this process look for compiled programs in the cache folder first, and keep its own there.
 
     JAX's own settings come first: with a folder of yours (JAX_COMPILATION_CACHE_DIR), or without a cache
     (JAX_ENABLE_COMPILATION_CACHE=false), nothing changes. Nothing is kept where the folder cannot be written, belongs
     to somebody else or can be written by others, or less than 1 GiB is free.
 
-    A run of several processes should share one folder, or have none: what one of them finds and another compiles may
-    differ. So the commands leave it to you there.
+    A run of several processes should share one folder, or have none: a program that one process finds may differ from
+    what another compiles. So the commands leave it to you there.
 
     Args:
-      limit: bytes beyond which the programs that were not used for longest are deleted.
+      limit: bytes of programs to keep; beyond them the least recently used ones are deleted.
     """
     config: Any = jax.config
     if config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache:
@@ -49,11 +49,11 @@ def enable_compilation_cache(*, limit: int = 4 * 2**30) -> None:
         if not os.access(folder, os.W_OK) or shutil.disk_usage(folder).free < _NEEDED:
             return
         _tidy(folder, limit)
-    except (OSError, RuntimeError):  # no such folder and no room for one, or no home at all
+    except (OSError, RuntimeError):  # no folder and no room for one, or no home folder
         return
     settings = {
         "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,  # hundreds of small ones take seconds
+        "jax_persistent_cache_min_compile_time_secs": 0.0,  # small ones too: hundreds of them take seconds
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
     for name, value in settings.items():
@@ -61,7 +61,7 @@ def enable_compilation_cache(*, limit: int = 4 * 2**30) -> None:
 
 
 def _machine() -> str:
-    """A name for what kind of processor this is: JAX's keys do not tell them apart, and a home may have several."""
+    """A name for this kind of processor: JAX's keys do not tell kinds apart, and several may share one home folder."""
     try:
         about = pathlib.Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -72,7 +72,7 @@ def _machine() -> str:
 
 
 def _tidy(folder: pathlib.Path, limit: int) -> None:
-    """Deletes entries that are not whole, and those that are too many.
+    """Delete broken entries, and the least recently used ones beyond `limit` bytes.
 
     JAX writes an entry in place. If a process is killed meanwhile, the broken entry stays: JAX then warns and compiles
     again at every start.
@@ -103,6 +103,6 @@ def _is_whole(data: bytes) -> bool:
             importlib.import_module(zstandard).decompress(data)
         else:
             zlib.decompress(data)
-    except Exception:  # each library has its own; and without one, JAX cannot read it either
+    except Exception:  # each library has its own errors; if it is missing, JAX cannot read it either
         return False
     return True

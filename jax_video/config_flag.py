@@ -27,7 +27,7 @@ flags.disclaim_key_flags()  # `define` defines the flag for the module that call
 
 
 def define(help_string: str) -> None:
-    """Defines the flag."""
+    """Define the flag --config."""
     config_flags.DEFINE_config_file("config", None, help_string, flag_values=flags.FLAGS)
     flags.FLAGS["config"].parser = _Parser()
     parsers: dict[Any, flags.ArgumentParser] = {
@@ -49,7 +49,7 @@ def load(text: str) -> ConfigDict:
     """The config of a recipe, `NAME[:key=value,...]` or `FILE.py[:key=value,...]`, in the keys of this version.
 
     Raises:
-      flags.Error: there is no recipe of this name, or the file is none, or it refuses the arguments.
+      flags.Error: there is no recipe of this name, the file is no recipe, or it refuses the arguments.
       OSError: there is no such file.
     """
     file, colon, argument = text.partition(":")
@@ -73,7 +73,7 @@ def load(text: str) -> ConfigDict:
 
 
 def add_keywords(config: ConfigDict) -> set[str]:
-    """Gives a config the keywords of its networks that the recipe leaves at their defaults; returns their names."""
+    """Add to a config the keywords of its networks that the recipe leaves at their defaults; return the added keys."""
     added = set()
     with config.unlocked():
         for section in filter(config.get, saved.NETWORKS):
@@ -87,7 +87,7 @@ def add_keywords(config: ConfigDict) -> set[str]:
 
 
 def missing(text: str) -> str:
-    """What to say of a recipe's file that is not there."""
+    """The message for a recipe's file that is missing."""
     file = text.partition(":")[0]
     stem = pathlib.Path(file).stem
     example = f"{stem}, the recipe of this package" if stem in recipes() else "configs/stc.py"
@@ -157,16 +157,16 @@ def list_recipes() -> str:
 
 
 class _Parser(flags.ArgumentParser):
-    """Makes a config of what the flag says."""
+    """Parser of the flag's text into a config."""
 
     def __init__(self):
         self.unnamed: set[str] = set()  # keys of networks that the recipe leaves at their defaults
 
     def parse(self, argument: str) -> ConfigDict:
-        """A config with all keys that can be set: the recipe's, by the names of earlier versions too, and those of its
-        networks."""
+        """A config with all keys that can be set: the recipe's, under their names in earlier versions too, and the
+        keywords of its networks."""
         config = load(_with(argument, _linked(argument)))
-        self.unnamed = add_keywords(config)  # absl gives out one parser again and again
+        self.unnamed = add_keywords(config)  # set anew: absl reuses one parser
         with config.unlocked():
             for section, old, new in _renamed():
                 if section in config:
@@ -180,15 +180,15 @@ class _Parser(flags.ArgumentParser):
 
 
 class _Several(flags.ArgumentParser):
-    """Takes one string, or several with commas, as they are: `recipe.resolve` splits them where several are meant."""
+    """Parser of one string, or several with commas, as they are: `recipe.resolve` splits them if several are meant."""
 
     def parse(self, argument: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        """The argument."""
+        """The argument, unchanged."""
         return argument
 
 
 class _OrNone(flags.ArgumentParser):
-    """Also takes the word None, which `_unresolved` refuses where there has to be a value."""
+    """Another parser that also takes the word None; `_unresolved` refuses it where there has to be a value."""
 
     def __init__(self, parser: flags.ArgumentParser):
         self._parser = parser
@@ -210,7 +210,7 @@ def _find(name: str) -> pathlib.Path:
     """
     known = recipes()
     in_checkout = re.fullmatch(r"configs/(\w+)\.py", name)
-    if in_checkout and in_checkout[1] in known and not pathlib.Path(name).exists():  # the same from any other folder
+    if in_checkout and in_checkout[1] in known and not pathlib.Path(name).exists():  # works from any other folder, too
         return known[in_checkout[1]]
     if name in known or not re.fullmatch(r"[\w-]+", name) or pathlib.Path(name).exists():
         return known.get(name, pathlib.Path(name))
@@ -275,7 +275,7 @@ def _may_be_none(name: str) -> bool:
 
 
 def _renamed() -> list[tuple[str, str, str]]:
-    """[(section, name in earlier versions, name)]."""
+    """[(section, name in earlier versions, name now)]."""
     return [(section, old, new) for section, names in saved.RENAMED.items() for old, new in names.items()]
 
 
@@ -306,9 +306,9 @@ def _unresolved() -> ConfigDict:
 
 
 def _linked(text: str) -> dict[str, str]:
-    """{argument: flag} of the flags that set a key by which the recipe has an argument.
+    """{argument: flag} for each flag that sets a key for which the recipe has an argument.
 
-    So `--config.clip.frames=32` is `frames=32`, with all that follows from it in the recipe.
+    So `--config.clip.frames=32` acts as `frames=32`, with all that follows from it in the recipe.
     """
     arguments, found = getattr(_module(text.partition(":")[0]), "ARGUMENTS", {}), {}
     for word, following in itertools.pairwise([*sys.argv, ""]):
@@ -320,14 +320,14 @@ def _linked(text: str) -> dict[str, str]:
 
 
 def _with(text: str, items: Iterable[str]) -> str:
-    """A recipe's name or file and its arguments, with further ones."""
+    """A recipe's name or file and its arguments, with further arguments added."""
     file, _, argument = text.partition(":")
     together = ",".join([*filter(None, [argument]), *items])
     return f"{file}:{together}" if together else text
 
 
 def _from_arguments() -> dict[str, str]:
-    """{key: the argument that it has its value from}: of keys that would have another without it, or have its name."""
+    """{key: argument or flag that its value comes from}: keys of the argument's name, and those that follow from it."""
     file, argument = _given()
     linked = _linked(file)
     items = [*filter(None, argument.split(",")), *linked]
@@ -335,12 +335,12 @@ def _from_arguments() -> dict[str, str]:
     for place, item in enumerate(items):
         origin = linked.get(item, f"argument {item}")
         name, _, value = item.partition("=")
-        if name == "data":  # which decides on more than itself where `recipe` is not given
+        if name == "data":  # without `recipe`, leaving it out would change other keys too
             found["data.manifest"] = origin
             continue
         keys = (f"{section}.{recipe.RENAMED.get(name, name)}" for section in ("model", "clip", "train"))
         found |= {key: origin for key in keys if str(config.get(key)) == value}
-        with contextlib.suppress(flags.Error):  # of an argument that others need
+        with contextlib.suppress(flags.Error):  # other arguments may need this one
             other = _flat(load(_with(file, items[:place] + items[place + 1 :])))
             found |= {key: origin for key, entry in config.items() if other.get(key) != entry}
     return found

@@ -11,10 +11,10 @@ r"""Converts weights: PyTorch's into a run's folder, and a run's into a file for
   # out: a state dict that load_state_dict(..., strict=True) takes
   python -m jax_video.convert runs/r3d50 --export=back.pth --layout=3d-resnets
 
---layout names whose weights they are. From it and from the file follow the keywords with which the network computes
-what theirs does, the normalisation of RGB, and the clips and crops of their own test; what a flag sets, as in
---config.clip.frames=64, stays. The names of the classes are those of the config's data set, or of --classes; else they
-are numbers.
+--layout names whose weights they are. The layout and the file tell the keywords with which the network computes what
+theirs does, the normalisation of RGB, and the clips and crops of their own test. A flag, such as
+--config.clip.frames=64, comes before them. The names of the classes are those of the config's data set, or of
+--classes; without either they are numbers.
 """
 
 import shlex

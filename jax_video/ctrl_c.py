@@ -1,8 +1,8 @@
 """Ctrl-C at any moment of a command: one line on stderr and exit code 130.
 
-While modules are loaded there is nothing to clean up, and an error on the way would come as a traceback of whoever
-loads them; so the process ends at once. In `main` it is KeyboardInterrupt, as everywhere in Python. A second Ctrl-C
-ends the process at once again, as does one that Python cannot take note of, because XLA compiles, or one after `main`.
+While modules are loaded there is nothing to clean up, and an exception would print a traceback from within an import;
+so the process ends at once. In `main`, Ctrl-C raises KeyboardInterrupt, as everywhere in Python. The process again ends
+at once at a second Ctrl-C, at one that Python cannot notice because XLA compiles, and at one after `main`.
 """
 
 import atexit
@@ -16,18 +16,18 @@ import time
 from typing import NoReturn
 
 _EXIT_CODE = 130
-_PATIENCE = 1.0  # seconds that Python may need to take note of it
-_noticed = 0.0  # when Python took note of it last, by time.monotonic(); 0: never
+_PATIENCE = 1.0  # seconds that Python may need to notice Ctrl-C
+_noticed = 0.0  # when Python noticed it last, by time.monotonic(); 0: never
 _said = False  # whether the one line is printed
 
 
 def end_at_once() -> None:
-    """From now on Ctrl-C ends the process; not where it is ignored, or where somebody else handles it."""
+    """Make Ctrl-C end the process from now on, unless it is ignored or somebody else handles it."""
     _handle(_end)
 
 
 def interrupt_main() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt."""
+    """Make Ctrl-C raise KeyboardInterrupt from now on, unless it is ignored or somebody else handles it."""
     if not _handle(_interrupt):
         return
     noticed, wakes = socket.socketpair()
@@ -42,8 +42,8 @@ def was_pressed() -> bool:
 
 
 def stop(message: str) -> NoReturn:
-    """Ends the process as a command ends, but for what the interpreter takes down last: XLA may still compile, in
-    threads of its own, what nobody waits for any more, and the process would crash."""
+    """End the process as a command ends, but without the interpreter's own shutdown: XLA may still compile, in threads
+    of its own, what nobody waits for any more, and the process would crash."""
     global _said
     print(f"\n{message}", file=sys.stderr)
     _said = True
@@ -55,7 +55,7 @@ def stop(message: str) -> NoReturn:
 
 
 def end() -> NoReturn:
-    """Ends the process at once, from any thread."""
+    """End the process at once, from any thread."""
     if not _said:
         with contextlib.suppress(OSError):
             os.write(2, b"\nstopped\n")
@@ -63,7 +63,7 @@ def end() -> NoReturn:
 
 
 def _handle(handler) -> bool:
-    """Sets a handler, unless another than Python's own or one of these is set."""
+    """Set a handler of Ctrl-C, unless somebody else has set one; return whether it was set."""
     ours = (signal.default_int_handler, _end, _interrupt)
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) not in ours:
         return False
@@ -84,7 +84,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _watch(noticed: socket.socket, wakes: socket.socket) -> None:
-    """Ends the process at a Ctrl-C that Python does not take note of. Holds `wakes` open."""
+    """End the process at a Ctrl-C that Python does not notice. Keeps `wakes` open."""
     while data := noticed.recv(1):  # the number of a signal, which the system has just delivered
         pressed = time.monotonic()
         if data[0] != signal.SIGINT or signal.getsignal(signal.SIGINT) is not _interrupt:  # or it is somebody else's

@@ -6,15 +6,15 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-# Control characters, and those that turn the direction of writing: what a terminal obeys and does not show.
+# Control characters, and those that change the direction of writing: what a terminal obeys and does not show.
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def shown(text: object, *, kept: str = "") -> str:
-    r"""Text, as of a name that a stranger gave, with what a terminal would obey as `\x1b` or `\u202e`.
+    r"""Text, such as a stranger's name of a file, with control characters escaped: `\x1b`, `\u202e`.
 
     Args:
-      text: any; of another object what `str` says.
+      text: a string; any other object is converted by `str`.
       kept: control characters that stay, such as the ends of lines.
     """
 
@@ -22,7 +22,7 @@ def shown(text: object, *, kept: str = "") -> str:
         code = ord(match[0])
         if match[0] in kept:
             return match[0]
-        return f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}"  # the second one is JSON's, too
+        return f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}"  # the second form is JSON's, too
 
     return _OBEYED.sub(escaped, str(text))
 
@@ -42,7 +42,7 @@ class VideoError(UserError):
     """A video file that cannot be used: `path`, and `reason` in plain words."""
 
     def __init__(self, path: str | os.PathLike, reason: str):
-        super().__init__(str(path), reason)  # Both in args, so that the exception survives pickling between processes.
+        super().__init__(str(path), reason)  # both in args, so that the exception survives pickling between processes
         self.path = str(path)
         self.reason = reason
 
@@ -79,14 +79,14 @@ DISK_ERRORS = {  # what to do where a disk takes no more
 
 @contextlib.contextmanager
 def writing(folder: str | os.PathLike, again: str = "the same command goes on where it was") -> Iterator[None]:
-    """Turns what the system says of a full disk, or of one that can only be read, into one message for the user.
+    """Turn the system's errors about a full or read-only disk into one message for the user.
 
     Args:
-      folder: what is written to, where the system does not name the file.
-      again: what is true once that is mended.
+      folder: what is written to, for errors that do not name the file.
+      again: what holds once the error is mended.
 
     Raises:
-      UserError: instead of such an OSError.
+      UserError: in place of such an OSError.
     """
     try:
         yield
@@ -97,13 +97,13 @@ def writing(folder: str | os.PathLike, again: str = "the same command goes on wh
 
 
 def unwritable(path: str | os.PathLike, error: OSError, again: str = "") -> str:
-    """What to say of a file or folder that cannot be written: why, and what to do."""
+    """The message for a file or folder that cannot be written: why, and what to do."""
     then = f"; {again}" if again else ""
     return f"cannot write to {os.fspath(path)} ({error.strerror}). {mended(error.errno)}{then}."
 
 
 def mended(number: int | None) -> str:
-    """What to do about an error of this number that came while something was written."""
+    """Advice for an error of this number (errno) while something was written."""
     return DISK_ERRORS.get(number or 0, "Make room there, or mend what is wrong with it")
 
 

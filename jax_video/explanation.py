@@ -1,8 +1,8 @@
-"""What a network looks at when it names a class: Grad-CAM over time, on what one of its stages puts out.
+"""What a network looks at when it names a class: Grad-CAM over time, on the output of one of its stages.
 
 Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based localization".
-Its weights are means over all places: what speaks for a class at one place and against it at another, as the upper and
-the lower half of what turns, cancels, and maps of early stages may then lie elsewhere.
+Its weights are mean gradients over all places. A channel that speaks for a class at one place and against it at
+another, as in the upper and the lower half of what rotates, cancels out; maps of early stages may then be misplaced.
 """
 
 import contextlib
@@ -36,8 +36,8 @@ from jax_video.task import Task
 from jax_video.timeline import Frame, rate_of
 
 LEAST = (4, 7, 7)  # places in time, height and width: fewer of them show too little
-_MOST = 2**27  # bytes of frames that are in memory at once, unless a single clip has more
-_FIRST = 8  # frames by whose times it is told how many of them a clip extends over
+_MOST = 2**27  # bytes of frames in memory at once, unless a single clip has more
+_FIRST = 8  # first frames of a video, whose times give its frame rate
 _IN_TURN = pipeline.Protocol("nonoverlap")
 _BOTH_ENDS = pipeline.Protocol("uniform", 2)
 Places = tuple[int, int, int]
@@ -49,20 +49,20 @@ class Explanation:
     """Where in a clip, and when, a network finds what speaks for a class.
 
     Attributes:
-      frames: uint8 [T, H, W, 3], the clip as the network saw it; of segment consensus its clips, one after the other.
-        Of a network that sees flow alone, the frames that the flow is of.
-      maps: float32 [T, H, W], 0 to 1, the largest of the clip: what counts for `label`. Of two streams, of appearance.
+      frames: uint8 [T, H, W, 3], the clip as the network saw it; with segment consensus its clips, one after another.
+        For a network that sees flow alone, the frames that the flow was computed from.
+      maps: float32 [T, H, W], from 0 to 1, the clip's largest value: what speaks for `label`. With two streams, the
+        appearance stream's.
       label: the class.
-      probability: that the network gives it, from this clip.
-      layer: the stage whose output the maps are of.
-      places: of that output, in time, height and width.
-      indices: int64 [T], of the frames in the video.
-      seconds: float64 [T], when each is shown; of pictures and frames whose rate is not known None.
-      flow_maps: of two streams, the same of motion; else None.
-      views: of CoST, the share α of the views "H-W", "T-W" and "T-H" in this clip, means over `views_by_layer`; else
-        None.
+      probability: of the class, as the network gives it from this clip.
+      layer: the stage whose output the maps are computed from.
+      places: shape of that output in time, height and width.
+      indices: int64 [T], numbers of the frames in the video.
+      seconds: float64 [T], when each is shown; None for pictures and arrays without a known frame rate.
+      flow_maps: with two streams, the motion stream's maps; else None.
+      views: for CoST, the share α of the views "H-W", "T-W" and "T-H" in this clip, mean of `views_by_layer`; or None.
       views_by_layer: the same by the names of the CoST layers, means over their channels.
-      note: what a user should know of it.
+      note: what a user should know about it.
     """
 
     frames: np.ndarray
@@ -80,7 +80,7 @@ class Explanation:
 
 
 class Explainer:
-    """Grad-CAM of a trained network: what `Run.explain` asks. What it compiles is kept.
+    """Grad-CAM of a trained network, for `Run.explain`. What it compiles is kept.
 
     Args:
       definition, weights: the network, and its (params, batch_stats).
@@ -116,28 +116,28 @@ class Explainer:
         timeout: float | None = isolated.TIMEOUT,
         whole: bool = True,
     ) -> Iterator[Explanation]:
-        """Yields the explanation of the clip in the middle, or of the `whole` video, of one clip after the other.
+        """Yield the explanation of each clip of the `whole` video, in order, or of the clip in its middle alone.
 
         Args:
           video: a file, a folder of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
           label: the class to explain; None: the best of each clip.
-          layer: a stage of the network; None: the last with at least 4×7×7 places, or with as many as any has.
+          layer: a stage of the network; None: the last with at least 4×7×7 places, or with as many as any stage has.
           fps: frames per second, where the video has no times of its own.
-          timeout: seconds in which a file must go on, which is read in a process of its own; None: it is read here.
+          timeout: seconds within which a file, read in a process of its own, must make progress; None: read it here.
 
         Raises:
-          UserError: no such class, no such stage, no such video, or scores that are no numbers.
+          UserError: no such class, no such stage, no such video, or scores that are NaN or infinite.
           VideoError: the video cannot be read.
         """
         videos.check_fps(fps)
         wanted, batch = -1 if label is None else self.class_of(label), 0
         if isinstance(video, np.ndarray):
-            in_memory([video])  # raises where it is none
+            in_memory([video])  # raises if it is no video
         timeless = not fps and (isinstance(video, np.ndarray) or os.path.isdir(video))
         sampling = self._task.sampling
         if timeless:
             sampling.step(0.0)  # raises where clips need a rate
-        if "rgb" not in sampling.streams:  # the frames are seen by the user alone
+        if "rgb" not in sampling.streams:  # the network does not see RGB, but the user does
             sampling = dataclasses.replace(sampling, streams=("rgb", "flow"))
 
         def timed() -> tuple[Frames, float]:
@@ -164,7 +164,7 @@ class Explainer:
     def _look(
         self, part: "Part", clips: list[pipeline.CroppedClip], rows: dict, wanted: int, layer: str | None
     ) -> Iterator[Explanation]:
-        """Explains the clips of one batch."""
+        """Explain the clips of one batch."""
         seen = {name: rows[name] for name in self._network.streams}
         layer, places = self._choose(seen, layer)
         placed = sharding.place_batch(seen | {"label": np.full_like(rows["label"], wanted)}, self._mesh)
@@ -191,7 +191,7 @@ class Explainer:
             )
 
     def class_of(self, label: str) -> int:
-        """The index of a class, by its name. Raises UserError, which names some, where there is none."""
+        """The index of the class of this name. Raises UserError, which names similar ones, if there is none."""
         if label in self._classes:
             return self._classes.index(label)
         alike = difflib.get_close_matches(str(label), self._classes) or self._classes[:10]
@@ -201,7 +201,7 @@ class Explainer:
         )
 
     def _choose(self, seen: Mapping[str, np.ndarray], layer: str | None) -> tuple[str, Places]:
-        """The stage to look at, and its places."""
+        """(stage to look at, shape of its output in time, height and width)."""
         key = tuple((name, values.shape) for name, values in seen.items())
         if key not in self._places:
             self._places[key] = self._stages(*self._weights, seen)
@@ -224,7 +224,7 @@ def _named(alpha: np.ndarray) -> dict[str, float]:
 
 
 class Part(NamedTuple):
-    """Frames of a video that are in memory, and the clips of them that are explained."""
+    """Frames of a video that are in memory, and the clips cut from them to be explained."""
 
     first: int  # the number of its first frame in the video
     seconds: np.ndarray  # of its frames
@@ -233,14 +233,14 @@ class Part(NamedTuple):
 
 
 def _part(first: int, frames: Sequence[Frame], sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> Part:
-    """All clips by a protocol, as of a video of these frames."""
+    """These frames as a video of their own, with all clips of a protocol."""
     seconds, images = zip(*frames, strict=True)
     manifest = in_memory([np.stack(images)], fps=rate_of(seconds))
     return Part(first, np.array(seconds), manifest, pipeline.cropped_clips(manifest, "test", sampling, protocol))
 
 
 def _middle(frames: Callable[[], Frames], sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> Part:
-    """A video, or what fits into memory in the middle of it, with the clip of a protocol that has one."""
+    """The middle of a video, as much as fits into memory, with the one clip of `protocol`."""
     count, room, kept = 0, 0, []
     step, all_frames = _step(frames(), sampling)
     for frame in all_frames:
@@ -249,7 +249,7 @@ def _middle(frames: Callable[[], Frames], sampling: pipeline.Sampling, protocol:
         count += 1
     _check_frames(count)
     first = max(0, count - room) // 2
-    if first:  # more than fits, which is read again
+    if first:  # more than fits: read the middle again
         room = count - 2 * first
         with contextlib.closing(frames()) as again:
             kept = [*itertools.islice(again, first, first + room)]
@@ -257,9 +257,9 @@ def _middle(frames: Callable[[], Frames], sampling: pipeline.Sampling, protocol:
 
 
 def _in_turn(frames: Iterable[Frame], sampling: pipeline.Sampling, most: int) -> Iterator[Part]:
-    """A video in parts, with one clip after the other, from its start on; a last one ends with it.
+    """A video in parts, whose clips follow one another from its start on; the last clip ends with the video.
 
-    All parts have as many clips as the first, `most` or fewer, but for the last.
+    All parts but the last have as many clips as the first: `most`, or as many as fit into memory.
     """
     step, frames = _step(frames, sampling)
     hop, span = sampling.frames * sampling.stride, _span(sampling, step)
@@ -295,29 +295,29 @@ def _check_frames(count: int) -> None:
 
 
 def _step(frames: Iterable[Frame], sampling: pipeline.Sampling) -> tuple[Fraction, Iterable[Frame]]:
-    """From one frame that clips count to the next, in frames of the video, by its first ones; and all of them again."""
+    """(step from one frame at `clip.fps` to the next, in frames of the video; all frames, those read here included)."""
     if sampling.fps is None:
         return Fraction(1), frames
     frames = iter(frames)
     first = [*itertools.islice(frames, _FIRST)]
-    rate = rate_of([seconds for seconds, _ in first]) or sampling.fps  # of a single frame any will do
+    rate = rate_of([seconds for seconds, _ in first]) or sampling.fps  # for a single frame any rate will do
     return sampling.step(rate), itertools.chain(first, frames)
 
 
 def _span(sampling: pipeline.Sampling, step: Fraction) -> int:
-    """Frames that a clip extends over, those included that its flow takes before and after it."""
+    """Frames of the video that a clip spans, including those that its flow needs before and after it."""
     return math.ceil(sampling.span * step) + ("flow" in sampling.streams) * 10
 
 
 def shape(places: Places) -> str:
-    """Places in time, height and width, in words: "4×7×7"."""
+    """Places in time, height and width as text: "4×7×7"."""
     return "×".join(map(str, places))
 
 
 def _stages(
     definition: nnx.GraphDef, normalization: Normalization, params: dict, batch_stats: dict, batch: Any
 ) -> dict[str, Places]:
-    """The stages of a network, in their order, and how many places each puts out, in time, height and width."""
+    """{stage: shape of its output in time, height and width}, in the order of the network."""
     found: dict[str, Any] = {}
 
     def look(name, x):
@@ -345,20 +345,20 @@ def _maps(
 ) -> dict[str, Any]:
     """Grad-CAM of clips: relu(Σ_c w_c A_c), where w_c is the mean gradient of a class's logit with respect to A_c.
 
-    A is what the stage `layer` puts out. As many frames, rows and columns as the clip has are interpolated, linearly.
+    A is the output of the stage `layer`. Maps are interpolated linearly to the frames, rows and columns of the clip.
 
     Args:
       batch: the streams, and the "label" [B] to explain; -1: the best of each clip.
 
     Returns:
       "maps": for each stream [B, T, H, W], the clip's largest value is 1; "label" and "probability" [B]; "logits" [B,
-      K]; "views", of CoST's layers, α [B, 3].
+      K]; "views": {CoST layer: α [B, 3]}, empty for other networks.
     """
     batch = dict(batch)
     label = batch.pop("label")
 
     def seen_with(change):
-        """What the stage puts out, and the logits when `change` is added to it; without `change` these are None."""
+        """(output of the stage, logits with `change` added to that output); a `change` of None adds nothing."""
         seen: dict[str, Any] = {}
 
         def look(name, x):

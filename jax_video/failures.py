@@ -11,7 +11,7 @@ from jax_video.errors import UserError
 
 
 class Failures:
-    """Names the videos that fail although `prepare` found them readable, and stops a run at more than one in a hundred.
+    """The videos that fail although `prepare` found them readable: it names them, and stops a run at more than 1 %.
 
     Another video stands in for each in training, so a few do no harm; many mean that the data set has changed.
     """
@@ -23,7 +23,7 @@ class Failures:
         self._failed: set[int] = set()
 
     def note(self, failed: np.ndarray) -> None:
-        """Takes a batch's `failed`, [B]: 1 + the index of an unreadable video, or 0."""
+        """Take a batch's `failed`, [B]: 1 + the index of an unreadable video, or 0. Raises UserError for too many."""
         for index in {int(number) - 1 for number in failed if number} - self._failed:
             entry = self._manifest.videos[index]
             if entry.name in self._known:

@@ -1,4 +1,4 @@
-"""What the text of a compiled program says of its traffic: to a chip's memory, and between chips."""
+"""The traffic of a compiled program, read from its HLO text: to a chip's memory, and between chips."""
 
 import collections
 import dataclasses
@@ -13,16 +13,16 @@ _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, 
 
 
 def measure(program: str) -> tuple[float, dict[str, tuple[int, float]]]:
-    """What a compiled program's text says: (bytes read from and written to the chip's main memory, collectives).
+    """(bytes read from and written to the chip's main memory, collectives), from a compiled program's text.
 
-    Every instruction reads its operands and writes its result, but for those that are kept on the chip. XLA's own
-    number counts these too, and also what a fusion reads of its parts: five times as much for a ResNet.
+    Every instruction reads its operands and writes its result; arrays that are kept on the chip are not counted. XLA's
+    own number counts these too, and also what a fusion reads of its parts: five times as much for a ResNet.
 
     Returns:
-      The bytes, and {kind: (how many, bytes of the results)} of what the chips exchange.
+      The bytes, and {kind: (how many, bytes of the results)} of the collectives, in which chips exchange data.
 
     Raises:
-      UserError: a loop that does not say how often it runs.
+      UserError: it is not known how often a loop runs.
     """
     entry, computations = _computations(program)
     traffic, numbers, sizes = 0.0, collections.Counter[str](), collections.Counter[str]()
@@ -47,10 +47,10 @@ class _Instruction:
     """One line of a compiled program's text."""
 
     kind: str
-    arrays: list[tuple[int, bool]]  # (bytes, whether they are in the chip's main memory) of its result
+    arrays: list[tuple[int, bool]]  # of its result: (bytes, whether they are in the chip's main memory)
     operands: list[str]  # names
-    called: list[str]  # computations that it runs, as a loop or a choice
-    times: int  # how often
+    called: list[str]  # computations that it runs, such as a loop's body
+    times: int  # how often it runs them; 0: not known yet
     condition: str  # the computation that says whether a loop goes on
 
 
@@ -60,11 +60,11 @@ _FREE = "parameter constant get-tuple-element tuple bitcast iota while condition
 
 
 def _computations(program: str) -> tuple[str, dict[str, dict[str, _Instruction]]]:
-    """(the name of the one that runs first, {computation: {instruction's name: instruction}})."""
+    """(name of the computation that runs first, {computation: {instruction's name: instruction}})."""
     entry, current = "", ""
     found: dict[str, dict[str, _Instruction]] = {}
-    numbers: dict[str, int] = {}  # by name, of the constants of the current computation
-    limits: dict[str, int] = {}  # by computation: the number that a counter is below, as long as a loop goes on
+    numbers: dict[str, int] = {}  # constants of the current computation, by name
+    limits: dict[str, int] = {}  # by computation: a loop goes on while its counter is below this number
     for line in program.splitlines():
         if line.endswith("{") and (match := re.match(r"(ENTRY )?(%\S+) \(", line)):
             current = match[2]
@@ -96,7 +96,7 @@ def _computations(program: str) -> tuple[str, dict[str, dict[str, _Instruction]]
                 condition[1] if condition else "",
             )
     for instruction in (each for computation in found.values() for each in computation.values()):
-        # What `lax.scan` makes counts up from zero, and TPUs' compiler does not say how far.
+        # The loop of a `lax.scan` counts up from zero, and the compiler for TPUs does not say how far.
         if instruction.kind == "while":
             instruction.times = instruction.times or limits.get(instruction.condition, 0)
             if not instruction.times:
@@ -111,7 +111,7 @@ def _moved(instruction: _Instruction, instructions: Mapping[str, _Instruction]) 
     """Bytes that an instruction reads from main memory and writes to it; `instructions`: its neighbours."""
     if instruction.kind in _FREE or instruction.kind.endswith("-done"):
         return 0
-    if instruction.kind in ("copy-start", "slice-start"):  # the result names the operand, too
+    if instruction.kind in ("copy-start", "slice-start"):  # the result lists the operand, too
         arrays = [(size, main) for size, main in instruction.arrays if size > 4]
         return min((size for size, _ in arrays), default=0) * sum(main for _, main in arrays)
     read = (instructions[name].arrays for name in instruction.operands if name in instructions)

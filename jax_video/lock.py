@@ -5,7 +5,7 @@ The process that holds a folder writes in_use.json there, which says who it is. 
 these allows it to take over:
 
   * the holder ran on this machine, and its process is gone: ended, killed, or from before a restart;
-  * the holder runs elsewhere, or it cannot be told where, and its last sign of life is older than `LIMIT` seconds;
+  * the holder runs elsewhere, or nobody can say where, and its last sign of life is older than `LIMIT` seconds;
   * the holder is the same SLURM job, which was requeued;
   * the user said so (`takeover`).
 
@@ -39,7 +39,7 @@ from jax_video.errors import UserError, unwritable
 
 NAME = "in_use.json"
 BEAT = 20.0  # seconds between two signs of life
-LIMIT = 300.0  # seconds without one, after which a holder that cannot be looked at counts as gone
+LIMIT = 300.0  # seconds without one, after which a holder whose process cannot be checked counts as gone
 SETTLE = 2.0  # seconds between writing and reading back
 
 
@@ -55,12 +55,12 @@ class Lost(UserError):
 class Holder:
     """What in_use.json says of the process that writes into a folder."""
 
-    token: str  # of this one hold
+    token: str  # unique to this hold
     host: str
-    machine: str  # the kernel's boot: processes are known by their numbers within one, and
-    namespace: str  # within a container
+    machine: str  # identifies the kernel's boot: process numbers are unique within one boot,
+    namespace: str  # and within one container
     pid: int
-    started: int  # when the process began, in ticks since the boot, as numbers are used again; 0: not known
+    started: int  # when the process began, in ticks since the boot, as numbers are reused; 0: not known
     since: str
     job: str  # of SLURM or another scheduler; empty: none
     restart: int  # how often the job was requeued
@@ -70,7 +70,7 @@ class Holder:
 
     @classmethod
     def parse(cls, data: bytes) -> "Holder | None":
-        """None where it is torn, or of another version."""
+        """The holder in the bytes of an in_use.json; None if they are cut off, or of another version."""
         try:
             holder = cls(**documents.parse(data, dict))
         except (documents.Damaged, TypeError):
@@ -113,10 +113,10 @@ _held: dict[str, "_Lock"] = {}  # by folder: what this process holds
 def hold(
     folder: str | os.PathLike, *, takeover: bool = False, lost: Callable[[Lost], None] | None = None
 ) -> Iterator[None]:
-    """Holds a folder. Makes it if there is none, and removes it at the end if it is still empty.
+    """Hold a folder. Makes it if there is none, and removes it at the end if it is still empty.
 
-    The same thread may hold a folder twice: the inner call does nothing. Nor does a call for a folder that cannot be
-    written, since there is nothing to protect; whoever writes into it will get the error.
+    The same thread may hold a folder twice: the inner call does nothing. A call for a folder that cannot be written
+    does nothing either, since there is nothing to protect; whoever writes into it will get the error.
 
     Args:
       takeover: takes the folder whoever holds it.
@@ -144,7 +144,7 @@ def hold(
 
 
 def check(folder: str | os.PathLike) -> None:
-    """Raises Lost if another process has taken over a folder that this one holds. To be called before a write."""
+    """Raise Lost if another process has taken over a folder that this one holds. Call it before a write."""
     lock = _held.get(_key(folder))
     if lock is not None and lock.holder.pid == os.getpid():
         lock.check()
@@ -155,7 +155,7 @@ def _key(folder: str | os.PathLike) -> str:
 
 
 def end_process(error: Lost) -> None:
-    """For `lost`: ends the process with the message, from any thread of it, as a kill does."""
+    """End the process with the error's message, from any thread, as a kill does. For the argument `lost` of `hold`."""
     print(f"error: {error}", file=sys.stderr, flush=True)
     os._exit(2)
 
@@ -174,16 +174,16 @@ class _Lock:
         self._is_remote = remote.is_remote(folder)
         self._thread = threading.get_ident()
         self._ended, self._lost, self._losing = threading.Event(), lost, threading.Lock()
-        self._renewing = threading.Lock()  # while it is written it cannot be read
+        self._renewing = threading.Lock()  # held while the file is written, when it cannot be read
         self._made: list[remote.Path] = []  # folders that were not there before, the innermost first
         self._file: io.FileIO | None = None  # open, and locked by the system, until it is released; not in a store
 
     def is_ours(self) -> bool:
-        """Whether this very process and thread has it."""
+        """Whether this very process and thread has made the lock."""
         return self.holder.pid == os.getpid() and self._thread == threading.get_ident()
 
     def take(self, takeover: bool) -> bool:
-        """Takes the folder; returns False if it cannot be written. Raises InUse."""
+        """Take the folder; return False if it cannot be written. Raises InUse, or UserError for a full disk."""
         if not self._make_folder():
             return False
         with remote.reaching(self._path), _one_at_a_time(self._folder, self._is_remote) as alone:
@@ -213,7 +213,7 @@ class _Lock:
         return True
 
     def _write(self, takeover: bool) -> "_Found | bool | None":
-        """Writes the file; returns what was there before, or True where nothing was.
+        """Write the file; return what was there before, or True where nothing was.
 
         False: another process began or ended at this moment, so look again. None: the folder cannot be written.
         """
@@ -232,7 +232,7 @@ class _Lock:
             self._file = open(self._path, "xb", buffering=0)
             self.holder = dataclasses.replace(self.holder, locked=_lock_open(self._file.fileno()))
             data = self.holder.write()
-            while data:  # of a full disk the first write tells no more than that it was a part
+            while data:  # on a full disk, the first write writes a part and raises nothing
                 data = data[self._file.write(data) :]
         except FileExistsError:
             return False
@@ -246,7 +246,7 @@ class _Lock:
         return found or True
 
     def _read(self) -> _Found | None:
-        """None where there is no such file."""
+        """The file's holder and its last sign of life; None if there is no file."""
         try:
             data = self._path.read_bytes()
             modified = _modified(self._path)
@@ -256,7 +256,7 @@ class _Lock:
         return _Found(holder, modified or (holder.heartbeat if holder else 0.0))
 
     def _can_be_seen(self, holder: Holder | None) -> TypeGuard[Holder]:
-        """Whether it is a process of this machine and, if any, of this container, so that its number says which."""
+        """Whether the holder is on this machine and in this container (if any), so that its pid says which it is."""
         own = self.holder
         return holder is not None and (holder.machine, holder.namespace) == (own.machine, own.namespace)
 
@@ -264,18 +264,18 @@ class _Lock:
         own, holder = self.holder, found.holder
         if self._can_be_seen(holder):
             return not processes.is_alive(holder.pid, holder.started)
-        if holder is not None and holder.locked and holder.machine == own.machine:  # of another container
+        if holder is not None and holder.locked and holder.machine == own.machine:  # in another container
             return _can_lock(self._path)
         if holder is not None and holder.job and holder.job == own.job and holder.restart < own.restart:
             return True
-        # Of another boot of this machine, not of a second one of the same name, which would have renewed it since.
+        # From an earlier boot of this machine: a second machine of the same name would have renewed the file since.
         restarted = holder is None or (holder.host == own.host and holder.machine != own.machine)
         if restarted and not self._is_remote and found.time < _booted():
             return True
         return self._age(found) > LIMIT
 
     def _age(self, found: _Found) -> float:
-        """Seconds since the last sign of life, both times by the clock of whoever keeps the files."""
+        """Seconds since the last sign of life, both times by the clock of the disk or store."""
         try:
             if not self._is_remote:
                 with tempfile.TemporaryFile(dir=self._folder) as file:
@@ -301,7 +301,7 @@ class _Lock:
         return f"{said}{advice}. Or name another folder: two would destroy each other's files. Nothing was touched."
 
     def _beat(self) -> None:
-        """Renews the sign of life, until the folder is released or lost."""
+        """Renew the sign of life, until the folder is released or lost."""
         while not self._ended.wait(BEAT):
             with contextlib.suppress(Exception), self._renewing:  # a disk or network may be away for a while
                 if self._taken() is not None:
@@ -315,11 +315,11 @@ class _Lock:
             before = self._path.stat().st_mtime_ns
             os.utime(self._path)
             if self._path.stat().st_mtime_ns != before:
-                return  # Some file systems that are mounted from elsewhere keep the time as it was.
+                return  # some network file systems keep the old time: then it is written below
         self._path.write_bytes(dataclasses.replace(self.holder, heartbeat=time.time()).write())
 
     def _taken(self) -> str | None:
-        """Who has taken the folder; None if this process still has it, or if that cannot be told."""
+        """Who has taken the folder; None if this process still has it, or if the file cannot be read."""
         try:
             found = self._read()
         except OSError:
@@ -331,7 +331,7 @@ class _Lock:
         return str(found.holder or "one that cannot be read")
 
     def check(self) -> None:
-        """Raises Lost, or calls `lost`, if another process has the folder."""
+        """Raise Lost, after a call of `lost` if given, if another process has the folder."""
         with self._renewing:
             taken = self._taken()
         if taken is None or self._ended.is_set():
@@ -346,7 +346,7 @@ class _Lock:
         raise error
 
     def release(self) -> None:
-        """Removes the file, if it is still ours, and the folders that were made, if they are empty."""
+        """Remove the file, if it is still ours, and the folders that were made, if they are empty."""
         self._ended.set()
         with contextlib.suppress(OSError, UserError), _one_at_a_time(self._folder, self._is_remote):
             if self._taken() is None:
@@ -366,14 +366,14 @@ def _modified(path: remote.Path) -> float | None:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: remote.Path, is_remote: bool) -> Iterator[bool]:
-    """Keeps other processes of this machine out meanwhile; yields whether it could.
+    """Keep other processes of this machine out meanwhile; yields whether that worked.
 
     Uses the system's lock of the open folder, which ends with the process, even if it is killed.
     """
     descriptor = None
     try:
         if not is_remote:
-            import fcntl  # There is none on Windows.
+            import fcntl  # not on Windows
 
             descriptor = os.open(folder, os.O_RDONLY)
         alone = descriptor is not None and _lock_soon(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -387,7 +387,7 @@ def _one_at_a_time(folder: remote.Path, is_remote: bool) -> Iterator[bool]:
 
 
 def _lock_soon(flock: Callable[[int, int], None], descriptor: int, operation: int) -> bool:
-    """Tries for five seconds, as others lock it for a moment only; returns False if one is suspended meanwhile."""
+    """Try for five seconds, as others lock it for a moment only; False if it stays locked: one of them is suspended."""
     for _ in range(100):
         try:
             flock(descriptor, operation)
@@ -398,7 +398,7 @@ def _lock_soon(flock: Callable[[int, int], None], descriptor: int, operation: in
 
 
 def _lock_open(descriptor: int) -> bool:
-    """Lets the system lock an open file until this process ends or is killed; returns whether it can."""
+    """Let the system lock an open file until this process ends or is killed; return whether that worked."""
     try:
         import fcntl
 

@@ -27,14 +27,14 @@ def softmax_cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float 
 
 
 def video_cross_entropy(outputs, label: jax.Array, *, reduction: str = "sum", smoothing: float = 0.0) -> jax.Array:
-    """The loss of each video, [B]: a softmax loss, or ST-ResNet's: one for every stream, frame and position.
+    """The loss of each video, [B]: a softmax loss, or ST-ResNet's, which has one for every stream, frame and position.
 
     Args:
       outputs: logits [B, K], or [B, T, h, w, K] of one stream, or a tuple of them.
       label: [B] int.
-      reduction: over frames, "sum" (the paper's learning rates fit it) or "mean". Over streams the loss is summed, over
-        positions its mean is taken.
-      smoothing: of labels.
+      reduction: over frames, "sum" (the paper's learning rates fit it) or "mean". Losses are always summed over
+        streams and averaged over positions.
+      smoothing: share of each label that is spread over all classes.
 
     Raises:
       UserError: an unknown reduction.
@@ -49,10 +49,10 @@ def video_cross_entropy(outputs, label: jax.Array, *, reduction: str = "sum", sm
 def video_sigmoid_cross_entropy(
     outputs, label: jax.Array, *, reduction: str = "sum", smoothing: float = 0.0
 ) -> jax.Array:
-    """The loss of each video, [B], where several classes may hold of it: `video_cross_entropy` with a sigmoid loss.
+    """The loss of each video, [B], which may have several classes: `video_cross_entropy` with a sigmoid loss.
 
     Args:
-      label: [B, K] float, 1 for the classes that hold, 0 for the others; between them for mixed videos.
+      label: [B, K] float, 1 for the classes of the video, 0 for the others; between them for mixed videos.
     """
 
     def loss_of(logits):
@@ -63,10 +63,10 @@ def video_sigmoid_cross_entropy(
 
 
 def sigmoid_cross_entropy(logits: jax.Array, target: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """logits [..., K], target [..., K] of 0 to 1 -> loss of each example [...]: the mean over the classes, as PyTorch's
-    BCEWithLogitsLoss and SlowFast's recipes for Charades have it.
+    """logits [..., K], target [..., K] of 0 to 1 -> loss of each example [...]: the mean over the classes, as in
+    PyTorch's BCEWithLogitsLoss and SlowFast's recipes for Charades.
 
-    With `smoothing` that share of every target is drawn half way between yes and no (Keras' label_smoothing).
+    With `smoothing` s, targets are (1 - s) · target + s / 2 (Keras' label_smoothing).
     """
     wide = jnp.float64 if logits.dtype == jnp.float64 else jnp.float32
     target = (1 - smoothing) * target.astype(wide) + smoothing / 2
@@ -74,7 +74,7 @@ def sigmoid_cross_entropy(logits: jax.Array, target: jax.Array, smoothing: float
 
 
 def _of_videos(outputs, loss_of: Callable[[jax.Array], jax.Array], reduction: str) -> jax.Array:
-    """The loss of each video [B] from that of logits, [B, …, K] -> [B, …]."""
+    """The loss of each video [B]; `loss_of` maps logits [B, …, K] to losses [B, …]."""
     if reduction not in ("sum", "mean"):
         raise UserError(f"unknown loss reduction {reduction!r}: choose sum or mean.")
     losses = []
@@ -88,7 +88,7 @@ def _of_videos(outputs, loss_of: Callable[[jax.Array], jax.Array], reduction: st
 
 
 def video_logits(outputs) -> jax.Array:
-    """Logits of each video, [B, K]: of [B, T, h, w, K] the mean over frames and positions, then the mean over the
+    """Logits of each video, [B, K]: those of [B, T, h, w, K] are averaged over frames and positions, then over the
     streams (ST-ResNet §4)."""
     streams = [logits.mean(axis=(1, 2, 3)) if logits.ndim == 5 else logits for logits in jax.tree.leaves(outputs)]
     return sum(streams) / len(streams)

@@ -5,13 +5,13 @@
   python -m jax_video.main --config=configs/stc.py:model=stc_resnet101,data=DIR --config.train.batch=64
       another network on the set that `python -m jax_video.prepare` wrote into DIR, with one value changed
   python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=test    # tests the best checkpoint again
-  python -m jax_video.main --config=configs/stc.py --mode=test --config.test.split=val --step=200   # of a checkpoint
-  python -m jax_video.main --config=configs/stc.py --config.train.epochs=20 --extend    # of a run that is finished
-      trains on, up to 20 epochs in all, by the schedule from its beginning: give it --config.schedule.learning_rate
+  python -m jax_video.main --config=configs/stc.py --mode=test --config.test.split=val --step=200   # one checkpoint
+  python -m jax_video.main --config=configs/stc.py --config.train.epochs=20 --extend    # goes on with a finished run
+      trains on, up to 20 epochs in all, with the schedule begun anew: give it --config.schedule.learning_rate
   python -m jax_video.main --config=configs/cost.py:data=DIR --workdir=runs/cost --mode=views
-      what appearance and motion count in a run of CoST: views.json and two figures (CoST §4.5)
+      how much appearance and motion count in a run of CoST: views.json and two figures (CoST §4.5)
   python -m jax_video.main --config=configs/stc.py --workdir=runs/first --mode=features --config.data.manifest=DIR
-      features of videos, which need no labels, by the network of a run: features.npz
+      features of videos by a run's network: features.npz; the videos need no labels
 
 Started again, a run goes on from its last checkpoint, or shows its result. Two at once in one folder are refused.
 """

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its run beside the arrays: a typed record with a version, and what fits it.
+"""The record of a run in its checkpoint, beside the arrays: typed, with a version; and the checks of what fits it.
 
 A record of an earlier version is read as this version would have written it: `Meta.from_json`.
 """
@@ -21,8 +21,8 @@ from jax_video.errors import CheckpointError
 
 EXTENDING = ("train/epochs", "train/steps", "train/patience", "schedule/", "plateau/")  # what a longer run may change
 VERSION = 3  # of the record: raise it with every change that an older version of this library would misread
-_SINGLE = 2  # the version of a run whose videos have one label each: it is as it was then
-_SHAPE = {  # of a record as it stands in a checkpoint; the first ones had less, and None where nothing was to be said
+_SINGLE = 2  # the version written for single labels: such records have not changed since
+_SHAPE = {  # of the record in a checkpoint; the first versions had fewer keys, and None where nothing was known
     "config": {"*": object},
     "classes": [str],
     "manifest?": str | None,
@@ -44,20 +44,20 @@ _SECTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-    """What a run's folder is, but for its arrays.
+    """All that a checkpoint says of its run, except the arrays.
 
     Attributes:
       config: all sections, as `ConfigDict.to_dict` gives them.
       classes: names of the classes, in the order of the scores.
-      manifest: hash of the set that it was trained on; empty where nobody knows, as of converted weights.
-      progress: of the training, as `train.Progress` keeps it; None where it has not begun.
+      manifest: hash of the set that it was trained on; empty if unknown, as for converted weights.
+      progress: of the training, as `progress.Progress` keeps it; None where it has not begun.
       stored_flow: whether `prepare` had stored the optical flow; None where the network sees none.
-      origin: where converted weights came from, with what it takes to give them back the same (`names.Translation`).
+      origin: where converted weights came from, with what it takes to convert them back (`names.Translation`).
       ema: whether there are moving averages of the weights.
-      machines: how many "processes" and "devices" have trained it; None where nobody knows.
-      validation: its metrics, by which the best checkpoint is found; None where there was none just then.
-      thresholds: of the classes, where videos may have several labels: the probabilities from which on each is taken to
-        hold, chosen by that validation; None where there was none just then.
+      machines: how many "processes" and "devices" have trained it; None if unknown.
+      validation: metrics of the validation at this step, by which the best checkpoint is found; None if there was none.
+      thresholds: for videos with several labels: the probability from which on each class holds, chosen by that
+        validation; None if there was none.
       version: of this record.
     """
 
@@ -83,11 +83,11 @@ class Meta:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any], folder: remote.Path) -> "Meta":
-        """The record that a version up to this one has written into a checkpoint of a run's folder.
+        """The record that this or an earlier version wrote into a checkpoint of a run's folder.
 
         Raises:
-          CheckpointError: a later version has written it, or its config has keys that this version does not know,
-            where it has to know all.
+          CheckpointError: a later version has written it, or its config has unknown keys in a section whose keys all
+            change what is computed.
           documents.Damaged: no version can have written it.
         """
         if wrong := documents.defect(found, _SHAPE, "its record"):
@@ -114,7 +114,7 @@ class Meta:
 
 
 def _thresholds(found: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """Those of a record. Raises documents.Damaged where they are not one for each class."""
+    """The thresholds of a record. Raises documents.Damaged if there is not one for each class."""
     thresholds = found.get("thresholds")
     if thresholds is not None and len(thresholds) != len(found["classes"]):
         raise documents.Damaged(f"{len(thresholds)} thresholds for {len(found['classes'])} classes")
@@ -122,12 +122,12 @@ def _thresholds(found: Mapping[str, Any]) -> tuple[float, ...] | None:
 
 
 def _first(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The first records had no version; what they leave out is what `Meta` has by default."""
+    """A record of version 1 as one of version 2. It had no version; what it leaves out are the defaults of `Meta`."""
     return {name: value for name, value in found.items() if value is not None} | {"version": 2}
 
 
 def _second(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The second ones knew one label for each video only."""
+    """A record of version 2 as one of version 3. Version 2 knew single labels only."""
     return dict(found) | {"version": 3}
 
 
@@ -136,16 +136,16 @@ MIGRATIONS: dict[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: _firs
 
 
 def check_network(meta: Meta, config: Mapping[str, Any], folder: remote.Path) -> None:
-    """Raises CheckpointError unless a run is of the network that a config describes.
+    """Raise CheckpointError unless a run is of the network that a config describes.
 
-    Keywords of the network that a config leaves out are the run's.
+    Keywords of the network that the config leaves out count as the run's.
     """
     found, given = meta.config["model"], json.loads(json.dumps(config["model"]))
     full = _network(found)
     changed = [
         f"model.{key}: {found.get(key)} -> {value}"
         for key, value in given.items()
-        if full.get(key) != value and key != "remat"  # the same function
+        if full.get(key) != value and key != "remat"  # remat does not change the function
     ]
     if changed:
         raise CheckpointError(
@@ -156,7 +156,7 @@ def check_network(meta: Meta, config: Mapping[str, Any], folder: remote.Path) ->
 
 
 def check_classes(meta: Meta, manifest: Manifest, folder: remote.Path) -> None:
-    """Raises CheckpointError unless a run has a manifest's classes, in the same order."""
+    """Raise CheckpointError unless a run has a manifest's classes, in the same order."""
     if meta.classes != tuple(manifest.classes):
         raise CheckpointError(
             f"the run in {folder} was trained on {len(meta.classes)} classes ({', '.join(meta.classes[:4])} …), "
@@ -174,12 +174,12 @@ def check_same_run(
     *,
     extends: bool = False,
 ) -> None:
-    """Raises CheckpointError when a run cannot go on with this config or data as it would have with its own.
+    """Raise CheckpointError if a run would not go on with this config or data as it would with its own.
 
-    Says what it means where it goes on with another number of processes or devices, which it can.
+    The numbers of processes and devices may change; if they do, it says on stderr what that means.
 
     Args:
-      extends: whether it goes on for longer, for which `EXTENDING` may differ.
+      extends: whether the run is trained for longer, so that the keys in `EXTENDING` may differ.
     """
     check_classes(meta, manifest, folder)
     if meta.manifest != manifest.hash:
@@ -213,13 +213,13 @@ def check_same_run(
 
 
 def is_extended(meta: Meta, config: Mapping[str, Any]) -> bool:
-    """Whether a config goes on otherwise than its run: for longer, or by another schedule."""
+    """Whether a config differs from its run's: it trains for longer, or by another schedule."""
     return bool(_changed(meta, config))
 
 
 def _changed(meta: Meta, config: Mapping[str, Any], *free: str) -> list[str]:
-    """What of a config is not the run's, "train.epochs: 2 -> 5", but for what is free and what leaves the weights as
-    they are, up to the roundings of activations that are computed again."""
+    """Differences from the run's config, "train.epochs: 2 -> 5". Left out are keys that begin with one of `free`, and
+    keys that do not change the weights (`model.remat`: except by rounding)."""
     found, expected = _flat(config), _flat(meta.config)
     in_full = [_flat(saved.complete(_with_defaults(each))) for each in (config, meta.config)]
     same = {key for key in found | expected if in_full[0].get(key) == in_full[1].get(key)}
@@ -231,11 +231,11 @@ def _changed(meta: Meta, config: Mapping[str, Any], *free: str) -> list[str]:
     ]
 
 
-_TAKEN_WHOLE = ("clip", "norm", "normalize", "optimizer", "schedule", "plateau")  # sections that a function is given
+_TAKEN_WHOLE = ("clip", "norm", "normalize", "optimizer", "schedule", "plateau")  # given whole to a function
 
 
 def _check_known(config: Mapping[str, Any], folder: remote.Path) -> None:
-    """Says which keys of a saved config no version up to this one has had."""
+    """Say which keys of a saved config no version has had; CheckpointError if they would change what is computed."""
     if not (strange := saved.unknown(config)):
         return
     said = f"the run in {folder} was saved with {', '.join(strange)} in its config, not known to version {__version__}"
@@ -251,7 +251,7 @@ def _say_once(text: str) -> None:
 
 
 def _network(section: Mapping[str, Any]) -> dict[str, Any]:
-    """What a network is built with, in full: keywords may have come since, with defaults that are what was before."""
+    """All keywords of a network. Those that came later have defaults under which it computes as it did before."""
     known = section["name"] in networks.NETWORKS
     return json.loads(json.dumps(models.defaults(section["name"]) | dict(section) if known else dict(section)))
 

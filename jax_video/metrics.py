@@ -1,4 +1,4 @@
-"""Metrics are sums and counts, added up, and divided once at the end."""
+"""Metrics as sums and counts, which are added up, and divided once at the end."""
 
 from typing import NamedTuple
 
@@ -34,8 +34,8 @@ HEADLINES = {"top1": "top-1", "map": "mAP", "hit1": "hit@1", "pair_accuracy": "p
 
 
 def headline(values: dict[str, float]) -> tuple[str, float]:
-    """Name and value of the metric by which checkpoints are compared: top-1; of several labels mAP, or while training
-    the share of videos whose best class is right; in knowledge transfer that of pairs."""
+    """Name and value of the metric by which checkpoints are compared: top-1; for several labels mAP, or, in training,
+    hit@1; in knowledge transfer the accuracy of pairs."""
     name = next(name for name in HEADLINES if name in values)
     return name, values[name]
 
@@ -65,7 +65,7 @@ class Meter:
 
 
 def confusion(scores: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    """How many videos of each class (rows) are taken for which (columns): scores [N, K], label [N] -> int [K, K]."""
+    """The confusion matrix, rows true and columns predicted classes: scores [N, K], label [N] -> int [K, K]."""
     matrix = np.zeros((classes, classes), np.int64)
     np.add.at(matrix, (label, scores.argmax(axis=1)), 1)
     return matrix
@@ -93,7 +93,7 @@ def video_metrics(scores: np.ndarray, label: np.ndarray, classes: int) -> dict:
 class Curve(NamedTuple):
     """Precision and recall of a class, as more and more of the videos with the best scores are taken for it."""
 
-    scores: np.ndarray  # [P], descending: that of the last video that is taken; those of equal scores come together
+    scores: np.ndarray  # [P], descending: the lowest score that is taken; videos of equal scores are taken together
     precision: np.ndarray  # [P]: of the videos that are taken, how many are of the class
     recall: np.ndarray  # [P]: of the class's videos, how many are taken
 
@@ -104,7 +104,7 @@ class Curve(NamedTuple):
 
 
 def curve(scores: np.ndarray, label: np.ndarray) -> Curve | None:
-    """The curve of one class from scores [N] and whether each video is of it [N]; None where none is."""
+    """The curve of one class from scores [N] and whether each video is of the class [N]; None if none is."""
     if not label.any():
         return None
     order = np.argsort(-scores, kind="stable")
@@ -116,8 +116,8 @@ def curve(scores: np.ndarray, label: np.ndarray) -> Curve | None:
 def best_thresholds(scores: np.ndarray, label: np.ndarray) -> np.ndarray:
     """The threshold of each class [K] with the best F1, from probabilities [N, K] and labels [N, K].
 
-    It lies half way between the last score that it takes and the next one. Of equally good ones it is the highest; of a
-    class without a video it is .5.
+    It lies half way between the lowest score that it takes and the next one below. Among equally good ones it is the
+    highest; for a class without a video it is .5.
     """
     found = np.full(scores.shape[1], 0.5)
     for k, (column, of) in enumerate(zip(scores.T, label.T, strict=True)):
@@ -131,8 +131,8 @@ def best_thresholds(scores: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def tables(scores: np.ndarray, label: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """How many videos of each class are taken for it: int [K, 2, 2], rows not of the class and of it, columns left and
-    taken, from scores and labels [N, K]. Taken are scores at the threshold or above."""
+    """The 2×2 table of each class, int [K, 2, 2]: rows not of the class, of it; columns not taken, taken. From scores
+    and labels [N, K] and thresholds [K]; scores at the threshold or above are taken."""
     taken, of = scores >= thresholds, label > 0
     found = [[np.sum((of == row) & (taken == column), axis=0) for column in (False, True)] for row in (False, True)]
     return np.moveaxis(np.array(found), 2, 0)
@@ -153,9 +153,9 @@ def f1_scores(found: np.ndarray) -> dict[str, float]:
 def label_metrics(scores: np.ndarray, label: np.ndarray) -> dict:
     """Metrics of videos that may have several labels, from scores [N, K] and labels [N, K], 1 for those that hold.
 
-    Returns fractions: `map`, the mean of the average precision over the classes that have a video; `hit1`, of the
-    videos that have a label, how many have their best class among them; the average precision of each class, None where
-    no video has it.
+    Returns fractions: `map`, the mean of the average precision over the classes that have a video; `hit1`, the share of
+    the videos with a label whose best-scored class is one of their labels; `class_ap`, the average precision of each
+    class, None where no video has it.
     """
     drawn = [curve(column, of) for column, of in zip(scores.T, label.T, strict=True)]
     class_ap = [None if each is None else each.average_precision for each in drawn]

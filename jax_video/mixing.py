@@ -1,4 +1,4 @@
-"""Two videos as one in training, on the device: mixup and CutMix.
+"""Mixing of two training videos, on the device: mixup and CutMix.
 
 Zhang et al. 2018, "mixup: beyond empirical risk minimization"; Yun et al. 2019, "CutMix: regularization strategy to
 train strong classifiers with localizable features".
@@ -14,16 +14,16 @@ from jax_video.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-    """Which part of a video another one replaces; both are drawn for each pair of neighbours in the batch.
+    """How two neighbours in a batch are mixed, each with the other; drawn anew for each pair.
 
-    Neighbours, because their rows are on one device and in one micro-batch, whatever the number of either: the draws
-    depend on the rows' keys alone. Of a pair each video keeps at least half of itself, so that its own label is the
-    larger part of its target.
+    Neighbours are on one device and in one micro-batch, whatever the number of either, and the draws depend on the
+    rows' keys alone. Each video of a pair keeps at least half of itself, so that its own label is the larger part of
+    its target.
 
     Args:
-      mixup: α of Beta(α, α), of which the share of mixup is drawn; 0: no mixup.
-      cutmix: the same of CutMix: a box, the same in all frames, is the other video's. With both, a pair has either,
-        equally often.
+      mixup: α of Beta(α, α), from which the share of mixup is drawn; 0: no mixup.
+      cutmix: the same for CutMix, where a box, the same in all frames, comes from the other video. With both, each
+        pair gets one of the two, equally often.
 
     Raises:
       UserError: a negative α.
@@ -45,7 +45,7 @@ class Mixing:
 
         Args:
           streams: [B, …, H, W, C] each; B is even.
-          keys: [B], random.
+          keys: [B], random keys.
         """
         height, width = streams[0].shape[-3:-1]
         pairs = jax.vmap(lambda key: self._kept(key, height, width))(keys[::2])  # [B / 2, H, W] of 0 to 1
@@ -80,5 +80,5 @@ class Mixing:
 
 
 def partners(rows: jax.Array) -> jax.Array:
-    """Rows [B, …] with the neighbours of each pair exchanged."""
+    """Rows [B, …] with the two neighbours of each pair swapped."""
     return jnp.flip(rows.reshape(-1, 2, *rows.shape[1:]), axis=1).reshape(rows.shape)

@@ -1,4 +1,4 @@
-"""The table of networks: one record each, with everything that is asked of a network by its name.
+"""The table of networks: one record each, with everything that the library looks up by a network's name.
 
 A new network is a class in jax_video/models and a record here. The table is data and loads neither jax nor flax, so
 recipes can read it.
@@ -11,8 +11,8 @@ the top of a recipe, before the name is used.
   NETWORKS["mine"] = Network(Mine, {"width": 8}, frames=8, size=56)
   config.model = ConfigDict({"name": "mine", "width": 16})
 
-Then it is trained, tested and used as any other. A run keeps the name, and no code: put the record there before
-`jax_video.load`, too. The class, a `flax.nnx.Module`, is built and called so:
+Then it is trained, tested and used like any other. A run saves the name, and no code: put the record there before
+`jax_video.load`, too. The class, a `flax.nnx.Module`, is built and called like this:
 
   model = Mine(num_classes=K, rngs=rngs, dtype=dtype, norm=norm, width=8)
   model(video, keys=keys)     # normalised [B, T, H, W, 3], and random keys [B] in training alone -> logits [B, K]
@@ -21,7 +21,7 @@ Then it is trained, tested and used as any other. A run keeps the name, and no c
 `rngs.params()` gives keys of initial values. `norm(channels, dtype=dtype, rngs=rngs)` makes a normalisation layer, as
 section `norm` of a config says. Everything in the network that changes is an `nnx.Param` or an `nnx.BatchStat`: dropout
 is `jax_video.models.layers.Dropout`, which takes `keys`. Stages that are marked, `x = layers.output("layer1", x)`, can
-be explained (`Run.explain`). Layers and units of `jax_video.models` are at hand, and need not be used.
+be explained (`Run.explain`). You may use the layers and units of `jax_video.models`, but need not.
 """
 
 import dataclasses
@@ -31,18 +31,18 @@ from typing import Any
 from jax_video.errors import UserError
 
 KINDS: dict[str, type] = {"layers": tuple, "stem_width": int, "fuse_views": bool}  # of keywords whose default is None
-WRAPPERS = ("network", "student", "appearance", "motion")  # what one network is called within another
+WRAPPERS = ("network", "student", "appearance", "motion")  # attributes by which a network contains another
 CHANNELS = {"rgb": 3, "flow": 20}  # of each stream; flow is x and y of ten consecutive fields
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network, or what those of a family have alike.
+    """The record of a network, or what the networks of a family share.
 
     Attributes:
       constructor: its class, or "module:name" of it, which is imported when the network is built.
       keywords: what section `model` of a config may set, with the defaults. The class describes them.
-      arguments: what else the class is given.
+      arguments: further arguments of the class, which a config cannot set.
       recipe: the file of configs/ that trains it.
       streams: what it takes, in this order: "rgb", "flow" or both.
       frames, size: length, and height and width, of the paper's clip.
@@ -50,10 +50,10 @@ class Network:
       stems: lengths of clips that have a stem of their own, chosen by the keyword `frames`; the others share one.
       stages: how many numbers the keyword `layers` takes; 0 where there is no such keyword.
       head: what its classifier is called among its parameters.
-      parts: from the video on, by name, the modules of what may be frozen (`train.freeze`); all but the head.
-      layouts: by name, the layouts of weights (`weights.names`) that have this network, and the keywords with which it
-        computes the same as there.
-      own: patterns of the arrays that it adds to the network that it extends: `init_from.skip`, to start from that one.
+      parts: {part that `train.freeze` may name: its modules}, from the input on; all of the network but the head.
+      layouts: {layout of weights (`weights.names`) that has this network: the keywords with which it computes the same
+        as there}.
+      own: patterns of the arrays that it adds to the network that it extends; `init_from.skip`, to start from that one.
       weighs_views: whether it looks at a clip from CoST's three views, and weighs them.
     """
 
@@ -74,7 +74,7 @@ class Network:
     weighs_views: bool = False
 
     def but(self, **changes: Any) -> "Network":
-        """The same with other facts. `keywords` are added to the present ones."""
+        """A copy with some fields changed. `keywords` are added to the present ones."""
         changes["keywords"] = {**self.keywords, **changes.get("keywords", {})}
         return dataclasses.replace(self, **changes)
 
@@ -198,7 +198,7 @@ STREAM = Network(  # one of two streams: Feichtenhofer et al. 2016
     recipe="st_resnet",
     parts=RESNET_PARTS,
 )
-ST_RESNET = Network(  # both
+ST_RESNET = Network(  # both streams
     "jax_video.models.st_resnet:TwoStreams",
     dict(
         connections=True,
@@ -299,7 +299,7 @@ NETWORKS: dict[str, Network] = {
 
 
 def find(name: str) -> Network:
-    """The network of that name; UserError, with the names, where there is none."""
+    """The network of that name. Raises UserError, which lists the names, if there is none."""
     if name not in NETWORKS:
         raise UserError(
             f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}; one of your own has to be put into "
@@ -311,10 +311,10 @@ def find(name: str) -> Network:
 
 
 def top_module(path: Sequence[Any]) -> Any:
-    """The module of a network that something in it belongs to, from the names on the way there."""
+    """The top-level module on a path of names within a network, below a wrapper such as `student`."""
     return path[path[0] in WRAPPERS and len(path) > 1]
 
 
 def heads() -> tuple[str, ...]:
-    """What the networks call their classifiers."""
+    """The names that the networks give their classifiers."""
     return tuple(dict.fromkeys(network.head for network in NETWORKS.values()))

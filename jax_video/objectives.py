@@ -18,11 +18,11 @@ from jax_video.models.correspondence import HALF
 from jax_video.state import IMAGENET, Normalization
 
 Network = tuple[nnx.GraphDef, dict, dict]  # definition, params, batch_stats
-_AT_ONCE = 4096  # videos whose pairs are told at once
+_AT_ONCE = 4096  # videos whose pairs are classified at once
 
 
 def check_finite(scores: np.ndarray, videos: Sequence[str] = ()) -> None:
-    """Raises UserError where videos' scores [N, K] are NaN or infinite, of which no class is the best.
+    """Raise UserError if scores of videos [N, K] are NaN or infinite, so that no class is the best.
 
     Args:
       videos: their names [N], for the message.
@@ -38,7 +38,7 @@ def check_finite(scores: np.ndarray, videos: Sequence[str] = ()) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """Every video is of one class.
+    """The objective of single labels: every video is of one class.
 
     Args:
       average: what a test averages over the clips of a video: "probability" (softmax) or "logit".
@@ -46,9 +46,9 @@ class Classification:
       normalization: of RGB.
       smoothing: share of a label that is spread over all classes, in training.
       mixing: of the videos of a batch, in training.
-      class_weights: [K], by which the loss of a video of each class is multiplied in training, with the part of it that
-        smoothing spreads; of mixed videos each part by its own class's. The mean over a batch is not divided by them,
-        so that it is the same for any micro-batches. (): all count 1.
+      class_weights: [K], factors of the loss in training, by a video's class; the part that smoothing spreads has the
+        same factor, and in mixed videos each part has that of its class. The mean over a batch is not divided by them,
+        so that it is the same for any micro-batches. (): all 1.
     """
 
     average: str = "probability"
@@ -95,34 +95,34 @@ class Classification:
         return jnp.mean(loss), (batch_stats, sums)
 
     def test(self, definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict) -> jax.Array:
-        """Scores of the classes, [B, K] float32."""
+        """Scores of the classes, [B, K] float32: probabilities or logits, as `average` says."""
         outputs, _ = state_lib.apply(definition, params, batch_stats, batch, self.normalization, train=False)
         logits = losses.video_logits(outputs).astype(jnp.float32)
         return self.probabilities(logits) if self.average == "probability" else logits
 
     def video_loss(self, outputs: Any, label: jax.Array) -> jax.Array:
-        """The loss of each video [B], from what the network says and from its label."""
+        """The loss of each video [B], from the network's outputs and the label [B]."""
         return losses.video_cross_entropy(outputs, label, reduction=self.reduction, smoothing=self.smoothing)
 
     def train_sums(self, loss: jax.Array, logits: jax.Array, batch: dict) -> dict[str, jax.Array]:
-        """What training counts of a batch, from the loss [B] and the logits [B, K]."""
+        """Sums over a training batch, from the loss [B] and the logits [B, K]."""
         return metrics.train_sums(loss, logits, batch)
 
     def probabilities(self, logits: jax.Array | np.ndarray) -> jax.Array:
-        """Of the classes, from their logits [..., K]."""
+        """Probabilities of the classes, from their logits [..., K]."""
         return jax.nn.softmax(logits)
 
     def clip_metrics(self, scores: jax.Array, batch: dict) -> dict[str, jax.Array]:
-        """What a test counts of single clips, [B] each: whether their best score, of [B, K], is the right class's."""
+        """Metrics of single clips, [B] each, from their scores [B, K]: top-1."""
         return {"top1": (jnp.argmax(scores, axis=1) == batch["label"]).astype(jnp.float32)}
 
     def of_videos(self, network: Network, means: np.ndarray) -> np.ndarray:
-        """Scores of videos: the means over their clips of what `test` gives."""
+        """Scores of videos from `means`, the means of `test` over their clips: the same."""
         del network
         return means
 
     def metrics(self, scores: np.ndarray, label: np.ndarray) -> dict[str, float]:
-        """Of videos, from their scores [N, K]: loss (of the mean scores), top1, top5, mean class accuracy.
+        """Metrics of videos, from their scores [N, K]: loss (of the mean scores), top1, top5, mean class accuracy.
 
         Raises:
           UserError: scores that are not finite.
@@ -140,9 +140,9 @@ class Classification:
 
 @dataclasses.dataclass(frozen=True)
 class Correspondence:
-    """Clip and frames are of the same video, or not (STC §3.2, T3D §3.2): no label is read.
+    """The objective of knowledge transfer: are clip and frames of the same video (STC §3.2, T3D §3.2)? Needs no labels.
 
-    Batches hold one clip of every video, or several, [B, N, T, H, W, 3].
+    Batches have one clip of every video, or several, [B, N, T, H, W, 3].
     """
 
     normalization: Normalization = IMAGENET
@@ -163,7 +163,7 @@ class Correspondence:
         return mean, (batch_stats, {name: value * count for name, value in values.items()} | {"count": count})
 
     def test(self, definition: nnx.GraphDef, params: dict, batch_stats: dict, batch: dict) -> jax.Array:
-        """What `of_videos` makes pairs of: the halves of the pairs of each row, [B, clips · 2 · 512] float32.
+        """The halves of pairs, one of the clip and one of its frames, for `of_videos`: [B, clips · 2 · 512] float32.
 
         The pairs are made when all videos are known, so that neither the batch size nor the devices decide on them.
         """
@@ -173,15 +173,15 @@ class Correspondence:
         return jnp.concatenate(halves, axis=1).reshape(len(video), -1).astype(jnp.float32)
 
     def of_videos(self, network: Network, means: np.ndarray) -> np.ndarray:
-        """Makes a positive pair of each video, and a negative one with another video of all, always the same one.
+        """Classify a positive pair of each video and a negative one, made with another video that is always the same.
 
         Args:
-          network: with its weights, of which only those behind the halves are used.
-          means: of what `test` gives, [N, clips · 2 · 512].
+          network: the network with its weights; only the layers that follow the halves are used.
+          means: the means of `test` over a video's clips, [N, clips · 2 · 512].
 
         Returns:
-          loss of the positive and of the negative pair, and whether each was told right: [N, 4]; means over a video's
-          clips. NaN for the negative one where there is no other video.
+          [N, 4]: loss of the positive and of the negative pair, and whether each was classified right; means over a
+          video's clips. NaN for the negative one where there is no other video.
         """
         definition, params, batch_stats = network
 
@@ -191,7 +191,7 @@ class Correspondence:
             logits = model.tell(hidden)
             return losses.softmax_cross_entropy(logits, label), jnp.argmax(logits, axis=1) == label
 
-        # Each video meets the next one of a round through all of them.
+        # Each video is paired with the next one in a random cycle through all of them.
         order = np.random.default_rng(0).permutation(len(means))
         other = np.empty_like(order)
         other[order] = np.roll(order, 1)
@@ -208,15 +208,15 @@ class Correspondence:
         return rows
 
     def clip_metrics(self, scores: jax.Array, batch: dict) -> dict[str, jax.Array]:
-        """What a test counts of single clips: nothing, as a pair takes two."""
+        """Metrics of single clips: none, as a pair takes two."""
         del scores, batch
         return {}
 
     def metrics(self, scores: np.ndarray, label: np.ndarray) -> dict[str, float]:
-        """Of videos, from what `of_videos` gives, [N, 4]: loss, and accuracy of all pairs and of both kinds.
+        """Metrics of videos, from the result of `of_videos`, [N, 4]: loss, and accuracy of all pairs and of both kinds.
 
         Raises:
-          UserError: of too few videos no negative pair could be made, or the losses are not finite.
+          UserError: there are too few videos for a negative pair, or the losses are not finite.
         """
         del label
         if len(scores) < 2:
@@ -254,7 +254,7 @@ class Correspondence:
 
 
 def _halves(means: np.ndarray) -> np.ndarray:
-    """What `Correspondence.test` gives, of clips and of frames apart: [N, clips · 2 · 512] -> [N, clips, 2, 512]."""
+    """The result of `Correspondence.test`, split into clips and frames: [N, clips · 2 · 512] -> [N, clips, 2, 512]."""
     return means.astype(np.float32).reshape(len(means), -1, 2, HALF)
 
 
@@ -262,7 +262,7 @@ Objective = Classification | Correspondence
 
 
 def of(config: ConfigDict, class_weights: tuple[float, ...] = ()) -> Objective:
-    """The objective of a config: correspondence where it has a `teacher`."""
+    """The objective of a config: correspondence if it has a `teacher`. UserError for settings that do not fit."""
     normalization = Normalization(**config.normalize)
     train = config.train
     smoothing, mixing = train.get("label_smoothing", 0.0), Mixing(train.get("mixup", 0.0), train.get("cutmix", 0.0))

@@ -1,4 +1,4 @@
-"""SGD as the papers use it and AdamW, the parts of a network that they treat apart, schedules, and the plateau rule."""
+"""SGD as the papers use it, AdamW, learning rates by part of the network, schedules, and the plateau rule."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ def schedule(
     - "step": × `drop_factor` at each of `drop_epochs` and of `drop_steps`;
     - "cosine": a half cosine down to zero at the last of `steps`.
 
-    Epochs and steps are counted from `begin`, but for `steps`, the last one of the run.
+    Epochs and steps are counted from step `begin`, except `steps`, the last one of the run. UserError: another kind.
     """
     if begin:
         later = schedule(
@@ -80,18 +80,18 @@ def make(
     """SGD with PyTorch's coupled weight decay, which is part of the gradient that momentum sees; or AdamW.
 
     Args:
-      kind: "sgd", or "adamw" (Loshchilov and Hutter 2019), β₁ = `momentum` and β₂ = .999, whose decay is not coupled.
+      kind: "sgd", or "adamw" (Loshchilov and Hutter 2019) with β₁ = `momentum`, β₂ = .999 and decoupled decay.
       decay_norm: whether BatchNorm's scale and offset are decayed too.
       frozen_norm: whether BatchNorm's scale and offset stay as they are, without decay either (frozen BatchNorm).
-      clip_norm: a gradient of a larger norm is scaled to this one; 0: no gradient is.
-      head_rate: what the classifier's learning rate is multiplied by.
-      layer_decay: what a part's learning rate is multiplied by, compared with the next part's; the last one's, compared
-        with the classifier's.
+      clip_norm: a gradient of a larger norm is scaled to this norm; 0: none is.
+      head_rate: factor of the classifier's learning rate.
+      layer_decay: factor between a part's learning rate and the next part's; the part after the last is the
+        classifier.
       freeze: parts that stay as they are. There is no momentum for them.
-      network: whose parts these are, by its name.
+      network: name of the network, whose parts these are.
 
     Raises:
-      UserError: another kind, values that cannot be, or a part that the network does not have.
+      UserError: another kind, values out of range, or a part that the network does not have.
     """
     if kind not in ("sgd", "adamw"):
         raise UserError(f"unknown optimizer kind {kind!r}: choose sgd or adamw.")
@@ -129,14 +129,14 @@ def make(
 
 
 def of(config: ConfigDict, learning_rate: Schedule | float) -> optax.GradientTransformation:
-    """What a config asks for (sections `optimizer`, `norm`, `train`, `model`)."""
+    """The optimizer that a config asks for (sections `optimizer`, `norm`, `train`, `model`)."""
     freeze = config.train.get("freeze") or ()
     options = {"frozen_norm": config.norm.frozen, "freeze": freeze, "network": config.model.name}
     return make(learning_rate, **config.optimizer, **options)
 
 
 def parts(params: dict, network: str) -> dict:
-    """A tree like params with the name of the part of the network that each is of (`Network.parts`); "" of none."""
+    """A tree like params with the name of each one's part of the network (`Network.parts`), or "" if it is in none."""
     names = {module: part for part, modules in networks.find(network).parts.items() for module in modules}
 
     def part(path, _):
@@ -146,7 +146,7 @@ def parts(params: dict, network: str) -> dict:
 
 
 def check_frozen(network: str, freeze: Sequence[str]) -> None:
-    """Raises UserError where a network lacks a part that is to be frozen."""
+    """Raise UserError if a network lacks a part that is to be frozen."""
     known = networks.find(network).parts
     if unknown := [name for name in freeze if name not in known]:
         raise UserError(
@@ -155,7 +155,7 @@ def check_frozen(network: str, freeze: Sequence[str]) -> None:
 
 
 def frozen_parts(params: dict, network: str, freeze: Sequence[str]) -> dict:
-    """A tree like params with True where they are of a part that is named in `freeze`.
+    """A tree like params with True for those in the parts that `freeze` names.
 
     Raises:
       UserError: the network has no such part.
@@ -222,7 +222,7 @@ class Plateau:
 
 @dataclasses.dataclass
 class EarlyStop:
-    """Ends a training after `patience` validations in a row that bring neither a lower loss nor a better metric.
+    """The end of a training after `patience` validations in a row with neither a lower loss nor a better metric.
 
     What it has seen is part of a checkpoint.
     """

@@ -1,4 +1,4 @@
-"""Pictures of batches and of results: the clips, the confusion matrix, and what CoST's views count."""
+"""Pictures of batches and of results: clips, the confusion matrix, and the coefficients of CoST's views."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -10,10 +10,10 @@ from jax_video.errors import shown
 from jax_video.models.cost import VIEWS
 
 COLORS = ("tab:gray", "tab:orange", "tab:blue")  # of the views
-NAMED = 100  # classes, at most, whose names a picture of a confusion matrix has room for
+NAMED = 100  # classes, at most, for whose names a picture of a confusion matrix has room
 EXTREMES = 20  # classes with the most motion, and with the least, where a figure cannot show all
-CLIPS, FRAMES = 4, 8  # of a batch's strip
-_GAP, _CAPTION = 2, 18  # pixels: between its frames, and above a clip
+CLIPS, FRAMES = 4, 8  # that are shown of a batch, and of each clip
+_GAP, _CAPTION = 2, 18  # pixels: between frames, and for the caption above a clip
 _DOTS = 120  # per inch
 
 
@@ -21,11 +21,11 @@ def strip(batch: Mapping[str, Any], names: Sequence[str] = ()) -> np.ndarray:
     """The first clips of a batch as a network gets them: a row for each clip and stream, frames from left to right.
 
     Args:
-      batch: with "rgb", "flow" or both: uint8 [B, T, H, W, C], or [B, N, T, H, W, C] of several clips a video.
-      names: of the clips, to stand above them.
+      batch: with "rgb", "flow" or both: uint8 [B, T, H, W, C], or [B, N, T, H, W, C] with N clips of each video.
+      names: captions of the clips, above them.
 
     Returns:
-      uint8 [rows, frames, 3]. Of optical flow it shows each frame's first field, x as red and y as green.
+      uint8 [H, W, 3], one picture. For optical flow it shows each frame's first field, x as red and y as green.
     """
     streams = [batch[name][:CLIPS] for name in ("rgb", "flow") if name in batch]
     rows = []
@@ -49,8 +49,8 @@ def confusion(classes: tuple[str, ...], matrix: np.ndarray) -> np.ndarray:
 
 
 def plot_confusion(path: remote.Path, classes: tuple[str, ...], matrix: np.ndarray) -> None:
-    """Draws a confusion matrix [K, K]: rows (true classes) sum to one; numbers of videos stand in the cells while they
-    can be read."""
+    """Draw a confusion matrix [K, K]: the colours of each row (a true class) sum to one; with up to 30 classes, cells
+    show numbers of videos."""
     with remote.path(path).open("wb") as file:
         _confusion(classes, matrix).savefig(file, dpi=_DOTS)
 
@@ -75,7 +75,7 @@ def _confusion(classes: tuple[str, ...], matrix: np.ndarray) -> Any:
 
 
 def plot_layers(path: remote.Path, layers: dict[str, dict[str, float]]) -> None:
-    """Draws every layer's three views, from the bottom of the network to its top (CoST Fig. 8)."""
+    """Draw the coefficients of each layer's three views, from the first layer to the last (CoST Fig. 8)."""
     figure = _figure(max(5, 0.5 * len(layers) + 2), 4)
     axes = figure.subplots()
     bottom = np.zeros(len(layers))
@@ -92,7 +92,7 @@ def plot_layers(path: remote.Path, layers: dict[str, dict[str, float]]) -> None:
 
 
 def plot_classes(path: remote.Path, classes: dict[str, dict[str, float]]) -> None:
-    """Draws classes by what motion counts for them (CoST Fig. 7); of many only those with the most and the least."""
+    """Draw the coefficients of the motion views by class (CoST Fig. 7); of many, those with the most and the least."""
     ordered = list(classes)
     parts = {"": ordered}
     if len(ordered) > 2 * EXTREMES:
@@ -135,7 +135,7 @@ def heat(values: np.ndarray) -> np.ndarray:
 
 
 def color(number: int) -> tuple[int, ...]:
-    """The colour of a class, red, green and blue from 0 to 255; from the 21st on they come again."""
+    """The colour of a class, (red, green, blue) from 0 to 255; the colours repeat after 20 classes."""
     import matplotlib
 
     return tuple(round(255 * part) for part in matplotlib.colormaps["tab20"](number % 20)[:3])
@@ -157,7 +157,7 @@ def _labels(names: Iterable[str]) -> list[str]:
 
 
 def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Any:
-    """An empty figure, in inches."""
-    import matplotlib.figure  # takes most of a second, for which no command waits that draws nothing
+    """An empty figure of this size in inches."""
+    import matplotlib.figure  # takes most of a second, so it is imported only to draw
 
     return matplotlib.figure.Figure((width, height), layout=layout)

@@ -1,4 +1,4 @@
-"""Says what a recipe asks of TPUs, without any: it is compiled for them, which takes minutes and is remembered.
+"""Says what a recipe needs on TPUs, without having one: it is compiled for them, which takes minutes and is remembered.
 
   python -m jax_video.plan --config=stc:model=stc_resnext101,data=DIR --topology=v5e:2x4
       memory of a chip, the largest micro-batch, operations, traffic, a bound of the clips per second, and what 8 to 256

@@ -1,4 +1,4 @@
-"""What a training or test step asks of TPUs, found by compiling it for them: no TPU is needed, only libtpu."""
+"""What a training or test step needs on TPUs, found by compiling it for them: no TPU is needed, only libtpu."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ from jax_video.multilabel import MultiLabel
 from jax_video.task import Task
 
 GIB = 2**30
-_OFFLINE = {  # what libtpu otherwise asks the machine for, which is no TPU's; and it is quiet
+_OFFLINE = {  # answers that libtpu would otherwise ask of a TPU's machine; and no logs
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -35,8 +35,8 @@ _OFFLINE = {  # what libtpu otherwise asks the machine for, which is no TPU's; a
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
 }
-_STORED_RATE = 30.0  # frames per second of videos, as most have it, where clips have a rate of their own
-_MEASURE = "3"  # changes with what is read off a program, so that what was remembered before is not used
+_STORED_RATE = 30.0  # frames per second of most videos, for recipes whose clips have a rate of their own
+_MEASURE = "3"  # part of the cache key: changes with what is read off a program, so that old entries are not used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Compiled:
     collectives: Mapping[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
 
     def exchange(self, chip: Chip, chips: int) -> float:
-        """Seconds that so many chips need for the collectives, at the least, if each sends the same amount as here.
+        """The least seconds that `chips` chips need for the collectives, if each sends the same amount as here.
 
         In a ring of n, an all-reduce sends 2 (n - 1) / n of its bytes from every chip, the others half of that.
         """
@@ -142,11 +142,11 @@ class Compiled:
 
 
 class Planner:
-    """Compiles the steps of a config for a slice; what was compiled before is remembered.
+    """The steps of a config, compiled for a slice; what was compiled before is remembered.
 
     Args:
       config: as `recipe.resolve` leaves it.
-      classes: how many.
+      classes: their number.
     """
 
     def __init__(self, config: ConfigDict, where: Slice, *, classes: int):
@@ -155,7 +155,7 @@ class Planner:
         self.segments = max(1, self.task.sampling.segments)  # clips of a video that the network takes together
 
     def train_step(self, batch: int, micro_batch: int | None) -> Compiled:
-        """The training step of so many videos, `micro_batch` of them at once."""
+        """The training step of `batch` videos, `micro_batch` of them at once (None: all)."""
         config = self.config.copy_and_resolve_references()
         config.train.update(batch=batch, micro_batch=micro_batch)
         config = recipe.resolve(config)
@@ -169,7 +169,7 @@ class Planner:
 
     @functools.cached_property
     def state(self) -> state_lib.TrainState:
-        """Shapes of what a run trains, of which every chip has a copy."""
+        """Shapes of the training state, of which every chip has a copy."""
 
         def create() -> state_lib.TrainState:
             network = state_lib.network(self.config, self.classes)
@@ -182,7 +182,7 @@ class Planner:
         return optimizer.of(self.config, schedule)
 
     def test_step(self, batch: int) -> Compiled:
-        """The step that scores so many clips."""
+        """The test step, which scores `batch` clips."""
         definition, *weights = state_lib.abstract(self.config, self.classes)
         step: Any = scoring.make_eval_step(definition, self.where.mesh, self.task.objective)
         return self._compile(lambda: step.trace(*map(self._everywhere, weights), self._batch(batch)))
@@ -246,7 +246,7 @@ class Plan:
 
 
 def plan(config: ConfigDict, topology: str, *, mode: str = "train", batch: int | None = None, classes: int) -> Plan:
-    """Compiles a config's step for a slice of TPUs, and finds the largest micro-batch where the batch does not fit.
+    """Compile a config's step for a slice of TPUs, and find the largest micro-batch if the batch does not fit.
 
     A compilation takes minutes, and is remembered in the cache folder.
 
@@ -255,7 +255,7 @@ def plan(config: ConfigDict, topology: str, *, mode: str = "train", batch: int |
       topology: such as "v5e:2x4".
       mode: "train" or "test".
       batch: videos, or clips in a test, in place of the config's.
-      classes: how many.
+      classes: their number.
 
     Raises:
       UserError: an unknown slice, a batch that does not divide by its chips, or libtpu is not installed.
@@ -281,7 +281,7 @@ def plan(config: ConfigDict, topology: str, *, mode: str = "train", batch: int |
     size = largest_below(whole * step.capacity / step.peak / 2) or min(sizes, default=0)
     while size and size not in tried:
         tried[size] = planner.train_step(batch, size)
-        small, large = min(tried), max(tried)  # memory grows by the same with every video
+        small, large = min(tried), max(tried)  # every video adds the same memory
         each = (tried[large].peak - tried[small].peak) / (large - small)
         bound = small + (step.capacity - tried[small].peak) / each
         refused = min(size for size, compiled in tried.items() if not compiled.fits)
@@ -371,7 +371,7 @@ def _title(plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> list[str]:
-    """The rows of what a program holds."""
+    """The lines of the report about a program's memory."""
     state, step = plan.planner.state, plan.step
     held: dict[str, Any] = {"weights and statistics": (state.params, state.batch_stats)}
     if plan.mode == "train":

@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if given.checkpoint is None:
         raise UserError("--checkpoint is missing: the folder of a run, for example --checkpoint=runs/stc")
-    labels.number_of_classes(given.top)  # raises where it is none
+    labels.number_of_classes(given.top)  # raises if it is no number
     if given.live is not None:
         return stream.show(arguments, given)
     paths = files.named(arguments)
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> None:
 
 
 def check(paths: list[str], given: flags.FlagValues) -> None:
-    """Raises UserError for flags that do not go together."""
+    """Raise UserError for flags that do not go together."""
     explanations.check(paths, given)
     outputs = [f"--{name}" for name in ("csv", "srt", "video") if given[name].value is not None]
     if given.window is None and (outputs or given.hop is not None):

@@ -50,7 +50,7 @@ _OF_STEPS = {"flow": ("flow_side",), "pack": ("pack_side", "pack_quality")}  # f
 
 
 def define_flags() -> None:
-    """Defines the command's own flags, and one for each parameter of a source."""
+    """Define the command's own flags, and one for each parameter of a source."""
     flags.DEFINE_string("videos", None, "Folder of the videos, also in a store (gs://, s3://).")
     flags.DEFINE_string("out", None, "Folder to write manifest.jsonl and broken.csv into.")
     for parameter in sources.parameters():
@@ -109,7 +109,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _parameters() -> dict[str, Any]:
-    """What the source was told, as far as it was."""
+    """The parameters of the source that the command line sets."""
     given = {parameter.name: FLAGS[parameter.name].value for parameter in sources.parameters()}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -127,7 +127,7 @@ def _next_commands(result: Prepared, task: Preparation) -> str:
     partial = any(row.split == "test" and row.error for row in manifest.videos)
     accept = " --config.test.allow_partial=True" if partial else ""
     small = "Or small, for a CPU"
-    timed = all(row.fps for _, row in manifest.select("train"))  # as those weights have seen 15 frames a second
+    timed = all(row.fps for _, row in manifest.select("train"))  # r2plus1d_18 needs it: it takes 15 frames a second
     tune = f"finetune.py:weights=torchvision:{'r2plus1d_18' if timed else 'resnet50'},"
     if task.flow:
         recipe = "st_resnet.py:phase=motion,"
@@ -150,13 +150,13 @@ def _next_commands(result: Prepared, task: Preparation) -> str:
 
 
 def _benchmark(arguments: list[str]) -> str:
-    """How fast a prepared set loads, in words."""
+    """A report on how fast a prepared set loads."""
     if arguments:
         raise UserError(f"--benchmark takes a prepared set, and no source besides: got {' '.join(arguments)}")
     found = prepared.read(FLAGS.benchmark)
     if len(FLAGS.clip) != 4 or not all(number.isdecimal() for number in FLAGS.clip):
         raise UserError(f"--clip={','.join(FLAGS.clip)}: expected frames, stride, short side and crop: 16,2,122,112")
-    import jax  # for the way to the device; all else here does without
+    import jax  # to time transfers to the device; nothing else here needs it
 
     from jax_video import sharding
     from jax_video.data import pipeline, reader

@@ -9,11 +9,11 @@ import jax
 
 from jax_video.errors import UserError
 
-_WARM = 3  # steps that go before: the first one compiles
+_WARM = 3  # steps before the traced ones: the first one compiles
 
 
 class Profile:
-    """Traces some of a run's steps.
+    """A trace of some of a run's steps.
 
     Args:
       folder: gets `plugins/profile/TIME/`, which TensorBoard's profile tab and `xprof --logdir` show.
@@ -32,7 +32,7 @@ class Profile:
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """Around the launch of a step."""
+        """Wrap the launch of a step; starts the trace before the first one to trace, and stops it after the last."""
         end = _WARM + self._steps
         if _WARM <= self._launched < end and not self._tracing:
             jax.profiler.start_trace(self._folder)
@@ -44,7 +44,7 @@ class Profile:
         self._launched += 1
 
     def close(self) -> None:
-        """Writes what has been traced."""
+        """Write what has been traced."""
         self._stop()
         if self._steps and not self._traced:
             print(f"--profile: no step was traced; {_WARM} go before, to warm up.", file=sys.stderr)

@@ -22,7 +22,7 @@ class Progress:
     begun: int = 0  # the step at which the present schedule began: not the first one in a run that was extended
 
     def to_dict(self) -> dict:
-        """A copy: checkpoints are written while the run goes on."""
+        """A copy as a dictionary for JSON: checkpoints are written while the run goes on."""
         return {
             "meter": dict(self.meter.totals),
             "plateau": dataclasses.asdict(self.plateau),
@@ -33,7 +33,7 @@ class Progress:
 
     @classmethod
     def from_dict(cls, saved: dict) -> "Progress":
-        """The inverse of `to_dict`. Raises CheckpointError for what that cannot have made."""
+        """The inverse of `to_dict`. Raises CheckpointError for a dictionary that `to_dict` cannot have made."""
         if wrong := documents.defect(saved, _PROGRESS):
             raise CheckpointError(
                 f"the newest checkpoint is none to go on from ({wrong}); remove it for the one before."
@@ -44,5 +44,5 @@ class Progress:
 
     @property
     def finished(self) -> bool:
-        """Whether the validations say that it is enough."""
+        """Whether the validations end the training: by the plateau rule, or by early stopping."""
         return self.plateau.finished or self.early.finished

@@ -1,7 +1,7 @@
 """A run as a folder to share: its weights in model.safetensors, all else in config.json.
 
-It holds what a checkpoint does to be used: config, classes, normalisation, clips and test, and a checksum. `load` and
---checkpoint= take it like a run's folder; both may also lie in a store or behind a URL: `opened`.
+It holds all that is needed to use the run: config, classes, normalisation, clips and test, and a checksum. `load` and
+--checkpoint= take it like a run's folder; both kinds of folder may also be in a store or behind a URL: `opened`.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from jax_video.meta import Meta
 CONFIG, WEIGHTS = "config.json", checkpoint.SHARED
 LIBRARY = "jax_video"
 _SHAPE = {"run": dict, "step": int, "weights": {"bytes": int, "sha256": str}, "result?": dict | None}
-_ARRAYS = ("network", "ema", "training", "checksums")  # items of a checkpoint, of which all else is small
+_ARRAYS = ("network", "ema", "training", "checksums")  # items of a checkpoint; all else in it is small
 
 
 def write(
@@ -39,12 +39,12 @@ def write(
     weights: Mapping[str, Any],
     result: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a run's weights and all that it takes to use them.
+    """Write a run's weights and all that it takes to use them.
 
     Args:
-      meta, step: what its checkpoint says of it, and after how many steps it was saved.
+      meta, step: the record of its checkpoint, and after how many steps that was saved.
       weights: its {"params", "batch_stats"}.
-      result: of their test, as test.json holds it; None where none is known.
+      result: of the weights' test, as in test.json; None if none is known.
     """
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in state_lib.named_leaves(weights).items()}
     data = safetensors.numpy.save(arrays, metadata={"format": "flax", "library": LIBRARY})
@@ -61,12 +61,12 @@ def write(
 
 
 def checksum(data: bytes) -> str:
-    """Of a file, as `sha256sum` prints it."""
+    """The SHA-256 of a file's bytes, as `sha256sum` prints it."""
     return hashlib.sha256(data).hexdigest()
 
 
 class Published:
-    """A folder that `write` has written, read as `Checkpoints` are.
+    """A folder that `write` has written, with the methods by which `Checkpoints` are read.
 
     Raises:
       CheckpointError: a part of it is missing, damaged, or of another library.
@@ -93,19 +93,19 @@ class Published:
             raise CheckpointError(f"{folder / CONFIG} is damaged ({error}): fetch it again.") from error
 
     def best_meta(self) -> Meta:
-        """What the run's checkpoint said of it."""
+        """The record of the run's checkpoint."""
         return self._meta
 
     def best_step(self) -> int:
-        """After how many steps its weights were saved."""
+        """The number of steps after which its weights were saved."""
         return self._record["step"]
 
     def result(self) -> dict[str, Any] | None:
-        """Of the weights' test, as the run's test.json had it; None where none is known, as of earlier exports."""
+        """The result of the weights' test, as in the run's test.json; None if unknown, as in earlier exports."""
         return self._record.get("result")
 
     def read_best(self, target: dict) -> tuple[dict, Meta, int]:
-        """(weights, meta, step), as `Checkpoints.read_best`.
+        """(weights, meta, step), as from `Checkpoints.read_best`.
 
         Raises:
           CheckpointError: the weights are missing, damaged, or of another network.
@@ -133,24 +133,24 @@ class Published:
         return jax.tree.unflatten(jax.tree.structure(target), leaves), self._meta, self._record["step"]
 
     def close(self) -> None:
-        """Does nothing: no file is open."""
+        """Do nothing: no file is open."""
 
 
 def source(folder: remote.Path, mesh: Mesh, step: int | None = None) -> Checkpoints | Published:
-    """What reads the run in a folder, be it the one that was trained in or one that was written to be shared; just the
-    checkpoint of a step where one is given."""
+    """The reader of the run in a folder, be it the one that it was trained in or an export. With `step`, of just that
+    checkpoint."""
     if is_exported(folder):
         return Published(folder, mesh, step)
     return Checkpoints(folder, mesh, read_only=True, step=step)
 
 
 def is_exported(folder: remote.Path) -> bool:
-    """Whether a folder is one to share, and not the one that the run was trained in."""
+    """Whether a folder is an export, and not the one that the run was trained in."""
     return not (folder / "checkpoints").exists() and is_published(folder)
 
 
 def is_published(folder: remote.Path) -> bool:
-    """Whether a folder has weights to share, or a config that tells of some."""
+    """Whether a folder has exported weights, or the config.json of an export."""
     if (folder / WEIGHTS).exists():
         return True
     with contextlib.suppress(FileNotFoundError, documents.Damaged):
@@ -160,23 +160,23 @@ def is_published(folder: remote.Path) -> bool:
 
 
 def is_copied(name: str | os.PathLike) -> bool:
-    """Whether `opened` reads a copy of what has this name."""
+    """Whether `opened` gives a local copy of the folder of this name, as it is remote and not in gs://."""
     return remote.is_remote(name) and not os.fspath(name).startswith(("gs://", "file://"))
 
 
 def opened(name: str | os.PathLike, beside: Sequence[str] = ("test.json",), *, step: int | None = None) -> remote.Path:
     """The folder to read a run from: the one of this name, or its copy where it is in a store or behind a URL.
 
-    Only what it takes to use the run is copied: of a run's folder one checkpoint without the optimizer's side. What is
-    in Google's store (gs://) is read there.
+    Only what it takes to use the run is copied: of a run's folder, one checkpoint without the optimizer's state. A
+    folder in Google Cloud Storage (gs://) is read there.
 
     Args:
-      beside: other files of a run's folder that are copied where they are there; by default the result of its test.
+      beside: other files of a run's folder to copy if they exist; by default the result of its test.
       step: of the checkpoint; None: the best one.
 
     Raises:
       CheckpointError: there is no run.
-      UserError: as of `copies.Copy`.
+      UserError: as from `copies.Copy`.
     """
     name = os.fspath(name)
     if name.startswith("file://"):
@@ -208,7 +208,7 @@ def opened(name: str | os.PathLike, beside: Sequence[str] = ("test.json",), *, s
 
 
 def check_folder(folder: remote.Path) -> None:
-    """Raises CheckpointError, which says what to give, for a part of a run's folder, or a file, in place of it."""
+    """Raise CheckpointError, which says what to give instead, for a file, or for a part of a run's folder."""
     if (folder / "checkpoints").exists() or is_published(folder):
         return
     within = next((path for path in (folder, *folder.parents) if path.name == "checkpoints" and path.is_dir()), None)

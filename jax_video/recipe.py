@@ -1,4 +1,4 @@
-"""What recipes share: their `key=value` arguments, the keys that no paper speaks of, and the values that follow.
+"""What recipes share: `key=value` arguments, values of keys that no paper states, and values that follow from others.
 
 A recipe is a file with `get_config(argument)` that states the numbers of a paper; this project's are in configs/. It
 imports this module and the table of networks, and may be copied anywhere.
@@ -16,7 +16,7 @@ from jax_video import saved
 from jax_video.data import documents
 from jax_video.errors import UserError
 
-EMBEDDED = "motions"  # the data set that is rendered where it is asked for
+EMBEDDED = "motions"  # the data set that is rendered on demand
 RENAMED = {"hold": "micro_batch"}  # arguments of earlier versions
 
 _COMMON = {  # keys that say how a run goes, not what it computes; what papers decide has no value here
@@ -50,10 +50,10 @@ SMALL = {  # for tens to thousands of short videos on a CPU: a quarter of the wi
 
 
 def arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
-    """`arguments("frames=32", frames=16, stride=int)` -> frames=32, stride=None.
+    """Parse a recipe's arguments: `arguments("frames=32", frames=16, stride=int)` -> frames=32, stride=None.
 
-    Values take the type of their default; true and false are booleans. A type in place of a default is that of an
-    argument which is None unless it is given.
+    Values take the type of their default; true and false are booleans. A type in place of a default means: None if the
+    argument is not given, and else a value of this type.
 
     Raises:
       ValueError: an unknown key, or a value of another type.
@@ -63,7 +63,7 @@ def arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
         key, equals, value = item.partition("=")
         if key not in defaults and RENAMED.get(key) in defaults:
             note(f"The argument {key} is called {RENAMED[key]} now.")
-            key, value = RENAMED[key], value if value != "0" else ""  # by which none was meant
+            key, value = RENAMED[key], value if value != "0" else ""  # 0 meant none
         if key not in defaults or not equals:
             raise ValueError(f"unknown config argument {item!r}: expected key=value with one of {', '.join(defaults)}.")
         default = defaults[key]
@@ -83,7 +83,7 @@ def trained(weights: str) -> dict[str, Any]:
     """The config of the run, or export, in a local folder, in the keys of this version; {} where there is no folder.
 
     Raises:
-      ValueError: the folder is none of a run.
+      ValueError: the folder is not that of a run.
     """
     folder = pathlib.Path(weights)
     if not weights or not folder.is_dir():
@@ -99,14 +99,14 @@ def trained(weights: str) -> dict[str, Any]:
 
 
 def _with_tuples(value: Any) -> Any:
-    """What JSON holds as recipes write it, who have no lists."""
+    """A value from JSON with tuples in place of lists, as recipes write it."""
     if isinstance(value, dict):
         return {key: _with_tuples(each) for key, each in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def is_small(given: types.SimpleNamespace) -> bool:
-    """Whether the argument `recipe` is small; where it is not given, it is on the embedded data set alone.
+    """Whether the argument `recipe` is small; if it is not given, whether the data set is the embedded one.
 
     Raises:
       ValueError: it is neither small nor paper.
@@ -117,10 +117,10 @@ def is_small(given: types.SimpleNamespace) -> bool:
 
 
 def config(**sections: Any) -> ConfigDict:
-    """A config of these sections, with the keys that no paper speaks of.
+    """A config of these sections, with values for the keys that no paper states.
 
     Raises:
-      ValueError: a key is none of a config's (`saved.KEYS`), or one that papers decide is left out.
+      ValueError: a key is unknown (`saved.KEYS`), or one that papers decide is left out.
     """
     merged = {
         name: common | sections.get(name, {}) if isinstance(common, dict) else sections.get(name, common)
@@ -143,18 +143,18 @@ def config(**sections: Any) -> ConfigDict:
 def resolve(config: ConfigDict, *, flip: bool | None = None, multilabel: bool | None = None) -> ConfigDict:
     """The config of a run: in the keys of this version, with the values that follow from others.
 
-    A micro-batch becomes the largest part of a batch, no larger than it is asked for, that divides it and leaves groups
-    of BatchNorm whole, or else the smallest that does; where it is the batch itself, it is None. Without groups, the
-    clips of a micro-batch are one. Where there are steps, the epochs become None. A config that is resolved stays as
-    it is.
+    `train.micro_batch` becomes the largest number, up to the one asked for, that divides the batch and keeps groups of
+    BatchNorm whole, or else the smallest such number; if it is the whole batch, it becomes None. Without groups, the
+    clips of a micro-batch become one group. If `train.steps` is given, `train.epochs` becomes None. A resolved config
+    stays as it is.
 
     Args:
-      flip: whether the data set may be mirrored (`Manifest.flip`): what `clip.flip` and `test.flip` are where they are
-        None; None leaves them so.
-      multilabel: whether a video of it may have several labels: then `train.loss` is sigmoid where it is None.
+      flip: whether the data set may be mirrored (`Manifest.flip`), for `clip.flip` and `test.flip` if they are None;
+        None leaves them so.
+      multilabel: whether its videos may have several labels: then a `train.loss` of None becomes sigmoid.
 
     Raises:
-      UserError: neither epochs nor steps, or a micro-batch of no video.
+      UserError: there are neither epochs nor steps, or the micro-batch is below 1.
     """
     config = saved.complete_recipe(config).copy_and_resolve_references()
     train, norm = config.train, config.norm
@@ -163,13 +163,13 @@ def resolve(config: ConfigDict, *, flip: bool | None = None, multilabel: bool | 
             section.flip = flip
     if multilabel and train.get("loss") is None:
         train.loss = "sigmoid"
-    if train.steps is None and train.get("epochs", 1) is None:  # a config that is for a test alone may have none
+    if train.steps is None and train.get("epochs", 1) is None:  # a config for a test alone may lack the epochs
         raise UserError("neither train.epochs nor train.steps is given: say how long to train.")
     if train.get("micro_batch") is None:
         return config
     if train.micro_batch < 1:
         raise UserError(f"train.micro_batch is {train.micro_batch}: expected at least 1.")
-    clips = max(1, config.clip.get("segments", 0))  # of a video, which groups count
+    clips = max(1, config.clip.get("segments", 0))  # per video; groups count clips
     group = norm.group_size or 1
     parts = [count for count in range(1, train.batch + 1) if train.batch % count == 0 == count * clips % group]
     least = min(parts, default=train.batch)
@@ -189,5 +189,5 @@ def micro_batches(config: ConfigDict) -> int:
 
 @functools.cache
 def note(text: str) -> None:
-    """Says something on stderr, once."""
+    """Print a text on stderr, once."""
     print(text, file=sys.stderr)

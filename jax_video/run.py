@@ -33,14 +33,14 @@ from jax_video.windows import Windows
 
 
 class Run(Trained):
-    """A trained network with all that it takes to use it; what `load` returns. `Trained` has its attributes.
+    """A trained network with all that it takes to use it; what `load` returns. `Trained` describes its attributes.
 
     What it compiles is kept: the next video costs no compilation, unless it is many times as long.
     """
 
     @functools.cached_property
     def _batch_size(self) -> videos_lib.BatchSize:
-        """Of `classify` and `features`."""
+        """The batch size of `classify` and `features`."""
         return videos_lib.BatchSize()
 
     @overload
@@ -56,17 +56,17 @@ class Run(Trained):
     ) -> dict[str, float] | list[dict[str, float]]:
         """Probabilities of the classes by name, best first: means over the clips and crops of the run's own test.
 
-        They sum to 1; but where videos may have several labels each is for itself, and `thresholds` says which hold.
+        They sum to 1. With several labels per video each is independent, and `thresholds` says which classes hold.
 
         Args:
           videos: one, or several: files, folders of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
-          fps: frames per second of frames, of pictures and of files that do not say it: needed where the run's clips
-            have a rate of their own (`clip.fps`), and otherwise not looked at.
-          timeout: seconds that one file may take, which is read in a process of its own, with at most 1 GiB of memory;
-            None: all are read in this process, without any limit.
+          fps: frames per second of arrays, of pictures and of files that do not say it: needed if the run's clips have
+            a rate of their own (`clip.fps`), and otherwise ignored.
+          timeout: seconds within which each file must make progress; it is read in a process of its own, with at most
+            1 GiB of memory. None: all are read in this process, without any limit.
 
         Returns:
-          Of one video {class: probability}, of several a list of these.
+          {class: probability} for one video, a list of these for several.
 
         Raises:
           UserError: the run knows no classes, or some videos cannot be read, each named with its reason.
@@ -99,7 +99,7 @@ class Run(Trained):
     def scores(
         self, videos: Sequence[Video], *, fps: float = 0.0, timeout: float | None = isolated.TIMEOUT
     ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-        """Probabilities of the classes of those videos that can be read, and why the others cannot.
+        """Probabilities of the classes for each video that can be read, and why the others cannot.
 
         Arguments are those of `classify`.
 
@@ -107,7 +107,7 @@ class Run(Trained):
           ({place in `videos`: probabilities [K]}, {place: reason}), both in the order of `videos`.
 
         Raises:
-          UserError: the run knows no classes, or its network gives scores that are no numbers.
+          UserError: the run knows no classes, or its network gives scores that are NaN or infinite.
         """
         return videos_lib.in_order(self.iter_scores(videos, fps=fps, timeout=timeout))
 
@@ -120,12 +120,12 @@ class Run(Trained):
         batch: int | None = None,
         clips: int | None = None,
     ) -> Generator[tuple[int, np.ndarray | str], None, None]:
-        """The same one after the other, each as soon as it is known: any number of videos in constant memory.
+        """Yield `scores` video by video, each as soon as it is known: any number of videos in constant memory.
 
         Files are decoded in as many processes as there are cores, and clips of several videos fill a batch together.
 
         Args:
-          videos, fps, timeout: as of `classify`.
+          videos, fps, timeout: as in `classify`.
           batch: clips at once; None: as many as in the run's test.
           clips: of a video, evenly spread over it; None: those of the run's test.
 
@@ -133,7 +133,7 @@ class Run(Trained):
           (place in `videos`, probabilities of the classes [K], or why it cannot be read).
 
         Raises:
-          UserError: as `scores`, or an argument that cannot be.
+          UserError: as from `scores`, or an argument is out of range.
         """
         self._check_classification()
         for place, found in self._each(self.score_clips, videos, fps, timeout, batch, clips):
@@ -146,7 +146,7 @@ class Run(Trained):
             )
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
-        """What a test gives of videos, [..., K], as probabilities of the classes."""
+        """Probabilities of the classes from a test's scores, [..., K] each."""
         assert isinstance(self.objective, objectives.Classification)
         return scores if self.objective.average == "probability" else np.asarray(self.objective.probabilities(scores))
 
@@ -163,26 +163,26 @@ class Run(Trained):
         """Labels with times: the probabilities of the classes in every window of a video.
 
         A window is classified as a video of its own, by one clip in its middle; where it has fewer frames than a clip,
-        they are looped as in training. Where clips have a rate (`clip.fps`), the window's own is measured by its times.
+        they are looped as in training. For clips with a rate (`clip.fps`), a window's rate is measured by its times.
         The video is decoded once, from its start to its end, in constant memory.
 
         Args:
           video: a file, a folder of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
           window: seconds of a window. The last one ends with the video; a shorter video is one window.
           hop: seconds from the start of a window to the start of the next.
-          fps: frames per second, needed for pictures and for frames; for a file in place of its own times.
-          timeout: as of `classify`.
+          fps: frames per second, needed for pictures and arrays; for a file it replaces the file's own times.
+          timeout: as in `classify`.
           batch: windows at once; None: as many as clips in the run's test.
 
         Raises:
-          UserError: a window of fewer than two frames or of too many, an argument that cannot be, a run that knows no
+          UserError: a window of fewer than two frames or of too many, an argument out of range, a run that knows no
             classes, or a video that cannot be read.
         """
         self._check_classification()
         most = self.config.test.batch if batch is None else videos_lib.at_least_one("batch", batch)
         [video], _ = videos_lib.several(video)
         if isinstance(video, np.ndarray):
-            manifest_lib.in_memory([video])  # raises where it is none
+            manifest_lib.in_memory([video])  # raises if it is no video
         try:
             images, seconds = isolated.timed(video, short_side=self.sampling.short_side, fps=fps, timeout=timeout)
             with contextlib.closing(images):
@@ -225,7 +225,7 @@ class Run(Trained):
           layer: the stage of the network whose output is looked at, such as "layer3"; None: the last with at least 4
             places in time, 7 in height and 7 in width, or with as many as any stage has.
           fps: frames per second, where the video has no times of its own.
-          timeout: as of `classify`.
+          timeout: as in `classify`.
 
         Raises:
           UserError: no such class or stage, a run that knows no classes, or a video that cannot be read.
@@ -242,10 +242,10 @@ class Run(Trained):
         timeout: float | None = isolated.TIMEOUT,
         whole: bool = True,
     ) -> Iterator[Explanation]:
-        """What `explain` says of one clip after the other, from start to end, in constant memory.
+        """Yield what `explain` returns for one clip after the other, from start to end, in constant memory.
 
         A last clip ends with the video, so that all of it is seen. A network that takes several clips together has one
-        explanation, as it has with `whole` False.
+        explanation, as any has if `whole` is False.
         """
         self._check_classification()
         [video], _ = videos_lib.several(video)
@@ -266,24 +266,24 @@ class Run(Trained):
     ) -> watching.Watch:
         """Labels of a stream as they change: an iterator of what the network says of its newest window.
 
-        A window is classified as by `timeline`. Where the network falls behind, windows are skipped. A camera and what
-        comes over the network are opened again when they break, end or fall silent; a pipe and a file end the iterator.
+        A window is classified as by `timeline`. If the network falls behind, windows are skipped. A camera or an
+        address is opened again when it breaks, ends or falls silent; the end of a pipe or file ends the iterator.
 
         Args:
           source: a camera (0, /dev/video0), a pipe (- for standard input, or its path), a file, which is played at its
-            own speed, or an address (rtsp://, udp://, tcp://, http:// and the like). Nothing else opens any of these.
-          window: seconds of a window; None: as long as a clip, or 2 s where that cannot be said.
+            own speed, or an address (rtsp://, udp://, tcp://, http:// …). Only `watch` opens cameras and addresses.
+          window: seconds of a window; None: as long as a clip, or 2 s if that is not known.
           hop: seconds from the start of a window to the start of the next; None: a quarter of a window.
           fps: frames per second, in place of the stream's own times.
-          interrupted: asked often; it ends the iterator.
-          say: told, in plain words, what becomes of the stream.
+          interrupted: is called often; the iterator ends when it returns True.
+          say: is called with messages for the user about the stream.
 
         Returns:
-          An iterator of `watching.Moment`, with a `summary`; to be closed when it is left early (`with`).
+          An iterator of `watching.Moment`, with a `summary`; close it when you leave it early (`with`).
 
         Raises:
           UserError: no such source, or it cannot be opened at first; a window of fewer than two frames or of too many,
-            an argument that cannot be; a run that knows no classes, or whose network takes optical flow.
+            an argument out of range; a run that knows no classes, or whose network takes optical flow.
         """
         self._check_classification()
         chosen = watching.Windows(window, hop, self.sampling)
@@ -299,7 +299,7 @@ class Run(Trained):
         batch: int | None = None,
         clips: int | None = None,
     ) -> Generator[tuple[int, np.ndarray | str], None, None]:
-        """(place, mean over its clips [D], or why it cannot be read) of each of some videos, as soon as it is known."""
+        """Yield (place, mean over its clips [D] or why it cannot be read) of each video, as soon as it is known."""
         videos, _ = videos_lib.several(videos)
         seen = videos_lib.seen(videos, self.sampling, self.protocol_with(clips), fps=fps, timeout=timeout)
         most = self.config.test.batch if batch is None else videos_lib.at_least_one("batch", batch)
@@ -323,16 +323,16 @@ def load(
     Args:
       folder: a run's, or one that `python -m jax_video.export` has written; local, in a store (gs://, s3://, hf://, …)
         or behind a URL. What is not local, nor in gs://, is copied to the cache folder.
-      config: how to look at videos, if not as the run did: its clips, its test and its type of activations.
+      config: replaces the run's own clips, test and type of activations.
       dtype: of the activations: "float32" or "bfloat16"; by default the config's.
       mesh: devices to run on; by default all.
       step: takes the checkpoint of this step instead. A run keeps the last `train.keep` and the best one.
 
-    Of one whose videos may have several labels, and which was not validated, it is said on stderr that each class holds
-    from .5 on.
+    For a run with several labels per video that was not validated, a note on stderr says that each class holds from a
+    probability of .5 on.
 
     Raises:
-      CheckpointError: there is no such checkpoint in this folder, its weights are none that a network computes with, or
+      CheckpointError: there is no such checkpoint in this folder, its weights are not usable (NaN, for example), or
         `config` is of another network.
     """
     mesh, given, folder = sharding.make_mesh() if mesh is None else mesh, folder, published.opened(folder, step=step)
@@ -371,7 +371,7 @@ def load(
 
 @contextlib.contextmanager
 def _saved_config(folder: remote.Path) -> Iterator[None]:
-    """Turns what a saved config that nobody can have trained with makes of the code that reads it into one message."""
+    """Turn the errors of code that reads a saved config with impossible values into one CheckpointError."""
     try:
         yield
     except UserError:

@@ -18,9 +18,9 @@ from jax_video import lock, metrics, pictures
 from jax_video.data import documents, processes, remote
 from jax_video.errors import UserError, listed
 
-_ROW = {"step": int, "split": str}  # of each row, beside numbers
+_ROW = {"step": int, "split": str}  # in each row, beside the metrics, which are numbers
 _SPLITS = ("train", "val")
-_SYNC_SECONDS = 30  # between writes to the disk, and copies into a store, which allows one of a file in a second
+_SYNC_SECONDS = 30  # between syncs to the disk or a store, which allows one write of a file per second
 
 
 class RunLog:
@@ -28,26 +28,26 @@ class RunLog:
     for TensorBoard alone.
 
     Opened on a resumed run, it drops the rows after the restored step: the run will write them again. Without a
-    terminal for the progress bar, each row is printed as a line. The time left is told from the second step on: the
-    first one is compiled.
+    terminal for the progress bar, each row is printed as a line. The time left is shown from the second step on, as the
+    first one includes the compilation.
 
     Files in a store (gs://…) cannot be appended to: for a run there, the files are written into a temporary folder and
     copied by `sync`.
     """
 
     def __init__(self, workdir: remote.Path, *, step: int, validated: int, total: int, batch: int, write: bool = True):
-        """Opens the log of a run that is at `step` of `total` and was last validated after step `validated`.
+        """Open the log of a run that is at `step` of `total` and was last validated after step `validated`.
 
         `batch`: examples per step, for the rate. `write`: False on all processes but the first.
         """
         self._batch, self._total, self._write = batch, total, write
-        self._since, self._steps = time.perf_counter(), 0  # of the last row, and how many there were since
+        self._since, self._steps = time.perf_counter(), 0  # time of the last row, and steps since
         self._begin, self._done = step, step
         self._first = self._since  # when the first step was done; until then, when it was begun
         self._batch_due = write  # whether the next batch is to be shown
         self._workdir, self._synced = workdir, time.monotonic()
         self._folder: Any = _temporary_folder() if write and remote.is_remote(workdir) else workdir
-        self._copied: dict[pathlib.Path, tuple[int, int]] = {}  # files, and their size and time then
+        self._copied: dict[pathlib.Path, tuple[int, int]] = {}  # {file: its size and time when it was copied}
         if write:
             ends = {"train": step, "val": validated}
             rows = read(workdir / "metrics.jsonl")
@@ -58,11 +58,11 @@ class RunLog:
             remote.write_whole(path, [row.encode() for row in kept])
             self._file = path.open("a")
             self._board = _Board(self.tensorboard, step + 1)
-        self._bar: tqdm | None = None  # once a step is done
+        self._bar: tqdm | None = None  # made when the first step is done
 
     @property
     def tensorboard(self) -> pathlib.Path:
-        """The folder of what TensorBoard shows, on a disk: what is added there is kept with the run."""
+        """TensorBoard's folder, on a local disk; files that are added there are kept with the run."""
         return self._folder / "tensorboard"
 
     def batch(
@@ -72,11 +72,11 @@ class RunLog:
         classes: tuple[str, ...],
         seen: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
     ) -> None:
-        """Takes the batch of a step before it is trained on. Of the first one, and of those that follow a validation,
-        TensorBoard shows some clips, with their classes' names where there are `classes`.
+        """Take the batch of a step before it is trained on. TensorBoard shows some clips of the first batch and of the
+        first one after each validation, with the names of their classes if `classes` are given.
 
         Args:
-          seen: what a step makes of the first rows of its batch before the network gets them.
+          seen: the augmentation of a step, for the first rows of its batch.
         """
         if self._batch_due:
             self._batch_due = False
@@ -87,12 +87,12 @@ class RunLog:
             self._board.add_picture("train/batch", pictures.strip(seen(first), names), step)
 
     def confusion(self, step: int, classes: tuple[str, ...], matrix: np.ndarray) -> None:
-        """Draws a validation's confusion matrix [K, K], for TensorBoard."""
+        """Draw a validation's confusion matrix [K, K], for TensorBoard."""
         if self._write:
             self._board.add_picture("val/confusion", pictures.confusion(classes, matrix), step)
 
     def stepped(self) -> None:
-        """Counts a step that is done."""
+        """Count a step that is done."""
         self._steps, self._done = self._steps + 1, self._done + 1
         if self._bar is None:
             begun, self._first = self._first, time.perf_counter()
@@ -106,12 +106,12 @@ class RunLog:
                 tqdm.write(f"{self._left()} left, by what the second took.", file=sys.stderr)
 
     def _left(self) -> str:
-        """The time left, by what the steps took since the first."""
+        """The time left, estimated from the steps after the first."""
         taken = (time.perf_counter() - self._first) / (self._done - self._begin - 1)
         return tqdm.format_interval(taken * (self._total - self._done))
 
     def row(self, step: int, split: str, **values: float) -> None:
-        """Writes one row; a row of the split "train" gets its `examples_per_second` since the last row."""
+        """Write one row; a row of the split "train" gets its `examples_per_second` since the last row."""
         if split == "train":
             seconds = time.perf_counter() - self._since
             values["examples_per_second"] = round(self._steps * self._batch / max(seconds, 1e-9), 2)
@@ -153,9 +153,9 @@ class RunLog:
                     shutil.rmtree(self._folder)
 
     def sync(self) -> None:
-        """All rows are on the disk, or in the store of the run's folder, when it returns.
+        """Write all rows to the disk, or to the store of the run's folder, before it returns.
 
-        To be called before a checkpoint is saved, so that no row that belongs to it can be missing.
+        Call it before a checkpoint is saved, so that no row that belongs to it can be missing.
 
         Raises lock.Lost if another process has taken the folder over.
         """
@@ -169,13 +169,13 @@ class RunLog:
                 for path in filter(pathlib.Path.is_file, self._folder.rglob("*")):
                     about = path.stat()
                     version = about.st_size, about.st_mtime_ns
-                    if self._copied.get(path) != version:  # a trace is large, and written once
+                    if self._copied.get(path) != version:  # traces are large: copy them once
                         (self._workdir / path.relative_to(self._folder)).write_bytes(path.read_bytes())
                         self._copied[path] = version
 
 
 def _temporary_folder() -> pathlib.Path:
-    """A new one; those of runs that were killed go."""
+    """Make a temporary folder; remove those of runs that were killed."""
     processes.remove_leftovers(tempfile.gettempdir())
     return pathlib.Path(tempfile.mkdtemp(prefix=processes.mark()))
 
@@ -183,15 +183,15 @@ def _temporary_folder() -> pathlib.Path:
 class _Board:
     """The file of events that TensorBoard shows.
 
-    tensorboardX's SummaryWriter writes in a thread of its own: of a full disk nobody would hear, and the run would wait
-    for it for ever.
+    Not written by tensorboardX's SummaryWriter, which has a thread of its own: an error about a full disk would be lost
+    there, and the run would wait for the thread for ever.
 
     tensorboardX imports PyTorch if it is installed, only for the type of an argument. That takes seconds, and fails if
     PyTorch is broken; so `import torch` fails meanwhile, as if it were not installed.
     """
 
     def __init__(self, folder: pathlib.Path, first_step: int):
-        """Begins a file; events of `first_step` and later that are there already are hidden."""
+        """Begin a file; older events of `first_step` and later steps are hidden."""
         modules: dict[str, Any] = sys.modules
         hidden = modules.setdefault("torch", None) is None
         try:
@@ -209,7 +209,7 @@ class _Board:
         self._write(step, summary=self._scalar(name, value))
 
     def add_picture(self, name: str, pixels: np.ndarray, step: int) -> None:
-        """`pixels`: uint8 [H, W, 3]."""
+        """Add a picture, `pixels`: uint8 [H, W, 3]."""
         _, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
         high, wide, _ = pixels.shape
         picture = {"height": high, "width": wide, "colorspace": 3, "encoded_image_string": png.tobytes()}
@@ -228,7 +228,7 @@ class _Board:
 def read(path: remote.Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl, without a last one that is unfinished because the run was killed.
 
-    Other lines that are no rows, as a power loss may leave them, are left out and named on stderr.
+    Other lines that are no rows, such as after a power loss, are left out and named on stderr.
 
     Raises:
       UserError: the file cannot be read.

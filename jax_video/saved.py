@@ -1,8 +1,8 @@
 """The keys of a config, and what configs of earlier versions mean.
 
-A run's config is saved with it and is read by later versions, which know more keys and call some otherwise. Every key
-has a row here. The row of a key that came later says what the versions before it did; so runs of all versions can be
-used and gone on with.
+A run's config is saved with it and is read by later versions, which know more keys and have renamed some. Every key has
+a row here. The row of a key that came later says what the versions before it did, so that runs of all versions can be
+used and continued.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ class Key(NamedTuple):
     """A key of a config's section."""
 
     meaning: str = ""  # a sentence or two for its users, in Markdown
-    before: Any = ALWAYS  # what versions did that did not have it
-    kind: type | tuple[type, ...] | None = None  # its type where it may be None
+    before: Any = ALWAYS  # the value that stands for what versions without the key did
+    kind: type | tuple[type, ...] | None = None  # its type, if it may be None
     none: Any = None  # what earlier versions wrote in place of None
 
 
@@ -79,8 +79,8 @@ KEYS = {
         "fraction": Key("Share of the training videos that is used, of every class alike.", 1.0),
     },
     "normalize": {
-        "mean": Key("Of RGB, 0 to 255: subtracted on the device.", (123.675, 116.28, 103.53)),
-        "std": Key("Of RGB: what the difference is divided by.", (58.395, 57.12, 57.375)),
+        "mean": Key("Mean of RGB, 0 to 255, which the device subtracts.", (123.675, 116.28, 103.53)),
+        "std": Key("Standard deviation of RGB, 0 to 255, by which the difference is divided.", (58.395, 57.12, 57.375)),
     },
     "train": {
         "batch": Key("Videos in a batch, over all devices and hosts."),
@@ -127,9 +127,9 @@ KEYS = {
     },
     "optimizer": {
         "kind": Key("`sgd`, with weight decay in the gradient as in PyTorch, or `adamw`.", "sgd"),
-        "momentum": Key("Of SGD; β₁ of AdamW."),
-        "nesterov": Key("Nesterov's momentum."),
-        "weight_decay": Key("Of all weights, but for `decay_norm`."),
+        "momentum": Key("Momentum of SGD; β₁ of AdamW."),
+        "nesterov": Key("Whether SGD's momentum is Nesterov's."),
+        "weight_decay": Key("Weight decay, of all weights but those that `decay_norm` leaves out."),
         "decay_norm": Key("Whether BatchNorm's scale and offset decay, too."),
         "clip_norm": Key("A gradient of a larger norm is scaled to this one. 0: none is.", 0.0),
         "head_rate": Key("What the classifier's learning rate is multiplied by.", 1.0),
@@ -137,11 +137,11 @@ KEYS = {
     },
     "schedule": {
         "kind": Key("After the warm-up: `plateau` (section `plateau`), `step` or `cosine`."),
-        "learning_rate": Key("The largest."),
+        "learning_rate": Key("The largest learning rate, at the end of the warm-up."),
         "warmup_epochs": Key("Epochs in which the rate rises from 0."),
-        "drop_epochs": Key("Of `step`: epochs after which the rate is multiplied by `drop_factor`."),
-        "drop_steps": Key("The same in steps.", ()),
-        "drop_factor": Key("Of `step`.", 0.1),
+        "drop_epochs": Key("With `step`: epochs after which the rate is multiplied by `drop_factor`."),
+        "drop_steps": Key("With `step`: the same, counted in steps.", ()),
+        "drop_factor": Key("With `step`: the factor of each drop.", 0.1),
     },
     "plateau": {
         "patience": Key("Validations in a row whose loss is no better, after which the rate is divided by 10."),
@@ -157,26 +157,26 @@ KEYS = {
             "`nonoverlap` (one after the other), `uniform` (`number`, evenly spread), "
             "`spread` (one clip of `number` frames over the whole video) or `segments`."
         ),
-        "number": Key("Of `uniform` clips, or of the frames of a `spread` one."),
+        "number": Key("How many `uniform` clips, or frames of the `spread` one."),
         "crop": Key(
             "`center`, `three` (squares of the short side that cover the frame) or `full` (whole frames).", "center"
         ),
         "flip": Key(
             "Whether each clip is also seen mirrored. None: where the set allows it.", False, bool
         ),  # None: where the set allows it
-        "average_clips": Key("What the mean over the clips of a video is of: `probability` or `logit`."),
+        "average_clips": Key("What is averaged over the clips of a video: `probability` or `logit`."),
         "batch": Key("Clips at once, in validation too."),
         "allow_partial": Key(
             "Test although some of the test videos cannot be read; the result says of how many it is."
         ),
     },
     "clip": {
-        "frames": Key("Of a clip."),
-        "stride": Key("From one frame of a clip to the next."),
-        "short_side": Key("Of the resized frames, in pixels."),
-        "size": Key("Of the square crop, in pixels."),
+        "frames": Key("Frames of a clip."),
+        "stride": Key("Steps from one frame of a clip to the next: 1 takes every frame."),
+        "short_side": Key("Short side of the resized frames, in pixels."),
+        "size": Key("Side of the square crop, in pixels."),
         "crop": Key(
-            "Of training: `corners` (a corner or the centre), `random`, `center`, `scales` or "
+            "Crop of training clips: `corners` (a corner or the centre), `random`, `center`, `scales` or "
             "`sizes` (ST-ResNet's two)."
         ),
         "flip": Key("Whether training mirrors half of the clips. None: where the set allows it.", kind=bool),
@@ -197,21 +197,21 @@ RENAMED = {  # old name -> new name, by section
     "test": {"average": "average_clips"},
     "normalize": {"deviation": "std"},
 }
-VALUES = ("seed", "dtype")  # which are no sections
+VALUES = ("seed", "dtype")  # keys of a config that are no sections
 NETWORKS = ("model", "teacher")  # sections whose keys are those of the network that they name
 _NEW = {name for name, keys in KEYS.items() if all(key.before is not ALWAYS for key in keys.values())}  # whole sections
-_LEFT_OUT = {"clip"}  # by recipes of this version too
+_LEFT_OUT = {"clip"}  # sections of which recipes of this version may leave out keys, too
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved config in the keys of this version, with what its version meant under those that it does not have."""
-    if not KEYS.keys() & config.keys():  # of no run
+    """A saved config in the keys of this version; a key that it lacks gets the value that its version implied."""
+    if not KEYS.keys() & config.keys():  # not the config of a run
         return dict(config)
     return {name: complete_section(name, value) for name, value in (dict.fromkeys(_NEW, {}) | dict(config)).items()}
 
 
 def complete_section(name: str, section: Any) -> Any:
-    """The same of a section, or of a value that is none."""
+    """`complete` for one section, or for a value that is no section."""
     if name not in KEYS:
         return section
     later = {key: row.before for key, row in KEYS[name].items() if row.before is not ALWAYS}
@@ -219,10 +219,10 @@ def complete_section(name: str, section: Any) -> Any:
 
 
 def complete_recipe(config: ConfigDict) -> ConfigDict:
-    """The same of a config that is given, be it by a recipe of this version or by one that was copied from an earlier.
+    """`complete` for the config of a recipe, be it of this version or copied from an earlier one.
 
-    But for what recipes may leave out, as it is not asked for. What is None can be set to a value of the key's type,
-    and to no other.
+    Keys that recipes may leave out are not added. A key that is None can be set to a value of the key's type, and to no
+    other.
     """
     sections = {}
     for name in (name for name in KEYS if name in config or name in _NEW):
@@ -244,18 +244,18 @@ def complete_recipe(config: ConfigDict) -> ConfigDict:
 
 
 def _is_typed(found: ConfigDict, section: Mapping[str, Any]) -> bool:
-    """Whether a section is already so, and its keys that are None can be set to values of one type only."""
+    """Whether a section is complete already, and each of its keys that are None has a type."""
     typed = all(value is not None or found.get_type(key) is not type(None) for key, value in found.items())
     return typed and found.to_dict() == section
 
 
 def _typed(row: Key, value: Any) -> Any:
-    """A value that a recipe gives a key; one that may be None, with the type of others that it can be set to."""
+    """A recipe's value of a key. If the key may be None, the value has the type of others that it can be set to."""
     return value if row.kind is None else config_dict.FieldReference(value, field_type=row.kind)
 
 
 def unknown(config: Mapping[str, Any]) -> list[str]:
-    """The keys, as in `--config.KEY`, that no version has had; of networks their names decide, not this."""
+    """The keys, as in `--config.KEY`, that no version has had. Keywords of networks are checked elsewhere."""
     found = []
     for name, value in config.items():
         if name in (*VALUES, *NETWORKS):
@@ -291,10 +291,10 @@ def _translated(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def micro_batch(batch: int, accumulate: int) -> int | None:
-    """The videos in a micro-batch where a batch is cut into so many; None: one, the whole batch.
+    """The videos in a micro-batch if a batch is cut into `accumulate` of them; None for one: the whole batch.
 
     Raises:
-      UserError: they do not divide it.
+      UserError: `accumulate` does not divide the batch.
     """
     if accumulate < 1 or batch % accumulate:
         raise UserError(f"train.accumulate is {accumulate}, which does not divide train.batch={batch}.")

@@ -1,8 +1,8 @@
 """Clips in, means over a video's clips out: what tests, features and the analysis of clips have in common.
 
-A test is a stream of (video, clip) pairs in batches of one size; what a network says of the clips is summed per video
-on the host, in the order of the pairs. So any number of clips per video, any batch size and any number of devices give
-the same result.
+A test is a stream of (video, clip) pairs in batches of one size; the network's outputs are summed per video on the
+host, in the order of the pairs. So any number of clips per video, any batch size and any number of devices give the
+same result.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
 
-# (params, batch_stats, batch) -> {"values" [B, D], "failed" [B], …} of a batch of clips, on every process. What else is
-# there, [B], says more of single clips, as whether their best class is the right one.
+# (params, batch_stats, batch) -> {"values" [B, D], "failed" [B], …} of a batch of clips, on every process. Further
+# entries, [B], are metrics of single clips, such as whether the best class is the right one.
 ClipStep = Callable[[dict, dict, dict], dict[str, jax.Array]]
 
 
@@ -45,16 +45,16 @@ def make_eval_step(
 
 @dataclasses.dataclass
 class VideoMeans:
-    """What a network says of every video that could be read: the mean over its clips."""
+    """The network's outputs for every video that could be read: means over its clips."""
 
     video: np.ndarray  # [N] index in the manifest, ascending
-    label: np.ndarray  # [N], -1 where there is none; of several labels [N, K], as in batches
+    label: np.ndarray  # [N], -1 where there is none; with several labels [N, K], as in batches
     values: np.ndarray  # [N, D] float64: scores of the classes, for example
-    clips: dict[str, float]  # means over single clips of what else the step tells of them
+    clips: dict[str, float]  # means over single clips of the step's further entries
     failed: tuple[int, ...]  # manifest indices of videos that could not be read
 
     def check_finite(self, manifest: Manifest) -> None:
-        """Raises UserError, with the videos' names, where values are NaN or infinite."""
+        """Raise UserError, with the videos' names, where values are NaN or infinite."""
         objectives.check_finite(self.values, [manifest.videos[index].name for index in self.video])
 
 
@@ -72,12 +72,12 @@ def mean_over_clips(
     workers: int = 0,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> VideoMeans:
-    """Runs a step on every cropped clip of every readable video of a split.
+    """Run a step on every cropped clip of every readable video of a split.
 
     Args:
       weights: (params, batch_stats).
       batch: clips at once, at most; rounded up to what the devices share evenly.
-      whole_batches: also where there are fewer clips, so that nothing has to be compiled again.
+      whole_batches: keep that size for fewer clips too, so that nothing has to be compiled again.
 
     Raises:
       Interrupted: `interrupted` says so on the way.
@@ -104,7 +104,7 @@ def mean_over_clips(
 
 
 def _until(interrupted: Callable[[], bool], batches: Iterator[pipeline.Batch]) -> Iterator[pipeline.Batch]:
-    """The batches; Interrupted once that is asked for, be it by a signal that has ended a worker on its way."""
+    """Yield the batches; raise Interrupted once that is asked for, also if the signal has ended a worker."""
     while not interrupted():
         try:
             rows = next(batches, None)
@@ -119,7 +119,7 @@ def _until(interrupted: Callable[[], bool], batches: Iterator[pipeline.Batch]) -
 
 
 class _Sums:
-    """Values added up video by video, as the batches come: of a clip nothing is kept.
+    """Values added up video by video, as the batches come; nothing is kept of single clips.
 
     Clips are added in the order of `pipeline.test_rows`, which is the same for every batch size; so are the sums.
     """
@@ -135,7 +135,7 @@ class _Sums:
         self._next = 0  # row
 
     def add(self, result: dict[str, jax.Array]) -> int:
-        """Takes what a step gives of the next batch; returns how many clips are in it."""
+        """Add the step's result for the next batch; return how many clips are in it."""
         found = {name: np.asarray(values) for name, values in result.items()}
         self._failed.update(int(index) - 1 for index in found.pop("failed") if index)
         for name, values in found.items():

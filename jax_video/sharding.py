@@ -19,7 +19,7 @@ _MESSAGE = 4096  # bytes of an error that one process tells the others
 
 
 def start(distributed: str | None) -> None:
-    """Joins the other processes. Nothing may have used a device before.
+    """Join the other processes. Nothing may have used a device before.
 
     Args:
       distributed: None for a single process; "auto" on TPU pods and under SLURM or MPI, where JAX finds the others by
@@ -80,7 +80,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def place_state(tree: Any, mesh: Mesh) -> Any:
-    """Copies every leaf of a pytree to every device. Every process must give the same values."""
+    """Copy every leaf of a pytree to every device. Every process must give the same values."""
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(leaf)), tree)
 
 
@@ -98,13 +98,13 @@ def split_micro_batches(rows: jax.Array, devices: int, accumulate: int) -> jax.A
 
 
 def by_rows(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """A function of batches' rows, which none of the others changes, as every device does it for its own rows."""
+    """The function, run by every device on its own rows of a batch. Its result for a row may not depend on others."""
     rows = PartitionSpec("batch")
     return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows)
 
 
 def announce(mesh: Mesh, *parts: str) -> None:
-    """Says in one line on stderr what is about to be done: on what, with what network, with how many videos."""
+    """Say in one line on stderr what is about to be done: on what, with what network, with how many videos."""
     if jax.process_index() == 0:
         print("; ".join([describe(mesh), *parts]), file=sys.stderr)
 
@@ -117,7 +117,7 @@ def multiple_of_devices(batch: int, mesh: Mesh) -> int:
 def check_batch(
     batch: int, *, devices: int, accumulate: int, group_size: int | None, frozen: bool = False, clips: int = 1
 ) -> None:
-    """Raises UserError unless the global batch divides by devices, micro-batches and BatchNorm groups.
+    """Raise UserError unless the global batch divides by devices, micro-batches and BatchNorm groups.
 
     Where a network takes several `clips` of each video together, BatchNorm's groups count them.
     """
@@ -149,7 +149,7 @@ def check_batch(
 
 @contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
-    """Raises UserError, which says what needs less, where the devices have too little memory for what is done here."""
+    """Raise UserError, which says what needs less memory, if the devices run out of it in this block."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -168,7 +168,7 @@ def stop_requested(local: bool, step: int) -> bool:
 
 
 def on_first(action: Callable[[], None]) -> None:
-    """Calls `action` on the first process only. If it fails there, every process raises UserError."""
+    """Call `action` on the first process only. If it fails there, every process raises UserError."""
     message = ""
     if jax.process_index() == 0:
         try:

@@ -27,7 +27,7 @@ class TrainState:
     params: dict  # nested, float32
     batch_stats: dict  # nested, float32: BatchNorm's running statistics
     opt_state: optax.OptState
-    lr_scale: jax.Array  # float32 [], what the plateau rule has made of the learning rate
+    lr_scale: jax.Array  # float32 [], factor of the learning rate by the plateau rule
     ema: dict | None  # {"params", "batch_stats"}: their exponential moving averages, where asked for
 
     @property
@@ -39,7 +39,7 @@ class TrainState:
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
     """A network as (definition, params, batch_stats): a hashable description and two plain dicts of arrays.
 
-    Plain dicts, because Variables cannot cross into `jax.value_and_grad` and be written to there.
+    Plain dicts, because Variables cannot be passed into `jax.value_and_grad` and be written to there.
     """
     definition, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, batch_stats = map(nnx.to_pure_dict, states)
@@ -55,8 +55,8 @@ def join(definition: nnx.GraphDef, params: dict, batch_stats: dict, *, train: bo
 def network(config: ConfigDict, num_classes: int) -> nnx.Module:
     """The network that a config describes (sections `seed`, `dtype`, `norm`, `model`).
 
-    With a section `teacher`, a 2D network, it is the one that transfers knowledge from there to `model`. BatchNorm in
-    the parts that `train.freeze` names is frozen.
+    With a section `teacher`, a 2D network, it is `Correspondence`, which transfers knowledge from that network to
+    `model`. BatchNorm in the parts that `train.freeze` names is frozen. Raises UserError for an unknown name or dtype.
     """
     if config.dtype not in ("float32", "bfloat16", "float64"):
         raise UserError(f"dtype is {config.dtype!r}: choose float32, bfloat16 or float64.")
@@ -109,15 +109,15 @@ IMAGENET = Normalization()
 
 
 def normalize(rgb: jax.Array, normalization: Normalization = IMAGENET) -> jax.Array:
-    """uint8 [B, T, H, W, 3] -> float32."""
+    """RGB, uint8 [B, T, H, W, 3], minus the mean and divided by the std: float32 [B, T, H, W, 3]."""
     mean, std = (jnp.array(values, jnp.float32) for values in normalization)
     return (rgb.astype(jnp.float32) - mean) / std
 
 
 def inputs(batch: dict[str, jax.Array], normalization: Normalization = IMAGENET) -> tuple[jax.Array, ...]:
-    """What a network gets of a batch, normalised, float32: RGB, optical flow, or both in this order.
+    """The inputs of a network from a batch, normalised, float32: RGB, optical flow, or both in this order.
 
-    Flow comes as 128 plus 127 / 20 of a pixel per frame; (value - 128) / 57 has a mean of about 0 and a standard
+    A batch has flow as 128 + 127 / 20 · (pixels per frame); (value - 128) / 57 has a mean of about 0 and a standard
     deviation near 1.
     """
     rgb = (normalize(batch["rgb"], normalization),) if "rgb" in batch else ()
@@ -135,12 +135,12 @@ def apply(
     change: Callable[[tuple[jax.Array, ...]], tuple[jax.Array, ...]] | None = None,
     **given: jax.Array,
 ) -> tuple[Any, dict]:
-    """Runs the network on a batch's `rgb`, uint8 [B, T, H, W, 3], `flow`, or both: (its outputs, new batch_stats).
+    """Run the network on a batch's `rgb`, uint8 [B, T, H, W, 3], `flow`, or both: (its outputs, new batch_stats).
 
     In training BatchNorm uses the batch's statistics and updates the running ones; in test it only reads these.
 
     Args:
-      change: made to the normalised streams.
+      change: a function of the normalised streams, applied before the network.
       given: what else the network takes, such as the `keys` [B] of dropout in training.
     """
     model = join(definition, params, batch_stats, train=train)
@@ -165,7 +165,7 @@ def create(model: nnx.Module, optimizer: optax.GradientTransformation, *, ema: b
 
 
 def defect(name: str, leaf: Any) -> str:
-    """What makes an array, by its name in `named_leaves`, none that a network computes with, in words, or ""."""
+    """Why a network cannot compute with an array, in words, or "". `name` is that of `named_leaves`."""
     if not np.isfinite(leaf).all():
         return (
             f"{name}: {np.count_nonzero(~np.isfinite(leaf))} of {leaf.size} values are NaN or infinite ({leaf.dtype})"

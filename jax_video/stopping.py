@@ -15,8 +15,8 @@ _HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed, or its con
 class StopSignals:
     """SIGTERM, SIGHUP and the first Ctrl-C ask for a stop after the step at hand; a second Ctrl-C stops at once.
 
-    SIGHUP stays ignored where it is, as under `nohup`. Among several processes SIGTERM stays with JAX's own handler, by
-    which all of them agree on the step to stop after; the others are passed on to it.
+    SIGHUP stays ignored where it is, as under `nohup`. With several processes, JAX's own handler keeps SIGTERM: by it
+    all of them agree on the step to stop after. The other signals are passed on to it.
 
     Raises:
       Stopped: at the second Ctrl-C.
@@ -51,8 +51,8 @@ class StopSignals:
 
 
 def _leave_terminal() -> None:
-    """Nobody reads any more what is printed on a terminal that is gone, and printing there would be an error."""
+    """Discard what is printed on a terminal that is gone: nobody reads it, and printing there would be an error."""
     for descriptor in (1, 2):
-        with contextlib.suppress(OSError):  # none is open
+        with contextlib.suppress(OSError):  # it is not open
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

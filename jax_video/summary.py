@@ -13,7 +13,7 @@ from jax_video import models, networks, state
 
 
 class Layer(NamedTuple):
-    """A layer with weights, as a clip passes it."""
+    """A layer with weights, and its output for one clip."""
 
     name: str  # "layer1.0.conv1"
     output: tuple[int, ...]  # its shape without the batch, [T, H, W, C] of a convolution
@@ -50,7 +50,7 @@ class Summary:
     def flops(self) -> float:
         """Floating-point operations of one clip in test mode, by XLA's cost analysis for a TPU.
 
-        A multiplication and an addition are two. Products with padding are left out.
+        A multiplication and an addition count as two. Products with padding are left out.
         """
 
         def scores(params, batch_stats, *videos):
@@ -78,7 +78,7 @@ def _count(params: Any) -> int:
 
 @contextlib.contextmanager
 def _recorded(model: nnx.Module, layers: list[Layer]) -> Iterator[None]:
-    """Appends to `layers` every call of a module of the model that holds parameters itself."""
+    """Append to `layers` every call of a module of the model that holds parameters itself."""
     named: dict[int, tuple[str, int]] = {}  # name and parameters by the module's id
     originals: dict[Any, Callable] = {}  # by class
     for path, module in nnx.iter_modules(model):

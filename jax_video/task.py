@@ -24,10 +24,10 @@ class Task:
 
     @classmethod
     def of(cls, config: ConfigDict, manifest: Manifest | None = None) -> "Task":
-        """The task of a config. Raises UserError for values that cannot be.
+        """The task of a config. Raises UserError for values out of range.
 
         Args:
-          manifest: what is trained on: its classes have weights where the config asks for them.
+          manifest: the set to train on, for the weights of its classes if the config asks for them.
         """
         test = config.test
         protocol = pipeline.Protocol(test.clips, test.number, test.crop, test.flip)
@@ -42,10 +42,10 @@ class Task:
 
 
 def class_weights(manifest: Manifest) -> tuple[float, ...]:
-    """What a training video of each class counts [K], so that all classes count the same: n / (K n_k) where n_k of n
-    are of class k, and K is the number of classes that have any. The mean over the videos is 1.
+    """Weights of the classes [K], so that all count the same in training: n / (K' n_k), where n_k of the n training
+    videos are of class k, and K' classes have any. The mean over the videos is 1.
 
-    A class without a training video has 0, as nothing is learnt of it.
+    A class without a training video has weight 0, as nothing is learnt of it.
     """
     videos = collections.Counter(video.label for _, video in manifest.select("train"))
     even = videos.total() / max(1, len(videos))
@@ -53,7 +53,7 @@ def class_weights(manifest: Manifest) -> tuple[float, ...]:
 
 
 def _objective(config: ConfigDict, weights: tuple[float, ...]) -> objectives.Objective:
-    """What is learnt: by the softmax loss, where nothing says otherwise, every video has one label."""
+    """The objective of a config, by `train.loss`; None means softmax, where every video has one label."""
     loss, objective = config.train.get("loss"), objectives.of(config, weights)
     if loss not in (None, "softmax", "sigmoid"):
         raise UserError(f"train.loss is {loss!r}: choose softmax, of one label for each video, or sigmoid, of several.")
@@ -68,7 +68,7 @@ def _objective(config: ConfigDict, weights: tuple[float, ...]) -> objectives.Obj
 
 
 def _check_labels(objective: objectives.Objective, manifest: Manifest) -> None:
-    """Raises UserError where an objective is not of a set's labels."""
+    """Raise UserError if an objective does not fit the labels of a set."""
     manifest.check_labels(*SPLITS)
     several = isinstance(objective, multilabel.MultiLabel)
     if several != manifest.multilabel:
@@ -90,12 +90,12 @@ def _check_labels(objective: objectives.Objective, manifest: Manifest) -> None:
 
 
 def check(config: ConfigDict, manifest: Manifest) -> None:
-    """Raises UserError, before anything is trained, where the final test is bound to fail.
+    """Raise UserError, before anything is trained, if training or the final test is bound to fail.
 
-    That is: a part to be frozen that the network lacks; videos without a label, which knowledge transfer alone does
-    without; test videos that are missing or broken, unless that is allowed; an unknown protocol; clips of another kind
-    than the network takes. A set without test videos passes: it can be trained. Says where a teacher would have random
-    weights.
+    That is: a part to be frozen that the network lacks; videos without a label, which only knowledge transfer does not
+    need; test videos that are missing or broken, unless that is allowed; an unknown protocol; clips of another kind
+    than the network takes. A set without test videos passes: it can be trained. Warns on stderr of doubtful settings,
+    such as a teacher with random weights.
     """
     task = Task.of(config)
     if freeze := config.train.get("freeze"):

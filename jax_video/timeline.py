@@ -13,7 +13,7 @@ import numpy as np
 
 from jax_video.errors import UserError, shown
 
-_GROUP = 2**28  # bytes of the windows that are looked at together, unless a single one is larger
+_GROUP = 2**28  # bytes of the windows of one batch, unless a single one is larger
 _LARGEST = 2**31  # bytes of a window, at most
 _FASTEST = 1000.0  # frames per second
 ROUNDING = 1e-6  # seconds
@@ -37,15 +37,15 @@ class Timeline:
     starts: np.ndarray  # [N] seconds, ascending
     ends: np.ndarray  # [N] seconds
     probabilities: np.ndarray  # [N, K]
-    note: str = ""  # what a user should know of it
-    thresholds: np.ndarray | None = None  # [K] from which on classes hold, of which several may at once; None: one does
+    note: str = ""  # what a user should know about it
+    thresholds: np.ndarray | None = None  # [K]: probabilities from which on classes hold; None: just the best one holds
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Neighbours of one best class, joined; between two the border is half way between their windows' middles.
+        """Neighbouring windows of one best class, joined; a border is half way between the middles of two windows.
 
-        Where several classes may hold at once, the same for each class, of the windows in which it does: segments may
-        overlap. Where the video has no frames, there is no segment.
+        Where several classes may hold at once, each class has segments of the windows in which it holds, and segments
+        may overlap. Where the video has no frames, there is no segment.
         """
         best = self.probabilities.argmax(axis=1)
         if self.thresholds is None:
@@ -55,13 +55,13 @@ class Timeline:
 
     @property
     def holding(self) -> np.ndarray:
-        """Whether each class holds of each window: bool [N, K]; of one label, whether it is the best."""
+        """Whether each class holds in each window: bool [N, K]; for single labels, whether it is the best."""
         if self.thresholds is None:
             return self.probabilities.argmax(axis=1)[:, None] == np.arange(len(self.classes))
         return self.probabilities >= self.thresholds
 
     def _joined(self, which: np.ndarray) -> tuple[Segment, ...]:
-        """Segments of the class that each window is taken for [N]; -1: of none."""
+        """Segments, from the class of each window [N]; -1: no class."""
         gaps = self._gaps()
         changes = np.flatnonzero((np.diff(which) != 0) | gaps) + 1
         middles = (self.starts + self.ends) / 2
@@ -79,7 +79,7 @@ class Timeline:
         return tuple(found)
 
     def _gaps(self) -> np.ndarray:
-        """Whether the video has a gap, without frames, between a window and the next: bool [N - 1]."""
+        """Whether there is a gap without frames between a window and the next: bool [N - 1]."""
         hops = np.diff(self.starts)
         usual = np.median(hops) if len(hops) else 0.0
         return (self.starts[1:] > self.ends[:-1] + ROUNDING) & (hops > 1.5 * usual)
@@ -94,7 +94,7 @@ class Timeline:
     def csv(self) -> str:
         """The windows as a table of comma-separated values: start, end, the best class, every class's probability.
 
-        Where several classes may hold at once, those that do, with semicolons, in place of the best.
+        Where several classes may hold at once, all that hold, with semicolons, in place of the best class.
         """
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
@@ -134,13 +134,13 @@ class Window(NamedTuple):
     start: float  # seconds
     end: float
     images: list[np.ndarray]  # uint8 [H, W, 3] each
-    rate: float = 0.0  # of these, per second: `rate_of` their times
+    rate: float = 0.0  # frames per second, from their times by `rate_of`
 
 
 def rate_of(times: Sequence[float], within: float = 0.0) -> float:
-    """Frames per second of frames at these times, ascending, at most 1000; 0 where they do not tell.
+    """Frames per second of frames at these times, ascending, at most 1000; 0 if they do not say.
 
-    Frames of one time, as a stream may have them, are spread over the seconds `within` which they are.
+    Frames that all have one time, as in some streams, count as spread over `within` seconds.
     """
     seconds = times[-1] - times[0] if len(times) else 0.0
     rate = (len(times) - 1) / seconds if seconds > 0 else len(times) / within if within > 0 else 0.0
@@ -148,10 +148,10 @@ def rate_of(times: Sequence[float], within: float = 0.0) -> float:
 
 
 def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Window]:
-    """Cuts a video into windows; in memory are the frames of the last one and of what follows it.
+    """Cut a video into windows; only the frames of the last one and of what follows it are in memory.
 
     Window i holds the frames from `i * hop` seconds to before `i * hop + window`. A last one ends with the video, so
-    that all of it is seen; a video that is no longer than `window` is one. Where a window has no frame, there is none.
+    that all of it is seen; a video that is no longer than `window` is one. A window without frames is left out.
 
     Args:
       frames: (seconds, uint8 [H, W, 3]) of each, ascending.
@@ -164,7 +164,7 @@ def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Wind
     kept: collections.deque[Frame] = collections.deque()
     number, size, last, step = 0, 0, 0.0, 0.0
     for time, image in frames:
-        time = max(time, last)  # of a file whose times run back, the later frames are later all the same
+        time = max(time, last)  # if a file's times run back, later frames are shown later all the same
         step, last = time - last if kept else step, time
         while time >= number * hop + window - ROUNDING:
             start, end = number * hop, number * hop + window
@@ -191,10 +191,10 @@ def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Wind
 
 
 def _check_first(kept: Sequence[Frame], inside: list[Frame], window: float, hop: float, step: float) -> None:
-    """Raises UserError where the first window of a video says that these are too short for its frames."""
+    """Raise UserError if the first window of a video shows that `window` or `hop` is too short for its frames."""
     if len(inside) < 2:
         raise UserError(too_short(window, len(inside), step))
-    apart = (kept[-1][0] - kept[0][0]) / (len(kept) - 1)  # as a rule
+    apart = (kept[-1][0] - kept[0][0]) / (len(kept) - 1)  # on average
     if window + ROUNDING < 2 * apart:
         raise UserError(too_short(window, 1, apart))
     if hop < apart / 10:
@@ -202,14 +202,14 @@ def _check_first(kept: Sequence[Frame], inside: list[Frame], window: float, hop:
 
 
 def check_seconds(**given: float) -> None:
-    """Raises UserError for what are no seconds, each with its name."""
+    """Raise UserError, with the name of the argument, unless all are finite numbers of seconds above 0."""
     for name, value in given.items():
         if not (isinstance(value, int | float) and 0 < value < math.inf):
             raise UserError(f"{name} is {value!r}: expected seconds, more than 0")
 
 
 def too_short(window: float, frames: int, step: float) -> str:
-    """What to say of a window in which a motion cannot be seen."""
+    """The message for a window that is too short to show a motion."""
     return (
         f"a window of {window:g} s has {frames} of the video's frames, which are {step:.3g} s apart: "
         "expected at least 2; take a longer one"
@@ -217,7 +217,7 @@ def too_short(window: float, frames: int, step: float) -> str:
 
 
 def check_size(window: float, size: int) -> None:
-    """Raises UserError where the frames of a window take too many bytes."""
+    """Raise UserError if the frames of a window take too many bytes."""
     if size > _LARGEST:
         raise UserError(
             f"the frames of a window of {window:g} s take more than {_LARGEST / 2**30:g} GiB; take a shorter one"
@@ -234,7 +234,7 @@ def _window(start: float, end: float, frames: Sequence[Frame]) -> Window:
 
 
 def groups(parts: Iterator[Window], most: int) -> Iterator[list[Window]]:
-    """Windows in lists of one length but the last: of `most`, or of as many as the first one's size allows."""
+    """Windows in lists of equal length, except the last: of `most`, or fewer if the first window is large."""
     first = next(parts)
     size = sum(image.nbytes for image in first.images)
     count = max(1, min(most, _GROUP // size))

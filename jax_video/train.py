@@ -51,14 +51,14 @@ def make_train_step(
 ) -> StepFunction:
     """The jitted update: (state, batch, key) -> (new state, sums of the batch's metrics). The old state is donated.
 
-    The sums are scalars, but for `failed`, [B] as in the batch, which every process gets to see. The key is the run's:
-    what is random in a step follows from it, the step's number and a video's row in the batch alone.
+    The sums are scalars, except `failed`, [B] as in the batch, which every process gets. The key is the run's: what is
+    random in a step depends on it, the step's number and a video's row in the batch alone.
 
     Args:
       accumulate: micro-batches per update. Each is cut from every device's own rows; gradients and new running
-        statistics are their means.
+        statistics are the means over them.
       ema: decay of the moving averages of weights and statistics, 0 for none.
-      network, freeze: parts of the network of that name for which no gradient is computed.
+      network, freeze: the network's name, and its parts for which no gradient is computed.
     """
 
     def loss(params, batch_stats, batch):
@@ -72,7 +72,7 @@ def make_train_step(
         return grads, batch_stats, sums
 
     def accumulated_gradient(params, batch_stats, batch):
-        """The same from micro-batches, one after the other: memory for one at a time."""
+        """The `gradient` from micro-batches, one after the other, with memory for one at a time."""
         micro = jax.tree.map(lambda rows: sharding.split_micro_batches(rows, mesh.size, accumulate), batch)
 
         def add(total, micro_batch):
@@ -103,7 +103,7 @@ def make_train_step(
             # A short memory at first, or the random start would outweigh what a short run has learnt.
             decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
             averages = jax.tree.map(lambda old, leaf: old - (1 - decay) * (old - leaf), averages, new)
-        # A sum over examples like the others, so that its mean is one over steps.
+        # A sum over examples like the others, so that its mean over examples is the mean over steps.
         sums = sums | {"gradient_norm": sums["count"] * optax.tree.norm(grads), "failed": batch["failed"]}
         state = dataclasses.replace(
             state, step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=averages
@@ -135,7 +135,7 @@ def step_of(
 
 
 def row_keys(key: jax.Array, step: int | jax.Array, rows: int) -> jax.Array:
-    """What is random in a step for each row of its batch: keys [rows]."""
+    """The random keys of a step, one for each row of its batch: [rows]."""
     return jax.random.split(jax.random.fold_in(key, step), rows)
 
 
@@ -149,15 +149,15 @@ def train(
     profile: int = 0,
     extend: bool = False,
 ) -> bool:
-    """Trains to the end of the schedule, going on from the run's newest checkpoint where there is one.
+    """Train to the end of the schedule, going on from the run's newest checkpoint if there is one.
 
     Args:
       workdir: the run's folder.
       mesh: devices to train on; by default all.
       profile: steps to trace, into the run's `tensorboard` (`profiling.Profile`).
-      extend: whether a run that is finished is trained for more epochs, or steps, in all: those that the config says
-        now. Its schedule, warm-up included, begins anew with the first step that is added and ends with the last one;
-        the optimizer's state stays.
+      extend: whether to train a finished run for longer, up to the total of epochs or steps that the config has now.
+        Its schedule, warm-up included, begins anew with the first step that is added and ends with the last one; the
+        optimizer's state stays.
 
     Returns:
       Whether there was anything left to do.
@@ -165,14 +165,14 @@ def train(
     Raises:
       UserError: a batch, config, data set or checkpoint that does not fit; too little memory; a loss that is not finite
         (nothing is saved over the last good checkpoint).
-      Stopped: SIGTERM or Ctrl-C; the state is saved.
+      Stopped: SIGTERM, SIGHUP or Ctrl-C; the state is saved, but not at a second Ctrl-C.
     """
     mesh, workdir = sharding.make_mesh() if mesh is None else mesh, run_folder(workdir)
     config = recipe.resolve(config, flip=manifest.flip, multilabel=manifest.multilabel)
     task_lib.check(config, manifest)
     options, task = config.train, task_lib.Task.of(config, manifest)
     sampling, objective = task.sampling, task.objective
-    classes = manifest.classes if isinstance(objective, objectives.Classification) else ()  # that it is to tell apart
+    classes = manifest.classes if isinstance(objective, objectives.Classification) else ()  # to tell apart
     for name in ("epochs", "steps", "validate_epochs", "checkpoint_steps", "log_steps", "patience", "keep"):
         if options[name] is not None and options[name] < 1:
             raise UserError(f"train.{name} is {options[name]}: expected at least 1.")
@@ -245,7 +245,7 @@ def train(
     log = RunLog(workdir, step=step, validated=progress.validated, **shown)
 
     def take_in(number: int, sums: dict[str, jax.Array]) -> None:
-        """Reads the metrics of a step that is done, while the next one runs."""
+        """Read the metrics of a step that is done, while the next one runs."""
         failed = np.asarray(sums.pop("failed"))  # [B]
         values = {name: float(value) for name, value in sums.items()}
         failures.note(failed)
@@ -270,7 +270,7 @@ def train(
         log.sync()
         checkpoints.save(state, meta, validation)
 
-    running = None  # (number, metrics) of the step that the devices are at
+    running = None  # (number, metrics) of the step that the devices compute
     trace = Profile(log.tensorboard, profile if first_process else 0)
     with sharding.enough_memory(), StopSignals() as signals, contextlib.ExitStack() as opened:
         for each in (checkpoints, log, batches, trace):
@@ -331,7 +331,7 @@ def train(
 
             try:
                 rows = next(batches)
-            except RuntimeError:  # a worker that SIGTERM met before it could be told to leave signals to us
+            except RuntimeError:  # SIGTERM ended a worker before it could be told to leave signals to us
                 if not signals.requested:
                     raise
                 continue

@@ -30,7 +30,7 @@ class Trained:
 
     Attributes:
       folder: where it is.
-      config: all sections; its clips and test, and how RGB is normalised, are what this object looks at videos with.
+      config: all sections; this object looks at videos with its clips, its test and its normalisation of RGB.
       meta: what its checkpoint says of it.
       step: after how many steps of training its weights were saved.
       chosen: whether that step was asked for, and is not just the best one.
@@ -59,14 +59,14 @@ class Trained:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes [K], in the order of the scores; of a transfer, which scores none, its set's."""
+        """Names of the classes [K], in the order of the scores; a knowledge transfer, without scores, has its set's."""
         return self.meta.classes
 
     @functools.cached_property
     def network(self) -> nnx.Module:
         """The network in test mode, as `models.build` describes it: maps normalised video to logits [B, K].
 
-        Of a knowledge transfer it is `models.correspondence.Correspondence`, whose 3D network is its `student`.
+        For a knowledge transfer it is `models.correspondence.Correspondence`, whose 3D network is its `student`.
         """
         return state_lib.join(self.definition, **self.weights, train=False)
 
@@ -86,8 +86,8 @@ class Trained:
         return self.task.protocol
 
     def protocol_with(self, clips: int | None) -> pipeline.Protocol:
-        """The test's, but with so many clips of a video, evenly spread; None: with its own. Raises UserError if it
-        cannot be."""
+        """The test's protocol, but with `clips` clips of a video, evenly spread; None: with its own number. Raises
+        UserError for `clips` below 1, and for a network that takes the clips of a video together."""
         return self.protocol if clips is None else videos_lib.with_clips(self.protocol, clips)
 
     @property
@@ -97,7 +97,7 @@ class Trained:
 
     @property
     def normalization(self) -> Normalization:
-        """Of the RGB that its weights have seen."""
+        """The normalisation of RGB that its weights were trained with."""
         return Normalization(**self.meta.config["normalize"])
 
     @functools.cached_property
@@ -113,14 +113,14 @@ class Trained:
     def thresholds(self) -> np.ndarray | None:
         """Where videos may have several labels: the probability of each class [K] from which on it is taken to hold.
 
-        They have the best F1 on the validation videos, or are .5 where there were none. None of one label each.
+        They have the best F1 on the validation videos, or are .5 if there were none. None for single labels.
         """
         if not isinstance(self.objective, multilabel.MultiLabel):
             return None
         return np.array(self.meta.thresholds or [multilabel.THRESHOLD] * len(self.classes))
 
     def check_classes(self, manifest: Manifest) -> None:
-        """Raises CheckpointError unless a set has the run's classes, in the same order."""
+        """Raise CheckpointError unless a set has the run's classes, in the same order."""
         meta_lib.check_classes(self.meta, manifest, self.folder)
 
     @functools.cached_property
@@ -132,7 +132,7 @@ class Trained:
     def pool_clips(self) -> scoring.ClipStep:
         """The jitted step whose values are features of clips, [B, D]: means over their frames and places.
 
-        Of two streams those of appearance come first; of a knowledge transfer they are the 3D network's.
+        With two streams, those of appearance come first; for a knowledge transfer they are the 3D network's.
         """
         normalization, segments = self.normalization, self.sampling.segments
 
@@ -150,8 +150,8 @@ class Trained:
     def mean_over_clips(
         self, step: scoring.ClipStep, manifest: Manifest, split: str, **changes: Any
     ) -> scoring.VideoMeans:
-        """What a step says of every readable video of a split, with the run's clips and test (`changes` to them: the
-        arguments of `scoring.mean_over_clips`).
+        """Run `scoring.mean_over_clips` on every readable video of a split, with the run's clips and test; `changes`
+        are arguments of it that replace these.
 
         Raises:
           UserError: no video can be read.

@@ -1,4 +1,4 @@
-"""Single videos, any number of them: what a network says of each, as soon as it is known, in constant memory."""
+"""Any number of single videos: what a network says of each, as soon as it is known, in constant memory."""
 
 import collections
 import contextlib
@@ -23,7 +23,7 @@ Video = str | os.PathLike | np.ndarray
 
 
 def several(videos: Video | Iterable[Video]) -> tuple[list[Video], bool]:
-    """(videos as a list, whether it was a single one)."""
+    """(videos as a list, whether it was a single one). Raises UserError for what is no video."""
     single = isinstance(videos, str | os.PathLike) or hasattr(videos, "__array__")
     if not single and (not isinstance(videos, Iterable) or isinstance(videos, bytes | Mapping)):
         raise UserError(f"got {type(videos).__name__}: expected a video, or a list of several; a video is {_KINDS}")
@@ -37,7 +37,7 @@ def several(videos: Video | Iterable[Video]) -> tuple[list[Video], bool]:
 
 
 def refuse(faults: Mapping[int, str], videos: Sequence[Video]) -> None:
-    """Raises UserError with the reason of each video that cannot be read."""
+    """Raise UserError with the reason of each video that cannot be read, if any."""
     if faults:
         names = {place: "frames" if isinstance(videos[place], np.ndarray) else videos[place] for place in faults}
         lines = [f"{shown(names[place])}: {reason}" for place, reason in faults.items()]
@@ -45,20 +45,20 @@ def refuse(faults: Mapping[int, str], videos: Sequence[Video]) -> None:
 
 
 def at_least_one(name: str, value: Any) -> int:
-    """A number of clips. Raises UserError where it is none."""
+    """The value, if it is a number of clips. Raises UserError, with its name, if not."""
     if type(value) is not int or value < 1:
         raise UserError(f"{name} is {value!r}: expected a number of clips, at least 1")
     return value
 
 
 def check_fps(fps: Any, zero: str = "where they are not known") -> None:
-    """Raises UserError where this is no frame rate; `zero` says what 0 is for."""
+    """Raise UserError if `fps` is no frame rate; `zero` is the part of the message that says what 0 is for."""
     if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
         raise UserError(f"fps is {fps!r}: expected frames per second, or 0 {zero}")
 
 
 def with_clips(protocol: pipeline.Protocol, clips: int) -> pipeline.Protocol:
-    """A protocol with so many clips of each video, evenly spread."""
+    """A protocol with `clips` clips of each video, evenly spread. Raises UserError if it cannot have them."""
     if protocol.clips == "segments":
         raise UserError(f"clips is {clips!r}: this network takes the clips of a video together, as many as in training")
     return dataclasses.replace(protocol, clips="uniform", number=at_least_one("clips", clips))
@@ -77,7 +77,7 @@ def in_order(found: Iterable[tuple[int, np.ndarray | str]]) -> tuple[dict[int, n
 
 
 def name(video: Video, place: int) -> str:
-    """What a message calls a video, which came at this place."""
+    """What a message calls a video; `place` is its index among the videos given."""
     return f"video {place}" if isinstance(video, np.ndarray) else os.fspath(video)
 
 
@@ -89,16 +89,16 @@ def seen(
     fps: float,
     timeout: float | None,
 ) -> Generator[isolated.Seen, None, None]:
-    """What a test sees of videos, files first: `isolated.clips`, and the same of frames.
+    """Yield what a test sees of videos: of files and folders as `isolated.clips` does, then the same of arrays.
 
     Raises:
-      UserError: an argument that cannot be.
+      UserError: an argument is out of range, or an array is no video.
     """
     check_fps(fps)
     arrays = {place: video for place, video in enumerate(videos) if isinstance(video, np.ndarray)}
     paths = {place: os.fspath(video) for place, video in enumerate(videos) if not isinstance(video, np.ndarray)}
     if arrays:
-        in_memory({name(frames, place): frames for place, frames in arrays.items()})  # raises where it is none
+        in_memory({name(frames, place): frames for place, frames in arrays.items()})  # raises if one is no video
     with contextlib.closing(isolated.clips(paths, sampling, protocol, fps=fps, timeout=timeout)) as found:
         yield from found
     for place, frames in arrays.items():
@@ -112,31 +112,31 @@ def seen(
         yield isolated.Seen(place, None)
 
 
-_PATIENCE = 16  # batches of a call, for which larger ones are worth a compilation
+_PATIENCE = 16  # batches of a call, from which on larger ones are worth a compilation
 _SHAPES = 4  # batches of clips that wait for others of their shape, at most
 
 
 @dataclasses.dataclass
 class BatchSize:
-    """How many clips are looked at at once: as few as the first call has, so that one video costs no more than itself,
-    and `most` once there are many. What is compiled for a size serves the next calls."""
+    """How many clips are in a batch: as few as the first call has, so that one video costs no more than itself, and
+    `most` once there are many. What is compiled for a size serves the next calls."""
 
     now: int = 0  # 0: nothing is compiled
 
     def fit(self, clips: int, most: int, mesh: Mesh) -> int:
-        """The size for a call that has had so many clips, or is known to have them."""
+        """The batch size for a call that has had `clips` clips, or is known to have them."""
         if clips > _PATIENCE * self.now:
             self.now = sharding.multiple_of_devices(min(clips, most), mesh)
         return self.now
 
 
 class _Sum:
-    """Of one video: the sum over its clips of what a network says of them."""
+    """The sum of a network's outputs over the clips of one video."""
 
     def __init__(self) -> None:
         self.values: Any = 0.0  # float64 [D]
-        self.clips = self.given = 0  # how many are in it; how many there are up to now
-        self.is_whole = False  # whether that is all of them
+        self.clips = self.given = 0  # clips that are in the sum; clips that have come
+        self.is_whole = False  # whether all clips have come
 
     @property
     def is_done(self) -> bool:
@@ -152,11 +152,11 @@ def means(
     most: int,
     size: BatchSize,
 ) -> Generator[tuple[int, np.ndarray | str], None, None]:
-    """Runs a step on clips as they come; those of several videos fill a batch together.
+    """Run a step on clips as they come; those of several videos fill a batch together.
 
     Args:
       weights: (params, batch_stats).
-      seen: what happens to videos, as `isolated.clips` tells it.
+      seen: clips and other events of videos, as `isolated.clips` yields them.
       most: clips at once.
       size: is adapted to the number of clips.
 

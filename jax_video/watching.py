@@ -1,7 +1,7 @@
 """Labels of a stream as they change: its newest windows, one after the other, and what a network says of them.
 
-A thread reads the stream and keeps its newest window. Where the network falls behind, windows are skipped, and the
-label is always one of what has just been seen.
+A thread reads the stream and keeps its newest window. If the network falls behind, windows are skipped, so that labels
+are always of what has just been seen.
 """
 
 import atexit
@@ -23,11 +23,11 @@ from jax_video.data import pipeline
 from jax_video.data.decoding import live
 from jax_video.errors import UserError, shown
 
-_WINDOW = 2.0  # seconds, where a stream does not say how many frames it has in one
-_FIRST = 1.0  # seconds in which most mistakes in a source show, and in which a reader ends that does not wait
-_LOOK = 0.2  # seconds after which somebody who waits looks whether to stop
-_SILENCE = 10.0  # seconds without a frame, of which a user is told
-_FEW = 10  # frames of a stream, after which a window that has less than two is too short
+_WINDOW = 2.0  # seconds of a window, if a stream does not say its frame rate
+_FIRST = 1.0  # seconds in which most errors of a source show, and in which a reader that is not blocked ends
+_LOOK = 0.2  # seconds between looks whether to stop, while waiting for a window
+_SILENCE = 10.0  # seconds without a frame, after which the user is told
+_FEW = 10  # frames of a stream, after which a window with less than two is too short
 
 
 class Moment(NamedTuple):
@@ -37,10 +37,10 @@ class Moment(NamedTuple):
     end: float
     probabilities: dict[str, float]  # of the classes, best first
     arrived: datetime.datetime  # when the window's last frame came
-    latency: float  # seconds from then on, until the label was known
+    latency: float  # seconds from then until the label was known
     frames: int  # that have come so far
     dropped: int  # of these: those of skipped windows, which the network has not seen
-    skipped: int  # windows
+    skipped: int  # windows that the network has not seen
     reconnections: int
     holding: tuple[str, ...] | None = None  # the classes that hold, where several may at once; None: one does
 
@@ -56,11 +56,11 @@ class Moment(NamedTuple):
 
     @property
     def probability(self) -> float:
-        """Of the best class."""
+        """The probability of the best class."""
         return next(iter(self.probabilities.values()))
 
     def line(self) -> str:
-        """When, how probable, and what."""
+        """One line: time, probability and label."""
         return f"{timeline.clock(self.end)}  {self.probability:8.4f}  {shown(self.label)}"
 
     def status(self) -> str:
@@ -69,7 +69,7 @@ class Moment(NamedTuple):
         return f"{self.line()}  ({self.latency:.2f} s ago; {_count(self.dropped, 'frame')} dropped{again})"
 
     def json(self, top: int) -> dict[str, Any]:
-        """As values of JSON, with the `top` best classes."""
+        """The moment as values of JSON, with the `top` best classes."""
         best = list(self.probabilities.items())[:top]
         return {
             "time": round(self.end, 3),
@@ -92,7 +92,7 @@ class Moment(NamedTuple):
 class Summary:
     """What was seen of a stream."""
 
-    seconds: float = 0.0  # by the clock
+    seconds: float = 0.0  # that were watched, by the clock
     windows: int = 0  # that the network has looked at
     skipped: int = 0  # windows that it has not
     frames: int = 0  # that have come
@@ -101,7 +101,7 @@ class Summary:
     labels: dict[str, float] = dataclasses.field(default_factory=dict)  # seconds of each, in the order of their coming
 
     def table(self) -> str:
-        """In words, and a line for each label."""
+        """The summary in words, and a line for each label."""
         lines = [
             f"{self.seconds:.1f} s watched: {_count(self.windows, 'window')} ({self.skipped:,} skipped), "
             f"{_count(self.frames, 'frame')} ({self.dropped:,} dropped), {_count(self.reconnections, 'reconnection')}"
@@ -117,9 +117,9 @@ def _count(number: int, what: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """How a stream is cut into windows. Raises UserError for what cannot be."""
+    """How a stream is cut into windows. Raises UserError for seconds out of range, and for optical flow."""
 
-    window: float | None  # seconds of one; None: as long as a clip, or 2 s where that cannot be said
+    window: float | None  # seconds of one; None: as long as a clip, or 2 s if that is not known
     hop: float | None  # seconds from one to the next; None: a quarter of a window
     sampling: pipeline.Sampling  # of clips
 
@@ -139,7 +139,7 @@ class Windows:
         return None if self.sampling.segments else self.sampling.span
 
     def chosen(self, rate: float) -> tuple[float, float]:
-        """(window, hop) of a stream with so many frames in a second; 0: unknown."""
+        """(window, hop) in seconds, for a stream with `rate` frames per second; 0: unknown."""
         span, rate = self.span or 0, rate if 1 <= rate <= 1000 else self.sampling.fps or 0.0
         known = span > 1 and rate > 0
         window = self.window or (math.ceil(span * self.sampling.step(rate)) / rate if known else _WINDOW)
@@ -168,8 +168,8 @@ class Watch:
         """
         Args:
           look: what the network says of a window, [K].
-          thresholds: [K], from which on classes hold, of which several may at once; None: one does.
-          All else is as of `Run.watch`.
+          thresholds: [K], probabilities from which on classes hold, several at once; None: just the best one holds.
+          All else is as in `Run.watch`.
         """
         videos.check_fps(fps, "for the stream's own times")
         self._source, side = live.find(source), windows.sampling.short_side
@@ -201,13 +201,13 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the stream."""
+        """Let go of the stream."""
         if not self._closed:
             self._closed = True
             self._count()
             self._stream.stop()
             self._newest.close()
-            # OpenCV, met by the end of the interpreter, would abort the process. What waits for a stream may go on.
+            # If the interpreter ended while OpenCV reads, it would abort the process. A thread that waits may go on.
             self._thread.join(_FIRST)
             atexit.unregister(self.close)
 
@@ -232,7 +232,7 @@ class Watch:
         raise StopIteration
 
     def _read(self) -> None:
-        """All that the thread does."""
+        """Read the stream: all that the thread does."""
         failure: Exception | None = None
         try:
             with contextlib.closing(self._stream.frames()) as frames:
@@ -246,7 +246,7 @@ class Watch:
         self._stream.opened.set()
 
     def _tell(self) -> None:
-        """Says what there is to say."""
+        """Pass on the notes about the stream, and say if it has fallen silent."""
         while self._notes:
             self._say(self._notes.popleft())
         last = max(self._newest.arrived, self._began)
@@ -283,7 +283,7 @@ class Watch:
         return found
 
     def _count(self) -> None:
-        """Brings the summary up to date."""
+        """Bring the summary up to date."""
         self.summary.seconds = time.monotonic() - self._began
         self.summary.frames, self.summary.skipped = self._newest.frames, self._newest.skipped
         self.summary.dropped, self.summary.reconnections = self._newest.dropped, self._stream.reconnections
@@ -300,21 +300,21 @@ class _Part(NamedTuple):
 
     window: timeline.Window
     arrived: float  # when its last frame came, by time.monotonic()
-    frames: range  # their numbers
+    frames: range  # numbers of its frames
     offered: int  # frames that were in a window so far
 
 
 class _Newest:
     """The newest window of a stream that nobody has taken yet; one thread adds frames, another takes windows.
 
-    Windows lie as those of `timeline.windows`, from the first frame on or the first one after a break.
+    Windows lie like those of `timeline.windows`, counted from the first frame, or from the first one after a break.
     """
 
     def __init__(self, windows: Windows):
         self._windows, self._span = windows, windows.span
         self._window = self._hop = 0.0  # chosen when the first frame comes
         self._kept, self._size = collections.deque[_Kept](), 0
-        self._origin, self._number, self._step = 0.0, 0, 0.0  # of the next window; between the last two frames
+        self._origin, self._number, self._step = 0.0, 0, 0.0  # s of the break; next window; s between frames
         self._since = 0  # frames since the last break
         self._offered, self._offered_to, self._taken, self._taken_to = 0, 0, 0, 0  # frames, and the last one's number
         self._part: _Part | None = None
@@ -325,7 +325,7 @@ class _Newest:
         self.ended = False
 
     def add(self, frame: live.Frame) -> list[str]:
-        """Takes a frame; returns what is worth saying. Raises UserError for a window that cannot be."""
+        """Add a frame; return notes for the user. Raises UserError for a window that is too short or too large."""
         notes = []
         if not self.frames:
             self._window, self._hop = self._windows.chosen(frame.rate)
@@ -352,7 +352,7 @@ class _Newest:
         return notes
 
     def finish(self) -> None:
-        """The stream is over: the last window ends with it."""
+        """End the last window with the stream. Raises UserError if no window had two frames."""
         if not self._kept:
             return
         with self._condition:  # nothing newer will come, so there is time
@@ -364,7 +364,7 @@ class _Newest:
             raise UserError(timeline.too_short(self._window, min(1, len(self._kept)), self._step))
 
     def take(self, seconds: float) -> _Part | None:
-        """The newest window that nobody has taken, waited for at most so long."""
+        """Wait at most `seconds` for the newest window that nobody has taken; None if there is none."""
         with self._condition:
             self._condition.wait_for(lambda: self._part is not None or self.ended, seconds)
             part, self._part = self._part, None
@@ -376,19 +376,19 @@ class _Newest:
             return part
 
     def close(self, failure: Exception | None = None) -> None:
-        """Nothing more comes, for this reason."""
+        """Say that nothing more comes; `failure` is the reason, if it is an error."""
         with self._condition:
             self._failure = self._failure or failure
             self.ended = True
             self._condition.notify_all()
 
     def check(self) -> None:
-        """Raises what has ended it, if that was an error."""
+        """Raise the error that has ended the stream, if any."""
         if self._failure is not None:
             raise self._failure
 
     def _offer(self, start: float, end: float) -> list[str]:
-        """Puts a window there to be taken, in place of one that was not; returns what is worth saying."""
+        """Offer a window to be taken, in place of one that was not taken; return notes for the user."""
         first, last = start - timeline.ROUNDING, end - timeline.ROUNDING
         kept = [frame for frame in self._kept if first <= frame.seconds < last]
         if len(kept) < 2:  # a gap

@@ -1,4 +1,4 @@
-"""What a network says of windows: of those of a video, one batch after the other, or of a single one of a stream."""
+"""What a network says of windows: all of a video, batch by batch, or a single one of a stream."""
 
 import concurrent.futures
 import dataclasses
@@ -14,19 +14,19 @@ from jax_video.data.manifest import in_memory
 from jax_video.scoring import ClipStep
 from jax_video.timeline import Window
 
-# Start and end in seconds, the number of frames that clips are cut from, probabilities [K].
+# (start in seconds, end in seconds, number of frames that clips are cut from, probabilities [K])
 Looked = tuple[float, float, int, np.ndarray]
 
 
 class Windows:
-    """Classifies each window by one clip in its middle.
+    """A classifier of windows, each by one clip in its middle.
 
     Args:
-      step: scores of clips.
+      step: gives the scores of clips.
       weights: (params, batch_stats).
-      sampling, protocol: how a clip is cut out of a window: the protocol has one.
+      sampling, protocol: how a clip is cut out of a window; the protocol has one clip.
       mesh: the devices that it runs on.
-      probabilities: makes these of scores, [..., K].
+      probabilities: turns scores [..., K] into probabilities [..., K].
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Windows:
             return self._read(running, [window])[0]
 
     def each(self, groups: Iterator[list[Window]], seconds: float) -> Iterator[Looked]:
-        """Of lists of windows, which are decoded while the network looks at those before.
+        """Yield `Looked` for each window of lists of windows; the next list is decoded meanwhile.
 
         Args:
-          groups: all as long as the first, but for the last.
+          groups: lists as long as the first; the last may be shorter.
           seconds: of the whole video, as far as it is known.
         """
         progress = tqdm(total=round(seconds) or None, desc="timeline", unit=" s", leave=False, disable=None)
@@ -73,7 +73,7 @@ class Windows:
                 progress.update(round(windows[-1].end) - progress.n)
 
     def _batch(self, windows: list[Window], size: int) -> pipeline.Batch:
-        """One clip of each; the batch has `size` rows, and as many more as the devices share evenly."""
+        """A batch with one clip of each window, of `size` rows, rounded up to what the devices share evenly."""
         found = in_memory([np.stack(window.images) for window in windows])
         rated = zip(found.videos, windows, strict=True)
         videos = tuple(dataclasses.replace(video, fps=window.rate) for video, window in rated)

@@ -1,4 +1,4 @@
-"""What `python -m jax_video.main` does in each mode, and train-then-test, which is what a recipe is for."""
+"""What `python -m jax_video.main` does in each mode: above all train and then test, which is what a recipe is for."""
 
 import os
 import shlex
@@ -31,15 +31,15 @@ def perform(
     extend: bool = False,
     step: int | None = None,
 ) -> str:
-    """Does what a mode of the command asks for with the set that a config names; returns a report.
+    """Do what a mode of the command asks for with the set that a config names; return a report.
 
     Args:
       profile: steps of training to trace.
-      extend: whether a run that is finished is trained for longer (`train.train`).
+      extend: whether to train a finished run for longer (`train.train`).
       step: of the checkpoint to use; None: the best one.
 
     Raises:
-      UserError: of whatever does not fit.
+      UserError: flags, config, set or run do not fit together.
     """
     for flag, given, does in (("--profile", profile, "traces steps of"), ("--extend", extend, "is more")):
         if given and mode != "train":
@@ -78,11 +78,11 @@ def train_and_test(
     profile: int = 0,
     extend: bool = False,
 ) -> tuple[dict[str, Any] | None, bool]:
-    """Trains to the end, going on where the run has stopped, and tests its best checkpoint. Arguments: `train.train`.
+    """Train to the end, going on where the run has stopped, and test its best checkpoint. Arguments: `train.train`.
 
     Returns:
-      (what test.json holds, whether there was anything left to do). There is no result of a set without test videos; a
-      test that was made before is not repeated.
+      (content of test.json, whether there was anything left to do). The content is None for a set without test videos;
+      a test that was made before is not repeated.
 
     Raises:
       What `train.train` and `results.test` raise.
@@ -97,9 +97,9 @@ def train_and_test(
 
 
 def test(run: run_lib.Run, manifest: Manifest) -> dict[str, Any]:
-    """Tests a run (`testing.results.test`) and, of the result that stands in its folder, writes report.html there.
+    """Test a run (`testing.results.test`), and write report.html if the result is in the run's own folder.
 
-    Whatever becomes of the report, the test is done: of one that fails it is said on stderr how to make it.
+    If the report fails, the test is done all the same, and stderr says how to make the report.
     """
     result = results.test(run, manifest)
     if jax.process_index() == 0 and results.folder_of(run) == run.folder:
