@@ -10,15 +10,15 @@
 (`prepare --group`) and not packed, as the records of a packed set are of its own splits. A claim (claims.py) compares
 rows, networks that are trained alike, on folds: each group of videos is tested once, by networks that have seen none of
 it.
-Of two rows it tells the difference of their accuracies on the same videos, with a 95 % interval (paired.py). A claim
-*holds* where that interval lies above zero, *does not* where it lies below; else these videos cannot tell. Of 175
-independent videos that two networks judge differently in 30 %, half an interval is 8 points, and a true difference has
-to be 12 to be found four times in five; clips of one source are alike, so it takes more.
+For two rows it prints the difference of their accuracies on the same videos, with two 95 % intervals (paired.py): where
+it could be had other videos been tested, and had other networks been trained. A claim *holds* if both lie above zero;
+it *does not* if both lie below; otherwise these runs cannot tell. If two networks differ in 30 % of 175 independent
+videos, half an interval is 8 points, and a true difference has to be 12 to be found four times in five; clips of one
+source are alike, so it takes more.
 
-The intervals are about other videos, not about another training: what a second seed changes is in none of one seed. Of
-some 30 comparisons one or two leave zero by chance. No checkpoint is chosen on tested videos: the last one counts, or
-on `motions` the best on its validation videos; but the rate of configs/finetune.py was chosen on some of the sequences
-of UT-Interaction.
+Of some 30 comparisons one or two leave zero by chance. No checkpoint is chosen on tested videos: the last one counts,
+or on `motions` the best on its validation videos; but the rate of configs/finetune.py was chosen on some of the
+sequences of UT-Interaction.
 
 What a run has found stands in the record, a line for each: which test videos it told wrong, what it made of validation
 videos on the way, and α. Runs of a record are done, wherever they were trained; it is all that the tables need.
@@ -50,7 +50,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from claims import EVIDENCE, FOLDS, Claim, Row  # noqa: E402
-from paired import Outcomes, balanced, difference, verdict  # noqa: E402
+from paired import Difference, Outcomes, balanced, difference  # noqa: E402
 from record import Place, Record  # noqa: E402
 
 from jax_video import compilation_cache, config_flag, runlog  # noqa: E402
@@ -287,10 +287,11 @@ def to_do(all_runs: list[Run], record: Record) -> list[Run]:
 
 def outcomes(name: str, row: str, record: Record) -> Outcomes | None:
     """What a row's networks got right; None: not all is done."""
-    claim, right, videos = EVIDENCE[name], collections.defaultdict(list), {}
+    claim, right, videos, folds = EVIDENCE[name], collections.defaultdict(list), {}, {}
     for fold, part in enumerate(parts(claim)):
         videos |= {video.name: video for video in part.videos if video.split == "test"}
         tested = [video.name for video in part.videos if video.split == "test"]
+        folds |= dict.fromkeys(tested, fold)
         for seed in range(claim.seeds):
             found = record.get(Place(name, row, fold, seed))
             if found is None:
@@ -301,7 +302,8 @@ def outcomes(name: str, row: str, record: Record) -> Outcomes | None:
                 right[video].append(video not in found["wrong"])
     classes = the_set(claim.data).classes
     labels = [classes[videos[name].label] for name in right]
-    return Outcomes(np.array(list(right.values())).T, [group_of(videos[name]) for name in right], labels)
+    groups = [group_of(videos[name]) for name in right]
+    return Outcomes(np.array(list(right.values())).T, groups, labels, [folds[name] for name in right])
 
 
 def tables(name: str, record: Record) -> str:
@@ -319,15 +321,16 @@ def tables(name: str, record: Record) -> str:
         minutes = f"{statistics.mean(seconds) / 60:.1f}" if seconds else "–"
         lines.append(f"| {row} | {spread(each)} | {100 * balanced(got):.1f} | {minutes} |")
     known = differences(name, record)
-    lines += ["", "| difference | points | 95 % | verdict |", "|---|---|---|---|"] if known else []
-    for pair, (gain, low, high) in known.items():
-        points = f"{100 * gain:+.1f} | [{100 * low:+.1f}, {100 * high:+.1f}]"
-        lines.append(f"| {pair} | {points} | {verdict(low, high)} |")
+    lines += ["", "| difference | points | 95 %, other videos | 95 %, other networks | verdict |"] if known else []
+    lines += ["|---|---|---|---|---|"] if known else []
+    for pair, found in known.items():
+        intervals = " | ".join(f"[{100 * low:+.1f}, {100 * high:+.1f}]" for low, high in (found.videos, found.networks))
+        lines.append(f"| {pair} | {100 * found.gain:+.1f} | {intervals} | {found.verdict} |")
     return "\n".join(lines)
 
 
-def differences(name: str, record: Record) -> dict[str, tuple[float, float, float]]:
-    """Of each pair of a claim whose runs are all done: by how much the first is better, and the interval's ends."""
+def differences(name: str, record: Record) -> dict[str, Difference]:
+    """By how much the first of each pair of a claim is better; only pairs whose runs are all done."""
     claim = EVIDENCE[name]
     found = {row: outcomes(name, row, record) for row in dict.fromkeys(itertools.chain(*claim.pairs))}
     return {
@@ -338,8 +341,8 @@ def differences(name: str, record: Record) -> dict[str, tuple[float, float, floa
 
 
 def draw(path: str, record: Record) -> None:
-    """A picture of all differences with their intervals, claim by claim."""
-    rows: list[tuple[str, tuple[float, float, float] | None]] = []
+    """Draw all differences with their intervals, claim by claim: other videos wide, other networks thin."""
+    rows: list[tuple[str, Difference | None]] = []
     for name in CLAIMS.value:
         if found := differences(name, record):
             rows += [(f"{name} ({EVIDENCE[name].data})", None), *found.items()]
@@ -348,14 +351,17 @@ def draw(path: str, record: Record) -> None:
     axes.axvline(0, color="0.6", linewidth=1)
     for place, (_, found) in enumerate(rows):
         if found is not None:
-            gain, low, high = (100 * value for value in found)
-            colour = "tab:blue" if low > 0 else "tab:red" if high < 0 else "0.35"
-            axes.plot([low, high], [place, place], color=colour, linewidth=2)
-            axes.plot([gain], [place], "o", color=colour, markersize=5)
+            colour = {"holds": "tab:blue", "does not": "tab:red"}.get(found.verdict, "0.35")
+            for interval, width in ((found.videos, 3), (found.networks, 1)):
+                axes.plot([100 * end for end in interval], [place, place], color=colour, linewidth=width)
+            axes.plot([100 * found.gain], [place], "o", color=colour, markersize=6)
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     for label, (_, found) in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if found is None else "normal")
-    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="difference of top-1 in points, with its 95 % interval")
+    axes.set(
+        ylim=(len(rows) - 0.5, -0.5),
+        xlabel="difference of top-1 in points, with 95 % intervals: other videos (wide), other networks (thin)",
+    )
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     figure.savefig(path, dpi=150)

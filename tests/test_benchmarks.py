@@ -78,32 +78,44 @@ def test_results_are_whole_after_every_row(tmp_path):
 
 
 def test_differences_are_of_the_same_videos_and_of_whole_groups():
-    from paired import Outcomes, balanced, difference, verdict
+    from paired import Difference, Outcomes, balanced, difference
 
     random = np.random.default_rng(0)
     groups, labels = [f"g{number // 6}" for number in range(60)], ["fight", "other", "other"] * 20
-    some = Outcomes(random.random((3, 60)) < 0.6, groups, labels)
-    assert difference(some, some) == (0, 0, 0) and verdict(0, 0) == "cannot tell (±0)"
+    some = Outcomes(random.random((3, 60)) < 0.6, groups, labels, [0] * 60)
+    assert difference(some, some) == (0, (0, 0), (0, 0)) and difference(some, some).verdict == "cannot tell (±0)"
     none, all_ = (some._replace(right=np.full((2, 60), value)) for value in (False, True))
-    assert (
-        difference(all_, none) == pytest.approx((1, 1, 1))
-        and verdict(1, 1) == "holds"
-        and verdict(-1, -0.1) == "does not"
-    )
+    found = difference(all_, none)
+    assert found.gain == 1 and np.allclose([found.videos, found.networks], 1) and found.verdict == "holds"
+    assert difference(none, all_).verdict == "does not"
 
     # One that is right in half of the groups: the t interval of the mean of ten numbers.
     half = some._replace(right=np.repeat([True, False] * 5, 6)[None])
-    gain, low, high = difference(half, none)
+    found = difference(half, none)
     expected = stats.t.interval(0.95, 9, 0.5, stats.sem([1, 0] * 5))
-    assert gain == 0.5 and (low, high) == pytest.approx(expected, abs=0.01)
+    assert found.gain == 0.5 and found.videos == pytest.approx(expected, abs=0.01)
     single = half._replace(groups=[str(number) for number in range(60)])  # as sixty: narrower, and wrong
-    _, low, high = difference(single, none._replace(groups=single.groups))
+    low, high = difference(single, none._replace(groups=single.groups)).videos
     assert 0.35 < low < high < 0.65
 
     of_class = some._replace(right=np.array([label == "other" for label in labels])[None])
     assert (of_class.right.mean(), balanced(of_class)) == pytest.approx((2 / 3, 1 / 2))
     with pytest.raises(ValueError, match="not of the same videos"):
         difference(some, some._replace(groups=groups[::-1]))
+
+    # Other networks: the t interval of the folds' differences, or of the seeds'; both intervals have to leave zero.
+    folds = [number // 12 for number in range(60)]
+    one, other = (of._replace(folds=folds) for of in (half._replace(right=np.arange(60)[None] % 12 < 6), none))
+    assert difference(one, other).networks == (0.5, 0.5)
+    one = one._replace(right=np.array([folds]) < 2)
+    expected = stats.t.interval(0.95, 4, 0.4, stats.sem([1, 1, 0, 0, 0]))
+    assert difference(one, other).networks == pytest.approx(expected)
+    seeds = difference(some, none._replace(right=np.zeros((3, 60), bool)))
+    each = some.right.mean(axis=1)
+    assert seeds.networks == pytest.approx(stats.t.interval(0.95, 2, each.mean(), stats.sem(each)))
+    assert difference(half, none._replace(right=none.right[:1])).networks == (-np.inf, np.inf)  # one of each: unknown
+    assert Difference(0.1, (0.05, 0.15), (-0.02, 0.22)).verdict == "cannot tell (±12)"
+    assert Difference(0.1, (0.05, 0.15), (0.02, 0.18)).verdict == "holds"
 
 
 def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
@@ -167,7 +179,7 @@ def test_a_record_is_what_the_tables_are_made_of(tmp_path):
     assert table.returncode == 0, table.stderr
     assert "| none | 50.0 | 50.0 | 1.5 |" in table.stdout and "| both | 100.0 | 100.0 | 1.5 |" in table.stdout
     assert "| tcb | not yet run | | |" in table.stdout
-    assert "| both − none | +50.0 | [+50.0, +50.0] | holds |" in table.stdout
+    assert "| both − none | +50.0 | [+50.0, +50.0] | [+50.0, +50.0] | holds |" in table.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
     again.add(Place("stc", "both", 0, 0), {"wrong": {"fight/elsewhere": "other"}, "seconds": 90})
     table = subprocess.run([*script, f"--data={tmp_path}", f"--record={file}"], capture_output=True, text=True)
