@@ -78,7 +78,7 @@ def test_results_are_whole_after_every_row(tmp_path):
 
 
 def test_differences_are_of_the_same_videos_and_of_whole_groups():
-    from paired import Difference, Outcomes, balanced, difference
+    from evidence_differences import Difference, Outcomes, balanced, difference
 
     random = np.random.default_rng(0)
     groups, labels = [f"g{number // 6}" for number in range(60)], ["fight", "other", "other"] * 20
@@ -151,7 +151,7 @@ def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
 
 def test_a_record_is_what_the_tables_are_made_of(tmp_path):
     """What each run found, once; what was torn by a kill is to be found again. The table is of the record alone."""
-    from record import Place, Record
+    from evidence_record import Place, Record
 
     videos = [
         Video(f"{kind}/s{group}_{kind}.mp4", number, "train", 30, 25.0, 64, 48, None, source=f"s{group}")

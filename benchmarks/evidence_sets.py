@@ -1,0 +1,131 @@
+"""The sets of evidence.py: split into folds by groups of videos, and with the optical flow that motion streams see."""
+
+import collections
+import dataclasses
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from evidence_claims import FOLDS, STREAM, Claim
+
+from jax_video.data.manifest import Manifest
+from jax_video.data.sources import motions, prepared
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sets:
+    """Where the sets of claims come from, and where their folds go.
+
+    Attributes:
+      data: folder of the prepared sets, by their names.
+      out: folder for the folds' manifests.
+    """
+
+    data: pathlib.Path
+    out: pathlib.Path | None
+
+    def manifest(self, name: str) -> Manifest:
+        return _motions() if name == "motions" else _read(self.data / name)
+
+    def source(self, claim: Claim) -> pathlib.Path:
+        """The prepared set of a claim, as it was prepared."""
+        return self.data / claim.data
+
+    def folder(self, claim: Claim, fold: int) -> pathlib.Path:
+        """The prepared set of a fold, for `--config=…,data=`."""
+        return self.out / "sets" / (f"{claim.data}-{fold}" if claim.folds > 1 else claim.data)
+
+    @property
+    def unlabelled(self) -> pathlib.Path:
+        """The prepared set of all that a network may see before it is given labels."""
+        return self.out / "sets" / "unlabelled"
+
+    def parts(self, claim: Claim) -> list[Manifest]:
+        """The set as each fold splits it."""
+        whole = self.manifest(claim.data)
+        return list(folds(whole)) if claim.folds > 1 else [whole]
+
+    def write(self, claim: Claim) -> None:
+        """Writes the manifest of every fold."""
+        for fold, part in enumerate(self.parts(claim)):
+            part.write(self.folder(claim, fold) / "manifest.jsonl")
+        if any("{unlabelled}" in row.config for row in claim.rows.values()):
+            both = without_labels(self.manifest(claim.data), self.manifest("fights"))
+            both.write(self.unlabelled / "manifest.jsonl")
+
+    def store_flow(self, claim: Claim) -> None:
+        """Stores the optical flow that the claim's motion streams see, in the prepared set, if it is not there yet."""
+        if any("clip.flow_method" in row.changes for row in claim.rows.values()):
+            flow = [f"--flow={STREAM['clip.flow_method']}", f"--flow_side={STREAM['clip.short_side']}"]
+            source = ["manifest", f"--out={self.source(claim).absolute()}"]
+            subprocess.run([sys.executable, "-m", "jax_video.prepare", *source, *flow], check=True, cwd=ROOT)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneSet(Sets):
+    """One prepared set, with its own splits, in the place of all; `data` is its folder."""
+
+    def manifest(self, name: str) -> Manifest:
+        return _read(self.data)
+
+    def source(self, claim: Claim) -> pathlib.Path:
+        return self.data
+
+    def folder(self, claim: Claim, fold: int) -> pathlib.Path:
+        return self.data
+
+    @property
+    def unlabelled(self) -> pathlib.Path:
+        return self.data
+
+    def write(self, claim: Claim) -> None:
+        """It is written already."""
+
+
+@functools.cache
+def _motions() -> Manifest:
+    return motions.read(val=1024, test=1024)
+
+
+@functools.cache
+def _read(folder: pathlib.Path) -> Manifest:
+    return prepared.read(folder)
+
+
+def group_of(video) -> str:
+    return video.source or video.path
+
+
+def folds(manifest: Manifest) -> Iterator[Manifest]:
+    """The set in `FOLDS` parts of about as many videos; each part is the test of one, and no group is in two."""
+    sizes = collections.Counter(map(group_of, manifest.videos))
+    parts: list[list[str]] = [[] for _ in range(FOLDS)]
+    for group, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
+        min(parts, key=lambda part: sum(sizes[each] for each in part)).append(group)
+    for part in parts:
+        videos = (
+            dataclasses.replace(video, split="test" if group_of(video) in part else "train")
+            for video in manifest.videos
+        )
+        yield dataclasses.replace(manifest, videos=tuple(videos))
+
+
+def without_labels(of: Manifest, wholly: Manifest) -> Manifest:
+    """The training videos of one set and all of another, without labels."""
+    root = pathlib.Path(os.path.commonpath([of.root, wholly.root]))
+    videos = [
+        dataclasses.replace(
+            video,
+            path=str(pathlib.Path(each.root, video.path).relative_to(root)),
+            label=None,
+            split="train" if each is wholly else video.split,
+        )
+        for each in (of, wholly)
+        for video in each.videos
+    ]
+    return Manifest("without labels", (), str(root), tuple(videos))
