@@ -141,7 +141,7 @@ EVIDENCE = {
             "motion": stream("motion", 60, 2e-3, "imagenet={weights}"),
             "late fusion": Row(fused=("appearance", "motion")),
             "st_resnet": stream("joint", 15, 1e-3, "appearance={appearance},motion={motion}"),
-            "st_resnet_star": stream("star", 4, 1e-4, "start={st_resnet}"),
+            "st_resnet_star": stream("star", 2, 1e-4, "start={st_resnet}"),
         },
         (
             *(("motion", "appearance"), ("late fusion", "appearance"), ("late fusion", "motion")),
