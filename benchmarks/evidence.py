@@ -6,39 +6,42 @@
     python benchmarks/evidence.py --data=data --out=runs/evidence --list             # the command of every run; no more
     python benchmarks/evidence.py --best --data=data/mine --weights=thin_resnet50.npz --out=runs/best --claims=stc,cost
 
---data has the prepared sets `fights` and `ut_interaction`, split by groups (`prepare --group`) and not packed, as the
-records of a packed set are of its own splits. Optical flow is stored there before a claim that needs it. A claim
+--data has the prepared sets `fights` and `ut_interaction`, split by groups (`prepare --group`). They are not packed, as
+a packed set cannot be split anew. Optical flow is stored there before a claim that needs it. A claim
 (evidence_claims.py) compares rows, networks that are trained alike, on folds: each group of videos is tested once, by
-networks that have seen none of it.
+networks that have seen none of it. Several processes may work on the same --out: each takes runs that no other is at.
 
-For two rows it prints the difference of their accuracies on the same videos, with two 95 % intervals
-(evidence_differences.py): where it could be had other videos been tested, and had other networks been trained. A claim
-*holds* if both lie above zero; it *does not* if both lie below; otherwise these runs cannot tell. If two networks
-differ in 30 % of 175 independent videos, half an interval is 8 points, and a true difference has to be 12 to be found
-four times in five; clips of one source are alike, so it takes more.
+For two rows it prints the difference of their accuracies on the same videos, and of their balanced accuracies, each
+with two 95 % intervals (evidence_differences.py): how far it may be off with other test videos, and with newly trained
+networks. A claim *holds* if all four lie above zero; it *does not* if all lie below; otherwise these runs cannot tell.
+If two networks differ in 30 % of 175 independent videos, half of the first interval is 8 points, and a true difference
+has to be 12 to be found four times in five; clips of one source are alike, and networks vary, so it takes more.
 
 Of some 30 comparisons one or two leave zero by chance. No checkpoint is chosen on tested videos: the last one counts,
 or on `motions` the best on its validation videos; but the rate of configs/finetune.py was chosen on some of the
-sequences of UT-Interaction.
+sequences of UT-Interaction. The teacher of `transfer` is trained once, on the fights and the training videos of
+UT-Interaction's own split, without labels: most of what is tested later it has seen.
 
 What a run has found stands in the record, a line for each: which test videos it told wrong, what it made of validation
-videos on the way, and α. Runs of a record are done, wherever they were trained; it is all that the tables need.
+videos on the way, and α. A run in the record is not trained again. The tables need only the record and the sets.
 
 `--best` trains one row of each claim (`best` in evidence_claims.py) on the training videos of another prepared set, and
 tests it on that set's test videos.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import pathlib
 import shlex
+import subprocess
 import sys
 import time
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -47,12 +50,13 @@ sys.path[:0] = [str(ROOT)]
 import evidence_tables as tables  # noqa: E402
 from evidence_claims import EVIDENCE, Claim, Row  # noqa: E402
 from evidence_record import Place, Record  # noqa: E402
-from evidence_sets import OneSet, Sets  # noqa: E402
+from evidence_sets import OneSet, Sets, forget  # noqa: E402
 
-from jax_video import compilation_cache, config_flag, runlog  # noqa: E402
+from jax_video import command, config_flag, lock, runlog  # noqa: E402
 from jax_video import run as run_lib  # noqa: E402
 from jax_video.data import documents  # noqa: E402
 from jax_video.data.sources import prepared  # noqa: E402
+from jax_video.errors import Stopped, UserError  # noqa: E402
 from jax_video.testing import coefficients, fusion, results  # noqa: E402
 from jax_video.train import train  # noqa: E402
 
@@ -64,13 +68,13 @@ TABLE = flags.DEFINE_bool("table", False, "Train nothing; print the tables of th
 LIST = flags.DEFINE_bool("list", False, "Train nothing; write the sets, and print the command of every run.")
 BEST = flags.DEFINE_bool("best", False, "Only the best row of each claim, on the splits of the set in --data.")
 FIGURE = flags.DEFINE_string("figure", None, "File for a picture of all differences that are known.")
-CLAIMS = flags.DEFINE_list("claims", list(EVIDENCE), "Only these.")
+CLAIMS = flags.DEFINE_list("claims", None, "Only these.")
 
 
 def sets() -> Sets:
     """Those of --data."""
     kind = OneSet if BEST.value else Sets
-    return kind(pathlib.Path(DATA.value), None if OUT.value is None else pathlib.Path(OUT.value))
+    return kind(pathlib.Path(DATA.value).absolute(), None if OUT.value is None else pathlib.Path(OUT.value).absolute())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,12 +95,12 @@ class Run:
     def folder(self) -> pathlib.Path:
         name = self.place.row.replace(" %", "").replace(", ", "-").replace(" ", "-")
         seed = "" if self.row.once else f"-seed{self.place.seed}"
-        return pathlib.Path(OUT.value, self.place.claim, f"{name}-fold{self.place.fold}{seed}")
+        return pathlib.Path(OUT.value, self.place.claim, f"{name}-fold{self.place.fold}{seed}").absolute()
 
     def beside(self, row: str) -> "Run":
         """The one of another row, in the same fold and with the same seed."""
-        once = self.claim.rows[row].once
-        return Run(self.place._replace(row=row, seed=0 if once else self.place.seed))
+        fold, seed = (0, 0) if self.claim.rows[row].once else self.place[2:]
+        return Run(self.place._replace(row=row, fold=fold, seed=seed))
 
     @property
     def parts(self) -> list["Run"]:
@@ -109,21 +113,29 @@ class Run:
         """The config string."""
         others = {part.place.row: part.folder for part in self.parts}
         folders = {"set": sets().folder(self.claim, self.place.fold), "unlabelled": sets().unlabelled}
-        return self.row.config.format(**others, **folders, weights=WEIGHTS.value)
+        weights = pathlib.Path(WEIGHTS.value)
+        return self.row.config.format(**others, **folders, weights=weights.absolute() if weights.exists() else weights)
 
     @property
     def changes(self) -> dict[str, Any]:
         return {**self.row.changes, "seed": self.place.seed}
 
+    @functools.cached_property
+    def what(self) -> int:
+        """A checksum of what is trained, or begun with, on which videos."""
+        part = sets().parts(self.claim)[self.place.fold]
+        videos = sorted((video.name, part.classes[video.label], video.split) for video in part.videos)
+        return documents.checksum([self.row.config, self.row.changes, videos, [part.what for part in self.parts]])
+
     @property
-    def command(self) -> str:
+    def commands(self) -> list[str]:
         """What trains and tests it, or adds scores up."""
         if self.row.fused:
-            return shlex.join(["python", "-m", "jax_video.fuse", *(str(part.folder) for part in self.parts)])
+            parts = [str(part.folder) for part in self.parts]
+            return [shlex.join(["python", "-m", "jax_video.fuse", *parts, f"--out={self.folder}"])]
         flags = [f"--config.{key}={_shown(value)}" for key, value in self.changes.items()]
-        return shlex.join(
-            ["python", "-m", "jax_video.main", f"--config={self.text}", *flags, f"--workdir={self.folder}"]
-        )
+        words = ["python", "-m", "jax_video.main", f"--config={self.text}", *flags, f"--workdir={self.folder}"]
+        return [shlex.join([*words, *mode]) for mode in ([], ["--mode=views"])[: 1 + self.row.views]]
 
     def config(self) -> ConfigDict:
         config = config_flag.load(self.text)
@@ -132,26 +144,39 @@ class Run:
             config.update_from_flattened_dict(self.changes)
         return config
 
+    @property
+    def ready(self) -> bool:
+        """Whether other runs can begin with it."""
+        return all(part.ready for part in self.parts) if self.row.fused else (self.folder / "test.json").exists()
+
     def find(self) -> dict[str, Any]:
-        """What it finds, for the record; it is trained and tested where that is not done."""
+        """What it finds, for the record; it is trained and tested if that is not done.
+
+        Raises:
+          InUse: another process is at it.
+        """
         if self.row.fused:
-            return {"wrong": self.wrong()}
-        took, started = self.folder / "seconds.json", time.monotonic()
-        config = self.config()
+            scores = self.scores()
+            values = fusion.measure(scores)
+            return {key: round(float(values[key]), 4) for key in TOLD if key in values} | {"wrong": wrong(scores)}
+        took, started, config = self.folder / "seconds.json", time.monotonic(), self.config()
         manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
-        new = True
+        new = False
         try:
             new = train(config, manifest, self.folder)
+        except Stopped:
+            new = True
+            raise
         finally:
-            if new and self.folder.is_dir():  # of a run that is gone on with, the sum of its parts
-                took.write_text(json.dumps(self.seconds() + time.monotonic() - started))
+            if new:  # of a run that is gone on with, the sum of its parts
+                took.write_text(json.dumps((self.seconds() or 0) + time.monotonic() - started))
         run = run_lib.load(self.folder, config=config)
         result = results.read_result(run, manifest) or results.test(run, manifest)
         log = runlog.read(self.folder / "metrics.jsonl")
-        found = {"seconds": round(self.seconds()), **{key: round(result[key], 4) for key in TOLD if key in result}}
+        found = {"seconds": self.seconds(), **{key: round(result[key], 4) for key in TOLD if key in result}}
         if "top1" in result:
             found["validation"] = {line["step"]: round(line["top1"], 4) for line in log if line["split"] == "val"}
-            found["wrong"] = self.wrong()
+            found["wrong"] = wrong(self.scores())
         if self.row.views:
             if not (self.folder / "views.json").exists():
                 coefficients.analyse(run, manifest)
@@ -159,21 +184,21 @@ class Run:
             found["views"] = {view: round(value, 4) for view, value in views.items()}
         return found
 
-    def seconds(self) -> float:
-        """What its training took."""
+    def seconds(self) -> int | None:
+        """What its training took; None if another command trained it."""
         file = self.folder / "seconds.json"
-        return json.loads(file.read_text()) if file.exists() else 0.0
+        return round(json.loads(file.read_text())) if file.exists() else None
 
     def scores(self) -> fusion.Predictions:
         if not self.row.fused:
             return fusion.read(self.folder)
         return fusion.fuse([part.scores() for part in self.parts], [1.0] * len(self.parts))
 
-    def wrong(self) -> dict[str, str]:
-        """The test videos that it takes for another class, and for which."""
-        found = self.scores()
-        told = {video: found.class_names[int(np.argmax(row))] for video, row in found.scores.items()}
-        return {video: name for video, name in sorted(told.items()) if name != found.labels[video]}
+
+def wrong(found: fusion.Predictions) -> dict[str, str]:
+    """The test videos that are taken for another class, and for which."""
+    told = {video: found.class_names[int(np.argmax(row))] for video, row in found.scores.items()}
+    return {video: name for video, name in sorted(told.items()) if name != found.labels[video]}
 
 
 TOLD = ("top1", "mean_class_accuracy", "pair_accuracy")
@@ -191,7 +216,7 @@ def runs(name: str) -> list[Run]:
     return [
         Run(Place(name, row, fold, seed))
         for seed, fold, row in itertools.product(*map(range, counts), rows)
-        if not (claim.rows[row].once and seed)
+        if not (claim.rows[row].once and (fold or seed))
     ]
 
 
@@ -204,46 +229,101 @@ def needed(claim: Claim, row: str) -> list[str]:
 
 def to_do(all_runs: list[Run], record: Record) -> list[Run]:
     """Those that are not in the record, and those that these begin with, which come first."""
-    awaited = {run for run in all_runs if run.place not in record}
+    awaited = {run for run in all_runs if record.get(run.place, run.what) is None}
     for run in reversed(all_runs):
         awaited |= set(run.parts) if run in awaited else set()
     return [run for run in all_runs if run in awaited]
 
 
-def main(_) -> None:
-    if unknown := set(CLAIMS.value) - set(EVIDENCE):
-        raise app.UsageError(f"unknown claims {', '.join(sorted(unknown))}: choose from {', '.join(EVIDENCE)}")
+def work(all_runs: list[Run], record: Record) -> None:
+    """Finds all that is not in the record; runs that another process is at, are left to it."""
+    while left := [run for run in to_do(all_runs, record) if not (run.ready and record.get(run.place, run.what))]:
+        before = len(left)
+        for run in left:
+            record.read()
+            if record.get(run.place, run.what) and run.ready or not all(part.ready for part in run.parts):
+                continue
+            print(*run.commands, sep="\n", flush=True)
+            try:
+                found = run.find()
+            except lock.InUse:
+                continue
+            record.add(run.place, run.what, found)
+            before -= 1
+            show(run, found)
+        if before == len(left):
+            print("Other processes are at all runs that can be begun now: waiting for them.", flush=True)
+            time.sleep(20)
+
+
+def show(run: Run, found: dict[str, Any]) -> None:
+    told = ", ".join(f"{key} {100 * found[key]:.1f} %" for key in TOLD if key in found)
+    minutes = f"; {found['seconds'] / 60:.1f} minutes of training" if found.get("seconds") else ""
+    print(f"{run.folder}: {told}{minutes}", flush=True)
+
+
+def check(names: list[str], arguments: list[str]) -> None:
+    """Raises UserError for what would fail, or mislead, hours later."""
+    if arguments:
+        raise UserError(f"expected only flags, got {' '.join(arguments)}; see --help")
+    if unknown := set(names) - set(EVIDENCE):
+        raise UserError(f"unknown claims {', '.join(sorted(unknown))}: choose from {', '.join(EVIDENCE)}")
+    if TABLE.value + LIST.value + BEST.value > 1:
+        raise UserError("--table, --list and --best exclude each other")
     if OUT.value is None and not (TABLE.value and RECORD.value):
-        raise app.UsageError("--out is missing: the folder of the runs")
-    compilation_cache.enable_compilation_cache()
+        raise UserError("--out is missing: the folder of the runs")
+    if TABLE.value and RECORD.value and not pathlib.Path(RECORD.value).is_file():
+        raise UserError(f"--record={RECORD.value}: there is no such file")
+    rows = [row for name in names for row in EVIDENCE[name].rows.values()]
+    if not TABLE.value and any("{weights}" in row.config for row in rows) and not pathlib.Path(WEIGHTS.value).exists():
+        raise UserError(f"--weights={WEIGHTS.value}: there is no such file, from which networks of these claims start")
+    for name in names:
+        split = sets().parts(EVIDENCE[name])[0]
+        if not split.select("train") or not split.select("test"):
+            raise UserError(
+                f"{split.describe()} in {sets().source(EVIDENCE[name])}: there are none to train on, or to test"
+            )
+
+
+def main(arguments: list[str]) -> None:
+    names = CLAIMS.value or [name for name, claim in EVIDENCE.items() if claim.best or not BEST.value]
+    check(names, arguments)
     record = Record(RECORD.value or pathlib.Path(OUT.value, "outcomes.jsonl"))
     if TABLE.value:
-        print_tables(CLAIMS.value, record)
+        print_tables(names, record)
         return
-    for name in CLAIMS.value if not LIST.value else ():
-        if to_do(runs(name), record):
-            sets().store_flow(EVIDENCE[name])
-    for name in CLAIMS.value:
+    for name in names:
+        flow = sets().flow_command(EVIDENCE[name])
+        if LIST.value and flow:
+            print(shlex.join(flow))
+        elif flow and to_do(runs(name), record):
+            done = subprocess.run([sys.executable, *flow[1:]], cwd=ROOT)
+            if done.returncode:
+                sys.exit(done.returncode)
+    forget()  # flow stands in the manifests
+    for name in names:
         sets().write(EVIDENCE[name])
-        for run in runs(name) if LIST.value else to_do(runs(name), record):
-            print(run.command, flush=True)
-            if not LIST.value:
-                found = run.find()
-                record.add(run.place, found)
-                told = ", ".join(f"{key} {100 * found[key]:.1f} %" for key in TOLD if key in found)
-                print(f"{run.folder}: {told}; {found.get('seconds', 0) / 60:.1f} minutes", flush=True)
-        if not LIST.value and not BEST.value:
-            print_tables([name], record)
+    all_runs = [run for name in names for run in runs(name)]
+    if LIST.value:
+        print(*(command for run in all_runs for command in run.commands), sep="\n")
+        return
+    pathlib.Path(OUT.value).mkdir(parents=True, exist_ok=True)
+    work(all_runs, record)
+    if BEST.value:
+        for run in all_runs:
+            show(run, record.get(run.place, run.what))
+    else:
+        print_tables(names, record)
 
 
 def print_tables(names: list[str], record: Record) -> None:
+    found = tables.Found({name: runs(name) for name in names}, sets(), record)
     for name in names:
-        print(tables.results(name, sets(), record) + tables.curves(name, record), flush=True)
-    if {"cost", "views"} & set(names):
-        print(tables.views(record), flush=True)
+        print(found.claim(name), flush=True)
+    print(found.views(), flush=True)
     if FIGURE.value:
-        tables.draw(FIGURE.value, names, sets(), record)
+        found.draw(FIGURE.value)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -17,7 +17,7 @@ class Row:
         the same fold and with the same seed.
       changes: values of its config.
       fused: nothing is trained: the scores of these rows are added up.
-      once: one run for all seeds, which others begin with; it counts in no table.
+      once: trained once; the runs of all folds and seeds start from it.
       views: a network of CoST, whose α is of interest.
     """
 
@@ -35,15 +35,15 @@ class Claim:
     Attributes:
       says: in words, with its source.
       data: the set.
-      folds: 1 for the set's own splits.
-      best: the row that --best trains.
+      best: the row that --best trains; None: the claim is of its own set alone.
+      folds: the parts of the set of which each is tested once; 1: the set's own splits.
     """
 
     says: str
     data: str
     rows: dict[str, Row]
     pairs: tuple[tuple[str, str], ...]
-    best: str
+    best: str | None = None
     folds: int = FOLDS
     seeds: int = 1
 
@@ -61,8 +61,8 @@ DENSE = SCRATCH | {
     "schedule.learning_rate": 0.02,
     "test.batch": 16,
 }
-# Half the width but for the stem, as the weights for pictures have it, clips of 8 × 112². BatchNorm over the batch:
-# what it has counted of pictures is not what planes of time look like.
+# Half the width except in the stem, as the weights for pictures have it, clips of 8 × 112². BatchNorm over the batch,
+# because its statistics come from pictures, and T-W and T-H planes differ.
 THIN = {"model.width": 0.5, "model.stem_width": 64, "model.stride_on": "1x1"}
 WIDE = THIN | {"model.dropout": 0.0, "train.freeze": None, "norm.frozen": False, "data.workers": 0}
 PICTURES = "finetune:weights={weights},layout=torchvision,size=112,frames=8,span=48,data={set}"
@@ -180,8 +180,6 @@ EVIDENCE = {
             ("transfer, all of the labels", "scratch for longer, all of the labels"),
         ),
         best="inflation, all of the labels",
-        folds=1,
-        seeds=3,
     ),
     "cost": Claim(
         "three views beat one, and 3D (CoST, Tables 4 and 5)",
@@ -196,7 +194,6 @@ EVIDENCE = {
         "motions",
         {name: stc(name, 6, SCRATCH | {"train.validate_epochs": 1}, frames=16) for name in BRANCHES},
         (("both", "none"), ("tcb", "none"), ("scb", "none")),
-        best="both",
         folds=1,
         seeds=3,
     ),
@@ -205,18 +202,14 @@ EVIDENCE = {
         "motions",
         {name: dense(*of, 10, 1, validate=2) for name, of in DENSENETS.items()},
         (("t3d", "densenet3d"), ("t3d", "densenet3d, wider")),
-        best="t3d",
         folds=1,
         seeds=3,
     ),
     "views": Claim(
         "a set that needs motion looks more at T-W and T-H (CoST §4.5)",
         "ut_interaction",
-        {
-            "cost_b": Row(f"{PICTURES},model=cost_b_resnet50", WIDE | {"train.steps": 350}, views=True)
-        },  # as on the fights
+        {"cost_b": Row(f"{PICTURES},model=cost_b_resnet50", WIDE | {"train.steps": 350}, views=True)},  # as on fights
         (),
-        best="cost_b",
         folds=1,
         seeds=3,
     ),

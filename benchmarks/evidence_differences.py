@@ -1,4 +1,4 @@
-"""Two networks' accuracies on the same videos: their difference, how sure it is, and what that says."""
+"""Two rows' accuracies on the same videos: their difference, how sure it is, and what that says."""
 
 import collections
 from typing import NamedTuple
@@ -18,58 +18,84 @@ class Outcomes(NamedTuple):
     folds: list[int]  # of each video: those of one fold are told by one network, or by one of each seed
 
 
-def balanced(outcomes: Outcomes) -> float:
-    """The balanced accuracy, mean over the seeds: all classes count alike."""
+def weights(outcomes: Outcomes) -> np.ndarray:
+    """What each video counts in the balanced accuracy, in which all classes count alike; 1 on average."""
     counts = collections.Counter(outcomes.labels)
-    shares = np.array([1 / counts[label] / len(counts) for label in outcomes.labels])
-    return float((outcomes.right * shares).sum(axis=1).mean())
+    return np.array([len(outcomes.labels) / counts[label] / len(counts) for label in outcomes.labels])
+
+
+def balanced_accuracy(outcomes: Outcomes) -> float:
+    """The balanced accuracy, mean over the seeds."""
+    return float((outcomes.right * weights(outcomes)).mean())
 
 
 class Difference(NamedTuple):
-    """By how much one accuracy is above another, and what else it could be (95 % intervals)."""
+    """By how much one accuracy is above another, and the ends of two 95 % intervals around it."""
 
     gain: float
-    videos: tuple[float, float]  # had other videos been tested
-    networks: tuple[float, float]  # had other networks been trained; of a single one of each kind, any
+    videos: tuple[float, float]  # with other test videos
+    networks: tuple[float, float]  # with newly trained networks; infinite if there is one of each kind
 
     @property
-    def verdict(self) -> str:
-        """What is known of the claim that the first is better; if nothing, with half the wider interval in points."""
-        low, high = (choose(self.videos[end], self.networks[end]) for end, choose in ((0, min), (1, max)))
-        return "holds" if low > 0 else "does not" if high < 0 else f"cannot tell (±{50 * (high - low):.0f})"
+    def ends(self) -> tuple[float, float]:
+        """Of both intervals together."""
+        return min(self.videos[0], self.networks[0]), max(self.videos[1], self.networks[1])
 
 
-def difference(one: Outcomes, other: Outcomes) -> Difference:
-    """The difference of two accuracies on the same videos.
+def verdict(*found: Difference) -> str:
+    """What is known of the claim that the first is better, by these measures of it; if nothing, with half the widest
+    interval in points."""
+    low, high = min(each.ends[0] for each in found), max(each.ends[1] for each in found)
+    widest = max(each.ends[1] - each.ends[0] for each in found)
+    return "holds" if low > 0 else "does not" if high < 0 else f"cannot tell (±{50 * widest:.0f})"
+
+
+def difference(one: Outcomes, other: Outcomes, *, balanced: bool = False) -> Difference:
+    """The difference of two accuracies, or of two balanced ones, on the same videos.
 
     *Videos.* Groups of videos are drawn, with replacement, as many as there are (paired bootstrap): videos of one group
-    are not independent, so single ones would make the interval too narrow. So would the quantiles of the draws, where
-    groups are few: of five, they miss no difference in 13 % of cases. The interval is the draws' standard deviation
-    times Student's t (5 % missed).
+    are not independent, so single ones would make the interval too narrow. So would the quantiles of the draws, if
+    groups are few: of five, in 13 % of cases they leave out zero though there is no difference. The interval is the
+    draws' standard deviation times Student's t (5 %).
 
     *Networks.* All videos of a fold are told by the same networks, and another seed, or another rounding, can change a
     network's accuracy by more than what is compared. So this is Student's t interval of the mean of the folds'
-    differences or, of one fold, of the seeds'.
+    differences or, of one fold, of the seeds'. Folds share most of their training videos, which it does not know.
 
     Raises:
       ValueError: they are not of the same videos.
     """
     if one[1:] != other[1:]:
         raise ValueError("the two are not of the same videos in the same order")
-    gain = one.right.mean(axis=0) - other.right.mean(axis=0)  # of each video, over the seeds
+    weight = weights(one) if balanced else np.ones(len(one.labels))
+    gain = (one.right.mean(axis=0) - other.right.mean(axis=0)) * weight  # of each video, over the seeds
+    found = float(gain.mean())
+
     names = sorted(set(one.groups))
     members = np.array(one.groups)[None] == np.array(names)[:, None]  # [groups, videos]
-    sums, sizes = members @ gain, members.sum(axis=1)
+    sums, sizes = members @ gain, members @ weight
     drawn = np.random.default_rng(0).integers(len(names), size=(DRAWS, len(names)))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    spread = means.std() * np.sqrt(len(names) / (len(names) - 1))  # draws spread less than samples do
-    found, half = float(gain.mean()), float(stats.t.ppf((1 + LEVEL) / 2, len(names) - 1) * spread)
+    # Draws spread less than samples do. Of a single group nothing is known.
+    spread = means.std() * np.sqrt(len(names) / (len(names) - 1)) if len(names) > 1 else np.inf
 
     folds, numbers = np.array(one.folds), sorted(set(one.folds))
     if len(numbers) > 1:
-        each = np.array([gain[folds == number].mean() for number in numbers])
+        each = np.array([gain[folds == number].sum() / weight[folds == number].sum() for number in numbers])
     else:
-        each = one.right.mean(axis=1) - other.right.mean(axis=1)
-    spread = stats.sem(each) if len(each) > 1 else np.inf
-    half_of_networks = float(stats.t.ppf((1 + LEVEL) / 2, max(len(each) - 1, 1)) * spread)
-    return Difference(found, (found - half, found + half), (found - half_of_networks, found + half_of_networks))
+        each = (one.right @ weight - other.right @ weight) / len(weight)
+    error = stats.sem(each) if len(each) > 1 else np.inf
+    return Difference(found, _interval(found, spread, len(names)), _interval(found, error, len(each)))
+
+
+def _interval(middle: float, error: float, number: int) -> tuple[float, float]:
+    """Student's t interval of a mean of so many numbers with this standard error."""
+    if number < 2:
+        return -np.inf, np.inf
+    half = float(stats.t.ppf((1 + LEVEL) / 2, number - 1) * error)
+    return middle - half, middle + half
+
+
+def mean_interval(values: list[float]) -> tuple[float, float]:
+    """Student's t interval of the mean of some numbers."""
+    return _interval(float(np.mean(values)), float(stats.sem(values)), len(values))

@@ -1,20 +1,17 @@
-"""The sets of evidence.py: split into folds by groups of videos, and with the optical flow that motion streams see."""
+"""The sets of evidence.py, split into folds by groups of videos."""
 
 import collections
 import dataclasses
 import functools
 import os
 import pathlib
-import subprocess
-import sys
 from collections.abc import Iterator
 
 from evidence_claims import FOLDS, STREAM, Claim
 
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions, prepared
-
-ROOT = pathlib.Path(__file__).parents[1]
+from jax_video.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,18 +49,20 @@ class Sets:
 
     def write(self, claim: Claim) -> None:
         """Writes the manifest of every fold."""
+        if self.manifest(claim.data).packed:
+            raise UserError(f"the set in {self.source(claim)} is packed, and cannot be split anew: prepare it without")
         for fold, part in enumerate(self.parts(claim)):
             part.write(self.folder(claim, fold) / "manifest.jsonl")
         if any("{unlabelled}" in row.config for row in claim.rows.values()):
             both = without_labels(self.manifest(claim.data), self.manifest("fights"))
             both.write(self.unlabelled / "manifest.jsonl")
 
-    def store_flow(self, claim: Claim) -> None:
-        """Stores the optical flow that the claim's motion streams see, in the prepared set, if it is not there yet."""
-        if any("clip.flow_method" in row.changes for row in claim.rows.values()):
-            flow = [f"--flow={STREAM['clip.flow_method']}", f"--flow_side={STREAM['clip.short_side']}"]
-            source = ["manifest", f"--out={self.source(claim).absolute()}"]
-            subprocess.run([sys.executable, "-m", "jax_video.prepare", *source, *flow], check=True, cwd=ROOT)
+    def flow_command(self, claim: Claim) -> list[str]:
+        """What stores the optical flow that the claim's motion streams see, in the prepared set; empty if none does."""
+        if not any("clip.flow_method" in row.changes for row in claim.rows.values()):
+            return []
+        flow = [f"--flow={STREAM['clip.flow_method']}", f"--flow_side={STREAM['clip.short_side']}"]
+        return ["python", "-m", "jax_video.prepare", "manifest", f"--out={self.source(claim)}", *flow]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +74,9 @@ class OneSet(Sets):
 
     def source(self, claim: Claim) -> pathlib.Path:
         return self.data
+
+    def parts(self, claim: Claim) -> list[Manifest]:
+        return [self.manifest(claim.data)]
 
     def folder(self, claim: Claim, fold: int) -> pathlib.Path:
         return self.data
@@ -97,12 +99,17 @@ def _read(folder: pathlib.Path) -> Manifest:
     return prepared.read(folder)
 
 
+def forget() -> None:
+    """Read the sets again when they are needed next."""
+    _read.cache_clear()
+
+
 def group_of(video) -> str:
     return video.source or video.path
 
 
 def folds(manifest: Manifest) -> Iterator[Manifest]:
-    """The set in `FOLDS` parts of about as many videos; each part is the test of one, and no group is in two."""
+    """The set once for each of `FOLDS` parts of about equal size, which is its test; no group is in two parts."""
     sizes = collections.Counter(map(group_of, manifest.videos))
     parts: list[list[str]] = [[] for _ in range(FOLDS)]
     for group, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):

@@ -3,98 +3,177 @@
 import collections
 import itertools
 import statistics
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.figure
 import numpy as np
 from evidence_claims import EVIDENCE
-from evidence_differences import Difference, Outcomes, balanced, difference
+from evidence_differences import Difference, Outcomes, balanced_accuracy, difference, mean_interval, verdict
 from evidence_record import Place, Record
 from evidence_sets import Sets, group_of
 
 from jax_video.errors import UserError
 
 
-def outcomes(name: str, row: str, sets: Sets, record: Record) -> Outcomes | None:
-    """What a row's networks got right; None: not all is done."""
-    claim, right, videos, folds = EVIDENCE[name], collections.defaultdict(list), {}, {}
-    for fold, part in enumerate(sets.parts(claim)):
-        videos |= {video.name: video for video in part.videos if video.split == "test"}
-        tested = [video.name for video in part.videos if video.split == "test"]
-        folds |= dict.fromkeys(tested, fold)
-        for seed in range(claim.seeds):
-            found = record.get(Place(name, row, fold, seed))
-            if found is None:
-                return None
-            if other := set(found["wrong"]) - set(tested):
-                raise UserError(f"the record has test videos of another set: {', '.join(sorted(other)[:3])} …")
-            for video in tested:
-                right[video].append(video not in found["wrong"])
-    classes = sets.manifest(claim.data).classes
-    labels = [classes[videos[name].label] for name in right]
-    groups = [group_of(videos[name]) for name in right]
-    return Outcomes(np.array(list(right.values())).T, groups, labels, [folds[name] for name in right])
+class Found:
+    """What is known of some claims.
 
+    Args:
+      runs: of each claim all its runs, which have a `place` and a checksum of `what` they are.
+    """
 
-def results(name: str, sets: Sets, record: Record) -> str:
-    """What is known of a claim, in markdown."""
-    claim = EVIDENCE[name]
-    found = {row: outcomes(name, row, sets, record) for row in claim.rows if not claim.rows[row].once}
-    lines = [f"\n**{name}**: {claim.says}; {claim.data}\n"]
-    lines += ["| row | top-1, % | balanced, % | minutes of training |", "|---|---|---|---|"]
-    for row, got in found.items():
-        if got is None:
-            lines.append(f"| {row} | not yet run | | |")
-            continue
-        each = [100 * float(of.mean()) for of in got.right]
-        seconds = [line["seconds"] for line in record.of(name, row) if "seconds" in line]
-        minutes = f"{statistics.mean(seconds) / 60:.1f}" if seconds else "–"
-        lines.append(f"| {row} | {spread(each)} | {100 * balanced(got):.1f} | {minutes} |")
-    known = differences(name, sets, record)
-    lines += ["", "| difference | points | 95 %, other videos | 95 %, other networks | verdict |"] if known else []
-    lines += ["|---|---|---|---|---|"] if known else []
-    for pair, found in known.items():
-        intervals = " | ".join(f"[{100 * low:+.1f}, {100 * high:+.1f}]" for low, high in (found.videos, found.networks))
-        lines.append(f"| {pair} | {100 * found.gain:+.1f} | {intervals} | {found.verdict} |")
-    return "\n".join(lines)
+    def __init__(self, runs: Mapping[str, list[Any]], sets: Sets, record: Record):
+        self._runs, self._sets = runs, sets
+        self._found = {
+            run.place: found
+            for run in itertools.chain(*runs.values())
+            if (found := record.get(run.place, run.what)) is not None
+        }
 
+    def claim(self, name: str) -> str:
+        """What is known of a claim, in markdown."""
+        claim = EVIDENCE[name]
+        lines = [f"\n**{name}**: {claim.says}; {claim.data}\n"]
+        lines += ["| row | runs | top-1, % | balanced, % | minutes of training |", "|---|---|---|---|---|"]
+        for row in claim.rows:
+            each, planned = self._of(name, row), sum(run.place.row == row for run in self._runs[name])
+            number = str(planned) if len(each) == planned else f"{len(each)} of {planned}"
+            if claim.rows[row].once and each:
+                accuracy = f"{100 * each[0]['pair_accuracy']:.1f} of pairs | –"
+            else:
+                got = self._outcomes(name, row)
+                accuracy = (
+                    f"{spread([100 * float(of.mean()) for of in got.right])} | {100 * balanced_accuracy(got):.1f}"
+                    if got
+                    else "not yet run |"
+                )
+            seconds = [found["seconds"] for found in each if found.get("seconds")]
+            minutes = f"{statistics.mean(seconds) / 60:.1f}" if seconds else "–"
+            lines.append(f"| {row} | {number} | {accuracy} | {minutes} |")
+        return "\n".join(lines) + self._differences_in_words(name) + self._curves(name)
 
-def differences(name: str, sets: Sets, record: Record) -> dict[str, Difference]:
-    """By how much the first of each pair of a claim is better; only pairs whose runs are all done."""
-    claim = EVIDENCE[name]
-    found = {row: outcomes(name, row, sets, record) for row in dict.fromkeys(itertools.chain(*claim.pairs))}
-    return {
-        f"{one} − {other}": difference(found[one], found[other])
-        for one, other in claim.pairs
-        if found[one] is not None and found[other] is not None
-    }
+    def differences(self, name: str) -> dict[tuple[str, str], tuple[Difference, Difference]]:
+        """By how much the first of each pair of a claim is better, in top-1 and in balanced accuracy; only pairs whose
+        runs are all done."""
+        claim = EVIDENCE[name]
+        found = {row: self._outcomes(name, row) for row in dict.fromkeys(itertools.chain(*claim.pairs))}
+        return {
+            (one, other): (
+                difference(found[one], found[other]),
+                difference(found[one], found[other], balanced=True),
+            )
+            for one, other in claim.pairs
+            if found[one] is not None and found[other] is not None
+        }
 
+    def draw(self, path: str) -> None:
+        """Draw all differences of top-1 with their intervals: other videos wide, other networks thin."""
+        rows: list[tuple[str, tuple[Difference, Difference] | None]] = []
+        for name in self._runs:
+            if found := self.differences(name):
+                rows += [
+                    (f"{name} ({EVIDENCE[name].data})", None),
+                    *((" − ".join(pair), of) for pair, of in found.items()),
+                ]
+        if not rows:
+            raise UserError(f"--figure={path}: no difference is known yet that could be drawn")
+        figure = matplotlib.figure.Figure((7, 0.6 + 0.24 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.axvline(0, color="0.6", linewidth=1)
+        for place, (_, found) in enumerate(rows):
+            if found is not None:
+                colour = {"holds": "tab:blue", "does not": "tab:red"}.get(verdict(*found), "0.35")
+                for interval, width in ((found[0].videos, 3), (found[0].networks, 1)):
+                    axes.plot([100 * end for end in interval], [place, place], color=colour, linewidth=width)
+                axes.plot([100 * found[0].gain], [place], "o", color=colour, markersize=6)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        for label, (_, found) in zip(axes.get_yticklabels(), rows, strict=True):
+            label.set_fontweight("bold" if found is None else "normal")
+        axes.set(
+            ylim=(len(rows) - 0.5, -0.5),
+            xlabel="difference of top-1 in points, with 95 % intervals: other videos (wide), other networks (thin)",
+        )
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        figure.savefig(path, dpi=150)
 
-def draw(path: str, names: Iterable[str], sets: Sets, record: Record) -> None:
-    """Draw all differences with their intervals, claim by claim: other videos wide, other networks thin."""
-    rows: list[tuple[str, Difference | None]] = []
-    for name in names:
-        if found := differences(name, sets, record):
-            rows += [(f"{name} ({EVIDENCE[name].data})", None), *found.items()]
-    figure = matplotlib.figure.Figure((7, 0.6 + 0.24 * len(rows)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.axvline(0, color="0.6", linewidth=1)
-    for place, (_, found) in enumerate(rows):
-        if found is not None:
-            colour = {"holds": "tab:blue", "does not": "tab:red"}.get(found.verdict, "0.35")
-            for interval, width in ((found.videos, 3), (found.networks, 1)):
-                axes.plot([100 * end for end in interval], [place, place], color=colour, linewidth=width)
-            axes.plot([100 * found.gain], [place], "o", color=colour, markersize=6)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-    for label, (_, found) in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set_fontweight("bold" if found is None else "normal")
-    axes.set(
-        ylim=(len(rows) - 0.5, -0.5),
-        xlabel="difference of top-1 in points, with 95 % intervals: other videos (wide), other networks (thin)",
-    )
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    figure.savefig(path, dpi=150)
+    def views(self) -> str:
+        """α of H-W, T-W and T-H in the networks of CoST, by the set they were trained on; mean and range over the runs.
+        In markdown; empty if none is known."""
+        lines, motion = [], {}
+        rows = [(name, row) for name in self._runs for row, of in EVIDENCE[name].rows.items() if of.views]
+        for name, row in rows:
+            if found := [list(of["views"].values()) for of in self._of(name, row)]:
+                mean = " | ".join(f"{value:.3f}" for value in np.mean(found, axis=0))
+                motion[name, row] = [sum(each[1:]) for each in found]
+                ends = f"{min(motion[name, row]):.3f} to {max(motion[name, row]):.3f}"
+                lines.append(f"| {EVIDENCE[name].data}, {row} | {len(found)} | {mean} | {ends} |")
+        if not lines:
+            return ""
+        head = [
+            "\n| CoST, trained on | runs | H-W | T-W | T-H | T-W + T-H, least and most |",
+            "|---|---|---|---|---|---|",
+        ]
+        return "\n".join([*head, *lines])
+
+    def _of(self, name: str, row: str) -> list[dict[str, Any]]:
+        """What was found of a row, in all folds and with all seeds."""
+        return [found for place, found in sorted(self._found.items()) if place[:2] == (name, row)]
+
+    def _outcomes(self, name: str, row: str) -> Outcomes | None:
+        """What a row's networks got right; None: not all is done."""
+        claim, right, videos, folds = EVIDENCE[name], collections.defaultdict(list), {}, {}
+        for fold, part in enumerate(self._sets.parts(claim)):
+            tested = {video.name: video for _, video in part.select("test")}
+            videos |= tested
+            folds |= dict.fromkeys(tested, fold)
+            for seed in range(claim.seeds):
+                found = self._found.get(Place(name, row, fold, seed))
+                if found is None or "wrong" not in found:
+                    return None
+                if other := set(found["wrong"]) - set(tested):
+                    raise UserError(f"the record has test videos of another set: {', '.join(sorted(other)[:3])} …")
+                for video in tested:
+                    right[video].append(video not in found["wrong"])
+        classes = self._sets.manifest(claim.data).classes
+        labels = [classes[videos[name].label] for name in right]
+        groups = [group_of(videos[name]) for name in right]
+        return Outcomes(np.array(list(right.values())).T, groups, labels, [folds[name] for name in right])
+
+    def _differences_in_words(self, name: str) -> str:
+        known = self.differences(name)
+        if not known:
+            return ""
+        measures = [f"{measure} | 95 %: other videos | other networks" for measure in ("top-1", "balanced")]
+        lines = [f"\n\n| difference, points | {' | '.join(measures)} | verdict |", f"|---|{'---|' * 7}"]
+        for pair, found in known.items():
+            shown = [f"{100 * of.gain:+.1f} | {interval(of.videos)} | {interval(of.networks)}" for of in found]
+            accuracies = [self._outcomes(name, row).right.mean() for row in pair]
+            said = "both near 100 %" if min(accuracies) > 0.995 else verdict(*found)
+            lines.append(f"| {' − '.join(pair)} | {' | '.join(shown)} | {said} |")
+        return "\n".join(lines)
+
+    def _curves(self, name: str) -> str:
+        """Where a set has validation videos: what the networks told apart of them on the way, and who learnt sooner."""
+        lines: list[str] = []
+        means = {}
+        for row in EVIDENCE[name].rows:
+            each = [found["validation"] for found in self._of(name, row) if found.get("validation")]
+            steps = sorted(set.intersection(*map(set, each)), key=int) if each else []
+            if steps:
+                if not lines:
+                    columns = [*(f"step {step}" for step in steps), "mean over the steps"]
+                    lines = [f"\n\n| validation, % | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+                means[row] = [100 * statistics.mean(of[step] for step in steps) for of in each]
+                shown = [spread([100 * of[step] for of in each]) for step in steps]
+                lines.append(f"| {row} | {' | '.join([*shown, spread(means[row])])} |")
+        pairs = [pair for pair in EVIDENCE[name].pairs if len(means.get(pair[0], ())) == len(means.get(pair[1], (0,)))]
+        for pair in pairs if lines else ():
+            gains = [one - other for one, other in zip(*(means[row] for row in pair), strict=True)]
+            start = "\n\nMean over the steps, " if pair == pairs[0] else "; "
+            lines[-1] += f"{start}{' − '.join(pair)}: {statistics.mean(gains):+.1f} {interval(mean_interval(gains), 1)}"
+        return "\n".join(lines)
 
 
 def spread(values: list[float]) -> str:
@@ -102,32 +181,5 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def curves(name: str, record: Record) -> str:
-    """Where a set has validation videos: what the networks told apart of them on the way, mean and standard deviation
-    over the runs."""
-    lines: list[str] = []
-    for row in EVIDENCE[name].rows:
-        each = [line["validation"] for line in record.of(name, row) if line.get("validation")]
-        steps = sorted(set.intersection(*map(set, each)), key=int) if each else []
-        shown = [spread([100 * validation[step] for validation in each]) for step in steps]
-        if steps and not lines:
-            lines = [
-                f"\n\n| validation, single clips, % at step | runs | {' | '.join(steps)} |",
-                f"|---|---|{'---|' * len(steps)}",
-            ]
-        if steps:
-            lines.append(f"| {row} | {len(each)} | {' | '.join(shown)} |")
-    return "\n".join(lines)
-
-
-def views(record: Record) -> str:
-    """α of H-W, T-W and T-H in the networks of CoST, by the set they were trained on; mean and range over the runs."""
-    lines = ["\n| CoST, trained on | runs | H-W | T-W | T-H | T-W + T-H, least and most |", "|---|---|---|---|---|---|"]
-    for name, row in ((name, row) for name, claim in EVIDENCE.items() for row in claim.rows if claim.rows[row].views):
-        found = [list(line["views"].values()) for line in record.of(name, row)]
-        if found:
-            mean = " | ".join(f"{value:.3f}" for value in np.mean(found, axis=0))
-            motion = [sum(each[1:]) for each in found]
-            shown = f"{EVIDENCE[name].data}, {row} | {len(found)} | {mean} | {min(motion):.3f} to {max(motion):.3f}"
-            lines.append(f"| {shown} |")
-    return "\n".join(lines)
+def interval(ends: tuple[float, float], unit: int = 100) -> str:
+    return f"[{unit * ends[0]:+.1f}, {unit * ends[1]:+.1f}]"

@@ -1,7 +1,9 @@
 """What the benchmark for GPUs finds in networks and writes down; and, by hand, that all of it runs."""
 
+import collections
+import contextlib
 import importlib.util
-import itertools
+import io
 import os
 import shlex
 import subprocess
@@ -16,9 +18,10 @@ from conftest import ROOT
 from scipy import stats
 
 from configs import stc
-from jax_video import config_flag
+from jax_video import lock
 from jax_video.data.manifest import Manifest, Video
 from jax_video.data.sources import motions
+from jax_video.errors import UserError
 from jax_video.models.convolution import conv
 
 
@@ -78,16 +81,16 @@ def test_results_are_whole_after_every_row(tmp_path):
 
 
 def test_differences_are_of_the_same_videos_and_of_whole_groups():
-    from evidence_differences import Difference, Outcomes, balanced, difference
+    from evidence_differences import Difference, Outcomes, balanced_accuracy, difference, verdict
 
     random = np.random.default_rng(0)
     groups, labels = [f"g{number // 6}" for number in range(60)], ["fight", "other", "other"] * 20
     some = Outcomes(random.random((3, 60)) < 0.6, groups, labels, [0] * 60)
-    assert difference(some, some) == (0, (0, 0), (0, 0)) and difference(some, some).verdict == "cannot tell (±0)"
+    assert difference(some, some) == (0, (0, 0), (0, 0)) and verdict(difference(some, some)) == "cannot tell (±0)"
     none, all_ = (some._replace(right=np.full((2, 60), value)) for value in (False, True))
     found = difference(all_, none)
-    assert found.gain == 1 and np.allclose([found.videos, found.networks], 1) and found.verdict == "holds"
-    assert difference(none, all_).verdict == "does not"
+    assert found.gain == 1 and np.allclose([found.videos, found.networks], 1) and verdict(found) == "holds"
+    assert verdict(difference(none, all_)) == "does not"
 
     # One that is right in half of the groups: the t interval of the mean of ten numbers.
     half = some._replace(right=np.repeat([True, False] * 5, 6)[None])
@@ -99,7 +102,7 @@ def test_differences_are_of_the_same_videos_and_of_whole_groups():
     assert 0.35 < low < high < 0.65
 
     of_class = some._replace(right=np.array([label == "other" for label in labels])[None])
-    assert (of_class.right.mean(), balanced(of_class)) == pytest.approx((2 / 3, 1 / 2))
+    assert (of_class.right.mean(), balanced_accuracy(of_class)) == pytest.approx((2 / 3, 1 / 2))
     with pytest.raises(ValueError, match="not of the same videos"):
         difference(some, some._replace(groups=groups[::-1]))
 
@@ -114,8 +117,40 @@ def test_differences_are_of_the_same_videos_and_of_whole_groups():
     each = some.right.mean(axis=1)
     assert seeds.networks == pytest.approx(stats.t.interval(0.95, 2, each.mean(), stats.sem(each)))
     assert difference(half, none._replace(right=none.right[:1])).networks == (-np.inf, np.inf)  # one of each: unknown
-    assert Difference(0.1, (0.05, 0.15), (-0.02, 0.22)).verdict == "cannot tell (±12)"
-    assert Difference(0.1, (0.05, 0.15), (0.02, 0.18)).verdict == "holds"
+    sure, unsure = Difference(0.1, (0.05, 0.15), (0.02, 0.18)), Difference(0.1, (0.05, 0.15), (-0.02, 0.22))
+    assert (verdict(sure), verdict(unsure), verdict(sure, unsure)) == ("holds", *["cannot tell (±12)"] * 2)
+    assert difference(some._replace(groups=["g"] * 60), some._replace(groups=["g"] * 60)).videos == (-np.inf, np.inf)
+
+    # Balanced: the rarer class counts as much as the other.
+    found = difference(of_class, none._replace(right=none.right[:1]), balanced=True)
+    assert found.gain == pytest.approx(1 / 2) and found.videos[0] == pytest.approx(found.videos[1])
+
+
+@pytest.mark.slow
+def test_intervals_leave_out_zero_as_often_as_they_say():
+    """Two rows alike, 25 groups of 7 videos in five folds. Groups differ, and so do the networks of the folds, which
+    the first interval does not know: docs/explanation/evidence.md."""
+    import evidence_differences
+    from evidence_differences import Outcomes, difference
+
+    random = np.random.default_rng(0)
+    groups, folds = [f"g{number // 7}" for number in range(175)], [number // 35 for number in range(175)]
+
+    def row(networks):
+        easy = random.normal(0, 1, 25).repeat(7) + random.normal(0, networks, 5).repeat(35)
+        return Outcomes(random.random((1, 175)) < 1 / (1 + np.exp(-easy)), groups, ["x"] * 175, folds)
+
+    missed = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evidence_differences, "DRAWS", 1000)
+        for networks in (0.0, 0.6):
+            found = [difference(row(networks), row(networks)) for _ in range(1000)]
+            missed[networks] = [
+                np.mean([not low <= 0 <= high for low, high in ends])
+                for ends in zip(*((of.videos, of.networks) for of in found), strict=True)
+            ]
+    assert missed[0.0] == pytest.approx([0.05, 0.05], abs=0.02)
+    assert missed[0.6][0] > 0.1 and missed[0.6][1] == pytest.approx(0.05, abs=0.02), missed
 
 
 def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
@@ -123,23 +158,45 @@ def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
     sets = {"fights": ("fight", "other"), "ut_interaction": ("hug", "push")}
     for name, classes in sets.items():
         videos = [
-            Video(f"{kind}/{group}.mp4", number, "train", 30, 25.0, 64, 48, None, source=f"s{group}")
+            Video(
+                f"{kind}/{group}.mp4",
+                number,
+                "test" if group == 5 else "train",
+                30,
+                25.0,
+                64,
+                48,
+                None,
+                source=f"s{group}",
+            )
             for group in range(6)
             for number, kind in enumerate(classes)
         ]
         Manifest(name, classes, str(tmp_path), tuple(videos)).write(tmp_path / name / "manifest.jsonl")
-    options = [f"--data={tmp_path}", f"--out={tmp_path / 'out'}", "--weights=thin.npz", "--list"]
+    (tmp_path / "thin.npz").touch()
+    options = [f"--data={tmp_path}", f"--out={tmp_path / 'out'}", f"--weights={tmp_path / 'thin.npz'}", "--list"]
     claims = "--claims=stc,t3d,st_resnet,transfer,cost,views"
     script = [sys.executable, str(ROOT / "benchmarks" / "evidence.py")]
     listed = subprocess.run([*script, *options, claims], capture_output=True, text=True, cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
     commands = [shlex.split(line) for line in listed.stdout.splitlines()]
-    assert len(commands) == len({command[-1] for command in commands}) == 20 + 15 + 25 + 31 + 40 + 3
-    configs = [command[3].removeprefix("--config=") for command in commands if command[2] == "jax_video.main"]
-    for text in {text for text in configs if "taught-fold0" not in text}:
-        config_flag.load(text)
-    sums = [command[3:] for command in commands if command[2] == "jax_video.fuse"]
-    assert len(sums) == 5 and all("appearance" in one and "motion" in other for one, other in sums)
+    counts = collections.Counter(
+        command[2].removeprefix("jax_video.") + "".join(word for word in command if word.startswith("--mode="))
+        for command in commands
+    )
+    assert counts == {"prepare": 1, "main": 20 + 15 + 20 + 51 + 40 + 3, "main--mode=views": 20 + 3, "fuse": 5}
+    assert commands[0][3:] == ["manifest", f"--out={tmp_path / 'fights'}", "--flow=tvl1", "--flow_side=128"]
+    folders = {command[-1] for command in commands if "--mode=views" not in command}
+    assert len(folders) == 20 + 15 + 25 + 51 + 40 + 3 + 1
+    sums = [command[3:5] for command in commands if command[2] == "jax_video.fuse"]
+    assert all("appearance" in one and "motion" in other for one, other in sums)
+
+    import evidence
+
+    flags.FLAGS(["evidence.py", *options[:3]])
+    for run in (run for name in evidence.EVIDENCE for run in evidence.runs(name)):
+        if not run.row.fused and not any(part.row.once for part in run.parts):  # whose config is that of its start
+            run.config()
     tested = [Manifest.read(path) for path in sorted((tmp_path / "out" / "sets").glob("fights-*/manifest.jsonl"))]
     assert sorted(video.path for of in tested for _, video in of.select("test")) == sorted(
         v.path for v in tested[0].videos
@@ -150,40 +207,108 @@ def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
 
 
 def test_a_record_is_what_the_tables_are_made_of(tmp_path):
-    """What each run found, once; what was torn by a kill is to be found again. The table is of the record alone."""
+    """What each run found, once; what was torn by a kill is to be found again. The table is of the record alone, and of
+    the runs as they are now."""
+    import evidence
     from evidence_record import Place, Record
 
-    videos = [
-        Video(f"{kind}/s{group}_{kind}.mp4", number, "train", 30, 25.0, 64, 48, None, source=f"s{group}")
-        for group in range(10)
-        for number, kind in enumerate(("fight", "other"))
-    ]
-    Manifest("fights", ("fight", "other"), str(tmp_path), tuple(videos)).write(tmp_path / "fights" / "manifest.jsonl")
-    record = Record(tmp_path / "record.jsonl")
-    for fold, row in itertools.product(range(5), ("none", "both")):
-        groups = (fold, fold + 5)  # as `folds` gives them: about as many videos in each
-        names = [f"fight/s{group}_fight.mp4" for group in groups] if row == "none" else []
-        record.add(Place("stc", row, fold, 0), {"wrong": {}, "seconds": 1})
-        record.add(Place("stc", row, fold, 0), {"wrong": dict.fromkeys(names, "other"), "seconds": 90})
-    file = tmp_path / "record.jsonl"
+    def write(groups):
+        videos = [
+            Video(f"{kind}/s{group}_{kind}.mp4", number, "train", 30, 25.0, 64, 48, None, source=f"s{group}")
+            for group in range(groups)
+            for number, kind in enumerate(("fight", "other"))
+        ]
+        Manifest("fights", ("fight", "other"), str(tmp_path), tuple(videos)).write(tmp_path / "fights/manifest.jsonl")
+        evidence.forget()
+
+    write(10)
+    file, picture = tmp_path / "record.jsonl", tmp_path / "differences.png"
+    flags.FLAGS(["", f"--data={tmp_path}", f"--out={tmp_path}", "--nolist", f"--figure={picture}"])
+    record = Record(file)
+    runs = [run for run in evidence.runs("stc") if run.place.row in ("none", "both")]
+    for run in runs:
+        groups = (run.place.fold, run.place.fold + 5)  # as `folds` gives them: about as many videos in each
+        names = [f"fight/s{group}_fight.mp4" for group in groups] if run.place.row == "none" else []
+        record.add(run.place, run.what, {"wrong": {}, "seconds": 1})
+        record.add(run.place, run.what, {"wrong": dict.fromkeys(names, "other"), "seconds": 90})
     file.write_bytes(file.read_bytes() + b'{"claim": "stc", "row"')
     again = Record(file)
-    assert [found["seconds"] for found in again.of("stc", "both")] == [90] * 5
-    again.add(Place("stc", "tcb", 0, 0), {"wrong": {}, "seconds": 90})
-    assert Place("stc", "tcb", 0, 0) in Record(file) and Place("stc", "tcb", 1, 0) not in Record(file)
+    assert [again.get(run.place, run.what)["seconds"] for run in runs] == [90] * 10
+    assert again.get(runs[0].place, runs[0].what + 1) is None
+    again.add(Place("stc", "tcb", 0, 0), evidence.Run(Place("stc", "tcb", 0, 0)).what, {"wrong": {}, "seconds": None})
+    assert {run.place for run in evidence.to_do(evidence.runs("stc"), Record(file))} == {
+        run.place
+        for run in evidence.runs("stc")
+        if run.place.row in ("tcb", "scb") and run.place != ("stc", "tcb", 0, 0)
+    }
 
-    script = [sys.executable, str(ROOT / "benchmarks" / "evidence.py"), "--table", "--claims=stc"]
-    picture = tmp_path / "differences.png"
-    options = [f"--data={tmp_path}", f"--record={file}", f"--figure={picture}"]
-    table = subprocess.run([*script, *options], capture_output=True, text=True)
-    assert table.returncode == 0, table.stderr
-    assert "| none | 50.0 | 50.0 | 1.5 |" in table.stdout and "| both | 100.0 | 100.0 | 1.5 |" in table.stdout
-    assert "| tcb | not yet run | | |" in table.stdout
-    assert "| both − none | +50.0 | [+50.0, +50.0] | [+50.0, +50.0] | holds |" in table.stdout
+    table = found(evidence, file)
+    assert "| none | 5 | 50.0 | 50.0 | 1.5 |" in table and "| both | 5 | 100.0 | 100.0 | 1.5 |" in table
+    assert "| tcb | 1 of 5 | not yet run | | – |" in table
+    assert f"| both − none |{' +50.0 | [+50.0, +50.0] | [+50.0, +50.0] |' * 2} holds |" in table
     assert picture.read_bytes().startswith(b"\x89PNG")
-    again.add(Place("stc", "both", 0, 0), {"wrong": {"fight/elsewhere": "other"}, "seconds": 90})
-    table = subprocess.run([*script, f"--data={tmp_path}", f"--record={file}"], capture_output=True, text=True)
-    assert table.returncode != 0 and "test videos of another set: fight/elsewhere" in table.stderr
+    write(11)  # another set: nothing is known of it
+    flags.FLAGS["figure"].value = None
+    assert "| none | 0 of 5 | not yet run | | – |" in found(evidence, file)
+
+
+def found(evidence, file) -> str:
+    """What `--table` prints of a record."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        evidence.print_tables(["stc"], evidence.Record(file))
+    return printed.getvalue()
+
+
+def test_runs_that_another_process_is_at_are_left_to_it(tmp_path, monkeypatch):
+    import evidence
+    from evidence_record import Record
+
+    videos = [Video(f"{n}.mp4", n % 2, "train", 30, 25.0, 64, 48, None, source=f"s{n}") for n in range(10)]
+    Manifest("fights", ("fight", "other"), str(tmp_path), tuple(videos)).write(tmp_path / "fights" / "manifest.jsonl")
+    evidence.forget()
+    flags.FLAGS(["", f"--data={tmp_path}", f"--out={tmp_path}"])
+    runs, asked = evidence.runs("stc"), []
+
+    def find(run):
+        asked.append(run)
+        if run == runs[1]:
+            raise lock.InUse("another process")
+        return {"wrong": {}}
+
+    def wait(_):  # until it has ended there
+        Record(tmp_path / "record.jsonl").add(runs[1].place, runs[1].what, {"wrong": {}})
+
+    monkeypatch.setattr(evidence.Run, "find", find)
+    monkeypatch.setattr(evidence.Run, "ready", True)
+    monkeypatch.setattr(evidence.time, "sleep", wait)
+    evidence.work(runs, Record(tmp_path / "record.jsonl"))
+    assert sorted(asked.count(run) for run in runs) == [1] * 19 + [2]
+    assert not evidence.to_do(runs, Record(tmp_path / "record.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (["table"], "expected only flags, got table"),
+        (["--claims=stc,tsc"], "unknown claims tsc"),
+        (["--table", "--best"], "exclude each other"),
+        (["--table", "--record=none.jsonl"], "--record=none.jsonl: there is no such file"),
+        (["--claims=cost"], "--weights=thin_resnet50.npz: there is no such file"),
+        (["--claims=stc"], "there are none to train on"),
+    ],
+)
+def test_what_would_fail_later_is_said_first(wrong, message, tmp_path, monkeypatch):
+    import evidence
+
+    video = Video("a/s_a.mp4", 0, "train", 30, 25.0, 64, 48, None, source="s")
+    Manifest("fights", ("a",), str(tmp_path), (video,)).write(tmp_path / "fights" / "manifest.jsonl")
+    evidence.forget()
+    monkeypatch.chdir(tmp_path)
+    defaults = ["--notable", "--nolist", "--nobest", "--claims=stc", "--weights=thin_resnet50.npz", "--record="]
+    given = flags.FLAGS(["", f"--data={tmp_path}", f"--out={tmp_path / 'out'}", *defaults, *wrong])
+    with pytest.raises(UserError, match=message):
+        evidence.main(given[1:])
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch: requirements-dev.txt")
