@@ -25,14 +25,16 @@ from jax_video.errors import UserError
 from jax_video.models.convolution import conv
 
 
-@pytest.fixture(scope="module", autouse=True)
-def benchmarks():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    before = set(flags.FLAGS)
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch):
+    """Benchmarks are scripts: an import defines their flags, which may have the names of another's."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     yield
-    for added in set(flags.FLAGS) - before:  # a benchmark is a script: its import defines its flags
-        delattr(flags.FLAGS, added)
-    sys.path.remove(str(ROOT / "benchmarks"))
+    ours = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    for name in [name for name in flags.FLAGS if flags.FLAGS.find_module_defining_flag(name) in ours]:
+        delattr(flags.FLAGS, name)
+    for name in ours & set(sys.modules):
+        del sys.modules[name]
 
 
 def test_convolutions_of_a_network_are_found_and_weighed():
