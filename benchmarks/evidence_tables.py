@@ -92,7 +92,7 @@ class Found:
             label.set_fontweight("bold" if found is None else "normal")
         axes.set(
             ylim=(len(rows) - 0.5, -0.5),
-            xlabel="difference of top-1 in points, with 95 % intervals: other videos (wide), other networks (thin)",
+            xlabel="difference of top-1, points",
         )
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
