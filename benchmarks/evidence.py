@@ -105,8 +105,7 @@ class Run:
     @property
     def parts(self) -> list["Run"]:
         """Those that it begins with, or whose scores it adds up."""
-        rows = self.claim.rows
-        return [self.beside(row) for row in rows if f"{{{row}}}" in self.row.config or row in self.row.fused]
+        return [self.beside(row) for row in self.claim.parts(self.place.row)]
 
     @property
     def text(self) -> str:
@@ -222,9 +221,8 @@ def runs(name: str) -> list[Run]:
 
 def needed(claim: Claim, row: str) -> list[str]:
     """A row and those that it begins with, which come first."""
-    found = claim.rows[row]
-    before = [other for other in claim.rows if f"{{{other}}}" in found.config or other in found.fused]
-    return list(dict.fromkeys([*itertools.chain(*(needed(claim, other) for other in before)), row]))
+    before = itertools.chain(*(needed(claim, part) for part in claim.parts(row)))
+    return list(dict.fromkeys([*before, row]))
 
 
 def to_do(all_runs: list[Run], record: Record) -> list[Run]:
@@ -237,11 +235,15 @@ def to_do(all_runs: list[Run], record: Record) -> list[Run]:
 
 def work(all_runs: list[Run], record: Record) -> None:
     """Finds all that is not in the record; runs that another process is at, are left to it."""
-    while left := [run for run in to_do(all_runs, record) if not (run.ready and record.get(run.place, run.what))]:
+
+    def done(run: Run) -> bool:
+        return run.ready and record.get(run.place, run.what) is not None
+
+    while left := [run for run in to_do(all_runs, record) if not done(run)]:
         before = len(left)
         for run in left:
             record.read()
-            if record.get(run.place, run.what) and run.ready or not all(part.ready for part in run.parts):
+            if done(run) or not all(part.ready for part in run.parts):
                 continue
             print(*run.commands, sep="\n", flush=True)
             try:

@@ -47,6 +47,11 @@ class Claim:
     folds: int = FOLDS
     seeds: int = 1
 
+    def parts(self, row: str) -> list[str]:
+        """The rows that this one begins with, or whose scores it adds up."""
+        found = self.rows[row]
+        return [other for other in self.rows if f"{{{other}}}" in found.config or other in found.fused]
+
 
 # A quarter of the width, clips of 16 × 56², for networks that learn from scratch.
 SCRATCH = {"data.workers": 0, "train.log_steps": 50}

@@ -101,13 +101,13 @@ class Found:
     def views(self) -> str:
         """α of H-W, T-W and T-H in the networks of CoST, by the set they were trained on; mean and range over the runs.
         In markdown; empty if none is known."""
-        lines, motion = [], {}
+        lines = []
         rows = [(name, row) for name in self._runs for row, of in EVIDENCE[name].rows.items() if of.views]
         for name, row in rows:
             if found := [list(of["views"].values()) for of in self._of(name, row)]:
                 mean = " | ".join(f"{value:.3f}" for value in np.mean(found, axis=0))
-                motion[name, row] = [sum(each[1:]) for each in found]
-                ends = f"{min(motion[name, row]):.3f} to {max(motion[name, row]):.3f}"
+                motion = [sum(each[1:]) for each in found]
+                ends = f"{min(motion):.3f} to {max(motion):.3f}"
                 lines.append(f"| {EVIDENCE[name].data}, {row} | {len(found)} | {mean} | {ends} |")
         if not lines:
             return ""
