@@ -219,3 +219,6 @@ EVIDENCE = {
         seeds=3,
     ),
 }
+
+# Networks of the first look more at T-W and T-H than those of the second, as their set needs motion (CoST §4.5).
+LOOKS_MORE = (("cost", "cost_b"), ("views", "cost_b"))

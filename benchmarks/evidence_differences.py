@@ -47,7 +47,12 @@ def verdict(*found: Difference) -> str:
     interval in points."""
     low, high = min(each.ends[0] for each in found), max(each.ends[1] for each in found)
     widest = max(each.ends[1] - each.ends[0] for each in found)
-    return "holds" if low > 0 else "does not" if high < 0 else f"cannot tell (±{50 * widest:.0f})"
+    return said(low, high) + (f" (±{50 * widest:.0f})" if low <= 0 <= high else "")
+
+
+def said(low: float, high: float) -> str:
+    """What the interval of a difference says of the claim that it is above zero."""
+    return "holds" if low > 0 else "does not" if high < 0 else "cannot tell"
 
 
 def difference(one: Outcomes, other: Outcomes, *, balanced: bool = False) -> Difference:
@@ -99,3 +104,10 @@ def _interval(middle: float, error: float, number: int) -> tuple[float, float]:
 def mean_interval(values: list[float]) -> tuple[float, float]:
     """Student's t interval of the mean of some numbers."""
     return _interval(float(np.mean(values)), float(stats.sem(values)), len(values))
+
+
+def interval_between(ones: list[float], others: list[float]) -> tuple[float, float]:
+    """The 95 % interval of the difference of the means of some numbers and of some others, which may differ in spread
+    (Welch)."""
+    found = stats.ttest_ind(ones, others, equal_var=False).confidence_interval(LEVEL)
+    return float(found.low), float(found.high)

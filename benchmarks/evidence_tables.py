@@ -8,8 +8,17 @@ from typing import Any
 
 import matplotlib.figure
 import numpy as np
-from evidence_claims import EVIDENCE
-from evidence_differences import Difference, Outcomes, balanced_accuracy, difference, mean_interval, verdict
+from evidence_claims import EVIDENCE, LOOKS_MORE
+from evidence_differences import (
+    Difference,
+    Outcomes,
+    balanced_accuracy,
+    difference,
+    interval_between,
+    mean_interval,
+    said,
+    verdict,
+)
 from evidence_record import Place, Record
 from evidence_sets import Sets, group_of
 
@@ -99,14 +108,15 @@ class Found:
         figure.savefig(path, dpi=150)
 
     def views(self) -> str:
-        """α of H-W, T-W and T-H in the networks of CoST, by the set they were trained on; mean and range over the runs.
-        In markdown; empty if none is known."""
-        lines = []
+        """α of H-W, T-W and T-H in the networks of CoST, by the set they were trained on: mean and range over the runs;
+        and which of two sets they look more at T-W and T-H for. In markdown; empty if none is known."""
+        lines, looks = [], {}
         rows = [(name, row) for name in self._runs for row, of in EVIDENCE[name].rows.items() if of.views]
         for name, row in rows:
             if found := [list(of["views"].values()) for of in self._of(name, row)]:
                 mean = " | ".join(f"{value:.3f}" for value in np.mean(found, axis=0))
                 motion = [sum(each[1:]) for each in found]
+                looks[name, row] = motion
                 ends = f"{min(motion):.3f} to {max(motion):.3f}"
                 lines.append(f"| {EVIDENCE[name].data}, {row} | {len(found)} | {mean} | {ends} |")
         if not lines:
@@ -115,6 +125,12 @@ class Found:
             "\n| CoST, trained on | runs | H-W | T-W | T-H | T-W + T-H, least and most |",
             "|---|---|---|---|---|---|",
         ]
+        if all(len(looks.get(of, ())) > 1 for of in LOOKS_MORE):
+            one, other = (looks[of] for of in LOOKS_MORE)
+            names = " − ".join(f"{EVIDENCE[name].data}, {row}" for name, row in LOOKS_MORE)
+            low, high = interval_between(one, other)
+            gain = statistics.mean(one) - statistics.mean(other)
+            lines.append(f"\nT-W + T-H, {names}: {gain:+.3f} [{low:+.3f}, {high:+.3f}]: {said(low, high)}")
         return "\n".join([*head, *lines])
 
     def _of(self, name: str, row: str) -> list[dict[str, Any]]:

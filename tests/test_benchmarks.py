@@ -254,12 +254,37 @@ def test_a_record_is_what_the_tables_are_made_of(tmp_path):
     assert "| none | 0 of 5 | not yet run | | – |" in found(evidence, file)
 
 
-def found(evidence, file) -> str:
+def found(evidence, file, *names) -> str:
     """What `--table` prints of a record."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        evidence.print_tables(["stc"], evidence.Record(file))
+        evidence.print_tables(names or ["stc"], evidence.Record(file))
     return printed.getvalue()
+
+
+def test_two_sets_views_are_compared(tmp_path):
+    """By Welch's t: 0.05 between the means, a standard error of 0.01, four degrees of freedom (2.776)."""
+    import evidence
+    from evidence_record import Record
+
+    for name, classes in (("fights", "ab"), ("ut_interaction", "ab")):
+        videos = [
+            Video(f"{n}.mp4", n % 2, ("train", "test")[n % 2], 30, 25.0, 64, 48, None, source=f"s{n}")
+            for n in range(10)
+        ]
+        Manifest(name, tuple(classes), str(tmp_path), tuple(videos)).write(tmp_path / name / "manifest.jsonl")
+    evidence.forget()
+    flags.FLAGS(["", f"--data={tmp_path}", f"--out={tmp_path}"])
+    record = Record(tmp_path / "record.jsonl")
+    step = 0.01 * 1.5**0.5  # three numbers this far from each other have a standard error of 0.01 / √2
+    few = [run for run in evidence.runs("cost") if run.place.row == "cost_b"][:3]
+    for runs, middle in ((few, 0.35), (evidence.runs("views"), 0.30)):
+        for run, motion in zip(runs, (middle - step, middle, middle + step), strict=True):
+            views = {"HW": 1 - motion, "TW": motion / 2, "TH": motion / 2}
+            record.add(run.place, run.what, {"wrong": {}, "views": views})
+    said = found(evidence, record.path, "cost", "views")
+    assert "| ut_interaction, cost_b | 3 | 0.700 | 0.150 | 0.150 |" in said
+    assert "T-W + T-H, fights, cost_b − ut_interaction, cost_b: +0.050 [+0.022, +0.078]: holds" in said
 
 
 def test_runs_that_another_process_is_at_are_left_to_it(tmp_path, monkeypatch):
