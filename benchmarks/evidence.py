@@ -6,6 +6,8 @@
     python benchmarks/evidence.py --data=data --out=runs/evidence --list             # the command of every run; no more
     python benchmarks/evidence.py --best --data=data/mine --weights=thin_resnet50.npz --out=runs/best --claims=stc,cost
 
+--weights is a thin ResNet-50 for pictures in torchvision's names: half the width but for the stem, trained on ImageNet.
+
 --data has the prepared sets `fights` and `ut_interaction`, split by groups (`prepare --group`). They are not packed, as
 a packed set cannot be split anew. Optical flow is stored there before a claim that needs it. A claim
 (evidence_claims.py) compares rows, networks that are trained alike, on folds: each group of videos is tested once, by
@@ -15,22 +17,26 @@ For two rows it prints the difference of their accuracies on the same videos, an
 with two 95 % intervals (evidence_differences.py): how far it may be off with other test videos, and with newly trained
 networks. A claim *holds* if all four lie above zero; it *does not* if all lie below; otherwise these runs cannot tell.
 If two networks differ in 30 % of 175 independent videos, half of the first interval is 8 points, and a true difference
-has to be 12 to be found four times in five; clips of one source are alike, and networks vary, so it takes more.
+has to be 12 to be found four times in five; clips of one source are alike, and networks vary, so it takes more: of what
+was run, up to 30.
 
 Of some 30 comparisons one or two leave zero by chance. No checkpoint is chosen on tested videos: the last one counts,
-or on `motions` the best on its validation videos; but the rate of configs/finetune.py was chosen on some of the
+or the best on validation videos, if the set has any; but the rate of configs/finetune.py was chosen on some of the
 sequences of UT-Interaction. The teacher of `transfer` is trained once, on the fights and the training videos of
 UT-Interaction's own split, without labels: most of what is tested later it has seen.
 
-What a run has found stands in the record, a line for each: which test videos it told wrong, what it made of validation
-videos on the way, and α. A run in the record is not trained again. The tables need only the record and the sets.
+What a run has found stands in the record, a line for each: which test videos it took for another class, what it made of
+validation videos on the way, and α. A run in the record is not trained again. The tables need only the record and the
+sets. A line is of its rows' config strings, videos, splits and weights; what configs/ makes of the strings it does not
+know: after a change there, remove the lines that it concerns.
 
-`--best` trains one row of each claim (`best` in evidence_claims.py) on the training videos of another prepared set, and
-tests it on that set's test videos.
+`--best` trains one row of each claim (`best` in evidence_claims.py) on the training videos of another prepared set, or
+of any manifest, and tests it on its test videos. A claim whose networks cannot be trained on it does not stop others.
 """
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import json
 import pathlib
@@ -49,6 +55,7 @@ sys.path[:0] = [str(ROOT)]
 
 import evidence_tables as tables  # noqa: E402
 from evidence_claims import EVIDENCE, Claim, Row  # noqa: E402
+from evidence_claims import WEIGHTS as EXPECTED_WEIGHTS  # noqa: E402
 from evidence_record import Place, Record  # noqa: E402
 from evidence_sets import OneSet, Sets, forget  # noqa: E402
 
@@ -60,12 +67,14 @@ from jax_video.errors import Stopped, UserError  # noqa: E402
 from jax_video.testing import coefficients, fusion, results  # noqa: E402
 from jax_video.train import train  # noqa: E402
 
-DATA = flags.DEFINE_string("data", None, "Folder of the prepared sets; with --best, one prepared set.", required=True)
+DATA = flags.DEFINE_string(
+    "data", None, "Folder of the prepared sets; with --best, one prepared set or its manifest.", required=True
+)
 WEIGHTS = flags.DEFINE_string("weights", "thin_resnet50.npz", "A thin ResNet-50 for pictures, in torchvision's layout.")
 OUT = flags.DEFINE_string("out", None, "Folder of the runs; --table can do without.")
 RECORD = flags.DEFINE_string("record", None, "What the runs have found, JSON lines; default: outcomes.jsonl in --out.")
 TABLE = flags.DEFINE_bool("table", False, "Train nothing; print the tables of the runs that are done.")
-LIST = flags.DEFINE_bool("list", False, "Train nothing; write the sets, and print the command of every run.")
+LIST = flags.DEFINE_bool("list", False, "Train nothing; write the manifests, and print the command of every run.")
 BEST = flags.DEFINE_bool("best", False, "Only the best row of each claim, on the splits of the set in --data.")
 FIGURE = flags.DEFINE_string("figure", None, "File for a picture of all differences that are known.")
 CLAIMS = flags.DEFINE_list("claims", None, "Only these.")
@@ -121,10 +130,15 @@ class Run:
 
     @functools.cached_property
     def what(self) -> int:
-        """A checksum of what is trained, or begun with, on which videos."""
-        part = sets().parts(self.claim)[self.place.fold]
-        videos = sorted((video.name, part.classes[video.label], video.split) for video in part.videos)
-        return documents.checksum([self.row.config, self.row.changes, videos, [part.what for part in self.parts]])
+        """A checksum of what is trained, or begun with, from which weights, on which videos."""
+        of = sets().trained_on(self.claim, self.row, self.place.fold)
+        videos = sorted(
+            (video.name, "" if video.label is None else of.classes[video.label], video.split) for video in of.videos
+        )
+        weights = (_digest(WEIGHTS.value) if BEST.value else EXPECTED_WEIGHTS) if "{weights}" in self.row.config else ""
+        return documents.checksum(
+            [self.row.config, self.row.changes, weights, videos, [part.what for part in self.parts]]
+        )
 
     @property
     def commands(self) -> list[str]:
@@ -145,15 +159,28 @@ class Run:
 
     @property
     def ready(self) -> bool:
-        """Whether other runs can begin with it."""
-        return all(part.ready for part in self.parts) if self.row.fused else (self.folder / "test.json").exists()
+        """Whether it is done here, so that other runs can begin with it."""
+        return all(part.ready for part in self.parts) if self.row.fused else (self.folder / FOUND).exists()
+
+    @property
+    def tested(self) -> bool:
+        """Whether it is of interest by itself; of --best, what another run begins with is not."""
+        best = self.claim.rows.get(self.claim.best)
+        return not BEST.value or self.row is best or self.place.row in best.fused
 
     def find(self) -> dict[str, Any]:
         """What it finds, for the record; it is trained and tested if that is not done.
 
         Raises:
           InUse: another process is at it.
+          UserError: it cannot be trained or tested.
         """
+        found = self._find()
+        if not self.row.fused:
+            (self.folder / FOUND).write_bytes(documents.line(found))
+        return found
+
+    def _find(self) -> dict[str, Any]:
         if self.row.fused:
             scores = self.scores()
             values = fusion.measure(scores)
@@ -169,6 +196,8 @@ class Run:
         finally:
             if new:  # of a run that is gone on with, the sum of its parts
                 took.write_text(json.dumps((self.seconds() or 0) + time.monotonic() - started))
+        if not self.tested:
+            return {"seconds": self.seconds()}
         run = run_lib.load(self.folder, config=config)
         result = results.read_result(run, manifest) or results.test(run, manifest)
         log = runlog.read(self.folder / "metrics.jsonl")
@@ -201,6 +230,14 @@ def wrong(found: fusion.Predictions) -> dict[str, str]:
 
 
 TOLD = ("top1", "mean_class_accuracy", "pair_accuracy")
+FOUND = "found.json"  # in a run's folder, when it is done: what its line of the record says
+
+
+@functools.cache
+def _digest(path: str) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shown(value: Any) -> str:
@@ -233,22 +270,36 @@ def to_do(all_runs: list[Run], record: Record) -> list[Run]:
     return [run for run in all_runs if run in awaited]
 
 
-def work(all_runs: list[Run], record: Record) -> None:
-    """Finds all that is not in the record; runs that another process is at, are left to it."""
+def work(all_runs: list[Run], record: Record) -> list[str]:
+    """Finds all that is not in the record; runs that another process is at are left to it. What a run fails of does not
+    stop those that do not begin with it.
+
+    Returns:
+      What failed, and why.
+    """
+    failed: dict[Run, str] = {}
 
     def done(run: Run) -> bool:
         return run.ready and record.get(run.place, run.what) is not None
 
-    while left := [run for run in to_do(all_runs, record) if not done(run)]:
+    while left := [run for run in to_do(all_runs, record) if not done(run) and run not in failed]:
         before = len(left)
         for run in left:
             record.read()
-            if done(run) or not all(part.ready for part in run.parts):
+            if lost := [part for part in run.parts if part in failed]:
+                failed[run] = f"{run.folder}: it begins with {lost[0].folder}, which failed"
+                before -= 1
+            if run in failed or done(run) or not all(part.ready for part in run.parts):
                 continue
             print(*run.commands, sep="\n", flush=True)
             try:
                 found = run.find()
             except lock.InUse:
+                continue
+            except UserError as error:
+                failed[run] = f"{run.folder}: {error}"
+                print(failed[run], file=sys.stderr, flush=True)
+                before -= 1
                 continue
             record.add(run.place, run.what, found)
             before -= 1
@@ -256,6 +307,7 @@ def work(all_runs: list[Run], record: Record) -> None:
         if before == len(left):
             print("Other processes are at all runs that can be begun now: waiting for them.", flush=True)
             time.sleep(20)
+    return list(failed.values())
 
 
 def show(run: Run, found: dict[str, Any]) -> None:
@@ -270,20 +322,36 @@ def check(names: list[str], arguments: list[str]) -> None:
         raise UserError(f"expected only flags, got {' '.join(arguments)}; see --help")
     if unknown := set(names) - set(EVIDENCE):
         raise UserError(f"unknown claims {', '.join(sorted(unknown))}: choose from {', '.join(EVIDENCE)}")
-    if TABLE.value + LIST.value + BEST.value > 1:
-        raise UserError("--table, --list and --best exclude each other")
+    if TABLE.value and (LIST.value or BEST.value):
+        raise UserError("--table excludes --list and --best: it trains nothing, and is of all rows")
+    if BEST.value and (without := [name for name in names if EVIDENCE[name].best is None]):
+        raise UserError(f"--best: {', '.join(without)} are of sets of their own: leave them out of --claims")
     if OUT.value is None and not (TABLE.value and RECORD.value):
         raise UserError("--out is missing: the folder of the runs")
     if TABLE.value and RECORD.value and not pathlib.Path(RECORD.value).is_file():
         raise UserError(f"--record={RECORD.value}: there is no such file")
     rows = [row for name in names for row in EVIDENCE[name].rows.values()]
-    if not TABLE.value and any("{weights}" in row.config for row in rows) and not pathlib.Path(WEIGHTS.value).exists():
-        raise UserError(f"--weights={WEIGHTS.value}: there is no such file, from which networks of these claims start")
+    if not TABLE.value and any("{weights}" in row.config for row in rows):
+        if not pathlib.Path(WEIGHTS.value).exists():
+            raise UserError(
+                f"--weights={WEIGHTS.value}: there is no such file, from which networks of these claims start"
+            )
+        if not (LIST.value or BEST.value) and _digest(WEIGHTS.value) != EXPECTED_WEIGHTS:
+            raise UserError(
+                f"--weights={WEIGHTS.value} is not the file that the record's networks start from (its SHA-256 begins "
+                f"with {_digest(WEIGHTS.value)[:8]}, theirs with {EXPECTED_WEIGHTS[:8]}); --best takes any"
+            )
     for name in names:
         split = sets().parts(EVIDENCE[name])[0]
+        split.check_labels("train", "test")
+        if split.multilabel:
+            raise UserError(f"the videos of {split.name!r} have several labels; what is compared has one for each")
         if not split.select("train") or not split.select("test"):
+            raise UserError(f"{split.describe()} in {DATA.value}: there are none to train on, or to test")
+        if lacking := [video.name for video in split.videos if video.split == "test" and video.error is not None]:
             raise UserError(
-                f"{split.describe()} in {sets().source(EVIDENCE[name])}: there are none to train on, or to test"
+                f"{len(lacking)} test videos of {split.name!r} cannot be read, {lacking[0]} first: mend them, or leave "
+                "them out of the manifest"
             )
 
 
@@ -294,15 +362,10 @@ def main(arguments: list[str]) -> None:
     if TABLE.value:
         print_tables(names, record)
         return
-    for name in names:
-        flow = sets().flow_command(EVIDENCE[name])
-        if LIST.value and flow:
-            print(shlex.join(flow))
-        elif flow and to_do(runs(name), record):
-            done = subprocess.run([sys.executable, *flow[1:]], cwd=ROOT)
-            if done.returncode:
-                sys.exit(done.returncode)
+    sets().begin()
+    failed = {name: lacks for name in names if (lacks := prepare(name, record))}
     forget()  # flow stands in the manifests
+    names = [name for name in names if name not in failed]
     for name in names:
         sets().write(EVIDENCE[name])
     all_runs = [run for name in names for run in runs(name)]
@@ -310,12 +373,29 @@ def main(arguments: list[str]) -> None:
         print(*(command for run in all_runs for command in run.commands), sep="\n")
         return
     pathlib.Path(OUT.value).mkdir(parents=True, exist_ok=True)
-    work(all_runs, record)
-    if BEST.value:
-        for run in all_runs:
-            show(run, record.get(run.place, run.what))
-    else:
+    lost = [*failed.values(), *work(all_runs, record)]
+    if not BEST.value:
         print_tables(names, record)
+    for run in all_runs if BEST.value else ():
+        if (found := record.get(run.place, run.what)) is not None:
+            show(run, found)
+    if lost:
+        raise UserError("not all could be done:\n" + "\n".join(lost))
+
+
+def prepare(name: str, record: Record) -> str | None:
+    """Stores the optical flow that a claim's runs need, if there are any to do.
+
+    Returns:
+      Why that cannot be done; None: it is.
+    """
+    flow = sets().flow_command(EVIDENCE[name])
+    if LIST.value and flow:
+        print(shlex.join(flow))
+    elif flow and to_do(runs(name), record):
+        if subprocess.run([sys.executable, *flow[1:]], cwd=ROOT).returncode:
+            return f"{name}: its optical flow is not stored; said above is why"
+    return None
 
 
 def print_tables(names: list[str], record: Record) -> None:

@@ -17,28 +17,27 @@ class Place(NamedTuple):
 
 
 class Record:
-    """The file. Each line has a checksum of `what` was trained, and on which videos; what is of something else is not
-    found. A run that is found again replaces what was found first."""
+    """The file. Each line has a checksum of `what` was trained, and on which videos, as a run of the same place may be
+    of something else. A run that is found again replaces what was found first."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
-        self._found: dict[Place, dict[str, Any]] = {}
+        self._found: dict[tuple[Place, int], dict[str, Any]] = {}
         self.read()
 
     def read(self) -> None:
         """Read the file again, to which other processes may have added lines."""
         for _, line in documents.read_lines(self.path) if self.path.exists() else ():
             if not isinstance(line, documents.Damaged):  # torn by a kill: that run is to be looked at again
-                self._found[Place(*(line[field] for field in Place._fields))] = line
+                self._found[Place(*(line[field] for field in Place._fields)), line["what"]] = line
 
     def get(self, place: Place, what: int) -> dict[str, Any] | None:
         """What was found; None if nothing was, or of something else."""
-        found = self._found.get(place)
-        return found if found is not None and found["what"] == what else None
+        return self._found.get((place, what))
 
     def add(self, place: Place, what: int, found: dict[str, Any]) -> None:
         line = documents.line(place._asdict() | {"what": what} | found)
         torn = self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n")
         with open(self.path, "ab") as file:
             file.write(b"\n" * torn + line)
-        self._found[place] = documents.parse(line)
+        self._found[place, what] = documents.parse(line)

@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from evidence_claims import FOLDS, STREAM, Claim
+from evidence_claims import FOLDS, STREAM, UNLABELLED, Claim, Row
 
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions, prepared
@@ -25,6 +25,9 @@ class Sets:
 
     data: pathlib.Path
     out: pathlib.Path | None
+
+    def begin(self) -> None:
+        """Nothing: each set's manifest lies in `data`."""
 
     def manifest(self, name: str) -> Manifest:
         return _motions() if name == "motions" else _read(self.data / name)
@@ -47,15 +50,22 @@ class Sets:
         whole = self.manifest(claim.data)
         return list(folds(whole)) if claim.folds > 1 else [whole]
 
+    def trained_on(self, claim: Claim, row: Row, fold: int) -> Manifest:
+        """What a row is trained on: the set as a fold splits it, or all that it may see without labels."""
+        return self.without_labels(claim) if UNLABELLED in row.config else self.parts(claim)[fold]
+
+    def without_labels(self, claim: Claim) -> Manifest:
+        """The training videos of the claim's set by its own split, and all fights."""
+        return without_labels(self.manifest(claim.data), self.manifest("fights"))
+
     def write(self, claim: Claim) -> None:
         """Writes the manifest of every fold."""
         if self.manifest(claim.data).packed:
             raise UserError(f"the set in {self.source(claim)} is packed, and cannot be split anew: prepare it without")
         for fold, part in enumerate(self.parts(claim)):
             part.write(self.folder(claim, fold) / "manifest.jsonl")
-        if any("{unlabelled}" in row.config for row in claim.rows.values()):
-            both = without_labels(self.manifest(claim.data), self.manifest("fights"))
-            both.write(self.unlabelled / "manifest.jsonl")
+        if any(UNLABELLED in row.config for row in claim.rows.values()):
+            self.without_labels(claim).write(self.unlabelled / "manifest.jsonl")
 
     def flow_command(self, claim: Claim) -> list[str]:
         """What stores the optical flow that the claim's motion streams see, in the prepared set; empty if none does."""
@@ -67,26 +77,47 @@ class Sets:
 
 @dataclasses.dataclass(frozen=True)
 class OneSet(Sets):
-    """One prepared set, with its own splits, in the place of all; `data` is its folder."""
+    """One prepared set, with its own splits, in the place of all. `data` is its folder or its manifest, which stay as
+    they are: a copy of the manifest lies in `out`, and so does optical flow, if the set has none.
+    """
+
+    @property
+    def unlabelled(self) -> pathlib.Path:
+        return self.out / "set"
+
+    def begin(self) -> None:
+        """Writes the copy.
+
+        Raises:
+          UserError: there is one of another set.
+        """
+        given, copy = prepared.read(self.data), self.unlabelled / "manifest.jsonl"
+        if not copy.exists():
+            given.write(copy)
+        elif Manifest.read(copy).hash != given.hash:
+            raise UserError(f"{self.out} has runs on other videos than those of {self.data}: choose another --out")
 
     def manifest(self, name: str) -> Manifest:
         return _read(self.data)
 
     def source(self, claim: Claim) -> pathlib.Path:
-        return self.data
+        return self.unlabelled
+
+    def folder(self, claim: Claim, fold: int) -> pathlib.Path:
+        return self.unlabelled
 
     def parts(self, claim: Claim) -> list[Manifest]:
         return [self.manifest(claim.data)]
 
-    def folder(self, claim: Claim, fold: int) -> pathlib.Path:
-        return self.data
-
-    @property
-    def unlabelled(self) -> pathlib.Path:
-        return self.data
+    def without_labels(self, claim: Claim) -> Manifest:
+        """The set itself: the labels are not looked at."""
+        return self.manifest(claim.data)
 
     def write(self, claim: Claim) -> None:
-        """It is written already."""
+        """There are no folds."""
+
+    def flow_command(self, claim: Claim) -> list[str]:
+        return super().flow_command(claim) if self.manifest(claim.data).flow is None else []
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib.figure
 import numpy as np
-from evidence_claims import EVIDENCE, LOOKS_MORE
+from evidence_claims import EVIDENCE, LOOKS_MORE, Claim
 from evidence_differences import (
     Difference,
     Outcomes,
@@ -46,7 +46,7 @@ class Found:
         lines = [f"\n**{name}**: {claim.says}; {claim.data}\n"]
         lines += ["| row | runs | top-1, % | balanced, % | minutes of training |", "|---|---|---|---|---|"]
         for row in claim.rows:
-            each, planned = self._of(name, row), sum(run.place.row == row for run in self._runs[name])
+            each, planned = self._of(name, row), self._planned(name, row)
             number = str(planned) if len(each) == planned else f"{len(each)} of {planned}"
             if claim.rows[row].once and each:
                 accuracy = f"{100 * each[0]['pair_accuracy']:.1f} of pairs | –"
@@ -113,10 +113,12 @@ class Found:
         lines, looks = [], {}
         rows = [(name, row) for name in self._runs for row, of in EVIDENCE[name].rows.items() if of.views]
         for name, row in rows:
-            if found := [list(of["views"].values()) for of in self._of(name, row)]:
+            found = [list(of["views"].values()) for of in self._of(name, row)]
+            if found:
                 mean = " | ".join(f"{value:.3f}" for value in np.mean(found, axis=0))
                 motion = [sum(each[1:]) for each in found]
-                looks[name, row] = motion
+                if len(found) == self._planned(name, row):
+                    looks[name, row] = by_networks(motion, EVIDENCE[name])
                 ends = f"{min(motion):.3f} to {max(motion):.3f}"
                 lines.append(f"| {EVIDENCE[name].data}, {row} | {len(found)} | {mean} | {ends} |")
         if not lines:
@@ -125,7 +127,7 @@ class Found:
             "\n| CoST, trained on | runs | H-W | T-W | T-H | T-W + T-H, least and most |",
             "|---|---|---|---|---|---|",
         ]
-        if all(len(looks.get(of, ())) > 1 for of in LOOKS_MORE):
+        if looks.keys() >= set(LOOKS_MORE):
             one, other = (looks[of] for of in LOOKS_MORE)
             names = " − ".join(f"{EVIDENCE[name].data}, {row}" for name, row in LOOKS_MORE)
             low, high = interval_between(one, other)
@@ -136,6 +138,10 @@ class Found:
     def _of(self, name: str, row: str) -> list[dict[str, Any]]:
         """What was found of a row, in all folds and with all seeds."""
         return [found for place, found in sorted(self._found.items()) if place[:2] == (name, row)]
+
+    def _planned(self, name: str, row: str) -> int:
+        """How many runs a row has when all is done."""
+        return sum(run.place.row == row for run in self._runs.get(name, ()))
 
     def _outcomes(self, name: str, row: str) -> Outcomes | None:
         """What a row's networks got right; None: not all is done."""
@@ -184,12 +190,19 @@ class Found:
                 means[row] = [100 * statistics.mean(of[step] for step in steps) for of in each]
                 shown = [spread([100 * of[step] for of in each]) for step in steps]
                 lines.append(f"| {row} | {' | '.join([*shown, spread(means[row])])} |")
-        pairs = [pair for pair in EVIDENCE[name].pairs if len(means.get(pair[0], ())) == len(means.get(pair[1], (0,)))]
+        whole = {row for row in means if len(means[row]) == self._planned(name, row)}
+        pairs = [pair for pair in EVIDENCE[name].pairs if whole.issuperset(pair)]
         for pair in pairs if lines else ():
             gains = [one - other for one, other in zip(*(means[row] for row in pair), strict=True)]
             start = "\n\nMean over the steps, " if pair == pairs[0] else "; "
             lines[-1] += f"{start}{' − '.join(pair)}: {statistics.mean(gains):+.1f} {interval(mean_interval(gains), 1)}"
         return "\n".join(lines)
+
+
+def by_networks(values: list[float], claim: Claim) -> list[float]:
+    """What all runs of a row found, fold after fold, as measurements of their own: of each fold the mean over its
+    seeds, as they share what they are trained on; of one fold each seed."""
+    return list(np.reshape(values, (claim.folds, claim.seeds)).mean(axis=1)) if claim.folds > 1 else values
 
 
 def spread(values: list[float]) -> str:
