@@ -88,9 +88,15 @@ def difference(one: Outcomes, other: Outcomes, *, balanced: bool = False) -> Dif
     if len(numbers) > 1:
         each = np.array([gain[folds == number].sum() / weight[folds == number].sum() for number in numbers])
     else:
-        each = (one.right @ weight - other.right @ weight) / len(weight)
+        each = (one.right @ weight - other.right @ weight) / len(weight)  # of each seed
     error = stats.sem(each) if len(each) > 1 else np.inf
     return Difference(found, _interval(found, spread, len(names)), _interval(found, error, len(each)))
+
+
+def above_chance(outcomes: Outcomes) -> Difference:
+    """By how much the balanced accuracy is above that of a guess, which has each class right as often."""
+    guess = np.full((1, len(outcomes.labels)), 1 / len(set(outcomes.labels)))
+    return difference(outcomes, outcomes._replace(right=guess), balanced=True)
 
 
 def _interval(middle: float, error: float, number: int) -> tuple[float, float]:

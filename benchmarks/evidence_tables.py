@@ -12,6 +12,7 @@ from evidence_claims import EVIDENCE, LOOKS_MORE, Claim
 from evidence_differences import (
     Difference,
     Outcomes,
+    above_chance,
     balanced_accuracy,
     difference,
     interval_between,
@@ -44,18 +45,21 @@ class Found:
         """What is known of a claim, in markdown."""
         claim = EVIDENCE[name]
         lines = [f"\n**{name}**: {claim.says}; {claim.data}\n"]
-        lines += ["| row | runs | top-1, % | balanced, % | minutes of training |", "|---|---|---|---|---|"]
+        lines += [
+            "| row | runs | top-1, % | balanced, % | 95 %: other videos | other networks | minutes of training |",
+            "|---|---|---|---|---|---|---|",
+        ]
         for row in claim.rows:
             each, planned = self._of(name, row), self._planned(name, row)
             number = str(planned) if len(each) == planned else f"{len(each)} of {planned}"
             if claim.rows[row].once and each:
-                accuracy = f"{100 * each[0]['pair_accuracy']:.1f} of pairs | –"
+                accuracy = f"{100 * each[0]['pair_accuracy']:.1f} of pairs | – | – | –"
             else:
                 got = self._outcomes(name, row)
                 accuracy = (
-                    f"{spread([100 * float(of.mean()) for of in got.right])} | {100 * balanced_accuracy(got):.1f}"
+                    f"{spread([100 * float(of.mean()) for of in got.right])} | {self._balanced(name, row)}"
                     if got
-                    else "not yet run |"
+                    else "not yet run | | |"
                 )
             seconds = [found["seconds"] for found in each if found.get("seconds")]
             minutes = f"{statistics.mean(seconds) / 60:.1f}" if seconds else "–"
@@ -78,26 +82,26 @@ class Found:
 
     def draw(self, path: str) -> None:
         """Draw all differences of top-1 with their intervals: other videos wide, other networks thin."""
-        rows: list[tuple[str, tuple[Difference, Difference] | None]] = []
+        rows: list[tuple[str, tuple[Difference, Difference] | None, str]] = []
         for name in self._runs:
             if found := self.differences(name):
                 rows += [
-                    (f"{name} ({EVIDENCE[name].data})", None),
-                    *((" − ".join(pair), of) for pair, of in found.items()),
+                    (f"{name} ({EVIDENCE[name].data})", None, ""),
+                    *((" − ".join(pair), of, self._verdict(name, pair, of)) for pair, of in found.items()),
                 ]
         if not rows:
             raise UserError(f"--figure={path}: no difference is known yet that could be drawn")
         figure = matplotlib.figure.Figure((7, 0.6 + 0.24 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color="0.6", linewidth=1)
-        for place, (_, found) in enumerate(rows):
+        for place, (_, found, words) in enumerate(rows):
             if found is not None:
-                colour = {"holds": "tab:blue", "does not": "tab:red"}.get(verdict(*found), "0.35")
+                colour = {"holds": "tab:blue", "does not": "tab:red"}.get(words, "0.35")
                 for interval, width in ((found[0].videos, 3), (found[0].networks, 1)):
                     axes.plot([100 * end for end in interval], [place, place], color=colour, linewidth=width)
                 axes.plot([100 * found[0].gain], [place], "o", color=colour, markersize=6)
-        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-        for label, (_, found) in zip(axes.get_yticklabels(), rows, strict=True):
+        axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+        for label, (_, found, _) in zip(axes.get_yticklabels(), rows, strict=True):
             label.set_fontweight("bold" if found is None else "normal")
         axes.set(
             ylim=(len(rows) - 0.5, -0.5),
@@ -171,10 +175,27 @@ class Found:
         lines = [f"\n\n| difference, points | {' | '.join(measures)} | verdict |", f"|---|{'---|' * 7}"]
         for pair, found in known.items():
             shown = [f"{100 * of.gain:+.1f} | {interval(of.videos)} | {interval(of.networks)}" for of in found]
-            accuracies = [self._outcomes(name, row).right.mean() for row in pair]
-            said = "both near 100 %" if min(accuracies) > 0.995 else verdict(*found)
-            lines.append(f"| {' − '.join(pair)} | {' | '.join(shown)} | {said} |")
+            lines.append(f"| {' − '.join(pair)} | {' | '.join(shown)} | {self._verdict(name, pair, found)} |")
         return "\n".join(lines)
+
+    def _verdict(self, name: str, pair: tuple[str, str], found: tuple[Difference, Difference]) -> str:
+        """What a difference says. Of rows of which the better one may be no better than chance, it says nothing."""
+        outcomes = [self._outcomes(name, row) for row in pair]
+        if min(of.right.mean() for of in outcomes) > 0.995:
+            return "both near 100 %"
+        words = verdict(*found)
+        better = max(outcomes, key=balanced_accuracy)
+        if words in ("holds", "does not") and above_chance(better).ends[0] <= 0:
+            return f"cannot tell: {pair[outcomes.index(better)]} may be at chance"
+        return words
+
+    def _balanced(self, name: str, row: str) -> str:
+        """A row's balanced accuracy with its intervals, as cells in %."""
+        got = self._outcomes(name, row)
+        above = above_chance(got)
+        chance = balanced_accuracy(got) - above.gain
+        ends = (f"[{100 * (chance + low):.1f}, {100 * (chance + high):.1f}]" for low, high in above[1:])
+        return " | ".join([f"{100 * balanced_accuracy(got):.1f}", *ends])
 
     def _curves(self, name: str) -> str:
         """Where a set has validation videos: what the networks told apart of them on the way, and who learnt sooner."""

@@ -246,13 +246,24 @@ def test_a_record_is_what_the_tables_are_made_of(tmp_path):
     }
 
     table = found(evidence, file)
-    assert "| none | 5 | 50.0 | 50.0 | 1.5 |" in table and "| both | 5 | 100.0 | 100.0 | 1.5 |" in table
-    assert "| tcb | 1 of 5 | not yet run | | – |" in table
+    assert "| none | 5 | 50.0 | 50.0 | [50.0, 50.0] | [50.0, 50.0] | 1.5 |" in table
+    assert "| both | 5 | 100.0 | 100.0 | [100.0, 100.0] | [100.0, 100.0] | 1.5 |" in table
+    assert "| tcb | 1 of 5 | not yet run | | | | – |" in table
     assert f"| both − none |{' +50.0 | [+50.0, +50.0] | [+50.0, +50.0] |' * 2} holds |" in table
     assert picture.read_bytes().startswith(b"\x89PNG")
     write(11)  # another set: nothing is known of it
     flags.FLAGS["figure"].value = None
-    assert "| none | 0 of 5 | not yet run | | – |" in found(evidence, file)
+    assert "| none | 0 of 5 | not yet run | | | | – |" in found(evidence, file)
+
+    # Of two rows that may both be guesses a difference says nothing, however sure it is.
+    write(10)
+    for run in runs:
+        groups = (run.place.fold, run.place.fold + 5)
+        wrong = [f"fight/s{group}_fight.mp4" for group in groups] if run.place.row == "both" else []
+        wrong += [f"{kind}/s{group}_{kind}.mp4" for group in groups for kind in ("fight", "other")] * (not wrong)
+        record.add(run.place, run.what, {"wrong": dict.fromkeys(wrong, "other"), "seconds": 90})
+    said = "cannot tell: both may be at chance"
+    assert f"| both − none |{' +50.0 | [+50.0, +50.0] | [+50.0, +50.0] |' * 2} {said} |" in found(evidence, file)
 
 
 def found(evidence, file, *names) -> str:
