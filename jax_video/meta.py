@@ -5,6 +5,7 @@ A record of an earlier version is read as this version would have written it: `M
 
 import dataclasses
 import functools
+import itertools
 import json
 import sys
 import types
@@ -72,6 +73,10 @@ class Meta:
     validation: dict[str, float] | None = None
     thresholds: tuple[float, ...] | None = None
     version: int = VERSION
+
+    def is_of_another_set(self, manifest: str | None) -> bool:
+        """Whether a set, by its hash, is another than it was trained on; False where one of the two is not known."""
+        return bool(manifest and self.manifest) and manifest != self.manifest
 
     def to_json(self) -> dict[str, Any]:
         """The record as a dictionary that JSON can hold."""
@@ -158,10 +163,15 @@ def check_network(meta: Meta, config: Mapping[str, Any], folder: remote.Path) ->
 def check_classes(meta: Meta, manifest: Manifest, folder: remote.Path) -> None:
     """Raise CheckpointError unless a run has a manifest's classes, in the same order."""
     if meta.classes != tuple(manifest.classes):
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(meta.classes, manifest.classes, strict=False))
+        start = max(0, sum(1 for _ in same) - 1)
+        ours, theirs = (
+            f"{'… ' * (start > 0)}{', '.join(classes[start : start + 4])} …"
+            for classes in (meta.classes, manifest.classes)
+        )
         raise CheckpointError(
-            f"the run in {folder} was trained on {len(meta.classes)} classes ({', '.join(meta.classes[:4])} …), "
-            f"{manifest.name!r} has {len(manifest.classes)} ({', '.join(manifest.classes[:4])} …): "
-            "use another --workdir."
+            f"the run in {folder} was trained on {len(meta.classes)} classes ({ours}), {manifest.name!r} has "
+            f"{len(manifest.classes)} ({theirs}): use another --workdir."
         )
 
 

@@ -380,6 +380,8 @@ def test_another_config_is_one_error_with_every_change():
 def test_other_classes_or_their_order():
     with pytest.raises(CheckpointError, match=r"trained on 2 classes \(run, walk …\), 'people' has 2 \(walk, run …\)"):
         check(manifest=Manifest("people", ("walk", "run"), "/videos", ()))
+    with pytest.raises(CheckpointError, match=r"5 classes \(… c, d, e …\), 'people' has 5 \(… c, e, d …\)"):
+        check(dataclasses.replace(SAVED, classes=tuple("abcde")), manifest=Manifest("people", tuple("abced"), "", ()))
 
 
 def test_another_manifest():

@@ -240,8 +240,17 @@ def test_flow_is_stored_for_all_that_can_be_read_and_goes_on_where_it_was(with_f
 
     done = run(*arguments[:2], "--flow=tvl1", "--flow_side=32", expected=2)
     assert re.search("holds flow of method dis.*asked for was method tvl1.*: remove .* or choose another", done.stderr)
-    done = run("folder", f"--videos={with_flow.parent / 'videos'}", "--seed=1", f"--out={with_flow}")
-    assert Manifest.read(with_flow / "manifest.jsonl").flow == manifest.flow  # it is kept without being asked for
+    # It is kept without being asked for; what is of a file that was replaced by a like one is named, and made anew.
+    frames = np.random.default_rng(7).integers(0, 255, (6, 32, 48, 3), np.uint8)
+    motions.encode(with_flow.parent / "videos" / "run" / "anna_1.mp4", frames)
+    again = ("folder", f"--videos={with_flow.parent / 'videos'}", "--seed=1", f"--out={with_flow}")
+    done = run(*again)
+    assert "warning: flow of files that were replaced since: 1, e.g. run/anna_1.mp4: prepare with --flow" in done.stdout
+    assert Manifest.read(with_flow / "manifest.jsonl").flow == manifest.flow
+    done = run(*again, *arguments[2:])
+    assert "warning: flow" not in done.stdout and "flow: 10 of 10 videos in " in done.stdout
+    made = {path: path.stat().st_mtime_ns for path in (with_flow / "flow").rglob("*.flow")}
+    assert {path.name for path in made if made[path] != after.get(path)} == {"anna_1.mp4.flow", "boris_0.mp4.flow"}
 
 
 def test_broken_flow_is_computed_anew(with_flow):
@@ -568,6 +577,25 @@ def test_parts_of_one_long_video_are_rows_of_their_own(tmp_path):
     again = run("kinetics700", f"--videos={videos}", f"--out={out}")
     assert "4/4" in again.stderr and Manifest.read(out / "manifest.jsonl") == found
     assert len((out / "checked.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(("unit", "asked"), [(1, False), (25, True)])
+def test_times_in_another_unit_are_asked_about(unit, asked, tmp_path):
+    (tmp_path / "videos").mkdir()
+    motions.encode(tmp_path / "videos" / "a.mp4", np.zeros((100, 32, 48, 3), np.uint8))  # 4 s
+    rows = [f"a.mp4,{'xy'[second % 2]},{second * unit},{(second + 1) * unit}" for second in range(4)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,start,end", *rows]))
+    task = Preparation(
+        "table",
+        tmp_path / "out",
+        videos=tmp_path / "videos",
+        parameters={"table": [str(tmp_path / "t.csv")]},
+        check="fast",
+        machines=Machines(workers=1),
+    )
+    report = prepare(task).report
+    assert ("warning: 4 of the 4 parts reach beyond their files, a.mp4#t=0," in report) == asked
+    assert ("are they frames, or milliseconds?" in report) == asked
 
 
 def test_pictures_that_only_seconds_tell_apart_are_broken_and_say_so(tmp_path):

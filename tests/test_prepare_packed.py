@@ -14,8 +14,10 @@ from preparing import contents, interrupt, run, run_beside
 
 from jax_video.data import reader
 from jax_video.data.decoding import packed
-from jax_video.data.manifest import Manifest
+from jax_video.data.manifest import Manifest, Packed
 from jax_video.data.preparing import beam
+from jax_video.data.preparing.machines import Machines
+from jax_video.data.preparing.preparation import Preparation, prepare
 from jax_video.data.sources import motions
 from jax_video.errors import UserError, VideoError
 
@@ -69,6 +71,26 @@ def test_packing_again_does_nothing_and_other_settings_are_refused(undisturbed, 
     assert "packed with quality 80 (asked for: 70): remove that folder" in done.stderr
     done = run("manifest", f"--out={out / 'packed'}", "--check=fast", expected=2)
     assert "is a packed set, whose videos are no files" in done.stderr
+
+
+def test_a_packed_set_that_is_left_behind_is_named(undisturbed, videos, tmp_path):
+    """Where labels or splits changed, or files were replaced by like ones, and the set is prepared again without it."""
+    _, out, _, _ = undisturbed
+    copied, set_ = tmp_path / videos.name, tmp_path / "set"
+    shutil.copytree(videos, copied)
+    shutil.copytree(out, set_)
+
+    def report(**given) -> str:
+        return prepare(Preparation("folder", set_, videos=copied, machines=Machines(workers=1), **given)).report
+
+    assert "warning" not in report()
+    changed = f"warning: the set has changed since {set_ / 'packed'} was packed from it"
+    assert changed in report(parameters={"seed": 5})
+    motions.encode(copied / "b" / "2.mp4", np.random.default_rng(9).integers(0, 255, (40, 96, 128, 3), np.uint8))
+    replaced = f"videos of the set have been replaced since {set_ / 'packed'} was packed from it"
+    assert f"warning: {replaced}" in report()
+    with pytest.raises(UserError, match=f"{re.escape(replaced)}: remove that folder to pack anew"):
+        report(pack=Packed("frames", packed.RECORD_FRAMES, 48, 80))
 
 
 def kill_and_go_on(undisturbed, out, counts) -> None:

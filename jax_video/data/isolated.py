@@ -192,7 +192,10 @@ def _check(path: str) -> None:
 
 
 class _Clips(pictures.Watcher):
-    """An observer that gives a file's clips while it is probed, planned for the number of frames that it promises."""
+    """An observer that gives a file's clips while it is probed, planned for the frames and the rate that it promises.
+
+    `see` plans by these promises, and `end` anew by what was found.
+    """
 
     def __init__(self, task: _Look, give: Give):
         self._task, self._give = task, give
@@ -228,8 +231,9 @@ class _Clips(pictures.Watcher):
 
     def end(self, info: probing.VideoInfo) -> None:
         """Give the clips that are missing if the promise was wrong; the file is decoded once more for them."""
+        self.at_rate(info.fps)
         plan = self._plan
-        if plan is None or plan.frames != info.frames:
+        if plan is None or (plan.frames, plan.rate) != (info.frames, self._rate):
             plan = self._planned(info.frames)
             if self._plan is not None and not plan.goes_on_from(self._plan):
                 self._give(None)
@@ -263,7 +267,7 @@ class _Plan:
         memory: np.ndarray | None = None,
     ):
         entry = Video(path, None, "test", frames, float(fps), width, height, None, path)
-        self.frames = frames
+        self.frames, self.rate = frames, fps
         self._kept = _Kept(frames)
         kept = cast(Any, self._kept if memory is None else memory)
         self.manifest = Manifest("files", (), "", (entry,), memory={path: kept})

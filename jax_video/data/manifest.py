@@ -314,9 +314,9 @@ def in_memory(
 
 def _absolute(folder: str, parent: remote.Path) -> str:
     """The absolute path of a folder as a manifest in `parent` stores it: the inverse of `_relative`."""
-    whole = remote.is_remote(folder) or os.path.isabs(folder)
-    if folder.startswith(".."):
+    if os.path.dirname(folder) == os.pardir:  # beside `parent`, as that is named
         return os.fspath(remote.absolute(parent).parent / os.path.basename(folder))
+    whole = remote.is_remote(folder) or os.path.isabs(folder)
     return folder if whole else os.fspath(remote.absolute(parent / folder))
 
 
@@ -324,7 +324,7 @@ def _relative(folder: str, parent: remote.Path, beside: bool = False) -> str:
     """A folder as the manifest in `parent` stores it: relative if it is below `parent`, or with `beside` next to it."""
     absolute = remote.absolute(folder)
     if beside and not remote.is_remote(folder) and absolute.parent == parent.parent:
-        return os.path.join("..", absolute.name)
+        return os.path.join(os.pardir, absolute.name)
     return os.fspath(absolute.relative_to(parent) if absolute.is_relative_to(parent) else absolute)
 
 

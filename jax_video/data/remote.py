@@ -47,8 +47,17 @@ def path(name: str | os.PathLike) -> Path:
 
 
 def absolute(name: str | os.PathLike) -> Path:
-    """The absolute path of this name, on a disk or in a store."""
-    return path(name) if is_remote(name) else pathlib.Path(name).absolute()
+    """The absolute path of this name, on a disk or in a store; on a disk without any `..`.
+
+    Links on the way stay as they are named, unless a `..` behind one leads elsewhere than the name without both.
+    """
+    if is_remote(name):
+        return path(name)
+    absolute = pathlib.Path(name).absolute()
+    if os.pardir not in absolute.parts:
+        return absolute
+    plain, real = os.path.normpath(absolute), os.path.realpath(absolute)
+    return pathlib.Path(plain if os.path.realpath(plain) == real else real)
 
 
 @contextlib.contextmanager

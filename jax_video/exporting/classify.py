@@ -64,13 +64,23 @@ def files(path):
 
 
 def frame_rate(path):
-    """The frames per second that a file declares; 0 if it declares none, as for pictures."""
+    """The frames per second that a file declares, or the mean rate of its frames where that is another; 0 if it tells
+    none, as pictures."""
     if pathlib.Path(path).is_dir():
         return 0.0
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
-    return next((rate for rate in rates if rate < 1000), rates[0])  # larger ones are ticks of a clock
+        shown = [packet.pts for packet in container.demux(stream) if packet.pts is not None and not packet.is_discard]
+    declared = next((rate for rate in rates if rate < 1000), rates[0])  # larger ones are ticks of a clock
+    tick = float(stream.time_base or 0)
+    steps = np.diff(np.sort(shown)) * tick
+    lasting = steps.sum()
+    if not len(steps) or steps.min() <= 0 or 2 * steps.max() > lasting:  # most of all is one pause
+        return declared
+    if declared and abs(len(steps) / declared - lasting) <= 0.05 * lasting + tick:
+        return declared
+    return len(steps) / lasting if SLOWEST <= len(steps) / lasting <= FASTEST else declared
 
 
 def cut(stored, rate, card):

@@ -225,6 +225,23 @@ def test_a_part_that_is_broken_is_still_a_part_when_its_file_is_mended(tmp_path)
     assert (found.videos[0].frames, found.videos[0].error) == (10, None)
 
 
+@pytest.mark.parametrize("level", checks.LEVELS)
+def test_a_part_that_reaches_beyond_its_file_is_remarked_unless_its_end_is_rounded(level, tmp_path):
+    encode(tmp_path / "a.mp4", 250)  # 10 s
+    rounded = [(0.0, 10.0), (8.0, 10.9), (0.0, 11.0), (9.9, 10.4), (2.0, 3.0)]
+    beyond = {(0.0, 12.0): "10.0 of its 12.0", (9.0, 11.5): "1.0 of its 2.5", (2.0, 250.0): "8.0 of its 248.0"}
+    row = manifest(tmp_path, a="train").videos[0]
+    asked = Manifest("m", ("a",), str(tmp_path), tuple(dataclasses.replace(row, span=s) for s in (*rounded, *beyond)))
+    expected = {
+        dataclasses.replace(row, span=span).name: f"reaches beyond its file: {there} s are there"
+        for span, there in beyond.items()
+    }
+    for _ in ("first", "again"):
+        found, remarks = check(asked, tmp_path / "out", level=level)
+        assert remarks == expected and set(errors(found).values()) == {None}
+    assert "  reaches beyond its file         3         0         0         3" in checks.table(found, remarks)
+
+
 def test_too_few_frames_and_another_timeout_are_judged_anew(tmp_path):
     encode(tmp_path / "a.mp4", 200)  # which nobody reads at once
     asked = manifest(tmp_path, a="train")

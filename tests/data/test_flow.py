@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from jax_video.data import pipeline, reader
 from jax_video.data.decoding import flow, video
 from jax_video.data.manifest import Manifest, Video
-from jax_video.data.preparing import storing
+from jax_video.data.preparing import contents, storing
 from jax_video.data.preparing.machines import Machines
 from jax_video.data.preparing.preparation import Preparation, prepare
 from jax_video.data.sources import motions
@@ -306,6 +306,59 @@ def test_what_was_torn_is_computed_anew(torn, moved, tmp_path, monkeypatch):
     begun.write_bytes(expected[:torn] if isinstance(torn, int) else torn)
     storing.store(path, target, entry, SETTINGS)
     assert target.read_bytes() == expected and os.listdir(tmp_path) == ["a.mp4.flow"]
+
+
+def test_flow_of_a_video_that_was_replaced_by_a_like_one_is_computed_anew(tmp_path):
+    """With as many frames of the same size: a file, a folder of pictures, a part of a file, a single frame."""
+
+    def make(folder: pathlib.Path, seed: int) -> Manifest:
+        folder.mkdir(exist_ok=True)
+        motions.encode(folder / "a.mp4", moving(14, seed))
+        motions.encode(folder / "one.mp4", moving(1, seed))
+        (folder / "pictures").mkdir(exist_ok=True)
+        for place, image in enumerate(moving(4, seed)):
+            cv2.imwrite(str(folder / "pictures" / f"{place}.png"), image)
+        part = dataclasses.replace(listed("a.mp4", 5), span=(0.2, 0.4), first=5, index=video.FrameIndex(14))
+        return manifest_of(folder, listed("a.mp4", 14), part, listed("pictures", 4), listed("one.mp4", 1))
+
+    def is_stored(manifest: Manifest, folder: pathlib.Path) -> list[bool]:
+        digests = [contents.digest(pathlib.Path(manifest.root, entry.path), entry.span) for entry in manifest.videos]
+        pairs = zip(manifest.videos, digests, strict=True)
+        return [storing.is_stored(folder, entry, HEIGHT, digest=digest) for entry, digest in pairs]
+
+    def bytes_of(folder: pathlib.Path) -> list[bytes]:
+        return [path.read_bytes() for path in sorted(folder.glob("*.flow"))]
+
+    first = make(tmp_path / "videos", seed=0)
+    stored(first, tmp_path / "flow")
+    assert is_stored(first, tmp_path / "flow") == [True] * 4
+    before = bytes_of(tmp_path / "flow")
+    second = make(tmp_path / "videos", seed=1)
+    assert is_stored(second, tmp_path / "flow") == [False] * 4
+    stored(second, tmp_path / "flow")
+    stored(second, tmp_path / "fresh")
+    assert is_stored(second, tmp_path / "flow") == [True] * 4
+    assert bytes_of(tmp_path / "flow") == bytes_of(tmp_path / "fresh")
+    assert not set(bytes_of(tmp_path / "flow")) & set(before)
+    # Its place does not matter.
+    shutil.copytree(tmp_path / "videos", tmp_path / "copied", copy_function=shutil.copyfile)
+    assert is_stored(dataclasses.replace(second, root=str(tmp_path / "copied")), tmp_path / "flow") == [True] * 4
+
+
+def test_flow_that_an_earlier_version_has_stored_is_read_and_kept(moved, tmp_path):
+    """It did not say of which video it was."""
+    entry, target = moved.videos[0], tmp_path / "flow" / "a.mp4.flow"
+    manifest = stored(moved, tmp_path / "flow")
+    fields = reader.flow_stacks(manifest, entry, np.arange(14), short_side=HEIGHT)
+    whole = target.read_bytes()
+    start = 128 + 8 * entry.frames
+    places = np.frombuffer(whole[128:start], np.int64) - flow.DIGITS
+    target.write_bytes(whole[:128] + places.tobytes() + whole[start + flow.DIGITS :])
+    earlier = target.read_bytes()
+    assert storing.is_stored(manifest.flow, entry, HEIGHT, digest="0" * flow.DIGITS, thorough=True)
+    storing.store(pathlib.Path(moved.root, entry.path), target, entry, SETTINGS)
+    assert target.read_bytes() == earlier
+    np.testing.assert_array_equal(reader.flow_stacks(manifest, entry, np.arange(14), short_side=HEIGHT), fields)
 
 
 def test_flow_may_be_stored_twice_and_at_once(moved, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import pickle
 import re
 
@@ -55,6 +56,33 @@ def test_a_root_below_the_manifest_moves_with_it(manifest, tmp_path):
     moved = Manifest.read(tmp_path / "moved" / "manifest.jsonl")
     assert moved.root == str(tmp_path / "moved" / "videos")
     assert moved.hash == inside.hash
+
+
+WAYS = {  # from data/mine: the videos' folder and the manifest's, where the first is, and how it is stored if relative
+    "elsewhere": ("../../videos", ".", "videos", None),
+    "below": ("../mine/videos", ".", "data/mine/videos", "videos"),
+    "below a manifest elsewhere": ("videos", "../../data/mine", "data/mine/videos", "videos"),
+    "a name that begins with dots": ("..videos", ".", "data/mine/..videos", "..videos"),
+    "behind a link": ("../link/../videos", ".", "other/videos", None),
+    "below a manifest behind a link": ("../../other/videos", "../link/..", "other/videos", "videos"),
+    "a link itself": ("linked", ".", "other/deep", "linked"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_any_way_to_the_videos_is_found_again(way, manifest, tmp_path, monkeypatch):
+    root, folder, place, stored = WAYS[way]
+    for each in ("videos", "data/mine/videos", "data/mine/..videos", "other/videos", "other/deep"):
+        (tmp_path / each).mkdir(parents=True)
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "other" / "deep")
+    (tmp_path / "data" / "mine" / "linked").symlink_to(tmp_path / "other" / "deep")
+    monkeypatch.chdir(tmp_path / "data" / "mine")
+    dataclasses.replace(manifest, root=root, flow=root).write(os.path.join(folder, "manifest.jsonl"))
+    header = json.loads(pathlib.Path(folder, "manifest.jsonl").read_text(errors="surrogateescape").splitlines()[0])
+    read = Manifest.read(os.path.join(folder, "manifest.jsonl"))
+    for found, written in ((read.root, header["root"]), (read.flow, header["flow"])):
+        assert os.path.samefile(found, tmp_path / place) and ".." not in pathlib.Path(found).parts
+        assert written == (stored or os.path.realpath(tmp_path / place))
 
 
 def test_where_keyframes_are_does_not_change_what_the_data_is(manifest, tmp_path):

@@ -52,8 +52,29 @@ def test_official_lists(name, classes, listed, split, test_data):
         assert not groups["test"] & (groups["train"] | groups["val"])
     else:
         assert (training, counts["test"]) == (3570, 1530)
-        assert listing.classes[0] == "brush_hair" and listing.classes[50] == "wave"
+        assert listing.classes == tuple(HMDB51)
         assert not any("_np" in group for names in groups.values() for group in names)
+
+
+HMDB51 = (
+    "brush_hair cartwheel catch chew clap climb climb_stairs dive draw_sword dribble drink eat fall_floor fencing "
+    "flic_flac golf handstand hit hug jump kick kick_ball kiss laugh pick pour pullup punch push pushup ride_bike "
+    "ride_horse run shake_hands shoot_ball shoot_bow shoot_gun sit situp smile smoke somersault stand swing_baseball "
+    "sword sword_exercise talk throw turn walk wave"
+).split()  # as torchvision and mmaction2 number them
+
+
+def test_the_classes_of_hmdb51_are_in_the_order_of_their_names(tmp_path):
+    """Not in that of their lists' names, where climb_stairs_test comes before climb_test."""
+    for name in HMDB51:
+        write(tmp_path / "lists" / f"{name}_test_split2.txt", f"film_{name}_u_cm_np1_fr_med_0.avi 1\n")
+    root = touch(
+        tmp_path / "videos", "climb/film_climb_u_cm_np1_fr_med_0.avi", "kick_ball/film_kick_ball_u_cm_np1_fr_med_0.avi"
+    )
+    listing = hmdb51.find(root, annotations=tmp_path / "lists", split=2)
+    assert listing.classes == tuple(HMDB51)
+    assert [listing.classes[video.label] for video in listing.videos] == HMDB51
+    assert {name for name, _ in found(listing).values()} == {"climb", "kick_ball"}
 
 
 def test_validation_videos_depend_on_the_lists_and_the_seed_alone(test_data, tmp_path):

@@ -16,7 +16,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from jax_video.data import pipeline, reader
 from jax_video.data.decoding import packed, probing
 from jax_video.data.manifest import MISSING, Manifest, Packed, Video
-from jax_video.data.preparing import packing
+from jax_video.data.preparing import packing, packs
 from jax_video.data.sources import motions
 from jax_video.data.sources import tfds as tfds_source
 from jax_video.errors import UserError, VideoError
@@ -150,11 +150,30 @@ def test_another_packing_is_not_mixed_in(source, tmp_path):
         packing.open_folder(tmp_path, dataclasses.replace(source, videos=source.videos[:3]), SETTINGS)
 
 
+def test_a_packing_of_files_that_were_replaced_is_not_gone_on_with(source, tmp_path):
+    about = tmp_path / "packed.json"
+    packing.open_folder(tmp_path, source, SETTINGS)  # as earlier versions, which did not look at what files hold
+    assert "contents" not in about.read_text()
+    packing.open_folder(tmp_path, source, SETTINGS, "abc")
+    packing.open_folder(tmp_path, source, SETTINGS)  # where it is not known
+    packing.open_folder(tmp_path, source, SETTINGS, "abc")
+    with pytest.raises(UserError, match="videos of the set have been replaced since .* was packed from it: remove"):
+        packing.open_folder(tmp_path, source, SETTINGS, "def")
+
+    digests = {row.name: "1" * 16 for row in source.videos if row.error is None}
+    whole = packs.checksum(source, digests)
+    assert packs.checksum(source, digests | {"another": "2" * 16}) == whole
+    for name in digests:
+        assert packs.checksum(source, digests | {name: "2" * 16}) not in (whole, None)
+        assert packs.checksum(source, {key: digests[key] for key in digests if key != name}) is None
+
+
 def test_flow_that_was_stored_since_is_found(source, tmp_path):
-    """Beside the packed set, so that both can move together."""
-    pack(source, tmp_path / "set" / "packed")
-    with_flow = dataclasses.replace(source, flow=str(tmp_path / "set" / "flow"))
-    assert pack(with_flow, tmp_path / "set" / "packed").flow == str(tmp_path / "set" / "flow")
+    """Beside the packed set, so that both can move together, in whatever way the folder is named."""
+    way = tmp_path / ".." / tmp_path.name / "set"
+    pack(source, way / "packed")
+    with_flow = dataclasses.replace(source, flow=str(way / "flow"))
+    assert pack(with_flow, way / "packed").flow == str(way / "flow")
     (tmp_path / "set").rename(tmp_path / "moved")
     moved = Manifest.read(tmp_path / "moved" / "packed" / "manifest.jsonl")
     assert moved.flow == str(tmp_path / "moved" / "flow")
@@ -237,11 +256,15 @@ class Clips(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
+    def __init__(self, folder, videos=("clip",), labels=("label",)):
+        self.videos, self.labels = videos, labels
+        super().__init__(data_dir=folder, file_format="array_record")
+
     def _info(self):
         clip = tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg"))
-        label = tfds.features.ClassLabel(names=["left", "right"])
-        described = tfds.features.FeaturesDict({"clip": clip, "label": label})
-        return tfds.core.DatasetInfo(builder=self, features=described)
+        described = {name: clip for name in self.videos}
+        described |= {name: tfds.features.ClassLabel(names=[f"{name} 0", f"{name} 1"]) for name in self.labels}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(described))
 
     def _split_generators(self, dl_manager):
         raise NotImplementedError
@@ -250,20 +273,22 @@ class Clips(tfds.core.GeneratorBasedBuilder):
         raise NotImplementedError
 
 
-@pytest.fixture(scope="module")
-def tfds_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tensorflow_datasets")
-    builder = Clips(data_dir=folder, file_format="array_record")
+def store_clips(folder, *, counts, **features):
+    """A video of i + 2 frames that brighten from i; of several videos and labels, the next ones are other by one."""
+    builder = Clips(folder, **features)
     os.makedirs(builder.data_dir)
     splits = []
-    for name, count in {"train": 5, "validation": 2}.items():
+    for name, count in counts.items():
         template = tfds.core.ShardedFileTemplate(
             data_dir=builder.data_dir, dataset_name="clips", split=name, filetype_suffix="array_record"
         )
         writer = ArrayRecordWriter(os.fspath(template.sharded_filepath(shard_index=0, num_shards=1)), "group_size:1")
         for i in range(count):
-            frames = [cv2.imencode(".jpg", image)[1].tobytes() for image in smooth(i + 2, i)]
-            writer.write(builder.info.features.serialize_example({"clip": frames, "label": i % 2}))
+            example = {}
+            for place, video in enumerate(builder.videos, i):
+                example[video] = [cv2.imencode(".jpg", image)[1].tobytes() for image in smooth(place + 2, i)]
+            example |= {label: place % 2 for place, label in enumerate(builder.labels, i)}
+            writer.write(builder.info.features.serialize_example(example))
         writer.close()
         splits.append(tfds.core.SplitInfo(name=name, shard_lengths=[count], num_bytes=1, filename_template=template))
     builder.info.set_splits(tfds.core.SplitDict(splits))
@@ -271,9 +296,36 @@ def tfds_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def tfds_folder(tmp_path_factory):
+    return store_clips(tmp_path_factory.mktemp("tensorflow_datasets"), counts={"train": 5, "validation": 2})
+
+
+def test_of_several_labels_or_videos_the_one_that_is_called_so_or_asked_for_counts(tmp_path):
+    def found(names, role, columns=()):
+        folder = tmp_path / "-".join(names)
+        if not folder.exists():
+            store_clips(folder, counts={"train": 1}, **{f"{role}s": names})
+        set_ = tfds_source.find("clips", folder, columns=columns)
+        (row,) = set_.videos
+        return set_.classes[0], row.label, row.frames, set_.packed.feature
+
+    assert found(("actor", "label"), "label") == ("label 0", 1, 2, "clip")
+    assert found(("verb", "noun"), "label", ("label=noun",)) == ("noun 0", 1, 2, "clip")
+    assert found(("depth", "video"), "video") == ("label 0", 0, 3, "video")
+    assert found(("depth", "flow"), "video", ("video=flow",)) == ("label 0", 0, 3, "flow")
+    for names, role in ((("verb", "noun"), "label"), (("depth", "flow"), "video")):
+        with pytest.raises(UserError, match=f"2 features that may be the {role}: .*{names[0]}.*--columns={role}="):
+            found(names, role)
+        with pytest.raises(UserError, match=f"--columns={role}=other: the {role} of clips may be .*{names[1]}"):
+            found(names, role, (f"{role}=other",))
+        with pytest.raises(UserError, match="--columns=split=x: expected video=NAME or label=NAME, features of clips"):
+            found(names, role, ("split=x",))
+
+
 def test_a_set_that_tfds_holds(tfds_folder):
     found = tfds_source.find("clips", tfds_folder)
-    assert found.classes == ("left", "right")
+    assert found.classes == ("label 0", "label 1")
     assert sorted((row.frames, row.label) for row in found.videos if row.split == "train") == [
         (2, 0), (3, 1), (4, 0), (5, 1), (6, 0)
     ]  # fmt: skip

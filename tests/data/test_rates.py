@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import pathlib
 import shutil
 from fractions import Fraction
 
@@ -167,9 +168,11 @@ def files(tmp_path_factory) -> dict[str, str]:
         "even.mp4": np.arange(50) / 25,
         "broadcast.mp4": np.arange(50) * 1001 / 30000,
         "uneven.mp4": np.cumsum([0.04] * 30 + [0.1] * 20),
+        "uneven.mkv": np.cumsum([0.04] * 30 + [0.1] * 20),  # whose header tells another rate, and no number
+        "short.mp4": np.arange(12) / 25,  # another rate, and the right number: how long the last frame lasts is unknown
     }
     for name, seconds in times.items():
-        encoding.write(folder / name, zip(seconds, draw(50), strict=True))
+        encoding.write(folder / name, zip(seconds, draw(len(seconds)), strict=True))
     (folder / "pictures").mkdir()
     for place, image in enumerate(draw(30)):
         cv2.imwrite(str(folder / "pictures" / f"img_{place:05d}.png"), image[..., ::-1])
@@ -199,6 +202,46 @@ def test_single_files_give_the_clips_of_a_prepared_set(files, name):
                 expected = samples.cut(manifest, cropped, sampling)
                 for stream in sampling.streams:
                     np.testing.assert_array_equal(clip[stream], expected[stream])
+
+
+def timed(path: pathlib.Path, seconds: np.ndarray, claimed: Fraction | int) -> pathlib.Path:
+    """A file with a frame at each of these seconds, whose header claims so many a second as far as it can."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx" if path.suffix == ".webm" else "libx264", rate=claimed)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 90_000)
+        for second, image in zip(seconds, draw(len(seconds)), strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = round(second * 90_000), Fraction(1, 90_000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("ending", ["mkv", "webm", "ts", "flv", "mp4", "mov"])
+def test_the_rate_is_that_at_which_frames_come_whatever_the_header_claims(ending, full, tmp_path):
+    for name, steps in (("slower", [0.1] * 40), ("faster", [0.02] * 40), ("uneven", [0.03] * 20 + [0.2] * 20)):
+        seconds = np.cumsum(steps)
+        path = timed(tmp_path / f"{name}.{ending}", seconds, 30)
+        expected = 39 / (seconds[-1] - seconds[0])
+        assert probing.probe(path, full=full).fps == pytest.approx(expected, rel=0.051), name
+        if full and name == "uneven":  # of a part its own frames count
+            assert probing.probe(path, span=(0.0, 0.3)).fps == pytest.approx(1 / 0.03, rel=0.1)
+    even = timed(tmp_path / f"even.{ending}", np.arange(41) * 1001 / 30000, NTSC)
+    rounded = 1e-3 if ending == "flv" else 1e-9 if ending in ("mkv", "webm", "ts") else 0.03  # by the header itself
+    assert probing.probe(even, full=full).fps == pytest.approx(float(NTSC), rel=rounded)
+
+
+def test_times_that_tell_no_rate_leave_it_to_the_header(tmp_path):
+    pause = timed(tmp_path / "pause.mkv", np.append(np.arange(20) / 25, 500), 25)
+    again = timed(tmp_path / "again.ts", np.arange(50) / 25, 25)
+    again.write_bytes(2 * again.read_bytes())  # as `cat` joins files: the times begin anew
+    alone = timed(tmp_path / "alone.mkv", np.zeros(1), 25)
+    for path, frames in ((pause, 21), (again, 100), (alone, 1)):
+        for full in (True, False):
+            found = probing.probe(path, full=full)
+            assert (found.frames, found.fps) == (frames, pytest.approx(25, rel=0.01)), path
 
 
 def test_pictures_and_frames_need_a_rate(files):
@@ -238,6 +281,8 @@ def test_prepare_is_told_the_rate_of_pictures(files, tmp_path):
     again = prepare(Preparation("manifest", out, fps=12)).manifest
     assert sorted(video.fps for video in again.videos) == [12, 12, 12, own]
     assert sorted(video.fps for video in Manifest.read(out / "manifest.jsonl").videos) == [12, 12, 12, own]
+    again = prepare(Preparation("manifest", out, check="full")).manifest  # as it is stored what was found, without 12
+    assert sorted(video.fps for video in again.videos) == [12, 12, 12, own]
     pipeline.check_stored(again, SAMPLING)
     with pytest.raises(UserError, match="--fps=0: expected frames per second"):
         Preparation("folder", out, videos=folder, fps=0.0)

@@ -204,6 +204,68 @@ def test_each_table_may_be_of_one_split_by_its_name(videos, tmp_path):
         find(videos, train, other)
 
 
+@pytest.mark.parametrize("last", ["test", "testing", "eval"])
+@pytest.mark.parametrize(
+    "names",
+    [*("{}", "{}_fold1", "{}_1", "{}_v2", "{}_labels", "{}-set", "{}.clean", "my {} rows", "{}list01"), "{}/labels"],
+)
+def test_the_names_of_tables_tell_their_splits_wherever_the_word_stands(names, last, videos, tmp_path):
+    rows = {"train": "a.mp4,walk", last: "b.mp4,run"}
+    paths = [write(tmp_path / f"{names.format(of)}.csv", f"path,label\n{row}\n") for of, row in rows.items()]
+    listing = find(videos, *paths)
+    assert found(listing) == [("a.mp4", "walk", "train"), ("b.mp4", "run", "test")]
+    assert f"tables of the splits: {paths[0].name} for train, {paths[1].name} for test" in listing.notes
+    assert {video.split for video in find(videos, paths[1]).videos} == {"train"}, "one table is all there is"
+
+
+def test_tables_whose_names_tell_no_split_have_one_drawn_and_those_that_tell_two_are_refused(videos, tmp_path):
+    def named(*names: str, header: str = "path,label", end: str = "") -> list[pathlib.Path]:
+        rows = [f"{path},{label}{end}" for path, label in ROWS]
+        return [write(tmp_path / f"{name}.csv", f"{header}\n{row}\n") for name, row in zip(names, rows, strict=False)]
+
+    drawn = find(videos, *named("walks", "runs", "more"))
+    assert any("of every class 10% is for test" in note for note in drawn.notes)
+    for names in (("train_or_test", "more"), ("set_train", "set_train_val"), ("a_test", "b_val_test")):
+        with pytest.raises(UserError, match=r"\.csv: its name has words for several splits, .*expected a column split"):
+            find(videos, *named(*names))
+        find(videos, *named(*names, header="path,label,split", end=",train"))  # which a column makes clear
+    listing = find(videos, *named("ucf_train_val", "ucf_test"))
+    assert any("tables of the splits: ucf_train_val.csv for train, ucf_test.csv for test" in x for x in listing.notes)
+
+
+EVAL = {  # the words for splits in a set -> what `eval` is there
+    ("train", "eval"): "test",
+    ("train", "val", "eval"): "test",
+    ("train", "val", "eval", "test"): "test",
+    ("train", "eval", "test"): "val",
+    ("training", "Evaluation", "testing"): "val",
+}
+
+
+@pytest.mark.parametrize("how", ["column", "folders", "tables", "list"])
+@pytest.mark.parametrize("words", EVAL)
+def test_eval_is_what_the_other_splits_leave_for_it(words, how, tmp_path):
+    hub(tmp_path, *(f"{word}/1.mp4" for word in words))
+    word = next(word for word in words if "eval" in word.lower())
+    if how == "list":
+        write(tmp_path / "t.csv", "\n".join(["path,label,split", *(f"{each}/1.mp4,a,{each}" for each in words)]))
+        files = {f"{split}_list": tmp_path / "t.csv" for split in ("train", "val", "test")}
+        listing = lists.find(tmp_path, **files)
+    elif how == "tables":
+        listing = find(tmp_path, *(write(tmp_path / f"{each}.csv", f"path,label\n{each}/1.mp4,a\n") for each in words))
+    else:
+        column = how == "column"
+        rows = [f"{each}/1.mp4,a{f',{each}' * column}" for each in words]
+        write(tmp_path / "metadata.csv", "\n".join([f"file_name,label{',split' * column}", *rows]))
+        listing = huggingface.find(tmp_path)
+    assert {video.path: video.split for video in listing.videos}[f"{word}/1.mp4"] == EVAL[words]
+    said = {"val": "validation, as others are for test", "test": "test"}[EVAL[words]]
+    if how == "tables":
+        assert any(f"{word}.csv for {EVAL[words]}" in note for note in listing.notes)
+    else:
+        assert any(note.endswith(f"{word} is taken for {said}") for note in listing.notes)
+
+
 def test_the_user_says_which_columns_count(videos, tmp_path):
     path = write(tmp_path / "t.csv", "Datei,Verb,label,start,end\na.mp4,walk,0,1,2\nb.mp4,run,1,3,4\n")
     with pytest.raises(UserError, match="none of the columns Datei, Verb, label, start, end is known as the path"):
@@ -328,7 +390,46 @@ def test_missing_videos_are_counted_and_files_of_both_sides_named(videos, tmp_pa
     text = "path,label,start,end,split\na.mp4,walk,0,1,train\na.mp4,run,2,3,test\nx.mp4,run,0,1,train\n"
     listing = find(videos, write(tmp_path / "t.csv", text))
     assert [video.error for video in listing.videos] == [None, None, MISSING]
-    assert any("warning: files with parts for test and for training: 1, e.g. a.mp4" in note for note in listing.notes)
+    both = "warning: files with parts for test and for training: 1, e.g. a.mp4"
+    assert both in listing.notes
+
+    rows = [f"a.mp4,walk,{second},{second + 1},person {second}" for second in range(40)]
+    drawn = find(videos, write(tmp_path / "t.csv", "\n".join(["path,label,start,end,person_id", *rows])))
+    assert {video.split for video in drawn.videos} == {"train", "val", "test"} and both in drawn.notes
+
+
+def test_parts_of_a_file_are_on_one_side_however_its_path_is_written(tmp_path):
+    """And as long as paths are written alike, a split does not depend on which files are there."""
+    forms = ("{}", "{}.mp4", "clips/{}.mp4", "/elsewhere/clips/{}.avi", "{}.MP4", "clips\\{}.mp4")
+    rows = [f"{forms[part].format(f'v{n:02}')},walk,{part},{part + 1}" for n in range(30) for part in range(len(forms))]
+    path = write(tmp_path / "t.csv", "\n".join(["path,label,start,end", *rows]))
+    hub(tmp_path, *(f"clips/v{n:02}.mp4" for n in range(30)))
+    whole = find(tmp_path, path, fraction=0.2)
+    sides = collections.defaultdict(set)
+    for video in whole.videos:
+        sides[video.path].add(video.split)
+    assert len(sides) == 30 and all(len(side) == 1 for side in sides.values())
+    assert set.union(*sides.values()) == {"train", "val", "test"}
+    assert not any("warning" in note for note in whole.notes)
+
+    listed = [f"/elsewhere/clips/v{n:02}.avi,walk,{part},{part + 1}" for n in range(30) for part in range(3)]
+    write(path, "\n".join(["path,label,start,end", *listed]))
+    whole = find(tmp_path, path)
+    for n in range(0, 30, 2):
+        (tmp_path / "clips" / f"v{n:02}.mp4").unlink()
+    assert [video.split for video in find(tmp_path, path).videos] == [video.split for video in whole.videos]
+
+
+def test_without_splits_a_path_that_may_be_in_several_folders_is_asked_about(tmp_path):
+    hub(tmp_path, "train/1.mp4", "test/1.mp4", "eval/1.mp4", "train/2.mp4")
+    path = write(tmp_path / "t.csv", "path,label\n1.mp4,a\n2.mp4,b\n")
+    with pytest.raises(
+        UserError, match=r"t.csv:2: '1.mp4' may be any of eval/1.mp4, test/1.mp4, train/1.mp4; write its"
+    ):
+        find(tmp_path, path)
+    for split, folder_ in (("train", "train"), ("val", "eval"), ("test", "test")):
+        write(path, f"path,label,split\n1.mp4,a,{split}\n")
+        assert [video.path for video in find(tmp_path, path).videos] == [f"{folder_}/1.mp4"]
 
 
 def hub(root: pathlib.Path, *names: str) -> pathlib.Path:

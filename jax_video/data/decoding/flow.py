@@ -4,13 +4,16 @@ Field i leads from frame i to frame i + 1 and holds, in pixels, how far to the r
 It is stored as uint8, clipped to 20 pixels either way: the input of a motion stream.
 
 A video's stored fields (`preparing/storing.py`) are one file below the manifest's folder `flow`: an index of the places
-of the fields, one fewer than frames, then the fields, one JPEG each. Neighbouring fields are read at once.
+of the fields, one fewer than frames, a digest of the video, then the fields, one JPEG each. Neighbouring fields are
+read at once.
 """
 
+import contextlib
 import csv
 import itertools
 import os
 import pathlib
+import re
 import shlex
 import sys
 import tokenize
@@ -37,6 +40,7 @@ REASONS_FILE = "broken_flow.csv"  # beside that folder: split, path and reason o
 BLOCK = 8  # side in pixels of a block of a JPEG
 _HEADER = 100  # bytes at the beginning of a field's JPEG: the quality and the size, the same for all fields of a file
 _START, _END = b"\xff\xd8", b"\xff\xd9"  # of a JPEG
+DIGITS = 16  # of the digest of the video behind an index
 _TOLERATED = 0.01  # part of a set's videos whose flow may be missing
 
 
@@ -161,6 +165,19 @@ def check_file(path: str, frames: int, size: tuple[int, int] | None = None, *, t
             _check_size(header, size)
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
+
+
+def source_of(path: str, frames: int) -> str | None:
+    """The digest of the video that a stored file was computed from (16 digits); None if it does not say, or is none.
+
+    It stands between the index and the first field, where earlier versions have nothing, and look for nothing.
+    """
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        start = file.read(10)  # of the index: NumPy's mark, and the length of what follows before its numbers
+        file.seek(10 + int.from_bytes(start[8:], "little") + 8 * frames)
+        found = file.read(DIGITS)
+        return found.decode() if re.fullmatch(rb"[0-9a-f]{%d}" % DIGITS, found) else None
+    return None
 
 
 def count_whole(path: str | os.PathLike, places: np.ndarray) -> int:

@@ -82,7 +82,7 @@ def probe(
     Raises:
       VideoError: no numbered pictures, a gap in their numbers, one that cannot be read or has another size.
     """
-    names = _pictures(path)
+    names = files(path)
     watcher.at_rate(fps)
     watcher.begin(len(names))
     for name in names if full else names[:1]:
@@ -107,7 +107,7 @@ def decode(path: str | os.PathLike, indices: Sequence[int], *, short_side: int |
     wanted = sorted({int(index) for index in indices})
     if not wanted or wanted[0] < 0:
         raise ValueError(f"frame indices must be at least one and not negative, got {list(indices)}")
-    names = _pictures(path)
+    names = files(path)
     if wanted[-1] >= len(names):
         missing = next(index for index in wanted if index >= len(names))
         raise VideoError(path, f"no frame {missing}: there are only {len(names)} pictures")
@@ -117,7 +117,7 @@ def decode(path: str | os.PathLike, indices: Sequence[int], *, short_side: int |
 
 def frames_in_order(path: str | os.PathLike, *, short_side: int | None = None) -> Iterator[np.ndarray]:
     """All frames, uint8 [H, W, 3] each, upright RGB; one at a time. Raises as `decode` does."""
-    return _images(path, _pictures(path), short_side)
+    return _images(path, files(path), short_side)
 
 
 def _numbered(names: Iterable[str]) -> list[re.Match]:
@@ -126,7 +126,7 @@ def _numbered(names: Iterable[str]) -> list[re.Match]:
     return [match for match in matches if match and not _FLOW.fullmatch(match["prefix"])]
 
 
-def _pictures(path: str | os.PathLike) -> list[str]:
+def files(path: str | os.PathLike) -> list[str]:
     """The names of a video's pictures, in order."""
     try:
         matches = _numbered(os.listdir(path))

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from jax_video.data.decoding import packets, pictures, video
+from jax_video.data.decoding import packets, pictures, times, video
 from jax_video.data.decoding.packets import Packets
 from jax_video.data.manifest import FrameIndex
 from jax_video.errors import UnavailableError, VideoError
@@ -46,7 +46,7 @@ class VideoInfo:
     """What `probe` finds out about a file, or about the part of it that was asked for."""
 
     frames: int  # that truly decode, of the part that was asked for
-    fps: float  # 0 if unknown
+    fps: float  # the header's, unless the frames' times tell another; 0 if unknown
     width: int  # upright, in pixels
     height: int
     first: int = 0  # the frame of the file at which that part starts
@@ -156,7 +156,9 @@ def examine(
         raise VideoError(path, fault or read.damage or "no frames: the video stream is empty")
     # The frames are in order even if their timestamps are not, as in AVI files with B-frames.
     decoded = len(read.times)
-    first, count = (0, decoded) if span is None else _part(path, np.sort(read.seconds), *span)
+    seconds = np.array(read.seconds)
+    first, count = (0, decoded) if span is None else times.part(path, np.sort(seconds), *span)
+    rate = times.rate(promise.rate, seconds[first : first + count], promise.tick)
     loss = read.loss(promise.frames if full and span is None else 0)
     index: FrameIndex | None = FrameIndex(len(table), size=os.path.getsize(path))
     if read.undecodable or read.fault:
@@ -166,7 +168,7 @@ def examine(
         if seekable and listed is not None and np.array_equal(listed.times[:decoded], read.times):
             if (span or decoded == len(table)) and not read.corrupt:  # each packet gave one frame
                 index = _verified(path, listed, decoded, read.prints, watcher, every=intra_only)
-    info = VideoInfo(count, promise.rate, *read.size, first, index)
+    info = VideoInfo(count, rate, *read.size, first, index)
     return Examined(info, loss, fault)
 
 
@@ -356,17 +358,6 @@ class _Read:
 
     def has_tiny_packets(self) -> bool:
         return bool(self.rows) and min(size for _, (_, size), _ in self.rows) <= _NO_FRAME
-
-
-def _part(path: str | os.PathLike, seconds: np.ndarray, start: float, end: float) -> tuple[int, int]:
-    """(the first, how many) of the frames from `start` on and before `end`. Raises VideoError if there is none."""
-    if np.isnan(seconds).any():
-        raise VideoError(path, f"has no timestamps: which frames are from {start:g} to {end:g} s cannot be told")
-    seconds = np.round(seconds, 6)  # removes errors of floats: most times are no binary fractions
-    inside = np.flatnonzero((seconds >= start) & (seconds < end))
-    if not len(inside):
-        raise VideoError(path, f"too short: no frame from {start:g} to {end:g} s, the last is at {seconds.max():.1f} s")
-    return int(inside[0]), len(inside)
 
 
 class _Prints:

@@ -10,7 +10,6 @@ import contextlib
 import csv
 import dataclasses
 import filecmp
-import hashlib
 import io
 import json
 import os
@@ -28,14 +27,14 @@ import tqdm
 from jax_video.data import documents, remote
 from jax_video.data.decoding import fetching, pictures, probing, video, workers
 from jax_video.data.manifest import INDEX, MISSING, SPLITS, Manifest, Video
-from jax_video.data.preparing import likeness, verdicts
-from jax_video.errors import VideoError, shown, unreadable
+from jax_video.data.preparing import contents, likeness, verdicts
+from jax_video.errors import VideoError, shown
 
 LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded
 # Remarks on a video for training or validation that is also a test video, to the byte or re-encoded. It is still used.
 DOUBLE, ALIKE = "duplicate of a test video", "looks like a test video"
 NOT_LOOKED_AT = "not looked at"  # begins the reason of a video that is not itself to blame
-_REMARKS = (DOUBLE, ALIKE, verdicts.LOST, verdicts.ACCEPTED)  # on readable videos
+_REMARKS = (DOUBLE, ALIKE, verdicts.LOST, verdicts.ACCEPTED, verdicts.BEYOND)  # on readable videos
 _MEMORY = "checked.jsonl"
 _VIDEO = {
     "frames": int,
@@ -59,8 +58,8 @@ _RECORD = {  # a line, without its checksum
     "fault?": str | None,
     "print?": str | None,
 }
+_DIGEST = {key: _RECORD[key] for key in ("path", "span", "digest")}
 _ADDED = {"loss": None, "fault": None, "print": None}  # keys added since the first version
-_BLOCK = 2**16  # bytes at the beginning, in the middle and at the end of a file that tell it from most others
 _SYNC = 1.0  # seconds of work that may be lost if the whole machine fails
 
 
@@ -91,9 +90,9 @@ def check(
       recheck: whether all files are looked at again.
 
     Returns:
-      (the checked set, name -> remark). Remarks are on videos that are used although frames are lost, or although they
-      are for training or validation and are, or look like, a test video. Only files that were looked at in full, and by
-      this version, are compared by their looks.
+      (the checked set, name -> remark). Remarks are on videos that are used although frames are lost, or a part reaches
+      beyond its file, or although they are for training or validation and are, or look like, a test video. Only files
+      that were looked at in full, and by this version, are compared by their looks.
 
     Raises:
       UserError: `accept` names none of the videos.
@@ -126,6 +125,25 @@ def check(
     for name, reason in (_alike(checked, prints) | _doubles(checked, digests)).items():
         remarks[name] = f"{reason}; {remarks[name]}" if name in remarks else reason
     return checked, remarks
+
+
+def digests(out: pathlib.Path, prepared: Manifest) -> dict[str, str]:
+    """What the last check has found of the content of readable videos (`contents.digest`), by name, where it is known.
+
+    Args:
+      prepared: the set.
+      out: the folder of checked.jsonl.
+    """
+    names = {(row.path, row.span): row.name for row in prepared.videos if row.error is None}
+    found = {}
+    with contextlib.suppress(FileNotFoundError), open(out / _MEMORY, "rb") as file:
+        for line in file:
+            with contextlib.suppress(documents.Damaged):
+                record = documents.parse(line, _DIGEST)
+                name = names.get((record["path"], _span(record)))
+                if name is not None and record["digest"] is not None:
+                    found[name] = record["digest"]
+    return found
 
 
 def table(prepared: Manifest, remarks: Mapping[str, str]) -> str:
@@ -247,28 +265,12 @@ def _examine(task: tuple[str, tuple[float, float] | None, bool]) -> tuple[str | 
     sampler = likeness.Sampler()
     examined = probing.examine(path, span=span, full=full, watcher=sampler)
     words = sampler.words() if full and span is None else None  # the frames of a part are known only afterwards
-    try:
-        return _digest(path, span), words, examined
-    except OSError as error:
-        raise unreadable(path, error) from error
+    return contents.digest(path, span), words, examined
 
 
 def _decoder(path: str) -> str:
     """The decoder of a file, with its version, since another one may find something else."""
     return pictures.DECODER if os.path.isdir(path) else video.DECODER
-
-
-def _digest(path: str, span: tuple[float, float] | None) -> str | None:
-    """A checksum of some of a file's bytes, which differs for most files that differ; None for a folder of pictures."""
-    if os.path.isdir(path):
-        return None
-    size = os.path.getsize(path)
-    digest = hashlib.blake2b(repr((size, span)).encode(), digest_size=8)
-    with open(path, "rb") as file:
-        for place in (0, size // 2, max(0, size - _BLOCK)):
-            file.seek(place)
-            digest.update(file.read(_BLOCK))
-    return digest.hexdigest()
 
 
 def _span(record: dict[str, Any]) -> tuple[float, float] | None:

@@ -33,7 +33,7 @@ from jax_video.data.decoding import fetching, verified, video, workers
 from jax_video.data.decoding.packed import RECORD_FRAMES, encoded
 from jax_video.data.labels import Label
 from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
-from jax_video.data.preparing import checks
+from jax_video.data.preparing import checks, packs
 from jax_video.data.preparing.machines import Machines
 from jax_video.errors import UnavailableError, UserError, VideoError
 
@@ -43,7 +43,6 @@ _SHARD_RECORDS, _PIXELS = 2048, 340 * 256
 _PART = ".part"  # ends the name of a shard that is being written
 _FAILED = ".failed"  # ends the name of a list beside a shard, until all are written: its videos that cannot be read
 _FRESH = ".description"  # begins the name of a folder in which TFDS writes its description of the set
-_SETTINGS = "packed.json"
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -167,48 +166,30 @@ def _template(folder: str | os.PathLike, split: str) -> tfds.core.ShardedFileTem
     )
 
 
-def check_settings(folder: str | os.PathLike, settings: Packed, source_hash: str | None = None) -> None:
-    """Raise UserError if the folder holds a set that was packed with other settings, or before the set changed."""
-    about = pathlib.Path(folder, _SETTINGS)
-    try:
-        found = documents.read(about, dict(Packed.__annotations__) | {"manifest": str})
-    except (FileNotFoundError, documents.Damaged) as error:
-        if isinstance(error, FileNotFoundError) and next(about.parent.rglob("*.array_record*"), None) is None:
-            return
-        raise UserError(
-            f"{about} does not say how the set in its folder was packed ({error}): remove {folder} to pack anew"
-        ) from error
-    other = [
-        f"{key} {found.get(key)} (asked for: {value})"
-        for key, value in settings._asdict().items()
-        if found.get(key) != value
-    ]
-    if other:
-        raise UserError(f"{folder} holds a set packed with {', '.join(other)}: remove that folder to pack anew")
-    if source_hash is not None and found["manifest"] != source_hash:
-        raise UserError(f"the set has changed since {folder} was packed from it: remove that folder to pack anew")
-
-
-def open_folder(folder: str | os.PathLike, source: Manifest, settings: Packed) -> PackedVideos:
+def open_folder(
+    folder: str | os.PathLike, source: Manifest, settings: Packed, contents: str | None = None
+) -> PackedVideos:
     """Begin a packed set, or go on with one; remove what was left half written.
 
+    Args:
+      contents: a checksum of the content of its videos (`packs.checksum`); None: it is not known.
+
     Raises:
-      UserError: the folder holds a set packed otherwise, or from another manifest.
+      UserError: the folder holds a set packed otherwise, from another manifest, or from other files.
     """
-    check_settings(folder, settings, source.hash)
+    found = packs.check(folder, settings, source.hash, contents)
     try:
         builder = PackedVideos(folder, source, settings)
     except Exception:  # TFDS's own files are damaged; `finish` writes them anew
         for path in pathlib.Path(folder).glob("*/*/*.json"):
             path.unlink()
         builder = PackedVideos(folder, source, settings)
-    asked = settings._asdict() | {"manifest": source.hash}
     os.makedirs(builder.data_dir, exist_ok=True)
     for left in pathlib.Path(builder.data_dir).glob(f"*{_PART}"):
         left.unlink()
     for left in pathlib.Path(builder.data_dir).glob(f"{_FRESH}*"):
         shutil.rmtree(left)
-    documents.write(pathlib.Path(folder, _SETTINGS), asked)
+    packs.write(folder, settings, source.hash, contents or found.get("contents"))
     return builder
 
 
@@ -354,7 +335,7 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
             for entry, start in zip(entries, starts.tolist(), strict=False)
         }
         rows = tuple(_packed_row(row, first, failed) for row in source.videos)
-        root = os.path.abspath(builder.data_dir)
+        root = os.fspath(remote.absolute(builder.data_dir))
         done = dataclasses.replace(source, root=root, videos=rows, packed=builder.settings)
         done.write(path)
     for note in notes:
@@ -408,7 +389,7 @@ def pack(
       UserError: the folder holds another set, the disk has no room, or a reason other than the videos stopped packing.
     """
     folder = out / "packed"
-    builder = open_folder(folder, prepared, settings)
+    builder = open_folder(folder, prepared, settings, packs.checksum(prepared, checks.digests(out, prepared)))
     everything = shards(prepared, builder.data_dir, settings)
     waiting = [shard for shard in everything if not is_whole(shard)]
     if damaged := [os.path.basename(shard.path) for shard in waiting if os.path.lexists(shard.path)]:

@@ -23,7 +23,7 @@ from jax_video.data import clips, remote, sources
 from jax_video.data.decoding import probing, workers
 from jax_video.data.decoding.flow import Settings as FlowSettings
 from jax_video.data.manifest import MISSING, Manifest, Packed
-from jax_video.data.preparing import checks, storing, verdicts
+from jax_video.data.preparing import checks, packs, storing, verdicts
 from jax_video.data.preparing.machines import Machines
 from jax_video.data.sources import finding
 from jax_video.errors import Stopped, UserError
@@ -81,9 +81,7 @@ class Preparation:
                 )
             storing.check_settings(self.folder / "flow", self.flow)
         if self.pack is not None:
-            from jax_video.data.preparing import packing
-
-            packing.check_settings(self.folder / "packed", self.pack)
+            packs.check(self.folder / "packed", self.pack)
         self._check_parameters()
 
     @property
@@ -247,7 +245,7 @@ def prepare(
         if task.flow:
             storing.open_folder(folder, task.flow)
         if folder.exists():
-            found = dataclasses.replace(found, flow=str(folder.absolute()))
+            found = dataclasses.replace(found, flow=os.fspath(remote.absolute(folder)))
         check_ours()
         found.write(out / "manifest.jsonl")
         if columns:
@@ -260,7 +258,7 @@ def prepare(
     alike = {path: remark for path, remark in remarks.items() if remark.startswith(checks.ALIKE)}
     for line in checks.first_reasons("warning", alike, out / "broken.csv"):
         tell(line)
-    notes = [*notes, *(verdicts.advice(found.videos, out / "broken.csv") if is_looked_at else ())]
+    notes = [*notes, *(verdicts.advice(found.videos, remarks, out / "broken.csv") if is_looked_at else ())]
     tell("".join(f"{note}\n" for note in notes))
     if all(row.error for row in found.videos):
         there = sum(row.error != MISSING for row in found.videos)
@@ -268,6 +266,8 @@ def prepare(
     with _resumable(out):
         if task.flow:
             storing.store_all(found, task.flow, out, task.machines, tell, thorough=task.recheck)
+        if outdated := _outdated(found, task, is_looked_at):
+            tell("".join(f"{line}\n" for line in outdated))
         if task.pack is not None:
             from jax_video.data.preparing import packing
 
@@ -275,6 +275,17 @@ def prepare(
             if (task.folder / COLUMNS).exists():
                 remote.write_whole(out / COLUMNS, [(task.folder / COLUMNS).read_bytes()])
     return Prepared(found, out, "\n".join(parts))
+
+
+def _outdated(found: Manifest, task: Preparation, is_looked_at: bool) -> list[str]:
+    """Warnings of flow and packed frames that this preparation leaves as they are, and that are not of this set."""
+    packed = None if task.pack else task.folder / "packed"
+    flow = None if task.flow or not is_looked_at else found.flow
+    if flow is None and not (packed and packed.exists()):
+        return []
+    digests = checks.digests(task.folder, found)
+    lines = storing.warning(found, digests) if flow else []
+    return lines + (packs.warning(packed, found.hash, packs.checksum(found, digests)) if packed else [])
 
 
 def _write_columns(path: pathlib.Path, found: Manifest, columns: Mapping[str, Mapping[str, str]]) -> None:

@@ -6,7 +6,7 @@ import os
 import pathlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 import cv2
@@ -16,7 +16,7 @@ import tqdm
 from jax_video.data import documents, remote, transforms
 from jax_video.data.decoding import fetching, flow, verified, video, workers
 from jax_video.data.manifest import Manifest, Video
-from jax_video.data.preparing import checks
+from jax_video.data.preparing import checks, contents
 from jax_video.data.preparing.machines import Machines
 from jax_video.errors import UserError, VideoError
 
@@ -26,12 +26,19 @@ _COPIED = 2**20  # bytes that are copied at once
 
 
 def is_stored(
-    folder: str | os.PathLike, entry: Video, short_side: int | None = None, *, thorough: bool = False
+    folder: str | os.PathLike,
+    entry: Video,
+    short_side: int | None = None,
+    *,
+    digest: str | None = None,
+    thorough: bool = False,
 ) -> bool:
     """Whether the folder has the whole flow of a video: for all of its frames, and of their size.
 
     Args:
       short_side: of the frames, in pixels; None: the size is not checked.
+      digest: of the video (`contents.digest`), for which flow of another file of the same name does not do; None: it is
+        not known. Nor is it of flow that earlier versions stored, which is taken for the video's.
       thorough: whether every field is looked at, and not only the first and the last.
     """
     size = None if short_side is None else transforms.resized(entry.height, entry.width, short_side)
@@ -39,7 +46,12 @@ def is_stored(
         flow.check_file(flow.stored_path(folder, entry), entry.frames, size, thorough=thorough)
     except VideoError:
         return False
-    return True
+    return not is_of_another(folder, entry, digest)
+
+
+def is_of_another(folder: str | os.PathLike, entry: Video, digest: str | None) -> bool:
+    """Whether the folder has flow that is known to be of another file than the one with this digest."""
+    return digest is not None and flow.source_of(flow.stored_path(folder, entry), entry.frames) not in (None, digest)
 
 
 def _is_whole(target: pathlib.Path, entry: Video, size: tuple[int, int]) -> bool:
@@ -55,7 +67,7 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
 
     Fields that a killed process has computed are in a file beside the target, and are not computed again. Any number of
     processes may store the same video at once, wherever they run: each writes into a file of its own, all write the
-    same, and one that finds the target whole does nothing.
+    same, and one that finds the target whole, and of this video, does nothing.
 
     Args:
       path: the file of a video.
@@ -69,8 +81,11 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
     """
     target = pathlib.Path(target)
     size = transforms.resized(entry.height, entry.width, settings.short_side)
+    source = contents.digest(path, entry.span)
     if _is_whole(target, entry, size):
-        return
+        if flow.source_of(os.fspath(target), entry.frames) in (None, source):
+            return
+        target.unlink(missing_ok=True)  # of a file that was replaced
     target.parent.mkdir(parents=True, exist_ok=True)
     begun = _begun(path, target, entry, settings)
     earlier = list(target.parent.glob(f"{begun}.*{_PART}"))
@@ -78,7 +93,7 @@ def store(path: str | os.PathLike, target: str | os.PathLike, entry: Video, sett
     try:
         with open(temporary, "x+b") as file:
             _lock(file)  # until it is closed
-            places = _start(file, entry.frames, earlier)
+            places = _start(file, entry.frames, source, earlier)
             done = int(np.count_nonzero(places)) - 1
             synced = time.monotonic()
             images = _counted(path, entry, done, settings.short_side)
@@ -118,14 +133,18 @@ def _begun(path: str | os.PathLike, target: pathlib.Path, entry: Video, settings
     return f".{hashlib.sha256(version.encode(errors='surrogateescape')).hexdigest()[:16]}"
 
 
-def _start(file: BinaryIO, frames: int, earlier: Sequence[pathlib.Path]) -> np.ndarray:
+def _start(file: BinaryIO, frames: int, source: str, earlier: Sequence[pathlib.Path]) -> np.ndarray:
     """Begin a file with the fields of the earlier file that has the most; other processes may still write to these.
+
+    Args:
+      source: the digest of the video.
 
     Returns:
       Where the fields start: int64 [frames], with 0 for those that the file does not hold yet.
     """
     places = np.zeros(frames, np.int64)
     np.save(file, places)  # its size is known, its content is not yet
+    file.write(source.encode())
     places[0] = file.tell()
     found = [(part, _whole_fields(part, places)) for part in earlier]
     part, fields = max(found, key=lambda one: len(one[1]), default=(None, places[:1]))
@@ -211,6 +230,15 @@ def open_folder(folder: str | os.PathLike, settings: flow.Settings) -> None:
     documents.write(folder / flow.SETTINGS_FILE, settings._asdict())
 
 
+def warning(prepared: Manifest, digests: Mapping[str, str]) -> list[str]:
+    """A line that says which videos' stored flow is of files that were replaced since; [] if none is."""
+    assert prepared.flow is not None
+    readable = (entry for entry in prepared.videos if entry.error is None)
+    old = [entry.name for entry in readable if is_of_another(prepared.flow, entry, digests.get(entry.name))]
+    hint = "prepare with --flow computes it anew"
+    return [f"warning: flow of files that were replaced since: {len(old):,}, e.g. {old[0]}: {hint}"] if old else []
+
+
 def close_folder(folder: str | os.PathLike) -> None:
     """Remove unfinished files of videos that are no longer in the set; called when all the others are stored."""
     for left in pathlib.Path(folder).rglob(f".*{_PART}"):
@@ -230,12 +258,12 @@ def store_all(
     *,
     thorough: bool = False,
 ) -> None:
-    """Compute and store the flow of the readable videos that have none yet, or a broken one, in the manifest's folder.
+    """Compute and store the flow of the readable videos that have none yet, a broken one, or one of another file.
 
     Args:
-      prepared: the set.
+      prepared: the set; its flow is in the manifest's folder.
       settings: how the folder's flow is made.
-      out: where broken_flow.csv is written: the videos without flow, and why.
+      out: where checked.jsonl is, and where broken_flow.csv is written: the videos without flow, and why.
       machines: where it is computed.
       say: called with what became of it.
       thorough: whether every stored field is checked, and not only the first and the last of each file.
@@ -245,8 +273,11 @@ def store_all(
     """
     assert prepared.flow is not None
     readable = [entry for entry in prepared.videos if entry.error is None]
+    digests = checks.digests(out, prepared)
     waiting = [
-        entry for entry in readable if not is_stored(prepared.flow, entry, settings.short_side, thorough=thorough)
+        entry
+        for entry in readable
+        if not is_stored(prepared.flow, entry, settings.short_side, digest=digests.get(entry.name), thorough=thorough)
     ]
     _check_inside(prepared.flow, waiting)
     tasks = (

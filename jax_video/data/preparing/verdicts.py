@@ -5,16 +5,21 @@ import fnmatch
 import glob
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from jax_video.data import clips
 from jax_video.data.decoding import probing
-from jax_video.data.manifest import FrameIndex, Video
+from jax_video.data.manifest import MISSING, FrameIndex, Video
 from jax_video.errors import UserError
 
-# Beginnings of the remark on a video that is used although something is wrong with it.
+# Beginnings of the remarks on a video that is used although something is wrong with it.
 LOST = "some frames lost"
 ACCEPTED = "accepted"
+BEYOND = "reaches beyond its file"
+_NONE_THERE = "too short: no frame"  # begins the reason of a part that lies beyond its file altogether
+# What may lie beyond, as the ends that lists give are rounded, or those of a longer version: seconds, part of the part.
+_BEYOND_SECONDS, _BEYOND_PART = 1.0, 0.1
 # Beginnings of the reasons that another `max_damage`, or `accept`, may overrule.
 _OVERRULED = ("truncated", "damaged", "frames change size")
 
@@ -32,7 +37,7 @@ def judged(
     """(a row with what was found in its file, a remark if it is used although something is wrong).
 
     Args:
-      row: the video.
+      row: the video; its rate is kept where the file does not say one.
       record: what `checks` has stored of its file.
       min_frames: a video with fewer is broken.
       max_damage: the part of its frames that may be lost, from 0 to 1.
@@ -41,6 +46,8 @@ def judged(
     if record["reason"] is not None:
         return row.broken(record["reason"]), None
     found = dict(record["video"])
+    if not clips.is_rate(found["fps"]):  # as of pictures: what --fps has said stays
+        found["fps"] = row.fps or found["fps"]
     if found["frames"] < min_frames:
         return row.broken(f"too short: {found['frames']} frames, expected at least {min_frames}"), None
     loss = record["loss"] and probing.Loss(*record["loss"])
@@ -49,8 +56,13 @@ def judged(
         return row.broken(reason), None
     if found["index"] is not None:
         found["index"] = FrameIndex.from_json(found["index"])
-    remark = f"{ACCEPTED}: {reason}" if reason else f"{LOST}: {loss.reason}" if loss else None
-    return dataclasses.replace(row, **found, error=None), remark
+    remarks = [f"{ACCEPTED}: {reason}" if reason else f"{LOST}: {loss.reason}"] if reason or loss else []
+    checked = dataclasses.replace(row, **found, error=None)
+    if row.span is not None and clips.is_rate(checked.fps):
+        asked, there = row.span[1] - row.span[0], checked.frames / checked.fps
+        if asked - there > max(_BEYOND_SECONDS, _BEYOND_PART * asked):
+            remarks.append(f"{BEYOND}: {there:.1f} of its {asked:.1f} s are there")
+    return checked, "; ".join(remarks) or None
 
 
 def accepted(patterns: Sequence[str], root: str, paths: Iterable[str]) -> set[str]:
@@ -82,11 +94,22 @@ def accepted(patterns: Sequence[str], root: str, paths: Iterable[str]) -> set[st
     return found
 
 
-def advice(videos: Iterable[Video], reasons: str | os.PathLike) -> list[str]:
-    """A line on how to use broken videos that may still give frames, if any; `reasons`: the file that lists them."""
+def advice(videos: Sequence[Video], remarks: Mapping[str, str], reasons: str | os.PathLike) -> list[str]:
+    """Lines on what the user may do about broken videos, and about remarks; `reasons`: the file that lists both."""
+    parts = [row for row in videos if row.span is not None and row.error != MISSING]
+    beyond = [row for row in parts if BEYOND in remarks.get(row.name, "") or (row.error or "").startswith(_NONE_THERE)]
+    lines = []
+    if 2 * len(beyond) > len(parts):
+        lines.append(
+            f"warning: {len(beyond):,} of the {len(parts):,} parts reach beyond their files, {beyond[0].name} first: "
+            f"start and end are taken for seconds; are they frames, or milliseconds? (see {reasons})"
+        )
     broken = [row for row in videos if row.error is not None and row.error.startswith(_OVERRULED)]
-    if not broken:
-        return []
+    return lines + (_how_to_accept(broken, reasons) if broken else [])
+
+
+def _how_to_accept(broken: Sequence[Video], reasons: str | os.PathLike) -> list[str]:
+    """A line on how to use broken videos that may still give frames."""
     path = broken[0].path
     named = glob.escape(path).replace(",", "?") if "," in path else path  # a comma would end the flag's value
     line = (

@@ -61,7 +61,7 @@ ANNOTATIONS = Parameter("annotations", pathlib.Path, "Official lists: folder or 
 SPLIT = Parameter("split", int, "Official split, 1 (default), 2 or 3.")
 FRACTION = Parameter("fraction", float, "Of each class for test, and for val, where nothing splits (.1).")
 CLASS_NAMES = Parameter("class_names", pathlib.Path, "File of the classes: names, with numbers or not, or JSON.")
-COLUMNS = Parameter("columns", list, "Of list: path,frames,label; of table: label=NAME; default: seen.")
+COLUMNS = Parameter("columns", list, "Of list: path,frames,label; else label=NAME; default: seen.")
 LABEL_SEPARATOR = Parameter("label_separator", str, "What is between a video's labels, where it may have several: ;")
 SEED = Parameter("seed", int, "Of the draw of test and validation videos (default 0).")
 
@@ -135,6 +135,7 @@ SOURCES: dict[str, Source] = {
     "tfds": Source(
         tfds.find,
         "a set that TFDS has prepared below --videos=DIR, in the format array_record",
+        (COLUMNS,),
         argument="NAME",
         refuses=("check", "flow", "pack"),
     ),

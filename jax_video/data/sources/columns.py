@@ -101,13 +101,13 @@ def read(
         cells = _by_columns(line, columns, delimiter, names)
         if cells is None or not (cells["path"] and cells["label"]):
             raise UserError(f"{where}: expected {', '.join(columns)}, got {text.short(line)}")
-        of = split
-        if "split" in columns:
-            of = splits.of(cells["split"]) or ""
-            if not of:
-                raise UserError(f"{where}: expected a split of train, val or test, got {text.short(cells['split'])}")
-        if of == split:
-            entries.append(Entry(where, split, cells["path"], cells["label"]))
+        of = cells.get("split", split)
+        if splits.of(of) is None:
+            raise UserError(f"{where}: expected a split of train, val or test, got {text.short(of)}")
+        entries.append(Entry(where, of, cells["path"], cells["label"]))
+    meant = splits.of_all(dict.fromkeys(entry.split for entry in entries))
+    notes += [f"{path}: {said}" for said in splits.of_eval(meant)]
+    entries = [entry._replace(split=split) for entry in entries if meant[entry.split] == split]
     if len(entries) < len(lines):
         notes.append(f"{path}: {len(lines) - len(entries)} of its videos are for other splits than {split}: left out")
     return entries, notes, True

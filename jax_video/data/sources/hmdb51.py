@@ -12,19 +12,22 @@ from jax_video.errors import UserError
 def find(videos: remote.Path, *, annotations: remote.Path | None = None, split: int = 1, seed: int = 0) -> Listing:
     """HMDB51 by its official lists (<class>_test_splitN.txt in testTrainMulti_7030_splits; 0 there means not used).
 
+    Classes are in the order of their names, as torchvision and mmaction2 have them: climb before climb_stairs.
     Validation videos are whole sources (what stands before the class in the name: a film or an Internet video) of the
     training list.
     """
     official.check_split(split)
     lists = official.find_folder(videos, annotations, "testTrainMulti_7030_splits", f"wave_test_split{split}.txt")
-    paths = sorted(lists.glob(f"*_test_split{split}.txt"))
-    classes = tuple(path.name.removesuffix(f"_test_split{split}.txt") for path in paths)
+    ending = f"_test_split{split}.txt"
+    paths = {path.name.removesuffix(ending): path for path in lists.glob(f"*{ending}")}
+    classes = tuple(sorted(paths))
     if len(classes) != 51:
-        raise UserError(f"{lists} has {len(classes)} lists *_test_split{split}.txt, expected 51, one for each class")
+        raise UserError(f"{lists} has {len(classes)} lists *{ending}, expected 51, one for each class")
 
     rows = []
     unused = 0
-    for label, (class_name, path) in enumerate(zip(classes, paths, strict=True)):
+    for label, class_name in enumerate(classes):
+        path = paths[class_name]
         for number, line in text.read_lines(path):
             file, _, use = line.rpartition(" ")
             if use not in ("0", "1", "2"):

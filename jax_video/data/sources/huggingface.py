@@ -1,6 +1,5 @@
 """A folder as the Hugging Face package `datasets` reads it (VideoFolder): class folders, or files of metadata."""
 
-import os
 import posixpath
 from collections.abc import Sequence
 
@@ -23,7 +22,8 @@ def find(
 
     Each row of metadata names a video, `file_name`, by its path from the folder of that file, and its `label`. A video
     is for the split that one of the folders on the way to it is named after (train, validation, dev, test, eval, ...),
-    or that a column `split` says. All else is as in `table.find`.
+    or that a column `split` says. All else is as in `table.find`. Unlike here, `datasets` takes `eval` for test even
+    where others are for test and none for validation.
 
     As with `datasets`, class folders count only where there is no metadata; they are read by `folder.find`.
 
@@ -45,7 +45,7 @@ def find(
     for below, name in files:
         path = videos / below / name
         found, said = table.read(path, asked=columns, below=below, label_separator=label_separator)
-        rows += [row if row.entry.split else row.of_split(_split(row.entry.path)) for row in found]
+        rows += [row if row.entry.split else row.of_split(_folder_of_split(row.entry.path)) for row in found]
         notes += said
     return table.place("the metadata", videos, rows, notes, class_names, fraction, seed, label_separator)
 
@@ -61,7 +61,6 @@ def _metadata(videos: remote.Path) -> list[tuple[str, str]]:
     return found
 
 
-def _split(path: str) -> str:
-    """The split after which a folder in a video's path is named; empty if none is."""
-    named = [split for part in posixpath.dirname(os.fspath(path)).split("/") if (split := splits.of(part))]
-    return named[0] if named else ""
+def _folder_of_split(path: str) -> str:
+    """The first folder in a video's path that is named after a split; empty if none is."""
+    return next((part for part in posixpath.dirname(path).split("/") if splits.of(part)), "")

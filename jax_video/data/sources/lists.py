@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import os
 import posixpath
 import re
@@ -97,13 +98,18 @@ def find(
 
 
 def rows_of(entries: Sequence[Entry], labels: Sequence[Label], places: "Places", there: finding.Found) -> list[Video]:
-    """The rows that entries and their labels make, each with the file that is there, or MISSING."""
+    """The rows that entries and their labels make, each with the file that is there, or MISSING.
+
+    Entries of the same file have the same source, however they write its path: as the first of them does, so that a
+    split that is drawn does not depend on which files are there.
+    """
     rows = []
+    sources: dict[str, str] = {}
     for entry, label in zip(entries, labels, strict=True):
         place = places.find(entry)
         path = places.relative(entry.path)
         error = MISSING if place is None else there.faults.get(place)
-        source = entry.source or finding.without_extension(path)
+        source = entry.source or sources.setdefault(place or path, finding.without_extension(path))
         row = listing.unopened(place or path, label, entry.split, source, error)
         rows.append(dataclasses.replace(row, span=entry.span))
     return rows
@@ -270,6 +276,7 @@ class Places:
 
     def __init__(self, root: remote.Path, found: Sequence[str]):
         near = not remote.is_remote(root)
+        self._found = found
         self._roots = tuple({os.path.abspath(root), os.path.realpath(root)} if near else {os.fspath(root)})
         self._whole = collections.defaultdict(list)
         self._ends = collections.defaultdict(list)  # by the last part and by the last two
@@ -278,6 +285,11 @@ class Places:
             self._whole[key].append(path)
             for count in {1, min(2, key.count("/") + 1)}:
                 self._ends["/".join(key.split("/")[-count:])].append(path)
+
+    @functools.cached_property
+    def _splits(self) -> dict[str, str]:
+        """The splits of the folders that lie in the videos' folder, by name."""
+        return splits.of_all(dict.fromkeys(path.split("/")[0] for path in self._found if "/" in path))
 
     def relative(self, path: str) -> str:
         """A listed path relative to the folder of the videos, as far as that can be told."""
@@ -307,7 +319,7 @@ class Places:
         def likeness(path: str) -> tuple[bool, bool, bool]:
             return (
                 text.compose(path) == listed,
-                splits.of(path.split("/")[0]) == entry.split,
+                self._splits.get(path.split("/")[0]) == entry.split,
                 os.path.splitext(path)[1].lower() == os.path.splitext(listed)[1].lower(),
             )
 

@@ -37,7 +37,7 @@ _SEVERAL = "where a video may have several labels, --label_separator=';' takes a
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of a table that was read; its entry's split is empty if the table has none."""
+    """A row of a table that was read; its entry's split is the word for it, and empty if there is none."""
 
     entry: Entry
     others: dict[str, str]  # the cells of the columns that say nothing about training
@@ -61,7 +61,8 @@ def find(
 
     Two columns are needed, the path of a video and its label (the name of a class, or its number). Others are
       * start and end, in seconds or as 1:02:03.5: the part of the file that counts; a file may have several parts;
-      * split: train, val or test, or words like these. Without it, each of several tables says it by its name;
+      * split: train, val or test, or words like these. Without it, each of several tables says it by its name, or by
+        that of its folder;
       * group: who is seen, or what the videos were cut from; a split that we draw has all of a group on one side.
     All other columns are kept, in `Listing.columns`. Paths, labels and classes are as in `lists.find`.
 
@@ -77,23 +78,39 @@ def find(
       label_separator: such as ";" for walk;wave; None: a video has one label.
 
     Raises:
-      UserError: no table, or none of its videos is there; or, with the row: no label, a label without a class,
-        impossible times, a path that means several files.
+      UserError: no table, or none of its videos is there; a table whose name has words for several splits; or, with
+        the row: no label, a label without a class, impossible times, a path that means several files.
     """
     if not table:
         raise UserError("expected --table=FILE, a CSV, TSV, JSON or Parquet file whose header has path and label")
     check_separator(label_separator)
     paths = [remote.path(each) for each in ([table] if isinstance(table, str | os.PathLike) else table)]
-    named = {path: splits.of(re.split(r"[_\-. ]", path.stem.lower())[-1]) or "" for path in paths}
+    named, unclear = _splits_by_name(paths) if len(paths) > 1 else ({}, set())
     rows: list[Row] = []
     notes: list[str] = []
     for path in paths:
-        of = named[path] if len(paths) > 1 else ""
-        found, said = read(path, asked=columns, split=of, label_separator=label_separator)
+        found, said = read(path, asked=columns, split=named.get(path, ""), label_separator=label_separator)
+        if path in unclear and any(not row.entry.split for row in found):
+            raise UserError(
+                f"{path}: its name has words for several splits, and no column says for which its rows are: expected "
+                "a column split of train, val or test, or a name with one of these words"
+            )
         rows += found
         notes += said
+    if named:
+        notes.append(f"tables of the splits: {text.some([f'{path.name} for {of}' for path, of in named.items()])}")
     what = f"the rows of {text.some([path.name for path in paths])}"
     return place(what, videos, rows, notes, class_names, fraction, seed, label_separator)
+
+
+def _splits_by_name(paths: Sequence[remote.Path]) -> tuple[dict[remote.Path, str], set[remote.Path]]:
+    """(the splits of tables by their names, or else by those of their folders; tables with words for several)."""
+    named, unclear = splits.of_files([path.stem for path in paths])
+    if named or unclear:
+        of = {path: named[path.stem] for path in paths if path.stem in named}
+        return of, {path for path in paths if path.stem in unclear}
+    folders = splits.of_folders([path.parent.name for path in paths])
+    return ({path: folders[path.parent.name] for path in paths} if len(set(folders.values())) > 1 else {}), set()
 
 
 def check_separator(separator: str | None) -> None:
@@ -114,7 +131,7 @@ def read(
 
     Args:
       asked: which columns count, as ("path=clip", "label=verb"); others are known by their names.
-      split: of its videos, where no column says it; empty: unknown.
+      split: of its videos, where no column says it: a word for one; empty: unknown.
       below: the folder at which its paths begin.
       label_separator: between several labels; None: there is one.
 
@@ -136,9 +153,9 @@ def read(
             raise UserError(f"{where}: expected the path of a video and its label, got {got}")
         if any("\n" in each for each in cell.values()):
             raise UserError(f"{where}: a quote that is not closed in its line: {text.short(' '.join(cell.values()))}")
-        of = splits.of(cell["split"]) if "split" in cell else split
-        if of is None:
+        if "split" in cell and splits.of(cell["split"]) is None:
             raise UserError(f"{where}: expected a split of train, val or test, got {text.short(cell['split'])}")
+        of = cell.get("split", split)
         span = _span(where, cell["start"], cell["end"]) if "start" in cell else None
         entry = Entry(where, of, os.path.join(below, cell["path"]), cell["label"], span, cell.get("group", ""))
         rows.append(Row(entry, {name: cells[name] for name in others}))
@@ -174,15 +191,17 @@ def place(
             f"{without[0].where}: nothing says for which split {text.short(without[0].path)} is, and for others a "
             "column, a folder or the name of the table does: say it of all"
         )
+    meant = splits.of_all(dict.fromkeys(row.entry.split for row in rows if row.entry.split))
     known = Classes(()) if class_names is None else class_files.read(class_names)
     there = finding.find_videos(videos)
-    entries = [row.entry._replace(split=row.entry.split or "train") for row in rows]
+    entries = [row.entry._replace(split=meant.get(row.entry.split, "")) for row in rows]
     labels: Sequence[Label]
     if label_separator is None:
         classes, labels, said = lists.number_labels(entries, known, class_names, True)
     else:
         classes, labels, said = _number_several(entries, label_separator, known, class_names)
     made = lists.rows_of(entries, labels, lists.Places(videos, there.videos), there)
+    made = [dataclasses.replace(video, split=video.split or "train") for video in made]
     listing.check_found(what, videos, made, there.videos)
     if label_separator is not None:
         made = _united(made)
@@ -194,7 +213,7 @@ def place(
     if any(note.startswith(listing.RELABELLED) for note in repeated):
         repeated.append(_SEVERAL)
     made, drawn = _draw(made, fraction, seed) if without else _complete(made, seed)
-    notes = [*notes, *known.notes, *said, *repeated, *drawn]
+    notes = [*notes, *splits.of_eval(meant), *known.notes, *said, *repeated, *drawn]
     unlisted = len(there.videos) - len({video.path for video in made if video.error != MISSING})
     if unlisted:
         notes.append(f"ignored, as in none of {what}: {unlisted} of the videos in {videos}")
@@ -297,16 +316,20 @@ def _complete(rows: list[Video], seed: int) -> tuple[list[Video], list[str]]:
     """(rows that have splits, some of training moved to validation if that has none; notes on these splits)."""
     present = {row.split for row in rows}
     notes = [f"no videos for {split}" for split in ("train", "test") if split not in present]
-    files = collections.defaultdict(set)
-    for row in rows:
-        files[row.path].add(row.split)
-    both = [path for path, of in files.items() if "test" in of and len(of) > 1]
-    if both:
-        notes.append(f"warning: files with parts for test and for training: {len(both)}, e.g. {both[0]}")
+    notes += _on_both_sides(rows)
     if "train" in present and "val" not in present:
         rows, note = listing.hold_out(rows, seed)
         notes.append(note)
     return rows, notes
+
+
+def _on_both_sides(rows: Sequence[Video]) -> list[str]:
+    """A warning of files with parts for test and others, if there are any."""
+    files = collections.defaultdict(set)
+    for row in rows:
+        files[row.path].add(row.split)
+    both = [path for path, of in files.items() if "test" in of and len(of) > 1]
+    return [f"warning: files with parts for test and for training: {len(both)}, e.g. {both[0]}"] if both else []
 
 
 def _draw(rows: list[Video], fraction: float, seed: int) -> tuple[list[Video], list[str]]:
@@ -314,10 +337,11 @@ def _draw(rows: list[Video], fraction: float, seed: int) -> tuple[list[Video], l
     if len({row.source for row in rows}) == len(rows):
         rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
         counts = "; of a video's labels the rarest counts" if isinstance(rows[0].label, tuple) else ""
-        return rows, [f"of every class {fraction:.0%} is for test and as much for validation (seed {seed}){counts}"]
+        drawn = f"of every class {fraction:.0%} is for test and as much for validation (seed {seed}){counts}"
+        return rows, [drawn, *_on_both_sides(rows)]
     rows, test = listing.hold_out(rows, seed, split="test", part=fraction)
     rows, val = listing.hold_out(rows, seed, part=fraction / (1 - fraction))
-    notes = [test, val]
+    notes = [test, val, *_on_both_sides(rows)]
     if not any(row.split == "test" for row in rows):
         notes.append(
             f"warning: nothing is for test, as each file or group has more than {fraction:.0%} of the rows: say which "

@@ -10,6 +10,7 @@ import numpy as np
 import tqdm
 from google.protobuf import message
 
+from jax_video.data import remote
 from jax_video.data.decoding import packed
 from jax_video.data.manifest import Manifest, Packed, Video
 from jax_video.errors import UserError
@@ -20,15 +21,18 @@ if TYPE_CHECKING:  # importing it takes a while, and most sets are video files
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "valid": "val", "test": "test"}  # TFDS's names and ours
 
 
-def find(name: str, videos: str | os.PathLike) -> Manifest:
+def find(name: str, videos: str | os.PathLike, *, columns: Sequence[str] = ()) -> Manifest:
     """The manifest of a set of TFDS, from what TFDS knows of it and the first picture of every video.
 
     Args:
       name: as TFDS calls it: set, set/config or set/config:version.
       videos: TFDS's folder.
+      columns: which features count, as ("label=verb",), where several may be the video or the label, and none of them
+        is called so.
 
     Raises:
-      UserError: there is no such set; it needs TensorFlow to be described, or read; it has no videos.
+      UserError: there is no such set; it needs TensorFlow to be described, or read; it has no videos; it is not clear
+        which features count.
     """
     import tensorflow_datasets as tfds
 
@@ -55,10 +59,14 @@ def find(name: str, videos: str | os.PathLike) -> Manifest:
             f"array_record. Where TensorFlow is: python -m tensorflow_datasets.scripts.convert_format "
             f"--dataset_dir={builder.data_dir} --out_file_format=array_record --out_path=DIR"
         )
-    feature = _video_feature(name, info.features)
+    asked = dict(each.partition("=")[::2] for each in columns)
+    if not asked.keys() <= {"video", "label"}:
+        raise UserError(f"--columns={','.join(columns)}: expected video=NAME or label=NAME, features of {name}")
+    feature = _feature(name, "video", _videos(name, info.features), asked.get("video"))
     labels = [key for key, value in info.features.items() if isinstance(value, tfds.features.ClassLabel)]
-    classes = tuple(info.features[labels[0]].names) if labels else ()
-    folder = os.path.abspath(builder.data_dir)
+    label_feature = _feature(name, "label", labels, asked.get("label")) if labels or "label" in asked else None
+    classes = tuple(info.features[label_feature].names) if label_feature else ()
+    folder = os.fspath(remote.absolute(builder.data_dir))
     rows = []
     for split, about in info.splits.items():
         if split not in _SPLITS:
@@ -66,7 +74,7 @@ def find(name: str, videos: str | os.PathLike) -> Manifest:
         for number in tqdm.trange(about.num_examples, desc=f"reading {split}", unit=" videos"):
             try:
                 example = packed.read_record(folder, split, number)
-                label = example[labels[0]].int64_list.value[0] if labels else -1  # TFDS, too, has -1 for none
+                label = example[label_feature].int64_list.value[0] if label_feature else -1  # so has TFDS for none
                 rows.append(_row(split, number, example[feature].bytes_list.value, None if label == -1 else label))
             except (OSError, ValueError, RuntimeError, IndexError, message.DecodeError) as error:
                 raise UserError(f"record {number} of {split} of {name} cannot be read ({error})") from error
@@ -75,8 +83,20 @@ def find(name: str, videos: str | os.PathLike) -> Manifest:
     return Manifest(name, classes, folder, tuple(rows), packed=Packed(feature))
 
 
-def _video_feature(name: str, described: "tfds.features.FeaturesDict") -> str:
-    """The feature that is a video."""
+def _feature(name: str, role: str, found: Sequence[str], asked: str | None) -> str:
+    """The one of the features that may be the "video", or the "label", that counts: which was asked for, if any."""
+    if asked is not None and asked not in found:
+        raise UserError(f"--columns={role}={asked}: the {role} of {name} may be {', '.join(found) or 'no feature'}")
+    if asked is None and len(found) > 1 and role not in found:
+        raise UserError(
+            f"{name} has {len(found)} features that may be the {role}: {', '.join(found)}; say which counts, as in "
+            f"--columns={role}={found[0]}"
+        )
+    return asked or (role if role in found else found[0])
+
+
+def _videos(name: str, described: "tfds.features.FeaturesDict") -> list[str]:
+    """The features that are videos."""
     import tensorflow_datasets as tfds
 
     found = [
@@ -86,7 +106,7 @@ def _video_feature(name: str, described: "tfds.features.FeaturesDict") -> str:
     ]
     if not found:
         raise UserError(f"{name} has no feature that is a sequence of pictures; it has {', '.join(described)}")
-    return found[0]
+    return found
 
 
 def _row(split: str, number: int, pictures: Sequence[bytes], label: int | None) -> Video:
