@@ -11,7 +11,8 @@ network of 32 frames, with frozen BatchNorm, from the run of one of 8 frames.
 
 Arguments: model, data, frames (8 or 32), span (frames of the video that a clip is taken from), share_weights (Table 3),
 recipe (paper, code or code_moments), imagenet (a weight file of torchvision's network of the same depth, to start
-from), start, epochs (in place of the paper's steps), micro_batch (videos on the devices at once).
+from), start, epochs (in place of the paper's steps; the rate drops at the same shares of the run), micro_batch (videos
+on the devices at once).
 
 Paper, top-1 / top-5 (ours: not yet run):
 
@@ -122,5 +123,5 @@ def get_config(argument: str = "") -> ConfigDict:
         config.train.steps = 100_000
         config.schedule.update(learning_rate=0.0005, drop_steps=(), drop_epochs=())
     if given.epochs:
-        config.train.update(epochs=given.epochs, steps=None)
+        recipe.train_epochs(config, given.epochs)
     return config

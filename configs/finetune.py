@@ -10,9 +10,9 @@ The weights are
 - the folder of a run, or of an export: its network, its clips, its test and its normalisation of RGB are kept;
 - a file, with `model` (its network) and `layout` (`python -m jax_video.convert --help` lists the layouts).
 
-The lower half of the network is frozen, and so is all BatchNorm. The rest is trained by AdamW with label smoothing; the
-new classifier has ten times the learning rate. benchmarks/RESULTS.md says what each of these is worth on two small
-sets.
+The lower half of the network is frozen, and so is all BatchNorm; of a network that adds to that of the weights in every
+stage, as CoST and STC-Net do, the stem alone. The rest is trained by AdamW with label smoothing; the new classifier has
+ten times the learning rate. benchmarks/RESULTS.md says what each of these is worth on two small sets.
 
 Arguments: weights, data, model (the network; by default that of the weights), layout, frames (of a clip), span (frames
 of the video that a clip is taken from), size (of the crop, in pixels), epochs, batch, micro_batch.
@@ -62,7 +62,10 @@ def get_config(argument: str = "") -> ConfigDict:
     name = given.model or FOR_VIDEOS.get(source, source)
     network, same = networks.find(name), name == source
     told = names.layout(layout) if layout else None
+    fresh = network.own if not same or layout == "torchvision" else ()  # arrays that the weights do not have
+    parts = tuple(network.parts)
 
+    tested = run["test"] if run and same else {}
     seen = run["clip"] if run and same else dict(told.clip) if told and same else {}
     size = given.size or seen.get("size", network.size)
     frames = given.frames or seen.get("frames", network.frames)
@@ -75,6 +78,7 @@ def get_config(argument: str = "") -> ConfigDict:
         | {
             "frames": frames,
             "stride": max(1, span // frames),
+            "strides": () if given.span else seen.get("strides", ()),
             "short_side": round(size * whole),
             "jitter": (),
             "size": size,
@@ -88,7 +92,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "epochs": given.epochs,
             "micro_batch": given.micro_batch,
             "label_smoothing": 0.1,
-            "freeze": tuple(network.parts)[: (len(network.parts) + 1) // 2],
+            "freeze": parts[:1] if fresh else parts[: (len(parts) + 1) // 2],
             "log_steps": 10,
         },
         optimizer={
@@ -101,8 +105,9 @@ def get_config(argument: str = "") -> ConfigDict:
         },
         schedule={"kind": "cosine", "learning_rate": 1e-4, "warmup_epochs": 1},
         test={
-            **{"clips": "uniform", "number": 4, "crop": "center", "flip": False, "average_clips": "probability"},
-            **(run["test"] if run and same else {}),
+            **{"clips": "uniform", "number": 4, "crop": "center", "average_clips": "probability"},
+            **tested,
+            "flip": None if tested.get("flip") else False,  # None: each clip also mirrored, unless the set forbids it
             **{"split": "test", "allow_partial": False, "batch": 16},
         },
     )
@@ -116,5 +121,5 @@ def get_config(argument: str = "") -> ConfigDict:
         config.model.dropout = 0.0
     config.init_from.update(path=given.weights, layout=layout, new_head=True)
     if not same or layout == "torchvision":  # of another network, or of images
-        config.init_from.update(inflate="mean", skip=network.own)
+        config.init_from.update(inflate="mean", skip=fresh)
     return config

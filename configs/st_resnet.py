@@ -19,8 +19,8 @@ Arguments: phase (motion if not given), data, imagenet (torchvision's ResNet-50,
 start (the run before; for a stream, its run on another set, of which all but the classifier is loaded), group (videos
 in a group of BatchNorm; the motion stream's 86 cannot be divided among 4 or 8 devices: take 64 there), micro_batch
 (videos on the devices at once; by default what fits into the memory of one device), epochs (in place of the paper's
-steps), recipe (small or paper; by default small on `motions` and paper on every other set; small with
---config.clip.flow_method and short_side as the flow was stored).
+steps; the rate drops at the same shares of the run), recipe (small or paper; by default small on `motions` and paper on
+every other set; small with --config.clip.flow_method and short_side as the flow was stored).
 
 Paper, UCF101 / HMDB51, mean of three splits (ours: not yet run, except for `motions`, see benchmarks/RESULTS.md):
 
@@ -138,7 +138,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.train.micro_batch = given.micro_batch
         config.schedule.learning_rate = phase.small_rate
     if given.epochs:
-        config.train.update(epochs=given.epochs, steps=None)
+        recipe.train_epochs(config, given.epochs)
     config.init_from.update(start(given))
     return config
 

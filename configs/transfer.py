@@ -9,10 +9,10 @@ classifier has to tell whether both are of the same video. Only the 3D network i
 configs/t3d.py takes it. STC's clips are 16 frames of 112²; `frames=32,size=224` are T3D's. A batch is 16 videos: 16
 pairs that belong together and 16 that do not; `clips=4` takes four clips of each video.
 
-Arguments: model (the 3D network), teacher (resnet50, resnext101 or densenet121), weights (the teacher's weight file, or
-the run of a 2D network), data, frames, stride, size, clips (of each video in a batch), branches (of STC), micro_batch
-(videos on the devices at once), epochs, recipe (small or paper; by default small on `motions` and paper on every other
-set).
+Arguments: model (the 3D network), teacher (resnet50, resnext101 or densenet121), weights (the teacher's: a file, public
+weights by name, or the run of a 2D network), data, frames, stride, size, clips (of each video in a batch), branches (of
+STC), micro_batch (videos on the devices at once), epochs, recipe (small or paper; by default small on `motions` and
+paper on every other set).
 
 Paper, top-1 on UCF101 split 1 after fine-tuning (ours: not yet run, except for small sets, see benchmarks/RESULTS.md):
 
@@ -22,6 +22,8 @@ Paper, top-1 on UCF101 split 1 after fine-tuning (ours: not yet run, except for 
     model=resnet3d50  78.2       model=densenet3d121,teacher=densenet121  79.7
                                  model=t3d121,teacher=densenet121  81.3
 """
+
+import pathlib
 
 from ml_collections import ConfigDict
 
@@ -33,8 +35,8 @@ ARGUMENTS = {
     "weights": str,
     "data": "data",
     "frames": 16,
-    "stride": 2,
-    "size": 112,
+    "stride": int,
+    "size": int,
     "clips": 1,
     "branches": "both",
     "micro_batch": int,
@@ -52,13 +54,12 @@ def get_config(argument: str = "") -> ConfigDict:
         teacher={"name": given.teacher, "width": 1.0},
         clip={
             "frames": given.frames,
-            "stride": given.stride,
-            "short_side": SHORT_SIDES.get(given.size, 8 * given.size // 7),
+            "stride": given.stride or 2,
             "jitter": (),
-            "size": given.size,
             "crop": "corners",
             "flip": None,  # mirrors half of the clips, unless the set forbids it
             "segments": given.clips if several else 0,
+            **frame(given.size or 112),
         },
         data={"manifest": given.data},
         train={"batch": 16, "epochs": 150, "micro_batch": given.micro_batch},
@@ -74,12 +75,14 @@ def get_config(argument: str = "") -> ConfigDict:
     )
     network = networks.find(given.model)
     if given.weights:
-        is_file = given.weights.endswith((".pth", ".pt", ".safetensors", ".npz"))
+        is_run = "://" in given.weights or pathlib.Path(given.weights).is_dir()
         config.init_from.update(path=given.weights, into="teacher", new_head=True)
-        config.init_from.layout = "torchvision" if is_file else None
+        config.init_from.layout = None if is_run else "torchvision"
     if recipe.is_small(given):
         config.update(recipe.SMALL)
-        config.clip.stride = 1
+        config.clip.stride = given.stride or 1
+        if given.size:
+            config.clip.update(frame(given.size))
         if not config.init_from.layout:  # a file has the weights of a network of full width
             config.teacher.width = 0.25
     config.model.update(network.clip_keywords(config.clip.frames, config.clip.size))
@@ -88,3 +91,8 @@ def get_config(argument: str = "") -> ConfigDict:
     if given.epochs:
         config.train.epochs = given.epochs
     return config
+
+
+def frame(size: int) -> dict[str, int]:
+    """Keys of section `clip`: the size of the crop, and that of the frame that it is cut from."""
+    return {"size": size, "short_side": SHORT_SIDES.get(size, 8 * size // 7)}

@@ -110,8 +110,8 @@ def read_recipe(text: str) -> ConfigDict:
         raise UserError(str(error)) from error
 
 
-def read() -> tuple[ConfigDict, str]:
-    """The config that the command line asks for, resolved, and a name for its run.
+def read(*, resolve: bool = True) -> tuple[ConfigDict, str]:
+    """The config that the command line asks for, resolved unless that is not wanted, and a name for its run.
 
     Raises:
       UserError: the flag was not given, or its values do not fit each other.
@@ -120,7 +120,8 @@ def read() -> tuple[ConfigDict, str]:
         raise UserError("--config is missing: for example --config=configs/stc.py")
     file, argument = _given()
     name = [pathlib.Path(file).stem, re.sub(r"[^\w=.,]+", "_", argument).strip("_")]
-    return recipe.resolve(_unresolved()).lock(), "-".join(filter(None, name))
+    config = recipe.resolve(_unresolved()) if resolve else _unresolved()
+    return config.lock(), "-".join(filter(None, name))
 
 
 def chosen(config: ConfigDict) -> set[str]:

@@ -58,10 +58,12 @@ class Meter:
             self.totals[name] = self.totals.get(name, 0.0) + float(value)
 
     def means(self) -> dict[str, float]:
-        """The means over the examples (`failed` stays a count). The sums start again from zero."""
+        """The means over the examples, of hit@1 over those with a label (`failed` stays a count). The sums start again
+        from zero."""
         totals, self.totals = self.totals, {}
         count = totals.pop("count")
-        return {name: value if name == "failed" else value / count for name, value in totals.items()}
+        others = {"failed": 1, "hit1": max(1, totals.pop("labelled", 0))}
+        return {name: value / others.get(name, count) for name, value in totals.items()}
 
 
 def confusion(scores: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:

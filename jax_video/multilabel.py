@@ -30,15 +30,15 @@ class MultiLabel(objectives.Classification):
         return losses.video_sigmoid_cross_entropy(outputs, label, reduction=self.reduction, smoothing=self.smoothing)
 
     def train_sums(self, loss: jax.Array, logits: jax.Array, batch: dict) -> dict[str, jax.Array]:
-        """Sums over a training batch: the loss, and the hit@1 of its videos with a label times the batch size, as
-        sums are divided by that."""
-        label, count = batch["label"], jnp.float32(loss.shape[0])
+        """Sums over a training batch: the loss, the hits of the best-scored class, and the videos with a label, by
+        which these are divided at the end (`metrics.Meter`)."""
+        label = batch["label"]
         best = jnp.take_along_axis(label, jnp.argmax(logits, axis=1)[:, None], axis=1)
-        labelled = jnp.maximum(jnp.sum(jnp.any(label > 0, axis=1)), 1)
         return {
             "loss": jnp.sum(loss),
-            "hit1": count * (jnp.sum(best > 0) / labelled).astype(jnp.float32),
-            "count": count,
+            "hit1": jnp.sum(best > 0).astype(jnp.float32),
+            "labelled": jnp.sum(jnp.any(label > 0, axis=1)).astype(jnp.float32),
+            "count": jnp.float32(loss.shape[0]),
         }
 
     def probabilities(self, logits: jax.Array | np.ndarray) -> jax.Array:

@@ -21,10 +21,12 @@ Then it is trained, tested and used like any other. A run saves the name, and no
 `rngs.params()` gives keys of initial values. `norm(channels, dtype=dtype, rngs=rngs)` makes a normalisation layer, as
 section `norm` of a config says. Everything in the network that changes is an `nnx.Param` or an `nnx.BatchStat`: dropout
 is `jax_video.models.layers.Dropout`, which takes `keys`. Stages that are marked, `x = layers.output("layer1", x)`, can
-be explained (`Run.explain`). You may use the layers and units of `jax_video.models`, but need not.
+be explained (`Run.explain`). The classifier is a module, `fc` or what the record's `head` says. You may use the layers
+and units of `jax_video.models`, but need not.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -49,7 +51,7 @@ class Network:
       bound: those of the keywords `frames` and `size` that have to be the clip's, because layers depend on them.
       stems: lengths of clips that have a stem of their own, chosen by the keyword `frames`; the others share one.
       stages: how many numbers the keyword `layers` takes; 0 where there is no such keyword.
-      head: what its classifier is called among its parameters.
+      head: what its classifier is called among its modules.
       parts: {part that `train.freeze` may name: its modules}, from the input on; all of the network but the head.
       layouts: {layout of weights (`weights.names`) that has this network: the keywords with which it computes the same
         as there}.
@@ -311,8 +313,8 @@ def find(name: str) -> Network:
 
 
 def top_module(path: Sequence[Any]) -> Any:
-    """The top-level module on a path of names within a network, below a wrapper such as `student`."""
-    return path[path[0] in WRAPPERS and len(path) > 1]
+    """The top-level module on a path of names within a network, below wrappers such as `student`."""
+    return next(itertools.dropwhile(WRAPPERS.__contains__, path[:-1]), path[-1])
 
 
 def heads() -> tuple[str, ...]:

@@ -81,6 +81,7 @@ def make(
 
     Args:
       kind: "sgd", or "adamw" (Loshchilov and Hutter 2019) with β₁ = `momentum`, β₂ = .999 and decoupled decay.
+      nesterov: whether the momentum of "sgd" is Nesterov's.
       decay_norm: whether BatchNorm's scale and offset are decayed too.
       frozen_norm: whether BatchNorm's scale and offset stay as they are, without decay either (frozen BatchNorm).
       clip_norm: a gradient of a larger norm is scaled to this norm; 0: none is.
@@ -91,7 +92,8 @@ def make(
       network: name of the network, whose parts these are.
 
     Raises:
-      UserError: another kind, values out of range, or a part that the network does not have.
+      UserError: another kind, values out of range, a part that the network does not have, or rates by part for a
+        network whose record names no parts.
     """
     if kind not in ("sgd", "adamw"):
         raise UserError(f"unknown optimizer kind {kind!r}: choose sgd or adamw.")
@@ -106,9 +108,14 @@ def make(
             raise UserError(f"optimizer.{name} is {value!r}: expected a number from 0 on, {expected}.")
     if not 0 < layer_decay <= 1:
         raise UserError(f"optimizer.layer_decay is {layer_decay!r}: expected a factor above 0, 1 at most.")
+    if layer_decay != 1 and not networks.find(network).parts:
+        raise UserError(
+            f"optimizer.layer_decay is {layer_decay!r}, but the record of {network} names no parts whose rates could "
+            "differ: name them, jax_video.Network(…, parts=…), or leave layer_decay at 1."
+        )
     decayed = None if decay_norm else lambda params: _map_norm(params, False)
     if kind == "adamw":
-        step = [optax.adamw(learning_rate, b1=momentum, nesterov=nesterov, weight_decay=weight_decay, mask=decayed)]
+        step = [optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay, mask=decayed)]
     else:
         step = [
             optax.add_decayed_weights(weight_decay, mask=decayed),
@@ -118,7 +125,7 @@ def make(
     if frozen_norm:
         chain.append(optax.masked(optax.set_to_zero(), lambda params: _map_norm(params, True)))
     if head_rate != 1:
-        chain.append(optax.masked(optax.scale(head_rate), _map_heads))
+        chain.append(optax.masked(optax.scale(head_rate), functools.partial(_map_heads, network)))
     if layer_decay != 1:
         chain.append(optax.stateless(functools.partial(_decay_by_layer, layer_decay, network)))
     if not freeze:
@@ -172,19 +179,19 @@ def _decay_by_layer(decay: float, network: str, updates: dict, params: dict | No
 
 def _map_norm(params: dict, value: bool) -> dict:
     """A tree like params with `value` at BatchNorm's scale and offset, the opposite elsewhere."""
-    if "scale" in params:  # only BatchNorm has one
+    if params.keys() == {"scale", "bias"} and not any(isinstance(node, dict) for node in params.values()):
         return dict.fromkeys(params, value)
     return {key: _map_norm(node, value) if isinstance(node, dict) else not value for key, node in params.items()}
 
 
-def _map_heads(params: dict) -> dict:
+def _map_heads(network: str, params: dict) -> dict:
     """A tree like params with True at the classifier, or the classifiers of two streams, and False elsewhere."""
-    return {
-        key: jax.tree.map(lambda _: True, node)
-        if key in networks.heads()
-        else (_map_heads(node) if isinstance(node, dict) else False)
-        for key, node in params.items()
-    }
+    heads = [networks.find(network).head] if network else networks.heads()
+
+    def is_head(path, _):
+        return networks.top_module([key.key for key in path]) in heads
+
+    return jax.tree_util.tree_map_with_path(is_head, params)
 
 
 @dataclasses.dataclass
@@ -192,7 +199,8 @@ class Plateau:
     """The plateau rule on validation loss. Its fields are part of a checkpoint.
 
     A plateau is `patience` validations in a row whose loss is not below (1 - `threshold`) × the best. Each of the first
-    `drops` plateaus divides the learning rate by 10; the next one ends the training.
+    `drops` plateaus divides the learning rate by 10; the next one ends the training. UserError: a `patience` below 1,
+    or `drops` below 0.
     """
 
     patience: int = 10
@@ -201,6 +209,11 @@ class Plateau:
     best: float | None = None
     stale: int = 0
     dropped: int = 0
+
+    def __post_init__(self):
+        for name, least in (("patience", 1), ("drops", 0)):
+            if (value := getattr(self, name)) < least:
+                raise UserError(f"plateau.{name} is {value!r}: expected at least {least}.")
 
     def update(self, loss: float) -> None:
         if self.best is None or loss < self.best * (1 - self.threshold):

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if arguments:
         raise UserError(f"unexpected arguments {' '.join(arguments)!r}: everything is a --flag=value; see --help.")
-    config, _ = config_flag.read()
+    config, _ = config_flag.read(resolve=False)
     plan = planning.plan(config, given.topology, mode=given.mode, batch=given.batch, classes=given.classes)
     print(planning.report(plan, videos=given.videos, decoding=given.decoding))
 

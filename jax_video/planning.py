@@ -145,18 +145,18 @@ class Planner:
     """The steps of a config, compiled for a slice; what was compiled before is remembered.
 
     Args:
-      config: as `recipe.resolve` leaves it.
+      config: of a recipe. Groups of BatchNorm that it leaves open follow from each micro-batch, unless it is resolved.
       classes: their number.
     """
 
     def __init__(self, config: ConfigDict, where: Slice, *, classes: int):
-        self.config, self.where, self.classes = config, where, classes
-        self.task = Task.of(config)
+        self.given, self.config, self.where, self.classes = config, recipe.resolve(config), where, classes
+        self.task = Task.of(self.config)
         self.segments = max(1, self.task.sampling.segments)  # clips of a video that the network takes together
 
     def train_step(self, batch: int, micro_batch: int | None) -> Compiled:
         """The training step of `batch` videos, `micro_batch` of them at once (None: all)."""
-        config = self.config.copy_and_resolve_references()
+        config = self.given.copy_and_resolve_references()
         config.train.update(batch=batch, micro_batch=micro_batch)
         config = recipe.resolve(config)
         accumulate = recipe.micro_batches(config)
@@ -251,7 +251,7 @@ def plan(config: ConfigDict, topology: str, *, mode: str = "train", batch: int |
     A compilation takes minutes, and is remembered in the cache folder.
 
     Args:
-      config: of a recipe.
+      config: of a recipe; see `Planner`.
       topology: such as "v5e:2x4".
       mode: "train" or "test".
       batch: videos, or clips in a test, in place of the config's.
@@ -260,19 +260,22 @@ def plan(config: ConfigDict, topology: str, *, mode: str = "train", batch: int |
     Raises:
       UserError: an unknown slice, a batch that does not divide by its chips, or libtpu is not installed.
     """
-    planner = Planner(recipe.resolve(config), Slice.of(topology), classes=classes)
+    config = config.copy_and_resolve_references()
+    if batch and mode == "train":
+        config.train.batch = batch
+    planner = Planner(config, Slice.of(topology), classes=classes)
     chips = planner.where.mesh.size
     if mode == "test":
         batch = sharding.multiple_of_devices(batch or config.test.batch, planner.where.mesh)
         return Plan(planner, mode, batch, None, planner.test_step(batch))
-    batch = batch or planner.config.train.batch
-    micro_batch = planner.config.train.micro_batch
+    batch, micro_batch = planner.config.train.batch, planner.config.train.micro_batch
     step = planner.train_step(batch, micro_batch)
     if step.fits:
         return Plan(planner, mode, batch, micro_batch, step)
 
     whole = micro_batch or batch
-    sizes = [size for size in range(chips, whole, chips) if batch % size == 0]
+    group = planner.given.norm.group_size or 1  # stays whole
+    sizes = [size for size in range(chips, whole, chips) if batch % size == 0 == size * planner.segments % group]
 
     def largest_below(bound: float) -> int:
         return max((size for size in sizes if size <= bound), default=0)

@@ -140,6 +140,14 @@ def config(**sections: Any) -> ConfigDict:
     return saved.complete_recipe(ConfigDict(merged))
 
 
+def train_epochs(config: ConfigDict, epochs: int) -> None:
+    """Make a recipe's config train for so many epochs; the rate drops at the same shares of the run as before."""
+    train, schedule = config.train, config.schedule
+    whole, drops = (train.steps, schedule.drop_steps) if train.steps else (train.epochs, schedule.drop_epochs)
+    schedule.update(drop_epochs=tuple(epochs * drop / whole for drop in drops), drop_steps=())
+    train.update(epochs=epochs, steps=None)
+
+
 def resolve(config: ConfigDict, *, flip: bool | None = None, multilabel: bool | None = None) -> ConfigDict:
     """The config of a run: in the keys of this version, with the values that follow from others.
 

@@ -77,12 +77,18 @@ def network(config: ConfigDict, num_classes: int) -> nnx.Module:
 
 
 def freeze_norm(model: nnx.Module, config: ConfigDict) -> nnx.Module:
-    """The same network, where BatchNorm in the parts that `train.freeze` names is frozen now."""
-    freeze = config.train.get("freeze") or ()
+    """The same network, where BatchNorm, Flax's too, is frozen now in the parts that `train.freeze` names; with
+    `norm.frozen` everywhere."""
+    freeze, everywhere = config.train.get("freeze") or (), config.norm.frozen
     frozen = {module for part in freeze for module in networks.find(config.model.name).parts.get(part, ())}
-    for path, module in nnx.iter_modules(model) if frozen else ():
-        if isinstance(module, BatchNorm) and networks.top_module(path) in frozen:
-            module.frozen = True
+    for path, module in nnx.iter_modules(model) if frozen or everywhere else ():
+        if not isinstance(module, BatchNorm | nnx.BatchNorm):
+            continue
+        if everywhere or networks.top_module(path) in frozen:
+            if isinstance(module, BatchNorm):
+                module.frozen = True
+            else:
+                module.use_running_average = True  # the optimizer leaves its scale and offset as they are
     return model
 
 

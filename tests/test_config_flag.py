@@ -129,6 +129,9 @@ def test_where_values_come_from(shown, own):
     }
 
 
+DROPS = ("schedule.drop_epochs", "schedule.drop_steps")
+
+
 @pytest.mark.parametrize(
     ("argument", "flag", "keys"),
     [
@@ -137,7 +140,7 @@ def test_where_values_come_from(shown, own):
         ("t3d:size=112", "--config.clip.size=112", ("clip.size", "clip.short_side")),
         ("transfer:size=224", "--config.clip.size=224", ("clip.size", "clip.short_side")),
         ("stc:stride=4", "--config.clip.stride=4", ("clip.stride",)),
-        ("st_resnet:epochs=3", "--config.train.epochs=3", ("train.epochs", "train.steps")),
+        ("st_resnet:epochs=3", "--config.train.epochs=3", (*DROPS, "train.epochs", "train.steps")),
         ("stc:micro_batch=4", "--config.train.micro_batch=4", ("train.micro_batch", "norm.group_size")),
     ],
 )

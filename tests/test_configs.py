@@ -1,6 +1,7 @@
 """Every row of the papers' tables is a config string, and each of them makes a run."""
 
 import dataclasses
+import fnmatch
 import functools
 import json
 import re
@@ -271,6 +272,33 @@ def test_the_settings_of_fine_tuning_follow_the_weights():
             finetune.get_config(string)
 
 
+OWN = sorted({shallow(name) for name, network in networks.NETWORKS.items() if network.own})
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_fine_tuning_trains_what_the_weights_do_not_have(name):
+    config = finetune.get_config(f"weights=w.npz,layout=torchvision,model={name}")
+    _, *shapes = state_lib.abstract(shrink(config), 7)
+    arrays = [key.split("/") for key in state_lib.named_leaves(shapes[0])]
+    fresh = [path for path in arrays if any(fnmatch.fnmatchcase("/".join(path), own) for own in config.init_from.skip)]
+    frozen = {module for part in config.train.freeze for module in networks.find(name).parts[part]}
+    assert fresh and frozen and not [path for path in fresh if path[0] in frozen]
+
+
+def test_fine_tuning_of_a_runs_clips_and_test(tmp_path):
+    """A run's settings are resolved: mirrored where its own set allowed it, and with strides of its own span."""
+
+    def of(run: ConfigDict, argument: str = "", flip: bool = True) -> ConfigDict:
+        (tmp_path / "config.json").write_text(json.dumps(recipe.resolve(run, flip=flip).to_dict()))
+        return finetune.get_config(f"weights={tmp_path}{argument}")
+
+    joint = st_resnet.get_config(phase("joint"))
+    assert settings(of(joint), "clip", "stride", "strides") == (10, (5, 15))
+    assert settings(of(joint, ",span=20"), "clip", "frames", "stride", "strides") == (5, 4, ())
+    assert [of(joint, flip=flip).test.flip for flip in (True, False)] == [None, False]
+    assert of(stc.get_config("data=DIR")).test.flip is False, "asked for, not left to the set"
+
+
 def test_the_settings_of_t3d():
     config = t3d.get_config()
     clip = {"frames": 32, "stride": 2, "short_side": 256, "jitter": (), "size": 224, "crop": "corners", "flip": None}
@@ -347,10 +375,52 @@ def test_the_settings_of_transfer():
     assert settings(config, "schedule", "kind", "drop_epochs") == ("step", (30, 60, 90, 120))
     assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay") == (0.9, True, 1e-4)
     assert settings(config, "init_from", "path", "layout", "into") == ("r50.pth", "torchvision", "teacher")
-    assert transfer.get_config("weights=runs/2d").init_from.layout is None
     of_t3d = transfer.get_config("frames=32,size=224")
     assert settings(of_t3d, "clip", "frames", "short_side", "size", "segments") == (32, 256, 224, 0)
     assert transfer.get_config("clips=4").clip.segments == 4
+
+
+@pytest.mark.parametrize(
+    ("string", "expected"),
+    [
+        ("", (112, 122, 2)),
+        ("size=224,stride=4", (224, 256, 4)),
+        ("data=motions", (56, 62, 1)),
+        ("data=motions,stride=3", (56, 62, 3)),
+        ("data=motions,size=112", (112, 122, 1)),
+        ("recipe=small,size=70,stride=2", (70, 80, 2)),
+    ],
+)
+def test_the_frames_of_transfer_are_the_users_choice(string, expected):
+    assert settings(transfer.get_config(string), "clip", "size", "short_side", "stride") == expected
+
+
+@pytest.mark.parametrize("weights", ["r50.pth", "r50.th", "r50.pth.tar", "torchvision:resnet50", "RUN", "gs://runs/2d"])
+def test_a_teachers_weights_are_a_run_or_a_whole_network(weights, tmp_path):
+    is_run = weights in ("RUN", "gs://runs/2d")
+    config = transfer.get_config(f"recipe=small,weights={tmp_path if weights == 'RUN' else weights}")
+    assert config.init_from.layout == (None if is_run else "torchvision")
+    assert config.teacher.width == (0.25 if is_run else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("module", "string"),
+    [
+        *((cost, text) for text in ("recipe=paper", "recipe=code", "recipe=code_moments", "frames=32,start=RUN")),
+        *((st_resnet, phase(name)) for name in st_resnet.PHASES),
+        (st_resnet, "data=motions"),
+    ],
+)
+def test_the_rate_of_a_run_in_epochs_drops_where_the_papers_does(module, string):
+    def rates(config: ConfigDict, steps_per_epoch: int) -> list[float]:
+        total = config.train.steps or config.train.epochs * steps_per_epoch
+        schedule = optimizer.schedule(**config.schedule, steps=total, steps_per_epoch=steps_per_epoch)
+        return [float(schedule(round(share * total))) for share in np.arange(0.05, 1, 0.1)]
+
+    paper, own = module.get_config(string), module.get_config(f"{string},epochs=6")
+    assert (own.train.epochs, own.train.steps, own.schedule.drop_steps) == (6, None, ())
+    paper.schedule.warmup_epochs = own.schedule.warmup_epochs = 0  # which is not a share of the run
+    assert rates(own, 40) == pytest.approx(rates(paper, 40), rel=1e-2)
 
 
 def micro(config: ConfigDict) -> tuple[int, int | None, int | None]:

@@ -111,6 +111,20 @@ def test_a_new_network_is_built_by_name():
         models.build("colour", num_classes=3, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.parametrize(
+    ("record", "modules"),
+    [
+        (networks.Network(f"{__name__}:Colours", head="logits"), "fc1, bn1, fc"),
+        (networks.find("two_streams").but(head="logits", keywords={"width": 1 / 16}), "conv1, bn1, .*, fc"),
+    ],
+)
+def test_a_classifier_that_is_not_where_its_record_says(record, modules, monkeypatch):
+    """Or new_head would keep it, and head_rate do nothing."""
+    monkeypatch.setitem(networks.NETWORKS, "mine", record)
+    with pytest.raises(UserError, match=f"mine calls its classifier 'logits', .* none of its modules, {modules}: say"):
+        nnx.eval_shape(lambda: models.build("mine", num_classes=3, rngs=nnx.Rngs(0)))
+
+
 def test_a_class_without_a_record_is_no_network(monkeypatch):
     monkeypatch.setitem(networks.NETWORKS, "colours", Colours)
     with pytest.raises(UserError, match=r"NETWORKS\['colours'\] is <class .*Colours'>: expected a jax_video.Network"):

@@ -1,7 +1,9 @@
 """The optimizer against PyTorch's, the schedules step by step, and the plateau rule."""
 
 import dataclasses
+import functools
 import json
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -84,10 +86,14 @@ def rated(factor: float = 1.0, **kwargs) -> optax.GradientTransformation:
     return optimizer.make(lambda step: factor * jnp.asarray(RATES)[step], weight_decay=0.1, **kwargs)
 
 
-def test_the_head_can_learn_faster():
-    params, *gradients = trees(1 + len(RATES))
-    found = ours(rated(head_rate=10.0), params, gradients)
-    assert_close(found, ours(rated(), params, gradients) | {"fc": ours(rated(10.0), params, gradients)["fc"]})
+@pytest.mark.parametrize(("network", "head"), [("", "fc"), ("resnet3d18", "fc"), ("headed", "conv1")])
+def test_the_head_can_learn_faster(monkeypatch, network, head):
+    """Whatever the network's record calls it; not a module that others call so, nor one within another."""
+    if network == "headed":
+        monkeypatch.setitem(networks.NETWORKS, network, networks.Network("", head=head))
+    params, *gradients = [tree | {"unit": dict(tree)} for tree in trees(1 + len(RATES))]
+    found = ours(rated(head_rate=10.0, network=network), params, gradients)
+    assert_close(found, ours(rated(), params, gradients) | {head: ours(rated(10.0), params, gradients)[head]})
 
 
 def test_the_gradient_is_clipped_as_pytorch_does():
@@ -136,17 +142,34 @@ def test_values_that_cannot_be_are_refused(name, value):
         optimizer.make(0.1, network="resnet3d18", **{name: value})
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("decay_norm", [True, False])
 @pytest.mark.parametrize("frozen_norm", [True, False])
-def test_adamw_is_pytorchs(decay_norm, frozen_norm):
+def test_adamw_is_pytorchs(decay_norm, frozen_norm, nesterov):
+    """Whatever is said of SGD's momentum."""
     params, *gradients = trees(1 + len(RATES))
-    tx = rated(kind="adamw", decay_norm=decay_norm, frozen_norm=frozen_norm, nesterov=False)
+    tx = rated(kind="adamw", decay_norm=decay_norm, frozen_norm=frozen_norm, nesterov=nesterov)
     groups = [{"modules": ["conv1", "fc"], "weight_decay": 0.1}]
     if not frozen_norm:
         groups.append({"modules": ["bn1"], "weight_decay": 0.1 if decay_norm else 0.0})
     expected = pytorchs(params, gradients, groups, kind=torch.optim.AdamW, betas=(0.9, 0.999))
     found = ours(tx, params, gradients)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)  # β₂ rounded to float32
+
+
+def test_only_two_arrays_side_by_side_are_batchnorms():
+    """Other arrays, and modules, may be called scale, too: they are trained and decayed."""
+
+    def around(tree):
+        conv1, fc = tree["conv1"], tree["fc"]
+        return {"scale": conv1, "mixer": {"scale": fc["kernel"]}, "both": {"scale": conv1, "bias": tree}}
+
+    params, *gradients = map(around, trees(1 + len(RATES)))
+    for option in ({"decay_norm": False}, {"frozen_norm": True}):
+        found, usual = ours(rated(**option), params, gradients), ours(rated(), params, gradients)
+        norm, expected = found["both"]["bias"].pop("bn1"), usual["both"]["bias"].pop("bn1")
+        assert_close(found, usual)
+        assert not np.allclose(norm["scale"], expected["scale"]) and not np.allclose(norm["bias"], expected["bias"])
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
@@ -160,23 +183,29 @@ def test_a_parts_rate_follows_from_its_depth(kind, network):
     assert_close(found, expected)
 
 
-@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("wrappers", [(), ("network",), ("network", "motion")])
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_frozen_parts_stay_and_have_no_momentum(kind, wrapped, network):
-    """Also within segment consensus. The norm that is clipped is that of what is trained."""
+def test_frozen_parts_stay_and_have_no_momentum(kind, wrappers, network):
+    """Also within segment consensus, and in a stream within it. The norm that is clipped is that of what is trained."""
     name, given = network
-    params, *gradients = [{"network": tree} if wrapped else tree for tree in given]
+
+    def wrap(tree):
+        return functools.reduce(lambda inner, wrapper: {wrapper: inner}, reversed(wrappers), tree)
+
+    def unwrap(tree):
+        return functools.reduce(operator.getitem, wrappers, tree)
+
+    params, *gradients = map(wrap, given)
     tx = rated(kind=kind, freeze=("stem", "layer2"), network=name, clip_norm=1.0)
     found = ours(tx, params, gradients)
 
     def trained(tree):
-        return {module: (tree["network"] if wrapped else tree)[module] for module in ("layer1", "fc")}
+        return {module: unwrap(tree)[module] for module in ("layer1", "fc")}
 
     expected = ours(rated(kind=kind, clip_norm=1.0), trained(params), [trained(gradient) for gradient in gradients])
     assert_close(trained(found), expected)
-    left = found["network"] if wrapped else found
     for module in ("conv1", "bn1", "layer2"):
-        jax.tree.map(np.testing.assert_array_equal, left[module], given[0][module])
+        jax.tree.map(np.testing.assert_array_equal, unwrap(found)[module], given[0][module])
     momentum = sum(leaf.size for leaf in jax.tree.leaves(tx.init(params)) if leaf.ndim)
     sizes = sum(leaf.size for leaf in jax.tree.leaves(trained(params)))
     assert momentum == sizes * (2 if kind == "adamw" else 1)
@@ -188,6 +217,13 @@ def test_what_is_no_part_and_no_kind(network):
         optimizer.make(0.1, freeze=("stem", "layer9"), network=name).init(params)
     with pytest.raises(UserError, match="unknown optimizer kind 'adam': choose sgd or adamw"):
         optimizer.make(0.1, kind="adam")
+
+
+def test_rates_by_part_need_parts(monkeypatch):
+    monkeypatch.setitem(networks.NETWORKS, "whole", networks.Network(""))
+    optimizer.make(0.1, network="whole", layer_decay=1.0)
+    with pytest.raises(UserError, match="optimizer.layer_decay is 0.7, but the record of whole names no parts"):
+        optimizer.make(0.1, network="whole", layer_decay=0.7)
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
@@ -258,6 +294,13 @@ def test_plateau_divides_three_times_and_then_ends():
         scales.append(plateau.lr_scale)
         plateau.update(0.9995)  # better, but not by a thousandth
     np.testing.assert_allclose(scales, np.repeat([1, 0.1, 0.01, 0.001], 10), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "value", "least"), [("patience", 0, 1), ("patience", -1, 1), ("drops", -1, 0)])
+def test_a_plateau_rule_that_would_never_act_is_refused(name, value, least):
+    optimizer.Plateau(**{name: least})
+    with pytest.raises(UserError, match=f"plateau.{name} is {value}: expected at least {least}"):
+        optimizer.Plateau(**{name: value})
 
 
 def test_a_better_loss_starts_the_patience_again():

@@ -122,6 +122,37 @@ def test_the_largest_micro_batch_is_found(where, monkeypatch, batch, each, fixed
     assert len(tried) <= 3 and len(set(tried)) == len(tried)
 
 
+@pytest.mark.parametrize(
+    ("micro_batch", "group", "largest"),
+    [
+        (64, None, 16),  # each micro-batch is a group
+        (64, 32, 32),
+        (64, 64, 0),  # a smaller one would break the groups
+        (None, None, 16),
+    ],
+)
+def test_groups_follow_from_each_micro_batch_that_is_tried(where, monkeypatch, micro_batch, group, largest):
+    """Every program that is compiled is another one."""
+    config, tried = tiny.get_config(), []
+    config.train.update(batch=128, micro_batch=micro_batch)
+    config.norm.group_size = group
+
+    def step_of(config, *_):
+        tried.append((config.train.micro_batch or config.train.batch, config.norm.group_size))
+
+    def compiled(self, trace, repeats=1):
+        peak = 10.0 + 40.0 * tried[-1][0] * (1 if group is None else 0.5)
+        return planning.Compiled(peak <= CHIP.memory, peak, capacity=CHIP.memory)
+
+    monkeypatch.setattr(planning.train, "step_of", step_of)
+    monkeypatch.setattr(planning.Planner, "_compile", compiled)
+    monkeypatch.setattr(planning.Slice, "of", lambda name: where)
+    found = planning.plan(config, "v5e:2x4", classes=8)
+    assert (found.largest, found.micro_batch, tried[0][0]) == (largest, micro_batch, micro_batch or 128)
+    assert len(set(tried)) == len(tried) and all(size % (group or 1) == 0 for size, _ in tried)
+    assert all(of == (group or size) for size, of in tried[1:])
+
+
 def test_a_report_says_what_bounds_a_step(where):
     config = recipe.resolve(tiny.get_config())
     planner = planning.Planner(config, where, classes=8)

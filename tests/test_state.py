@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 
 from configs import stc
-from jax_video import models, optimizer
+from jax_video import models, networks, optimizer
 from jax_video import state as state_lib
 from jax_video.models.layers import BatchNorm, Conv, Linear
 
@@ -92,6 +93,34 @@ def test_a_configs_network_and_its_shapes():
     network = nnx.eval_shape(lambda: state_lib.network(config, 7))
     assert network.bn1.group_size == 2 and network.bn1.dtype == jnp.bfloat16
     assert state_lib.split(network)[0] == definition
+
+
+class Two(nnx.Module):
+    """BatchNorm in two parts, ours or Flax's."""
+
+    def __init__(self, *, num_classes, ours=True, norm=BatchNorm, dtype=jnp.float32, rngs):
+        make = norm if ours else nnx.BatchNorm
+        self.bn1, self.bn2 = make(3, dtype=dtype, rngs=rngs), make(3, dtype=dtype, rngs=rngs)
+        self.fc = Linear(3, num_classes, dtype=dtype, rngs=rngs)
+
+    def __call__(self, video, *, keys=None):
+        return self.fc(self.bn2(self.bn1(video)).mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize(
+    ("freeze", "frozen", "moves"), [(None, False, {"bn1", "bn2"}), (("stem",), False, {"bn2"}), (None, True, set())]
+)
+def test_the_statistics_of_frozen_batchnorm_stay(monkeypatch, ours, freeze, frozen, moves):
+    parts = {"stem": ("bn1",), "rest": ("bn2",)}
+    monkeypatch.setitem(networks.NETWORKS, "two", networks.Network(Two, {"ours": True}, parts=parts))
+    config = stc.get_config()
+    config.model = ConfigDict({"name": "two", "ours": ours})
+    config.train.freeze, config.norm.frozen = freeze, frozen
+    definition, params, given = state_lib.split(state_lib.network(config, 5))
+    _, updated = state_lib.apply(definition, params, given, batch(), train=True)
+    same = jax.tree.map(lambda old, new: bool((old == new).all()), given, updated)
+    assert {name for name, kept in same.items() if kept != {"mean": True, "var": True}} == moves
 
 
 def test_keys_are_those_of_flax():

@@ -441,7 +441,7 @@ def test_what_is_frozen_needs_no_memory_for_its_activations(monkeypatch):
     mesh, rows = first_devices(1), batches(32, steps=1)[0]
 
     def step(freeze):
-        config = ConfigDict({"train": {"freeze": freeze}, "model": {"name": "small"}})
+        config = ConfigDict({"train": {"freeze": freeze}, "norm": {"frozen": False}, "model": {"name": "small"}})
         network = state_lib.freeze_norm(small(), config)
         options = {"freeze": freeze, "network": "small"}
         tx = optimizer.make(1e-2, **options)

@@ -57,7 +57,8 @@ def build(
       in test mode.
 
     Raises:
-      UserError: an unknown name, or a keyword or value that the network does not have.
+      UserError: an unknown name, a keyword or value that the network does not have, or a network without the
+        classifier that its record names.
     """
     record = networks.find(name)
     if unknown := sorted(set(kwargs) - set(record.keywords)):
@@ -67,7 +68,23 @@ def build(
     kind = record.constructor
     constructor = pkgutil.resolve_name(kind) if isinstance(kind, str) else kind
     network = constructor(num_classes=num_classes, rngs=rngs, dtype=dtype, norm=norm, **keywords)
+    _check_head(name, network)
     return SegmentConsensus(network) if consensus else network
+
+
+def _check_head(name: str, network: nnx.Module) -> None:
+    """Raise UserError unless the classifier that a network's record names is a module of it, or of each stream."""
+
+    def modules(of: nnx.Module) -> dict[str, nnx.Module]:
+        return {key: each for key, each in vars(of).items() if isinstance(each, nnx.Module)}
+
+    head, found = networks.find(name).head, modules(network)
+    streams = [modules(found[part]) for part in networks.WRAPPERS if part in found]
+    if head not in found and not (streams and all(head in stream for stream in streams)):
+        raise UserError(
+            f"the record of {name} calls its classifier {head!r}, which is none of its modules, "
+            f"{', '.join(streams[0] if streams else found)}: say jax_video.Network(…, head=NAME) with the right one"
+        )
 
 
 def defaults(name: str) -> dict[str, Any]:

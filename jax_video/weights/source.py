@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import networks, run, saved
+from jax_video import models, networks, run, saved
 from jax_video import state as state_lib
 from jax_video.data import documents, remote
 from jax_video.errors import UserError
@@ -48,8 +48,12 @@ def layout_of(path: str | os.PathLike, layout: str) -> str:
     return known.layout if known else layout
 
 
-def read_source(path: str | pathlib.Path, expected: str, layout: str, config: ConfigDict, mesh: Mesh) -> Source:
+def read_source(
+    path: str | pathlib.Path, expected: str, layout: str, config: ConfigDict, mesh: Mesh, *, into: str = ""
+) -> Source:
     """The weights in a run's folder, which must be of the network `expected` if that is not empty, or in a file.
+
+    Prints where that run's config differs from that of the network's part `into`, or of all of it, which takes them.
 
     Raises:
       UserError: see `start.read`.
@@ -87,23 +91,29 @@ def read_source(path: str | pathlib.Path, expected: str, layout: str, config: Co
     arrays, transferred = state_lib.named_leaves(trained.weights), bool(trained.config.get("teacher"))
     if transferred:
         arrays = {name.replace("/student/", "/", 1): leaf for name, leaf in arrays.items() if "/student/" in name}
-        arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] not in networks.heads()}
-    if not config.get("teacher"):
-        _print_differences(path, trained.meta.config, config)
+        head = networks.find(trained.config.model.name).head
+        arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] != head}
+    _print_differences(path, trained.meta.config, config, "teacher" if into == "teacher" else "model")
     # A conversion without names has numbered the classes.
     number = len(trained.classes)
     named = trained.meta.manifest or trained.classes != tuple(map(str, range(number)))
     return Source(str(path), "", arrays, None, [], number, trained.classes if named else None, transferred)
 
 
-def _print_differences(path: str | pathlib.Path, theirs: dict, ours: ConfigDict) -> None:
-    """Print where another run's network, or its normalisation of RGB, differs from this config."""
-    ours = json.loads(json.dumps(ours.to_dict()))
+def _print_differences(path: str | pathlib.Path, theirs: dict, ours: ConfigDict, network: str) -> None:
+    """Print where another run's network, or its normalisation of RGB, differs from a section and `normalize` here."""
+
+    def told(config: dict | ConfigDict, section: str) -> dict:
+        values = dict(config[section])
+        if section != "normalize":  # what a config leaves out has its default
+            values = models.defaults(values["name"]) | values
+        return json.loads(json.dumps(values))
+
     changed = [
-        f"{section}.{key}: there {value}, here {ours[section][key]}"
-        for section in ("model", "normalize")
-        for key, value in theirs[section].items()
-        if key in ours[section] and ours[section][key] != value
+        f"{section}.{key}: there {there[key]}, here {value}"
+        for section, there in ((network, told(theirs, "model")), ("normalize", told(theirs, "normalize")))
+        for key, value in told(ours, section).items()
+        if there.get(key, value) != value and key not in ("remat", "consensus")  # with which clips are seen the same
     ]
     if changed and jax.process_index() == 0:
         print(f"The run in {path} has another config: {'; '.join(changed)}.", file=sys.stderr)

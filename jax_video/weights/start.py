@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax_video import state as state_lib
 from jax_video.errors import UserError, listed
 from jax_video.models.cost import CoST
 from jax_video.weights import names
-from jax_video.weights.merge import Merged, matching, merge
+from jax_video.weights.merge import Merged, merge
 from jax_video.weights.source import Source, layout_of, read_source
 
 
@@ -28,6 +28,7 @@ class Weights:
     shapes: dict  # {"params", "batch_stats"}, nested, of the network
     sources: list["Source"]  # where from, without their arrays
     num_classes: int
+    head: list[str]  # names of the classifier's arrays in the network
 
 
 def read(
@@ -53,11 +54,12 @@ def read(
       into: the part of the network that takes them, as "network" under segment consensus; the rest starts afresh.
         Several parts, as in ("appearance", "motion"), have as many paths, and networks, in the same order.
       num_classes: K; None takes the source's.
-      new_head: leaves out the classifier, which starts afresh.
+      new_head: leaves out the classifier, or those of several parts, which start afresh.
       skip, partial, method: see `merge`.
 
     Raises:
-      UserError: what `files.read`, `names.to_ours` and `merge` raise, or a folder is of no run or of another network.
+      UserError: what `files.read`, `names.to_ours` and `merge` raise, a folder is of no run or of another network, or
+        there is no classifier to leave out.
     """
     parts, paths, networks = (_several(given) for given in (into or "", path, expects or ""))
     networks = networks if expects else [""] * len(parts)
@@ -66,7 +68,10 @@ def read(
             f"init_from.path={','.join(paths)}: expected {len(parts)} paths, for {','.join(parts)}, "
             "with commas between them"
         )
-    sources = [read_source(*given, layout, config, mesh) for given in zip(paths, networks, strict=True)]
+    sources = [
+        read_source(path, network, layout, config, mesh, into=part)
+        for path, network, part in zip(paths, networks, parts, strict=True)
+    ]
     return fit(
         sources,
         config,
@@ -110,11 +115,13 @@ def fit(
         for source, part in zip(sources, parts, strict=True)
         for name in list(source.arrays)
     }
+    network = (config.teacher if config.get("teacher") and "teacher" in parts else config.model).name
+    head = [name for name in target if _is_of(name, parts, [networks.find(network).head])]
+    if new_head and not head:
+        raise UserError(f"init_from.new_head: there is no classifier in {', '.join(parts)}: leave it out")
     if new_head or any(source.headless for source in sources):
-        patterns = {
-            f"{before}{head}/*" for head in networks.heads() for before in ("", *(f"{part}/" for part in parts))
-        }
-        skip = (*skip, *(pattern for pattern in sorted(patterns) if any(map(matching(pattern), [*arrays, *target]))))
+        theirs = [name for name in arrays if name not in target and _is_of(name, parts, networks.heads())]
+        skip = (*skip, *sorted({f"{name.partition('/')[2].rpartition('/')[0]}/*" for name in (*head, *theirs)}))
     merged = merge(
         arrays,
         target,
@@ -125,10 +132,10 @@ def fit(
         problems=[problem for source in sources for problem in source.problems],
         source=f"the weights in {path}",
         their_name=lambda name: (names.their_name(layout or "jax_video", _without(name, parts) or name) or (name,))[0],
-        network=(config.teacher if config.get("teacher") and "teacher" in parts else config.model).name,
+        network=network,
     )
     merged.fresh += [name for name in leaves if name not in target]
-    return Weights(merged, shapes, list(sources), num_classes)
+    return Weights(merged, shapes, list(sources), num_classes, head)
 
 
 def initial_state(
@@ -143,8 +150,8 @@ def initial_state(
       create: makes the state with random values.
 
     Raises:
-      UserError: the weights cannot be read, do not fit, are of a network that computes something else, or have a
-        classifier that may be of other classes.
+      UserError: the weights cannot be read, do not fit, are of a network that computes something else, have a
+        classifier that may be of other classes, or lack arrays that are never trained.
     """
     options = config.init_from
     if not options.path:
@@ -168,6 +175,7 @@ def initial_state(
         method=options.inflate or "",
     )
     _check_classifier(options, weights, tuple(classes))
+    _check_fresh(config, weights)
     if jax.process_index() == 0:
         path = ",".join(_several(options.path))
         print(f"Weights from {path}:\n{weights.merged.table()}", file=sys.stderr)
@@ -184,7 +192,7 @@ def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str,
     keeps = options.get("keep_head", False)
     if keeps and options.new_head:
         raise UserError("init_from.keep_head and init_from.new_head are both True: choose one")
-    if keeps or not any(name.split("/")[-2] in networks.heads() for name in weights.merged.loaded):
+    if keeps or not set(weights.head) & set(weights.merged.loaded):
         return
     for source in weights.sources:
         if source.headless or source.classes == classes:
@@ -200,6 +208,29 @@ def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str,
             f"{source.path} {what}; those of this run are {', '.join(map(repr, classes[:3]))}, …. Say which it is: "
             "--config.init_from.new_head=True starts a classifier afresh, --config.init_from.keep_head=True keeps this "
             "one, class for class in its order"
+        )
+
+
+def _check_fresh(config: ConfigDict, weights: Weights) -> None:
+    """Raise UserError where arrays that start afresh would stay so: of frozen parts, or of frozen BatchNorm."""
+    freeze, parts = config.train.get("freeze") or (), networks.find(config.model.name).parts
+    fresh = weights.merged.fresh
+    module = {name: networks.top_module(name.split("/")[1:]) for name in fresh}
+    frozen = {part: [name for name in fresh if module[name] in parts.get(part, ())] for part in freeze}
+    layers = {name.rpartition("/")[0] for name in state_lib.named_leaves(weights.shapes["batch_stats"])}
+    norms = [name for name in fresh if config.norm.frozen and name.partition("/")[2].rpartition("/")[0] in layers]
+    causes = {}
+    if any(frozen.values()):
+        others = ",".join(part for part in freeze if not frozen[part]) or None
+        causes[f"train.freeze is {','.join(freeze)}"] = f"--config.train.freeze={others}"
+    if norms:
+        causes["norm.frozen is True"] = "--config.norm.frozen=False"
+    if causes:
+        found = sorted({*norms, *(name for names in frozen.values() for name in names)})
+        raise UserError(
+            f"{' and '.join(causes)}, but the weights lack {len(found)} arrays that are frozen so: they would stay at "
+            f"their initial values. Give weights that have them, or let them be trained: {' '.join(causes.values())}\n"
+            + listed(found)
         )
 
 
@@ -286,6 +317,12 @@ def _without(name: str, parts: Sequence[str]) -> str | None:
         if not part or path.startswith(f"{part}/"):
             return f"{collection}/{path.removeprefix(f'{part}/' if part else '')}"
     return None
+
+
+def _is_of(name: str, parts: Sequence[str], modules: Collection[str]) -> bool:
+    """Whether an array is of one of these top-level modules, below the parts that take the weights and all wrappers."""
+    path = (_without(name, parts) or name).split("/")[1:]
+    return len(path) > 1 and networks.top_module(path) in modules
 
 
 def _several(value: str | pathlib.Path | Sequence[str]) -> list[str]:

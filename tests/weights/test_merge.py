@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from flax import nnx
 from ml_collections import ConfigDict
 from reference import resnet
 
-from jax_video import optimizer, sharding
+from jax_video import networks, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
 from jax_video.errors import UserError
 from jax_video.meta import Meta
-from jax_video.weights import files, merge, names, start
+from jax_video.models.layers import Linear
+from jax_video.weights import files, merge, names, source, start
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -308,6 +310,33 @@ def test_a_run_starts_from_another_runs_folder(tmp_path, capsys):
         initial_state(config_of(tmp_path / "run", "jax_video"))
 
 
+@pytest.mark.parametrize(
+    ("section", "theirs", "ours", "said"),
+    [
+        ("model", {}, {"stem": "table1"}, "there hara, here table1"),
+        ("model", {"stem": "table1"}, {}, "there table1, here hara"),
+        ("model", {}, {"stem": "hara", "remat": True}, None),
+        ("teacher", {}, {"stem": "table1"}, "there hara, here table1"),
+        ("teacher", {"stem": "hara"}, {}, None),
+    ],
+)
+def test_a_keyword_that_a_config_leaves_out_has_its_default(
+    random_state, tmp_path, capsys, section, theirs, ours, said
+):
+    """In the run and here, also where the run's network becomes the teacher of another."""
+    run, config = config_of(), config_of()
+    with config.unlocked():
+        for each, given in ((run, theirs), (config, ours)):
+            del each.model.stem
+            each.model.update(given)
+        if section == "teacher":
+            config.teacher, config.model = config.model, ConfigDict({"name": "resnet3d34"})
+    make_run(random_state, "abcde", tmp_path / "run", config=run)
+    source.read_source(tmp_path / "run", "", "", config, sharding.make_mesh(), into=section.replace("model", ""))
+    expected = f"The run in {tmp_path / 'run'} has another config: {section}.stem: {said}.\n" if said else ""
+    assert capsys.readouterr().err == expected
+
+
 def test_a_run_starts_from_a_file_of_our_own(tmp_path):
     config = config_of(tmp_path / "ours.npz", "jax_video")
     source = {name: np.asarray(leaf) + 1 for name, leaf in leaves(jax.jit(creator(config))()).items()}
@@ -425,10 +454,10 @@ def random_state():
     return jax.jit(creator(config_of()))()
 
 
-def make_run(state, classes, folder, manifest=""):
+def make_run(state, classes, folder, manifest="", config=None):
     """The folder of a run of five classes."""
     mesh, checkpoints = sharding.make_mesh(), Checkpoints(folder, sharding.make_mesh())
-    meta = Meta(config_of().to_dict(), tuple(classes), manifest)
+    meta = Meta((config or config_of()).to_dict(), tuple(classes), manifest)
     checkpoints.save(sharding.place_state(state, mesh), meta)
     checkpoints.close()
     return folder
@@ -476,6 +505,64 @@ def test_the_ways_out(random_state, tmp_path):
     np.testing.assert_array_equal(begin(run, list("edcba"), keep_head=True), trained)
     for options in ({"new_head": True}, {"skip": ("fc/*",)}):
         assert begin(run, list("edcba12"), **options).shape == (32, 7)
+
+
+class Hidden(nnx.Module):
+    """A network whose classifier is not what others call theirs."""
+
+    def __init__(self, *, num_classes, norm, dtype, rngs):
+        self.fc, self.last = (Linear(3, size, dtype=dtype, rngs=rngs) for size in (3, num_classes))
+
+
+@pytest.mark.parametrize(
+    ("model", "heads"),
+    [
+        ({"name": "two_streams"}, ["appearance/fc", "motion/fc"]),
+        ({"name": "two_streams", "consensus": True}, ["network/appearance/fc", "network/motion/fc"]),
+        ({"name": "densenet121", "consensus": True}, ["network/classifier"]),
+        ({"name": "hidden"}, ["last"]),
+    ],
+)
+def test_a_new_classifier_is_new_in_whatever_contains_it(tmp_path, monkeypatch, model, heads):
+    monkeypatch.setitem(networks.NETWORKS, "hidden", networks.Network(Hidden, head="last"))
+    config = config_of()
+    small = {"width": 1 / 16, "layers": LAYERS} if model["name"] != "hidden" else {}
+    config.model = ConfigDict(model | small)
+    _, params, batch_stats = state_lib.abstract(config, CLASSES)
+    shapes = state_lib.named_leaves({"params": params, "batch_stats": batch_stats})
+    files.write(tmp_path / "w.npz", {name: np.ones(leaf.shape, leaf.dtype) for name, leaf in shapes.items()})
+    given = (tmp_path / "w.npz", "jax_video", config, sharding.make_mesh())
+    found = start.read(*given, num_classes=CLASSES, new_head=True).merged
+    expected = [f"params/{head}/{leaf}" for head in heads for leaf in ("bias", "kernel")]
+    assert sorted(found.fresh) == sorted(found.skipped) == expected and len(found.loaded) == len(shapes) - len(expected)
+
+
+def test_a_part_without_a_classifier_has_none_to_start_afresh(file):
+    given = (file, "3d-resnets", config_of(), sharding.make_mesh())
+    with pytest.raises(UserError, match="new_head: there is no classifier in layer1: leave it out"):
+        start.read(*given, num_classes=CLASSES, into="layer1", new_head=True)
+
+
+@pytest.mark.parametrize(
+    ("skip", "freeze", "frozen", "expected"),
+    [
+        (["layer1/*"], ("stem", "layer1"), False, r"freeze is stem,layer1, .* trained: --config.train.freeze=stem\n"),
+        (["bn1/*"], ("stem",), True, "is stem and norm.frozen is True, .*freeze=None --config.norm.frozen=False"),
+        (["layer2/0/bn1/*"], (), True, "norm.frozen is True, but the weights lack 4 arrays .*: --config.norm.fro"),
+        (["*/bn1/scale"], None, True, "norm.frozen is True, but the weights lack 4 arrays"),
+        (["layer1/*", "fc/*"], ("stem",), False, None),
+        (["layer2/*/conv*/*", "fc/*"], ("stem",), True, None),
+    ],
+)
+def test_what_is_frozen_is_in_the_weights(file, skip, freeze, frozen, expected):
+    """Or it would be random for ever; what is trained may start afresh."""
+    config = config_of(file, "3d-resnets")
+    config.init_from.skip, config.train.freeze, config.norm.frozen = tuple(skip), freeze, frozen
+    if expected is None:
+        initial_state(config)
+        return
+    with pytest.raises(UserError, match=expected):
+        initial_state(config)
 
 
 def test_a_file_does_not_name_its_classes(file):
