@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
         print(note)
     for run, result in results.items():
         if result.get("videos") != result.get("of", result.get("videos")):
-            print(f"{run} covers {result['videos']} of {result['of']} test videos only.")
+            print(f"{run} covers {result['videos']} of {result['of']} {averages.video(result)}s only.")
     cells = (f"{100 * average[key]['mean']:.2f} ± {100 * average[key]['deviation']:.2f} %" for key in known)
     print(f"{'mean':<{width}}" + "".join(f"{cell:>16}" for cell in cells))
     print(

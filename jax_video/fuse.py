@@ -15,7 +15,7 @@ A source is the folder of a tested run, or its predictions.jsonl, or scores from
 - an .npz with an array [K] under the name of each video, classes in the order of the first source.
 The first source has to have labels: a run, a predictions.jsonl, or an .npz of three arrays. Videos are named by their
 path in the data set, or by its last part without suffix.
-Networks whose own test averages logits are fused by logits (--config.test.average_clips=logit).
+The tests of all runs have to average the same: probabilities, or logits (--config.test.average_clips=logit).
 """
 
 import pathlib
@@ -52,7 +52,8 @@ def main(arguments: list[str]) -> None:
     heads = {"map": "mAP", "hit1": "hit@1"}
     if not first.multilabel:
         heads = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
-    print(f"{len(first.scores)} videos, {len(first.class_names)} classes\n{'':30} {'   '.join(heads.values())}")
+    of = f" of {first.of}" if first.of not in (None, len(first.scores)) else ""
+    print(f"{len(first.scores)}{of} videos, {len(first.class_names)} classes\n{'':30} {'   '.join(heads.values())}")
     for name, source in rows:
         values = fusion.measure(fusion.fuse([first, source], [0.0, 1.0]))
         print(f"{name[-29:]:30}" + "".join(f"{100 * values[key]:6.2f} %" for key in heads))

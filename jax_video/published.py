@@ -9,6 +9,7 @@ import hashlib
 import os
 import pathlib
 import re
+import shutil
 import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -175,7 +176,7 @@ def opened(name: str | os.PathLike, beside: Sequence[str] = ("test.json",), *, s
       step: of the checkpoint; None: the best one.
 
     Raises:
-      CheckpointError: there is no run.
+      CheckpointError: there is no run, or it has changed while it was copied.
       UserError: as from `copies.Copy`.
     """
     name = os.fspath(name)
@@ -184,27 +185,38 @@ def opened(name: str | os.PathLike, beside: Sequence[str] = ("test.json",), *, s
     if not is_copied(name):
         return checkpoint.run_folder(name)
     with copies.held(name) as copy:
+        checkpoints = copy.folder / "checkpoints"
         if copy.fetch([CONFIG, WEIGHTS]):
+            shutil.rmtree(checkpoints, ignore_errors=True)  # of a run that was in its place before
             return copy.folder
         names = [each for each in copy.names("checkpoints") if re.match(r"checkpoints/\d+/", each)]
+        steps = {each.split("/")[1] for each in names}
+        for path in checkpoints.glob("*"):
+            if path.name not in steps:  # gone from the store, as where the run was trained anew
+                shutil.rmtree(path)
         if not names:
             raise CheckpointError(
                 f"{copy.shown}: there is no run here: expected {CONFIG} and {WEIGHTS}, as python -m jax_video.export "
                 "writes them, or a run's checkpoints/. (A model of the Hugging Face Hub is hf://USER/NAME.)"
             )
-        small = [each for each in names if each.split("/")[2] not in _ARRAYS]
-        copy.fetch(small)
+        _fetch(copy, [each for each in names if each.split("/")[2] not in _ARRAYS])
         with contextlib.closing(Checkpoints(copy.folder, sharding.make_mesh(), read_only=True, step=step)) as found:
             step = found.best_step()
     own = f"checkpoints/{step}/"
     unused = (f"{own}training/", f"{own}network/" if any(each.startswith(f"{own}ema/") for each in names) else "-")
     with copies.held(name, own) as copy:
-        copy.fetch([each for each in names if each.startswith(own) and not each.startswith(unused)])
+        _fetch(copy, [each for each in names if each.startswith(own) and not each.startswith(unused)])
         for each in beside:
             with contextlib.suppress(UserError):  # out of reach, and not in an earlier copy
                 if not copy.fetch([each]):
                     (copy.folder / each).unlink(missing_ok=True)
         return copy.folder
+
+
+def _fetch(copy: copies.Copy, names: Sequence[str]) -> None:
+    """Copy files of a run that the store has listed. Raises CheckpointError if it does not have them any more."""
+    if not copy.fetch(names):
+        raise CheckpointError(f"{copy.shown} has changed while it was copied: give the same command again.")
 
 
 def check_folder(folder: remote.Path) -> None:

@@ -357,8 +357,9 @@ def load(
         )
     if config is not None:
         meta_lib.check_network(meta, config.to_dict(), folder)
-        own = ConfigDict(config.to_dict() | {"normalize": meta.config["normalize"]})  # what the weights have seen
-        own.train.loss = meta.config.get("train", {}).get("loss")  # and what they were trained for
+        # What the weights have seen, and what they were trained for, are the run's.
+        own = ConfigDict(config.to_dict() | {"dtype": dtype, "normalize": meta.config["normalize"]})
+        own.train.loss = meta.config.get("train", {}).get("loss")
     run = Run(folder, own, meta, found, definition, weights, mesh, chosen=step is not None)
     undecided = own.get("train", {}).get("loss") == "sigmoid" and meta.thresholds is None
     if undecided and run.thresholds is not None and jax.process_index() == 0:

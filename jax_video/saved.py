@@ -150,7 +150,8 @@ KEYS = {
     },
     "test": {
         "split": Key(
-            "`test`, `val` or `train`. Of another than `test` the result stands in `SPLIT-step…` of the run's folder.",
+            "`test`, `val` or `train`. Of another than `test` the result stands in `SPLIT` of the run's folder, with "
+            "`--step` in `SPLIT-step…`.",
             "test",
         ),
         "clips": Key(

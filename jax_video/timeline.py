@@ -151,7 +151,8 @@ def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Wind
     """Cut a video into windows; only the frames of the last one and of what follows it are in memory.
 
     Window i holds the frames from `i * hop` seconds to before `i * hop + window`. A last one ends with the video, so
-    that all of it is seen; a video that is no longer than `window` is one. A window without frames is left out.
+    that all of it is seen; a video that is no longer than `window` is one. A window without frames is left out, such as
+    the first ones where the picture begins later than the sound.
 
     Args:
       frames: (seconds, uint8 [H, W, 3]) of each, ascending.
@@ -162,16 +163,19 @@ def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Wind
     """
     check_seconds(window=window, hop=hop)
     kept: collections.deque[Frame] = collections.deque()
-    number, size, last, step = 0, 0, 0.0, 0.0
+    number, size, last, step, begun = 0, 0, 0.0, 0.0, False
     for time, image in frames:
         time = max(time, last)  # if a file's times run back, later frames are shown later all the same
         step, last = time - last if kept else step, time
+        if not kept and time >= window:
+            number = math.floor((time - window + ROUNDING) / hop) + 1  # the first window that ends after this frame
         while time >= number * hop + window - ROUNDING:
             start, end = number * hop, number * hop + window
             inside = _between(kept, start, end)
-            if number == 0:
-                _check_first(kept, inside, window, hop, step)
+            if inside and not begun:
+                _check_first(kept, window, hop, step)
             if inside:
+                begun = True
                 yield _window(start, end, inside)
             number += 1
         while kept and kept[0][0] < min(number * hop, time - window) - ROUNDING:
@@ -182,19 +186,20 @@ def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Wind
     if not kept:
         raise UserError("the video has no frames")
     last += step  # the last frame is shown as long as the one before it
-    if number == 0 or last > (number - 1) * hop + window + step / 2:
+    if not begun or last > (number - 1) * hop + window + step / 2:
         start = max(0.0, last - window)
         inside = _between(kept, start, last) or [kept[-1]]
-        if number == 0 and len(inside) < 2:
+        if not begun and len(inside) < 2:
             raise UserError("the video has 1 frame: expected at least 2, of which something could be seen to move")
         yield _window(start, last, inside)
 
 
-def _check_first(kept: Sequence[Frame], inside: list[Frame], window: float, hop: float, step: float) -> None:
-    """Raise UserError if the first window of a video shows that `window` or `hop` is too short for its frames."""
-    if len(inside) < 2:
-        raise UserError(too_short(window, len(inside), step))
-    apart = (kept[-1][0] - kept[0][0]) / (len(kept) - 1)  # on average
+def _check_first(kept: Sequence[Frame], window: float, hop: float, step: float) -> None:
+    """Raise UserError if the first frames of a video show that `window` or `hop` is too short for them.
+
+    The first window may hold only some of its frames, or one, where the picture begins within it.
+    """
+    apart = (kept[-1][0] - kept[0][0]) / (len(kept) - 1) if len(kept) > 1 else step  # on average
     if window + ROUNDING < 2 * apart:
         raise UserError(too_short(window, 1, apart))
     if hop < apart / 10:

@@ -63,9 +63,9 @@ def perform(
     run = run_lib.load(workdir, config=config, mesh=mesh, step=step)
     sharding.announce(mesh, state.describe(config, run.weights["params"]), manifest.describe())
     if mode == "views":
-        return coefficients.report(coefficients.analyse(run, manifest), workdir)
+        return coefficients.report(coefficients.analyse(run, manifest), results.folder_of(run, "test"))
     if mode == "features":
-        return features.report(features.extract(run, manifest), manifest, workdir)
+        return features.report(features.extract(run, manifest), manifest, results.folder_of(run, "test"))
     return results.report(test(run, manifest), manifest, workdir, results.folder_of(run))
 
 

@@ -74,6 +74,30 @@ def test_runs_that_were_not_tested_alike(splits, tmp_path):
     assert "number" not in message and "frames" not in message
 
 
+@pytest.mark.parametrize("told", [["float32", "bfloat16"], ["float32", None], [None, "bfloat16"], [None, None]])
+def test_activations_of_two_types_are_not_the_same_test(tmp_path, told):
+    """Results of earlier versions do not tell theirs; one of these hides no difference between others."""
+    results = {
+        str(number): averages.read(write_test(tmp_path / str(number), 0.5, **({"dtype": dtype} if dtype else {})))
+        for number, dtype in enumerate([None, *told, *told])
+    }
+    if None in told:
+        assert averages.summarise(results)["top1"]["mean"] == 0.5
+    else:
+        with pytest.raises(UserError, match="1 and 2 were not tested alike:\n  dtype: float32 and bfloat16\n"):
+            averages.summarise(results)
+
+
+def test_a_part_is_told_with_its_split(tmp_path):
+    told = {"val": {"protocol": PROTOCOL | {"split": "val"}}, "fused": {"fused": ["a", "b"]}}
+    runs = [write_test(tmp_path / name, 0.5, videos=7, of=8, **each) for name, each in told.items()]
+    path = runs[1] / "test.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in result.items() if key not in ("protocol", "clip")}))
+    lines = run(AVERAGE, *runs).stdout.splitlines()
+    assert [f"{runs[0]} covers 7 of 8 val videos only.", f"{runs[1]} covers 7 of 8 videos only."] == lines[3:5]
+
+
 def test_one_that_tells_no_protocol_hides_no_difference(splits, tmp_path):
     """Fused scores first: what comes after is still compared."""
     other = write_test(tmp_path / "other", 0.5, clip={"frames": 16, "stride": 8})

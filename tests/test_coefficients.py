@@ -186,6 +186,19 @@ def test_the_mode_of_the_command(manifest, tmp_path):
     assert "8 of 8 videos of the split 'test'" in finished.stdout, finished.stderr
 
 
+def test_a_chosen_checkpoint_leaves_the_analysis_of_the_best_alone(manifest, tmp_path, monkeypatch):
+    config = config_of("cost_a_resnet50")
+    share = dict.fromkeys(VIEWS, 1 / 3)
+    found = {"videos": 1, "of": 1, "overall": share, "layers": {"layer1/1": share}, "classes": {}}
+    monkeypatch.setattr(coefficients, "measure", lambda *_: found)
+    for step, chosen in ((3, False), (2, True)):
+        meta, mesh = Meta(config.to_dict(), manifest.classes), sharding.make_mesh()
+        coefficients.analyse(Run(tmp_path, config, meta, step, *network_of(config), mesh, chosen=chosen), manifest)
+    for folder, step in ((tmp_path, 3), (tmp_path / "step2", 2)):
+        assert json.loads((folder / "views.json").read_text())["step"] == step
+        assert (folder / "views_layers.png").exists() and (folder / "views_classes.png").exists()
+
+
 @pytest.mark.parametrize("count", [1, 8, 400])
 def test_figures_stay_readable(count, tmp_path):
     """Rows of classes never come closer than a line of text; of many classes the extremes are shown."""

@@ -22,6 +22,7 @@ from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions
 from jax_video.errors import CheckpointError, UserError
 from jax_video.meta import Meta
+from jax_video.models.layers import Linear
 from jax_video.run import load
 from jax_video.testing import features
 
@@ -50,6 +51,7 @@ class Squares(nnx.Module):
 
     def __init__(self, *, num_classes, streams=1, rngs, dtype, norm):
         self.bn, self.streams = norm(3, dtype=dtype), streams  # which leaves values as they are, in test mode
+        self.fc = Linear(3, num_classes, dtype=dtype, rngs=rngs)
 
     def features(self, x):
         weight = jnp.arange(1.0, 1 + x.shape[1])[:, None, None, None]
@@ -117,6 +119,7 @@ def test_means_over_places_clips_and_crops(manifest, tmp_path, streams):
             np.testing.assert_array_equal(saved[name], values)
         assert saved["features"].dtype == np.float32 and saved["label"].dtype == np.int32
     assert features.report(found, manifest, workdir).startswith(f"{3 * streams} features of 16 of the 16 videos of ")
+    assert found["step"] == 0 and ", checkpoint of step 0: " in features.report(found, manifest, workdir)
 
 
 def test_several_clips_under_consensus(labelled, tmp_path):
@@ -154,6 +157,17 @@ def test_videos_that_cannot_be_read_are_counted(manifest, tmp_path):
         load(workdir, config=config_of(streams=2))
 
 
+def test_a_chosen_checkpoint_leaves_the_features_of_the_best_alone(manifest, tmp_path):
+    config = config_of()
+    workdir = make_run(tmp_path / "run", config)
+    some = dataclasses.replace(manifest, videos=manifest.videos[:2])
+    (workdir / "features.npz").write_text("of the best one")
+    features.extract(load(workdir, config=config, step=0), some)
+    assert (workdir / "features.npz").read_text() == "of the best one"
+    with np.load(workdir / "step0" / "features.npz") as saved:
+        assert saved["step"] == 0 and len(saved["video"]) == 2
+
+
 def test_the_mode_of_the_command(manifest, tmp_path):
     """Of a real network, with the arguments of tests/tiny.py; its features are what its classifier sees."""
     config = tiny.get_config()
@@ -162,7 +176,7 @@ def test_the_mode_of_the_command(manifest, tmp_path):
     arguments = [f"--config={ROOT}/tests/tiny.py", f"--config.data.manifest={tmp_path}", f"--workdir={workdir}"]
     finished = run("jax_video.main", *arguments, "--mode=features")
     assert finished.code == 0, finished.stderr
-    assert f"of 16 of the 16 videos of 'motions': {workdir}/features.npz\n" in finished.stdout
+    assert f"of 16 of the 16 videos of 'motions', checkpoint of step 0: {workdir}/features.npz\n" in finished.stdout
     network = state_lib.join(*state_lib.split(state_lib.network(config, len(CLASSES))), train=False)
     entry = manifest.videos[3]
     frames = video.decode(pathlib.Path(manifest.root, entry.path), range(entry.frames), short_side=SIDE)

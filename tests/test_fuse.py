@@ -109,6 +109,8 @@ def test_errors_of_the_command(sources, tmp_path):
         ("x.csv", "video,run,walk\nb,1\n", "b has 1 scores for 2 classes"),
         ("x.csv", "video,run,walk\nb,1,many\n", "cannot be read as scores"),
         ("x.csv", "video,run,walk\nb,1,nan\n", "b are not a row of finite numbers"),
+        ("x.csv", "video,run,walk\nb,1,2\nb,2,1\n", "b is in it twice, with other scores; leave one of them out"),
+        ("x.csv", "video,run, run\nb,1,2\n", "'run' is in its header twice; expected one column for each class"),
         ("x.csv", "", "cannot be read as scores"),
         ("x.npz", "no zip", "cannot be read as scores"),
         ("x.jsonl", "{}\n", "confusion.json, which names the classes in order, is not beside it"),
@@ -119,6 +121,12 @@ def test_files_that_are_no_scores(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         fusion.read(tmp_path / name)
+
+
+def test_a_video_may_be_in_a_table_twice_if_both_say_the_same(tmp_path):
+    rows = [["b", 1, 2], ["c", 3, 4], ["b", 1.0, "2.0"]]
+    found = fusion.read(write_csv(tmp_path / "x.csv", ["video", "run", "walk"], rows))
+    assert {name: row.tolist() for name, row in found.scores.items()} == {"b": [1, 2], "c": [3, 4]}
 
 
 def test_an_archive_of_scores_that_is_damaged_or_would_swell(tmp_path):
@@ -150,6 +158,69 @@ def test_sources_that_do_not_fit(sources, scores, tmp_path):
     np.savez(tmp_path / "narrow.npz", b=np.ones(2))
     with pytest.raises(UserError, match="narrow.npz: b has 2 scores; .*a has 3 classes"):
         fusion.fuse([first, fusion.read(tmp_path / "narrow.npz")], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("names", "theirs"),
+    [
+        (["x/s1/001.avi", "x/s2/001.avi"], ["x/s1/001.avi"]),
+        (["x/s1/001.avi", "x/s2/001.avi"], ["001"]),
+        (["x/s1/001.avi", "001"], ["001"]),
+        (["x/s1/001.avi", "x/s1/001.mp4"], ["x/s1/001.mp4"]),
+    ],
+)
+def test_no_video_gets_the_scores_of_another_of_its_name(tmp_path, names, theirs):
+    """A file name tells a video only where no other one has it."""
+    first = write_archive(tmp_path / "first.npz", np.eye(2), [0, 1], names)
+    header = ["video", *fusion.read(first).class_names]
+    part = write_csv(tmp_path / "part.csv", header, [[name, 1, 2] for name in theirs])
+    with pytest.raises(
+        UserError, match=r"part.csv has no scores, or those of .* for \d of the 2 .*told apart by their"
+    ):
+        fused(first, part)
+    whole = write_csv(tmp_path / "whole.csv", header, [[name, k, 0] for k, name in enumerate(names, 1)])
+    assert [row.tolist() for row in fused(first, whole).scores.values()] == [[2, 0], [2, 1]], "by their paths"
+
+
+def write_result(folder, **told):
+    (folder / "test.json").write_text(json.dumps(dict.fromkeys(averages.METRICS, 0.5) | told))
+    return folder
+
+
+@pytest.fixture
+def tested(tmp_path, scores):
+    """Folders of tested runs, by what their tests are means of; of version 0.1, and of none that tells."""
+    told = {
+        "probability": {"protocol": {"average_clips": "probability"}},
+        "logit": {"protocol": {"average_clips": "logit"}},
+        "earlier": {"protocol": {"average": "logit"}},
+        "other": {},
+    }
+    return {name: write_result(write_run(tmp_path / name, scores[0]), **each) for name, each in told.items()}
+
+
+def test_probabilities_and_logits_are_not_added_up(tested, sources, tmp_path):
+    _, outside, by_stem = sources
+    for alike in (["logit", "earlier"], ["probability"] * 2, ["other", "logit"], ["probability", "other"]):
+        fused(*(tested[name] for name in alike), outside, by_stem)
+    for one, other in (("probability", "logit"), ("earlier", "probability")):
+        with pytest.raises(UserError, match=f"{one} was tested with test.average_clips=.*, .*{other} with .*: probab"):
+            fused(tested["other"], tested[one], outside, tested[other])
+    fusion.write(tmp_path / "out", fused(tested["logit"], tested["earlier"]), ["a", "b"], [1.0, 1.0])
+    with pytest.raises(UserError, match="Test one again as the other: .*--mode=test --config.test.average_clips=logit"):
+        fused(tmp_path / "out", tested["probability"])
+    fused(tmp_path / "out", tested["logit"])
+    fusion.write(tmp_path / "out", fused(tested["logit"], outside, l2=True), ["a", "b"], [1.0, 1.0], l2=True)
+    fused(tmp_path / "out", tested["probability"])  # nothing is known of what came from elsewhere
+
+
+def test_a_part_stays_a_part(sources, tmp_path):
+    write_result(sources[0], videos=4, of=5)
+    finished = run(FUSE, *sources, f"--out={tmp_path / 'out'}")
+    assert finished.stdout.startswith("4 of 5 videos, 3 classes\n"), finished.stderr
+    result = averages.read(tmp_path / "out")
+    assert (result["videos"], result["of"]) == (4, 5)
+    assert fused(tmp_path / "out", tmp_path / "out").of == 5
 
 
 LABEL = np.array([1, 0, 0, 2])  # of VIDEOS, by the order of CLASSES

@@ -1,5 +1,6 @@
 """`python -m jax_video.predict`: files, folders and globs in, classes out, from a run's folder alone."""
 
+import contextlib
 import copy
 import csv
 import dataclasses
@@ -268,6 +269,23 @@ def test_predictions_of_something_else_are_left_alone(elsewhere, tmp_path):
         with pytest.raises(UserError, match=message):
             predictions.File(tmp_path / "p.jsonl", trained, top=5)
         assert (tmp_path / "p.jsonl").read_bytes() == content
+
+
+@pytest.mark.parametrize("rate", [None, 25.0])
+def test_predictions_of_another_frame_rate_are_left_alone(elsewhere, tmp_path, rate):
+    """Where clips have a rate of their own, what is said of a video without one depends on --fps."""
+    trained = copy.copy(jax_video.load(elsewhere / "run"))
+    trained.task = dataclasses.replace(trained.task, sampling=dataclasses.replace(trained.sampling, fps=rate))
+    for number, fps in enumerate((0.0, 12.5)):
+        path = tmp_path / f"{number}.jsonl"
+        for name in ("a.mp4", "b.mp4"):
+            with predictions.File(path, trained, fps=fps) as out:
+                out.write(predictions.of(name, "empty file", trained.classes, 5))
+        assert [*written(path)] == ["a.mp4", "b.mp4"]
+        said = "has predictions of another test: other clips or crops, or another --fps"
+        with pytest.raises(UserError, match=said) if rate else contextlib.nullcontext():
+            with predictions.File(path, trained, fps=24.0) as out:
+                assert [*out.done] == ["a.mp4", "b.mp4"]
 
 
 def test_results_come_in_order_unless_one_holds_up_too_many():

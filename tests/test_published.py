@@ -90,6 +90,27 @@ def test_an_export_keeps_the_result_of_the_test(run, trained, folder):
     assert card.result(jax_video.load(folder)) is None, "it is not of these weights"
 
 
+@pytest.mark.parametrize(
+    ("other", "known"),
+    [
+        ({"manifest": "0" * 64}, False),
+        ({"clip": {"frames": 99}}, False),
+        ({"dtype": "bfloat16"}, False),
+        ({"step": 3}, False),
+        ({"manifest": None}, True),
+        ({"protocol": {"clips": "uniform"}}, True),  # which the card says
+    ],
+)
+def test_a_result_of_something_else_is_not_in_the_card(run, folder, other, known):
+    """Of another set, clip, type or checkpoint than the network was trained with, as far as the result tells."""
+    found = card.result(run)
+    parts = {key: found[key] | value if isinstance(value, dict) else value for key, value in other.items()}
+    change("result", found | parts)(folder)
+    assert (card.result(jax_video.load(folder)) is not None) == known
+    change("result", {key: value for key, value in found.items() if key not in other or key == "step"})(folder)
+    assert card.result(jax_video.load(folder)) is not None
+
+
 def change(key, value):
     def damage(folder):
         record = documents.read(folder / "config.json")
@@ -193,6 +214,39 @@ def test_both_in_a_store(run, trained, folder):
     with pytest.raises(CheckpointError, match="memory://bucket: there is no run here: expected config.json and model"):
         jax_video.load("memory://bucket")
     store.rm("/bucket", recursive=True)
+
+
+@pytest.fixture
+def replaced(trained):
+    """A run in a store, of which a copy was loaded, and which has only its earlier checkpoint by now."""
+    store = fsspec.filesystem("memory")
+    store.put(str(trained.workdir), "/bucket/replaced", recursive=True)
+    assert jax_video.load("memory://bucket/replaced").step == 4
+    store.rm("/bucket/replaced/checkpoints/4", recursive=True)
+    yield store
+    store.rm("/bucket", recursive=True)
+
+
+def test_a_checkpoint_that_is_gone_from_the_store_is_gone_from_its_copy(replaced, trained):
+    """As where a run is trained anew in the same place."""
+    found = jax_video.load("memory://bucket/replaced")
+    check_same(found, jax_video.load(trained.workdir, step=3))
+    with pytest.raises(CheckpointError, match="no checkpoint of step 4 in .*: choose one of 3"):
+        jax_video.load("memory://bucket/replaced", step=4)
+
+
+def test_an_export_in_the_place_of_a_run(replaced, run, folder):
+    replaced.put(f"{folder}/", "/bucket/replaced/", recursive=True)
+    check_same(jax_video.load("memory://bucket/replaced"), run)
+
+
+def test_a_run_that_changes_while_it_is_copied(replaced, monkeypatch):
+    names = published.copies.Copy.names
+    monkeypatch.setattr(published.copies.Copy, "names", lambda *of: [*names(*of), "checkpoints/3/checksums/gone"])
+    with pytest.raises(
+        CheckpointError, match="memory://bucket/replaced has changed while it was copied: give the same"
+    ):
+        jax_video.load("memory://bucket/replaced")
 
 
 def test_a_published_run_in_googles_store_is_read_there(run, folder, store):

@@ -1,5 +1,6 @@
 """The report: what a run's folder tells is on the page, safe to look at; what is missing is said."""
 
+import dataclasses
 import html.parser
 import itertools
 import json
@@ -22,6 +23,7 @@ from jax_video import metrics, published, workflow
 from jax_video.data import documents
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
+from jax_video.explanation import Explanation
 from jax_video.exporting import card
 from jax_video.reporting import charts, classes, comparison, confusion, mistakes, page, record, single
 from jax_video.testing import fusion
@@ -296,6 +298,95 @@ def test_the_pictures_are_of_the_set_that_was_tested(trained, tmp_path):
     assert "A picture is missing: " in write(work, data=moved, mistakes=1).text
 
 
+def retold(work: pathlib.Path, **changes) -> pathlib.Path:
+    """A run whose test says something else of what it is of, in both files that have it."""
+    result = json.loads((work / "test.json").read_text()) | changes
+    (work / "test.json").write_text(json.dumps(result))
+    table = documents.read(work / "confusion.json")
+    table["result"] = {key: result.get(key, value) for key, value in table["result"].items()}
+    documents.write(work / "confusion.json", table)
+    return work
+
+
+@pytest.fixture
+def work(trained, tmp_path) -> pathlib.Path:
+    """A copy of the run."""
+    return shutil.copytree(trained.workdir, tmp_path / "work", ignore=lambda *_: ["tensorboard"])
+
+
+def test_a_result_of_another_set_is_not_shown_as_one_of_the_set_that_it_was_trained_on(work, trained):
+    manifest = Manifest.read(trained.data / "manifest.jsonl")
+    other = Manifest("another", manifest.classes, manifest.root, manifest.videos[8:])
+    said = "8 of 8 test videos; of another set than it was trained on"
+    assert "another set" not in write(work, explain=False).text
+    retold(work, manifest=other.hash)
+    found = write(work, explain=False).text
+    assert "resnet3d18 on motions" in found and said in found and "train videos 16" in found
+    found = write(work, explain=False, data=other).text
+    assert f"resnet3d18 on {trained.data.name}" in found and said in found and "train videos" not in found
+    both = write(work, trained.workdir, out=work / "both.html").text
+    assert f"A: {said}" in both and "B: 8 of 8 test videos; checkpoint" in both
+
+
+def test_a_result_is_of_the_videos_of_its_split(small):
+    assert "18 of 18 test videos" in write(small).text
+    retold(small, protocol={"split": "val"}, of=19)
+    assert "18 of 19 val videos : the others could not be read" in write(small).text
+    retold(small, fused=["a", "b"])
+    assert "18 of 19 videos : the others" in write(small).text
+
+
+@pytest.fixture
+def explained(monkeypatch) -> list[tuple[int, Explanation]]:
+    """(step of the checkpoint, explanation) of each filmstrip with maps, which are of nothing and cost nothing."""
+    found = []
+
+    def explain(run, frames, *, label, fps):
+        count = len(frames)
+        places, maps = np.arange(count), np.zeros(frames.shape[:3], np.float32)
+        found.append(run.step)
+        return Explanation(frames, maps, label, 0.5, "layer4", (1, 1, 1), places, places / fps if fps else None)
+
+    def filmstrip(explanation, columns):
+        found[-1] = found[-1], explanation
+        return explanation.frames[0]
+
+    monkeypatch.setattr(jax_video.Run, "explain", explain)
+    monkeypatch.setattr(mistakes.heatmaps, "filmstrip", filmstrip)
+    return found
+
+
+@pytest.mark.parametrize("fps", [10.0, 0.0])
+def test_a_mistake_is_explained_with_the_frames_and_seconds_of_its_video(work, trained, explained, monkeypatch, fps):
+    """Of its middle, where it is longer than what is read for a clip."""
+    monkeypatch.setattr(mistakes, "_AROUND", 0)
+    monkeypatch.setattr(mistakes, "_FEWEST", 4)
+    manifest = Manifest.read(trained.data / "manifest.jsonl")
+    videos = tuple(dataclasses.replace(video, fps=fps) for video in manifest.videos)
+    other = dataclasses.replace(manifest, videos=videos)
+    write(retold(work, manifest=other.hash), data=other)
+    assert explained
+    for _, found in explained:
+        assert found.indices.tolist() == [2, 3, 4, 5]
+        assert found.seconds is None if not fps else found.seconds == pytest.approx(found.indices / fps)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_mistakes_are_explained_by_the_checkpoint_that_made_them(work, trained, explained, opened):
+    """Which need not be the best one any more, be the run open or not. If it is gone, there are plain filmstrips."""
+    run = jax_video.load(work) if opened else work
+    for step in (4, 3):
+        explained.clear()
+        retold(work, step=step)
+        write(run, data=trained.data)
+        assert {of for of, _ in explained} == {step}
+    explained.clear()
+    shutil.rmtree(work / "checkpoints" / "3")
+    found = write(run, data=trained.data)
+    assert not explained and found.count("img") > 0
+    assert "What the network looked at cannot be shown: there is no checkpoint of step 3 in " in found.text
+
+
 @pytest.mark.parametrize("file", ["config.json", "test.json", "metrics.jsonl", "confusion.json", "predictions.jsonl"])
 def test_whatever_becomes_of_a_file_there_is_a_report(small, file):
     """Of all that can become of each, a part."""
@@ -420,6 +511,13 @@ def test_confused_classes_are_put_side_by_side():
     place = {number: position for position, number in enumerate(confusion.order(table))}
     assert sorted(place) == list(range(40))
     assert all(abs(place[first] - place[second]) == 1 for first, second in mixed.reshape(20, 2))
+
+
+def test_curves_say_what_they_are_of(small, tmp_path):
+    other = make_run(tmp_path / "other", ("run", "walk"), *drawn(2, 3))
+    for found in (write(small), write(small, other, out=tmp_path / "both.html")):
+        labels = re.findall(r'<text class="label"[^>]*rotate[^>]*>([^<]*)<', found.source)
+        assert labels == ["loss", "top-1 (%)"]
 
 
 def test_long_curves_are_thinned_to_their_means():

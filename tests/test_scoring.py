@@ -70,10 +70,11 @@ class Affine(nnx.Module):
         self.bn = norm(3, dtype=dtype)
         self.bn.mean[...], self.bn.var[...] = jnp.array([-1.0, 0.0, 2.0]), jnp.array([0.5, 1.0, 4.0])
         size = SAMPLING.frames * SAMPLING.size**2 * 3
-        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), (size, num_classes), dtype))
+        normal = nnx.initializers.normal(0.02)
+        self.fc = Linear(size, num_classes, kernel_init=normal, dtype=dtype, rngs=rngs)
 
     def __call__(self, x, *, keys=None):
-        return self.bn(x).reshape(x.shape[0], -1) @ self.kernel[...]
+        return self.fc(self.bn(x).reshape(x.shape[0], -1))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -130,7 +131,7 @@ def score(
 
 def reference(params, manifest, *, clips, number, average) -> tuple[list[int], np.ndarray, float]:
     """Videos, mean scores and single clips' accuracy, by float64 NumPy, clip after clip."""
-    kernel = np.asarray(params["kernel"], np.float64)
+    kernel = np.asarray(params["fc"]["kernel"], np.float64)
     by_video = collections.defaultdict(list)
     for index, wanted, *_ in pipeline.cropped_clips(manifest, "test", SAMPLING, pipeline.Protocol(clips, number)):
         path = pathlib.Path(manifest.root, manifest.videos[index].path)
@@ -155,7 +156,7 @@ def test_scores_are_means_over_clips(affine, manifest, clips, number, average):
     assert len(videos) == 16
     # What is float32: pixels are normalised, by a mean and a standard deviation that are rounded too, to at most
     # 255 / 57.12, and BatchNorm divides by at least sqrt(0.5). Then the logits, of at most 10, and softmax's steps.
-    of_pixels = roundings(4) * 255 / 57.12 / 0.5**0.5 * np.abs(affine[1]["kernel"]).sum(axis=0).max()
+    of_pixels = roundings(4) * 255 / 57.12 / 0.5**0.5 * np.abs(affine[1]["fc"]["kernel"]).sum(axis=0).max()
     tolerance = 2 * of_pixels + roundings(20) * max(1, np.abs(expected).max())
     if average == "probability":
         np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-12)
@@ -419,6 +420,11 @@ class TestRun:
             other = config.copy_and_resolve_references()
             other[section].update(change)
             assert results.read_result(load(workdir, config=other, mesh=mesh_of(8)), manifest) is None
+        other = load(workdir, config=config, mesh=mesh_of(8), dtype="bfloat16")
+        assert results.read_result(other, manifest) is None
+        told = {key: value for key, value in result.items() if key != "dtype"}  # as earlier versions
+        (workdir / "test.json").write_text(json.dumps(told))
+        assert results.read_result(load(workdir, config=config, mesh=mesh_of(8)), manifest) == told
         fewer = dataclasses.replace(manifest, videos=manifest.videos[1:])
         assert results.read_result(load(workdir, config=config, mesh=mesh_of(8)), fewer) is None
         make_run(workdir, config, manifest.classes, step=1)
@@ -503,12 +509,8 @@ class TestCheck:
             task.check(config, manifest)
 
 
-def test_other_clips_than_those_of_the_run(capsys):
+def test_other_clips_than_those_of_the_run():
     """A run that was converted has those of its weights' own test; a config may have others, and that is said."""
     clip = {"frames": 16, "stride": 1, "short_side": 112, "size": 112, "crop": "corners"}
-    results._print_other_clips(clip, clip | {"crop": "random"}, "runs/x")
-    assert capsys.readouterr().err == ""
-    results._print_other_clips(clip, clip | {"stride": 2, "short_side": 122}, "runs/x")
-    assert (
-        capsys.readouterr().err == "Other clips than those of the run in runs/x, which has stride 1, short_side 112.\n"
-    )
+    assert results.other_clips(clip, clip | {"crop": "random"}) == []
+    assert results.other_clips(clip, clip | {"stride": 2, "short_side": 122}) == ["stride 1", "short_side 112"]

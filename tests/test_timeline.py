@@ -76,6 +76,27 @@ def test_seconds_and_not_frames_make_a_window():
     assert [(start, end, len(frames)) for start, end, frames in found] == [(0, 1, 10), (5, 6, 20)]
 
 
+@pytest.mark.parametrize("late", [0.05, 2.0, 2.95, 3.0, 100.0])
+def test_the_picture_may_begin_later_than_the_sound(late):
+    """Windows before it are left out, and those that it begins in hold what there is of it."""
+    frames = [(late + place / 10, np.full((1, 1, 3), place, np.uint8)) for place in range(30)]
+    for window, hop in ((2.0, 0.5), (0.2, 0.05), (0.3, 1.0), (8.0, 1.0)):
+        found = cut(frames, window, hop)
+        assert all(numbers for *_, numbers in found) and found[-1][1] == pytest.approx(late + 3), "all of it is seen"
+        for start, end, numbers in found[:-1]:
+            assert numbers == [place for place in range(30) if start - 1e-6 <= late + place / 10 < end - 1e-6]
+        apart = np.diff([start for start, *_ in found[:-1]])
+        np.testing.assert_allclose(apart, hop, err_msg="none is missing in between")
+    for window, hop, said in (
+        (0.1, 0.1, "0.1 s has 1 of the video's frames, which are 0.1 s"),
+        (1.0, 1e-9, "a hop of"),
+    ):
+        with pytest.raises(UserError, match=said):
+            cut(frames, window, hop)
+    with pytest.raises(UserError, match="the video has 1 frame: expected at least 2"):
+        cut(frames[:1], 2.0, 0.5)
+
+
 @pytest.mark.parametrize(
     ("window", "hop", "message"),
     [

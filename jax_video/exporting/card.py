@@ -16,7 +16,7 @@ from jax_video.data import documents
 from jax_video.errors import UserError, shown
 from jax_video.exporting import program
 from jax_video.run import Run
-from jax_video.testing import averages
+from jax_video.testing import averages, results
 
 NAME = "README.md"
 _PROJECT = "https://github.com/jax-video/jax_video"
@@ -126,7 +126,8 @@ def _body(run: Run, result: Mapping[str, Any] | None, files: list[str], license:
 
 
 def result(run: Run) -> Mapping[str, Any] | None:
-    """The result of these weights in a test of classes: the run's own, or an export's; None: not known."""
+    """The result of these weights in a test of classes on the set and clips of their training: the run's own, or an
+    export's; None: not known."""
     found = None
     with contextlib.suppress(UserError):
         found = averages.read(run.folder)
@@ -135,7 +136,7 @@ def result(run: Run) -> Mapping[str, Any] | None:
             found = published_lib.Published(run.folder, run.mesh).result()
     if found is None or documents.defect(found, averages.shape(found) | _RESULT):
         return None
-    return found if found["step"] == run.step else None
+    return found if results.is_own(found, run) else None
 
 
 def _classes(run: Run) -> list[str]:
@@ -153,7 +154,7 @@ def _told(result: Mapping[str, Any] | None) -> list[str]:
         return ["No result of a test is known."]
     how = ", ".join(f"{key}={value}" for key, value in result.get("protocol", {}).items() if key not in averages.FREE)
     return [
-        f"Of {result['videos']} of {result['of']} test videos, by the protocol {how}:",
+        f"Of {result['videos']} of {result['of']} {averages.video(result)}s, by the protocol {how}:",
         "",
         "| metric | |",
         "|---|---|",

@@ -56,7 +56,7 @@ def show_one(trained: Run, path: str, scores: np.ndarray, given: flags.FlagValue
 def write(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
     """Adds the best classes of each video to the file that --out names, unless they are in it; returns as above."""
     top = number_of_classes(given.top)
-    with predictions.File(given.out, trained, clips=given.clips, top=top) as out:
+    with predictions.File(given.out, trained, clips=given.clips, top=top, fps=given.fps) as out:
         waiting = [path for path in paths if path not in out.done]
         if len(waiting) < len(paths):
             print(f"{len(paths) - len(waiting):,} of them are in {shown(out.path)} already", file=sys.stderr)

@@ -177,8 +177,11 @@ class _Source:
         if time.monotonic() > self._until:
             self._say(f"What the network looked at is shown as far as it was known after {SECONDS} s.")
             return None
+        step = (self._record.result or {}).get("step")  # of the checkpoint that was tested, be it the best one or not
         try:
-            run = self._run = self._run or run_lib.load(self._record.folder)
+            if self._run is None or step not in (None, self._run.step):
+                self._run = run_lib.load(self._record.folder, step=step)
+            run = self._run
         except UserError as error:
             self._explain = False
             self._say(f"What the network looked at cannot be shown: {page.text(error, 300)}.")
@@ -195,7 +198,9 @@ class _Source:
             self._say(f"What the network looked at cannot be shown: {page.text(error, 300)}.")
             return None
         self.explained += 1
-        return heatmaps.filmstrip(dataclasses.replace(found, indices=found.indices + first), _COLUMNS)
+        seconds = None if found.seconds is None else found.seconds + first / video.fps
+        shifted = dataclasses.replace(found, indices=found.indices + first, seconds=seconds)
+        return heatmaps.filmstrip(shifted, _COLUMNS)
 
     def _decode(self, video: Video, places: np.ndarray, short_side: int) -> np.ndarray:
         assert self._record.manifest is not None

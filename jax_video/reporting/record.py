@@ -78,11 +78,22 @@ class Record:
         """What it is, in short: "stc_resnet18 on motions"."""
         if self.fused:
             return "Fused scores"
-        if self.manifest is not None:
-            data = self.manifest.name
+        if self.trained_on is not None:
+            data = self.trained_on.name
         else:
             data = os.path.basename(str(self.setting("data", "manifest") or "").rstrip("/"))
         return " on ".join(filter(None, [self.network or "A run", data]))
+
+    @property
+    def trained_on(self) -> Manifest | None:
+        """`manifest`, unless it is known to be of another set than the run was trained on."""
+        other = self.manifest is not None and self.meta is not None and self.meta.is_of_another_set(self.manifest.hash)
+        return None if other else self.manifest
+
+    @property
+    def of_another_set(self) -> bool:
+        """Whether its result is known to be of another set than it was trained on."""
+        return self.meta is not None and self.meta.is_of_another_set((self.result or {}).get("manifest"))
 
     def setting(self, section: str, key: str) -> Any:
         """A value of the config; None where there is none."""

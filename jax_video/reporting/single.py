@@ -11,7 +11,7 @@ from jax_video.reporting import charts, classes, confusion, labels, mistakes, pa
 from jax_video.reporting.page import code, percent, text
 from jax_video.reporting.record import Record, flat
 from jax_video.run import Run
-from jax_video.testing import fusion
+from jax_video.testing import averages, fusion
 from jax_video.testing.results import NAMES
 
 _VIEW_KINDS = (("H-W", "grey"), ("T-W", "b"), ("T-H", "a"))  # appearance, and the two of motion
@@ -88,9 +88,12 @@ def subject(record: Record) -> str:
     videos, of, protocol = found.get("videos"), found.get("of"), found.get("protocol")
     parts = []
     if videos is not None:
-        parts.append(page.count(videos, "test video") if of is None else f"{videos:,} of {of:,} test videos")
+        noun = text(averages.video(found))
+        parts.append(page.count(videos, noun) if of is None else f"{videos:,} of {of:,} {noun}s")
         if of is not None and videos < of:
             parts[0] = f"<strong>{parts[0]}</strong>: the others could not be read"
+    if record.of_another_set:
+        parts.append("<strong>of another set than it was trained on</strong>")
     if found.get("step") is not None:
         parts.append(f"checkpoint of step {found['step']:,}")
     if protocol:

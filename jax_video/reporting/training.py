@@ -73,7 +73,7 @@ def _start(record: Record) -> str:
 
 
 def _data(record: Record) -> dict[str, str]:
-    manifest, fraction = record.manifest, record.setting("data", "fraction")
+    manifest, fraction = record.trained_on, record.setting("data", "fraction")
     name = record.setting("data", "manifest")
     splits = {split: len(manifest.select(split)) for split in SPLITS} if manifest else {}
     return {
@@ -103,14 +103,15 @@ def _schedule(record: Record) -> dict[str, str]:
     done = record.rows[-1]["step"] if record.rows else record.step
     speeds = [row["examples_per_second"] for row in record.rows if row.get("examples_per_second")]
     rate, kind = get("schedule", "learning_rate"), get("schedule", "kind")
-    nesterov = ", Nesterov" if get("optimizer", "nesterov") else ""
-    optimizer = "AdamW, β₁" if get("optimizer", "kind") == "adamw" else "SGD, momentum"
+    optimizer = "SGD, momentum {}" + ", Nesterov" * bool(get("optimizer", "nesterov"))
+    if get("optimizer", "kind") == "adamw":
+        optimizer = "AdamW, β₁ {}"
     return {
         "steps": f"{done:,}" if done is not None else "",
         "planned": text(f"{epochs} epochs" if epochs else f"{steps} steps" if steps else ""),
         "batch": value("train", "batch"),
         "micro-batch": value("train", "micro_batch"),
-        "optimizer": value("optimizer", "momentum", f"{optimizer} {{}}{nesterov}"),
+        "optimizer": value("optimizer", "momentum", optimizer),
         "weight decay": value("optimizer", "weight_decay"),
         "learning rate": text(f"{rate}, {kind}") if rate else "",
         "warm-up, epochs": value("schedule", "warmup_epochs"),
@@ -152,12 +153,12 @@ def curve_charts(records: dict[str, Record]) -> str:
         name = NAMES.get(key, key)
         title = name.capitalize() if name.islower() else name
         lines = []
-        for color, (name, record) in zip("ab", records.items(), strict=False):
+        for color, (run, record) in zip("ab", records.items(), strict=False):
             for split, word, look in (("train", "training", " thin"), ("val", "validation", "")):
                 kind = "b" if split == "val" and len(records) == 1 else color
                 wanted = (row for row in record.rows if row["split"] == split and _finite(row.get(key)))
                 points = [(row["step"], row[key]) for row in wanted]
-                lines.append(charts.Curve(" ".join(filter(None, [name, word])), points, kind + look))
+                lines.append(charts.Curve(" ".join(filter(None, [run, word])), points, kind + look))
         if any(line.points for line in lines):
             found.append(charts.lines(title, "step", name, lines, share=key != "loss"))
     return f'<div class="charts">{"".join(found)}</div>'

@@ -1,5 +1,6 @@
 """The mean of several tests: of a data set's official splits, or of one split with several seeds."""
 
+import collections
 import contextlib
 import json
 import pathlib
@@ -18,9 +19,17 @@ METRICS = {
     "mean_class_accuracy": "mean class",
 }
 LABELS = {"map": "mAP", "hit1": "hit@1", "macro_f1": "macro F1", "micro_f1": "micro F1"}  # in multi-label tests
-COMPARED = {"protocol": "test", "clip": "clip"}  # section of a result: of a config; runs must agree, except in
+COMPARED = {"protocol": "test", "clip": "clip", "dtype": "dtype"}  # of a result: of a config; runs agree, except in
 FREE = ("batch", "allow_partial")  # scores do not depend on these
-_BESIDE = {"protocol?": dict, "clip?": dict, "manifest?": str | None, "videos?": int, "of?": int, "note?": str}
+_BESIDE = {
+    "protocol?": dict,
+    "clip?": dict,
+    "dtype?": str,
+    "manifest?": str | None,
+    "videos?": int,
+    "of?": int,
+    "note?": str,
+}
 SHAPE = dict.fromkeys(METRICS, float) | _BESIDE  # of the result of a test of classes, one label for each video
 _LABELS_SHAPE = {  # of a multi-label test; fused scores have no thresholds, and so no F1
     **{"map": float, "hit1": float, "macro_f1?": float, "micro_f1?": float},
@@ -38,6 +47,11 @@ def names(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """The metrics that all these results have: {key: its name for people}."""
     known = METRICS | LABELS
     return {key: name for key, name in known.items() if all(key in result for result in results)}
+
+
+def video(result: Mapping[str, Any]) -> str:
+    """What a video of a result is called: "test video", "val video"; of fused scores, which do not tell, "video"."""
+    return "video" if "fused" in result else f"{result.get('protocol', {}).get('split', 'test')} video"
 
 
 def read(run: pathlib.Path) -> dict:
@@ -79,23 +93,24 @@ def summarise(results: dict[str, dict]) -> dict:
       {"mean", "deviation"}, …}, fractions; the deviation is the standard deviation.
 
     Raises:
-      UserError: two runs were tested by different protocols or with different clips, or have no metric in common.
+      UserError: two runs were tested by different protocols, with different clips or with activations of different
+        types, or have no metric in common.
     """
     if not (known := names(results.values())):
         raise UserError(
             "some were tested on videos with one label each, others with several: they have no metric alike"
         )
-    told = [(run, result) for run, result in results.items() if "protocol" in result]  # fused scores do not tell
-    for run, result in told[1:]:
-        first, expected = told[0]
-        if changed := [
-            line
-            for key, section in COMPARED.items()
-            for line in _differences(key, *(_complete(section, each[key]) for each in (expected, result)))
-        ]:
+    changed: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
+    for key, section in COMPARED.items():
+        told = {run: _complete(section, result[key]) for run, result in results.items() if key in result}
+        for run in told:  # fused scores tell nothing, and earlier versions no dtype
+            first = next(iter(told))
+            changed[first, run] += _differences(key, told[first], told[run])
+    for (first, run), lines in changed.items():
+        if lines:
             raise UserError(
                 f"{first} and {run} were not tested alike:\n  "
-                + "\n  ".join(changed)
+                + "\n  ".join(lines)
                 + "\nTest one of them again as the other."
             )
     manifests = {result.get("manifest") for result in results.values()}
@@ -112,12 +127,15 @@ def write(path: pathlib.Path, average: dict) -> None:
     path.write_text(json.dumps(average, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def _complete(section: str, values: dict) -> dict:
-    """A section with the keys that earlier versions lack; tuples become lists, as in JSON."""
+def _complete(section: str, values: Any) -> Any:
+    """A section with the keys that earlier versions lack, or a value that is no section; tuples become lists, as in
+    JSON."""
     return json.loads(json.dumps(saved.complete_section(section, values)))
 
 
-def _differences(section: str, one: dict, other: dict) -> list[str]:
+def _differences(section: str, one: Any, other: Any) -> list[str]:
+    if not isinstance(one, dict):
+        return [f"{section}: {one} and {other}"] if one != other else []
     return [
         f"{section}.{key}: {one.get(key)} and {other.get(key)}"
         for key in sorted(one.keys() | other.keys())

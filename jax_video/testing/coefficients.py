@@ -20,6 +20,7 @@ from jax_video.errors import UserError
 from jax_video.models.cost import C2D, VIEWS, CoSTBottleneck
 from jax_video.models.resnet2d import STAGES
 from jax_video.run import Run
+from jax_video.testing import results
 
 PROTOCOL = pipeline.Protocol(clips="uniform", number=1, crop="center")  # one clip in the middle of each video
 
@@ -28,7 +29,8 @@ PROTOCOL = pipeline.Protocol(clips="uniform", number=1, crop="center")  # one cl
 def analyse(run: Run, manifest: Manifest) -> dict[str, Any]:
     """Measure a run on the validation videos, or on the test videos where there are none.
 
-    Writes views.json, views_layers.png (Fig. 8) and views_classes.png (Fig. 7).
+    Writes views.json, views_layers.png (Fig. 8) and views_classes.png (Fig. 7), of a checkpoint that was chosen by its
+    step into a folder of its own (`results.place`).
 
     Returns:
       What views.json holds: step, split and what `measure` returns.
@@ -41,9 +43,11 @@ def analyse(run: Run, manifest: Manifest) -> dict[str, Any]:
     result: dict[str, Any] = {"step": run.step, "split": split, **measure(run, manifest, split)}
     lock.check(run.folder)
     if jax.process_index() == 0:
-        documents.write(run.folder / "views.json", result, indent=1, seal=False)
-        pictures.plot_layers(run.folder / "views_layers.png", result["layers"])
-        pictures.plot_classes(run.folder / "views_classes.png", result["classes"])
+        folder = results.folder_of(run, "test")
+        folder.mkdir(exist_ok=True)
+        documents.write(folder / "views.json", result, indent=1, seal=False)
+        pictures.plot_layers(folder / "views_layers.png", result["layers"])
+        pictures.plot_classes(folder / "views_classes.png", result["classes"])
     return result
 
 
@@ -105,7 +109,7 @@ def _named(alpha: np.ndarray) -> dict[str, float]:
 
 
 def report(result: dict[str, Any], folder: remote.Path) -> str:
-    """The result as a table."""
+    """The result as a table, and in which folder it is."""
     rows = {"overall": result["overall"]} | result["layers"]
     width = 2 + max(map(len, rows))
     names = list(result["classes"])

@@ -10,6 +10,7 @@ from jax_video.data import pipeline, remote
 from jax_video.data.manifest import SPLITS, Manifest
 from jax_video.errors import UserError
 from jax_video.run import Run
+from jax_video.testing import results
 
 
 @checkpoint.writes_run
@@ -19,9 +20,10 @@ def extract(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
     Videos need no labels, and classes may differ from the run's.
 
     Returns:
-      What it writes into features.npz: `video` [N] paths in the data set, `split` [N], `label` [N] int32 (-1 where
-      there is none; multi-label [N, K], 1 for those that hold) and `features` [N, D] float32; split by split, in
-      the order of the manifest.
+      What it writes into features.npz, of a checkpoint that was chosen by its step in a folder of its own
+      (`results.place`): `video` [N] paths in the data set, `split` [N], `label` [N] int32 (-1 where there is none;
+      multi-label [N, K], 1 for those that hold) and `features` [N, D] float32, split by split, in the order of the
+      manifest; and the `step` of the checkpoint.
 
     Raises:
       UserError: no video can be read.
@@ -42,15 +44,18 @@ def extract(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
     if not parts:
         raise UserError(f"manifest {manifest.name!r} has no readable video: look at prepare's table.")
     result: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    result["step"] = np.array(run.step)
     lock.check(run.folder)
     if jax.process_index() == 0:
-        with (run.folder / "features.npz").open("wb") as file:
+        folder = results.folder_of(run, "test")
+        folder.mkdir(exist_ok=True)
+        with (folder / "features.npz").open("wb") as file:
             np.savez(file, **result)
     return result
 
 
 def report(result: dict[str, np.ndarray], manifest: Manifest, folder: remote.Path) -> str:
-    """How many features there are, and where."""
+    """How many features there are, of which checkpoint, and in which folder."""
     videos, width = result["features"].shape
-    listed = len(manifest.videos)
-    return f"{width} features of {videos} of the {listed} videos of {manifest.name!r}: {folder}/features.npz"
+    of = f"{videos} of the {len(manifest.videos)} videos of {manifest.name!r}"
+    return f"{width} features of {of}, checkpoint of step {result['step']}: {folder}/features.npz"

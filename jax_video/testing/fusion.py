@@ -1,6 +1,7 @@
 """Late fusion: adds up the scores that several networks, or other methods, give to the same videos (ST-ResNet §4)."""
 
 import collections
+import contextlib
 import csv
 import dataclasses
 import json
@@ -23,6 +24,10 @@ _LINE = (  # of predictions.jsonl
     {"video": str, "labels": [str], "scores": [float]},
     {"video": str, "label": str, "scores": [float]},
 )
+# Of test.json: how many videos are listed, and what the means over clips are of (`average` in the first version). Fused
+# scores, which have no protocol, tell it themselves.
+_AVERAGE = {"average_clips?": str, "average?": str}
+_TEST = {"of?": int, "protocol?": _AVERAGE, **_AVERAGE}
 _FIRST = "the first source must be a run that was tested, or an .npz of scores, labels and names"
 _AGAIN = "test the run again (--mode=test), or make the fused scores again"
 
@@ -37,6 +42,8 @@ class Predictions:
     # By video: the name of its class, or the names of all that hold; empty where the source does not tell.
     labels: dict[str, str | tuple[str, ...]]
     numbered: bool = False  # whether its classes are mere numbers: others may number them otherwise, or name them
+    average_clips: str | None = None  # what they are means of: "probability" or "logit"; None: not told
+    of: int | None = None  # how many videos the test lists, read or not; None: not told
 
     @property
     def multilabel(self) -> bool:
@@ -97,10 +104,11 @@ def fuse(sources: list[Predictions], weights: list[float], *, l2: bool = False) 
 
     Raises:
       UserError: there is not one finite weight for each source; the first has no labels; another one has other classes,
-        lacks videos, has other labels, or is multi-label where the first is not, or the other way round; a sum is too
-        large for a number.
+        lacks videos, has other labels, or is multi-label where the first is not, or the other way round; some are
+        probabilities and others logits; a sum is too large for a number.
     """
     first = sources[0]
+    average_clips = _averaged(sources)
     for source in sources:
         if source.labels and source.multilabel != first.multilabel:
             kinds = ("one label for each video", "several labels")
@@ -133,7 +141,7 @@ def fuse(sources: list[Predictions], weights: list[float], *, l2: bool = False) 
                 total[video] += weight * row
     if wrong := [video for video, row in total.items() if not np.isfinite(row).all()]:
         raise UserError(f"the sum of the scores of {wrong[0]} is too large for a number; bring them down, as --l2 does")
-    return Predictions("fused", first.classes, total, first.labels)
+    return Predictions("fused", first.classes, total, first.labels, average_clips=average_clips, of=first.of)
 
 
 def measure(predictions: Predictions) -> dict:
@@ -153,6 +161,8 @@ def write(
     rows = ((video, predictions.labels[video], row) for video, row in predictions.scores.items())
     confusion = values.pop("confusion", None)
     result = {"fused": sources, "weights": weights, "l2": l2, "videos": len(predictions.scores)} | values
+    told = {"of": predictions.of, "average_clips": predictions.average_clips}
+    result |= {key: value for key, value in told.items() if value is not None}
     each = "class_ap" if predictions.multilabel else "class_accuracy"
     result[each] = dict(zip(predictions.class_names, values[each], strict=True))
     write_scores(out, predictions.class_names, confusion, result, rows)
@@ -227,16 +237,28 @@ def _read_run(file: remote.Path) -> Predictions:
             f"{file}: not as it was written: {len(scores)} of {told.get('videos')} videos, or others; {_AGAIN}. "
             'To take it as you have changed it, remove "predictions" and "crc32" from the confusion.json beside it'
         )
-    return Predictions("", classes, scores, labels)
+    test: dict[str, Any] = {}
+    with contextlib.suppress(FileNotFoundError, documents.Damaged):
+        test = documents.read(file.parent / "test.json", _TEST)
+    protocol = test.get("protocol", test)
+    average_clips = protocol.get("average_clips", protocol.get("average"))
+    return Predictions("", classes, scores, labels, average_clips=average_clips, of=test.get("of"))
 
 
 def _read_csv(file: pathlib.Path) -> Predictions:
     with file.open(encoding="utf-8-sig", newline="") as lines:
-        header, *rows = [row for row in csv.reader(lines) if row]
-    if header[0].strip() != "video":
-        raise UserError(f"{file}: its header begins with {header[0]!r}; expected video and the names of the classes")
-    scores = {row[0].strip(): np.array([float(value) for value in row[1:]]) for row in rows}
-    return Predictions("", tuple(name.strip() for name in header[1:]), scores, {})
+        header, *rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if row]
+    first, *classes = header
+    if first != "video":
+        raise UserError(f"{file}: its header begins with {first!r}; expected video and the names of the classes")
+    if twice := [name for name, columns in collections.Counter(classes).items() if columns > 1]:
+        raise UserError(f"{file}: {twice[0]!r} is in its header twice; expected one column for each class")
+    scores: dict[str, np.ndarray] = {}
+    for video, *values in rows:
+        found = np.array([float(value) for value in values])
+        if not np.array_equal(scores.setdefault(video, found), found, equal_nan=True):
+            raise UserError(f"{file}: {video} is in it twice, with other scores; leave one of them out")
+    return Predictions("", tuple(classes), scores, {})
 
 
 def _read_npz(file: pathlib.Path) -> Predictions:
@@ -248,6 +270,19 @@ def _read_npz(file: pathlib.Path) -> Predictions:
         classes, scores, labels = score_archive.read(arrays)
         return Predictions("", classes, scores, dict(labels), numbered=True)
     return Predictions("", None, {video: score_archive.numbers(video, row) for video, row in arrays.items()}, {})
+
+
+def _averaged(sources: list[Predictions]) -> str | None:
+    """What the scores of all sources are means of; None where one does not tell. Raises UserError if they differ."""
+    told = {source.average_clips: source.name for source in sources if source.average_clips is not None}
+    if len(told) > 1:
+        (kind, name), (other_kind, other_name), *_ = told.items()
+        raise UserError(
+            f"{name} was tested with test.average_clips={kind}, {other_name} with {other_kind}: probabilities and "
+            "logits are not added up. Test one again as the other: python -m jax_video.main --config=RECIPE "
+            f"--workdir=DIR --mode=test --config.test.average_clips={kind}"
+        )
+    return sources[0].average_clips if all(source.average_clips for source in sources) else None
 
 
 def _order(source: Predictions, first: Predictions) -> list[int]:
@@ -318,18 +353,23 @@ def _check_numbers(source: Predictions, first: Predictions, names: dict[str, str
 
 
 def _matched(source: Predictions, first: Predictions) -> dict[str, str]:
-    """{name of a video in the first source: its name in the source}, by path or by file name without suffix."""
-    by_stem: dict[str, str | None] = {}
-    for video in source.scores:
-        stem = pathlib.PurePosixPath(video).stem
-        by_stem[stem] = None if stem in by_stem else video  # None: two videos have this name
-    found = {
-        video: video if video in source.scores else by_stem.get(pathlib.PurePosixPath(video).stem)
-        for video in first.scores
-    }
+    """{name of a video in the first source: its name in the source}, by path, or by file name without suffix where just
+    one video of each source has it."""
+    ours, theirs = _by_stem(first), _by_stem(source)
+    alone = {videos[0]: theirs[stem][0] for stem, videos in ours.items() if len(videos) == len(theirs[stem]) == 1}
+    found = {video: video if video in source.scores else alone.get(video) for video in first.scores}
     if missing := [video for video, name in found.items() if name is None]:
         raise UserError(
             f"{source.name} has no scores, or those of two videos of one name, for {len(missing)} of the "
-            f"{len(first.scores)} videos of {first.name}: {', '.join(missing[:3])}, …"
+            f"{len(first.scores)} videos of {first.name}: {', '.join(missing[:3])}, …; videos of one file name are "
+            "told apart by their paths in the data set"
         )
     return {video: name for video, name in found.items() if name is not None}
+
+
+def _by_stem(source: Predictions) -> dict[str, list[str]]:
+    """The videos of a source by file name without suffix; a name that none has gives an empty list."""
+    found = collections.defaultdict(list)
+    for video in source.scores:
+        found[pathlib.PurePosixPath(video).stem].append(video)
+    return found

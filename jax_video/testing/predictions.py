@@ -5,8 +5,9 @@
 
 In multi-label runs each class also has "holds", true or false.
 
-The key says what made it: a checksum of the run's weights, one of the test's clips and crops, and how many classes are
-listed. Lines are UTF-8 without line separators, whatever bytes a name has.
+The key says what made it: a checksum of the run's weights, one of the test's clips and crops, with the frame rate that
+was given if clips need one, and how many classes are listed.
+Lines are UTF-8 without line separators, whatever bytes a name has.
 """
 
 import dataclasses
@@ -89,7 +90,7 @@ class File:
 
     Args:
       path: of the file; may be there already.
-      run, clips: what classifies the videos (`Run.iter_scores`).
+      run, clips, fps: what classifies the videos (`Run.iter_scores`).
       top: how many classes are listed; None: all.
 
     Attributes:
@@ -101,10 +102,18 @@ class File:
       OSError: it cannot be read or written.
     """
 
-    def __init__(self, path: str | os.PathLike, run: Run, *, clips: int | None = None, top: int | None = None):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        run: Run,
+        *,
+        clips: int | None = None,
+        top: int | None = None,
+        fps: float = 0.0,
+    ):
         self.path = os.fspath(path)
         self.done: dict[str, str] = {}
-        self._key = f"{run.fingerprint:08x}-{_of_test(run, clips):08x}-{top or 'all'}"
+        self._key = f"{run.fingerprint:08x}-{_of_test(run, clips, fps):08x}-{top or 'all'}"
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         self._file = open(path, "ab", buffering=0)
         try:
@@ -173,23 +182,25 @@ def _other(theirs: str, ours: str, run: Run) -> str:
     """How predictions differ from ours, in words, by the keys of both."""
     names = (
         f"of other weights than those in {run.folder}",
-        "of another test: other clips or crops",
+        "of another test: other clips or crops, or another --fps",
         "with another --top",
     )
     parts = zip(theirs.split("-"), ours.split("-"), names, strict=False)
     return next((name for their, our, name in parts if their != our), names[0])
 
 
-def _of_test(run: Run, clips: int | None) -> int:
-    """A checksum of how a test looks at a video."""
+def _of_test(run: Run, clips: int | None, fps: float) -> int:
+    """A checksum of how a test looks at a video. What earlier versions left out is in it only where it counts, so that
+    their files can be continued."""
     sampling = dataclasses.asdict(run.sampling)
     if run.sampling.fps is None:
-        del sampling["fps"]  # so that files of versions that did not know it can be continued
+        del sampling["fps"]
     parts = {
         "sampling": sampling,
         "protocol": dataclasses.asdict(run.protocol_with(clips)),
         "objective": repr(run.objective),
         "dtype": run.config.dtype,
         **({} if run.thresholds is None else {"thresholds": run.thresholds.tolist()}),
+        **({"fps": fps} if run.sampling.fps is not None and fps else {}),
     }
     return documents.checksum(parts)

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -32,7 +33,7 @@ NAMES = {
     "negative_accuracy": "  of different videos",
 }
 # What test.json holds: what it is a result of, and the result: of classes, of several labels, or of pairs.
-_SUBJECT = {"step": int, "manifest": str, "protocol?": dict, "clip?": dict, "videos": int, "of": int}
+_SUBJECT = {"step": int, "manifest": str, "protocol?": dict, "clip?": dict, "dtype?": str, "videos": int, "of": int}
 _CLASSES = {"top1": float, "top5": float, "mean_top1_top5": float, "mean_class_accuracy": float, "clip_top1?": float}
 _LABELS = {"map": float, "macro_f1": float, "micro_f1": float, "hit1": float}
 _PAIRS = {"pair_accuracy": float, "student": {"name": str, "frames": int}}
@@ -53,7 +54,8 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
     """
     split, folder = run.config.test.split, folder_of(run)
     run.check_classes(manifest)
-    _print_other_clips(run.meta.config["clip"], run.config.clip.to_dict(), run.folder)
+    if (changed := other_clips(run.meta.config["clip"], run.config.clip.to_dict())) and jax.process_index() == 0:
+        print(f"Other clips than those of the run in {run.folder}, which has {', '.join(changed)}.", file=sys.stderr)
     if isinstance(run.objective, objectives.Classification):
         manifest.check_labels(split)
         if manifest.multilabel != (run.thresholds is not None):
@@ -104,9 +106,9 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
     return result
 
 
-def folder_of(run: Run) -> remote.Path:
-    """The folder of the result of a run's test; see `place`."""
-    return place(run.folder, run.config.test.split, run.step if run.chosen else None)
+def folder_of(run: Run, split: str | None = None) -> remote.Path:
+    """The folder of the result of a run's test, or of one on another split than its config's; see `place`."""
+    return place(run.folder, split or run.config.test.split, run.step if run.chosen else None)
 
 
 def place(folder: remote.Path, split: str, step: int | None = None) -> remote.Path:
@@ -133,12 +135,21 @@ def _labels(run: Run, objective: MultiLabel, manifest: Manifest, means: VideoMea
     return result
 
 
-def _print_other_clips(theirs: dict, ours: dict, folder: remote.Path) -> None:
-    """Print a note where a run was trained on other clips than those of its test."""
+def other_clips(trained: Mapping[str, Any], tested: Mapping[str, Any]) -> list[str]:
+    """What is other in the clips of a test than in those that the run was trained with: keys, with the run's values."""
     keys = ("frames", "stride", "short_side", "size", "fps")
-    changed = [f"{key} {theirs.get(key)}" for key in keys if theirs.get(key) != ours.get(key)]
-    if changed and jax.process_index() == 0:
-        print(f"Other clips than those of the run in {folder}, which has {', '.join(changed)}.", file=sys.stderr)
+    return [f"{key} {trained.get(key)}" for key in keys if trained.get(key) != tested.get(key)]
+
+
+def is_own(result: Mapping[str, Any], run: Run) -> bool:
+    """Whether a result is of a run's weights, on the set and clips of its training, as far as the result tells."""
+    config = run.meta.config
+    return (
+        result["step"] == run.step
+        and not run.meta.is_of_another_set(result.get("manifest"))
+        and not other_clips(config["clip"], result.get("clip", config["clip"]))
+        and result.get("dtype", config.get("dtype")) == config.get("dtype")
+    )
 
 
 def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
@@ -157,7 +168,8 @@ def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
             print(f"{path}: {error}. The test is made again.", file=sys.stderr)
         return None
     expected = _subject(run, manifest)
-    found = {key: result.get(key) for key in expected}
+    earlier = {"dtype": expected["dtype"]}  # which earlier versions did not tell
+    found = {key: (earlier | result).get(key) for key in expected}
     whole = result["videos"] == result["of"] or run.config.test.allow_partial
     return result if whole and _in_full(found) == _in_full(expected) else None
 
@@ -170,6 +182,7 @@ def _subject(run: Run, manifest: Manifest) -> dict[str, Any]:
         "manifest": manifest.hash,
         "protocol": config.test.to_dict(),
         "clip": config.clip.to_dict(),
+        "dtype": config.dtype,
     }
     return json.loads(json.dumps(subject))
 
@@ -188,9 +201,9 @@ def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path, writ
       folder: of the run.
       written: the folder of the result, `folder_of(run)`; by default `folder`.
     """
-    split = result.get("protocol", {}).get("split", "test")
+    split, videos = result.get("protocol", {}).get("split", "test"), f"{averages.video(result)}s"
     lines = [
-        f"{manifest.name}: {result['videos']} of {result['of']} {split} videos, checkpoint of step {result['step']}",
+        f"{manifest.name}: {result['videos']} of {result['of']} {videos}, checkpoint of step {result['step']}",
         *(f"  {name:<24}{100 * result[key]:6.2f} %" for key, name in NAMES.items() if key in result),
     ]
     if "pair_accuracy" in result:
