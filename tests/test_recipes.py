@@ -165,6 +165,18 @@ def test_a_teacher_is_another_runs_network(transferred, tmp_path):
         path = name.removeprefix("batch_stats/teacher/")
         own = given.get(f"params/{path}", given.get(f"batch_stats/{path}"))
         assert path.startswith("fc/") or np.array_equal(leaf, own), name
+
+    # Nor need it have a classifier, also where the videos have no classes.
+    path = tmp_path / "teacher.npz"
+    np.savez(path, **{name: leaf for name, leaf in given.items() if "fc" not in name.split("/")})
+    config = tiny.get_config(f"transfer,weights={path}")
+    config.teacher, config.init_from.layout = tiny.get_config("transfer").teacher, "jax_video"
+    headless = start(config, classes=())
+    assert all(
+        name.startswith("batch_stats/teacher/fc/") or np.array_equal(headless[name], constants[name])
+        for name in constants
+    )
+
     mismatch = "shape    batch_stats/teacher/conv1/kernel: found 7×7×7×3×4, expected 1×7×7×3×4"
     with pytest.raises(UserError, match=mismatch):
         start(tiny.get_config(f"transfer,weights={transferred[0]}"))  # a 3D network is no teacher

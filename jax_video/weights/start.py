@@ -97,7 +97,7 @@ def fit(
 ) -> Weights:
     """The weights of a config's network, from sources that have been read; see `read`. Empties the sources' arrays."""
     path, layout = ",".join(source.path for source in sources), sources[0].layout
-    num_classes = num_classes or sources[0].num_classes
+    num_classes = sources[0].num_classes if num_classes is None else num_classes  # 0: of a set without labels
     if num_classes is None:
         raise UserError(
             f"{path}: has no classifier ({', '.join(networks.heads())}), so the number of classes is unknown"
