@@ -71,9 +71,9 @@ def frame_rate(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
+        tick = float(stream.time_base or 0)
         shown = [packet.pts for packet in container.demux(stream) if packet.pts is not None and not packet.is_discard]
     declared = next((rate for rate in rates if rate < 1000), rates[0])  # larger ones are ticks of a clock
-    tick = float(stream.time_base or 0)
     steps = np.diff(np.sort(shown)) * tick
     lasting = steps.sum()
     if not len(steps) or steps.min() <= 0 or 2 * steps.max() > lasting:  # most of all is one pause
