@@ -36,7 +36,6 @@ of any manifest, and tests it on its test videos. A claim whose networks cannot 
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import pathlib
@@ -59,7 +58,7 @@ from evidence_claims import WEIGHTS as EXPECTED_WEIGHTS  # noqa: E402
 from evidence_record import Place, Record  # noqa: E402
 from evidence_sets import OneSet, Sets, forget  # noqa: E402
 
-from jax_video import command, config_flag, lock, runlog  # noqa: E402
+from jax_video import command, config_flag, lock, published, runlog  # noqa: E402
 from jax_video import run as run_lib  # noqa: E402
 from jax_video.data import documents  # noqa: E402
 from jax_video.data.sources import prepared  # noqa: E402
@@ -236,8 +235,7 @@ FOUND = "found.json"  # in a run's folder, when it is done: what its line of the
 @functools.cache
 def _digest(path: str) -> str:
     """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return published.checksum(pathlib.Path(path).read_bytes())
 
 
 def _shown(value: Any) -> str:
@@ -283,13 +281,14 @@ def work(all_runs: list[Run], record: Record) -> list[str]:
         return run.ready and record.get(run.place, run.what) is not None
 
     while left := [run for run in to_do(all_runs, record) if not done(run) and run not in failed]:
-        before = len(left)
+        waits = True
         for run in left:
             record.read()
             if lost := [part for part in run.parts if part in failed]:
                 failed[run] = f"{run.folder}: it begins with {lost[0].folder}, which failed"
-                before -= 1
-            if run in failed or done(run) or not all(part.ready for part in run.parts):
+                waits = False
+                continue
+            if done(run) or not all(part.ready for part in run.parts):
                 continue
             print(*run.commands, sep="\n", flush=True)
             try:
@@ -299,12 +298,11 @@ def work(all_runs: list[Run], record: Record) -> list[str]:
             except UserError as error:
                 failed[run] = f"{run.folder}: {error}"
                 print(failed[run], file=sys.stderr, flush=True)
-                before -= 1
-                continue
-            record.add(run.place, run.what, found)
-            before -= 1
-            show(run, found)
-        if before == len(left):
+            else:
+                record.add(run.place, run.what, found)
+                show(run, found)
+            waits = False
+        if waits:
             print("Other processes are at all runs that can be begun now: waiting for them.", flush=True)
             time.sleep(20)
     return list(failed.values())

@@ -91,7 +91,7 @@ class OneSet(Sets):
         Raises:
           UserError: there is one of another set.
         """
-        given, copy = prepared.read(self.data), self.unlabelled / "manifest.jsonl"
+        given, copy = _read(self.data), self.unlabelled / "manifest.jsonl"
         if not copy.exists():
             given.write(copy)
         elif Manifest.read(copy).hash != given.hash:

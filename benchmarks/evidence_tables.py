@@ -4,7 +4,7 @@ import collections
 import itertools
 import statistics
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.figure
 import numpy as np
@@ -26,6 +26,27 @@ from evidence_sets import Sets, group_of
 from jax_video.errors import UserError
 
 
+class Compared(NamedTuple):
+    """What is known of a pair of rows, of which the first is said to be better."""
+
+    pair: tuple[str, str]
+    top1: Difference
+    balanced: Difference
+    said: str
+
+    @classmethod
+    def of(cls, pair: tuple[str, str], one: Outcomes, other: Outcomes) -> "Compared":
+        """Of rows of which the better one may be no better than chance, a difference says nothing."""
+        found = difference(one, other), difference(one, other, balanced=True)
+        words = verdict(*found)
+        better = max((one, pair[0]), (other, pair[1]), key=lambda row: balanced_accuracy(row[0]))
+        if min(one.right.mean(), other.right.mean()) > 0.995:
+            words = "both near 100 %"
+        elif words in ("holds", "does not") and above_chance(better[0]).ends[0] <= 0:
+            words = f"cannot tell: {better[1]} may be at chance"
+        return cls(pair, *found, words)
+
+
 class Found:
     """What is known of some claims.
 
@@ -40,6 +61,8 @@ class Found:
             for run in itertools.chain(*runs.values())
             if (found := record.get(run.place, run.what)) is not None
         }
+        self._right = {(name, row): self._outcomes(name, row) for name in runs for row in EVIDENCE[name].rows}
+        self._compared = {name: self._compare(name) for name in runs}
 
     def claim(self, name: str) -> str:
         """What is known of a claim, in markdown."""
@@ -55,9 +78,9 @@ class Found:
             if claim.rows[row].once and each:
                 accuracy = f"{100 * each[0]['pair_accuracy']:.1f} of pairs | – | – | –"
             else:
-                got = self._outcomes(name, row)
+                got = self._right[name, row]
                 accuracy = (
-                    f"{spread([100 * float(of.mean()) for of in got.right])} | {self._balanced(name, row)}"
+                    f"{spread([100 * float(of.mean()) for of in got.right])} | {balanced(got)}"
                     if got
                     else "not yet run | | |"
                 )
@@ -66,43 +89,25 @@ class Found:
             lines.append(f"| {row} | {number} | {accuracy} | {minutes} |")
         return "\n".join(lines) + self._differences_in_words(name) + self._curves(name)
 
-    def differences(self, name: str) -> dict[tuple[str, str], tuple[Difference, Difference]]:
-        """By how much the first of each pair of a claim is better, in top-1 and in balanced accuracy; only pairs whose
-        runs are all done."""
-        claim = EVIDENCE[name]
-        found = {row: self._outcomes(name, row) for row in dict.fromkeys(itertools.chain(*claim.pairs))}
-        return {
-            (one, other): (
-                difference(found[one], found[other]),
-                difference(found[one], found[other], balanced=True),
-            )
-            for one, other in claim.pairs
-            if found[one] is not None and found[other] is not None
-        }
-
     def draw(self, path: str) -> None:
         """Draw all differences of top-1 with their intervals: other videos wide, other networks thin."""
-        rows: list[tuple[str, tuple[Difference, Difference] | None, str]] = []
-        for name in self._runs:
-            if found := self.differences(name):
-                rows += [
-                    (f"{name} ({EVIDENCE[name].data})", None, ""),
-                    *((" − ".join(pair), of, self._verdict(name, pair, of)) for pair, of in found.items()),
-                ]
+        rows: list[str | Compared] = []  # names of claims, and what is drawn
+        for name, found in self._compared.items():
+            rows += [f"{name} ({EVIDENCE[name].data})", *found] if found else []
         if not rows:
             raise UserError(f"--figure={path}: no difference is known yet that could be drawn")
         figure = matplotlib.figure.Figure((7, 0.6 + 0.24 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color="0.6", linewidth=1)
-        for place, (_, found, words) in enumerate(rows):
-            if found is not None:
-                colour = {"holds": "tab:blue", "does not": "tab:red"}.get(words, "0.35")
-                for interval, width in ((found[0].videos, 3), (found[0].networks, 1)):
+        for place, of in enumerate(rows):
+            if isinstance(of, Compared):
+                colour = {"holds": "tab:blue", "does not": "tab:red"}.get(of.said, "0.35")
+                for interval, width in ((of.top1.videos, 3), (of.top1.networks, 1)):
                     axes.plot([100 * end for end in interval], [place, place], color=colour, linewidth=width)
-                axes.plot([100 * found[0].gain], [place], "o", color=colour, markersize=6)
-        axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
-        for label, (_, found, _) in zip(axes.get_yticklabels(), rows, strict=True):
-            label.set_fontweight("bold" if found is None else "normal")
+                axes.plot([100 * of.top1.gain], [place], "o", color=colour, markersize=6)
+        axes.set_yticks(range(len(rows)), [of if isinstance(of, str) else " − ".join(of.pair) for of in rows])
+        for label, of in zip(axes.get_yticklabels(), rows, strict=True):
+            label.set_fontweight("bold" if isinstance(of, str) else "normal")
         axes.set(
             ylim=(len(rows) - 0.5, -0.5),
             xlabel="difference of top-1, points",
@@ -167,35 +172,20 @@ class Found:
         groups = [group_of(videos[name]) for name in right]
         return Outcomes(np.array(list(right.values())).T, groups, labels, [folds[name] for name in right])
 
+    def _compare(self, name: str) -> list[Compared]:
+        """The pairs of a claim whose runs are all done."""
+        known = ((pair, *(self._right[name, row] for row in pair)) for pair in EVIDENCE[name].pairs)
+        return [Compared.of(*each) for each in known if None not in each]
+
     def _differences_in_words(self, name: str) -> str:
-        known = self.differences(name)
-        if not known:
+        if not self._compared[name]:
             return ""
         measures = [f"{measure} | 95 %: other videos | other networks" for measure in ("top-1", "balanced")]
         lines = [f"\n\n| difference, points | {' | '.join(measures)} | verdict |", f"|---|{'---|' * 7}"]
-        for pair, found in known.items():
+        for pair, *found, words in self._compared[name]:
             shown = [f"{100 * of.gain:+.1f} | {interval(of.videos)} | {interval(of.networks)}" for of in found]
-            lines.append(f"| {' − '.join(pair)} | {' | '.join(shown)} | {self._verdict(name, pair, found)} |")
+            lines.append(f"| {' − '.join(pair)} | {' | '.join(shown)} | {words} |")
         return "\n".join(lines)
-
-    def _verdict(self, name: str, pair: tuple[str, str], found: tuple[Difference, Difference]) -> str:
-        """What a difference says. Of rows of which the better one may be no better than chance, it says nothing."""
-        outcomes = [self._outcomes(name, row) for row in pair]
-        if min(of.right.mean() for of in outcomes) > 0.995:
-            return "both near 100 %"
-        words = verdict(*found)
-        better = max(outcomes, key=balanced_accuracy)
-        if words in ("holds", "does not") and above_chance(better).ends[0] <= 0:
-            return f"cannot tell: {pair[outcomes.index(better)]} may be at chance"
-        return words
-
-    def _balanced(self, name: str, row: str) -> str:
-        """A row's balanced accuracy with its intervals, as cells in %."""
-        got = self._outcomes(name, row)
-        above = above_chance(got)
-        chance = balanced_accuracy(got) - above.gain
-        ends = (f"[{100 * (chance + low):.1f}, {100 * (chance + high):.1f}]" for low, high in above[1:])
-        return " | ".join([f"{100 * balanced_accuracy(got):.1f}", *ends])
 
     def _curves(self, name: str) -> str:
         """Where a set has validation videos: what the networks told apart of them on the way, and who learnt sooner."""
@@ -218,6 +208,14 @@ class Found:
             start = "\n\nMean over the steps, " if pair == pairs[0] else "; "
             lines[-1] += f"{start}{' − '.join(pair)}: {statistics.mean(gains):+.1f} {interval(mean_interval(gains), 1)}"
         return "\n".join(lines)
+
+
+def balanced(outcomes: Outcomes) -> str:
+    """The balanced accuracy with its intervals, as cells in %."""
+    accuracy, above = balanced_accuracy(outcomes), above_chance(outcomes)
+    chance = accuracy - above.gain
+    ends = (f"[{100 * (chance + low):.1f}, {100 * (chance + high):.1f}]" for low, high in above[1:])
+    return " | ".join([f"{100 * accuracy:.1f}", *ends])
 
 
 def by_networks(values: list[float], claim: Claim) -> list[float]:
