@@ -509,8 +509,12 @@ class TestCheck:
             task.check(config, manifest)
 
 
-def test_other_clips_than_those_of_the_run():
+def test_other_clips_than_those_of_the_run(capsys):
     """A run that was converted has those of its weights' own test; a config may have others, and that is said."""
     clip = {"frames": 16, "stride": 1, "short_side": 112, "size": 112, "crop": "corners"}
-    assert results.other_clips(clip, clip | {"crop": "random"}) == []
-    assert results.other_clips(clip, clip | {"stride": 2, "short_side": 122}) == ["stride 1", "short_side 112"]
+    results._print_other_clips(clip, clip | {"crop": "random"}, "runs/x")
+    assert capsys.readouterr().err == ""
+    results._print_other_clips(clip, clip | {"stride": 2, "short_side": 122}, "runs/x")
+    assert (
+        capsys.readouterr().err == "Other clips than those of the run in runs/x, which has stride 1, short_side 112.\n"
+    )

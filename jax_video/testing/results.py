@@ -54,8 +54,7 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
     """
     split, folder = run.config.test.split, folder_of(run)
     run.check_classes(manifest)
-    if (changed := other_clips(run.meta.config["clip"], run.config.clip.to_dict())) and jax.process_index() == 0:
-        print(f"Other clips than those of the run in {run.folder}, which has {', '.join(changed)}.", file=sys.stderr)
+    _print_other_clips(run.meta.config["clip"], run.config.clip.to_dict(), run.folder)
     if isinstance(run.objective, objectives.Classification):
         manifest.check_labels(split)
         if manifest.multilabel != (run.thresholds is not None):
@@ -133,6 +132,12 @@ def _labels(run: Run, objective: MultiLabel, manifest: Manifest, means: VideoMea
         fusion.write_scores(folder, manifest.classes, None, result, rows, tables=tables.tolist())
         (folder / "confusion.png").unlink(missing_ok=True)  # of an earlier test
     return result
+
+
+def _print_other_clips(theirs: dict, ours: dict, folder: remote.Path) -> None:
+    """Print a note where a run was trained on other clips than those of its test."""
+    if (changed := other_clips(theirs, ours)) and jax.process_index() == 0:
+        print(f"Other clips than those of the run in {folder}, which has {', '.join(changed)}.", file=sys.stderr)
 
 
 def other_clips(trained: Mapping[str, Any], tested: Mapping[str, Any]) -> list[str]:
