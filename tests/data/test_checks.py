@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jax_video.data.decoding import probing, video
+from jax_video.data.decoding import probing, video, workers
 from jax_video.data.manifest import MISSING, Manifest, Video
 from jax_video.data.preparing import checks
 from jax_video.data.sources import motions
@@ -242,10 +242,18 @@ def test_a_part_that_reaches_beyond_its_file_is_remarked_unless_its_end_is_round
     assert "  reaches beyond its file         3         0         0         3" in checks.table(found, remarks)
 
 
-def test_too_few_frames_and_another_timeout_are_judged_anew(tmp_path):
-    encode(tmp_path / "a.mp4", 200)  # which nobody reads at once
+def test_too_few_frames_and_another_timeout_are_judged_anew(tmp_path, monkeypatch):
+    encode(tmp_path / "a.mp4", 200)
     asked = manifest(tmp_path, a="train")
-    assert errors(check(asked, tmp_path / "out", timeout=0.0)[0]) == {"a": "not done after 0 s"}
+
+    def too_slow(tasks, *_, timeout, **__):
+        return ((index, workers.late(timeout)) for index, _ in enumerate(tasks))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "run", too_slow)
+        for seconds in (1.0, 2.0):
+            assert errors(check(asked, tmp_path / "out", timeout=seconds)[0]) == {"a": f"not done after {seconds:g} s"}
+    assert errors(check(asked, tmp_path / "out", timeout=2.0)[0]) == {"a": "not done after 2 s"}  # as it is stored
     assert errors(check(asked, tmp_path / "out", timeout=60.0)[0]) == {"a": None}
     short, _ = check(asked, tmp_path / "out", min_frames=201)
     assert errors(short) == {"a": "too short: 200 frames, expected at least 201"} and short.videos[0].frames == 0
