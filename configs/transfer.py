@@ -78,6 +78,7 @@ def get_config(argument: str = "") -> ConfigDict:
         is_run = "://" in given.weights or pathlib.Path(given.weights).is_dir()
         config.init_from.update(path=given.weights, into="teacher", new_head=True)
         config.init_from.layout = None if is_run else "torchvision"
+        config.optimizer.head_rate = 0.1  # at the papers' rate, the layers after a trained teacher's features diverge
     if recipe.is_small(given):
         config.update(recipe.SMALL)
         config.clip.stride = given.stride or 1

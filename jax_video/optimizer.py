@@ -185,11 +185,15 @@ def _map_norm(params: dict, value: bool) -> dict:
 
 
 def _map_heads(network: str, params: dict) -> dict:
-    """A tree like params with True at the classifier, or the classifiers of two streams, and False elsewhere."""
+    """A tree like params with True at the classifier, or the classifiers of two streams, and False elsewhere.
+
+    The classifier of a knowledge transfer is all of `Correspondence` but the student.
+    """
     heads = [networks.find(network).head] if network else networks.heads()
 
     def is_head(path, _):
-        return networks.top_module([key.key for key in path]) in heads
+        keys = [key.key for key in path]
+        return keys[0] != "student" if "student" in params else networks.top_module(keys) in heads
 
     return jax.tree_util.tree_map_with_path(is_head, params)
 

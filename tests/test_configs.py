@@ -375,6 +375,7 @@ def test_the_settings_of_transfer():
     assert settings(config, "schedule", "kind", "drop_epochs") == ("step", (30, 60, 90, 120))
     assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay") == (0.9, True, 1e-4)
     assert settings(config, "init_from", "path", "layout", "into") == ("r50.pth", "torchvision", "teacher")
+    assert (config.optimizer.head_rate, transfer.get_config("").optimizer.head_rate) == (0.1, 1.0)
     of_t3d = transfer.get_config("frames=32,size=224")
     assert settings(of_t3d, "clip", "frames", "short_side", "size", "segments") == (32, 256, 224, 0)
     assert transfer.get_config("clips=4").clip.segments == 4

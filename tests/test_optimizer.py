@@ -96,6 +96,18 @@ def test_the_head_can_learn_faster(monkeypatch, network, head):
     assert_close(found, ours(rated(), params, gradients) | {head: ours(rated(10.0), params, gradients)[head]})
 
 
+def test_the_head_of_a_transfer_is_all_but_the_student():
+    first, *gradients = trees(1 + len(RATES))
+
+    def wrapped(tree):
+        return {"student": {"network": tree}, "fc": tree["fc"], "fc1": tree["conv1"], "classifier": tree["fc"]}
+
+    params, *gradients = map(wrapped, (first, *gradients))
+    found = ours(rated(head_rate=10.0, network="resnet3d18"), params, gradients)
+    expected = ours(rated(10.0), params, gradients) | {"student": ours(rated(), params, gradients)["student"]}
+    assert_close(found, expected)
+
+
 def test_the_gradient_is_clipped_as_pytorch_does():
     params, *gradients = trees(1 + len(RATES))
     groups = [{"modules": ["conv1", "bn1", "fc"], "weight_decay": 0.1}]

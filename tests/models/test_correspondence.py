@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import parity
 import pytest
 from flax import nnx
@@ -15,6 +16,7 @@ from jax.sharding import AxisType
 from reference import correspondence as reference
 from reference import resnet as reference_resnet
 
+from configs import transfer
 from jax_video import models, objectives, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video import train as train_lib
@@ -263,6 +265,51 @@ def test_training_moves_the_student_and_leaves_the_teacher_to_the_bit(accumulate
             for name, leaf in before.items():
                 same = leaf.tobytes() == np.asarray(after[name]).tobytes()
                 assert same == name.startswith("1/teacher/"), name
+
+
+class Trained(nnx.Module):
+    """Features [B, 1, 1, 1, 1024] of the size of a trained ResNet's, of clips of noise [B, 1, 1, 4, 3]."""
+
+    def __init__(self, *, seed):
+        self.projection = Frozen(jax.random.normal(jax.random.key(seed), (12, 1024)))
+        self.fc = Linear(1024, 3, rngs=models.Keys(0))  # its own classifier, which takes no part
+
+    def set_view(self, use_running_average=None):
+        """Is the same in training and in test mode."""
+
+    def features(self, video):
+        found = nnx.relu(video.reshape(len(video), -1) @ self.projection[...])
+        return 30 * (found / jnp.linalg.norm(found, axis=1, keepdims=True))[:, None, None, None]
+
+
+def test_the_recipe_of_a_trained_teacher_does_not_diverge():
+    """Pooled features of a ResNet trained on ImageNet have a norm of about 25 to 40; .1 is the papers' rate."""
+    config = transfer.get_config("weights=resnet50.pth")
+    model = Correspondence(Trained(seed=0), Trained(seed=1), clip=(1, 1, 4), rngs=models.Keys(0))
+    definition, params, batch_stats = state_lib.split(model)
+
+    def losses():
+        tx = optimizer.of(config, config.schedule.learning_rate)
+
+        @jax.jit
+        def step(params, opt_state, key):
+            def loss(params):
+                video, ids = jax.random.normal(key, (16, 1, 1, 4, 3)), jnp.arange(16)
+                logits, label, _ = nnx.merge(definition, params, batch_stats)(video, ids=ids, key=key)
+                return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+
+            value, gradients = jax.value_and_grad(loss)(params)
+            updates, opt_state = tx.update(gradients, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), value
+
+        state = (params, tx.init(params))
+        for key in jax.random.split(jax.random.key(0), 120):
+            state, value = step(*state, key)
+            yield float(value)
+
+    assert np.mean([*losses()][-20:]) < 0.3
+    config.optimizer.head_rate = 1.0
+    assert not np.all(np.isfinite([*losses()]))
 
 
 # Parity
