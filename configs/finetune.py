@@ -65,7 +65,7 @@ def get_config(argument: str = "") -> ConfigDict:
     fresh = network.own if not same or layout == "torchvision" else ()  # arrays that the weights do not have
     parts = tuple(network.parts)
 
-    tested = run["test"] if run and same else {}
+    tested = run["test"] if run and same and not run.get("teacher") else {}  # a transfer's test is of pairs
     seen = run["clip"] if run and same else dict(told.clip) if told and same else {}
     size = given.size or seen.get("size", network.size)
     frames = given.frames or seen.get("frames", network.frames)
@@ -84,7 +84,8 @@ def get_config(argument: str = "") -> ConfigDict:
             "size": size,
             "crop": "random",
             "flip": None,  # mirrors half of the clips, unless the set forbids it
-        },
+        }
+        | ({"segments": 0} if run and run.get("teacher") else {}),
         norm={"frozen": True},
         data={"manifest": given.data},
         train={
@@ -103,7 +104,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "decay_norm": True,
             "head_rate": 10.0,
         },
-        schedule={"kind": "cosine", "learning_rate": 1e-4, "warmup_epochs": 1},
+        schedule={"kind": "cosine", "learning_rate": 1e-4, "warmup_epochs": int(given.epochs > 1)},
         test={
             **{"clips": "uniform", "number": 4, "crop": "center", "average_clips": "probability"},
             **tested,

@@ -79,6 +79,8 @@ def get_config(argument: str = "") -> ConfigDict:
     config.model.update(network.clip_keywords(given.frames, config.clip.size))
     if "branches" in network.keywords:  # with STC blocks
         config.model.update(branches=given.branches, reduction=4)
+    elif given.branches != "both":
+        raise ValueError(f"config argument branches={given.branches}: {given.model} has no STC blocks.")
     if given.start:  # our choice: the papers do not say how
         config.init_from.update(path=given.start, new_head=True)
         config.train.epochs = 60

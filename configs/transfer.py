@@ -11,8 +11,8 @@ pairs that belong together and 16 that do not; `clips=4` takes four clips of eac
 
 Arguments: model (the 3D network), teacher (resnet50, resnext101 or densenet121), weights (the teacher's: a file, public
 weights by name, or the run of a 2D network), data, frames, stride, size, clips (of each video in a batch), branches (of
-STC), micro_batch (videos on the devices at once), epochs, recipe (small or paper; by default small on `motions` and
-paper on every other set).
+STC), micro_batch (videos on the devices at once), epochs (the rate drops at the same shares of the run), recipe (small
+or paper; by default small on `motions` and paper on every other set).
 
 Paper, top-1 on UCF101 split 1 after fine-tuning (ours: not yet run, except for small sets, see benchmarks/RESULTS.md):
 
@@ -89,8 +89,10 @@ def get_config(argument: str = "") -> ConfigDict:
     config.model.update(network.clip_keywords(config.clip.frames, config.clip.size))
     if "branches" in network.keywords:  # with STC blocks
         config.model.branches = given.branches
+    elif given.branches != "both":
+        raise ValueError(f"config argument branches={given.branches}: {given.model} has no STC blocks.")
     if given.epochs:
-        config.train.epochs = given.epochs
+        recipe.train_epochs(config, given.epochs)
     return config
 
 

@@ -57,6 +57,7 @@ def restore_or_create(
     if restored is None:
         if extend:
             raise CheckpointError(f"there is no run in {folder} to extend: leave --extend out to begin one.")
+        _print_drops(config, manifest)
         # jit makes this one compilation; without it, the initial values alone would take one for every shape.
         named = config.init_from.path or config.init_from.layout
         state = start.initial_state(config, manifest.classes, mesh, create) if named else jax.jit(create)()
@@ -101,8 +102,24 @@ def _extended(
             f"{schedule.learning_rate:g}.",
             file=sys.stderr,
         )
+    _print_drops(config, manifest, step)
     fresh = dataclasses.replace(_progress(config), meter=progress.meter, validated=progress.validated, begun=step)
     return dataclasses.replace(state, lr_scale=sharding.place_state(np.float32(1), mesh)), fresh
+
+
+def _print_drops(config: ConfigDict, manifest: Manifest, begin: int = 0) -> None:
+    """Print a note where the learning rate should drop, and every drop is after the end. Drops count from `begin`."""
+    schedule, left = config.schedule, total_steps(config, manifest) - begin
+    epochs, steps = schedule.get("drop_epochs") or (), schedule.get("drop_steps") or ()
+    drops = [*(round(epoch * steps_per_epoch(config, manifest)) for epoch in epochs), *steps]
+    if schedule.kind == "step" and drops and min(drops) >= left and jax.process_index() == 0:
+        key, first = ("drop_epochs", epochs[0]) if epochs else ("drop_steps", steps[0])
+        added = " that are added" if begin else ""
+        print(
+            f"The learning rate stays at {schedule.learning_rate:g}: its first drop, schedule.{key}={first:g}, is "
+            f"after the last of {left:,} steps{added}. --config.schedule.{key}=… sets others.",
+            file=sys.stderr,
+        )
 
 
 def _progress(config: ConfigDict) -> Progress:

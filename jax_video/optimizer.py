@@ -76,6 +76,7 @@ def make(
     layer_decay: float = 1.0,
     freeze: Sequence[str] = (),
     network: str = "",
+    transfers: bool = False,
 ) -> optax.GradientTransformation:
     """SGD with PyTorch's coupled weight decay, which is part of the gradient that momentum sees; or AdamW.
 
@@ -90,6 +91,7 @@ def make(
         classifier.
       freeze: parts that stay as they are. There is no momentum for them.
       network: name of the network, whose parts these are.
+      transfers: whether that network is the student of a `Correspondence`, of which all else is the classifier.
 
     Raises:
       UserError: another kind, values out of range, a part that the network does not have, or rates by part for a
@@ -125,7 +127,7 @@ def make(
     if frozen_norm:
         chain.append(optax.masked(optax.set_to_zero(), lambda params: _map_norm(params, True)))
     if head_rate != 1:
-        chain.append(optax.masked(optax.scale(head_rate), functools.partial(_map_heads, network)))
+        chain.append(optax.masked(optax.scale(head_rate), functools.partial(_map_heads, network, transfers)))
     if layer_decay != 1:
         chain.append(optax.stateless(functools.partial(_decay_by_layer, layer_decay, network)))
     if not freeze:
@@ -139,6 +141,7 @@ def of(config: ConfigDict, learning_rate: Schedule | float) -> optax.GradientTra
     """The optimizer that a config asks for (sections `optimizer`, `norm`, `train`, `model`)."""
     freeze = config.train.get("freeze") or ()
     options = {"frozen_norm": config.norm.frozen, "freeze": freeze, "network": config.model.name}
+    options["transfers"] = bool(config.get("teacher"))
     return make(learning_rate, **config.optimizer, **options)
 
 
@@ -184,16 +187,13 @@ def _map_norm(params: dict, value: bool) -> dict:
     return {key: _map_norm(node, value) if isinstance(node, dict) else not value for key, node in params.items()}
 
 
-def _map_heads(network: str, params: dict) -> dict:
-    """A tree like params with True at the classifier, or the classifiers of two streams, and False elsewhere.
-
-    The classifier of a knowledge transfer is all of `Correspondence` but the student.
-    """
+def _map_heads(network: str, transfers: bool, params: dict) -> dict:
+    """A tree like params with True at the classifier, or the classifiers of two streams, and False elsewhere."""
     heads = [networks.find(network).head] if network else networks.heads()
 
     def is_head(path, _):
         keys = [key.key for key in path]
-        return keys[0] != "student" if "student" in params else networks.top_module(keys) in heads
+        return keys[0] != "student" if transfers else networks.top_module(keys) in heads
 
     return jax.tree_util.tree_map_with_path(is_head, params)
 

@@ -124,9 +124,10 @@ def check_batch(
     if batch < 1:
         raise UserError(f"a batch has {batch} videos: expected at least 1.")
     if accumulate < 1 or batch % (devices * accumulate):
+        fewer = "raise train.micro_batch, the videos on all devices at once, or " if accumulate > 1 else ""
         raise UserError(
             f"a batch of {batch} does not divide into {devices} devices × {accumulate} micro-batches: "
-            f"use a multiple of {devices * accumulate}."
+            f"{fewer}use a multiple of {devices * accumulate}."
         )
     if frozen:
         return

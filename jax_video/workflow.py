@@ -47,7 +47,9 @@ def perform(
     if step is not None and mode == "train":
         raise UserError("--step is the checkpoint that --mode=test, views or features looks at: give one of those.")
     mesh = sharding.make_mesh()
-    manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
+    manifest = prepared.read(config.data.manifest)
+    if mode != "train":  # what trains keeps the fraction itself
+        manifest = manifest.keep(config.data.fraction)
     reader.check(manifest)
     config = recipe.resolve(config, flip=manifest.flip, multilabel=manifest.multilabel)
 
@@ -80,6 +82,8 @@ def train_and_test(
 ) -> tuple[dict[str, Any] | None, bool]:
     """Train to the end, going on where the run has stopped, and test its best checkpoint. Arguments: `train.train`.
 
+    Of the manifest's training videos the config's `data.fraction` is used.
+
     Returns:
       (content of test.json, whether there was anything left to do). The content is None for a set without test videos;
       a test that was made before is not repeated.
@@ -87,6 +91,7 @@ def train_and_test(
     Raises:
       What `train.train` and `results.test` raise.
     """
+    manifest = manifest.keep(config.data.fraction)
     config = recipe.resolve(config, flip=manifest.flip, multilabel=manifest.multilabel)
     new = train(config, manifest, workdir, mesh, profile=profile, extend=extend)
     if not manifest.select(config.test.split):

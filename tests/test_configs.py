@@ -272,6 +272,19 @@ def test_the_settings_of_fine_tuning_follow_the_weights():
             finetune.get_config(string)
 
 
+@pytest.mark.parametrize("module", [stc, transfer])
+def test_branches_are_of_networks_that_have_them(module):
+    for branches in ("tcb", "both"):
+        assert module.get_config(f"model=stc_resnet50,branches={branches}").model.branches == branches
+    module.get_config("model=resnet3d50,branches=both")
+    with pytest.raises(ValueError, match="branches=scb: resnet3d50 has no STC blocks"):
+        module.get_config("model=resnet3d50,branches=scb")
+
+
+def test_fine_tuning_for_one_epoch_is_not_all_warm_up():
+    assert [finetune.get_config(f"epochs={count}").schedule.warmup_epochs for count in (1, 2, 20)] == [0, 1, 1]
+
+
 OWN = sorted({shallow(name) for name, network in networks.NETWORKS.items() if network.own})
 
 
@@ -297,6 +310,9 @@ def test_fine_tuning_of_a_runs_clips_and_test(tmp_path):
     assert settings(of(joint, ",span=20"), "clip", "frames", "stride", "strides") == (5, 4, ())
     assert [of(joint, flip=flip).test.flip for flip in (True, False)] == [None, False]
     assert of(stc.get_config("data=DIR")).test.flip is False, "asked for, not left to the set"
+    for clips in (1, 4):  # a knowledge transfer's are for its pairs
+        found = of(transfer.get_config(f"model=resnet3d50,clips={clips}"))
+        assert settings(found, "test", "clips", "number") == ("uniform", 4) and not found.clip.get("segments")
 
 
 def test_the_settings_of_t3d():
@@ -376,6 +392,7 @@ def test_the_settings_of_transfer():
     assert settings(config, "optimizer", "momentum", "nesterov", "weight_decay") == (0.9, True, 1e-4)
     assert settings(config, "init_from", "path", "layout", "into") == ("r50.pth", "torchvision", "teacher")
     assert (config.optimizer.head_rate, transfer.get_config("").optimizer.head_rate) == (0.1, 1.0)
+    assert transfer.get_config("epochs=30").schedule.drop_epochs == (6, 12, 18, 24)
     of_t3d = transfer.get_config("frames=32,size=224")
     assert settings(of_t3d, "clip", "frames", "short_side", "size", "segments") == (32, 256, 224, 0)
     assert transfer.get_config("clips=4").clip.segments == 4

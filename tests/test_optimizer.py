@@ -103,7 +103,7 @@ def test_the_head_of_a_transfer_is_all_but_the_student():
         return {"student": {"network": tree}, "fc": tree["fc"], "fc1": tree["conv1"], "classifier": tree["fc"]}
 
     params, *gradients = map(wrapped, (first, *gradients))
-    found = ours(rated(head_rate=10.0, network="resnet3d18"), params, gradients)
+    found = ours(rated(head_rate=10.0, network="resnet3d18", transfers=True), params, gradients)
     expected = ours(rated(10.0), params, gradients) | {"student": ours(rated(), params, gradients)["student"]}
     assert_close(found, expected)
 

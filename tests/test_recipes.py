@@ -24,6 +24,7 @@ from jax_video.run import load
 from jax_video.testing import results
 from jax_video.train import train
 from jax_video.weights.start import initial_state
+from jax_video.workflow import train_and_test
 
 
 def mesh() -> Mesh:
@@ -194,6 +195,35 @@ def test_a_teacher_of_random_weights_is_spoken_of(videos, capsys):
     assert "The teacher has random weights: give ImageNet's, weights=" in capsys.readouterr().err
     task.check(tiny.get_config("transfer,weights=resnet18.pth"), videos)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        ("norm", {"frozen": True}, "norm.frozen: with no weights to start from, BatchNorm normalises nothing"),
+        ("optimizer", {"kind": "adamw"}, "optimizer.kind=adamw at a learning rate of 0.1, which is usual for SGD"),
+    ],
+)
+def test_settings_that_train_badly_are_spoken_of(videos, capsys, section, values, said):
+    config = tiny.get_config()
+    config.schedule.learning_rate = 0.1
+    task.check(config, videos)
+    assert capsys.readouterr().err == ""
+    config[section].update(values)
+    task.check(config, videos)
+    assert said in capsys.readouterr().err
+
+
+def test_training_from_python_uses_the_configs_part_of_the_videos(videos, tmp_path):
+    """As the command does, once: a half of a half would be a quarter."""
+    config = tiny.get_config()
+    config.data.fraction = 0.5
+    config.train.update(steps=1, epochs=None)
+    many = dataclasses.replace(
+        videos, videos=tuple(dataclasses.replace(video, split="train") for video in videos.videos)
+    )
+    train_and_test(config, many, tmp_path, mesh())
+    assert load(tmp_path).meta.manifest == many.keep(0.5).hash
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ def test_mesh_has_all_devices_on_one_axis():
     "batch, devices, accumulate, group_size, message",
     [
         (12, 8, 1, None, "a batch of 12 does not divide into 8 devices × 1 micro-batches: use a multiple of 8"),
-        (16, 8, 4, 1, "a batch of 16 does not divide into 8 devices × 4 micro-batches: use a multiple of 32"),
+        (16, 8, 4, 1, "into 8 devices × 4 micro-batches: raise train.micro_batch, .*, or use a multiple of 32"),
         (0, 1, 1, None, "a batch has 0 videos: expected at least 1"),
         (16, 1, 0, None, "0 micro-batches"),
         (32, 2, 4, None, r"set norm.group_size \(for example 4\) or norm.frozen"),

@@ -390,6 +390,31 @@ def test_a_finished_run_is_extended_by_a_schedule_of_its_own(tmp_path, config, m
     assert processes.rows(whole) == log
 
 
+@pytest.mark.parametrize(
+    ("drops", "epochs", "extended", "said"),
+    [
+        ({"drop_epochs": (1,)}, 2, False, ""),
+        ({"drop_epochs": (2, 3)}, 2, False, "schedule.drop_epochs=2, is after the last of 8 steps."),
+        ({"drop_steps": (8,)}, 2, False, "schedule.drop_steps=8, is after the last of 8 steps."),
+        ({"drop_epochs": (1,)}, 3, True, "schedule.drop_epochs=1, is after the last of 4 steps that are added."),
+        ({"drop_steps": (2,)}, 3, True, ""),
+    ],
+)
+def test_drops_after_the_end_are_spoken_of(tmp_path, config, manifest, capsys, drops, epochs, extended, said):
+    """Drops are counted from the first step that is added."""
+    mesh = first_devices(2)
+    config.train.update(epochs=2)
+    config.schedule.update(kind="step", drop_epochs=(), drop_steps=())
+    if extended:
+        train_lib.train(config, manifest, tmp_path, mesh)
+    capsys.readouterr()
+    config.train.epochs = epochs
+    config.schedule.update(drops)
+    train_lib.train(config, manifest, tmp_path, mesh, extend=extended)
+    stays = [line for line in capsys.readouterr().err.splitlines() if line.startswith("The learning rate stays at ")]
+    assert len(stays) == bool(said) and all(said in line for line in stays)
+
+
 def test_a_run_that_is_not_finished_cannot_be_extended(tmp_path, config, manifest):
     mesh = first_devices(2)
     config.train.update(epochs=2, checkpoint_steps=4)

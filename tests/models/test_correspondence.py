@@ -97,7 +97,7 @@ class Pairs(Correspondence):
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 8, 13])
 def test_derangements_pair_no_two_clips_of_a_video(batch):
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=60)
     @given(st.lists(st.integers(0, batch), min_size=batch, max_size=batch), st.integers(0, 2**31 - 1))
     def check(ids, seed):
         ids = np.array(ids, np.int32)
