@@ -30,6 +30,7 @@ def pytest_configure(config):
     """What was compiled once need not be again, be it in another file or by a command. Each worker of xdist keeps its
     own: JAX writes these files in place, where another process could read half of one."""
     gc.set_threshold(*SELDOM)
+    _make_examples_sure()
     folder = tempfile.TemporaryDirectory(prefix="jax_video-compiled-")
     config.add_cleanup(folder.cleanup)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `pytest &` of a script; tests send it to their processes
@@ -42,6 +43,14 @@ def pytest_configure(config):
     for name, value in settings.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
+
+
+def _make_examples_sure():
+    """Hypothesis draws the same examples in every run, and a busy machine fails none. It stores none then."""
+    from hypothesis import settings  # which processes that only import this file need not
+
+    settings.register_profile("jax_video", deadline=None, derandomize=True)
+    settings.load_profile("jax_video")
 
 
 class Module(pytest.Module):

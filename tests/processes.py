@@ -151,22 +151,12 @@ def resident(session: int) -> int:
 class Leftovers:
     """What a run that was killed has left behind: processes of its session, and shared memory."""
 
-    session: int
-    started: float  # wall clock
-    ended: float
+    session: int  # the number of the run's main process, too
 
     def find(self) -> list[str]:
         alive = [f"process {pid} {command}" for pid, command in members(self.session).items()]
-        return alive + [f"/dev/shm/{name}" for name in self._segments()]
-
-    def _segments(self):
-        """Those made while the run lived. Other programs' are among them, but do not stay."""
-        for path in pathlib.Path("/dev/shm").glob("*jax_video-*"):
-            try:
-                if self.started <= path.stat().st_mtime <= self.ended:
-                    yield path.name
-            except FileNotFoundError:
-                continue
+        # With the mark of the run, also in its workers: those of other programs may come and go.
+        return alive + [str(path) for path in pathlib.Path("/dev/shm").glob(f"*jax_video-*-{self.session}-*")]
 
     def wait_until_none(self, timeout: float = 30) -> None:
         end = time.monotonic() + timeout

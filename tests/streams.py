@@ -65,8 +65,8 @@ def serving(parts: Sequence[bytes], *, http: bool = False, silent: bool = False)
 
 
 @contextlib.contextmanager
-def sending(parts: Sequence[bytes], *, seconds: float, pause: float) -> Iterator[str]:
-    """The address of a stream over UDP: each part is sent over so many seconds, then comes the pause."""
+def sending(parts: Sequence[bytes], *, seconds: Sequence[float], pause: float) -> Iterator[str]:
+    """The address of a stream over UDP: each part is sent over its number of seconds, then comes the pause."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -74,10 +74,10 @@ def sending(parts: Sequence[bytes], *, seconds: float, pause: float) -> Iterator
 
     def send():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            for part in parts:
+            for part, lasting in zip(parts, seconds, strict=True):
                 begin = time.monotonic()
                 for first in range(0, len(part), PACKET):
-                    if done.wait(max(0.0, begin + seconds * first / len(part) - time.monotonic())):
+                    if done.wait(max(0.0, begin + lasting * first / len(part) - time.monotonic())):
                         return
                     sender.sendto(part[first : first + PACKET], ("127.0.0.1", port))
                 done.wait(pause)

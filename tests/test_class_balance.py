@@ -50,7 +50,7 @@ def taken(order, steps: int) -> list[int]:
     return [order[place] for place in range(steps)]
 
 
-@settings(max_examples=30, deadline=None, database=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=20), st.integers(0, 2**32 - 1))
 def test_every_class_comes_equally_often_and_every_video_before_any_again(labels, seed):
     found = taken(pipeline.training_order(labels, seed, balanced=True), 60)

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -148,7 +149,7 @@ def test_a_number_that_another_process_has_now_holds_nothing(tmp_path):
 def test_a_holder_elsewhere_counts_as_gone_after_a_while(tmp_path, capsys):
     put(tmp_path, age=lock.LIMIT - 30)
     message = refused(tmp_path)
-    assert "on elsewhere" in message and "270 s old" in message and "--takeover" in message
+    assert "on elsewhere" in message and re.search(r"27\d s old", message) and "--takeover" in message
     put(tmp_path, age=lock.LIMIT + 30)
     assert is_free(tmp_path)
     assert "Taking over" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def best(scores: np.ndarray) -> list[int]:
 
 
 @given(scores_and_labels())
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(max_examples=300)
 def test_rank_is_the_place_in_the_order(example):
     scores, label = example
     expected = [best(row).index(k) for row, k in zip(scores, label, strict=True)]
@@ -35,7 +35,7 @@ def test_rank_is_the_place_in_the_order(example):
 
 
 @given(scores_and_labels(SCORES | st.just(np.nan)))
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(max_examples=100)
 def test_what_is_not_a_number_never_helps(example):
     scores, label = example
     ranks = metrics.rank(scores, label)
@@ -58,7 +58,7 @@ def test_jax_and_numpy_agree(classes):
 
 
 @given(scores_and_labels(), st.integers(0, 3))
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(max_examples=300)
 def test_video_metrics(example, absent):
     """`absent` further classes that no video has, the last ones."""
     scores, label = example

@@ -8,6 +8,7 @@ import json
 import pathlib
 import re
 import shutil
+import types
 
 import commands
 import jax
@@ -420,6 +421,12 @@ def test_the_export_says_the_same_without_this_library(finished, monkeypatch):
     assert classify.classify(video, program, card) == pytest.approx(expected, abs=1e-5)
     logit = classify.classify(video, program, card | {"average": "logit"})
     assert logit == pytest.approx(expected, abs=0.1), "clips of so short a video hardly differ"
+    two = card | {"clips": "uniform", "number": 2, "crop": "center", "flip": False}
+    for average, means in (("probability", (0.74, 0.5, 0.06)), ("logit", (7 / 8, 1 / 2, 1 / 22))):
+        differing = iter([np.array([[0.98, 0.5, 0.1]]), np.array([[0.5, 0.5, 0.02]])])  # odds of 49 and 1, and so on
+        stand_in = types.SimpleNamespace(call=lambda clip, differing=differing: next(differing))
+        found = classify.classify(video, stand_in, two | {"average": average})
+        assert found == pytest.approx(dict(zip(CLASSES, means, strict=True)), abs=1e-6)
     page = (finished / "exported" / "README.md").read_text()
     assert "| mean average precision (mAP) |" in page and "| red square |" in page and "top-1" not in page
     assert "says which of 3 classes hold of a video, none or several" in page

@@ -372,6 +372,19 @@ def undisturbed(tmp_path_factory) -> tuple[pathlib.Path, tuple, dict[str, bytes]
     return root, arguments, contents(root / "out")
 
 
+# Nobody comes to the end of this video from when a file is there: the signal always finds its step unfinished.
+ENDLESS = """
+import os, time
+from jax_video.data.decoding import regular
+opened = regular.opened
+def endless(path):
+    if os.path.basename(path) == "9.mp4" and os.path.exists({since!r}):
+        time.sleep(600)
+    return opened(path)
+regular.opened = endless
+"""
+
+
 @pytest.mark.parametrize(
     "how, step",
     [
@@ -382,8 +395,12 @@ def undisturbed(tmp_path_factory) -> tuple[pathlib.Path, tuple, dict[str, bytes]
 )
 def test_what_was_stopped_or_killed_goes_on_where_it_was(how, step, undisturbed, tmp_path):
     _, arguments, expected = undisturbed
-    out = tmp_path / "out"
-    code, stdout, stderr = interrupt(how, rf"{step}: .*\| [2-9]/", *arguments, f"--out={out}")
+    out, modules = tmp_path / "out", tmp_path / "modules"
+    modules.mkdir()
+    since = out / "manifest.jsonl" if step == "flow" else modules  # the manifest is written between the steps
+    (modules / "sitecustomize.py").write_text(ENDLESS.format(since=str(since)))
+    seen = rf"{step}: .*\| ([2-9]|\d\d)/"
+    code, stdout, stderr = interrupt(how, seen, *arguments, f"--out={out}", modules=modules)
     if how == signal.SIGINT:
         assert code == 130 and stderr.splitlines()[-1] == "stopped: the same command goes on where it was"
         assert "Traceback" not in stderr and "error" not in stderr

@@ -92,7 +92,6 @@ def test_a_disturbed_run_is_the_undisturbed_one(tmp_path, manifest, name):
     rng = random.Random(0)
     for number, (where, signal_number) in enumerate(interruptions):
         workers = (number + 1) % 2
-        started = time.time()
         process = processes.start(workdir, manifest, *flags, f"--config.data.workers={workers}")
         processes.wait_until(moment(where, workdir, rng), process)
         if where != "saving":
@@ -107,7 +106,7 @@ def test_a_disturbed_run_is_the_undisturbed_one(tmp_path, manifest, name):
             assert "the same command goes on from there" in said
             saved = int(said.split()[3])
             assert (workdir / "checkpoints" / str(saved)).is_dir()
-        processes.Leftovers(process.pid, started, time.time()).wait_until_none()
+        processes.Leftovers(process.pid).wait_until_none()
         print(f"{signal_number.name} in {where} ({workers} workers) after step {logged(workdir)}")
 
     processes.run(workdir, manifest, *flags)

@@ -133,7 +133,7 @@ def test_what_stands_before_the_names_is_none(text, tmp_path):
     used=strategies.sets(strategies.integers(0, 3), min_size=1),
     in_folders=strategies.booleans(),
 )
-@hypothesis.settings(deadline=None, max_examples=120, derandomize=True)
+@hypothesis.settings(max_examples=120)
 def test_no_label_means_the_class_beside_its_own(
     form, first_in_file, first_in_list, used, in_folders, tmp_path_factory
 ):

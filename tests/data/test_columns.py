@@ -184,7 +184,7 @@ def test_what_was_understood_still_is(videos, tmp_path):
     ),
     place=strategies.integers(0, 9),
 )
-@hypothesis.settings(deadline=None, max_examples=60, derandomize=True)
+@hypothesis.settings(max_examples=60)
 def test_one_odd_line_never_changes_what_the_others_mean(rows, odd, place, videos, tmp_path_factory):
     lines = [f"{name}.mp4 {label}" for name, label in rows]
     lines.insert(place, odd)
@@ -210,9 +210,9 @@ def test_one_odd_line_never_changes_what_the_others_mean(rows, odd, place, video
     ],
 )
 def test_a_long_line_takes_no_long_time(line, videos, tmp_path):
-    began = time.monotonic()
+    began = time.process_time()  # of this process alone, however busy the machine is
     try:
         read(videos, tmp_path, f"a.mp4 0\n{line}\nb.mp4 1\n")
     except UserError as error:
         assert re.search("list:2: ", str(error)) and len(str(error)) < 1000
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3

@@ -167,7 +167,7 @@ def test_classes_that_are_called_like_splits_stay_classes(tmp_path):
 
 
 @hypothesis.given(strategies.lists(strategies.text(min_size=1, max_size=12), min_size=1, max_size=4, unique=True))
-@hypothesis.settings(max_examples=50, derandomize=True)
+@hypothesis.settings(max_examples=50)
 def test_any_names_are_splits_or_not_and_all_together(names):
     found = splits.of_folders(names)
     assert found == {} or (set(found) == set(names) and set(found.values()) <= {"train", "val", "test"})

@@ -18,9 +18,9 @@ from jax_video.data.decoding import live
 from jax_video.errors import UserError, VideoError
 
 
-def reading(source: str | os.PathLike, notes: list[str] | None = None, **options) -> live.Stream:
-    options = {"short_side": None, "fps": 0.0, **options}
-    stream = live.Stream(live.find(source), say=(notes if notes is not None else []).append, **options)
+def reading(source: str | os.PathLike, **options) -> live.Stream:
+    options = {"short_side": None, "fps": 0.0, "say": lambda note: None, **options}
+    stream = live.Stream(live.find(source), **options)
     stream.begin()
     return stream
 
@@ -28,7 +28,7 @@ def reading(source: str | os.PathLike, notes: list[str] | None = None, **options
 def frames(source: str | os.PathLike, count: int | None = None, **options) -> tuple[list[live.Frame], list[str]]:
     """The first `count` frames, or all, and what was said on the way."""
     notes: list[str] = []
-    stream = reading(source, notes, **options)
+    stream = reading(source, say=notes.append, **options)
     late = threading.Timer(30, stream.stop)
     late.start()
     with contextlib.closing(stream.frames()) as found, contextlib.ExitStack() as stack:
@@ -44,6 +44,7 @@ def part() -> bytes:
 
 @pytest.fixture
 def impatient(monkeypatch):
+    """For tests of silence alone: a busy machine may be silent for as long."""
     monkeypatch.setattr(live, "_PAUSE", 0.05)
     monkeypatch.setattr(live, "_SILENCE", 0.7)
 
@@ -53,8 +54,9 @@ def levels(found: list[live.Frame]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("http", [False, True], ids=["tcp", "http"])
-def test_a_stream_that_stops_and_returns(part, impatient, http):
+def test_a_stream_that_stops_and_returns(part, monkeypatch, http):
     """Its timestamps begin anew, the seconds of its frames go on."""
+    monkeypatch.setattr(live, "_PAUSE", 0.5)  # as long as the part, which plays faster where it was slow to open
     with streams.serving([part, part[: len(part) // 2], part], http=http) as address:
         found, notes = frames(address, 60)
     seconds = np.array([frame.seconds for frame in found])
@@ -64,7 +66,7 @@ def test_a_stream_that_stops_and_returns(part, impatient, http):
     assert np.allclose(np.delete(np.diff(seconds), np.array(breaks[1:]) - 1), 0.02)
     np.testing.assert_allclose(levels(found)[:20], levels(found)[breaks[2] :][:20], atol=1)
     assert [note.partition(": ")[2].partition(" (")[0] for note in notes] == [
-        "it has broken off" if http else "it has ended; opened again in 0.05 s",  # without a length of the whole
+        "it has broken off" if http else "it has ended; opened again in 0.5 s",  # without a length of the whole
         "open again",
     ] * 2
     assert found[0].rate == 50
@@ -74,13 +76,14 @@ def test_a_stream_that_stops_and_returns(part, impatient, http):
 def test_a_stream_over_udp_may_begin_later(impatient):
     """And until then nothing is said twice."""
     whole = streams.mpegts(streams.pictures(50), fps=50)
-    with streams.sending([b"", whole], seconds=1, pause=2.5) as address:
+    with streams.sending([b"", whole], seconds=(0, 1), pause=2.5) as address:
         found, notes = frames(address, 20)
     assert len(found) == 20
     assert notes == [f"{address}: nothing has come for 0.7 s; opened again in 0.05 s", f"{address}: open now"]
 
 
-def test_a_camera_over_rtsp(part, impatient):
+def test_a_camera_over_rtsp(part, monkeypatch):
+    monkeypatch.setattr(live, "_PAUSE", 0.05)
     with streams.playing([part, part]) as address:
         found, notes = frames(address, 30)
     first, again = (place for place, frame in enumerate(found) if not frame.follows)
@@ -90,8 +93,8 @@ def test_a_camera_over_rtsp(part, impatient):
 
 def test_a_stream_over_udp_that_stops_and_returns(impatient):
     """It is joined anywhere; what does not decode before the first keyframe is passed over."""
-    whole = streams.mpegts(streams.pictures(50), fps=50)
-    with streams.sending([whole[188 * 40 :], whole], seconds=1, pause=1) as address:
+    first, second = (streams.mpegts(streams.pictures(count), fps=50) for count in (50, 100))
+    with streams.sending([first[188 * 40 :], second], seconds=(1, 2), pause=1) as address:
         found, notes = frames(address, 60)
     seconds = np.array([frame.seconds for frame in found])
     assert np.all(np.diff(seconds) > 0) and 1 < seconds[-1] < 5
@@ -123,10 +126,10 @@ def test_a_file_is_played_at_its_own_speed(tmp_path, part):
     path.write_bytes(part)
     begin = time.monotonic()
     found, _ = frames(path, short_side=16)
-    assert 0.45 < time.monotonic() - begin < 3 and len(found) == 25
+    assert 0.45 < time.monotonic() - begin < 10 and len(found) == 25
     assert {frame.image.shape for frame in found} == {(16, 20, 3)}
     arrived = np.array([frame.arrived for frame in found])
-    assert np.diff(arrived).max() < 0.5
+    assert np.median(np.diff(arrived)) < 0.1, "of 0.02; a busy machine may be late now and then"
     found, _ = frames(path, fps=100.0)
     assert [frame.seconds for frame in found] == pytest.approx(np.arange(25) / 100) and found[0].rate == 100
 
@@ -178,7 +181,7 @@ def test_a_recording_over_http_ends(served, name):
     assert len(found) == 25 and not notes
 
 
-def test_a_playlist_opens_no_file(served, impatient):
+def test_a_playlist_opens_no_file(served):
     """What the network names stays on the network."""
     address, folder = served
     (folder / "list.m3u8").write_text(PLAYLIST.format(f"file://{folder}/a.ts"))
@@ -192,14 +195,16 @@ def test_a_server_that_says_nothing(impatient):
 
 
 def test_a_stream_that_falls_silent(part, impatient):
+    notes: list[str] = []
+
+    def say(note: str) -> None:
+        notes.append(note)
+        stream.stop()
+
     with streams.serving([part, part], silent=True) as address:
-        notes: list[str] = []
-        stream = reading(address, notes)
-        with contextlib.closing(stream.frames()) as found:
-            assert len([*itertools.islice(found, 24)]) == 24
-            threading.Timer(1.2, stream.stop).start()
-            assert len([*found]) <= 1
-    assert notes[0] == f"{address}: nothing has come for 0.7 s; opened again in 0.05 s"
+        stream = reading(address, say=say)
+        assert 24 <= len([*stream.frames()]) <= 25
+    assert notes == [f"{address}: nothing has come for 0.7 s; opened again in 0.05 s"]
 
 
 def test_what_is_no_stream(tmp_path, served):

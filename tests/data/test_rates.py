@@ -46,7 +46,7 @@ def found(frames: int, rate, fps) -> list[int]:
 
 
 @given(rates, rates, st.integers(1, 400))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_each_frame_is_the_nearest_in_time(rate, fps, frames):
     """Of exact times; of two that are as near, the later one."""
     places = found(frames, rate, fps)

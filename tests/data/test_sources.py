@@ -491,7 +491,7 @@ PATHS = strategies.lists(NAMES.filter(lambda name: name.strip().strip(".").strip
     mark=strategies.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     end=strategies.sampled_from(["\n", "\r\n", " \n", "\r"]),
 )
-@hypothesis.settings(deadline=None, max_examples=100, derandomize=True)
+@hypothesis.settings(max_examples=100)
 def test_a_list_is_read_as_it_was_written(rows, named, mark, end, tmp_path_factory):
     folder = tmp_path_factory.mktemp("list")
     names = [f"class, the {i}th" for i in range(31)]

@@ -117,7 +117,7 @@ TEXT = strategies.text(
     ),
     kind=strategies.sampled_from([".csv", ".tsv", ".jsonl"]),
 )
-@hypothesis.settings(deadline=None, max_examples=60, derandomize=True)
+@hypothesis.settings(max_examples=60)
 def test_rows_come_back_as_they_were_written_in_any_order_of_columns(order, rows, kind, videos, tmp_path_factory):
     import csv
 
@@ -358,7 +358,7 @@ def test_what_is_no_table_is_said_in_one_message(videos, tmp_path, monkeypatch):
     junk=strategies.binary(max_size=12) | strategies.sampled_from([b'"', b"\n", b"\0", b"[", b"{", b"\xff\xfe", b","]),
     cut=strategies.integers(0, 12),
 )
-@hypothesis.settings(deadline=None, max_examples=150, derandomize=True)
+@hypothesis.settings(max_examples=150)
 def test_a_damaged_table_is_read_or_refused_in_one_message(kind, place, junk, cut, videos, tmp_path_factory):
     path = tmp_path_factory.mktemp("damaged") / f"t{kind}"
     rows = [{"path": name, "label": label, "start": 0.5, "end": 2} for name, label in ROWS]

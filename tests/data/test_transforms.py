@@ -14,7 +14,7 @@ def numbered(height, width, count=2):
     return np.stack([t, y, x], axis=-1).astype(np.uint8)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(height=st.integers(8, 250), width=st.integers(8, 250), size=st.integers(4, 130))
 def test_resize_keeps_the_aspect_ratio(height, width, size):
     resized = transforms.resize_short(np.zeros((2, height, width, 3), np.uint8), size)

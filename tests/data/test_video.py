@@ -451,7 +451,7 @@ def originals(tmp_path_factory) -> list[bytes]:
     ]
 
 
-@settings(max_examples=60, deadline=5000, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(which=st.integers(0, 2), seed=st.integers(0, 10**6), flips=st.sampled_from([0, 1, 5, 50]), cut=st.booleans())
 def test_damaged_bytes_give_frames_or_a_video_error(which, seed, flips, cut, originals, tmp_path):
     rng = np.random.default_rng(seed)

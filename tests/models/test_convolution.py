@@ -118,7 +118,7 @@ def geometries(draw):
     return (draw(st.integers(1, 2)), *sizes, channels), taps, features, strides, padding, groups
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(geometry=geometries())
 def test_conv_matches_pytorch_at_any_geometry(geometry):
     with jax.enable_x64(True):
@@ -169,7 +169,7 @@ def test_formulations_for_gpu_are_exact(case):
     assert len(check_formulations(*CASES[case])) > 1
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=5)
 @given(geometry=geometries())
 def test_formulations_for_gpu_are_exact_at_any_geometry(geometry):
     with jax.enable_x64(True):

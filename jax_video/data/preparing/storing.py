@@ -149,12 +149,12 @@ def _start(file: BinaryIO, frames: int, source: str, earlier: Sequence[pathlib.P
     found = [(part, _whole_fields(part, places)) for part in earlier]
     part, fields = max(found, key=lambda one: len(one[1]), default=(None, places[:1]))
     if part is not None and len(fields) > 1:
-        with open(part, "rb") as other:
+        with contextlib.suppress(FileNotFoundError), open(part, "rb") as other:  # its process may just be done with it
             other.seek(places[0])
             for start in range(fields[0], fields[-1], _COPIED):
                 file.write(other.read(min(_COPIED, fields[-1] - start)))
-        places[: len(fields)] = fields
-        _write_places(file, places)
+            places[: len(fields)] = fields
+            _write_places(file, places)
     for part in earlier:
         with contextlib.suppress(OSError), open(part, "r+b") as other:
             if os.fstat(other.fileno()).st_size and _lock(other):  # its process has ended; an empty one just begins
