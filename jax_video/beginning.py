@@ -110,14 +110,16 @@ def _extended(
 def _print_drops(config: ConfigDict, manifest: Manifest, begin: int = 0) -> None:
     """Print a note where the learning rate should drop, and every drop is after the end. Drops count from `begin`."""
     schedule, left = config.schedule, total_steps(config, manifest) - begin
-    epochs, steps = schedule.get("drop_epochs") or (), schedule.get("drop_steps") or ()
-    drops = [*(round(epoch * steps_per_epoch(config, manifest)) for epoch in epochs), *steps]
-    if schedule.kind == "step" and drops and min(drops) >= left and jax.process_index() == 0:
-        key, first = ("drop_epochs", epochs[0]) if epochs else ("drop_steps", steps[0])
+    drops = [
+        (round(each * length), f"schedule.{key}={each:g}")
+        for key, length in (("drop_epochs", steps_per_epoch(config, manifest)), ("drop_steps", 1))
+        for each in schedule.get(key) or ()
+    ]
+    if schedule.kind == "step" and drops and min(drops)[0] >= left and jax.process_index() == 0:
         added = " that are added" if begin else ""
         print(
-            f"The learning rate stays at {schedule.learning_rate:g}: its first drop, schedule.{key}={first:g}, is "
-            f"after the last of {left:,} steps{added}. --config.schedule.{key}=… sets others.",
+            f"The learning rate stays at {schedule.learning_rate:g}: its first drop, {min(drops)[1]}, is after "
+            f"the last of {left:,} steps{added}. --config.schedule.drop_epochs=… sets others.",
             file=sys.stderr,
         )
 
