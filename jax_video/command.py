@@ -105,12 +105,13 @@ def _show_names(stream: TextIO) -> None:
 
 
 def _quieten() -> None:
-    """Show JAX's warnings, such as one about an unused GPU, and hide INFO and WARNING of Orbax and Grain, which a user
-    cannot act on."""
+    """Show JAX's warnings, such as one about an unused GPU, and hide INFO and WARNING of Orbax, Grain and
+    Matplotlib's list of fonts, which a user cannot act on."""
     absl_logging.set_verbosity(absl_logging.ERROR)
     for name in ("jax", "jaxlib"):
         if (logger := logging.getLogger(name)).level == logging.NOTSET:  # else JAX_LOGGING_LEVEL has set it
             logger.setLevel(logging.WARNING)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of weights that a font has not
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -1,10 +1,13 @@
 """Pictures of batches and of results: clips, the confusion matrix, and the coefficients of CoST's views."""
 
+import contextlib
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
+from jax_video import recipe
 from jax_video.data import remote
 from jax_video.errors import shown
 from jax_video.models.cost import VIEWS
@@ -63,9 +66,9 @@ def _confusion(classes: tuple[str, ...], matrix: np.ndarray) -> Any:
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if len(classes) <= NAMED:
-        ticks, names = range(len(classes)), _labels(classes)
-        axes.set_xticks(ticks, names, rotation=90, parse_math=False)
-        axes.set_yticks(ticks, names, parse_math=False)
+        ticks, (names, drawn) = range(len(classes)), _labels(classes)
+        axes.set_xticks(ticks, names, rotation=90, **drawn)
+        axes.set_yticks(ticks, names, **drawn)
     if len(classes) <= 30:
         for (row, column), videos in np.ndenumerate(matrix):
             if videos:
@@ -107,7 +110,8 @@ def plot_classes(path: remote.Path, classes: dict[str, dict[str, float]]) -> Non
             axes.barh(range(len(names)), share, left=left, color=color, label=view)
             left += share
         axes.set(xlabel="mean coefficient", title=title)
-        axes.set_yticks(range(len(names)), _labels(names), parse_math=False)
+        labels, drawn = _labels(names)
+        axes.set_yticks(range(len(names)), labels, **drawn)
         axes.invert_yaxis()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     with remote.path(path).open("wb") as file:
@@ -117,11 +121,12 @@ def plot_classes(path: remote.Path, classes: dict[str, dict[str, float]]) -> Non
 def text(line: str, height: int) -> np.ndarray:
     """A line of text, white on black: uint8 [height, W, 3]."""
     dots, margin = 100.0, round(0.4 * height)
-    figure = _figure((len(line) + 2) * height / dots, height / dots, layout=None)  # no letter is wider than high
+    [written], drawn = _labels([line])
+    figure = _figure((len(written) + 2) * height / dots, height / dots, layout=None)  # no letter is wider than high
     figure.set(facecolor="black")
     size = 0.6 * height * 72 / dots  # of letters, in points
     place = margin / dots / figure.get_figwidth()
-    label = figure.text(place, 0.5, *_labels([line]), color="white", size=size, va="center_baseline", parse_math=False)
+    label = figure.text(place, 0.5, written, color="white", size=size, va="center_baseline", **drawn)
     pixels = _pixels(figure, dots)
     end = round(label.get_window_extent().x1) + margin
     return pixels[:, :end].copy()
@@ -151,9 +156,52 @@ def _pixels(figure: Any, dots: float = _DOTS) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
-def _labels(names: Iterable[str]) -> list[str]:
-    """Names without what no font has: control characters, and bytes that are no UTF-8."""
-    return [shown(name).encode(errors="backslashreplace").decode() for name in names]
+def _labels(names: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
+    """Names, and how Matplotlib is to draw them: by fonts that have their letters, and without mathematics.
+
+    What no font has is escaped: control characters, bytes that are no UTF-8, and scripts for which none is installed.
+    """
+    labels = [shown(name).encode(errors="backslashreplace").decode() for name in names]
+    families, missing = _fonts(frozenset("".join(labels)))
+    if missing:
+        recipe.note(
+            "Pictures show letters of names by number, as in \\u4e2d, where no installed font has them: install one "
+            "that does, such as Noto Sans CJK for Chinese, Japanese and Korean."
+        )
+    escapes = {ord(letter): letter.encode("ascii", "backslashreplace").decode() for letter in missing}
+    return [label.translate(escapes) for label in labels], {"family": families, "parse_math": False}
+
+
+@functools.lru_cache(32)  # a video's label is drawn again and again
+def _fonts(letters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    """(families of fonts that have these letters, the usual ones first; letters that no installed font has)."""
+    from matplotlib import font_manager, rcParams
+
+    families, missing = list(rcParams["font.family"]), letters
+    for family in families:
+        missing -= _letters(font_manager.findfont(font_manager.FontProperties(family=[family])))
+    if not missing:
+        return families, missing
+    manager = font_manager.fontManager
+    for path in set(font_manager.findSystemFonts()) - {font.fname for font in manager.ttflist}:
+        with contextlib.suppress(Exception):  # installed since Matplotlib has made its list; or no font for it
+            manager.addfont(path)
+    fonts = [font for font in manager.ttflist if "Last Resort" not in font.name]  # it has a box for every letter
+    for font in sorted(fonts, key=lambda font: ("CJK" not in font.name, font.style != "normal", font.weight != 400)):
+        if has := missing & _letters(font.fname):
+            families.append(font.name)
+            missing -= has
+    return families, missing
+
+
+@functools.cache
+def _letters(path: str) -> frozenset[str]:
+    """The letters that a font has: none where its file is gone."""
+    from matplotlib import font_manager
+
+    with contextlib.suppress(OSError, RuntimeError):
+        return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
+    return frozenset()
 
 
 def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Any:

@@ -21,7 +21,7 @@ import pathlib
 from absl import flags
 
 from jax_video import command, run, sharding, state
-from jax_video.data import encoding, isolated
+from jax_video.data import encoding, isolated, remote
 from jax_video.data.sources import files
 from jax_video.errors import UserError
 from jax_video.predicting import explanations, labels, stream, timelines
@@ -91,6 +91,9 @@ def main(arguments: list[str]) -> None:
 
 def check(paths: list[str], given: flags.FlagValues) -> None:
     """Raise UserError for flags that do not go together."""
+    for name in (given.out, given.csv, given.srt, given.video, given.explain):
+        if name is not None:
+            remote.check_local(name)
     explanations.check(paths, given)
     outputs = [f"--{name}" for name in ("csv", "srt", "video") if given[name].value is not None]
     if given.window is None and (outputs or given.hop is not None):

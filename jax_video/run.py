@@ -179,6 +179,7 @@ class Run(Trained):
             classes, or a video that cannot be read.
         """
         self._check_classification()
+        videos_lib.check_fps(fps, "for the video's own times")
         most = self.config.test.batch if batch is None else videos_lib.at_least_one("batch", batch)
         [video], _ = videos_lib.several(video)
         if isinstance(video, np.ndarray):
@@ -197,7 +198,7 @@ class Run(Trained):
         rate = f" at {self.sampling.fps:g} to a second" if self.sampling.fps else ""
         note = f"clips span {span} frames{rate}, and {count}: they are looped, as in training"
         note = note if len(few) else ""
-        return timeline_lib.Timeline(self.classes, starts, ends, rows, note, self.thresholds)
+        return timeline_lib.Timeline(self.classes, starts, ends, rows, note, self.thresholds, hop)
 
     @functools.cached_property
     def _windows(self) -> Windows:
@@ -323,7 +324,8 @@ def load(
     Args:
       folder: a run's, or one that `python -m jax_video.export` has written; local, in a store (gs://, s3://, hf://, …)
         or behind a URL. What is not local, nor in gs://, is copied to the cache folder.
-      config: replaces the run's own clips, test and type of activations.
+      config: replaces the run's own clips, test and type of activations. A `flip` of None mirrors where a set allows
+        it, and never for a run whose training did not mirror.
       dtype: of the activations: "float32" or "bfloat16"; by default the config's.
       mesh: devices to run on; by default all.
       step: takes the checkpoint of this step instead. A run keeps the last `train.keep` and the best one.
@@ -357,6 +359,8 @@ def load(
         )
     if config is not None:
         meta_lib.check_network(meta, config.to_dict(), folder)
+        if meta.config.get("clip", {}).get("flip") is False:  # None would mirror whatever has no manifest to forbid it
+            config = recipe.resolve(config, flip=False)
         # What the weights have seen, and what they were trained for, are the run's.
         own = ConfigDict(config.to_dict() | {"dtype": dtype, "normalize": meta.config["normalize"]})
         own.train.loss = meta.config.get("train", {}).get("loss")

@@ -17,6 +17,8 @@ _GROUP = 2**28  # bytes of the windows of one batch, unless a single one is larg
 _LARGEST = 2**31  # bytes of a window, at most
 _FASTEST = 1000.0  # frames per second
 ROUNDING = 1e-6  # seconds
+_FORMULA = tuple("=+-@\t\r\n")  # what a spreadsheet's formula begins with, and what it skips before one
+_PLAIN = str.maketrans("<>{}\\", "‹›()/")  # in place of what is markup in subtitles, which has no way to escape it
 Frame = tuple[float, np.ndarray]  # seconds from the video's start, and uint8 [H, W, 3]
 
 
@@ -39,6 +41,7 @@ class Timeline:
     probabilities: np.ndarray  # [N, K]
     note: str = ""  # what a user should know about it
     thresholds: np.ndarray | None = None  # [K]: probabilities from which on classes hold; None: just the best one holds
+    hop: float | None = None  # seconds that were asked for from one start to the next; None: the median of those
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -81,8 +84,8 @@ class Timeline:
     def _gaps(self) -> np.ndarray:
         """Whether there is a gap without frames between a window and the next: bool [N - 1]."""
         hops = np.diff(self.starts)
-        usual = np.median(hops) if len(hops) else 0.0
-        return (self.starts[1:] > self.ends[:-1] + ROUNDING) & (hops > 1.5 * usual)
+        hop = self.hop or (np.median(hops) if len(hops) else 0.0)
+        return (self.starts[1:] > self.ends[:-1] + ROUNDING) & (hops > 1.5 * hop)
 
     def table(self) -> str:
         """The segments, a line each: start, end, probability and class."""
@@ -94,20 +97,25 @@ class Timeline:
     def csv(self) -> str:
         """The windows as a table of comma-separated values: start, end, the best class, every class's probability.
 
-        Where several classes may hold at once, all that hold, with semicolons, in place of the best class.
+        Where several classes may hold at once, all that hold are in place of the best class, with semicolons; a name
+        that has one itself is in quotation marks, as in a CSV. A name that begins with = + - or @, which spreadsheets
+        would take for a formula, gets an apostrophe before it.
         """
+        names = [f"'{name}" if name.startswith(_FORMULA) else name for name in self.classes]
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("start", "end", "best" if self.thresholds is None else "labels", *self.classes))
+        writer.writerow(("start", "end", "best" if self.thresholds is None else "labels", *names))
         for start, end, row, holds in zip(self.starts, self.ends, self.probabilities, self.holding, strict=True):
-            labels = ";".join(self.classes[k] for k in np.flatnonzero(holds))
+            held = [names[k] for k in np.flatnonzero(holds)]
+            labels = held[0] if self.thresholds is None else _cell(held)
             writer.writerow((f"{start:.3f}", f"{end:.3f}", labels, *(f"{p:.6f}" for p in row)))
         return text.getvalue()
 
     def srt(self) -> str:
-        """The segments as subtitles, in the form of SubRip."""
+        """The segments as subtitles, in the form of SubRip; characters of names that players obey are replaced."""
         return "\n".join(
-            f"{number}\n{clock(start, ',')} --> {clock(end, ',')}\n{' '.join(name.split())} ({probability:.0%})\n"
+            f"{number}\n{clock(start, ',')} --> {clock(end, ',')}\n"
+            f"{' '.join(name.split()).translate(_PLAIN)} ({probability:.0%})\n"
             for number, (start, end, name, probability) in enumerate(self.segments, 1)
         )
 
@@ -120,6 +128,13 @@ class Timeline:
             "windows": [{"start": start, "end": end, "probabilities": row} for start, end, row in windows],
             **({} if self.thresholds is None else {"thresholds": self.thresholds.tolist()}),
         }
+
+
+def _cell(names: Sequence[str]) -> str:
+    """Names in one cell of a table: a row of a CSV whose delimiter is a semicolon."""
+    row = io.StringIO(newline="")
+    csv.writer(row, delimiter=";").writerow(names)
+    return row.getvalue().removesuffix("\r\n")
 
 
 def clock(seconds: float, point: str = ".") -> str:

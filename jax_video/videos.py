@@ -170,6 +170,8 @@ def means(
     waiting: dict[tuple, list[tuple[_Sum, dict[str, np.ndarray]]]] = collections.defaultdict(list)  # by shape
     running: list[tuple[list[_Sum], jax.Array]] = []  # is read while the next batch is gathered
     clips = 0
+    if size.now > sharding.multiple_of_devices(most, mesh):  # an earlier call was allowed more
+        size.now = 0
 
     def look(shape: tuple, at_once: int) -> None:
         owners, parts = zip(*waiting.pop(shape), strict=True)

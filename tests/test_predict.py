@@ -217,6 +217,7 @@ def test_a_file_of_predictions(elsewhere, many, tested):
     again = run(*command, cwd=elsewhere)
     check_user_error(again, "1 of 9 files could not be classified")
     assert (elsewhere / "new" / "p.jsonl").read_bytes() == whole and "9 of them are in new/p.jsonl" in again.stderr
+    assert "many/broken.mp4: not a readable video" in again.stderr
 
 
 def files_in_order(folder: pathlib.Path) -> list[str]:
@@ -235,7 +236,7 @@ def test_a_torn_last_line_is_dropped(elsewhere, tmp_path, torn):
     with predictions.File(out, trained) as file:
         with pytest.raises(UserError, match="p.jsonl is written by another process"):
             predictions.File(out, trained)
-        assert file.done == {"a.mp4": "empty file", "b\n\udcff.mp4": "empty file"}
+        assert [*file.done.items()] == [((name, (None, None)), "empty file") for name in ("a.mp4", "b\n\udcff.mp4")]
         file.write(predictions.of("c.mp4", np.full(8, 1 / 8), trained.classes, 2))
     assert [*written(out)] == ["a.mp4", "b\n\udcff.mp4", "c.mp4"] and out.read_bytes().startswith(whole)
 
@@ -285,7 +286,7 @@ def test_predictions_of_another_frame_rate_are_left_alone(elsewhere, tmp_path, r
         said = "has predictions of another test: other clips or crops, or another --fps"
         with pytest.raises(UserError, match=said) if rate else contextlib.nullcontext():
             with predictions.File(path, trained, fps=24.0) as out:
-                assert [*out.done] == ["a.mp4", "b.mp4"]
+                assert [name for name, _ in out.done] == ["a.mp4", "b.mp4"]
 
 
 def test_results_come_in_order_unless_one_holds_up_too_many():

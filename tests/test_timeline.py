@@ -4,6 +4,7 @@ import csv
 import io
 import json
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -63,6 +64,18 @@ def test_there_is_no_segment_where_there_are_no_frames():
     assert [(part.start, part.end) for part in found] == [(0, 2), (60, 61.5)]
     apart = timeline.Timeline(("a", "b"), starts * 4, starts * 4 + 1, same).segments  # a hop beyond the window
     assert [(part.start, part.end) for part in apart] == [(0, 5), (240, 243)]
+
+
+@pytest.mark.parametrize("window", [0.6, 0.3])
+def test_gaps_are_seen_also_where_most_hops_are_gaps(window):
+    """As of a camera that records half a second at a time."""
+    times = [burst + place / 10 for burst in (0, 18, 36, 54) for place in range(5)]
+    parts = timeline.windows([(time, np.zeros((1, 1, 3), np.uint8)) for time in times], window, 0.6)
+    starts, ends = (np.array(each) for each in zip(*((part.start, part.end) for part in parts), strict=True))
+    for several in (None, np.array([0.5, 0.5])):
+        rows = np.tile([0.9, 0.1], (len(starts), 1))
+        found = timeline.Timeline(("a", "b"), starts, ends, rows, thresholds=several, hop=0.6).segments
+        assert len(found) == 4 and all(part.end - part.start < 1 for part in found)
 
 
 def test_a_hop_beyond_the_window_leaves_gaps():
@@ -146,6 +159,53 @@ def test_what_it_says_can_be_read_back():
     read = json.loads(json.dumps(found.json(), allow_nan=False))
     assert read["segments"][1] == {"start": 2.5, "end": 6.0, "name": "a", "probability": pytest.approx(0.8)}
     assert timeline.clock(3723.9996) == "01:02:04.000"
+
+
+NAMES = (
+    "<b>x",
+    r"{\an8}x",
+    "{high} jump",
+    r"a\Nb",
+    "1 < 2",
+    "--> 00:01",
+    "=1+1",
+    "+x",
+    "-x",
+    "@x",
+    "\t=x",
+    "a;b",
+    'a"b',
+)
+
+
+def test_names_are_no_markup_in_subtitles(tmp_path):
+    """FFmpeg, whose players obey <b> and {\\an8}, shows what the file says, to the letter."""
+    rows = np.eye(len(NAMES))
+    found = timeline.Timeline(NAMES, np.arange(len(NAMES)) * 1.0, np.arange(len(NAMES)) + 1.0, rows)
+    (tmp_path / "x.srt").write_text(found.srt(), encoding="utf-8")
+    with av.open(tmp_path / "x.srt") as container:
+        shown = [each.ass.decode() for packet in container.demux() for each in packet.decode()]
+    assert [text.split(",,")[-1] for text in shown[:5]] == [
+        "‹b›x (100%)",
+        "(/an8)x (100%)",
+        "(high) jump (100%)",
+        "a/Nb (100%)",
+        "1 ‹ 2 (100%)",
+    ]
+    assert len(shown) == len(NAMES) and not any(set("<>{}\\") & set(text.split(",,")[-1]) for text in shown)
+
+
+def test_names_are_no_formulas_in_tables_and_can_be_told_apart():
+    rows = np.eye(len(NAMES))
+    starts = np.arange(len(NAMES)) * 1.0
+    for several in (None, np.full(len(NAMES), 0.5), np.full(len(NAMES), -1.0)):
+        found = timeline.Timeline(NAMES, starts, starts + 1, rows, thresholds=several)
+        header, *table = csv.reader(io.StringIO(found.csv(), newline=""))
+        assert not any(name[0] in "=+-@\t" for name in header)
+        assert [name.removeprefix("'") for name in header[3:]] == [*NAMES]
+        for place, row in enumerate(table):
+            labels = [row[2]] if several is None else next(csv.reader([row[2]], delimiter=";"))
+            assert labels == (header[3:] if several is not None and several[0] < 0 else [header[3 + place]])
 
 
 @pytest.fixture(scope="module")

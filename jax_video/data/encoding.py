@@ -17,11 +17,12 @@ from jax_video.errors import UserError
 
 SUFFIXES = (".mkv", ".mov", ".mp4")
 _TICK = fractions.Fraction(1, 90_000)  # seconds, of timestamps: fine enough for every frame rate in use
-_COPIED = ("aac", "ac3", "alac", "eac3", "mp3", "opus")  # codecs of sound that all SUFFIXES allow; others become AAC
+_COPIED = ("aac", "ac3", "alac", "eac3", "opus")  # decoders of sound that SUFFIXES allow; other sound becomes AAC
 
 
 def check_name(out: str | os.PathLike) -> None:
-    """Raise UserError if a file's name does not end in one of SUFFIXES, or its folder does not exist."""
+    """Raise UserError if a file's name does not end in one of SUFFIXES, or it has no folder on a local disk."""
+    remote.check_local(out)
     if pathlib.Path(out).suffix.lower() not in SUFFIXES:
         raise UserError(f"{os.fspath(out)}: expected the name of a video, which ends in {' or '.join(SUFFIXES)}")
     if not pathlib.Path(out).parent.is_dir():
@@ -77,7 +78,17 @@ def write(
 
 
 def _sound(container: av.container.OutputContainer, path: str | os.PathLike | None) -> Generator[Any, None, None]:
-    """Add a stream for the sound of a video and yield None; then yield the packets of that stream."""
+    """Add a stream for the sound of a video and yield None; then yield the packets of that stream, ascending."""
+    last = None
+    with contextlib.closing(_packets(container, path)) as found:
+        yield next(found)
+        for packet in found:
+            if last is None or packet.dts > last:  # a file whose times run back loses that part
+                last = packet.dts
+                yield packet
+
+
+def _packets(container: av.container.OutputContainer, path: str | os.PathLike | None) -> Generator[Any, None, None]:
     if path is None or os.path.isdir(path):
         yield None
         return
@@ -87,7 +98,8 @@ def _sound(container: av.container.OutputContainer, path: str | os.PathLike | No
             yield None
             return
         start = fractions.Fraction(source.start_time or 0, av.time_base)
-        if given.codec_context.name in _COPIED:
+        # A .mov of FFmpeg cannot hold Opus.
+        if (codec := given.codec_context.name) in _COPIED and (codec, container.format.name) != ("opus", "mov"):
             kept = container.add_stream_from_template(given)
             yield None
             for packet in source.demux(given):
@@ -103,7 +115,9 @@ def _sound(container: av.container.OutputContainer, path: str | os.PathLike | No
         frames: Iterable[Any] = itertools.chain(source.decode(given), [None])
         for frame in frames:
             if frame is not None and frame.pts is not None:
-                frame.pts -= round(start / frame.time_base)
+                # In samples: the units of some files (AVI) are longer than a frame of AAC.
+                frame.pts = round((frame.pts * frame.time_base - start) * frame.sample_rate)
+                frame.time_base = fractions.Fraction(1, frame.sample_rate)
             for piece in resampler.resample(frame):
                 yield from made.encode(piece)
         yield from made.encode()

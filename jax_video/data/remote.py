@@ -46,6 +46,17 @@ def path(name: str | os.PathLike) -> Path:
     return epath.Path(name)
 
 
+def check_local(name: str | os.PathLike) -> None:
+    """Raise UserError if it names something in a store: for what is written to local disks only.
+
+    It has to be called before the name becomes a `pathlib.Path`, which would be a local one of folders like `gs:`.
+    """
+    if is_remote(name):
+        raise UserError(
+            f"{os.fspath(name)}: expected a local path, as this is written to local disks only. Copy it then."
+        )
+
+
 def absolute(name: str | os.PathLike) -> Path:
     """The absolute path of this name, on a disk or in a store; on a disk without any `..`.
 

@@ -55,21 +55,25 @@ def show_one(trained: Run, path: str, scores: np.ndarray, given: flags.FlagValue
 
 def write(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
     """Adds the best classes of each video to the file that --out names, unless they are in it; returns as above."""
-    top = number_of_classes(given.top)
+    top, stamps = number_of_classes(given.top), {path: predictions.stamp(path) for path in paths}
     with predictions.File(given.out, trained, clips=given.clips, top=top, fps=given.fps) as out:
-        waiting = [path for path in paths if path not in out.done]
+        found = {path: out.found(path, stamp) for path, stamp in stamps.items()}
+        waiting = [path for path, fault in found.items() if fault is None]
         if len(waiting) < len(paths):
             print(f"{len(paths) - len(waiting):,} of them are in {shown(out.path)} already", file=sys.stderr)
+        for path, fault in found.items():
+            if fault:
+                print(f"{shown(path)}: {fault}", file=sys.stderr)
         try:
             for path, scores in classified(trained, waiting, given, done=len(paths) - len(waiting)):
                 if not isinstance(scores, workers.NoVerdict):  # no fault of the file's: it is tried again
-                    out.write(predictions.of(path, scores, trained.classes, top, trained.thresholds))
+                    out.write(predictions.of(path, scores, trained.classes, top, trained.thresholds), stamps[path])
         except KeyboardInterrupt:
-            done = sum(path in out.done for path in paths)
+            done = sum(out.found(*each) is not None for each in stamps.items())
             raise Stopped(
                 f"stopped: {out.path} has {done:,} of {len(paths):,} videos; the same command goes on from there"
             ) from None
-        return sum(out.done.get(path, "not read") != "" for path in paths)
+        return sum(out.found(*each) != "" for each in stamps.items())
 
 
 def classified(

@@ -1,6 +1,5 @@
 """The report of two runs side by side: where their configs differ, curves, results, classes, and single videos."""
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +98,11 @@ def pairing(first: Record, second: Record) -> Pairing | None:
 def sign_test(one: int, other: int) -> float:
     """The exact two-sided p-value (McNemar): how likely fair coins split as unevenly as `one` to `other`, or more."""
     tosses = one + other
-    return min(1.0, 2 * sum(math.comb(tosses, heads) for heads in range(min(one, other) + 1)) / 2**tosses)
+    ways = total = 1  # of the tosses, to have so many heads, and as many or fewer
+    for heads in range(min(one, other)):
+        ways = ways * (tosses - heads) // (heads + 1)  # as math.comb(tosses, heads + 1), which begins anew each time
+        total += ways
+    return min(1.0, 2 * total / 2**tosses)
 
 
 def _paired(records: dict[str, Record]) -> str:

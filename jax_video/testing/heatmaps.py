@@ -46,9 +46,10 @@ def filmstrip(explanation: Explanation, columns: int = 8) -> np.ndarray:
 
 def describe(explanation: Explanation) -> str:
     """What was explained, in a line."""
-    found, when = explanation, "frames {} to {}".format(*explanation.indices[[0, -1]])
+    found = explanation  # its last frame is not the latest where a short video is looped
+    when = f"frames {found.indices.min()} to {found.indices.max()}"
     if found.seconds is not None:
-        when = "{:.2f} to {:.2f} s".format(*found.seconds[[0, -1]])
+        when = f"{found.seconds.min():.2f} to {found.seconds.max():.2f} s"
     views = [f"{view} {share:.3f}" for view, share in (found.views or {}).items()]
     parts = [f"explained: {found.label}", f"{found.layer} of {shape(found.places)} places"]
     parts.append(f"surest ({found.probability:.1%}) from {when}")

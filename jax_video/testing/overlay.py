@@ -4,6 +4,7 @@ import bisect
 import os
 from collections.abc import Iterable, Iterator
 
+import cv2
 import numpy as np
 
 from jax_video import pictures
@@ -11,6 +12,7 @@ from jax_video.data import encoding, reader
 from jax_video.timeline import Segment, Timeline
 
 _BAR = 1 / 20  # of a frame's height
+_MOST = 5  # the bar takes at most 1 / _MOST of a frame's height
 _LINE = 1 / 12  # of a frame's height, for the label
 
 
@@ -33,7 +35,8 @@ def write(out: str | os.PathLike, path: str | os.PathLike, timeline: Timeline, *
 def drawn(frames: Iterable[tuple[float, np.ndarray]], timeline: Timeline) -> Iterator[tuple[float, np.ndarray]]:
     """(seconds, frame), labelled; a bar at the bottom has a colour for each class, and a mark for the time.
 
-    Where several classes may hold at once, the bar has a lane for each class that holds at some time.
+    Where several classes may hold at once, the bar has a lane for each class that holds at some time. It takes at most
+    a fifth of the picture; if that has fewer rows than there are lanes, neighbouring lanes are mixed.
     """
     segments = timeline.segments
     begin, end = float(timeline.starts[0]), float(timeline.ends[-1])
@@ -52,15 +55,20 @@ def drawn(frames: Iterable[tuple[float, np.ndarray]], timeline: Timeline) -> Ite
     for seconds, image in frames:
         high, wide = image.shape[:2]
         if not bar.size:
+            most = max(1, high // _MOST)
             lane = max(4, round(high * _BAR)) // (1 if timeline.thresholds is None else 2)
+            lane = max(1, min(lane, most // count))
             bar = np.zeros((lane * count, wide, 3), np.uint8)
             for part in segments:
                 left, right = (round(wide * (time - begin) / (end - begin or 1)) for time in (part.start, part.end))
                 top = lane * lanes[part.name]
                 bar[top : top + lane, left:right] = pictures.color(timeline.classes.index(part.name))
-            bar = bar[:high]
+            if len(bar) > most:
+                bar = cv2.resize(bar, (wide, most), interpolation=cv2.INTER_AREA).astype(np.uint8)
         if (text := ", ".join(f"{part.name}  {part.probability:.0%}" for part in now(seconds))) != shown:
-            shown, label = text, pictures.text(text, round(high * _LINE)) if text else label[:0]
+            shown, label = text, label[:0]
+            if text:
+                label = pictures.text(text, max(1, round(high * _LINE)))
         part_of, image = label[:high, :wide], image.copy()
         corner = image[: part_of.shape[0], : part_of.shape[1]]
         corner[:] = corner // 3 + part_of // 3 * 2  # white text on a darkened background

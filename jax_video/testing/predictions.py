@@ -1,9 +1,13 @@
 """A file of predictions: a JSON line for each video, added as it comes; a stopped file is continued.
 
-  {"video": "a.mp4", "classes": [{"name": "up", "score": 0.98}, …], "key": "5e1c07aa-91d2b0c4-5"}
-  {"video": "b.mp4", "error": "empty file", "key": "5e1c07aa-91d2b0c4-5"}
+  {"video": "a.mp4", "classes": [{"name": "up", "score": 0.98}, …], "size": 7012, "modified": 1764061329519381203, …}
+  {"video": "b.mp4", "error": "empty file", "size": 0, "modified": 1764061329519381203, "key": "5e1c07aa-91d2b0c4-5"}
 
 In multi-label runs each class also has "holds", true or false.
+
+The size in bytes and the time of the last change, in ns, tell whether a path still means the same file: one that has
+changed since, or is another of its name, is classified again, and has a further line. Earlier versions wrote neither;
+their lines are of whatever file has the name.
 
 The key says what made it: a checksum of the run's weights, one of the test's clips and crops, with the frame rate that
 was given if clips need one, and how many classes are listed.
@@ -13,7 +17,7 @@ Lines are UTF-8 without line separators, whatever bytes a name has.
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
@@ -30,9 +34,12 @@ _LINE = {
     "video": str,
     "classes?": [{"name": str, "score": float, "holds?": bool}],
     "error?": str,
+    "size?": int,
+    "modified?": int,
     "key": str,
 }
 _BEGINNING = b'{"video": "'
+Stamp: TypeAlias = tuple[int | None, int | None]  # size and time of the last change of a file; None: not known
 _OTHERWISE = "Give another file, or move this one away"
 
 
@@ -58,6 +65,15 @@ def of(
     chosen = [k for place, k in enumerate(best) if top is None or place < top or holds[k]]
     found = [{"name": classes[k], "score": float(scores[k]), "holds": bool(holds[k])} for k in chosen]
     return {"video": path, "classes": found}
+
+
+def stamp(path: str) -> Stamp:
+    """The stamp of a file, or of a folder of pictures, as it is now; zeros where it cannot be looked at."""
+    try:
+        found = [entry.stat() for entry in os.scandir(path)] if os.path.isdir(path) else [os.stat(path)]
+    except OSError:
+        found = []
+    return sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0)
 
 
 def line(said: Mapping[str, Any]) -> str:
@@ -95,7 +111,7 @@ class File:
 
     Attributes:
       path: of the file.
-      done: {video in the file: why it cannot be read, or ""}.
+      done: {(video in the file, its stamp): why it cannot be read, or ""}.
 
     Raises:
       UserError: it holds something else, is of another run, test or `top`, or another process writes it.
@@ -112,7 +128,7 @@ class File:
         fps: float = 0.0,
     ):
         self.path = os.fspath(path)
-        self.done: dict[str, str] = {}
+        self.done: dict[tuple[str, Stamp], str] = {}
         self._key = f"{run.fingerprint:08x}-{_of_test(run, clips, fps):08x}-{top or 'all'}"
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         self._file = open(path, "ab", buffering=0)
@@ -132,13 +148,22 @@ class File:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def write(self, said: Mapping[str, Any]) -> None:
-        """Add the entry of a video, from `of`; it is in the file when this returns."""
+    def found(self, video: str, stamp: Stamp) -> str | None:
+        """Why a video cannot be read, or "", by the entry of its file as it is now; None: there is no such entry."""
+        return self.done.get((video, stamp), self.done.get((video, (None, None))))
+
+    def write(self, said: Mapping[str, Any], stamp: Stamp = (None, None)) -> None:
+        """Add the entry of a video, from `of`; it is in the file when this returns.
+
+        Args:
+          stamp: of its file, from before it was read.
+        """
+        known = {} if None in stamp else dict(zip(("size", "modified"), stamp, strict=True))
         with writing(self.path):
-            data = memoryview(documents.line({**said, "key": self._key}))
+            data = memoryview(documents.line({**said, **known, "key": self._key}))
             while data:
                 data = data[self._file.write(data) :]
-        self.done[said["video"]] = said.get("error", "")
+        self.done[said["video"], stamp] = said.get("error", "")
 
     def _read(self, run: Run) -> tuple[int, bool]:
         """Read what is there; return up to which byte it is whole, and whether that is the end of a line."""
@@ -151,7 +176,7 @@ class File:
                     raise UserError(f"{self.path}: line {number} is no prediction ({value}). {_OTHERWISE}")
                 if value["key"] != self._key:
                     raise UserError(f"{self.path} has predictions {_other(value['key'], self._key, run)}. {_OTHERWISE}")
-                self.done[value["video"]] = value.get("error", "")
+                self.done[value["video"], (value.get("size"), value.get("modified"))] = value.get("error", "")
                 whole = file.tell()
             file.seek(max(0, whole - 1))
             return whole, file.read(1) in (b"\n", b"")
