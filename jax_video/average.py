@@ -12,6 +12,7 @@ import pathlib
 from absl import flags
 
 from jax_video import command
+from jax_video.data import remote
 from jax_video.errors import UserError, writing
 from jax_video.testing import averages
 
@@ -23,9 +24,11 @@ def define_flags() -> None:
 def main(arguments: list[str]) -> None:
     if len(arguments) < 2:
         raise UserError(f"expected at least two tested runs, got {' '.join(arguments) or 'none'}; see --help")
-    results = {argument: averages.read(pathlib.Path(argument)) for argument in arguments}
-    if len(results) < len(arguments):
+    if flags.FLAGS.out is not None:
+        remote.check_local(flags.FLAGS.out)
+    if len({pathlib.Path(argument).resolve() for argument in arguments}) < len(arguments):
         raise UserError(f"a run is named twice: {' '.join(arguments)}")
+    results = {argument: averages.read(pathlib.Path(argument)) for argument in arguments}
     average = averages.summarise(results)
     width = 2 + max(len("mean"), *map(len, results))
     known = averages.names(results.values())

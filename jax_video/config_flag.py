@@ -129,7 +129,7 @@ def chosen(config: ConfigDict) -> set[str]:
     _, argument = _given()
     arguments = {item.partition("=")[0] for item in argument.split(",")}
     named = {f"{section}.{key}" for section in ("model", "clip") for key in config[section] if key in arguments}
-    return _overridden() | named
+    return _overridden() | named | ({"data.manifest"} if "data" in arguments else set())
 
 
 def describe() -> str:

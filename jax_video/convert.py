@@ -13,8 +13,9 @@ r"""Converts weights: PyTorch's into a run's folder, and a run's into a file for
 
 --layout names whose weights they are. The layout and the file tell the keywords with which the network computes what
 theirs does, the normalisation of RGB, and the clips and crops of their own test. A flag, such as
---config.clip.frames=64, comes before them. The names of the classes are those of the config's data set, or of
---classes; without either they are numbers.
+--config.clip.frames=64, comes before them. The names of the classes are those of --classes, or of the data set that you
+name (data=SET, or --config.data.manifest), if it has as many: that the weights have them in its order is assumed.
+Without either they are numbers.
 """
 
 import shlex
@@ -22,6 +23,7 @@ import shlex
 from absl import flags
 
 from jax_video import command, config_flag, lock, run, sharding, state
+from jax_video.data import remote
 from jax_video.errors import UserError, writing
 from jax_video.weights import conversion, names
 from jax_video.weights.source import layout_of
@@ -39,7 +41,7 @@ def define_flags() -> None:
         "check", None, "In: an .npz with `video`, `input` or both, and `logits`; nothing is written if they differ."
     )
     command.define_takeover()
-    flags.DEFINE_string("export", None, "Out: the file to write: .pth, .pt, .safetensors or .npz.")
+    flags.DEFINE_string("export", None, "Out: the new file to write: .pth, .pt, .safetensors or .npz.")
 
 
 def main(arguments: list[str]) -> None:
@@ -50,11 +52,14 @@ def main(arguments: list[str]) -> None:
     if given.export is not None:
         if given.layout is None:
             raise UserError(f"--layout is missing: one of {', '.join(names.LAYOUTS)}")
+        remote.check_local(given.export)
         conversion.check_export(given.layout, given.export)
         trained = run.load(source)
         sharding.announce(trained.mesh, state.describe(trained.config, trained.weights["params"]))
-        conversion.export(trained, given.layout, given.export)
+        told = conversion.export(trained, given.layout, given.export)
         print(f"Wrote {given.export}: the weights of {source} after {trained.step} steps, in layout {given.layout}.")
+        for line in told:
+            print(line)
         return
     layout = layout_of(source, given.layout or "")
     if not layout or given.out is None:

@@ -14,7 +14,7 @@ A source is the folder of a tested run, or its predictions.jsonl, or scores from
   sources number the classes differently, they are matched by the labels of the videos that they share;
 - an .npz with an array [K] under the name of each video, classes in the order of the first source.
 The first source has to have labels: a run, a predictions.jsonl, or an .npz of three arrays. Videos are named by their
-path in the data set, or by its last part without suffix.
+path in the data set, or by its last part, with or without a video's suffix.
 The tests of all runs have to average the same: probabilities, or logits (--config.test.average_clips=logit).
 """
 
@@ -24,6 +24,7 @@ import sys
 from absl import flags
 
 from jax_video import command, metrics
+from jax_video.data import remote
 from jax_video.errors import UserError, writing
 from jax_video.testing import fusion
 
@@ -31,13 +32,16 @@ from jax_video.testing import fusion
 def define_flags() -> None:
     flags.DEFINE_list("weights", None, "One for each source; by default all count alike.")
     flags.DEFINE_boolean("l2", False, "Divide every source's scores of a video by their Euclidean norm first.")
-    flags.DEFINE_string("out", None, "A folder for predictions.jsonl and test.json of the fused scores.")
+    flags.DEFINE_string("out", None, "A folder of its own for predictions.jsonl and test.json of the fused scores.")
 
 
 def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if len(arguments) < 2:
         raise UserError(f"expected at least two sources, got {' '.join(arguments) or 'none'}; see --help")
+    if given.out is not None:
+        remote.check_local(given.out)
+        fusion.check_out(pathlib.Path(given.out), arguments)
     sources = [fusion.read(argument) for argument in arguments]
     weights = [1.0] * len(sources)
     if given.weights is not None:

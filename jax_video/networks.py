@@ -55,6 +55,8 @@ class Network:
       parts: {part that `train.freeze` may name: its modules}, from the input on; all of the network but the head.
       layouts: {layout of weights (`weights.names`) that has this network: the keywords with which it computes the same
         as there}.
+      after: its modules between `features` and the classifier: a knowledge transfer, which is about features, does not
+        train them.
       own: patterns of the arrays that it adds to the network that it extends; `init_from.skip`, to start from that one.
       weighs_views: whether it looks at a clip from CoST's three views, and weighs them.
     """
@@ -72,6 +74,7 @@ class Network:
     head: str = "fc"
     parts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     layouts: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    after: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
     weighs_views: bool = False
 
@@ -295,6 +298,7 @@ NETWORKS: dict[str, Network] = {
         bound=("frames", "size"),
         stages=0,
         head="fc8",
+        after=("fc6", "fc7"),
         parts=_parts(*"conv1a conv2a conv3a conv3b conv4a conv4b conv5a conv5b fc6 fc7".split()),
     ),
 }

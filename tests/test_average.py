@@ -108,7 +108,8 @@ def test_one_that_tells_no_protocol_hides_no_difference(splits, tmp_path):
 
 def test_errors_of_the_command(splits, tmp_path):
     check_user_error(run(AVERAGE, splits[0]), "expected at least two tested runs")
-    check_user_error(run(AVERAGE, splits[0], splits[0]), "named twice")
+    check_user_error(run(AVERAGE, splits[0], f"{splits[0]}/"), "named twice")
+    check_user_error(run(AVERAGE, splits[0], splits[1] / ".." / splits[0].name), "named twice")
     check_user_error(run(AVERAGE, splits[0], tmp_path), f"{tmp_path} has no test.json: test it first", "--mode=test")
 
 

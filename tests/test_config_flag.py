@@ -170,6 +170,23 @@ def test_every_keyword_of_a_network_can_be_set(shown):
         shown("--config=stc", "--config.model.stride_on=1x1")  # which 3D-ResNets do not have
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--config=stc:model=resnet3d50,recipe=paper"], False),  # motions, by itself
+        (["--config=stc:data=motions"], True),
+        (["--config=stc", "--config.data.manifest=motions"], True),
+    ],
+)
+def test_whether_the_user_has_named_the_data_set(monkeypatch, arguments, named):
+    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+    monkeypatch.setattr(sys, "argv", ["convert", *arguments])
+    config_flag.define("A recipe.")
+    flags.FLAGS(sys.argv)
+    config, _ = config_flag.read()
+    assert config.data.manifest == "motions" and ("data.manifest" in config_flag.chosen(config)) == named
+
+
 def test_names_of_earlier_versions(shown, capsys):
     new = ("--config=stc:data=DIR", "--config.train.micro_batch=32", "--config.norm.group_size=8")
     new += ("--config.test.average_clips=logit", "--config.normalize.std=(1.0, 2.0, 3.0)")

@@ -14,9 +14,11 @@ from commands import check_user_error, run
 from conftest import ROOT
 from reference import cost, resnet
 
+from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions
 from jax_video.errors import UserError
-from jax_video.weights import conversion, names
+from jax_video.run import load
+from jax_video.weights import conversion, files, names, public
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -212,10 +214,40 @@ def test_a_2d_network_is_checked_on_images(tmp_path):
 def test_classes_as_prepare_reads_them(tmp_path, data):
     path = tmp_path / "classes.txt"
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    found, manifest, told = conversion._classes(path, tiny.get_config(), 3)
-    assert (found, manifest, told) == (["jump", "run", "walk"], "", f"those of {path}")
+    found = conversion._classes(path, tiny.get_config(), 3)
+    assert found == (["jump", "run", "walk"], "", f"those of {path}", False)
     with pytest.raises(UserError, match="classes.txt: names 3 classes, the network has 4"):
         conversion._classes(path, tiny.get_config(), 4)
+
+
+def test_only_a_set_that_the_user_has_named_names_the_classes(data, tmp_path):
+    """Recipes have the embedded set by themselves, and eight classes may be any; the order is said to be assumed."""
+    config, manifest = tiny.get_config(), Manifest.read(data / "manifest.jsonl")
+    assert config.data.manifest == "motions"
+    numbers = (list("01234567"), "", "0 to 7; --classes=FILE gives them names", False)
+    assert conversion._classes(None, config, 8, ("clip", "test")) == numbers
+    config.data.manifest = str(data)
+    names, of, said, several = conversion._classes(None, config, 8)
+    assert (tuple(names), of, several) == (motions.CLASSES, manifest.hash, False)
+    assert said.startswith("left, right, up, … of motions") and "have them in this order is assumed" in said
+    assert conversion._classes(None, config, 7)[:2] == (list("0123456"), ""), "of another set"
+
+
+@pytest.mark.parametrize("given", ["data.manifest", "data"])
+def test_the_embedded_set_may_be_named(given, data, monkeypatch):
+    monkeypatch.setattr(motions, "read", lambda: Manifest.read(data / "manifest.jsonl"))
+    assert conversion._classes(None, tiny.get_config(), 8, (given,))[0] == list(motions.CLASSES)
+
+
+def test_a_set_of_several_labels_says_so_also_where_the_classes_have_names_of_their_own(data, tmp_path):
+    """As `convert pytorch-i3d:rgb_charades --classes=FILE`, whose own record says it, too."""
+    config, manifest = tiny.get_config(), Manifest.read(data / "manifest.jsonl")
+    config.data.manifest = str(tmp_path / "manifest.jsonl")
+    videos = tuple(dataclasses.replace(video, label=(video.label,)) for video in manifest.videos)
+    dataclasses.replace(manifest, videos=videos).write(tmp_path / "manifest.jsonl")
+    (tmp_path / "classes.txt").write_text("\n".join("abcdefgh"))
+    assert conversion._classes(tmp_path / "classes.txt", config, 8)[::3] == (list("abcdefgh"), True)
+    assert public.find("pytorch-i3d:rgb_charades").multilabel and not public.find("pytorch-i3d:rgb_imagenet").multilabel
 
 
 def test_a_class_that_is_named_twice(tmp_path):
@@ -282,6 +314,13 @@ def test_a_full_disk_for_the_run(theirs, data, tmp_path, largest):
     finished = run(CONVERT, *arguments, f"--config.data.manifest={data}", largest_file=largest)
     check_user_error(finished, f"cannot write a checkpoint into {tmp_path / 'run'}/checkpoints (File too large). ")
     assert finished.stderr.count("\n") == 2, finished.stderr  # with what it runs on
+
+
+def test_no_file_is_replaced(converted, tmp_path):
+    (tmp_path / "theirs.pth").write_bytes(b"months of work")
+    with pytest.raises(UserError, match="theirs.pth is there already: choose another --export, or remove it first"):
+        conversion.export(load(converted), "3d-resnets", tmp_path / "theirs.pth")
+    assert (tmp_path / "theirs.pth").read_bytes() == b"months of work"
 
 
 def test_out_in_another_layout(converted, tmp_path):
@@ -389,6 +428,7 @@ def test_files_that_are_not_converted(theirs, tmp_path, how, expected):
         (["r3d.pth", LAYOUT, CONFIG, "--out=out", "--classes=r3d.pth"], ["r3d.pth is no text"]),
         (["run", "--export=out.pth"], ["--layout is missing: one of torchvision, torchvision-video, 3d-resnets"]),
         (["run", LAYOUT, "--export=out.h5"], ["out.h5: expected a name that ends in one of .pth"]),
+        (["run", LAYOUT, "--export=r3d.pth"], ["r3d.pth is there already: choose another --export, or remove it"]),
         (["run", "--layout=hara", "--export=out.pth"], ["there is no layout 'hara'"]),
         (["nosuch", LAYOUT, "--export=out.pth"], ["there is no checkpoint in"]),
         (["r3d.pth", LAYOUT, "--export=out.pth"], ["r3d.pth is a file; expected the folder of a run"]),
@@ -405,6 +445,7 @@ def test_a_network_that_computes_something_else_is_not_exported(theirs, data, tm
     table1 = ("--config.model.stem=table1", "--config.train.epochs=1", f"--config.data.manifest={data}")
     ours = theirs.folder / "ours"
     run(CONVERT, theirs.folder / "run", "--layout=jax_video", f"--export={tmp_path / 'ours.npz'}")
+    np.savez(tmp_path / "ours.npz", **files.read(tmp_path / "ours.npz"))  # without the note that names the stem
     arguments = (tmp_path / "ours.npz", "--layout=jax_video", CONFIG, *table1, f"--out={ours}")
     assert run(CONVERT, *arguments).code == 0
     finished = run(CONVERT, ours, LAYOUT, f"--export={tmp_path / 'out.pth'}")

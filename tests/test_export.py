@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import hashlib
 import json
 import pathlib
 import re
@@ -141,6 +142,36 @@ def test_the_reader_goes_on_after_a_file_that_is_no_video(exported, trained, tmp
         assert ended.value.code == code
         assert [line for line in said.out.splitlines() if not line.startswith(" ")] == good
         assert [line.partition(": ")[0] for line in said.err.splitlines()] == (bad if code else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.stablehlo", None, "model.stablehlo: No such file or directory"),
+        ("model.json", None, "model.json: No such file or directory"),
+        ("model.stablehlo", b"another program", "damaged, or not the one of model.json (15 bytes, expected 11)"),
+        ("model.stablehlo", b"its bet", "damaged, or not the one of model.json (7 bytes, expected 11)"),
+        ("model.json", b'{"files": {', "model.json does not describe a program (JSONDecodeError"),
+        ("model.json", b"[]", "model.json does not describe a program (TypeError"),
+        ("model.json", b'{"files": {"model.onnx": {}}}', "model.json does not describe a program (KeyError"),
+        ("model.json", b"\xff", "model.json does not describe a program (UnicodeDecodeError"),
+    ],
+)
+def test_the_reader_takes_no_files_that_do_not_belong_together(tmp_path, monkeypatch, name, content, said):
+    """One line, and no name of a wrong class."""
+    shutil.copy(classify.__file__, tmp_path)
+    (tmp_path / "model.stablehlo").write_bytes(b"its program")
+    told = {"model.stablehlo": {"bytes": 11, "sha256": hashlib.sha256(b"its program").hexdigest()}}
+    (tmp_path / "model.json").write_text(json.dumps({"files": told, "streams": ["rgb"], "fps": None}))
+    monkeypatch.setattr(sys, "argv", ["classify.py", "video.mp4"])
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(tmp_path / "classify.py"), run_name="__main__")
+    assert said in ended.value.code and "\n" not in ended.value.code
+    assert ended.value.code.endswith(": take both files from one export")
 
 
 def test_the_reader_is_told_the_rate_of_pictures(exported, trained, tmp_path, capsys, monkeypatch):

@@ -182,6 +182,61 @@ def test_no_video_gets_the_scores_of_another_of_its_name(tmp_path, names, theirs
     assert [row.tolist() for row in fused(first, whole).scores.values()] == [[2, 0], [2, 1]], "by their paths"
 
 
+@pytest.mark.parametrize(
+    ("name", "theirs", "same"),
+    [
+        ("x/a.mp4", "a", True),
+        ("x/a.b.mp4", "a.b", True),
+        ("x/a.b", "a.b.AVI", True),
+        ("x/a.b", "y/a.b", True),
+        ("x/a.mp4", "a.1", False),
+        ("x/a.mp4", "a.1.mp4", False),
+        ("x/a.b", "a.c", False),
+        ("x/a.mp4#t=5,15", "y/a.avi#t=5,15", True),
+        ("x/a.mp4#t=5,15", "y/a.mp4#t=20,30", False),
+        ("x/a.mp4#t=5,15.5", "y/a.mp4#t=5,15", False),
+    ],
+)
+def test_a_dot_in_a_name_does_not_end_it(tmp_path, name, theirs, same):
+    """But a video's suffix does; and parts of one file are videos of their own."""
+    first = write_archive(tmp_path / "first.npz", np.eye(1), [0], [name])
+    write_archive(tmp_path / "other.npz", np.ones((1, 1)), [0], [theirs])
+    if same:
+        assert [row.tolist() for row in fused(first, tmp_path / "other.npz").scores.values()] == [[2.0]]
+    else:
+        with pytest.raises(
+            UserError, match="other.npz has no scores, or those of two videos of one name, for 1 of the"
+        ):
+            fused(first, tmp_path / "other.npz")
+
+
+def test_fused_scores_take_the_place_of_no_others(sources, tmp_path):
+    """Of a run, an export, a test, or a source; those of an earlier fusion they do replace."""
+    for name, file in (("run", "config.json"), ("export", "model.safetensors"), ("val", "test.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text('{"top1": 1.0}')
+    (tmp_path / "young" / "checkpoints").mkdir(parents=True)
+    before = (sources[0] / "predictions.jsonl").read_bytes()
+    for name, why in (
+        *((name, "is the folder of a run, or an export") for name in ("run", "export", "young")),
+        ("val", "holds the result of a test"),
+        ("a", "is one of the sources"),
+        ("b/../a", "is one of the sources"),
+    ):
+        with pytest.raises(UserError, match=f"{name} {why}, and fused scores would take the place of its own: choose"):
+            fusion.check_out(tmp_path / name, [str(source) for source in sources])
+    check_user_error(run(FUSE, *sources, f"--out={sources[0]}"), f"{sources[0]} is one of the sources")
+    total = fused(*sources)
+    for own in (sources[0], sources[0] / "predictions.jsonl"):
+        with pytest.raises(UserError, match="a is one of the sources"):
+            fusion.write(sources[0], total, [str(own), "x.csv"], [1.0, 1.0])
+    assert (sources[0] / "predictions.jsonl").read_bytes() == before
+    for _ in range(2):
+        fusion.write(tmp_path / "out", total, ["a", "b"], [1.0, 1.0])
+    fusion.check_out(tmp_path, ["gs://bucket/run", str(sources[1])])  # a table beside it stays
+    fusion.check_out(sources[1], ["c", "d"])  # that it is a file shows when it is written to
+
+
 def write_result(folder, **told):
     (folder / "test.json").write_text(json.dumps(dict.fromkeys(averages.METRICS, 0.5) | told))
     return folder
@@ -388,7 +443,7 @@ def test_sums_and_weights_that_are_no_numbers(tmp_path, sources):
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_byte_of_an_archive_may_be_wrong(tmp_path_factory, compression, data):
     folder = tmp_path_factory.getbasetemp()
     write_archive(folder / "sound.npz", np.eye(4, 3), [0, 1, 2, 2], ["a/1", "b/2", "c/å", "c/4"])
@@ -411,7 +466,7 @@ ANY = st.sampled_from([np.float32, np.int8, np.uint64, np.bool_, np.complex64, "
 
 
 @given(made=st.fixed_dictionaries({}, optional=dict.fromkeys([*score_archive.ARRAYS, "x"], ANY)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_arrays_of_any_kind(tmp_path_factory, made):
     path = tmp_path_factory.getbasetemp() / "any.npz"
     np.savez(path, **made)
@@ -426,7 +481,7 @@ def test_arrays_of_any_kind(tmp_path_factory, made):
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_whatever_the_order_and_the_names_of_an_archive_its_sum_is_that_of_the_rows(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp()
     videos, classes = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 4))

@@ -36,7 +36,7 @@ from jax_video.run import load
 from jax_video.testing import fusion, overlay, predictions
 from jax_video.timeline import Timeline
 from jax_video.watching import Moment
-from jax_video.weights import conversion
+from jax_video.weights import conversion, files
 
 bce = functools.partial(torch.nn.functional.binary_cross_entropy_with_logits, reduction="none")
 
@@ -435,11 +435,13 @@ def test_the_export_says_the_same_without_this_library(finished, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["set", "file"])
 def test_weights_that_go_out_to_pytorch_and_back_are_of_several_labels(finished, tmp_path, kind):
-    """By the set whose classes they have; or as the file says, where no set is named."""
+    """By the set that is named, whose classes they have; or as the file says, where none is."""
     recipe.note.cache_clear()
     run, config = load(finished / "run"), tiny.get_config()
-    path = tmp_path / ("out.npz" if kind == "set" else "out.pth")  # the first one tells nothing but arrays
+    path = tmp_path / ("out.npz" if kind == "set" else "out.pth")
     conversion.export(run, "3d-resnets", path)
+    if kind == "set":
+        np.savez(path, **files.read(path))  # as a file that tells nothing but arrays
     config.data.manifest = str(finished / "data") if kind == "set" else "motions"
     options = {"normalize": "2020"} if kind == "set" else {}
     report = conversion.convert(path, "3d-resnets", config, tmp_path / "back", given=("clip", "test"), **options)

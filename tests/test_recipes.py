@@ -12,7 +12,7 @@ import tiny
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from configs import cost, finetune, t3d
+from configs import cost, finetune, t3d, transfer
 from jax_video import optimizer, sharding, task
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
@@ -111,6 +111,23 @@ def test_the_accuracy_of_pairs_does_not_depend_on_the_batch(transferred, videos)
 
 def motions_like() -> Manifest:
     return Manifest("x", (), "", ())
+
+
+def test_what_a_transfer_has_not_trained_begins_afresh(tmp_path):
+    """Of C3D, whose `features` are the last pool's: fc6 and fc7, their BatchNorm too."""
+    small = {"width": 1 / 64}
+    config = transfer.get_config("model=c3d,teacher=resnet18,size=112")
+    config.teacher.update(layers=(1, 1, 1, 1), **small)
+    config.model.update(small)
+    given = make_run(config, tmp_path / "run")
+    config = t3d.get_config(f"model=c3d,frames=16,size=112,start={tmp_path / 'run'}")
+    config.model.update(small)
+    found = start(config)
+    fresh = {name for name in found if name.split("/")[1] in ("fc6", "fc7", "fc8")}
+    assert {name.partition("/")[0] for name in fresh} == {"params", "batch_stats"}
+    for name in found:
+        kept = np.array_equal(found[name], given[name.replace("/", "/student/", 1)])
+        assert kept != (name in fresh), name
 
 
 def test_the_student_is_what_is_kept(transferred, capsys):

@@ -42,11 +42,12 @@ def run(folder) -> jax_video.Run:
     return jax_video.load(folder)
 
 
-OUTPUTS = {  # of each command: flags that name a file or folder to write
-    "predict": ["--out", "--window=1 --csv", "--window=1 --srt", "--window=1 --video", "--explain"],
-    "export": ["--out"],
-    "prepare": ["folder --videos=. --out"],
-}
+OUTPUTS = [  # commands up to a flag that names a file or folder to write
+    *(f"predict video.mp4 --checkpoint=run {flag}" for flag in ("--out", "--explain")),
+    *(f"predict video.mp4 --checkpoint=run --window=1 {flag}" for flag in ("--csv", "--srt", "--video")),
+    *("export run --out", "convert run --layout=torchvision --export", "prepare folder --videos=. --out"),
+    *("fuse a b --out", "average a b --out"),
+]
 
 
 def test_what_is_not_written_to_a_store_is_not_written_beside_it_either(tmp_path):
@@ -54,9 +55,8 @@ def test_what_is_not_written_to_a_store_is_not_written_beside_it_either(tmp_path
     calls, place = [], "gs://bucket/out"
     (tmp_path / "video.mp4").touch()
     (tmp_path / "gs:" / "bucket").mkdir(parents=True)  # as an earlier version has left it
-    for command, flags in OUTPUTS.items():
-        source = {"predict": ["video.mp4", "--checkpoint=run"], "export": ["run"]}.get(command, [])
-        calls += [(f"jax_video.{command}", [*source, *f"{flag}={place}.mp4".split()]) for flag in flags]
+    for command, *arguments in map(str.split, OUTPUTS):
+        calls.append((f"jax_video.{command}", [*arguments[:-1], f"{arguments[-1]}={place}.mp4"]))
     for (command, arguments), finished in zip(calls, commands.run_each(calls, cwd=tmp_path), strict=True):
         commands.check_user_error(finished, f"{place}.mp4: ")
         assert "local" in finished.stderr, (command, arguments)

@@ -24,6 +24,13 @@ from jax_video.data import documents, labels, remote
 from jax_video.errors import UserError
 
 SPLITS = ("train", "val", "test")
+EXTENSIONS = frozenset(  # of video files
+    (
+        ".264 .265 .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2t .m2ts .m2v .m4v "
+        ".mjpeg .mjpg .mkv .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm .ogv .qt .rm .rmvb .ts .vob .webm "
+        ".wmv .y4m"
+    ).split()
+)
 MISSING = "missing"  # the `error` of a video that a list names and the folder does not have
 _FORMAT, _MULTILABEL = 1, 2  # of the file; the second if videos have several labels, which earlier versions refuse
 

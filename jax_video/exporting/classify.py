@@ -7,6 +7,7 @@ whose colours may differ by a rounding.
 """
 
 import argparse
+import hashlib
 import json
 import pathlib
 import re
@@ -166,19 +167,34 @@ def _neighbours(count, wanted):
     return before, before + 1, *weights
 
 
+def opened():
+    """The program and the card of this folder. Exits with one line if they do not belong together."""
+    again = "take both files from one export"
+    try:
+        card = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
+        told, data = card["files"]["model.stablehlo"], (HERE / "model.stablehlo").read_bytes()
+        if hashlib.sha256(data).hexdigest() != told["sha256"]:
+            size = f"{len(data):,} bytes, expected {told['bytes']:,}"
+            sys.exit(f"{HERE / 'model.stablehlo'} is damaged, or not the one of model.json ({size}): {again}")
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}: {again}")
+    except (ValueError, KeyError, TypeError) as error:
+        sys.exit(f"{HERE / 'model.json'} does not describe a program ({error!r}): {again}")
+    return export.deserialize(bytearray(data)), card
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("videos", nargs="+", metavar="VIDEO")
     parser.add_argument("--fps", type=float, default=0.0, help="frames per second, of what does not say it")
     given = parser.parse_args()
-    card = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
+    program, card = opened()
     if card["streams"] != ["rgb"]:
         sys.exit(f"this network takes {' and '.join(card['streams'])}: see model.json for what to give the program")
     if given.fps and not card["fps"]:
         parser.error("--fps: clips of this network count frames, whatever their rate; leave it out")
     if given.fps and not SLOWEST <= given.fps <= FASTEST:
         parser.error(f"--fps={given.fps:g}: expected {SLOWEST:g} to {FASTEST:g} frames per second")
-    program = export.deserialize(bytearray((HERE / "model.stablehlo").read_bytes()))
     bad = 0
     for path in given.videos:
         try:

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from jax_video import metrics, recipe
+from jax_video import metrics, published, recipe
 from jax_video.data import archives, documents, remote
+from jax_video.data.manifest import EXTENSIONS
 from jax_video.errors import UserError, shown
 from jax_video.run import Run
 from jax_video.testing import averages, score_archive
@@ -155,7 +156,12 @@ def measure(predictions: Predictions) -> dict:
 def write(
     out: pathlib.Path, predictions: Predictions, sources: list[str], weights: list[float], *, l2: bool = False
 ) -> None:
-    """Write predictions.jsonl, confusion.json and test.json, as a run's test does."""
+    """Write predictions.jsonl, confusion.json and test.json, as a run's test does.
+
+    Raises:
+      UserError: see `check_out`.
+    """
+    check_out(out, sources)
     out.mkdir(parents=True, exist_ok=True)
     values = measure(predictions)
     rows = ((video, predictions.labels[video], row) for video, row in predictions.scores.items())
@@ -167,6 +173,21 @@ def write(
     result[each] = dict(zip(predictions.class_names, values[each], strict=True))
     write_scores(out, predictions.class_names, confusion, result, rows)
     documents.write(out / "test.json", result, indent=1, seal=False)
+
+
+def check_out(out: pathlib.Path, sources: Sequence[str]) -> None:
+    """Raise UserError if fused scores in this folder would replace others: of a run, an export, a test or a source."""
+    places = [pathlib.Path(source).resolve() for source in sources if not remote.is_remote(source)]
+    what = ""
+    if out.resolve() in {place.parent if place.name == "predictions.jsonl" else place for place in places}:
+        what = "is one of the sources"
+    elif (out / "checkpoints").exists() or (out / "config.json").exists() or published.is_published(out):
+        what = "is the folder of a run, or an export"
+    else:
+        with contextlib.suppress(OSError, documents.Damaged):  # there is none
+            what = "" if "fused" in documents.read(out / "test.json", {"*": object}) else "holds the result of a test"
+    if what:
+        raise UserError(f"{out} {what}, and fused scores would take the place of its own: choose another --out")
 
 
 def write_scores(
@@ -353,8 +374,8 @@ def _check_numbers(source: Predictions, first: Predictions, names: dict[str, str
 
 
 def _matched(source: Predictions, first: Predictions) -> dict[str, str]:
-    """{name of a video in the first source: its name in the source}, by path, or by file name without suffix where just
-    one video of each source has it."""
+    """{name of a video in the first source: its name in the source}, by path, or by file name without a video's suffix
+    where just one video of each source has it."""
     ours, theirs = _by_stem(first), _by_stem(source)
     alone = {videos[0]: theirs[stem][0] for stem, videos in ours.items() if len(videos) == len(theirs[stem]) == 1}
     found = {video: video if video in source.scores else alone.get(video) for video in first.scores}
@@ -368,8 +389,11 @@ def _matched(source: Predictions, first: Predictions) -> dict[str, str]:
 
 
 def _by_stem(source: Predictions) -> dict[str, list[str]]:
-    """The videos of a source by file name without suffix; a name that none has gives an empty list."""
+    """The videos of a source by file name without a video's suffix, but with the seconds of a part of a file, as in
+    "id#t=5,15"; a name that none has gives an empty list."""
     found = collections.defaultdict(list)
     for video in source.scores:
-        found[pathlib.PurePosixPath(video).stem].append(video)
+        name, mark, seconds = pathlib.PurePosixPath(video).name.partition("#t=")
+        base, extension = os.path.splitext(name)  # any other dot is a part of the name
+        found[(base if extension.lower() in EXTENSIONS else name) + mark + seconds].append(video)
     return found

@@ -32,12 +32,14 @@ def convert(
     """Write the weights of a file as the first checkpoint of a run.
 
     The run's config is `config` with the keywords of the network, the normalisation of RGB, the clips and the test that
-    follow from the layout and the file. It is multi-label if the config's data set, whose classes it takes, is, or if
-    the file was exported from a multi-label run.
+    follow from the layout and the file. It is multi-label if the data set that the user has named is and has as many
+    classes, or if the weights are known to be: of a file that was exported from a multi-label run, or public ones.
 
     Args:
       normalize: the version of the layout's code, where it has several and the file does not tell.
-      classes: file of the classes' names; by default those of the config's data set, if it has as many.
+      classes: file of the classes' names; by default those of the data set that the user has named, if it has as many:
+        one in `given`, or any but the embedded one, which recipes have by themselves. That the weights have them in the
+        same order is assumed, and said.
       check: see `proof.compare`.
       given: keys and sections of the config that the user has set ("clip.frames", "clip"). In clip, test and normalize
         they stay; a keyword of the network that contradicts the weights is an error if it is named here or differs from
@@ -72,10 +74,9 @@ def convert(
     sharding.announce(mesh, state_lib.describe(config, state_lib.abstract(config, num_classes)[1]))
     lines = [f"{source}, layout {layout}, is {config.model.name} of {num_classes} classes:", weights.merged.table()]
     lines += [f"  {line}" for line in told]
-    class_names, manifest, note = _classes(classes, config, num_classes)
+    class_names, manifest, note, several = _classes(classes, config, num_classes, given)
     lines.append(f"  classes: {note}")
-    several = found.several or manifest and prepared.read(config.data.manifest).multilabel
-    if config.train.get("loss") is None and several:
+    if config.train.get("loss") is None and (several or found.several):
         with config.unlocked():
             config.train.loss = "sigmoid"
         lines.append("  several may hold of a video, each from a probability of 0.5 on, as no thresholds are known")
@@ -94,11 +95,14 @@ def convert(
     return "\n".join([*lines, f"Wrote {out}."])
 
 
-def export(run: Run, layout: str, path: str | pathlib.Path) -> None:
-    """Write the weights of a run as a file that a layout's own code loads.
+def export(run: Run, layout: str, path: str | pathlib.Path) -> list[str]:
+    """Write the weights of a run as a new file that a layout's own code loads.
+
+    Returns:
+      Lines on what that code has to know.
 
     Raises:
-      UserError: there is no such layout, the network is not one of its, or the file cannot be written.
+      UserError: there is no such layout, the network is not one of its, or the file is there or cannot be written.
     """
     check_export(layout, path)
     model = run.config.model
@@ -106,28 +110,46 @@ def export(run: Run, layout: str, path: str | pathlib.Path) -> None:
         raise UserError(f"layout {layout} ({names.layout(layout).source}) has no {model.name}")
     start.check_keywords(layout, model)
     arrays = {name: np.asarray(leaf) for name, leaf in state_lib.named_leaves(run.weights).items()}
-    notes = {"normalize": json.dumps(run.meta.config["normalize"])}  # else readers would take the layout's
+    # Without them, readers would take the layout's normalisation, and the defaults of our network.
+    notes = {
+        "normalize": json.dumps(run.meta.config["normalize"]),
+        "model": json.dumps({**networks.find(model.name).keywords, **model.to_dict()}),
+    }
     if run.thresholds is not None:
         notes["loss"] = "sigmoid"  # else readers would expect one label for each video
     files.write(path, names.to_theirs(layout, arrays, origin=run.meta.origin, steps=run.step), notes)
+    return settings.compare_normalization(layout, run.meta.config["normalize"])
 
 
 def check_export(layout: str, path: str | pathlib.Path) -> None:
-    """Raise UserError where there is no such layout, or no such kind of file."""
+    """Raise UserError where there is no such layout, no such kind of file, or the file is there already."""
     names.layout(layout)
     files.check_suffix(path)
+    if pathlib.Path(path).exists():
+        raise UserError(f"{path} is there already: choose another --export, or remove it first")
 
 
-def _classes(path: str | pathlib.Path | None, config: ConfigDict, number: int) -> tuple[list[str], str, str]:
-    """The names of the classes, the hash of their manifest or "", and where they are from, in words."""
+def _classes(
+    path: str | pathlib.Path | None, config: ConfigDict, number: int, given: Collection[str] = ()
+) -> tuple[list[str], str, str, bool]:
+    """The names of the classes, the hash of their manifest or "", where they are from, in words; and whether videos of
+    the data set that the user has named have several labels, if it has as many classes."""
+    name = config.data.manifest
+    if name == recipe.EMBEDDED:  # which recipes have by themselves: it says nothing of somebody's weights
+        named = number == len(motions.CLASSES) and settings.is_given("data.manifest", given)
+    else:
+        named = pathlib.Path(name).exists()
+    manifest = prepared.read(name) if named else None
+    if manifest is not None and len(manifest.classes) != number:
+        manifest = None
+    several = manifest is not None and manifest.multilabel
     if path is not None:
         found = list(class_files.read(pathlib.Path(path)).names)
         if len(found) != number:
             raise UserError(f"{path}: names {len(found)} classes, the network has {number}")
-        return found, "", f"those of {path}"
-    embedded = config.data.manifest == "motions"
-    if number == len(motions.CLASSES) if embedded else pathlib.Path(config.data.manifest).exists():
-        manifest = prepared.read(config.data.manifest)
-        if len(manifest.classes) == number:
-            return list(manifest.classes), manifest.hash, f"{', '.join(manifest.classes[:3])}, … of {manifest.name}"
-    return [str(index) for index in range(number)], "", f"0 to {number - 1}; --classes=FILE gives them names"
+        return found, "", f"those of {path}", several
+    if manifest is not None:
+        said = f"{', '.join(manifest.classes[:3])}, … of {manifest.name}, which has as many"
+        said += "; that the weights have them in this order is assumed, --classes=FILE says otherwise"
+        return list(manifest.classes), manifest.hash, said, several
+    return [str(index) for index in range(number)], "", f"0 to {number - 1}; --classes=FILE gives them names", several

@@ -5,6 +5,7 @@ import collections
 import contextlib
 import dataclasses
 import io
+import json
 import os
 import pathlib
 import pickle
@@ -25,6 +26,8 @@ from jax_video.errors import UserError, mended
 
 # Keys under which training code keeps the weights.
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net")
+AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "ema_model", "ema")  # and their moving averages
+_COUNT = "n_averaged"  # what torch's AveragedModel keeps beside the averages, whose names begin with "module."
 PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 SUFFIXES = (".pth", ".pt", ".safetensors", ".npz")
 _NOTES = "jax_video"
@@ -46,6 +49,7 @@ class WeightFile:
     prefixes: tuple[str, ...]  # those prefixes, outermost first: ("module.",), for example
     beside: tuple[str, ...]  # other keys of the file: ("epoch", "optimizer"), for example
     notes: dict[str, str] = dataclasses.field(default_factory=dict)  # that `write` was given
+    passed_over: str = ""  # which weights of the file were not taken, in words; "": it holds no others
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -57,8 +61,9 @@ def read_file(path: str | os.PathLike) -> WeightFile:
     """The arrays of a weight file by the names that the file gives them, and what else it tells.
 
     PyTorch's files (`.pth`, `.pt`, `.th`, `.pth.tar`) are read in both of its formats, also where the weights are an
-    entry of a larger dict (`WRAPPERS`) and where every name has a prefix (`PREFIXES`). The first bytes of a file
-    tell its format, not its name. Half-precision arrays stay what they are.
+    entry of a larger dict (`WRAPPERS`) and where every name has a prefix (`PREFIXES`). Moving averages (`AVERAGED`) are
+    taken where there are no other weights. The first bytes of a file tell its format, not its name. Half-precision
+    arrays stay what they are.
 
     Raises:
       WeightFileError: it is not such a file, or damaged, or would have to run code to be loaded.
@@ -66,20 +71,22 @@ def read_file(path: str | os.PathLike) -> WeightFile:
     path = pathlib.Path(path)
     if not path.is_file():
         raise WeightFileError(f"{path}: there is no such file")
-    loaded = _reader(path)(path)
-    weights, beside = _state_dict(path, loaded)
-    notes = getattr(loaded, "_metadata", {}).get(_NOTES, {})
-    prefixes = []
+    found = _state_dict(path, _reader(path)(path))
+    weights, prefixes = found.weights, []
+    averaged = weights.keys() - {_COUNT}
+    if 0 < len(averaged) < len(weights) and all(name.startswith("module.") for name in averaged):
+        weights = {name.removeprefix("module."): array for name, array in weights.items() if name != _COUNT}
     while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in weights)), None):
         weights = {name.removeprefix(prefix): array for name, array in weights.items()}
         prefixes.append(prefix)
-    return WeightFile(weights, tuple(prefixes), beside, notes)
+    return dataclasses.replace(found, weights=weights, prefixes=tuple(prefixes))
 
 
 def write(path: str | os.PathLike, weights: dict[str, np.ndarray], notes: dict[str, str] | None = None) -> None:
     """Write arrays as `.pth` or `.pt` (a state dict), `.safetensors` or `.npz`. The file appears whole or not at all.
 
-    Notes go into the metadata of the format, which PyTorch ignores; an `.npz` has none.
+    Notes go where other readers do not look: into the metadata of the format, or the comment of the archive that an
+    `.npz` is.
 
     Raises:
       WeightFileError: another suffix, a type that the format does not have, or a place that cannot be written to.
@@ -89,13 +96,16 @@ def write(path: str | os.PathLike, weights: dict[str, np.ndarray], notes: dict[s
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
+        with open(part, "w+b") as file:
             if path.suffix == ".safetensors":
                 ordered = {name: np.asarray(array, order="C") for name, array in weights.items()}
                 file.write(safetensors.numpy.save(ordered, metadata={"format": "pt"} | (notes or {})))
             elif path.suffix == ".npz":
                 arrays: dict[str, Any] = weights
                 np.savez(file, **arrays)
+                if notes:
+                    with zipfile.ZipFile(file, "a") as archive:
+                        archive.comment = json.dumps({_NOTES: notes}).encode()
             else:
                 tensors = collections.OrderedDict((name, _tensor(weights[name])) for name in weights)
                 vars(tensors)["_metadata"] = {_NOTES: notes or {}}  # as PyTorch has it, by the names of modules
@@ -160,7 +170,11 @@ def _reader(path: pathlib.Path):
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        return archives.read_npz(path)
+        weights = collections.OrderedDict(archives.read_npz(path))
+        with zipfile.ZipFile(path) as archive:
+            if archive.comment.startswith(f'{{"{_NOTES}": '.encode()):  # others may comment on their archives, too
+                vars(weights)["_metadata"] = json.loads(archive.comment)
+        return weights
     except archives.ObjectsError as error:
         raise _refused(path, "Python objects") from error
     except Exception as error:  # whatever goes wrong while a file is taken apart, the file is at fault
@@ -195,12 +209,18 @@ def _read_torch(path: pathlib.Path):
         raise _damaged(path, error) from error
 
 
-def _state_dict(path: pathlib.Path, loaded) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The dict of arrays in what a file holds, and the names of what lies beside it."""
-    weights, beside = loaded, []
+def _state_dict(path: pathlib.Path, loaded) -> WeightFile:
+    """The dict of arrays in what a file holds, names with their prefixes, and what else the file tells."""
+    weights, beside, passed_over = loaded, [], ""
     for _ in WRAPPERS:  # before anything else: the best accuracy, beside the weights, may be an array too
-        key = next((key for key in WRAPPERS if isinstance(weights, dict) and isinstance(weights.get(key), dict)), None)
-        if key is not None:
+        keys = [key for key in (*WRAPPERS, *AVERAGED) if isinstance(weights, dict) and _is_wrapper(key, weights)]
+        if keys:
+            key, *others = keys
+            if averages := [other for other in others if other in AVERAGED]:
+                passed_over = (
+                    f"its weights {key!r} are taken, and not their moving averages {averages[0]!r}. To take these, "
+                    f"save them alone, in PyTorch: torch.save(torch.load({path.name!r})[{averages[0]!r}], 'ema.pth')"
+                )
             beside += [str(other) for other in weights if other != key]
             weights = weights[key]
     if not isinstance(weights, dict) or not any(map(_is_array, weights.values())):
@@ -216,7 +236,23 @@ def _state_dict(path: pathlib.Path, loaded) -> tuple[dict[str, np.ndarray], tupl
         archives.check(path, sum(array.nbytes for array in arrays.values()))  # a tensor may repeat one value endlessly
     except UserError as error:
         raise WeightFileError(str(error)) from error
-    return arrays, tuple(beside)
+    return WeightFile(arrays, (), tuple(beside), _notes(weights), passed_over)
+
+
+def _is_wrapper(key: str, found: dict) -> bool:
+    """Whether there are weights under this key; averages may also be settings of how they are taken."""
+    value = found.get(key)
+    return isinstance(value, dict) and (
+        key in WRAPPERS or any(isinstance(each, dict) or _is_array(each) for each in value.values())
+    )
+
+
+def _notes(weights: dict) -> dict[str, str]:
+    """The notes that stay with a state dict, whatever dict or file it is put into."""
+    told = getattr(weights, "_metadata", None)
+    notes = told.get(_NOTES) if isinstance(told, dict) else None
+    notes = notes if isinstance(notes, dict) else {}
+    return {key: value for key, value in notes.items() if isinstance(key, str) and isinstance(value, str)}
 
 
 def _is_array(value) -> bool:

@@ -11,6 +11,8 @@ from jax_video.weights.files import WeightFile
 
 _OLD_NAMES = r"features\.(conv|norm)0\.|\.denselayer\d+\.(conv|norm)\.\d\."  # of 3D-ResNets-PyTorch's first DenseNets
 _NEW_NAMES = r"features\.(conv|norm)1\."
+# Keywords with which a network in test mode computes the same, and those that follow the config's clips.
+_FREE = {"remat", "dropout", "fuse_views", "frames", "size"}
 
 
 def version(layout: str, file: WeightFile) -> tuple[str, str]:
@@ -77,6 +79,14 @@ def keywords(layout: str, network: str, arrays: dict[str, np.ndarray]) -> dict:
     shapes = {name: array.shape for name, array in arrays.items()}
     found = {"shortcut": shortcut(shapes), "preactivation": preactivation(shapes)}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def run_keywords(network: str, model: dict) -> dict:
+    """Keywords of our network that change what it computes, as section `model` of the run that a file was exported from
+    has them; {} where that is of another network, or not known."""
+    known = networks.find(network).keywords.keys() - _FREE if model.get("name") == network else set()
+    values = {key: value for key, value in model.items() if key in known}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 def shortcut(shapes: dict[str, tuple[int, ...]]) -> str | None:

@@ -26,6 +26,7 @@ class Public(NamedTuple):
     data: str  # what they were trained on
     top1: str  # in %, as their authors report
     licence: str
+    multilabel: bool = False  # whether videos had several labels there, each with a sigmoid of its own
 
     @property
     def file(self) -> str:
@@ -56,8 +57,8 @@ def _kinetics(file: str, network: str, top1: str) -> Public:
     return Public(f"{_TORCHVISION}/{file}", "torchvision-video", network, data, top1, "BSD-3-Clause")
 
 
-def _i3d(file: str, data: str) -> Public:
-    return Public(f"{_I3D}/{file}", "i3d", "inception3d", data, "", "Apache-2.0")
+def _i3d(file: str, data: str, **told: bool) -> Public:
+    return Public(f"{_I3D}/{file}", "i3d", "inception3d", data, "", "Apache-2.0", **told)
 
 
 PUBLIC = {
@@ -79,7 +80,7 @@ PUBLIC = {
     "torchvision:mc3_18": _kinetics("mc3_18-a90a0ba3.pth", "mc3_18", "64.0"),
     "torchvision:r2plus1d_18": _kinetics("r2plus1d_18-91a641e6.pth", "r2plus1d_18", "67.5"),
     "pytorch-i3d:rgb_imagenet": _i3d("rgb_imagenet.pt", "Kinetics-400 after ImageNet, 400 classes"),
-    "pytorch-i3d:rgb_charades": _i3d("rgb_charades.pt", "Charades, 157 classes"),
+    "pytorch-i3d:rgb_charades": _i3d("rgb_charades.pt", "Charades, 157 classes", multilabel=True),
 }
 _FAMILY = re.compile(f"({'|'.join(sorted({name.partition(':')[0] for name in PUBLIC}))}):")
 

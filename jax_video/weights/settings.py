@@ -22,19 +22,32 @@ def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> 
     Recipes write out all keywords. So one that has the network's default was set by the user only if it is in `given`.
 
     Raises:
-      UserError: the user has set one of them to another value.
+      UserError: the user has set one of them to another value; or the weights, in our own layout, are of another
+        network, whose arrays may have the same names.
     """
-    model = config.model
+    model, run = config.model, source.model or {}
     if model.name not in networks.NETWORKS:
         return []  # whoever builds the network reports it
-    fixed = names.keywords(source.layout, model.name) or {}
-    told = provenance.keywords(source.layout, model.name, source.arrays)
+    if source.layout == "jax_video" and run.get("name", model.name) != model.name:
+        raise UserError(
+            f"{source.path} was exported from a run of {run['name']}, and model.name is {model.name}: give the config "
+            "of that network. To start another network from such weights, train it with --config.init_from.path, "
+            ".layout, .inflate and .skip."
+        )
     defaults = networks.find(model.name).keywords
+    run = provenance.run_keywords(model.name, run)
+    fixed = {
+        key: value
+        for key, value in (names.keywords(source.layout, model.name) or {}).items()
+        if run.get(key, value) == value
+    }
+    told = provenance.keywords(source.layout, model.name, source.arrays)
+    told |= {key: value for key, value in run.items() if model.get(key, defaults[key]) != value}
     wrong = [
         f"model.{key} is {model[key]!r}, but {whose} has {value!r}"
         for whose, values in ((f"layout {source.layout}", fixed), (source.path, told))
         for key, value in values.items()
-        if model.get(key, value) != value and (model[key] != defaults[key] or _is_given(f"model.{key}", given))
+        if model.get(key, value) != value and (model[key] != defaults[key] or is_given(f"model.{key}", given))
     ]
     if wrong:
         raise UserError(f"{'; '.join(wrong)}. Leave it out of the config, or take the weights of such a network")
@@ -54,7 +67,7 @@ def set_normalization(config: ConfigDict, source: Source, version: str, given: C
       UserError: the layout's normalisation has changed over time, and neither the file nor the user says which it is.
     """
     layout, here = names.layout(source.layout), Normalization(**config.normalize)
-    chosen = here != IMAGENET or any(_is_given(f"normalize.{key}", given) for key in config.normalize)
+    chosen = here != IMAGENET or any(is_given(f"normalize.{key}", given) for key in config.normalize)
     if source.normalize and not version and not chosen:
         config.normalize.update({key: tuple(values) for key, values in source.normalize.items()})
         return [f"RGB is normalised by {normalization_text(config.normalize)}, as in the run that it was exported from"]
@@ -76,6 +89,17 @@ def set_normalization(config: ConfigDict, source: Source, version: str, given: C
     return [f"RGB is normalised by {normalization_text(usual)}{why}"]
 
 
+def compare_normalization(layout: str, normalize: dict) -> list[str]:
+    """Lines for who takes a run's weights to a layout's own code, where that does not normalise RGB as the run does."""
+    usual, here = names.layout(layout).normalize, {key: tuple(values) for key, values in normalize.items()}
+    if usual is None or here == usual:
+        return []
+    return [
+        f"The run has seen RGB normalised by {normalization_text(here)}; the layout's code, as it is today, normalises "
+        f"by {normalization_text(usual)}. Give the network what it knows."
+    ]
+
+
 def set_sampling(config: ConfigDict, source: Source, num_classes: int, given: Collection[str]) -> list[str]:
     """Set clips and test to those of the source's own test, as far as they are known; return lines for a report.
 
@@ -85,7 +109,7 @@ def set_sampling(config: ConfigDict, source: Source, num_classes: int, given: Co
     layout, lines = names.layout(source.layout), []
     clip = provenance.clip(source.layout, config.model.get("frames", 0), num_classes)
     for section, values in (("clip", clip), ("test", layout.test)):
-        wanted = {key: value for key, value in values.items() if not _is_given(f"{section}.{key}", given)}
+        wanted = {key: value for key, value in values.items() if not is_given(f"{section}.{key}", given)}
         config[section].update(wanted)
         kept = {key: config[section][key] for key in values if key not in wanted}
         told = [
@@ -108,5 +132,6 @@ def _options(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
-def _is_given(key: str, given: Collection[str]) -> bool:
+def is_given(key: str, given: Collection[str]) -> bool:
+    """Whether the user has set a key of the config: `given` has it, or its section."""
     return any(key == chosen or key.startswith(f"{chosen}.") for chosen in given)

@@ -29,11 +29,12 @@ class Source:
     problems: list[str]
     num_classes: int | None  # None: there is no classifier
     classes: tuple[str, ...] | None = None  # their names; None: not known
-    headless: bool = False  # whether no classifier was trained
+    headless: bool = False  # whether no classifier was trained, nor anything else after the features
     version: str = ""  # of the layout's code, and what says so: `provenance.version`
     signs: str = ""
     normalize: dict | None = None  # section `normalize` of the run that a file was exported from; None: not known
-    several: bool = False  # whether that run was multi-label
+    model: dict | None = None  # section `model` of that run, with all keywords; None: not known
+    several: bool = False  # whether they were trained on videos with several labels
 
 
 def layout_of(path: str | os.PathLike, layout: str) -> str:
@@ -68,7 +69,9 @@ def read_source(
     if isinstance(path, pathlib.Path) and not path.is_dir():
         if not layout:
             raise UserError(f"{path}: a weight file needs a layout: one of {', '.join(names.LAYOUTS)}")
-        file = files.read_file(path)
+        file = _read_file(path, name if known else "")
+        if file.passed_over and jax.process_index() == 0:
+            print(f"{path}: {file.passed_over}", file=sys.stderr)
         version, signs = provenance.version(layout, file)
         found = names.to_ours(layout, file.weights)
         return Source(
@@ -81,7 +84,8 @@ def read_source(
             version=version,
             signs=signs,
             normalize=_normalize(path, file.notes),
-            several=file.notes.get("loss") == "sigmoid",
+            model=_model(path, file.notes),
+            several=file.notes.get("loss") == "sigmoid" or bool(known and known.multilabel),
         )
     if layout:
         raise UserError(f"{path} is a folder, so a run's; a layout ({layout}) is for weight files")
@@ -91,32 +95,52 @@ def read_source(
     arrays, transferred = state_lib.named_leaves(trained.weights), bool(trained.config.get("teacher"))
     if transferred:
         arrays = {name.replace("/student/", "/", 1): leaf for name, leaf in arrays.items() if "/student/" in name}
-        head = networks.find(trained.config.model.name).head
-        arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] != head}
-    _print_differences(path, trained.meta.config, config, "teacher" if into == "teacher" else "model")
+        network = networks.find(trained.config.model.name)
+        untrained = (network.head, *network.after)
+        arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] not in untrained}
+    theirs = {section: trained.meta.config[section] for section in ("model", "normalize")}
+    print_differences(f"The run in {path}", theirs, config, into)
     # A conversion without names has numbered the classes.
     number = len(trained.classes)
     named = trained.meta.manifest or trained.classes != tuple(map(str, range(number)))
     return Source(str(path), "", arrays, None, [], number, trained.classes if named else None, transferred)
 
 
-def _print_differences(path: str | pathlib.Path, theirs: dict, ours: ConfigDict, network: str) -> None:
-    """Print where another run's network, or its normalisation of RGB, differs from a section and `normalize` here."""
+def print_differences(whose: str, theirs: dict, ours: ConfigDict, into: str = "") -> None:
+    """Print where another run's network, or its normalisation of RGB, differs from what the config says here.
 
-    def told(config: dict | ConfigDict, section: str) -> dict:
-        values = dict(config[section])
-        if section != "normalize":  # what a config leaves out has its default
+    Args:
+      whose: the run, in words.
+      theirs: the sections of its config to compare: `model` and `normalize`, or the former.
+      into: the part of the network that takes its weights.
+    """
+    here = {"model": "teacher" if into == "teacher" else "model", "normalize": "normalize"}
+
+    def told(section: str, values: dict | ConfigDict) -> dict:
+        values = dict(values)
+        if section != "normalize" and values["name"] in networks.NETWORKS:  # what is left out has its default
             values = models.defaults(values["name"]) | values
         return json.loads(json.dumps(values))
 
     changed = [
-        f"{section}.{key}: there {there[key]}, here {value}"
-        for section, there in ((network, told(theirs, "model")), ("normalize", told(theirs, "normalize")))
-        for key, value in told(ours, section).items()
+        f"{here[section]}.{key}: there {there[key]}, here {value}"
+        for section, there in {section: told(section, values) for section, values in theirs.items()}.items()
+        for key, value in told(section, ours[here[section]]).items()
         if there.get(key, value) != value and key not in ("remat", "consensus")  # with which clips are seen the same
     ]
     if changed and jax.process_index() == 0:
-        print(f"The run in {path} has another config: {'; '.join(changed)}.", file=sys.stderr)
+        print(f"{whose} has another config: {'; '.join(changed)}.", file=sys.stderr)
+
+
+def _read_file(path: pathlib.Path, name: str) -> files.WeightFile:
+    """What a weight file holds; `name` is that of public weights which it is a copy of, or ""."""
+    try:
+        return files.read_file(path)
+    except files.WeightFileError as error:
+        if not name or isinstance(error.__cause__, ImportError):  # the file is as it should be, but PyTorch is not here
+            raise
+        advice = f"It is the copy of {name}: remove it, and the same command fetches it again."
+        raise UserError(f"{str(error).rstrip('.')}. {advice}") from error
 
 
 def _normalize(path: pathlib.Path, notes: dict[str, str]) -> dict | None:
@@ -130,6 +154,14 @@ def _normalize(path: pathlib.Path, notes: dict[str, str]) -> dict | None:
     except documents.Damaged as error:
         raise UserError(f"{path} does not tell how RGB was normalised ({error}): export the weights again") from error
     return section
+
+
+def _model(path: pathlib.Path, notes: dict[str, str]) -> dict | None:
+    """Section `model` of the run that a file was exported from; None: not known."""
+    try:
+        return documents.parse(notes["model"], {"name": str}) if "model" in notes else None
+    except documents.Damaged as error:
+        raise UserError(f"{path} does not tell its network's keywords ({error}): export the weights again") from error
 
 
 def _num_classes(arrays: dict[str, np.ndarray]) -> int | None:

@@ -17,7 +17,7 @@ from jax_video.errors import UserError, listed
 from jax_video.models.cost import CoST
 from jax_video.weights import names
 from jax_video.weights.merge import Merged, merge
-from jax_video.weights.source import Source, layout_of, read_source
+from jax_video.weights.source import Source, layout_of, print_differences, read_source
 
 
 @dataclasses.dataclass
@@ -119,9 +119,11 @@ def fit(
     head = [name for name in target if _is_of(name, parts, [networks.find(network).head])]
     if new_head and not head:
         raise UserError(f"init_from.new_head: there is no classifier in {', '.join(parts)}: leave it out")
-    if new_head or any(source.headless for source in sources):
+    headless = any(source.headless for source in sources)
+    if new_head or headless:
         theirs = [name for name in arrays if name not in target and _is_of(name, parts, networks.heads())]
-        skip = (*skip, *sorted({f"{name.partition('/')[2].rpartition('/')[0]}/*" for name in (*head, *theirs)}))
+        after = [name for name in target if headless and _is_of(name, parts, networks.find(network).after)]
+        skip = (*skip, *sorted({f"{name.partition('/')[2].rpartition('/')[0]}/*" for name in (*head, *theirs, *after)}))
     merged = merge(
         arrays,
         target,
@@ -184,6 +186,10 @@ def initial_state(
         if layout:
             _print_normalization(weights.sources[0], state_lib.Normalization(**config.normalize))
             _print_rate(layout, config.clip.get("fps"))
+        for source, part in zip(weights.sources, _several(options.into or ""), strict=True):
+            if source.model is not None:  # it is a file; of a run's folder that is said where it is read
+                whose = f"The run that {source.path} was exported from"
+                print_differences(whose, {"model": source.model}, config, part)
     return fill(weights, create)
 
 
@@ -292,6 +298,8 @@ def check_keywords(layout: str, model: ConfigDict) -> None:
         # else's, and its names do not tell the strides: the config does.
         thin = model.get("width", 1.0) != 1.0 or model.get("stem_width") is not None
         wanted = {} if thin else {"stride_on": "3x3"}
+    elif layout == "3d-resnets" and networks.find(model.name).keywords.get("stem") == "hara":
+        wanted = {"stem": "hara"}  # also for STC-Nets, which start from such networks
     given = {key: model.get(key, networks.find(model.name).keywords[key]) for key in wanted}
     wrong = {key: value for key, value in wanted.items() if given[key] != value}
     if wrong:

@@ -99,6 +99,36 @@ def test_what_training_code_puts_around_them(tmp_path, wrap, new):
     assert_weights(read(tmp_path / "w.pth"))
 
 
+@pytest.mark.parametrize(
+    ("raw", "averaged"), [("model", "model_ema"), ("state_dict", "state_dict_ema"), (None, "model_ema"), (None, "ema")]
+)
+def test_moving_averages_beside_weights_and_alone(tmp_path, raw, averaged):
+    """As torchvision's and timm's training code keep them; what is not taken is named."""
+    averages = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in TENSORS.items()}
+    within = {"n_averaged": torch.tensor(7)} | {f"module.{name}": tensor for name, tensor in averages.items()}
+    for kept in (averages, within):
+        torch.save({averaged: kept, "epoch": 3} | ({raw: TENSORS} if raw else {}), tmp_path / "w.pth")
+        found = files.read_file(tmp_path / "w.pth")
+        expected = TENSORS if raw else averages
+        assert found.weights.keys() == expected.keys() and found.prefixes == ()
+        assert found.weights["conv1.weight"].tobytes() == expected["conv1.weight"].numpy().tobytes()
+        if raw:
+            said = f"its weights {raw!r} are taken, and not their moving averages {averaged!r}. To take these, save "
+            assert found.passed_over.startswith(said) and f"torch.load('w.pth')[{averaged!r}]" in found.passed_over
+        else:
+            assert found.passed_over == ""
+    torch.save({"n_averaged": torch.tensor(7)}, tmp_path / "w.pth")
+    assert list(read(tmp_path / "w.pth")) == ["n_averaged"]
+
+
+def test_settings_of_averages_are_no_averages(tmp_path):
+    torch.save({"model": TENSORS, "ema": {"decay": 0.99, "steps": 3}}, tmp_path / "w.pth")
+    assert files.read_file(tmp_path / "w.pth").passed_over == ""
+    torch.save({"ema": {"decay": 0.99}}, tmp_path / "w.pth")
+    with pytest.raises(WeightFileError, match="holds a dict of 'ema'; expected a state dict"):
+        read(tmp_path / "w.pth")
+
+
 def test_a_prefix_of_some_names_is_part_of_them(tmp_path):
     torch.save({"module.a": torch.ones(2), "b": torch.ones(2)}, tmp_path / "w.pth")
     assert list(read(tmp_path / "w.pth")) == ["module.a", "b"]
@@ -307,6 +337,32 @@ def test_a_file_written_is_read_again(tmp_path, suffix):
         write(path, weights)
         assert_weights(read(path), weights)
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", files.SUFFIXES)
+def test_notes_stay_with_the_weights(tmp_path, suffix):
+    """Also where a state dict is put into another dict, as training code does; no other reader sees them."""
+    notes, path = {"normalize": '{"mean": [1.0]}', "loss": "sigmoid"}, tmp_path / f"w{suffix}"
+    write(path, WEIGHTS, notes)
+    found = files.read_file(path)
+    assert_weights(found.weights)
+    assert found.notes.items() >= notes.items()
+    if suffix == ".npz":
+        with np.load(path) as arrays:
+            assert list(arrays) == list(WEIGHTS)
+        np.savez(path, **WEIGHTS)
+        for comment in (b"made by hand", b"{}", b'{"jax_video": 3}', b'{"jax_video": {"loss": 1}}'):
+            with zipfile.ZipFile(path, "a") as archive:
+                archive.comment = comment
+            assert files.read_file(path).notes == {}
+    if suffix in (".pth", ".pt"):
+        torch.save({"epoch": 3, "model": {"state_dict": torch.load(path)}}, path)
+        assert files.read_file(path).notes == notes
+        weights = torch.load(path)["model"]["state_dict"]
+        for told in ([], {"jax_video": []}, {"jax_video": {"loss": 3}}):
+            vars(weights)["_metadata"] = told
+            torch.save(weights, path)
+            assert files.read_file(path).notes == {}
 
 
 def test_what_pytorch_makes_of_a_file_written(tmp_path):

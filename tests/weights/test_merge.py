@@ -1,6 +1,7 @@
 """Weights meet a network: strictly, with every mistake in one message; and a run that starts from others' weights."""
 
 import dataclasses
+import json
 import re
 
 import jax
@@ -12,7 +13,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from reference import resnet
 
-from jax_video import networks, optimizer, sharding
+from jax_video import models, networks, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
 from jax_video.errors import UserError
@@ -344,6 +345,28 @@ def test_a_run_starts_from_a_file_of_our_own(tmp_path):
     assert all(np.array_equal(leaf, source[name]) for name, leaf in leaves(initial_state(config)).items())
 
 
+def test_a_file_of_our_own_tells_of_another_network_as_a_run_does(tmp_path, capsys):
+    config = config_of(tmp_path / "ours.npz", "jax_video")
+    arrays = {name: np.asarray(leaf) for name, leaf in leaves(jax.jit(creator(config))()).items()}
+    run = models.defaults("resnet3d18") | config.model.to_dict()
+    for stem, said in (("hara", False), ("table1", True)):
+        files.write(tmp_path / "ours.npz", arrays, {"model": json.dumps(run | {"stem": stem})})
+        initial_state(config)
+        note = f"The run that {tmp_path / 'ours.npz'} was exported from has another config: model.stem: there {stem}, "
+        assert (note in capsys.readouterr().err) == said
+    files.write(tmp_path / "ours.npz", arrays, {"model": "{}"})
+    with pytest.raises(UserError, match="does not tell its network's keywords .'name' is missing.: export the weights"):
+        initial_state(config)
+
+
+def test_averages_that_are_passed_over_are_named(file, capsys):
+    torch.save({"model": theirs(), "model_ema": theirs(), "optimizer": {}, "lr_scheduler": {}}, file)
+    initial_state(config_of(file, "3d-resnets"))
+    assert (
+        f"{file}: its weights 'model' are taken, and not their moving averages 'model_ema'" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(("key", "value"), [("share_weights", False), ("kernel_size", 5), ("pool", "paper")])
 def test_what_the_authors_of_cost_do_not_have(key, value):
     theirs = {"name": "cost_a_resnet50", "pool": "code"}
@@ -417,7 +440,9 @@ def test_the_number_of_classes_is_the_classifiers(file):
             "densenet3d121 here has stem='t3d'. Give it --config.model.stem=hara",
         ),
         ("3d-resnets", {"name": "densenet3d121", "stem": "hara"}, None),
-        ("3d-resnets", {"name": "stc_resnet18", "stem": "table1"}, None),
+        ("3d-resnets", {"name": "stc_resnet18", "stem": "table1"}, "--config.model.stem=hara"),  # starts from these
+        ("3d-resnets", {"name": "stc_resnet18"}, None),
+        ("3d-resnets", {"name": "t3d121"}, None),  # whose arrays are others
         ("torchvision", {"name": "resnet50", "stride_on": "1x1"}, "stride_on='3x3'"),
         ("torchvision", {"name": "resnet50"}, None),
         ("torchvision", {"name": "resnet50", "width": 0.5, "stem_width": 64, "stride_on": "1x1"}, None),  # not its own

@@ -2,7 +2,10 @@
 
 import dataclasses
 import hashlib
+import pathlib
 import re
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from reference import cost
 from jax_video import networks, optimizer, sharding
 from jax_video import state as state_lib
 from jax_video.errors import UserError
-from jax_video.weights import names, public, start
+from jax_video.weights import names, public, source, start
 
 NAME = "torchvision:resnet18"
 
@@ -77,6 +80,23 @@ def test_what_is_not_the_file_is_removed(server):
     path = re.search("put it at (.*)[.]$", str(error.value))[1]
     (server.folder / server.file[1:]).write_bytes(whole)
     assert str(public.fetch(NAME)) == path and public.fetch(NAME).read_bytes() == whole
+
+
+def test_a_copy_that_is_no_weight_file_is_named(server, monkeypatch):
+    """Where its name tells no digits to check it by, as those of pytorch-i3d; it would fail at every call."""
+    (server.folder / "rgb.pt").write_text("<html>Log in</html>")
+    monkeypatch.setitem(public.PUBLIC, NAME, public.PUBLIC[NAME]._replace(url=f"{server.url}/rgb.pt"))
+    config = tiny.get_config()
+    given = (NAME, "", "torchvision", config, sharding.make_mesh())
+    with pytest.raises(UserError, match=f"not a weight file.* It is the copy of {NAME}: remove it, and the") as error:
+        source.read_source(*given)
+    shutil.copy(server.folder / server.file[1:], server.folder / "rgb.pt")
+    pathlib.Path(str(error.value).partition(": ")[0]).unlink()
+    assert source.read_source(*given).num_classes == 5
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UserError, match="PyTorch's files need PyTorch") as error:
+        source.read_source(*given)
+    assert "remove it" not in str(error.value)
 
 
 def test_what_cannot_be_reached_may_be_put_there_by_hand(server):

@@ -1,7 +1,9 @@
 """A file and its layout decide how RGB is normalised and how a video is cut into clips; what the user says stays."""
 
 import dataclasses
+import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -133,7 +135,7 @@ def test_numbers_that_are_given_answer_as_well(tmp_path):
     assert tuple(converted(tmp_path / "run").normalize.mean) == (1.0, 2.0, 3.0)
 
 
-@pytest.mark.parametrize("suffix", [".pth", pytest.param(".safetensors", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", [".pth", ".npz", pytest.param(".safetensors", marks=pytest.mark.slow)])
 def test_what_a_run_has_seen_goes_out_and_in_with_its_weights(suffix, tmp_path):
     """Counters and bare names look like those of the layout's code of 2020, which normalises otherwise."""
     config = config_of()
@@ -141,12 +143,30 @@ def test_what_a_run_has_seen_goes_out_and_in_with_its_weights(suffix, tmp_path):
     path = save_2020(network_of(), tmp_path / "theirs.pth")
     conversion.convert(path, "3d-resnets", config, tmp_path / "run")
     exported = tmp_path / f"back{suffix}"
-    conversion.export(load(tmp_path / "run"), "3d-resnets", exported)
+    said = conversion.export(load(tmp_path / "run"), "3d-resnets", exported)
+    assert [line.partition(";")[0] for line in said] == [
+        "The run has seen RGB normalised by mean 1.0, 2.0, 3.0 and std 4.0, 5.0, 6.0"
+    ]
     report = conversion.convert(exported, "3d-resnets", config_of(), tmp_path / "again")
     assert "std 4.0, 5.0, 6.0, as in the run that it was exported from" in report
     assert converted(tmp_path / "again").normalize == converted(tmp_path / "run").normalize
     if suffix == ".pth":
         network_of().load_state_dict(torch.load(exported, weights_only=True), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("layout", "normalize", "told"),
+    [
+        ("3d-resnets", NEW, False),
+        ("3d-resnets", OLD, True),
+        ("torchvision", names.IMAGENET, False),
+        ("torchvision", NEW, True),
+        ("jax_video", NEW, False),
+    ],
+)
+def test_who_takes_weights_elsewhere_is_told_of_other_rgb(layout, normalize, told):
+    found = settings.compare_normalization(layout, {key: list(values) for key, values in normalize.items()})
+    assert len(found) == told and all("Give the network what it knows." in line for line in found)
 
 
 def test_preactivation_of_2018(tmp_path):
@@ -247,6 +267,44 @@ def test_a_keyword_that_contradicts_the_layout(layout, name, key, value):
     else:
         with pytest.raises(UserError, match=f"{key} is {value!r}, but layout {layout}"):
             settings.set_keywords(config, found, ())
+
+
+OURS = [
+    ("resnet3d18", "stem", "table1"),
+    ("c2d_resnet50", "pool", "code"),
+    ("cost_a_resnet50", "stem", "1x7x7"),
+    ("resnet50", "stride_on", "1x1"),
+    ("st_resnet", "temporal_pool", "after"),
+    ("t3d121", "layers", (1, 2, 3, 4)),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "value"), OURS)
+def test_keywords_of_a_run_come_back_with_its_weights(name, key, value):
+    """Those that leave shapes alone, too: a config that says nothing takes them, another one is refused."""
+    run = dict(networks.find(name).keywords) | {"name": name, key: value, "dropout": 0.7, "remat": True, "frames": 99}
+    found = dataclasses.replace(source("jax_video"), model=json.loads(json.dumps(run)))
+    config = tiny.get_config()
+    config.model = {"name": name, **networks.find(name).keywords}
+    other = config.copy_and_resolve_references()
+    with config.unlocked():
+        assert settings.set_keywords(config, found, ()) == [f"the file sets {key}={value}"]
+        assert config.model.to_dict() == other.model.to_dict() | {key: value}, "and nothing else"
+    with other.unlocked():
+        with pytest.raises(UserError, match=rf"model.{key} is .*, but w.pth has {re.escape(repr(value))}\. Leave"):
+            settings.set_keywords(other, found, (f"model.{key}",))
+        other.model = {"name": "resnet18"}
+        with pytest.raises(UserError, match=f"w.pth was exported from a run of {name}, and model.name is resnet18: gi"):
+            settings.set_keywords(other, found, ())
+
+
+def test_the_note_of_a_thin_network_is_for_its_layout_too():
+    """A file of torchvision's names, but of no width that torchvision has, may have its strides elsewhere."""
+    run = dict(networks.find("resnet50").keywords) | {"name": "resnet50", "width": 0.5, "stride_on": "1x1"}
+    found, config = dataclasses.replace(source("torchvision"), model=run), tiny.get_config()
+    config.model = {"name": "resnet50", "width": 0.5, "stride_on": "1x1"}
+    settings.set_keywords(config, found, ("model.stride_on",))
+    assert config.model.stride_on == "1x1"
 
 
 def test_a_shortcut_that_contradicts_the_file():

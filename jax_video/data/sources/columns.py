@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from jax_video.data.sources import finding, splits, text
+from jax_video.data.manifest import EXTENSIONS
+from jax_video.data.sources import splits, text
 from jax_video.errors import UserError
 
 
@@ -36,7 +37,7 @@ _OTHERS = ("", "unnamed:_0", *"duration fps width height is_cc group source".spl
 _KNOWN = frozenset((*PATHS, *LABELS, *_FRAMES, *SPLITS, *_TIMES, *_OTHERS))
 
 _SEPARATORS = " \t,;|"
-_EXTENSION = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(finding.EXTENSIONS)))})(?=[\"'\s,;|]|$)", re.IGNORECASE)
+_EXTENSION = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(EXTENSIONS)))})(?=[\"'\s,;|]|$)", re.IGNORECASE)
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 FEW_FRAMES = 8  # numbers from this one on may be numbers of frames
 _MANY = 5  # lines, at least, for it to be suspicious that all have a number after a name

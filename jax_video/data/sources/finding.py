@@ -13,17 +13,10 @@ import fsspec
 
 from jax_video.data import remote
 from jax_video.data.decoding import fetching, pictures
-from jax_video.data.manifest import MISSING
+from jax_video.data.manifest import EXTENSIONS, MISSING
 from jax_video.data.sources import text
 from jax_video.errors import UserError, VideoError
 
-EXTENSIONS = frozenset(
-    (
-        ".264 .265 .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2t .m2ts .m2v .m4v "
-        ".mjpeg .mjpg .mkv .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm .ogv .qt .rm .rmvb .ts .vob .webm "
-        ".wmv .y4m"
-    ).split()
-)
 _PREVIEWS = frozenset((".gif",))  # may lie beside the pictures of a folder
 _ARCHIVES = frozenset(".7z .bz2 .gz .rar .tar .tbz2 .tgz .txz .xz .zip .zst".split())
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face's VideoFolder
