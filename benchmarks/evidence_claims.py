@@ -181,11 +181,14 @@ EVIDENCE = {
         },
         (
             *(
-                (f"transfer, {name} of the labels", f"{other}, {name} of the labels")
+                (f"{start}, {name} of the labels", f"{other}, {name} of the labels")
+                for start, other in (("transfer", "scratch"), ("transfer", "inflation"), ("inflation", "scratch"))
                 for name in LABELS
-                for other in ("scratch", "inflation")
             ),
-            ("transfer, all of the labels", "scratch for longer, all of the labels"),
+            *(
+                (f"{start}, all of the labels", "scratch for longer, all of the labels")
+                for start in ("transfer", "inflation")
+            ),
         ),
         best="inflation, all of the labels",
     ),
