@@ -57,7 +57,7 @@ def restore_or_create(
     if restored is None:
         if extend:
             raise CheckpointError(f"there is no run in {folder} to extend: leave --extend out to begin one.")
-        _print_drops(config, manifest)
+        _say(doubts(config, manifest))
         # jit makes this one compilation; without it, the initial values alone would take one for every shape.
         named = config.init_from.path or config.init_from.layout
         state = start.initial_state(config, manifest.classes, mesh, create) if named else jax.jit(create)()
@@ -95,35 +95,53 @@ def _extended(
             f"the run in {folder} is finished after step {step}, and this config asks for {total} in all: --extend "
             "wants more, --config.train.epochs=N or --config.train.steps=N above that."
         )
-    if jax.process_index() == 0:
-        schedule = config.schedule
-        print(
+    schedule = config.schedule
+    _say(
+        [
             f"Extended from step {step} to {total}: schedule {schedule.kind} from its beginning, learning rate "
             f"{schedule.learning_rate:g}.",
-            file=sys.stderr,
-        )
-    _print_drops(config, manifest, step)
+            *doubts(config, manifest, step),
+        ]
+    )
     fresh = dataclasses.replace(_progress(config), meter=progress.meter, validated=progress.validated, begun=step)
     return dataclasses.replace(state, lr_scale=sharding.place_state(np.float32(1), mesh)), fresh
 
 
-def _print_drops(config: ConfigDict, manifest: Manifest, begin: int = 0) -> None:
-    """Print a note where the learning rate should drop, and every drop is after the end. Drops count from `begin`."""
+def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
+    """Lines on settings with which a run is likely to learn badly.
+
+    They are of a learning rate whose drops, which count from step `begin`, are all after the end; of one that is SGD's
+    with AdamW; and of frozen BatchNorm that has no statistics.
+    """
     schedule, left = config.schedule, total_steps(config, manifest) - begin
     drops = [
         (round(each * length), f"schedule.{key}={each:g}")
         for key, length in (("drop_epochs", steps_per_epoch(config, manifest)), ("drop_steps", 1))
         for each in schedule.get(key) or ()
     ]
-    if schedule.kind == "step" and drops and min(drops)[0] >= left and jax.process_index() == 0:
+    lines = []
+    if schedule.kind == "step" and drops and min(drops)[0] >= left:
         added = " that are added" if begin else ""
-        print(
-            f"The learning rate stays at {schedule.learning_rate:g}: its first drop, {min(drops)[1]}, is after "
-            f"the last of {left:,} steps{added}. --config.schedule.drop_epochs=… sets others.",
-            file=sys.stderr,
+        lines.append(
+            f"The learning rate stays at {schedule.learning_rate:g}: its first drop, {min(drops)[1]}, is after the "
+            f"last of {left:,} steps{added}. --config.schedule.drop_epochs=… sets others."
         )
+    if config.optimizer.kind == "adamw" and schedule.learning_rate > 0.01:
+        lines.append(
+            f"optimizer.kind=adamw at a learning rate of {schedule.learning_rate:g}, which is usual for SGD: AdamW "
+            "takes about 1e-3, and 1e-4 to fine-tune."
+        )
+    if config.norm.frozen and not config.init_from.path:
+        lines.append("norm.frozen: with no weights to start from, BatchNorm normalises nothing. Give init_from.path.")
+    return lines
 
 
 def _progress(config: ConfigDict) -> Progress:
     early = optimizer.EarlyStop(config.train.patience)
     return Progress(plateau=optimizer.Plateau(**config.plateau), early=early)
+
+
+def _say(lines: list[str]) -> None:
+    """Print lines on stderr, once of all processes."""
+    if jax.process_index() == 0:
+        print("".join(f"{line}\n" for line in lines), end="", file=sys.stderr)

@@ -86,7 +86,7 @@ def make(
       decay_norm: whether BatchNorm's scale and offset are decayed too.
       frozen_norm: whether BatchNorm's scale and offset stay as they are, without decay either (frozen BatchNorm).
       clip_norm: a gradient of a larger norm is scaled to this norm; 0: none is.
-      head_rate: factor of the classifier's learning rate.
+      head_rate: factor of the learning rate of the classifier; in a transfer, of all that follows the features.
       layer_decay: factor between a part's learning rate and the next part's; the part after the last is the
         classifier.
       freeze: parts that stay as they are. There is no momentum for them.
@@ -141,7 +141,7 @@ def of(config: ConfigDict, learning_rate: Schedule | float) -> optax.GradientTra
     """The optimizer that a config asks for (sections `optimizer`, `norm`, `train`, `model`)."""
     freeze = config.train.get("freeze") or ()
     options = {"frozen_norm": config.norm.frozen, "freeze": freeze, "network": config.model.name}
-    options["transfers"] = bool(config.get("teacher"))
+    options |= {"transfers": bool(config.get("teacher"))}
     return make(learning_rate, **config.optimizer, **options)
 
 

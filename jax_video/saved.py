@@ -132,7 +132,10 @@ KEYS = {
         "weight_decay": Key("Weight decay, of all weights but those that `decay_norm` leaves out."),
         "decay_norm": Key("Whether BatchNorm's scale and offset decay, too."),
         "clip_norm": Key("A gradient of a larger norm is scaled to this one. 0: none is.", 0.0),
-        "head_rate": Key("What the classifier's learning rate is multiplied by.", 1.0),
+        "head_rate": Key(
+            "What the classifier's learning rate is multiplied by; in a transfer, of all layers after the features.",
+            1.0,
+        ),
         "layer_decay": Key("What a part's learning rate is multiplied by, compared with the next part's.", 1.0),
     },
     "schedule": {

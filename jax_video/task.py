@@ -112,17 +112,6 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
         print("The teacher has random weights: give ImageNet's, weights=resnet50.pth of torchvision.", file=sys.stderr)
     if freeze and not config.init_from.path and jax.process_index() == 0:
         print(f"{', '.join(freeze)}: frozen as drawn at random. Give weights, init_from.path.", file=sys.stderr)
-    if config.norm.frozen and not config.init_from.path and jax.process_index() == 0:
-        print(
-            "norm.frozen: with no weights to start from, BatchNorm normalises nothing. Give init_from.path.",
-            file=sys.stderr,
-        )
-    if config.optimizer.kind == "adamw" and config.schedule.learning_rate > 0.01 and jax.process_index() == 0:
-        print(
-            f"optimizer.kind=adamw at a learning rate of {config.schedule.learning_rate:g}, which is usual for SGD: "
-            "AdamW takes about 1e-3, and 1e-4 to fine-tune.",
-            file=sys.stderr,
-        )
     if config.train.get("class_balance") and jax.process_index() == 0:
         empty = [name for name, weight in zip(manifest.classes, class_weights(manifest), strict=True) if not weight]
         if empty:

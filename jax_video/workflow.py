@@ -91,8 +91,8 @@ def train_and_test(
     Raises:
       What `train.train` and `results.test` raise.
     """
-    manifest = manifest.keep(config.data.fraction)
     config = recipe.resolve(config, flip=manifest.flip, multilabel=manifest.multilabel)
+    manifest = manifest.keep(config.data.fraction)
     new = train(config, manifest, workdir, mesh, profile=profile, extend=extend)
     if not manifest.select(config.test.split):
         return None, new

@@ -227,10 +227,11 @@ def test_only_a_set_that_the_user_has_named_names_the_classes(data, tmp_path):
     numbers = (list("01234567"), "", "0 to 7; --classes=FILE gives them names", False)
     assert conversion._classes(None, config, 8, ("clip", "test")) == numbers
     config.data.manifest = str(data)
-    names, of, said, several = conversion._classes(None, config, 8)
+    assert conversion._classes(None, config, 8) == numbers, "such as `data`, which other recipes have"
+    names, of, said, several = conversion._classes(None, config, 8, ("data",))
     assert (tuple(names), of, several) == (motions.CLASSES, manifest.hash, False)
     assert said.startswith("left, right, up, … of motions") and "have them in this order is assumed" in said
-    assert conversion._classes(None, config, 7)[:2] == (list("0123456"), ""), "of another set"
+    assert conversion._classes(None, config, 7, ("data",))[:2] == (list("0123456"), ""), "of another set"
 
 
 @pytest.mark.parametrize("given", ["data.manifest", "data"])
@@ -246,7 +247,7 @@ def test_a_set_of_several_labels_says_so_also_where_the_classes_have_names_of_th
     videos = tuple(dataclasses.replace(video, label=(video.label,)) for video in manifest.videos)
     dataclasses.replace(manifest, videos=videos).write(tmp_path / "manifest.jsonl")
     (tmp_path / "classes.txt").write_text("\n".join("abcdefgh"))
-    assert conversion._classes(tmp_path / "classes.txt", config, 8)[::3] == (list("abcdefgh"), True)
+    assert conversion._classes(tmp_path / "classes.txt", config, 8, ("data",))[::3] == (list("abcdefgh"), True)
     assert public.find("pytorch-i3d:rgb_charades").multilabel and not public.find("pytorch-i3d:rgb_imagenet").multilabel
 
 

@@ -193,6 +193,7 @@ def test_no_video_gets_the_scores_of_another_of_its_name(tmp_path, names, theirs
         ("x/a.mp4", "a.1.mp4", False),
         ("x/a.b", "a.c", False),
         ("x/a.mp4#t=5,15", "y/a.avi#t=5,15", True),
+        ("x/a.mp4#t=5,15", "a", True),
         ("x/a.mp4#t=5,15", "y/a.mp4#t=20,30", False),
         ("x/a.mp4#t=5,15.5", "y/a.mp4#t=5,15", False),
     ],
@@ -210,16 +211,26 @@ def test_a_dot_in_a_name_does_not_end_it(tmp_path, name, theirs, same):
             fused(first, tmp_path / "other.npz")
 
 
+def test_scores_of_a_file_are_not_those_of_its_many_parts(tmp_path):
+    first = write_archive(tmp_path / "first.npz", np.eye(2), [0, 1], ["a.mp4#t=5,15", "a.mp4#t=20,30"])
+    write_archive(tmp_path / "other.npz", np.ones((1, 2)), [0], ["a"])
+    with pytest.raises(UserError, match="other.npz has no scores, or those of two videos of one name, for 2 of the 2"):
+        fused(first, tmp_path / "other.npz")
+
+
 def test_fused_scores_take_the_place_of_no_others(sources, tmp_path):
     """Of a run, an export, a test, or a source; those of an earlier fusion they do replace."""
     for name, file in (("run", "config.json"), ("export", "model.safetensors"), ("val", "test.json")):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text('{"top1": 1.0}')
+    for name, file in (("torn", "test.json"), ("labels", "predictions.jsonl")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text('{"top1')
     (tmp_path / "young" / "checkpoints").mkdir(parents=True)
     before = (sources[0] / "predictions.jsonl").read_bytes()
     for name, why in (
         *((name, "is the folder of a run, or an export") for name in ("run", "export", "young")),
-        ("val", "holds the result of a test"),
+        *((name, "holds the result of a test, or predictions") for name in ("val", "torn", "labels")),
         ("a", "is one of the sources"),
         ("b/../a", "is one of the sources"),
     ):

@@ -444,7 +444,9 @@ def test_weights_that_go_out_to_pytorch_and_back_are_of_several_labels(finished,
         np.savez(path, **files.read(path))  # as a file that tells nothing but arrays
     config.data.manifest = str(finished / "data") if kind == "set" else "motions"
     options = {"normalize": "2020"} if kind == "set" else {}
-    report = conversion.convert(path, "3d-resnets", config, tmp_path / "back", given=("clip", "test"), **options)
+    report = conversion.convert(
+        path, "3d-resnets", config, tmp_path / "back", given=("clip", "test", "data"), **options
+    )
     assert "several may hold of a video, each from a probability of 0.5 on, as no thresholds are known" in report
     back, video = load(tmp_path / "back"), finished / "videos" / "47.mp4"
     assert back.classes == (CLASSES if kind == "set" else ("0", "1", "2"))

@@ -214,23 +214,6 @@ def test_a_teacher_of_random_weights_is_spoken_of(videos, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    ("section", "values", "said"),
-    [
-        ("norm", {"frozen": True}, "norm.frozen: with no weights to start from, BatchNorm normalises nothing"),
-        ("optimizer", {"kind": "adamw"}, "optimizer.kind=adamw at a learning rate of 0.1, which is usual for SGD"),
-    ],
-)
-def test_settings_that_train_badly_are_spoken_of(videos, capsys, section, values, said):
-    config = tiny.get_config()
-    config.schedule.learning_rate = 0.1
-    task.check(config, videos)
-    assert capsys.readouterr().err == ""
-    config[section].update(values)
-    task.check(config, videos)
-    assert said in capsys.readouterr().err
-
-
 def test_training_from_python_uses_the_configs_part_of_the_videos(videos, tmp_path):
     """As the command does, once: a half of a half would be a quarter."""
     config = tiny.get_config()

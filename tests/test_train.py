@@ -19,7 +19,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from jax_video import lock, models, networks, optimizer, pictures, runlog, sharding, task
+from jax_video import beginning, lock, models, networks, optimizer, pictures, runlog, sharding, task
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints
@@ -391,28 +391,26 @@ def test_a_finished_run_is_extended_by_a_schedule_of_its_own(tmp_path, config, m
 
 
 @pytest.mark.parametrize(
-    ("drops", "epochs", "extended", "said"),
+    ("section", "values", "begin", "said"),
     [
-        ({"drop_epochs": (1,)}, 2, False, ""),
-        ({"drop_epochs": (2, 3)}, 2, False, "schedule.drop_epochs=2, is after the last of 8 steps."),
-        ({"drop_steps": (8,)}, 2, False, "schedule.drop_steps=8, is after the last of 8 steps."),
-        ({"drop_epochs": (1,)}, 3, True, "schedule.drop_epochs=1, is after the last of 4 steps that are added."),
-        ({"drop_steps": (2,)}, 3, True, ""),
+        ("schedule", {"drop_epochs": (1,)}, 0, ""),
+        ("schedule", {"drop_epochs": (3, 4)}, 0, "schedule.drop_epochs=3, is after the last of 12 steps."),
+        ("schedule", {"drop_steps": (12,)}, 0, "schedule.drop_steps=12, is after the last of 12 steps."),
+        ("schedule", {"drop_epochs": (1,)}, 8, "schedule.drop_epochs=1, is after the last of 4 steps that are added."),
+        ("schedule", {"drop_steps": (2,)}, 8, ""),
+        ("schedule", {"drop_epochs": (3,), "kind": "cosine"}, 0, ""),
+        ("norm", {"frozen": True}, 0, "norm.frozen: with no weights to start from, BatchNorm normalises nothing"),
+        ("optimizer", {"kind": "adamw"}, 0, "adamw at a learning rate of 0.1, which is usual for SGD"),
     ],
 )
-def test_drops_after_the_end_are_spoken_of(tmp_path, config, manifest, capsys, drops, epochs, extended, said):
-    """Drops are counted from the first step that is added."""
-    mesh = first_devices(2)
-    config.train.update(epochs=2)
-    config.schedule.update(kind="step", drop_epochs=(), drop_steps=())
-    if extended:
-        train_lib.train(config, manifest, tmp_path, mesh)
-    capsys.readouterr()
-    config.train.epochs = epochs
-    config.schedule.update(drops)
-    train_lib.train(config, manifest, tmp_path, mesh, extend=extended)
-    stays = [line for line in capsys.readouterr().err.splitlines() if line.startswith("The learning rate stays at ")]
-    assert len(stays) == bool(said) and all(said in line for line in stays)
+def test_settings_that_train_badly_are_spoken_of(config, manifest, section, values, begin, said):
+    """Drops of the rate are counted from the first step that is added."""
+    config.train.update(epochs=3)
+    config.schedule.update(kind="step", drop_epochs=(), drop_steps=(), learning_rate=0.1)
+    assert beginning.doubts(config, manifest) == []
+    config[section].update(values)
+    found = beginning.doubts(config, manifest, begin)
+    assert len(found) == bool(said) and all(said in line for line in found)
 
 
 def test_a_run_that_is_not_finished_cannot_be_extended(tmp_path, config, manifest):

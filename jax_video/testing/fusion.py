@@ -183,9 +183,10 @@ def check_out(out: pathlib.Path, sources: Sequence[str]) -> None:
         what = "is one of the sources"
     elif (out / "checkpoints").exists() or (out / "config.json").exists() or published.is_published(out):
         what = "is the folder of a run, or an export"
-    else:
-        with contextlib.suppress(OSError, documents.Damaged):  # there is none
-            what = "" if "fused" in documents.read(out / "test.json", {"*": object}) else "holds the result of a test"
+    elif (out / "test.json").exists() or (out / "predictions.jsonl").exists():
+        what = "holds the result of a test, or predictions"
+        with contextlib.suppress(OSError, documents.Damaged):
+            what = "" if "fused" in documents.read(out / "test.json", {"*": object}) else what
     if what:
         raise UserError(f"{out} {what}, and fused scores would take the place of its own: choose another --out")
 
@@ -376,8 +377,14 @@ def _check_numbers(source: Predictions, first: Predictions, names: dict[str, str
 def _matched(source: Predictions, first: Predictions) -> dict[str, str]:
     """{name of a video in the first source: its name in the source}, by path, or by file name without a video's suffix
     where just one video of each source has it."""
-    ours, theirs = _by_stem(first), _by_stem(source)
-    alone = {videos[0]: theirs[stem][0] for stem, videos in ours.items() if len(videos) == len(theirs[stem]) == 1}
+    alone: dict[str, str] = {}
+    for seconds in (False, True):  # those of a part of a file; scores of the file are the part's where it has just one
+        ours, theirs = _by_stem(first, seconds), _by_stem(source, seconds)
+        alone |= {
+            videos[0]: theirs[stem][0]
+            for stem, videos in ours.items()
+            if len(videos) == len(theirs[stem]) == 1 and (seconds or "#t=" not in theirs[stem][0])
+        }
     found = {video: video if video in source.scores else alone.get(video) for video in first.scores}
     if missing := [video for video, name in found.items() if name is None]:
         raise UserError(
@@ -388,12 +395,13 @@ def _matched(source: Predictions, first: Predictions) -> dict[str, str]:
     return {video: name for video, name in found.items() if name is not None}
 
 
-def _by_stem(source: Predictions) -> dict[str, list[str]]:
-    """The videos of a source by file name without a video's suffix, but with the seconds of a part of a file, as in
-    "id#t=5,15"; a name that none has gives an empty list."""
+def _by_stem(source: Predictions, seconds: bool) -> dict[str, list[str]]:
+    """The videos of a source by file name without a video's suffix, with or without the seconds of a part of a file, as
+    in "id#t=5,15"; a name that none has gives an empty list."""
     found = collections.defaultdict(list)
     for video in source.scores:
-        name, mark, seconds = pathlib.PurePosixPath(video).name.partition("#t=")
+        name, *part = pathlib.PurePosixPath(video).name.partition("#t=")
         base, extension = os.path.splitext(name)  # any other dot is a part of the name
-        found[(base if extension.lower() in EXTENSIONS else name) + mark + seconds].append(video)
+        stem = base if extension.lower() in EXTENSIONS else name
+        found["".join([stem, *part]) if seconds else stem].append(video)
     return found

@@ -37,9 +37,9 @@ def convert(
 
     Args:
       normalize: the version of the layout's code, where it has several and the file does not tell.
-      classes: file of the classes' names; by default those of the data set that the user has named, if it has as many:
-        one in `given`, or any but the embedded one, which recipes have by themselves. That the weights have them in the
-        same order is assumed, and said.
+      classes: file of the classes' names; by default those of the data set, if the user has named it ("data" or
+        "data.manifest" in `given`), and it has as many. That the weights have them in the same order is assumed, and
+        said.
       check: see `proof.compare`.
       given: keys and sections of the config that the user has set ("clip.frames", "clip"). In clip, test and normalize
         they stay; a keyword of the network that contradicts the weights is an error if it is named here or differs from
@@ -135,11 +135,9 @@ def _classes(
     """The names of the classes, the hash of their manifest or "", where they are from, in words; and whether videos of
     the data set that the user has named have several labels, if it has as many classes."""
     name = config.data.manifest
-    if name == recipe.EMBEDDED:  # which recipes have by themselves: it says nothing of somebody's weights
-        named = number == len(motions.CLASSES) and settings.is_given("data.manifest", given)
-    else:
-        named = pathlib.Path(name).exists()
-    manifest = prepared.read(name) if named else None
+    named = settings.is_given("data.manifest", given)  # else it is the recipe's: it says nothing of somebody's weights
+    there = number == len(motions.CLASSES) if name == recipe.EMBEDDED else pathlib.Path(name).exists()
+    manifest = prepared.read(name) if named and there else None
     if manifest is not None and len(manifest.classes) != number:
         manifest = None
     several = manifest is not None and manifest.multilabel

@@ -57,8 +57,8 @@ def _kinetics(file: str, network: str, top1: str) -> Public:
     return Public(f"{_TORCHVISION}/{file}", "torchvision-video", network, data, top1, "BSD-3-Clause")
 
 
-def _i3d(file: str, data: str, **told: bool) -> Public:
-    return Public(f"{_I3D}/{file}", "i3d", "inception3d", data, "", "Apache-2.0", **told)
+def _i3d(file: str, data: str, multilabel: bool = False) -> Public:
+    return Public(f"{_I3D}/{file}", "i3d", "inception3d", data, "", "Apache-2.0", multilabel)
 
 
 PUBLIC = {

@@ -25,17 +25,17 @@ def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> 
       UserError: the user has set one of them to another value; or the weights, in our own layout, are of another
         network, whose arrays may have the same names.
     """
-    model, run = config.model, source.model or {}
+    model, theirs = config.model, source.model or {}
     if model.name not in networks.NETWORKS:
         return []  # whoever builds the network reports it
-    if source.layout == "jax_video" and run.get("name", model.name) != model.name:
+    if source.layout == "jax_video" and theirs.get("name", model.name) != model.name:
         raise UserError(
-            f"{source.path} was exported from a run of {run['name']}, and model.name is {model.name}: give the config "
-            "of that network. To start another network from such weights, train it with --config.init_from.path, "
-            ".layout, .inflate and .skip."
+            f"{source.path} was exported from a run of {theirs['name']}, and model.name is {model.name}: give the "
+            "config of that network. To start another network from such weights, train it with "
+            "--config.init_from.path, .layout, .inflate and .skip."
         )
     defaults = networks.find(model.name).keywords
-    run = provenance.run_keywords(model.name, run)
+    run = provenance.run_keywords(model.name, theirs)
     fixed = {
         key: value
         for key, value in (names.keywords(source.layout, model.name) or {}).items()
