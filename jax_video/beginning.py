@@ -143,5 +143,5 @@ def _progress(config: ConfigDict) -> Progress:
 
 def _say(lines: list[str]) -> None:
     """Print lines on stderr, once of all processes."""
-    if jax.process_index() == 0:
-        print("".join(f"{line}\n" for line in lines), end="", file=sys.stderr)
+    for line in lines if jax.process_index() == 0 else ():
+        print(line, file=sys.stderr)

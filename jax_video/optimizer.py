@@ -139,10 +139,14 @@ def make(
 
 def of(config: ConfigDict, learning_rate: Schedule | float) -> optax.GradientTransformation:
     """The optimizer that a config asks for (sections `optimizer`, `norm`, `train`, `model`)."""
-    freeze = config.train.get("freeze") or ()
-    options = {"frozen_norm": config.norm.frozen, "freeze": freeze, "network": config.model.name}
-    options |= {"transfers": bool(config.get("teacher"))}
-    return make(learning_rate, **config.optimizer, **options)
+    return make(
+        learning_rate,
+        **config.optimizer,
+        frozen_norm=config.norm.frozen,
+        freeze=config.train.get("freeze") or (),
+        network=config.model.name,
+        transfers=bool(config.get("teacher")),
+    )
 
 
 def parts(params: dict, network: str) -> dict:
