@@ -1,6 +1,6 @@
 """Indexes videos for training: python -m jax_video.prepare SOURCE --videos=DIR --out=DIR
 
-Looks at every video once and writes OUT/manifest.jsonl: labels, splits, frame counts, and what is missing or broken
+Looks at every video once and writes OUT/manifest.jsonl: labels, splits, frame counts, what is missing, what is broken
 (OUT/broken.csv). Stopped, it goes on where it was; later, it looks only at files that are new or have changed. SOURCE:
 
 {sources}
@@ -16,6 +16,7 @@ Looks at every video once and writes OUT/manifest.jsonl: labels, splits, frame c
   python -m jax_video.prepare --benchmark data/ucf101-1 --clip=16,2,122,112  # how fast it loads, and what to change
 """
 
+import math
 import os
 import pathlib
 import shlex
@@ -38,6 +39,8 @@ __doc__ = (__doc__ or "").replace("{sources}", sources.describe())  # it is the 
 
 FLAGS = flags.FLAGS
 _FEW = 5000  # training videos; with fewer the papers fine-tune
+_SMALL_SIDE = 128  # of flow, above which its clips are too much for a CPU
+_SMALL_STEPS = 400  # of 16 videos: what a small network needs to learn something from scratch
 _DEFINE: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
     pathlib.Path: flags.DEFINE_string,
@@ -46,7 +49,11 @@ _DEFINE: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_boolean,
     list: flags.DEFINE_list,
 }
-_OF_STEPS = {"flow": ("flow_side",), "pack": ("pack_side", "pack_quality")}  # flags that mean nothing without these
+_OF_STEPS = {  # flags that mean nothing without these
+    "flow": ("flow_side",),
+    "pack": ("pack_side", "pack_quality"),
+    "benchmark": ("clip", "batch", "benchmark_seconds"),
+}
 
 
 def define_flags() -> None:
@@ -127,18 +134,23 @@ def _next_commands(result: Prepared, task: Preparation) -> str:
     partial = any(row.split == "test" and row.error for row in manifest.videos)
     accept = " --config.test.allow_partial=True" if partial else ""
     small = "Or small, for a CPU"
+    epochs = max(10, math.ceil(_SMALL_STEPS * 16 / len(manifest.select("train"))))
     timed = all(row.fps for _, row in manifest.select("train"))  # r2plus1d_18 needs it: it takes 15 frames a second
     tune = f"finetune.py:weights=torchvision:{'r2plus1d_18' if timed else 'resnet50'},"
     if task.flow:
         recipe = "st_resnet.py:phase=motion,"
-        uses = {"Train on it": f"{recipe}imagenet=torchvision:resnet50,", small: f"{recipe}recipe=small,"}
-        accept += f" --config.clip.flow_method={task.flow.method} --config.clip.short_side={task.flow.short_side}"
+        uses = {"Train on it": f"{recipe}imagenet=torchvision:resnet50,"}
+        side = task.flow.short_side
+        size = 8 * round(side * 7 / 64)  # of a crop: 224 of 256, 56 of 62
+        uses |= {small: f"{recipe}recipe=small,"} if side <= _SMALL_SIDE else {}
+        clip = {"flow_method": task.flow.method, "short_side": side, "size": size}
+        accept += "".join(f" --config.clip.{key}={value}" for key, value in clip.items())
     elif not manifest.classes:
         uses = {"Train on it": "transfer.py:weights=torchvision:resnet50,", small: "transfer.py:recipe=small,"}
     elif len(manifest.select("train")) < _FEW:
         uses = {
             "Train on it, from public weights": tune,
-            "Or from scratch, and small, for a CPU": "stc.py:recipe=small,",
+            "Or from scratch, and small, for a CPU": f"stc.py:recipe=small,epochs={epochs},",
         }
     else:
         uses = {"Train on it": "stc.py:", "Or from public weights": tune, small: "stc.py:recipe=small,"}

@@ -3,6 +3,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 from preparing import contents, interrupt, run, run_beside
 
-from jax_video import lock
-from jax_video.data import reader
+from jax_video import config_flag, lock
+from jax_video.data import pipeline, reader
 from jax_video.data.decoding import flow
 from jax_video.data.manifest import MISSING, Manifest
 from jax_video.data.preparing import storing
@@ -68,7 +69,7 @@ def test_folder_ends_with_a_table_the_broken_files_and_the_next_command(clips, t
     assert "2 classes" in done.stdout
     command = "  python -m jax_video.main '--config=configs/"
     tuned = f"Train on it, from public weights:\n{command}finetune.py:weights=torchvision:r2plus1d_18,data={out}'"
-    small = f"Or from scratch, and small, for a CPU:\n{command}stc.py:recipe=small,data={out}'"
+    small = f"Or from scratch, and small, for a CPU:\n{command}stc.py:recipe=small,epochs=800,data={out}'"
     assert tuned in done.stdout
     assert small in done.stdout
     assert "13/13" in done.stderr  # The progress bar; nothing else, no warning.
@@ -188,6 +189,12 @@ def test_weizmann_by_person(test_data, tmp_path):
         (["manifest", "--out={out}", "--min_frames=9"], "--min_frames: manifest is looked at only with --check=fast"),
         (["folder", "--videos={clips}", "--out={out}", "--check=half"], r"value should be one of <fast\|full>"),
         (["motions", "--out={out}", "--seed=3"], "--seed: not for motions"),
+        (["motions", "--out={out}", "--min_frames=40"], "--min_frames: not for motions"),
+        (
+            ["folder", "--videos={clips}", "--out={out}", "--group=^([a-z]+)_", "--test_groups=boris", "--fraction=.4"],
+            "--fraction: nothing is drawn where --group",
+        ),
+        (["folder", "--videos={clips}", "--out={out}", "--batch=4"], "--batch: nothing to do without --benchmark"),
         (["motions", "--out={out}", "--flow=farneback"], r"value should be one of <tvl1\|dis>"),
     ],
 )
@@ -222,6 +229,15 @@ def test_flow_is_stored_for_all_that_can_be_read_and_goes_on_where_it_was(with_f
     assert [path for _, path, _ in read_csv(with_flow / "broken_flow.csv")] == ["path", "run/boris_0.mp4"]
     manifest = Manifest.read(with_flow / "manifest.jsonl")
     assert manifest == dataclasses.replace(before, flow=str(with_flow / "flow"))
+    offered = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("  python -m jax_video.main")]
+    assert len(offered) == 2  # from weights for pictures, and small
+    for words in offered:
+        config = config_flag.load(words[3].removeprefix("--config="))
+        for key, value in re.findall(r"--config\.clip\.(\w+)=(\S+)", " ".join(words)):
+            config.clip[key] = type(config.clip[key])(value)
+        sampling = pipeline.Sampling(**config.clip)
+        assert (sampling.short_side, sampling.size) == (32, 32), "clips are of the flow as it is stored"
+        pipeline.check_stored(manifest, sampling)
     # It was known before, so that it stops no training; another one would.
     assert flow.check_stored(manifest) == {"run/boris_0.mp4"} == flow.given_up(manifest)
     said = capsys.readouterr().err
@@ -613,6 +629,31 @@ def test_times_in_another_unit_are_asked_about(unit, asked, tmp_path):
     report = prepare(task).report
     assert ("warning: 4 of the 4 parts reach beyond their files, a.mp4#t=0," in report) == asked
     assert ("are they frames, or milliseconds?" in report) == asked
+
+
+def test_what_is_taught_and_what_is_used_again_is_said(tmp_path):
+    for number, name in enumerate(["run/anna_1", "run/anna_2", "fly/boris_1"]):
+        path = tmp_path / "videos" / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        motions.encode(path, np.random.default_rng(number).integers(0, 255, (3 + 3 * number, 32, 48, 3), np.uint8))
+    group = {"group": "^([a-z]+)_", "test_groups": ("boris",)}
+    task = Preparation(
+        "folder",
+        tmp_path / "out",
+        videos=tmp_path / "videos",
+        parameters=group,
+        min_frames=4,
+        machines=Machines(workers=1),
+    )
+    report = prepare(task).report
+    assert "warning: classes without a readable video to train on, which are tested all the same: fly" in report
+    again = prepare(Preparation("manifest", tmp_path / "out", check="full", machines=Machines(workers=1)))
+    assert (
+        "warning: used now, and not before: run/anna_1.mp4; if the files are the same, say the rules again"
+        in again.report
+    )
+    same = Preparation("manifest", tmp_path / "out", check="full", min_frames=4, machines=Machines(workers=1))
+    assert "used now" not in prepare(same).report
 
 
 def test_pictures_that_only_seconds_tell_apart_are_broken_and_say_so(tmp_path):

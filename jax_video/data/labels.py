@@ -20,6 +20,11 @@ def are_several(labels: Iterable[Label]) -> bool:
     return isinstance(next((label for label in labels if label is not None), None), tuple)
 
 
+def all_of(label: Label) -> set[int | None]:
+    """The classes of a video; of one without labels {None}."""
+    return set(label) if isinstance(label, tuple) else {label}
+
+
 def wrong(labels: Sequence[Any], classes: int) -> tuple[int, str] | None:
     """(the place of the first invalid label, what was expected in its place); None if all are valid."""
     kind = tuple if are_several(labels) else int

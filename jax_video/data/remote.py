@@ -170,3 +170,18 @@ def local(name: str) -> str:
                 store.get_file(inside, f"{target}.part")
                 put_in_place(f"{target}.part", target)
         return os.fspath(target)
+
+
+def stamp(path: str) -> tuple[int, int]:
+    """(bytes, last modification time in ns) of a local file, or of all in a folder, as the folder's own time does
+    not tell that a picture in it was written over.
+
+    Raises:
+      OSError: it cannot be looked at.
+    """
+    if not os.path.isdir(path):
+        status = os.stat(path)
+        return status.st_size, status.st_mtime_ns
+    with os.scandir(path) as entries:
+        found = [entry.stat() for entry in entries]
+    return sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0)

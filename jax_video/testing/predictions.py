@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-from jax_video.data import documents
+from jax_video.data import documents, remote
 from jax_video.errors import UserError, writing
 from jax_video.run import Run
 
@@ -70,10 +70,9 @@ def of(
 def stamp(path: str) -> Stamp:
     """The stamp of a file, or of a folder of pictures, as it is now; zeros where it cannot be looked at."""
     try:
-        found = [entry.stat() for entry in os.scandir(path)] if os.path.isdir(path) else [os.stat(path)]
+        return remote.stamp(path)
     except OSError:
-        found = []
-    return sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0)
+        return 0, 0
 
 
 def line(said: Mapping[str, Any]) -> str:

@@ -292,9 +292,23 @@ def test_a_folder_of_pictures_is_a_video(tmp_path):
             cv2.imwrite(str(tmp_path / name / f"img_{index:05d}.jpg"), picture)
     asked = manifest(tmp_path, a="train", b="test")
     found, doubles = check(asked, tmp_path / "out")
-    assert [(row.frames, row.width, row.height) for row in found.videos] == [(3, 24, 16)] * 2 and doubles == {}
+    assert [(row.frames, row.width, row.height) for row in found.videos] == [(3, 24, 16)] * 2
+    assert doubles == {"a.mp4": "duplicate of a test video: b.mp4"}
     cv2.imwrite(str(tmp_path / "a.mp4" / "img_00003.jpg"), picture)
     assert check(asked, tmp_path / "out")[0].videos[0].frames == 4
+    for path in (tmp_path / "a.mp4").iterdir():  # written over: the folder stays as it is
+        cv2.imwrite(str(path), np.zeros((20, 30, 3), np.uint8))
+    assert check(asked, tmp_path / "out")[0].videos[0].height == 20
+
+
+def test_a_copy_of_a_folder_of_pictures_is_found(tmp_path):
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            shade = 200 if (name, index) == ("c.mp4", 1) else index  # where a digest does not look
+            cv2.imwrite(str(tmp_path / name / f"img_{index:05d}.png"), np.full((16, 24, 3), shade, np.uint8))
+    _, doubles = check(manifest(tmp_path, a="train", b="test", c="val"), tmp_path / "out")
+    assert doubles == {"a.mp4": "duplicate of a test video: b.mp4"}
 
 
 def test_the_table_counts_kinds_of_reasons_for_each_split():

@@ -51,6 +51,23 @@ def test_files_folders_and_globs(tmp_path, monkeypatch):
             files.named(arguments)
 
 
+def test_pictures_beside_videos_are_previews(tmp_path, monkeypatch):
+    for name in (
+        "a/x.mp4",
+        "a/thumb_1.jpg",
+        "a/thumb_2.jpg",
+        "b/sub/y.mp4",
+        "b/1.jpg",
+        "b/2.jpg",
+        "c/1.jpg",
+        "c/2.jpg",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert files.named(["a", "b", "c"]) == ["a/x.mp4", "b/sub/y.mp4", "c"]
+
+
 def test_a_prepared_set_is_read_by_name_manifest_or_folder(tmp_path, monkeypatch):
     path = motions.make(tmp_path / "cache", train=8, val=0, test=0, frames=2, width=16, height=16)
     manifest = Manifest.read(path)

@@ -284,5 +284,12 @@ def test_prepare_is_told_the_rate_of_pictures(files, tmp_path):
     again = prepare(Preparation("manifest", out, check="full")).manifest  # as it is stored what was found, without 12
     assert sorted(video.fps for video in again.videos) == [12, 12, 12, own]
     pipeline.check_stored(again, SAMPLING)
+    again = prepare(Preparation("manifest", out, fps=24)).manifest  # what was wrong is corrected
+    assert sorted(video.fps for video in again.videos) == [24, 24, 24, own]
+    alone = tmp_path / "alone"
+    prepare(Preparation("folder", alone, videos=folder, check="fast", machines=Machines(workers=1)))
+    only = Manifest.read(alone / "manifest.jsonl")
+    dataclasses.replace(only, videos=only.videos[:1]).write(alone / "manifest.jsonl")
+    assert "warning: --fps=24 is for none of them" in prepare(Preparation("manifest", alone, fps=24)).report
     with pytest.raises(UserError, match="--fps=0: expected frames per second"):
         Preparation("folder", out, videos=folder, fps=0.0)

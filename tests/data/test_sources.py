@@ -174,6 +174,23 @@ def test_symbolic_links_are_followed_and_loops_end(tmp_path):
     assert [v.path for v in listing.videos] == ["a/1.mp4", "a/linked.mp4", "b/more/y.mp4", "b/x.mp4"]
 
 
+@pytest.mark.parametrize("link, to", [("val", "test"), ("test", "val")])
+def test_a_split_that_is_a_link_to_another_is_said(link, to, tmp_path):
+    root = touch(
+        tmp_path / "set",
+        *(f"train/{name}/{n}.mp4" for name in "ab" for n in range(10)),
+        f"{to}/a/x.mp4",
+        f"{to}/b/y.mp4",
+    )
+    (root / link).symlink_to(root / to)
+    assert "warning: the same folders as others, by links, so taken once: val" in folder.find(root).notes
+
+
+def test_classes_that_are_too_small_to_be_split_are_said(tmp_path):
+    root = touch(tmp_path, *(f"{name}/{n}.mp4" for name, count in (("a", 3), ("b", 2), ("c", 9)) for n in range(count)))
+    assert "warning: with less than three videos, all for training: b" in folder.find(root).notes
+
+
 def test_groups_are_never_on_both_sides(test_data):
     listing = folder.find(test_data / "weizmann", group="^([a-z]+)_", test_groups=("ira", "lena"), val_groups=("eli",))
     assert len(listing.classes) == 10 and len(listing.videos) == 63
@@ -322,7 +339,7 @@ def test_what_goes_while_it_is_listed_is_counted(tmp_path, at_fault):
     root = touch(tmp_path, "a/1.mp4", "b/2.mp4", "lost+found/3.mp4")
     at_fault(folder="b", number=errno.ENOENT)
     at_fault(folder="lost+found", number=errno.EACCES)  # a disk's own
-    assert finding.find_videos(root) == (["a/1.mp4"], {"removed meanwhile": 1}, {}, {"lost+found": 1})
+    assert finding.find_videos(root) == (["a/1.mp4"], {"removed meanwhile": 1}, {}, {"lost+found": 1}, [])
 
 
 def write(path: pathlib.Path, text: str | bytes) -> pathlib.Path:
@@ -418,6 +435,15 @@ def test_what_is_listed_twice(tmp_path):
         "listed with two labels, of which the first is taken: 1, e.g. a.mp4",
         "listed for two splits, of which the second is taken: 1, e.g. b.mp4 (train and test)",
     )
+
+
+def test_one_list_for_validation_and_test_leaves_both(tmp_path):
+    root = touch(tmp_path, *(f"{n}.mp4" for n in range(50)))
+    train = write(tmp_path / "train.txt", "".join(f"{n}.mp4 {n % 2}\n" for n in range(40)))
+    test = write(tmp_path / "test.txt", "".join(f"{n}.mp4 {n % 2}\n" for n in range(40, 50)))
+    listing = lists.find(root, train_list=train, val_list=test, test_list=test)
+    assert {split: len(paths) for split, paths in by_split(listing).items()} == {"train": 38, "val": 2, "test": 10}
+    assert any("are for validation" in note for note in listing.notes)
 
 
 @pytest.mark.parametrize(

@@ -432,6 +432,47 @@ def test_without_splits_a_path_that_may_be_in_several_folders_is_asked_about(tmp
         assert [video.path for video in find(tmp_path, path).videos] == [f"{folder_}/1.mp4"]
 
 
+@pytest.mark.parametrize("names", ["startTime,endTime", "start (s),end (s)", "Start [sec],End [sec]", "t-start,t end"])
+def test_times_are_known_however_their_columns_are_written(names, videos, tmp_path):
+    listing = find(
+        videos, write(tmp_path / "t.csv", f"path,label,{names}\na.mp4,walk,0,1\na.mp4,run,2,3\nb.mp4,run,0,1\n")
+    )
+    assert sorted(video.span for video in listing.videos) == [(0, 1), (0, 1), (2, 3)]
+
+
+def test_columns_that_may_tell_parts_are_named(videos, tmp_path):
+    text = "path,label,t0,t1,score\na.mp4,walk,0,1,.5\na.mp4,run,2,3,.5\nb.mp4,run,0,1,.7\n"
+    said = "warning: rows of one video differ in t0, t1, and whole videos are taken"
+    assert any(note.startswith(said) for note in find(videos, write(tmp_path / "t.csv", text)).notes)
+    given = find(videos, tmp_path / "t.csv", columns=("start=t0", "end=t1"))
+    assert len(given.videos) == 3 and not any(note.startswith("warning: rows") for note in given.notes)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_split_that_is_drawn_leaves_each_class_something_to_learn_from(several, tmp_path):
+    rows = [f"{n}.mp4,{'common;rare' if several and n == 7 else 'common'},{n // 2}" for n in range(60)]
+    rows += [f"{n}.mp4,alone {n},alone {n}" for n in range(60, 80)]
+    root = hub(tmp_path / "videos", *(f"{n}.mp4" for n in range(80)))
+    path = write(tmp_path / "t.csv", "\n".join(["path,label,group", *rows]))
+    for seed in range(4):
+        listing = find(root, path, fraction=0.2, seed=seed, **({"label_separator": ";"} if several else {}))
+        of = {split: [v for v in listing.videos if v.split == split] for split in ("train", "val", "test")}
+        learnt = {label for video in of["train"] for label in ([video.label] if not several else video.label)}
+        assert learnt == {*range(len(listing.classes))} and of["val"] and of["test"]
+
+
+def test_what_is_no_utf8_is_said(videos, tmp_path):
+    text = "path;label\na.mp4;Fußball\nb.mp4;Tennis\n"
+    with pytest.raises(UserError, match=r"t.csv:2: the label b'Fu\\xdfball' is no UTF-8: save the file as UTF-8"):
+        find(videos, write(tmp_path / "t.csv", text, "cp1252"))
+    (videos / "schön.mp4").touch()
+    listing = find(videos, write(tmp_path / "t.csv", "path;label\nschön.mp4;up\nb.mp4;down\n", "cp1252"))
+    assert any(
+        note.startswith("warning: missing, and no UTF-8: 1 names, e.g. b'sch\\xf6n.mp4'") for note in listing.notes
+    )
+    (videos / "schön.mp4").unlink()
+
+
 def hub(root: pathlib.Path, *names: str) -> pathlib.Path:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -464,6 +505,21 @@ def test_metadata_beside_the_videos_of_each_split(kind, names, tmp_path):
     assert sum(video.error == MISSING for video in listing.videos) == 3
     assert listing.columns["fps"][f"data/{names[0]}/0002.mp4"] == "25"
     assert any("ignored, as in none of the metadata: 1 of the videos" in note for note in listing.notes)
+
+
+def test_metadata_may_be_written_under_windows(tmp_path):
+    hub(tmp_path, *(f"train/sub/{n}.mp4" for n in range(4)))
+    write(
+        tmp_path / "train" / "metadata.csv",
+        "".join(["file_name,label\n", *(f"sub\\{n}.mp4,{n % 2}\n" for n in range(4))]),
+    )
+    assert sorted(v.path for v in huggingface.find(tmp_path).videos) == [f"train/sub/{n}.mp4" for n in range(4)]
+
+
+def test_names_that_differ_in_case_are_different_videos(tmp_path):
+    root = hub(tmp_path / "videos", "A1.mp4", "a1.mp4")
+    listing = find(root, write(tmp_path / "t.csv", "video_id,label,split\nA1,run,train\na1,walk,train\n"))
+    assert {v.path: listing.classes[v.label] for v in listing.videos} == {"A1.mp4": "run", "a1.mp4": "walk"}
 
 
 def test_metadata_at_the_top_and_with_a_split_of_its_own(tmp_path):

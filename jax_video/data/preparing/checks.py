@@ -279,12 +279,11 @@ def _span(record: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """(size, modification time in ns) by which a file is recognised; zeros as long as it cannot be read."""
+    """(size, modification time in ns) by which a file or a folder is recognised; zeros as long as it cannot be read."""
     try:
         if remote.is_remote(path):
             return fetching.stamp(path)
-        status = os.stat(path)
-        return (status.st_size, status.st_mtime_ns) if os.access(path, os.R_OK) else (0, 0)
+        return remote.stamp(path) if os.access(path, os.R_OK) else (0, 0)
     except (OSError, VideoError):
         return 0, 0
 
@@ -325,7 +324,13 @@ def _alike(checked: Manifest, prints: np.ndarray) -> dict[str, str]:
 def _equal(root: str, one: str, other: str) -> bool:
     try:
         first, second = (fetching.local(os.path.join(root, path)) for path in (one, other))
-        return filecmp.cmp(first, second, shallow=False)
+        if not os.path.isdir(first):
+            return filecmp.cmp(first, second, shallow=False)
+        ours, theirs = pictures.files(first), pictures.files(second)
+        return len(ours) == len(theirs) and all(
+            filecmp.cmp(os.path.join(first, name), os.path.join(second, same), shallow=False)
+            for name, same in zip(ours, theirs, strict=True)
+        )
     except (OSError, VideoError):
         return False
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from jax_video.data import clips, remote, sources
 from jax_video.data.decoding import probing, workers
 from jax_video.data.decoding.flow import Settings as FlowSettings
-from jax_video.data.manifest import MISSING, Manifest, Packed
+from jax_video.data.manifest import MISSING, Manifest, Packed, Video
 from jax_video.data.preparing import checks, packs, storing, verdicts
 from jax_video.data.preparing.machines import Machines
 from jax_video.data.sources import finding
@@ -121,12 +121,17 @@ class Preparation:
             given = {"videos": self.videos, "check": self.level, "flow": self.flow, "pack": self.pack}
             refused = record.refuses if record else ()
             unknown += [f"--{name}" for name in refused if given[name] is not None]
-            unknown += [rule for rule in self._rules if "check" in refused and rule != "--min_frames"]
+            unknown += self._rules if "check" in refused else []
             if unknown:
                 raise UserError(f"{' '.join(unknown)}: not for {self.source}, whose videos are known")
         elif unknown:
             names = " ".join(f"--{name}" for name in known)
             raise UserError(f"{' '.join(unknown)}: not for {self.source}, which knows {names}")
+        if "group" in self.parameters and (drawn := self.parameters.keys() & {"fraction", "seed"}):
+            raise UserError(
+                f"{' '.join(f'--{name}' for name in sorted(drawn))}: nothing is drawn where --group, --test_groups and "
+                "--val_groups say which videos are for what"
+            )
         if self.source != PREPARED:
             return
         if self.level is None and self._rules:
@@ -156,6 +161,12 @@ class Preparation:
         root = os.fspath(remote.absolute(found.root))
         manifest = Manifest(found.name, found.classes, root, found.videos, flip=found.flip)
         return Found(manifest, True, found.notes, found.columns)
+
+    def earlier(self) -> dict[str, str | None]:
+        """{name of a video: why it was not used} of the set that was prepared before, if that is looked at again."""
+        if self.source != PREPARED or self.level is None:
+            return {}
+        return {row.name: row.error for row in Manifest.read(self.folder / "manifest.jsonl").videos}
 
     def _find_prepared(self) -> Manifest:
         """The set that was prepared before, where its videos are now."""
@@ -233,14 +244,17 @@ def prepare(
     print(f"{task.machines}; {found.name}: {there:,} video{'s' * (there != 1)}", file=sys.stderr)
 
     remarks: Mapping[str, str] = {}
+    before = task.earlier()
     with _resumable(out):
         if is_looked_at:
             found, remarks = _check(found, task, check_ours)
         if task.fps:
-            unrated = (row.error is None and not clips.is_rate(row.fps) for row in found.videos)
-            rows = zip(found.videos, unrated, strict=True)
-            videos = tuple(dataclasses.replace(row, fps=float(task.fps)) if lacks else row for row, lacks in rows)
+            rated = [_says_rate(row) for row in found.videos]
+            rows = zip(found.videos, rated, strict=True)
+            videos = tuple(row if says else dataclasses.replace(row, fps=float(task.fps)) for row, says in rows)
             found = dataclasses.replace(found, videos=videos)
+            if all(rated):
+                notes = [*notes, f"warning: --fps={task.fps:g} is for none of them: each file says its rate itself"]
         folder = out / "flow"
         if task.flow:
             storing.open_folder(folder, task.flow)
@@ -258,7 +272,10 @@ def prepare(
     alike = {path: remark for path, remark in remarks.items() if remark.startswith(checks.ALIKE)}
     for line in checks.first_reasons("warning", alike, out / "broken.csv"):
         tell(line)
-    notes = [*notes, *(verdicts.advice(found.videos, remarks, out / "broken.csv") if is_looked_at else ())]
+    notes = [*notes, *verdicts.untrained(found)]
+    if is_looked_at:
+        notes += verdicts.advice(found.videos, remarks, out / "broken.csv")
+        notes += verdicts.revived(before, found.videos)
     tell("".join(f"{note}\n" for note in notes))
     if all(row.error for row in found.videos):
         there = sum(row.error != MISSING for row in found.videos)
@@ -321,6 +338,12 @@ def _check_found(found: Manifest) -> None:
             f"no videos found: {found.root} has none of the {len(missing)} videos of {found.name}, "
             f"e.g. {missing[0].path}; --videos names the folder that holds them"
         )
+
+
+def _says_rate(row: Video) -> bool:
+    """Whether a video that can be read says its rate itself; pictures never do."""
+    is_folder = finding.without_extension(row.path) == row.path
+    return row.error is not None or (clips.is_rate(row.fps) and not is_folder)
 
 
 def _open_folder(out: pathlib.Path) -> None:

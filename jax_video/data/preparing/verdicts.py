@@ -8,9 +8,10 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jax_video.data import clips
+from jax_video.data import clips, labels
 from jax_video.data.decoding import probing
-from jax_video.data.manifest import MISSING, FrameIndex, Video
+from jax_video.data.manifest import MISSING, SPLITS, FrameIndex, Manifest, Video
+from jax_video.data.sources import text
 from jax_video.errors import UserError
 
 # Beginnings of the remarks on a video that is used although something is wrong with it.
@@ -106,6 +107,33 @@ def advice(videos: Sequence[Video], remarks: Mapping[str, str], reasons: str | o
         )
     broken = [row for row in videos if row.error is not None and row.error.startswith(_OVERRULED)]
     return lines + (_how_to_accept(broken, reasons) if broken else [])
+
+
+def untrained(found: Manifest) -> list[str]:
+    """A warning of classes that are tested, or validated, and that no video teaches."""
+    classes: dict[str, set] = {split: set() for split in SPLITS}
+    for row in found.videos:
+        if row.error is None and row.label is not None:
+            classes[row.split] |= labels.all_of(row.label)
+    if not classes["train"]:
+        return []
+    strange = sorted((classes["test"] | classes["val"]) - classes["train"])
+    if not strange:
+        return []
+    named = text.some([found.classes[index] for index in strange])
+    return [f"warning: classes without a readable video to train on, which are tested all the same: {named}"]
+
+
+def revived(before: Mapping[str, str | None], videos: Sequence[Video]) -> list[str]:
+    """A warning of videos that are used now, and were not by other rules: {name: why not} `before`."""
+    rules = ("too short", *_OVERRULED)
+    names = [row.name for row in videos if row.error is None and (before.get(row.name) or "").startswith(rules)]
+    if not names:
+        return []
+    return [
+        f"warning: used now, and not before: {text.some(names)}; if the files are the same, say the rules again "
+        "(--min_frames, --max_damage, --accept), which are not kept"
+    ]
 
 
 def _how_to_accept(broken: Sequence[Video], reasons: str | os.PathLike) -> list[str]:

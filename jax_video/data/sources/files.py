@@ -5,7 +5,6 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from jax_video.data.decoding import pictures
 from jax_video.data.sources import finding
 from jax_video.errors import UserError
 
@@ -20,7 +19,7 @@ def named(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         found: list[str] = []
         for path in [argument] if os.path.exists(argument) else sorted(_matches(argument)):
-            if os.path.isdir(path) and not pictures.is_video(os.listdir(path)):
+            if os.path.isdir(path) and not finding.is_video(path):
                 found += [os.path.join(path, name) for name in finding.find_videos(pathlib.Path(path)).videos]
             else:
                 found.append(path)

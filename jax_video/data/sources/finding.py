@@ -43,6 +43,7 @@ class Found(NamedTuple):
     ignored: collections.Counter  # how many other files there are, by extension; what is not a file, by path\0reason
     faults: dict[str, str]  # why a video is not a file, for those that are none
     passed: collections.Counter[str]  # how many folders of each name were skipped: hidden ones, and systems' own
+    linked: list[str]  # folders that were met before by another path, whose videos count there
 
 
 def find_videos(root: remote.Path) -> Found:
@@ -58,7 +59,7 @@ def find_videos(root: remote.Path) -> Found:
     check_folder(root)
     if remote.is_remote(root):
         fsspec.core.url_to_fs(os.fspath(root))[0].invalidate_cache()  # what is there now
-    found = Found([], collections.Counter(), {}, collections.Counter())
+    found = Found([], collections.Counter(), {}, collections.Counter(), [])
     _walk(os.fspath(root), "", found, set())
     return found
 
@@ -88,6 +89,7 @@ def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
         if not remote.is_remote(folder):
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in visited:
+                found.linked.append(inside)
                 return
             visited.add((status.st_dev, status.st_ino))
         entries = sorted(_entries(folder, found.passed), key=lambda entry: natural(entry[0]))
@@ -99,14 +101,12 @@ def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
     except OSError as error:
         raise _cannot_list(folder, error) from error
 
-    extensions = [None if kind == _FOLDER else os.path.splitext(name)[1].lower() for name, kind in entries]
-    if inside and None not in extensions and (EXTENSIONS - _PREVIEWS).isdisjoint(extensions):
-        if pictures.is_video(name for name, _ in entries):
-            found.videos.append(inside)
-            if remote.is_remote(folder):
-                found.faults[inside] = "a folder of pictures in a store: copy it to a disk"
-            return
-    for (name, kind), extension in zip(entries, extensions, strict=True):
+    if inside and _are_one_video(entries):
+        found.videos.append(inside)
+        if remote.is_remote(folder):
+            found.faults[inside] = "a folder of pictures in a store: copy it to a disk"
+        return
+    for (name, kind), extension in zip(entries, map(_extension, entries), strict=True):
         path = f"{inside}/{name}" if inside else name
         if kind == _FOLDER:
             if path.count("/") == _DEEPEST:
@@ -118,6 +118,30 @@ def _walk(folder: str, inside: str, found: Found, visited: set[tuple]) -> None:
                 found.faults[path] = kind
         else:
             found.ignored[(extension or "no extension") if kind == _FILE else f"{path}\0{kind}"] += 1
+
+
+def is_video(folder: str | os.PathLike) -> bool:
+    """Whether a folder is one video: numbered pictures, without a video's file or another folder among them.
+
+    Raises:
+      UserError: it cannot be listed.
+    """
+    try:
+        return _are_one_video(_entries(os.fspath(folder)))
+    except OSError as error:
+        raise _cannot_list(os.fspath(folder), error) from error
+
+
+def _are_one_video(entries: list[tuple[str, str]]) -> bool:
+    extensions = [*map(_extension, entries)]
+    if None in extensions or not (EXTENSIONS - _PREVIEWS).isdisjoint(extensions):
+        return False
+    return pictures.is_video(name for name, _ in entries)
+
+
+def _extension(entry: tuple[str, str]) -> str | None:
+    """The extension of an entry's name, in small letters; None of a folder."""
+    return None if entry[1] == _FOLDER else os.path.splitext(entry[0])[1].lower()
 
 
 def _entries(folder: str, passed: collections.Counter[str] | None = None) -> list[tuple[str, str]]:
@@ -228,6 +252,8 @@ def ignored_note(found: Found) -> list[str]:
     notes += _no_videos(found.ignored)
     if strange:
         notes.append(f"warning: were these folders, their videos are missed: {text.some(strange)}")
+    if found.linked:
+        notes.append(f"warning: the same folders as others, by links, so taken once: {text.some(found.linked)}")
     passed = [f"{name} ({count})" if count > 1 else name for name, count in sorted(found.passed.items()) if count]
     if passed:
         notes.append(f"ignored, as hidden folders or a system's own: {text.some(passed)}")

@@ -95,6 +95,9 @@ def find(
     else:
         rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
         notes.append(f"of every class {fraction:.0%} is for test and as much for validation (seed {seed})")
+        tested = {row.label for row in rows if row.split == "test"}
+        if few := [name for name in classes if label[name] not in tested]:
+            notes.append(f"warning: with less than three videos, all for training: {text.some(few)}")
     return Listing(remote.absolute(videos).name, classes, videos, tuple(rows), tuple(notes))
 
 

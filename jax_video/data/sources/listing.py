@@ -95,7 +95,8 @@ def hold_out(rows: list[Video], seed: int, *, split: str = "val", part: float = 
 
 
 def _hold_out_sources(rows: list[Video], seed: int, part: float) -> set[str]:
-    """Draw, by seed, whole sources that make up a part of a training list: one of each class before a second of any.
+    """Draw, by seed, whole sources that make up a part of a training list: one of each class before a second of any,
+    and never the last one of a class.
 
     The list decides, not which files are there: with a part of a data set the split is the same.
     """
@@ -111,13 +112,27 @@ def _hold_out_sources(rows: list[Video], seed: int, part: float) -> set[str]:
         seen[label] += 1
     turns.sort(key=lambda turn: turn[0])  # stable: the draw decides among equals
 
+    classes: dict[str, set[int | None]] = collections.defaultdict(set)
+    for row in rows:
+        classes[row.source] |= labels.all_of(row.label)
+    left = collections.Counter(label for of in classes.values() for label in of)  # sources of each class in training
     room = round(part * len(rows))
     held_out = set()
     for _, name in turns:
-        if len(sources[name]) <= room:
+        if len(sources[name]) <= room and all(left[label] > 1 for label in classes[name]):
             held_out.add(name)
             room -= len(sources[name])
+            left.subtract(classes[name])
     return held_out
+
+
+def strange_names(rows: Sequence[Video]) -> list[str]:
+    """A warning of videos that are missing, and whose names, as a list has them, are no UTF-8."""
+    names = [row.path for row in rows if row.error == MISSING and not text.is_unicode(row.path)]
+    if not names:
+        return []
+    shown = names[0].encode("utf-8", "surrogateescape")
+    return [f"warning: missing, and no UTF-8: {len(names)} names, e.g. {shown!r}; save the list as UTF-8"]
 
 
 def check_fraction(fraction: float) -> None:

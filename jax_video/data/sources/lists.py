@@ -86,8 +86,8 @@ def find(
     if class_names is None and not told:
         _check_lines(entries, rows)
     rows, said = listing.once(rows)
-    notes += said
-    if "val" not in lists and "train" in lists:
+    notes += [*said, *listing.strange_names(rows)]
+    if {row.split for row in rows} in ({"train"}, {"train", "test"}):
         rows, note = listing.hold_out(rows, seed)
         notes.append(note)
     notes.extend(f"no --{split}_list" for split in ("train", "test") if split not in lists)
@@ -127,6 +127,10 @@ def number_labels(
     look like numbers, the labels are names if most of them are among the known ones.
     """
     names = known.names
+    for entry in entries:
+        if not text.is_unicode(entry.label):
+            shown = entry.label.encode("utf-8", "surrogateescape")
+            raise UserError(f"{entry.where}: the label {shown!r} is no UTF-8: save the file as UTF-8")
     written = [entry.label for entry in entries]
     numbers = [number(label) for label in written]
     numbered = [value for value in numbers if value is not None]
@@ -316,9 +320,10 @@ class Places:
 
         listed = text.compose(self.relative(entry.path))
 
-        def likeness(path: str) -> tuple[bool, bool, bool]:
+        def likeness(path: str) -> tuple[bool, bool, bool, bool]:
             return (
                 text.compose(path) == listed,
+                text.compose(finding.without_extension(path)) == finding.without_extension(listed),
                 self._splits.get(path.split("/")[0]) == entry.split,
                 os.path.splitext(path)[1].lower() == os.path.splitext(listed)[1].lower(),
             )

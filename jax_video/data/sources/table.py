@@ -157,7 +157,8 @@ def read(
             raise UserError(f"{where}: expected a split of train, val or test, got {text.short(cell['split'])}")
         of = cell.get("split", split)
         span = _span(where, cell["start"], cell["end"]) if "start" in cell else None
-        entry = Entry(where, of, os.path.join(below, cell["path"]), cell["label"], span, cell.get("group", ""))
+        path = cell["path"] if "/" in cell["path"] else cell["path"].replace("\\", "/")  # written under Windows
+        entry = Entry(where, of, os.path.join(below, path), cell["label"], span, cell.get("group", ""))
         rows.append(Row(entry, {name: cells[name] for name in others}))
     return rows, notes
 
@@ -209,9 +210,12 @@ def place(
     for video, row in reversed([*zip(made, rows, strict=True)]):  # of several rows the first counts, as below
         for name, cell in row.others.items():
             columns[name][video.name] = cell
+    times = _may_be_times(made, rows)
     made, repeated = listing.once(made)
+    repeated += times
     if any(note.startswith(listing.RELABELLED) for note in repeated):
         repeated.append(_SEVERAL)
+    repeated += listing.strange_names(made)
     made, drawn = _draw(made, fraction, seed) if without else _complete(made, seed)
     notes = [*notes, *splits.of_eval(meant), *known.notes, *said, *repeated, *drawn]
     unlisted = len(there.videos) - len({video.path for video in made if video.error != MISSING})
@@ -219,6 +223,27 @@ def place(
         notes.append(f"ignored, as in none of {what}: {unlisted} of the videos in {videos}")
     name = remote.absolute(videos).name
     return Listing(name, classes, videos, tuple(made), (*notes, *finding.ignored_note(there)), columns=columns)
+
+
+def _may_be_times(made: Sequence[Video], rows: Sequence[Row]) -> list[str]:
+    """A warning of columns of numbers in which rows of one whole video differ: they may tell its parts."""
+    cells: dict[str, dict[str, set[str]]] = collections.defaultdict(lambda: collections.defaultdict(set))
+    for video, row in zip(made, rows, strict=True):
+        if video.span is None:
+            for name, cell in row.others.items():
+                cells[name][video.path].add(cell)
+    differ = [
+        name
+        for name, of in cells.items()
+        if any(len(each) > 1 for each in of.values())
+        and all(seconds(cell) is not None for cell in set().union(*of.values()))
+    ]
+    if len(differ) < 2:
+        return []
+    return [
+        f"warning: rows of one video differ in {text.some(differ)}, and whole videos are taken; if two tell its "
+        "parts, in seconds: --columns=start=NAME,end=NAME"
+    ]
 
 
 def _number_several(

@@ -81,6 +81,11 @@ def compose(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it holds no bytes that are not UTF-8 (`read_text` carries them through)."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def fold(text: str) -> str:
     """A spelling that is equal for names that differ in case only."""
     return compose(text).casefold()
