@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment of a command: one line on stderr and exit code 130.
+"""Ctrl-C, SIGTERM or SIGHUP at any moment of a command: one line on stderr and exit code 130.
 
 While modules are loaded there is nothing to clean up, and an exception would print a traceback from within an import;
 so the process ends at once. In `main`, Ctrl-C raises KeyboardInterrupt, as everywhere in Python. The process again ends
@@ -15,6 +15,7 @@ import threading
 import time
 from typing import NoReturn
 
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _EXIT_CODE = 130
 _PATIENCE = 1.0  # seconds that Python may need to notice Ctrl-C
 _noticed = 0.0  # when Python noticed it last, by time.monotonic(); 0: never
@@ -22,12 +23,12 @@ _said = False  # whether the one line is printed
 
 
 def end_at_once() -> None:
-    """Make Ctrl-C end the process from now on, unless it is ignored or somebody else handles it."""
+    """Make these signals end the process from now on, unless they are ignored or somebody else handles them."""
     _handle(_end)
 
 
 def interrupt_main() -> None:
-    """Make Ctrl-C raise KeyboardInterrupt from now on, unless it is ignored or somebody else handles it."""
+    """Make these signals raise KeyboardInterrupt from now on, unless they are ignored or somebody else handles them."""
     if not _handle(_interrupt):
         return
     noticed, wakes = socket.socketpair()
@@ -45,7 +46,8 @@ def stop(message: str) -> NoReturn:
     """End the process as a command ends, but without the interpreter's own shutdown: XLA may still compile, in threads
     of its own, what nobody waits for any more, and the process would crash."""
     global _said
-    print(f"\n{message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a terminal that was closed
+        print(f"\n{message}", file=sys.stderr)
     _said = True
     atexit._run_exitfuncs()  # children, semaphores, temporary folders
     for stream in filter(None, (sys.stdout, sys.stderr)):
@@ -63,12 +65,14 @@ def end() -> NoReturn:
 
 
 def _handle(handler) -> bool:
-    """Set a handler of Ctrl-C, unless somebody else has set one; return whether it was set."""
-    ours = (signal.default_int_handler, _end, _interrupt)
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) not in ours:
+    """Set a handler of the signals that nobody else handles; return whether there are any."""
+    if threading.current_thread() is not threading.main_thread():
         return False
-    signal.signal(signal.SIGINT, handler)
-    return True
+    free = (signal.default_int_handler, signal.SIG_DFL, _end, _interrupt)
+    numbers = [number for number in _SIGNALS if signal.getsignal(number) in free]
+    for number in numbers:
+        signal.signal(number, handler)
+    return bool(numbers)
 
 
 def _end(number: int, frame: object) -> None:
@@ -84,11 +88,11 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _watch(noticed: socket.socket, wakes: socket.socket) -> None:
-    """End the process at a Ctrl-C that Python does not notice. Keeps `wakes` open."""
+    """End the process at a signal that Python does not notice. Keeps `wakes` open."""
     while data := noticed.recv(1):  # the number of a signal, which the system has just delivered
         pressed = time.monotonic()
-        if data[0] != signal.SIGINT or signal.getsignal(signal.SIGINT) is not _interrupt:  # or it is somebody else's
+        if data[0] not in _SIGNALS or signal.getsignal(data[0]) is not _interrupt:  # or it is somebody else's
             continue
         time.sleep(_PATIENCE)
-        if signal.getsignal(signal.SIGINT) is _interrupt and _noticed < pressed - _PATIENCE:
+        if signal.getsignal(data[0]) is _interrupt and _noticed < pressed - _PATIENCE:
             end()

@@ -239,26 +239,31 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
     assert process.wait(60) == 0
 
 
-def test_ctrl_c(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c(number, tmp_path):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("these tests run under nohup, which commands respect")
     command(tmp_path, "print('ready', flush=True)\ntime.sleep(60)", "--help")
     process = subprocess.Popen(
         [*PYTHON, tmp_path / "script.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
     )
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.communicate(timeout=60) == ("", "\nstopped\n")
     assert process.returncode == 130
 
 
-def interrupted(arguments: list, *, times: int = 1, env=ENVIRONMENT) -> tuple[int, str, float]:
-    """Starts a process and sends it Ctrl-C each time that it says it is ready: exit code, stderr, and the seconds that
-    it still took."""
+def interrupted(
+    arguments: list, *, times: int = 1, number: signal.Signals = signal.SIGINT, env=ENVIRONMENT
+) -> tuple[int, str, float]:
+    """Starts a process and sends it a signal each time that it says it is ready: exit code, stderr, and the seconds
+    that it still took."""
     process = subprocess.Popen(
         [*PYTHON, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True, cwd="/"
     )
     for _ in range(times):
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
     began = time.monotonic()
     _, stderr = process.communicate(timeout=60)
     return process.returncode, stderr, time.monotonic() - began
@@ -286,8 +291,9 @@ READY = "print('ready', flush=True)"
 )
 def test_ctrl_c_at_bad_moments(tmp_path, body):
     command(tmp_path, body, "--help")
-    code, stderr, seconds = interrupted([tmp_path / "script.py"])
-    assert (code, stderr) == (130, "\nstopped\n") and seconds < 10
+    for number in (signal.SIGINT, signal.SIGTERM):
+        code, stderr, seconds = interrupted([tmp_path / "script.py"], number=number)
+        assert (code, stderr) == (130, "\nstopped\n") and seconds < 10
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path):
