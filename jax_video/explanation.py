@@ -142,7 +142,7 @@ class Explainer:
 
         def timed() -> tuple[Frames, float]:
             rate = 1.0 if timeless else fps
-            return isolated.timed(video, short_side=sampling.short_side, fps=rate, timeout=timeout)
+            return isolated.timed(video, short_side=sampling.short_side, fps=rate, own=True, timeout=timeout)
 
         if whole and not sampling.segments:
             frames, seconds = timed()

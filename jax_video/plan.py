@@ -29,6 +29,8 @@ def main(arguments: list[str]) -> None:
     given = flags.FLAGS
     if arguments:
         raise UserError(f"unexpected arguments {' '.join(arguments)!r}: everything is a --flag=value; see --help.")
+    if given.mode == "test" and given["videos"].present:
+        raise UserError("--videos are those of an epoch, and --mode=test plans none: leave it out.")
     config, _ = config_flag.read(resolve=False)
     plan = planning.plan(config, given.topology, mode=given.mode, batch=given.batch, classes=given.classes)
     print(planning.report(plan, videos=given.videos, decoding=given.decoding))

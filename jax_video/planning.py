@@ -18,9 +18,10 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from jax_video import hlo, networks, optimizer, recipe, scoring, sharding, train
+from jax_video import hlo, networks, objectives, optimizer, recipe, scoring, sharding, train
 from jax_video import state as state_lib
-from jax_video.data import documents, remote
+from jax_video.data import documents, pipeline, remote
+from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError
 from jax_video.multilabel import MultiLabel
 from jax_video.task import Task
@@ -35,6 +36,7 @@ _OFFLINE = {  # answers that libtpu would otherwise ask of a TPU's machine; and 
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
 }
+FRAMES = (340, 256)  # width and height of a test's frames, where whole frames are tested
 _STORED_RATE = 30.0  # frames per second of most videos, for recipes whose clips have a rate of their own
 _MEASURE = "3"  # part of the cache key: changes with what is read off a program, so that old entries are not used
 
@@ -156,16 +158,35 @@ class Planner:
 
     def train_step(self, batch: int, micro_batch: int | None) -> Compiled:
         """The training step of `batch` videos, `micro_batch` of them at once (None: all)."""
-        config = self.given.copy_and_resolve_references()
-        config.train.update(batch=batch, micro_batch=micro_batch)
-        config = recipe.resolve(config)
+        config, mesh = self._in_micro_batches(batch, micro_batch), self.where.mesh
         accumulate = recipe.micro_batches(config)
-        mesh = self.where.mesh
-        sharding.check_batch(batch, devices=mesh.size, accumulate=accumulate, clips=self.segments, **config.norm)
         definition, _, _ = state_lib.abstract(config, self.classes)
         step: Any = train.step_of(config, definition, self._optimizer(), mesh, self.task.objective)
         key = self._everywhere(jax.eval_shape(lambda: jax.random.key(0)))
-        return self._compile(lambda: step.trace(self.state, self._batch(batch), key), repeats=accumulate)
+        rows = self._batch(batch, self.clip())
+        return self._compile(lambda: step.trace(self.state, rows, key), repeats=accumulate)
+
+    def can_divide(self, batch: int, micro_batch: int) -> bool:
+        """Whether training can take `batch` videos `micro_batch` at once: BatchNorm's groups, and pairs that are mixed,
+        stay whole on each chip."""
+        if micro_batch * self.segments % (self.given.norm.group_size or 1):
+            return False  # it would be made larger
+        try:
+            self._in_micro_batches(batch, micro_batch)
+        except UserError:
+            return False
+        objective = self.task.objective
+        mixes = isinstance(objective, objectives.Classification) and objective.mixing
+        return not mixes or micro_batch // self.where.mesh.size % 2 == 0
+
+    def _in_micro_batches(self, batch: int, micro_batch: int | None) -> ConfigDict:
+        """The config with these. Raises UserError where they do not divide among the chips and BatchNorm's groups."""
+        config = self.given.copy_and_resolve_references()
+        config.train.update(batch=batch, micro_batch=micro_batch)
+        config = recipe.resolve(config)
+        accumulate, devices = recipe.micro_batches(config), self.where.mesh.size
+        sharding.check_batch(batch, devices=devices, accumulate=accumulate, clips=self.segments, **config.norm)
+        return config
 
     @functools.cached_property
     def state(self) -> state_lib.TrainState:
@@ -179,24 +200,35 @@ class Planner:
 
     def _optimizer(self):
         schedule = optimizer.schedule(**self.config.schedule, steps=1000, steps_per_epoch=10)  # any number will do
-        return optimizer.of(self.config, schedule)
+        _, _, batch_stats = state_lib.abstract(self.config, self.classes)
+        return optimizer.of(self.config, schedule, batch_stats)
 
     def test_step(self, batch: int) -> Compiled:
-        """The test step, which scores `batch` clips."""
+        """The test step, which scores `batch` clips of a video with frames of `FRAMES`."""
         definition, *weights = state_lib.abstract(self.config, self.classes)
         step: Any = scoring.make_eval_step(definition, self.where.mesh, self.task.objective)
-        return self._compile(lambda: step.trace(*map(self._everywhere, weights), self._batch(batch)))
+        rows = self._batch(batch, self.clip("test"))
+        return self._compile(lambda: step.trace(*map(self._everywhere, weights), rows))
 
     def _everywhere(self, tree: Any) -> Any:
         """Shapes of arrays that every chip has a copy of."""
         place = sharding.replicated(self.where.mesh)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
 
-    def _batch(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of a batch, spread over the chips."""
+    def clip(self, mode: str = "train") -> tuple[int, ...]:
+        """T, H, W of a clip; of several that a network takes together N, T, H, W."""
         sampling = self.task.sampling
-        segments = (sampling.segments,) if sampling.segments else ()
-        clip = (*segments, sampling.frames, sampling.size, sampling.size)
+        if mode == "train":
+            return (*([sampling.segments] if sampling.segments else []), sampling.frames, *2 * [sampling.size])
+        width, height = FRAMES
+        video = Video("", None, "test", 10 * round(_STORED_RATE), _STORED_RATE, width, height, None, "")
+        set_of_one = Manifest("", (), "", (video,))
+        clip, *_ = pipeline.cropped_clips(set_of_one, "test", sampling, self.task.protocol)
+        return (*clip.frames.shape, *clip.size)
+
+    def _batch(self, size: int, clip: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a batch of clips, spread over the chips."""
+        sampling = self.task.sampling
         streams = {name: ((*clip, networks.CHANNELS[name]), np.uint8) for name in sampling.streams}
         numbers = {"label": np.int32, "video": np.int32, "mask": np.float32, "failed": np.int32}
         shapes: dict[str, Any] = streams | {name: ((), dtype) for name, dtype in numbers.items()}
@@ -274,8 +306,7 @@ def plan(config: ConfigDict, topology: str, *, mode: str = "train", batch: int |
         return Plan(planner, mode, batch, micro_batch, step)
 
     whole = micro_batch or batch
-    group = planner.given.norm.group_size or 1  # stays whole
-    sizes = [size for size in range(chips, whole, chips) if batch % size == 0 == size * planner.segments % group]
+    sizes = [size for size in range(chips, whole, chips) if batch % size == 0 and planner.can_divide(batch, size)]
 
     def largest_below(bound: float) -> int:
         return max((size for size in sizes if size <= bound), default=0)
@@ -364,9 +395,13 @@ def _title(plan: Plan) -> str:
     sampling = planner.task.sampling
     videos = "videos" if plan.mode == "train" else "clips"
     at_once = f", {plan.micro_batch} at once" if plan.micro_batch else ""
-    several = f"{sampling.segments} × " if sampling.segments else ""
+    *times, high, wide = planner.clip(plan.mode)
+    size_of = f"{high}²" if high == wide else f"{high}×{wide}"
+    frames = (
+        f" (frames of {FRAMES[0]}×{FRAMES[1]})" if plan.mode == "test" and planner.task.protocol.crop == "full" else ""
+    )
     size = f"{chips} chip{'s' * (chips > 1)}, {where.hosts} host{'s' * (where.hosts > 1)}"
-    clip = f"{several}{sampling.frames} × {sampling.size}² of {' and '.join(sampling.streams)}"
+    clip = f"{' × '.join(map(str, times))} × {size_of}{frames} of {' and '.join(sampling.streams)}"
     return (
         f"{planner.config.model.name}, {plan.mode}, on {where.name}: {size}\n"
         f"{plan.batch} {videos}{at_once}; {clip}; {planner.config.dtype}; {planner.classes} classes"

@@ -47,7 +47,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_float("window", None, "Seconds of a window, for labels with times.")
     flags.DEFINE_float("hop", None, "Seconds from one window to the next; default: a quarter of --window.")
-    flags.DEFINE_float("fps", 0.0, "Frames per second, for pictures and files without times.", lower_bound=0)
+    flags.DEFINE_float(
+        "fps", 0.0, "Frames per second, for pictures and files without times; --window: for all.", lower_bound=0
+    )
     flags.DEFINE_string("csv", None, "With --window: the file to write, a row for each window.")
     flags.DEFINE_string("srt", None, "With --window: the file to write, subtitles.")
     flags.DEFINE_string("video", None, "With --window: the file to write, the video with its labels; sound is kept.")

@@ -20,7 +20,7 @@ from reference import resnet as reference
 import jax_video
 from jax_video import explanation, models, networks, sharding
 from jax_video import state as state_lib
-from jax_video.data import pipeline, transforms
+from jax_video.data import encoding, pipeline, transforms
 from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest, in_memory
 from jax_video.errors import UserError
@@ -278,6 +278,17 @@ def test_clips_at_a_rate_are_those_of_a_slower_video(monkeypatch):
     assert slow.explain(frames, fps=5).indices.tolist() == [(place + 1) // 2 for place in range(33, 49)]
     with pytest.raises(UserError, match="its frame rate is not known, and clips have 10: say how many frames"):
         slow.explain(frames)
+
+
+def test_a_files_own_times_count_before_fps_as_in_a_classification(tmp_path):
+    frames, run = np.tile(moving(0)[0], (2, 1, 1, 1))[:20], motion_detector()
+    config = run.config.copy_and_resolve_references()
+    config.clip.fps = 10.0
+    slow = run_of(config, run.definition, run.weights["params"], run.weights["batch_stats"])
+    encoding.write(tmp_path / "a.mkv", ((place / 20, image) for place, image in enumerate(frames)))
+    found, other = (slow.explain(tmp_path / "a.mkv", fps=fps, timeout=None) for fps in (0.0, 10.0))
+    assert found.indices.tolist() == other.indices.tolist() == [2 * (place % 10) for place in range(16)]
+    np.testing.assert_allclose(other.seconds, other.indices / 20, atol=2e-3)
 
 
 def test_frames_of_clips_with_a_stride_are_numbered_as_in_the_video(monkeypatch):

@@ -9,7 +9,9 @@ import pytest
 import tiny
 from commands import check_user_error, run
 
-from jax_video import hlo, planning, recipe, sharding
+from jax_video import config_flag, hlo, planning, recipe, sharding
+from jax_video.data import pipeline
+from jax_video.data.manifest import Manifest, Video
 from jax_video.errors import UserError
 
 PROGRAM = """
@@ -151,6 +153,41 @@ def test_groups_follow_from_each_micro_batch_that_is_tried(where, monkeypatch, m
     assert (found.largest, found.micro_batch, tried[0][0]) == (largest, micro_batch, micro_batch or 128)
     assert len(set(tried)) == len(tried) and all(size % (group or 1) == 0 for size, _ in tried)
     assert all(of == (group or size) for size, of in tried[1:])
+
+
+@pytest.mark.parametrize(
+    "text, clip",
+    [
+        ("stc:model=stc_resnet101,data=x", (16, 112, 112)),
+        ("cost:model=cost_b_resnet50,data=x", (8, 256, 320)),  # whole frames
+        ("cost:model=cost_b_resnet50,data=x,test=three", (8, 256, 256)),
+        ("st_resnet:phase=motion,data=x", (25, 256, 320)),
+        ("st_resnet:phase=joint,appearance=a,motion=b,data=x", (25, 256, 320)),  # 25 frames of the whole video
+        ("st_resnet:phase=star,start=c,data=x", (25, 256, 320)),
+    ],
+)
+def test_a_test_is_planned_with_the_clips_that_it_has(where, text, clip):
+    text, _, three = text.partition(",test=")
+    config = config_flag.load(text)
+    config.test.crop = three or config.test.crop
+    planner = planning.Planner(config, where, classes=3)
+    assert planner.clip("test") == clip
+    assert planner.clip()[1:] == (config.clip.size, config.clip.size)
+    video = Video("", 0, "test", 200, 25.0, 340, 256, None, "")
+    found = pipeline.cropped_clips(
+        Manifest("", ("a",), "", (video,)), "test", planner.task.sampling, planner.task.protocol
+    )
+    assert {(*each.frames.shape, *each.size) for each in found} == {clip}
+
+
+def test_only_micro_batches_that_training_takes_are_tried(where):
+    config = tiny.get_config()
+    config.norm.group_size, config.train.batch = 8, 96
+    planner = planning.Planner(config, where, classes=3)
+    sizes = [size for size in range(8, 96, 8) if 96 % size == 0 and planner.can_divide(96, size)]
+    assert sizes == [8, 16, 32]  # of 24 a chip has 3 videos, which make no group of 8 with others
+    config.norm.group_size, config.norm.frozen, config.train.mixup = None, True, 0.2
+    assert [size for size in sizes if planning.Planner(config, where, classes=3).can_divide(96, size)] == [16, 32]
 
 
 def test_a_report_says_what_bounds_a_step(where):

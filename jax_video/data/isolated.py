@@ -90,12 +90,13 @@ def timed(
     *,
     short_side: int | None,
     fps: float = 0.0,
+    own: bool = False,
     timeout: float | None = TIMEOUT,
 ) -> tuple[Generator[tuple[float, np.ndarray], None, None], float]:
     """The frames of a video in order with their seconds, and its duration: `reader.timed` in a separate process.
 
     Args:
-      video_, short_side, fps: as in `reader.timed`; frames in memory need no other process.
+      video_, short_side, fps, own: as in `reader.timed`; frames in memory need no other process.
       timeout: seconds within which a file must make progress; None: read in this process, without any limit.
 
     Raises:
@@ -103,8 +104,8 @@ def timed(
       VideoError: the file cannot be read.
     """
     if isinstance(video_, np.ndarray) or timeout is None:
-        return reader.timed(video_, short_side=short_side, fps=fps)
-    results = _done(iter([_Frames(os.path.abspath(video_), short_side, fps)]), 1, timeout)
+        return reader.timed(video_, short_side=short_side, fps=fps, own=own)
+    results = _done(iter([_Frames(os.path.abspath(video_), short_side, fps, own)]), 1, timeout)
 
     def next_piece() -> workers.Piece | None:
         _, result = next(results)
@@ -167,10 +168,11 @@ class _Frames(NamedTuple):
     path: str
     short_side: int | None
     fps: float
+    own: bool
 
     def do(self, give: Give) -> None:
         _check(self.path)
-        frames, seconds = reader.timed(self.path, short_side=self.short_side, fps=self.fps)
+        frames, seconds = reader.timed(self.path, short_side=self.short_side, fps=self.fps, own=self.own)
         give(seconds)
         times: list[float] = []
         images: list[np.ndarray] = []

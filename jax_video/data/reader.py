@@ -73,7 +73,7 @@ def decode(manifest: Manifest, entry: Video, indices: np.ndarray, *, short_side:
 
 
 def timed(
-    video_: str | os.PathLike | np.ndarray, *, short_side: int | None, fps: float = 0.0
+    video_: str | os.PathLike | np.ndarray, *, short_side: int | None, fps: float = 0.0, own: bool = False
 ) -> tuple[Generator[tuple[float, np.ndarray], None, None], float]:
     """The frames of one video in order, each with its seconds from the video's start, and the video's duration.
 
@@ -81,6 +81,7 @@ def timed(
       video_: a file, a folder of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
       short_side: of the frames that are given, in pixels; None leaves them as they are.
       fps: frames per second; needed for pictures and for frames in memory, and for a file in place of its own times.
+      own: whether a file's own times count before `fps`.
 
     Returns:
       ((seconds, uint8 [H, W, 3]) of one frame after the other, the duration in seconds or 0 if it is unknown).
@@ -90,7 +91,7 @@ def timed(
       VideoError: the file cannot be read, or its frames have no times.
     """
     if not isinstance(video_, np.ndarray):
-        return video.timed_frames(video_, fps=fps, short_side=short_side), video.duration(video_)
+        return video.timed_frames(video_, fps=fps, own=own, short_side=short_side), video.duration(video_)
     if not fps:
         raise UserError("frames have no times: say how many there are to a second, fps=25")
     images = (image if short_side is None else transforms.resize_short(image[None], short_side)[0] for image in video_)

@@ -109,18 +109,19 @@ def _undecodable(index: FrameIndex | None) -> int:
 
 
 def timed_frames(
-    path: str | os.PathLike, *, fps: float = 0.0, short_side: int | None = None
+    path: str | os.PathLike, *, fps: float = 0.0, own: bool = False, short_side: int | None = None
 ) -> Generator[tuple[float, np.ndarray], None, None]:
     """The frames of a video with the seconds at which a player shows them, counted from the file's start.
 
     Args:
       path, short_side: as in `frames_in_order`.
       fps: frames per second, for times that are not the file's own; needed for a folder of pictures, which has none.
+      own: whether a file's own times count before `fps`.
 
     Raises:
       VideoError: as `frames_in_order`, or frames have no times.
     """
-    if fps:
+    if fps and (not own or os.path.isdir(path)):
         yield from ((place / fps, image) for place, image in enumerate(frames_in_order(path, short_side=short_side)))
         return
     if os.path.isdir(path):
@@ -128,10 +129,12 @@ def timed_frames(
     image = image_of(short_side)
     with packets.opened(path) as (container, stream):
         start = (container.start_time or 0) / av.time_base
-        for frame in _of_one_size(path, packets.decode_all(container, stream)):
-            if frame.time is None:
+        for place, frame in enumerate(_of_one_size(path, packets.decode_all(container, stream))):
+            if place == 0 and frame.time is not None:
+                fps = 0.0
+            if frame.time is None and not fps:
                 raise VideoError(path, f"its frames {_NO_TIMES}")
-            yield max(0.0, frame.time - start), image(frame)
+            yield place / fps if fps else max(0.0, frame.time - start), image(frame)
 
 
 def duration(path: str | os.PathLike) -> float:
