@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"expected at least two tested runs, got {' '.join(arguments) or 'none'}; see --help")
     if flags.FLAGS.out is not None:
         remote.check_local(flags.FLAGS.out)
+        averages.check_out(pathlib.Path(flags.FLAGS.out))
     if len({pathlib.Path(argument).resolve() for argument in arguments}) < len(arguments):
         raise UserError(f"a run is named twice: {' '.join(arguments)}")
     results = {argument: averages.read(pathlib.Path(argument)) for argument in arguments}

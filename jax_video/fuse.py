@@ -42,6 +42,10 @@ def main(arguments: list[str]) -> None:
     if given.out is not None:
         remote.check_local(given.out)
         fusion.check_out(pathlib.Path(given.out), arguments)
+    places = [argument.removesuffix("/predictions.jsonl") for argument in arguments]
+    places = [place if remote.is_remote(place) else str(pathlib.Path(place).resolve()) for place in places]
+    if len(set(places)) < len(places):
+        raise UserError(f"a source is named twice: {' '.join(arguments)}; --weights=2,1 lets one count twice as much")
     sources = [fusion.read(argument) for argument in arguments]
     weights = [1.0] * len(sources)
     if given.weights is not None:

@@ -78,6 +78,11 @@ class Network:
     own: tuple[str, ...] = ()
     weighs_views: bool = False
 
+    @property
+    def comes_with_jax_video(self) -> bool:
+        """Whether every command knows it; one of your own is known where your code has put it into the table."""
+        return isinstance(self.constructor, str) and self.constructor.startswith("jax_video.")
+
     def but(self, **changes: Any) -> "Network":
         """A copy with some fields changed. `keywords` are added to the present ones."""
         changes["keywords"] = {**self.keywords, **changes.get("keywords", {})}

@@ -58,7 +58,7 @@ def perform(
         if result is None:
             none = f"{manifest.name!r} has no {config.test.split} videos"
             return f"Trained; {none}. The checkpoints are in {workdir}."
-        report = results.report(result, manifest, workdir, results.place(workdir, config.test.split))
+        report = results.report(result, manifest, workdir, results.place(workdir, config.test.split), config.model.name)
         return report if new else f"The run in {workdir} is finished.\n{report}"
     if mode == "test":
         task.check(config, manifest)
@@ -68,7 +68,7 @@ def perform(
         return coefficients.report(coefficients.analyse(run, manifest), results.folder_of(run, "test"))
     if mode == "features":
         return features.report(features.extract(run, manifest), manifest, results.folder_of(run, "test"))
-    return results.report(test(run, manifest), manifest, workdir, results.folder_of(run))
+    return results.report(test(run, manifest), manifest, workdir, results.folder_of(run), config.model.name)
 
 
 def train_and_test(

@@ -113,6 +113,14 @@ def test_errors_of_the_command(splits, tmp_path):
     check_user_error(run(AVERAGE, splits[0], tmp_path), f"{tmp_path} has no test.json: test it first", "--mode=test")
 
 
+def test_nothing_but_averages_is_replaced(splits, tmp_path):
+    before = (splits[2] / "test.json").read_text()
+    check_user_error(run(AVERAGE, *splits[:2], f"--out={splits[2] / 'test.json'}"), "holds no averages: choose another")
+    assert (splits[2] / "test.json").read_text() == before
+    averages.write(tmp_path / "mean.json", averages.summarise({str(path): averages.read(path) for path in splits}))
+    averages.check_out(tmp_path / "mean.json")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"pair_accuracy": 1.0}', '{"top1": null}'])
 def test_files_that_are_no_result(tmp_path, content):
     (tmp_path / "test.json").write_text(content)

@@ -172,7 +172,10 @@ def test_the_mode_of_the_command(manifest, tmp_path):
     finished = commands.run("jax_video.main", *arguments, "--mode=views")
     assert finished.code == 0, finished.stderr
     result = json.loads((tmp_path / "run" / "views.json").read_text())
-    assert list(result) == ["step", "split", "videos", "of", "overall", "layers", "classes"]
+    measured = ["step", "split", "videos", "of", "overall", "layers", "classes"]
+    assert list(result) == [*measured, "manifest", "protocol", "clip", "dtype"]
+    assert (result["manifest"], result["clip"]["stride"], result["dtype"]) == (manifest.hash, STRIDE, "float32")
+    assert "Other clips than those of the run" not in finished.stderr
     assert (result["step"], result["split"], result["videos"]) == (0, "val", 16)
     overall = "".join(f"{value:7.3f}" for value in values(result["overall"]))
     assert f"overall   {overall}\n" in finished.stdout and "Motion counts most for" in finished.stdout
@@ -182,7 +185,9 @@ def test_the_mode_of_the_command(manifest, tmp_path):
 
     only_test = [entry for entry in manifest.videos if entry.split == "test"]
     dataclasses.replace(manifest, videos=tuple(only_test)).write(tmp_path / "manifest.jsonl")
-    finished = commands.run("jax_video.main", *arguments, "--mode=views", f"--config.data.manifest={tmp_path}")
+    other = (f"--config.data.manifest={tmp_path}", "--config.clip.stride=1")
+    finished = commands.run("jax_video.main", *arguments, "--mode=views", *other)
+    assert f"Other clips than those of the run in {tmp_path / 'run'}, which has stride {STRIDE}." in finished.stderr
     assert "8 of 8 videos of the split 'test'" in finished.stdout, finished.stderr
 
 

@@ -1,6 +1,7 @@
 """Pooled features of every video against means taken by NumPy: of one stream, of two, and of several clips."""
 
 import dataclasses
+import json
 import pathlib
 
 import jax
@@ -184,4 +185,6 @@ def test_the_mode_of_the_command(manifest, tmp_path):
     scores = jax.jit(lambda rgb: network(state_lib.normalize(rgb)).mean(axis=0))(seen)
     with np.load(workdir / "features.npz") as saved:
         found = jnp.asarray(saved["features"][3:4])
+        about = json.loads(str(saved["subject"]))
+    assert (about["manifest"], about["clip"]["size"], about["dtype"]) == (manifest.hash, SIDE, config.dtype)
     np.testing.assert_allclose(network.fc(found)[0], scores, rtol=1e-3, atol=1e-5)

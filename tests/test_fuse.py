@@ -98,6 +98,7 @@ def test_the_command(sources, scores, tmp_path):
 
 def test_errors_of_the_command(sources, tmp_path):
     check_user_error(run(FUSE, sources[0]), "at least two sources")
+    check_user_error(run(FUSE, sources[0], sources[1], f"{sources[0]}/predictions.jsonl"), "a source is named twice")
     check_user_error(run(FUSE, *sources, "--weights=1,x,1"), "--weights=1,x,1: expected numbers")
     check_user_error(run(FUSE, tmp_path, sources[0]), "has no predictions.jsonl: was the run tested?")
 
@@ -445,6 +446,8 @@ def test_sums_and_weights_that_are_no_numbers(tmp_path, sources):
     first = fusion.read(sources[0])
     with pytest.raises(UserError, match="weights nan, 1.0: expected finite numbers"):
         fusion.fuse([first, first], [float("nan"), 1.0])
+    with pytest.raises(UserError, match="all weights are 0, so that no score counts"):
+        fusion.fuse([first, first], [0.0, 0.0])
     large = fusion.read(write_archive(tmp_path / "large.npz", np.full((4, 3), 1e308)))
     with pytest.raises(UserError, match="the sum of the scores of walk/å 1.avi is too large for a number"):
         fusion.fuse([large, large], [1.0, 1.0])

@@ -20,7 +20,8 @@ from jax_video.data import pipeline
 from jax_video.data.sources import motions
 from jax_video.errors import UserError
 from jax_video.models import __main__ as command
-from jax_video.models.layers import BatchNorm, Linear
+from jax_video.models.layers import BatchNorm, Linear, looking_inside
+from jax_video.testing import results
 from jax_video.weights import names
 
 SHARED = {"num_classes", "norm", "dtype", "rngs"}  # keywords of every network, which no config says
@@ -180,6 +181,29 @@ def get_config(argument=""):
 """
 
 
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_every_network_for_videos_marks_stages_to_explain(name):
+    record, marked = networks.find(name), []
+    if not record.recipe:
+        return  # a teacher
+    config = ConfigDict({"seed": 0, "dtype": "float32", "norm": {}, "train": {}, "model": {"name": name}})
+    config.norm = ConfigDict({"group_size": None, "frozen": False})
+    layers = (2, 1, 1, 1) if record.recipe == "st_resnet" else (1,) * record.stages
+    small = {"width": 1 / 16, "layers": layers} if record.stages else {"width": 1 / 16}
+    config.model.update({key: value for key, value in small.items() if key in record.keywords})
+    config.model.update(record.clip_keywords(record.frames, record.size))
+    definition, *trees = state_lib.abstract(config, 2)
+    clip = (1, record.frames, record.size, record.size)
+    streams = [jax.ShapeDtypeStruct((*clip, networks.CHANNELS[each]), np.float32) for each in record.streams]
+
+    def look(params, batch_stats, *streams):
+        with looking_inside(lambda stage, x: marked.append(stage) or x):
+            return state_lib.join(definition, params, batch_stats, train=False)(*streams)
+
+    jax.eval_shape(look, *trees, *streams)
+    assert marked
+
+
 @pytest.mark.usefixtures("one_device")
 def test_a_network_of_ones_own_is_trained_and_used(tmp_path, monkeypatch, capsys):
     """Of layers of Flax alone, put into the table by a recipe, through public names."""
@@ -191,6 +215,9 @@ def test_a_network_of_ones_own_is_trained_and_used(tmp_path, monkeypatch, capsys
     result, _ = jax_video.train_and_test(config, data, tmp_path / "run")
     assert result["videos"] == 8 and (tmp_path / "run" / "report.html").exists()
     assert "The report failed" not in capsys.readouterr().err
+
+    report = results.report(result, data, tmp_path / "run", network="mine")
+    assert "once 'mine' is in jax_video.NETWORKS: jax_video.load(" in report and "jax_video.predict" not in report
 
     run = jax_video.load(tmp_path / "run")
     assert [*run.weights["batch_stats"]["norm"]] == ["mean", "var"]

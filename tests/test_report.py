@@ -9,6 +9,7 @@ import pathlib
 import re
 import shutil
 import time
+import types
 
 import mutations
 import numpy as np
@@ -25,7 +26,7 @@ from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
 from jax_video.explanation import Explanation
 from jax_video.exporting import card
-from jax_video.reporting import charts, classes, comparison, confusion, mistakes, page, record, single
+from jax_video.reporting import charts, classes, comparison, confusion, labels, mistakes, page, record, single
 from jax_video.testing import fusion
 
 REPORT = "jax_video.report"
@@ -273,6 +274,7 @@ def test_views_are_shown_by_layer(small):
     views |= {"layers": {"layer2/0": share}, "classes": {f"class {k}": share for k in range(30)}}
     (small / "views.json").write_text(json.dumps(views))
     found = write(small)
+    assert "of another set than" not in found.text
     assert "Appearance and motion" in found.text and "layer2/0, H-W: 0.500" in found.text
     assert "class 9" in found.text and "class 29" in found.text and "class 15" not in found.text
 
@@ -334,6 +336,49 @@ def test_a_result_is_of_the_videos_of_its_split(small):
     assert "18 of 19 val videos : the others could not be read" in write(small).text
     retold(small, fused=["a", "b"])
     assert "18 of 19 videos : the others" in write(small).text
+
+
+def test_how_it_was_tested_is_said_where_it_is_not_as_it_was_trained(work, trained, tmp_path):
+    config = json.loads((work / "config.json").read_text())
+    asked = {"clips": "uniform", "number": 3, "flip": True, "average_clips": "logit"}
+    protocol = config["test"] | {"split": "test"} | asked
+    clip = config["clip"] | {"frames": 8, "stride": 4}
+    retold(work, protocol=protocol, clip=clip, dtype="bfloat16")
+    shown = write(work, explain=False).text
+    assert "clips: uniform (3), crop: center, each also mirrored, logits averaged" in shown
+    assert f"other clips than it was trained with , which had frames {config['clip']['frames']}, stride" in shown
+    assert "activations in bfloat16" in shown
+    said = "They were not tested alike, so differences are not of the networks alone: protocol.average_clips: logit and"
+    both = write(work, trained.workdir, out=tmp_path / "both.html").text
+    assert said in both and "dtype: bfloat16 and float32" in both and "sign test" not in both
+    same = shutil.copytree(trained.workdir, tmp_path / "same", ignore=lambda *_: ["tensorboard", "checkpoints"])
+    assert "not tested alike" not in write(trained.workdir, same, out=tmp_path / "same.html").text
+
+
+@pytest.mark.parametrize(
+    "chosen, said", [(None, "all .5, as no validation has chosen any"), ((0.3, 0.6), "which validation has chosen")]
+)
+def test_thresholds_are_said_to_be_chosen_where_they_are(chosen, said):
+    meta = types.SimpleNamespace(thresholds=chosen, is_of_another_set=lambda _: False)
+    found = record.Record(
+        pathlib.Path("run"), "run", result={"map": 0.5, "thresholds": {"a": 0.5, "b": 0.5}}, meta=meta
+    )
+    assert said in labels.about(found)
+    found.result = {"map": 0.5, "fused": ["a", "b"]}
+    assert "F1" not in labels.about(found)
+
+
+def test_parameters_are_not_counted_without_the_classes(work):
+    shown = write(work, explain=False).text
+    assert (number := re.search(r"parameters ([\d,]+)", shown))
+    shutil.rmtree(work / "checkpoints")
+    for file in ("test.json", "confusion.json", "predictions.jsonl"):
+        (work / file).unlink()
+    assert f"parameters {number[1]}" in write(work).text, "of the classes of its set"
+    config = json.loads((work / "config.json").read_text())
+    config["data"]["manifest"] = "gone"
+    (work / "config.json").write_text(json.dumps(config))
+    assert not re.search(r"parameters [\d,]+", write(work).text)
 
 
 @pytest.fixture

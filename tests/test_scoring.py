@@ -6,6 +6,7 @@ import functools
 import json
 import pathlib
 import shutil
+import types
 
 import cv2
 import jax
@@ -512,9 +513,14 @@ class TestCheck:
 def test_other_clips_than_those_of_the_run(capsys):
     """A run that was converted has those of its weights' own test; a config may have others, and that is said."""
     clip = {"frames": 16, "stride": 1, "short_side": 112, "size": 112, "crop": "corners"}
-    results._print_other_clips(clip, clip | {"crop": "random"}, "runs/x")
-    assert capsys.readouterr().err == ""
-    results._print_other_clips(clip, clip | {"stride": 2, "short_side": 122}, "runs/x")
-    assert (
-        capsys.readouterr().err == "Other clips than those of the run in runs/x, which has stride 1, short_side 112.\n"
-    )
+
+    def said(dtype="float32", **changes) -> str:
+        meta = types.SimpleNamespace(config={"clip": clip, "dtype": "float32"})
+        config = ConfigDict({"clip": clip | changes, "dtype": dtype})
+        results.print_other_clips(types.SimpleNamespace(meta=meta, config=config, folder="runs/x"))
+        return capsys.readouterr().err
+
+    assert said(crop="random") == ""
+    before = "Other clips than those of the run in runs/x, which has "
+    assert said(stride=2, short_side=122) == f"{before}stride 1, short_side 112.\n"
+    assert said(dtype="bfloat16") == f"{before}dtype float32.\n"

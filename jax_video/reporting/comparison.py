@@ -7,6 +7,7 @@ import numpy as np
 from jax_video.reporting import charts, labels, mistakes, page, single, training
 from jax_video.reporting.page import Cell, Column, percent, text
 from jax_video.reporting.record import Record, flat
+from jax_video.testing import averages
 from jax_video.testing.results import NAMES
 
 _MOST = 200  # videos in a table, at most
@@ -54,7 +55,13 @@ def _result(records: dict[str, Record]) -> str:
     subjects = "".join(
         page.paragraph(f"{letter}: {single.subject(record)}") for letter, record in records.items() if record.result
     )
-    return table + _missing(records, "result") + subjects + _paired(records)
+    other = averages.differences(*_results(records))
+    said = f"They were not tested alike, so differences are not of the networks alone: {text('; '.join(other), 500)}."
+    return (page.note(said) if other else "") + table + _missing(records, "result") + subjects + _paired(records)
+
+
+def _results(records: dict[str, Record]) -> list[dict[str, Any]]:
+    return [record.result or {} for record in records.values()]
 
 
 def _with_interval(value: float | None, bounds: tuple[float, ...], kind: str) -> list[Cell]:
@@ -109,8 +116,8 @@ def _paired(records: dict[str, Record]) -> str:
     found = pairing(*records.values())
     if found is None:
         return ""
-    alone = len(found.only_first), len(found.only_second)
-    said = f" (exact sign test: p = {sign_test(*alone):.2g})" if any(alone) else ""
+    alone, alike = (len(found.only_first), len(found.only_second)), not averages.differences(*_results(records))
+    said = f" (exact sign test: p = {sign_test(*alone):.2g})" if any(alone) and alike else ""
     return page.paragraph(
         f"Of the same {sum(map(len, found)):,} videos, both are right in {len(found.both):,} and wrong in "
         f"{len(found.neither):,}; only A is right in {alone[0]:,}, only B in {alone[1]:,}{said}."

@@ -9,13 +9,24 @@ from jax_video.reporting import charts, mistakes, page
 from jax_video.reporting.page import Cell, Column, percent
 from jax_video.reporting.record import Record
 
-ABOUT = (
-    "A video may have several labels, or none. mAP is the mean over the classes of the average precision: of what is "
-    "reached at each of the class’s videos, the surest first. F1 is of the decisions at the classes’ thresholds, which "
-    "validation has chosen; macro is its mean over the classes, micro of all decisions together. hit@1 is the share "
-    "of the videos with a label whose best class is one of theirs."
-)
 _DASH = '<span class="dim">–</span>'
+
+
+def about(record: Record) -> str:
+    """What the metrics mean."""
+    f1 = ""
+    if (record.result or {}).get("thresholds"):
+        chosen = record.meta is not None and record.meta.thresholds is not None
+        how = "which validation has chosen" if chosen else "all .5, as no validation has chosen any"
+        f1 = (
+            f"F1 is of the decisions at the classes’ thresholds, {how}; macro is its mean over the classes, micro of "
+            "all decisions together. "
+        )
+    return (
+        "A video may have several labels, or none. mAP is the mean over the classes of the average precision: of what "
+        f"is reached at each of the class’s videos, the surest first. {f1}hit@1 is the share of the videos with a "
+        "label whose best class is one of theirs."
+    )
 
 
 class Mistake(NamedTuple):

@@ -27,6 +27,7 @@ _PAIRS = {"pair_accuracy": float, "positive_accuracy?": float, "negative_accurac
 _VIEWS = {"H-W": float, "T-W": float, "T-H": float}
 _ALPHA = {
     **{"step": int, "split": str, "videos": int, "of": int, "overall": _VIEWS},
+    **{"manifest?": str, "protocol?": dict, "clip?": dict, "dtype?": str},
     **{"layers": {"*": _VIEWS}, "classes": {"*": _VIEWS}},
 }
 

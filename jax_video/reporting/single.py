@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -11,7 +12,7 @@ from jax_video.reporting import charts, classes, confusion, labels, mistakes, pa
 from jax_video.reporting.page import code, percent, text
 from jax_video.reporting.record import Record, flat
 from jax_video.run import Run
-from jax_video.testing import averages, fusion
+from jax_video.testing import averages, fusion, results
 from jax_video.testing.results import NAMES
 
 _VIEW_KINDS = (("H-W", "grey"), ("T-W", "b"), ("T-H", "a"))  # appearance, and the two of motion
@@ -58,7 +59,7 @@ def result(record: Record) -> str:
     if bounds(record.result, "top1"):
         said.append(page.paragraph(INTERVALS, "small"))
     if record.multilabel:
-        said.append(page.paragraph(labels.ABOUT, "small"))
+        said.append(page.paragraph(labels.about(record), "small"))
     return "".join(said)
 
 
@@ -97,12 +98,27 @@ def subject(record: Record) -> str:
     if found.get("step") is not None:
         parts.append(f"checkpoint of step {found['step']:,}")
     if protocol:
-        parts.append(f"clips: {text(protocol.get('clips'))}, crop: {text(protocol.get('crop', 'center'))}")
+        parts.append(_protocol(protocol))
+    trained = record.config.get("clip")
+    if isinstance(trained, dict) and (other := results.other_clips(trained, found.get("clip", trained))):
+        parts.append(f"<strong>other clips than it was trained with</strong>, which had {text(', '.join(other), 300)}")
+    if found.get("dtype", record.config.get("dtype")) != record.config.get("dtype"):
+        parts.append(f"activations in {text(found['dtype'])}")
     if record.fused:
         weights = found.get("weights") or [1.0] * len(found["fused"])
         summands = zip(found["fused"], weights, strict=False)
         parts.append("the sum of " + ", ".join(f"{weight:g} × {code(name)}" for name, weight in summands))
     return "; ".join(parts) + "." if parts else ""
+
+
+def _protocol(protocol: dict[str, Any]) -> str:
+    """The clips of a test, and how their scores are averaged, as HTML."""
+    kind, number, flip = protocol.get("clips"), protocol.get("number"), protocol.get("flip")
+    parts = [f"clips: {text(kind)}{f' ({number})' if kind in ('uniform', 'spread') and number else ''}"]
+    parts.append(f"crop: {text(protocol.get('crop', 'center'))}")
+    parts += ["each also mirrored"] if flip else []
+    parts += ["logits averaged"] if protocol.get("average_clips") == "logit" else []
+    return ", ".join(parts)
 
 
 def _classes(record: Record) -> str:
@@ -175,6 +191,8 @@ def _views(record: Record) -> str:
         f"{found['videos']:,} of {found['of']:,} videos of the split {text(found['split'])}, checkpoint of step "
         f"{found['step']:,}."
     )
+    if record.meta is not None and record.meta.is_of_another_set(found.get("manifest")):
+        said += " <strong>They are of another set than it was trained on.</strong>"
     return page.paragraph(said) + f'<div class="charts">{"".join(charts_)}</div>'
 
 

@@ -69,11 +69,13 @@ def read(run: pathlib.Path) -> dict:
         return result
     except FileNotFoundError as error:
         raise UserError(
-            f"{run} has no test.json: test it first, python -m jax_video.main --workdir={run} --mode=test"
+            f"{run} has no test.json: test it first, "
+            f"python -m jax_video.main --config=RECIPE --workdir={run} --mode=test"
         ) from error
     except documents.Damaged as error:
         raise UserError(
-            f"{path} is not the result of a test of classes ({error}); test the run again with --mode=test"
+            f"{path} is not the result of a test of classes ({error}); test the run again, with its --config and "
+            "--mode=test"
         ) from error
 
 
@@ -122,9 +124,29 @@ def summarise(results: dict[str, dict]) -> dict:
     }
 
 
+def check_out(path: pathlib.Path) -> None:
+    """Raise UserError for a file that holds something else than an average."""
+    if not path.exists():
+        return
+    with contextlib.suppress(OSError, documents.Damaged):
+        if "same_manifest" in documents.read(path, {"*": object}):
+            return
+    raise UserError(f"{path} is there already, and holds no averages: choose another --out")
+
+
 def write(path: pathlib.Path, average: dict) -> None:
     """Write what `summarise` returns into a JSON file."""
-    path.write_text(json.dumps(average, ensure_ascii=False, indent=1), encoding="utf-8")
+    documents.write(path, average, indent=1, seal=False)
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """In what two results were tested otherwise, as far as both tell: "protocol.crop: center and three", …"""
+    return [
+        line
+        for key, section in COMPARED.items()
+        if key in one and key in other
+        for line in _differences(key, _complete(section, one[key]), _complete(section, other[key]))
+    ]
 
 
 def _complete(section: str, values: Any) -> Any:

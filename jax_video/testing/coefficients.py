@@ -33,14 +33,16 @@ def analyse(run: Run, manifest: Manifest) -> dict[str, Any]:
     step into a folder of its own (`results.place`).
 
     Returns:
-      What views.json holds: step, split and what `measure` returns.
+      What views.json holds: step, split and what `measure` returns, and of which set, with which clips and dtype.
 
     Raises:
       UserError: the run has other classes, or a network without views.
     """
     run.check_classes(manifest)
     split = "val" if manifest.select("val") else "test"
-    result: dict[str, Any] = {"step": run.step, "split": split, **measure(run, manifest, split)}
+    results.print_other_clips(run)
+    about = results.subject(run, manifest) | {"protocol": dataclasses.asdict(PROTOCOL)}
+    result: dict[str, Any] = {"step": run.step, "split": split, **measure(run, manifest, split), **about}
     lock.check(run.folder)
     if jax.process_index() == 0:
         folder = results.folder_of(run, "test")

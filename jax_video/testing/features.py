@@ -1,5 +1,6 @@
 """Pooled features of a set's videos, to search, cluster or classify with: `--mode=features` of `jax_video.main`."""
 
+import json
 from typing import Any
 
 import jax
@@ -23,12 +24,13 @@ def extract(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
       What it writes into features.npz, of a checkpoint that was chosen by its step in a folder of its own
       (`results.place`): `video` [N] paths in the data set, `split` [N], `label` [N] int32 (-1 where there is none;
       multi-label [N, K], 1 for those that hold) and `features` [N, D] float32, split by split, in the order of the
-      manifest; and the `step` of the checkpoint.
+      manifest; the `step` of the checkpoint; and as JSON the `subject`: set, clips, protocol and dtype.
 
     Raises:
       UserError: no video can be read.
     """
     pipeline.check_stored(manifest, run.sampling)
+    results.print_other_clips(run)
     parts = []
     for split in filter(manifest.select, SPLITS):
         means = run.mean_over_clips(run.pool_clips, manifest, split)
@@ -45,6 +47,7 @@ def extract(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
         raise UserError(f"manifest {manifest.name!r} has no readable video: look at prepare's table.")
     result: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     result["step"] = np.array(run.step)
+    result["subject"] = np.array(json.dumps(results.subject(run, manifest)))
     lock.check(run.folder)
     if jax.process_index() == 0:
         folder = results.folder_of(run, "test")

@@ -121,6 +121,8 @@ def fuse(sources: list[Predictions], weights: list[float], *, l2: bool = False) 
         raise UserError(f"{len(weights)} weights for {len(sources)} sources; expected one for each")
     if not np.isfinite(weights).all():
         raise UserError(f"weights {', '.join(map(str, weights))}: expected finite numbers")
+    if not any(weights):
+        raise UserError("all weights are 0, so that no score counts: expected at least one other")
     if not first.labels:
         raise UserError(f"{first.name} has no labels; {_FIRST}")
     total = {video: np.zeros(len(first.class_names)) for video in first.scores}

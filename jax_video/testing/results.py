@@ -1,5 +1,6 @@
 """The test of a run: scores of videos, metrics, and what is written of them into its folder."""
 
+import contextlib
 import json
 import shlex
 import sys
@@ -54,7 +55,7 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
     """
     split, folder = run.config.test.split, folder_of(run)
     run.check_classes(manifest)
-    _print_other_clips(run.meta.config["clip"], run.config.clip.to_dict(), run.folder)
+    print_other_clips(run)
     if isinstance(run.objective, objectives.Classification):
         manifest.check_labels(split)
         if manifest.multilabel != (run.thresholds is not None):
@@ -68,7 +69,8 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
     if jax.process_index() == 0:
         folder.mkdir(exist_ok=True)
     listed = sum(video.split == split for video in manifest.videos)
-    result = _subject(run, manifest) | {"videos": len(means.video), "of": listed}
+    _print_replaced(folder, subject(run, manifest))
+    result = subject(run, manifest) | {"videos": len(means.video), "of": listed}
     if isinstance(run.objective, objectives.Correspondence):
         student = {"name": run.config.model.name, "frames": run.config.clip.frames}
         network = run.definition, run.weights["params"], run.weights["batch_stats"]
@@ -134,10 +136,26 @@ def _labels(run: Run, objective: MultiLabel, manifest: Manifest, means: VideoMea
     return result
 
 
-def _print_other_clips(theirs: dict, ours: dict, folder: remote.Path) -> None:
-    """Print a note where a run was trained on other clips than those of its test."""
-    if (changed := other_clips(theirs, ours)) and jax.process_index() == 0:
-        print(f"Other clips than those of the run in {folder}, which has {', '.join(changed)}.", file=sys.stderr)
+def print_other_clips(run: Run) -> None:
+    """Print a note where a run is given other clips, or another type of activations, than it was trained with."""
+    theirs, ours = run.meta.config, run.config
+    changed = other_clips(theirs["clip"], ours.clip.to_dict())
+    if theirs.get("dtype", ours.dtype) != ours.dtype:
+        changed.append(f"dtype {theirs['dtype']}")
+    if changed and jax.process_index() == 0:
+        print(f"Other clips than those of the run in {run.folder}, which has {', '.join(changed)}.", file=sys.stderr)
+
+
+def _print_replaced(folder: remote.Path, subject: dict[str, Any]) -> None:
+    """Print a note where the result of another test gives way."""
+    with contextlib.suppress(OSError, documents.Damaged):
+        earlier = documents.read(folder / "test.json", {"*": object})
+        other = averages.differences(earlier, subject)
+        if earlier.get("manifest", subject["manifest"]) != subject["manifest"]:
+            other.insert(0, "the set, or its state")
+        if other and jax.process_index() == 0:
+            said = f"{folder / 'test.json'}, an earlier result, is replaced. It differs in {'; '.join(other)}."
+            print(said, file=sys.stderr)
 
 
 def other_clips(trained: Mapping[str, Any], tested: Mapping[str, Any]) -> list[str]:
@@ -172,14 +190,14 @@ def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
         if jax.process_index() == 0:
             print(f"{path}: {error}. The test is made again.", file=sys.stderr)
         return None
-    expected = _subject(run, manifest)
+    expected = subject(run, manifest)
     earlier = {"dtype": expected["dtype"]}  # which earlier versions did not tell
     found = {key: (earlier | result).get(key) for key in expected}
     whole = result["videos"] == result["of"] or run.config.test.allow_partial
     return result if whole and _in_full(found) == _in_full(expected) else None
 
 
-def _subject(run: Run, manifest: Manifest) -> dict[str, Any]:
+def subject(run: Run, manifest: Manifest) -> dict[str, Any]:
     """What a result is of, and how it was got; tuples become lists, as in JSON."""
     config = recipe.resolve(run.config, flip=manifest.flip, multilabel=manifest.multilabel)
     subject = {
@@ -199,12 +217,19 @@ def _in_full(subject: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(subject))
 
 
-def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path, written: remote.Path | None = None) -> str:
+def report(
+    result: dict[str, Any],
+    manifest: Manifest,
+    folder: remote.Path,
+    written: remote.Path | None = None,
+    network: str | None = None,
+) -> str:
     """A result for people to read, and how to use the network.
 
     Args:
       folder: of the run.
       written: the folder of the result, `folder_of(run)`; by default `folder`.
+      network: its name; by default one that comes with jax_video.
     """
     split, videos = result.get("protocol", {}).get("split", "test"), f"{averages.video(result)}s"
     lines = [
@@ -220,12 +245,16 @@ def report(result: dict[str, Any], manifest: Manifest, folder: remote.Path, writ
         return "\n".join([*lines, f"Of every video: {written}/predictions.jsonl."])
     first = manifest.videos[manifest.select(split)[0][0]].path
     example = "VIDEO" if manifest.packed else shlex.quote(f"{manifest.root}/{first}")  # packed ones are no files
+    if network is None or networks.find(network).comes_with_jax_video:
+        use = f"  python -m jax_video.predict {example} --checkpoint={shlex.quote(str(folder))}"
+    else:  # of one's own, which commands do not know
+        use = f"  once {network!r} is in jax_video.NETWORKS: jax_video.load({str(folder)!r}).classify({example!r})"
     return "\n".join(
         [
             *lines,
             *filter(None, ["" if manifest.multilabel else metrics.note(len(manifest.classes))]),
             f"Per class: {folder}/report.html, to be looked at, and test.json. Classify a video:",
-            f"  python -m jax_video.predict {example} --checkpoint={shlex.quote(str(folder))}",
+            use,
         ]
     )
 
