@@ -56,9 +56,6 @@ def get_config(argument: str = "") -> ConfigDict:
         raise ValueError(
             f"weights={given.weights}: {there}of a file say model=NAME, the network it is for, and layout=NAME."
         )
-    for key in ("frames", "span", "size", "batch"):
-        if getattr(given, key) is not None and getattr(given, key) < 1:
-            raise ValueError(f"config argument {key}={getattr(given, key)}: expected at least 1.")
     name = given.model or FOR_VIDEOS.get(source, source)
     network, same = networks.find(name), name == source
     told = names.layout(layout) if layout else None

@@ -70,7 +70,7 @@ def make(
     nesterov: bool = True,
     weight_decay: float = 1e-4,
     decay_norm: bool = True,
-    frozen_norm: bool = False,
+    frozen_norm: dict | None = None,
     clip_norm: float = 0.0,
     head_rate: float = 1.0,
     layer_decay: float = 1.0,
@@ -83,8 +83,9 @@ def make(
     Args:
       kind: "sgd", or "adamw" (Loshchilov and Hutter 2019) with β₁ = `momentum`, β₂ = .999 and decoupled decay.
       nesterov: whether the momentum of "sgd" is Nesterov's.
-      decay_norm: whether BatchNorm's scale and offset are decayed too.
-      frozen_norm: whether BatchNorm's scale and offset stay as they are, without decay either (frozen BatchNorm).
+      decay_norm: whether scale and offset of normalisation layers are decayed too.
+      frozen_norm: running statistics, as in the state, of the layers of BatchNorm whose scale and offset stay as they
+        are, without decay either; None: of none.
       clip_norm: a gradient of a larger norm is scaled to this norm; 0: none is.
       head_rate: factor of the learning rate of the classifier; in a transfer, of all that follows the features.
       layer_decay: factor between a part's learning rate and the next part's; the part after the last is the
@@ -115,7 +116,7 @@ def make(
             f"optimizer.layer_decay is {layer_decay!r}, but the record of {network} names no parts whose rates could "
             "differ: name them, jax_video.Network(…, parts=…), or leave layer_decay at 1."
         )
-    decayed = None if decay_norm else lambda params: _map_norm(params, False)
+    decayed = None if decay_norm else _decayed
     if kind == "adamw":
         step = [optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay, mask=decayed)]
     else:
@@ -124,8 +125,8 @@ def make(
             optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
         ]
     chain = [*([optax.clip_by_global_norm(clip_norm)] if clip_norm else []), *step]
-    if frozen_norm:
-        chain.append(optax.masked(optax.set_to_zero(), lambda params: _map_norm(params, True)))
+    if frozen_norm is not None:
+        chain.append(optax.masked(optax.set_to_zero(), functools.partial(_with_statistics, frozen_norm)))
     if head_rate != 1:
         chain.append(optax.masked(optax.scale(head_rate), functools.partial(_map_heads, network, transfers)))
     if layer_decay != 1:
@@ -137,12 +138,16 @@ def make(
     return optax.chain(trained, optax.masked(optax.set_to_zero(), frozen))
 
 
-def of(config: ConfigDict, learning_rate: Schedule | float) -> optax.GradientTransformation:
-    """The optimizer that a config asks for (sections `optimizer`, `norm`, `train`, `model`)."""
+def of(config: ConfigDict, learning_rate: Schedule | float, batch_stats: dict) -> optax.GradientTransformation:
+    """The optimizer that a config asks for (sections `optimizer`, `norm`, `train`, `model`).
+
+    Args:
+      batch_stats: running statistics of its network, or their shapes, by which BatchNorm is told from other layers.
+    """
     return make(
         learning_rate,
         **config.optimizer,
-        frozen_norm=config.norm.frozen,
+        frozen_norm=batch_stats if config.norm.frozen else None,
         freeze=config.train.get("freeze") or (),
         network=config.model.name,
         transfers=bool(config.get("teacher")),
@@ -184,11 +189,20 @@ def _decay_by_layer(decay: float, network: str, updates: dict, params: dict | No
     return jax.tree.map(lambda update, part: update * decay ** depth.get(part, 0), updates, parts(updates, network))
 
 
-def _map_norm(params: dict, value: bool) -> dict:
-    """A tree like params with `value` at BatchNorm's scale and offset, the opposite elsewhere."""
+def _decayed(params: dict) -> dict:
+    """A tree like params with False at scale and offset of normalisation layers, and True elsewhere."""
     if params.keys() == {"scale", "bias"} and not any(isinstance(node, dict) for node in params.values()):
-        return dict.fromkeys(params, value)
-    return {key: _map_norm(node, value) if isinstance(node, dict) else not value for key, node in params.items()}
+        return dict.fromkeys(params, False)
+    return {key: _decayed(node) if isinstance(node, dict) else True for key, node in params.items()}
+
+
+def _with_statistics(batch_stats: dict, params: dict) -> dict:
+    """A tree like params with True at those of layers that have running statistics, and False elsewhere."""
+    has = "mean" in batch_stats and not isinstance(batch_stats["mean"], dict)
+    return {
+        key: _with_statistics(batch_stats.get(key, {}), node) if isinstance(node, dict) else has
+        for key, node in params.items()
+    }
 
 
 def _map_heads(network: str, transfers: bool, params: dict) -> dict:

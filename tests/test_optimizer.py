@@ -12,10 +12,12 @@ import optax
 import outlines
 import pytest
 import torch
+from flax import nnx
 from rounding import roundings
 
 from jax_video import networks, optimizer, state
 from jax_video.errors import UserError
+from jax_video.models.layers import BatchNorm
 
 SHAPES = {
     "conv1": {"kernel": (3, 3, 3, 2, 4)},
@@ -62,7 +64,7 @@ def assert_close(found: dict, expected: dict) -> None:
 
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("decay_norm", [True, False])
-@pytest.mark.parametrize("frozen_norm", [True, False])
+@pytest.mark.parametrize("frozen_norm", [{"bn1": {"mean": 0, "var": 0}}, None])
 def test_sgd_is_pytorchs(nesterov, decay_norm, frozen_norm):
     params, *gradients = trees(1 + len(RATES))
     tx = optimizer.make(
@@ -156,7 +158,7 @@ def test_values_that_cannot_be_are_refused(name, value):
 
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("decay_norm", [True, False])
-@pytest.mark.parametrize("frozen_norm", [True, False])
+@pytest.mark.parametrize("frozen_norm", [{"bn1": {"mean": 0, "var": 0}}, None])
 def test_adamw_is_pytorchs(decay_norm, frozen_norm, nesterov):
     """Whatever is said of SGD's momentum."""
     params, *gradients = trees(1 + len(RATES))
@@ -177,11 +179,28 @@ def test_only_two_arrays_side_by_side_are_batchnorms():
         return {"scale": conv1, "mixer": {"scale": fc["kernel"]}, "both": {"scale": conv1, "bias": tree}}
 
     params, *gradients = map(around, trees(1 + len(RATES)))
-    for option in ({"decay_norm": False}, {"frozen_norm": True}):
+    of_bn1 = {"both": {"bias": {"bn1": {"mean": 0, "var": 0}}}}
+    for option in ({"decay_norm": False}, {"frozen_norm": of_bn1}):
         found, usual = ours(rated(**option), params, gradients), ours(rated(), params, gradients)
         norm, expected = found["both"]["bias"].pop("bn1"), usual["both"]["bias"].pop("bn1")
         assert_close(found, usual)
         assert not np.allclose(norm["scale"], expected["scale"]) and not np.allclose(norm["bias"], expected["bias"])
+
+
+def test_frozen_layers_of_batchnorm_are_those_with_running_statistics():
+    """Flax's too, with or without scale and offset; LayerNorm and GroupNorm have none, and are trained."""
+
+    class Mine(nnx.Module):
+        def __init__(self, rngs):
+            self.whole, self.without = nnx.BatchNorm(2, rngs=rngs), nnx.BatchNorm(2, use_bias=False, rngs=rngs)
+            self.layer, self.group = nnx.LayerNorm(2, rngs=rngs), nnx.GroupNorm(2, num_groups=1, rngs=rngs)
+            self.ours = BatchNorm(2)
+
+    _, params, batch_stats = state.split(Mine(nnx.Rngs(0)))
+    tx = optimizer.make(0.1, weight_decay=0.0, frozen_norm=batch_stats)
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    moved = {name: bool(np.all(update["scale"])) for name, update in updates.items()}
+    assert moved == {"whole": False, "without": False, "ours": False, "layer": True, "group": True}
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])

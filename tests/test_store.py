@@ -54,7 +54,7 @@ def test_a_run_in_a_store(tmp_path_factory, store, orbax_too, monkeypatch):
     assert run.step == 4 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.weights))
 
     (there / "checkpoints" / "4" / "meta" / "metadata").write_text("{}")
-    tx = optimizer.make(lambda step: 0.0, **config.optimizer, frozen_norm=False)
+    tx = optimizer.make(lambda step: 0.0, **config.optimizer)
     with contextlib.closing(Checkpoints(workdir, mesh)) as checkpoints:
         state, _ = beginning.restore_or_create(config, manifest, checkpoints, tx, mesh)
     assert int(state.step) == 3

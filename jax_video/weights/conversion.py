@@ -84,8 +84,9 @@ def convert(
 
     def create() -> state_lib.TrainState:
         schedule = optimizer.schedule(**config.schedule, steps=1, steps_per_epoch=1)
-        tx = optimizer.of(config, schedule)
-        return state_lib.create(state_lib.network(config, num_classes), tx, ema=config.train.ema > 0)
+        network = state_lib.network(config, num_classes)
+        _, _, batch_stats = state_lib.split(network)
+        return state_lib.create(network, optimizer.of(config, schedule, batch_stats), ema=config.train.ema > 0)
 
     state = start.fill(weights, create)
     if check is not None:

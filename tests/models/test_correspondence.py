@@ -289,7 +289,7 @@ def test_the_recipe_of_a_trained_teacher_does_not_diverge():
     definition, params, batch_stats = state_lib.split(model)
 
     def losses():
-        tx = optimizer.of(config, config.schedule.learning_rate)
+        tx = optimizer.of(config, config.schedule.learning_rate, batch_stats)
 
         @jax.jit
         def step(params, opt_state, key):
