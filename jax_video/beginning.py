@@ -111,7 +111,8 @@ def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
     """Lines on settings with which a run is likely to learn badly.
 
     They are of a learning rate whose drops, which count from step `begin`, are all after the end; of one that is SGD's
-    with AdamW; and of frozen BatchNorm that has no statistics.
+    with AdamW; of epochs that are not passes over the videos, where these are few; and of frozen BatchNorm that has no
+    statistics.
     """
     schedule, left = config.schedule, total_steps(config, manifest) - begin
     drops = [
@@ -130,6 +131,13 @@ def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
         lines.append(
             f"optimizer.kind=adamw at a learning rate of {schedule.learning_rate:g}, which is usual for SGD: AdamW "
             "takes about 1e-3, and 1e-4 to fine-tune."
+        )
+    epochs, videos = config.train.epochs, len(manifest.select("train"))
+    steps = steps_per_epoch(config, manifest)
+    if videos and not config.train.steps and abs(passes := steps * config.train.batch / videos - 1) > 0.1:
+        lines.append(
+            f"An epoch is {steps} steps of {config.train.batch} videos, {1 + passes:.0%} of the {videos:,} there are: "
+            f"{epochs} epochs are {epochs * (1 + passes):.4g} passes over them."
         )
     if config.norm.frozen and not config.init_from.path:
         lines.append("norm.frozen: with no weights to start from, BatchNorm normalises nothing. Give init_from.path.")

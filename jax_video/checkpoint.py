@@ -192,6 +192,7 @@ class Checkpoints:
                 options=ocp.CheckpointManagerOptions(
                     create=not read_only,
                     read_only=read_only,
+                    cleanup_tmp_directories=not read_only,  # what a kill has left half written
                     step_name_format=_Steps(),
                     best_fn=_rank,
                     best_mode="max",

@@ -42,6 +42,20 @@ class Progress:
         plateau = optimizer.Plateau(**saved["plateau"])
         return cls(metrics.Meter(saved["meter"]), plateau, early, saved["validated"], saved.get("begun", 0))
 
+    def judge(self, validation: dict[str, float], *, plateau: bool) -> str:
+        """Take in a validation; what follows from it, in words, or "". `plateau`: whether its rule counts."""
+        dropped, patience = self.plateau.dropped, self.plateau.patience
+        self.early.update(validation["loss"], metrics.headline(validation)[1])
+        if plateau:
+            self.plateau.update(validation["loss"])
+        if self.early.finished:
+            return f"Stopped early: {self.early.patience} validations were no better"
+        if self.plateau.finished:
+            return f"Stopped: {patience} validations were no lower in loss, and the rate has had its {dropped} drops"
+        if self.plateau.dropped > dropped:
+            return f"The learning rate is divided by 10: {patience} validations were no lower in loss"
+        return ""
+
     @property
     def finished(self) -> bool:
         """Whether the validations end the training: by the plateau rule, or by early stopping."""

@@ -49,6 +49,9 @@ SMALL = {  # for tens to thousands of short videos on a CPU: a quarter of the wi
 }
 
 
+_COUNTS = ("epochs", "frames", "stride", "span", "size", "batch", "group")  # what these recipes' arguments count
+
+
 def arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
     """Parse a recipe's arguments: `arguments("frames=32", frames=16, stride=int)` -> frames=32, stride=None.
 
@@ -76,6 +79,8 @@ def arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
         except (KeyError, ValueError):
             expected = "a whole number" if default is int else f"a value like {default!r}"
             raise ValueError(f"config argument {item!r}: expected {expected}.") from None
+        if key in _COUNTS and kind is int and (values[key] or 0) < 1:
+            raise ValueError(f"config argument {item}: expected at least 1.")
     return types.SimpleNamespace(**values)
 
 
@@ -157,8 +162,8 @@ def resolve(config: ConfigDict, *, flip: bool | None = None, multilabel: bool | 
     stays as it is.
 
     Args:
-      flip: whether the data set may be mirrored (`Manifest.flip`), for `clip.flip` and `test.flip` if they are None;
-        None leaves them so.
+      flip: whether the data set may be mirrored (`Manifest.flip`), for `clip.flip` and `test.flip` if they are None (a
+        test is then never mirrored where `clip.flip` is False); None leaves them so.
       multilabel: whether its videos may have several labels: then a `train.loss` of None becomes sigmoid.
 
     Raises:
@@ -166,9 +171,11 @@ def resolve(config: ConfigDict, *, flip: bool | None = None, multilabel: bool | 
     """
     config = saved.complete_recipe(config).copy_and_resolve_references()
     train, norm = config.train, config.norm
-    for section in (config.clip, config.test) if flip is not None else ():
-        if section.get("flip", False) is None:
-            section.flip = flip
+    if flip is not None:
+        if config.clip.get("flip", False) is None:
+            config.clip.flip = flip
+        if config.test.get("flip", False) is None:  # what training has never mirrored, a test does not either
+            config.test.flip = flip and config.clip.get("flip") is not False
     if multilabel and train.get("loss") is None:
         train.loss = "sigmoid"
     if train.steps is None and train.get("epochs", 1) is None:  # a config for a test alone may lack the epochs

@@ -7,6 +7,7 @@ same result.
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 
 import jax
@@ -15,7 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from jax_video import objectives, sharding
+from jax_video import networks, objectives, sharding
 from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
@@ -41,6 +42,34 @@ def make_eval_step(
         return {"values": scores, "failed": batch["failed"], **objective.clip_metrics(scores, batch)}
 
     return jax.jit(eval_step, out_shardings=sharding.replicated(mesh))
+
+
+def check_shapes(
+    step: ClipStep,
+    weights: tuple[dict, dict],
+    manifest: Manifest,
+    split: str,
+    sampling: pipeline.Sampling,
+    protocol: pipeline.Protocol,
+) -> None:
+    """Raise UserError if the network refuses the shapes of a test's clips, the smallest or the largest, before days of
+    training; nothing is computed. Clips as in training need no look."""
+    trained = (*([sampling.segments] if sampling.segments else []), sampling.frames), (sampling.size, sampling.size)
+    shapes = {(clip.frames.shape, clip.size) for clip in pipeline.cropped_clips(manifest, split, sampling, protocol)}
+    by_area = sorted(shapes - {trained}, key=lambda shape: math.prod(shape[0] + shape[1]))
+    label = manifest.target(manifest.videos[0])
+    for frames, size in dict.fromkeys([*by_area[:1], *by_area[-1:]]):
+        rows: dict[str, tuple] = {
+            name: ((*frames, *size, networks.CHANNELS[name]), np.uint8) for name in sampling.streams
+        }
+        numbers = dict.fromkeys(("video", "failed"), np.int32) | {"mask": np.float32}
+        rows |= {name: ((), dtype) for name, dtype in numbers.items()} | {"label": (label.shape, label.dtype)}
+        batch = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in rows.items()}
+        try:
+            jax.eval_shape(step, *weights, batch)
+        except UserError as error:
+            clip = " × ".join(map(str, (*frames, *size)))
+            raise UserError(f"the test's clips are {clip}, and the network refuses them: {error}") from error
 
 
 @dataclasses.dataclass

@@ -49,7 +49,12 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
 def join(definition: nnx.GraphDef, params: dict, batch_stats: dict, *, train: bool) -> nnx.Module:
     """The network of these parts, in training or in test mode."""
     model = nnx.merge(definition, params, batch_stats)
-    return model if train else nnx.view(model, use_running_average=True)
+    return model if train else tested(model)
+
+
+def tested(model: nnx.Module) -> nnx.Module:
+    """The network in test mode; one without BatchNorm and dropout is always the same."""
+    return nnx.view(model, use_running_average=True, raise_if_not_found=False)
 
 
 def network(config: ConfigDict, num_classes: int) -> nnx.Module:

@@ -192,12 +192,15 @@ def train(
         instead = "leave it out" if options.patience else "take --config.schedule.kind=cosine"
         raise UserError(
             f"{what} the validation loss, but {manifest.name!r} has no readable validation video: hold some out "
-            f"(prepare's --val_groups or --fraction), or {instead}."
+            f"(prepare's --val_groups, --val_list or --fraction), or {instead}."
         )
 
-    definition, params, _ = state_lib.abstract(config, len(manifest.classes))
+    definition, params, batch_stats = state_lib.abstract(config, len(manifest.classes))
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values
     eval_step = scoring.make_eval_step(definition, mesh, objective)
+    scoring.check_shapes(
+        eval_step, (params, batch_stats), manifest, config.test.get("split", "test"), sampling, task.protocol
+    )
 
     network = state_lib.describe(config, params)
     sharding.announce(mesh, network, manifest.describe(), f"batches of {options.batch}")
@@ -205,10 +208,10 @@ def train(
     make_schedule = functools.partial(
         optimizer.schedule, **config.schedule, steps=total, steps_per_epoch=steps_per_epoch
     )
-    tx = optimizer.of(config, make_schedule())
+    tx = optimizer.of(config, make_schedule(), batch_stats)
     state, progress = beginning.restore_or_create(config, manifest, checkpoints, tx, mesh, extend=extend)
     schedule = make_schedule(begin=progress.begun)
-    train_step = step_of(config, definition, optimizer.of(config, schedule), mesh, objective)
+    train_step = step_of(config, definition, optimizer.of(config, schedule, batch_stats), mesh, objective)
     step = int(state.step)
     validated = not validate_steps or progress.validated == step
     if validated and step == total or progress.finished:
@@ -244,6 +247,11 @@ def train(
     shown = {"total": total, "batch": options.batch, "write": first_process}
     log = RunLog(workdir, step=step, validated=progress.validated, **shown)
 
+    def write_row(number: int) -> None:
+        if progress.meter.totals:
+            rate = float(schedule(number - 1)) * progress.plateau.lr_scale
+            log.row(number, "train", **progress.meter.means(), learning_rate=rate)
+
     def take_in(number: int, sums: dict[str, jax.Array]) -> None:
         """Read the metrics of a step that is done, while the next one runs."""
         failed = np.asarray(sums.pop("failed"))  # [B]
@@ -258,9 +266,8 @@ def train(
             )
         progress.meter.add(values | {"failed": float(np.count_nonzero(failed))})
         log.stepped()
-        if number % options.log_steps == 0:
-            rate = float(schedule(number - 1)) * progress.plateau.lr_scale
-            log.row(number, "train", **progress.meter.means(), learning_rate=rate)
+        if number % options.log_steps == 0 or number == total:
+            write_row(number)
 
     def save(validation: dict | None = None, thresholds: tuple[float, ...] | None = None) -> None:
         stored_flow = manifest.flow is not None if "flow" in sampling.streams else None
@@ -315,17 +322,16 @@ def train(
                 elif classes:
                     log.confusion(step, classes, metrics.confusion(scores, means.label, len(classes)))
                 progress.validated = step
-                progress.early.update(validation["loss"], metrics.headline(validation)[1])
-                if config.schedule.kind == "plateau":
-                    progress.plateau.update(validation["loss"])
-                    scale = sharding.place_state(np.float32(progress.plateau.lr_scale), mesh)
-                    state = dataclasses.replace(state, lr_scale=scale)
+                said = progress.judge(validation, plateau=config.schedule.kind == "plateau")
+                if said and first_process and not last:
+                    print(f"{said} (step {step} of {total}).", file=sys.stderr)
+                scale = sharding.place_state(np.float32(progress.plateau.lr_scale), mesh)
+                state = dataclasses.replace(state, lr_scale=scale)
+                if progress.finished:
+                    write_row(step)
                 save(validation, thresholds)
             elif checkpoint:
                 save()
-            if progress.early.finished and first_process and not last:
-                text = f"Stopped early, after step {step} of {total}: {options.patience} validations were no better."
-                print(text, file=sys.stderr)
             if last or progress.finished:
                 return True
 

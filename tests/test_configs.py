@@ -110,8 +110,8 @@ def make_step(config: ConfigDict, classes: int = 7):
     clips, accumulate = max(1, config.clip.get("segments", 0)), recipe.micro_batches(config)
     sharding.check_batch(options.batch, devices=1, accumulate=accumulate, clips=clips, **config.norm)
     schedule = optimizer.schedule(**config.schedule, steps=100, steps_per_epoch=10)
-    tx = optimizer.of(config, schedule)
-    definition, _, _ = state_lib.abstract(config, classes)
+    definition, _, batch_stats = state_lib.abstract(config, classes)
+    tx = optimizer.of(config, schedule, batch_stats)
     step = train_lib.make_train_step(
         definition,
         tx,
@@ -493,6 +493,12 @@ def test_nothing_is_mirrored_where_the_set_must_not_be():
     for config in (stc.get_config(), st_resnet.get_config("data=motions")):
         resolved = recipe.resolve(config, flip=False)
         assert (resolved.clip.flip, resolved.test.flip) == (False, False)
+    never = st_resnet.get_config("data=DIR")
+    assert recipe.resolve(never, flip=True).test.flip is True
+    never.clip.flip = False  # training sees no mirrored clip, so neither does a test that is not told to
+    assert recipe.resolve(never, flip=True).test.flip is False
+    never.test.flip = True
+    assert recipe.resolve(never, flip=True).test.flip is True
 
 
 def test_steps_stand_in_place_of_epochs():
@@ -546,6 +552,10 @@ def test_recipe_is_the_users_choice():
         (st_resnet, "phase=star,imagenet=r50.pth", "starts from the runs of the phases before it, not from ImageNet"),
         (st_resnet, "phase=motion,appearance=A", "phase=motion starts from imagenet=FILE, or from start=RUN"),
         (transfer, "recipe=tiny", "unknown recipe 'tiny': expected small or paper"),
+        (stc, "epochs=0", "config argument epochs=0: expected at least 1"),
+        (stc, "stride=0,data=DIR", "config argument stride=0: expected at least 1"),
+        (st_resnet, "group=-1", "config argument group=-1: expected at least 1"),
+        (finetune, "batch=0,weights=r50.pth,model=c2d_resnet50,layout=torchvision", "batch=0: expected at least 1"),
     ],
 )
 def test_unknown_arguments(module, argument, message):

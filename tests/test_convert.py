@@ -296,6 +296,7 @@ def test_a_conversion_that_was_stopped_can_be_done_again(theirs, data, tmp_path)
     arguments = (theirs.folder / "r3d.pth", LAYOUT, CONFIG, f"--out={tmp_path / 'run'}")
     finished = run(CONVERT, *arguments, f"--config.data.manifest={data}", "--config.normalize.mean=(1.0,2.0,3.0)")
     assert finished.code == 0, finished.stderr
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.is_dir()] == ["0"]
     assert "  RGB is normalised by mean 1.0, 2.0, 3.0 and std 58.395, " in finished.stdout, "as the user says"
     check_user_error(run(CONVERT, *arguments), "run already holds a run; choose another --out")
 

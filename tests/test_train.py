@@ -234,7 +234,8 @@ def rows(workdir: pathlib.Path, split: str) -> dict[int, dict]:
 
 def initial(config: ConfigDict) -> state_lib.TrainState:
     """What a run of these begins with."""
-    tx = optimizer.of(config, lambda step: 0.0)
+    _, _, batch_stats = state_lib.abstract(config, 8)
+    tx = optimizer.of(config, lambda step: 0.0, batch_stats)
     return jax.jit(lambda: state_lib.create(state_lib.network(config, 8), tx, ema=config.train.ema > 0))()
 
 
@@ -317,7 +318,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(tmp
     assert all(np.isfinite(row["loss"]) for row in runlog.read(tmp_path / "bad" / "metrics.jsonl"))
 
 
-def test_the_plateau_rule_lowers_the_rate_and_ends_the_run(tmp_path, config, manifest):
+def test_the_plateau_rule_lowers_the_rate_and_ends_the_run(tmp_path, config, manifest, capsys):
     mesh = first_devices(2)
     config.train.update(validate_epochs=1, epochs=20)
     config.schedule.kind = "plateau"
@@ -327,6 +328,9 @@ def test_the_plateau_rule_lowers_the_rate_and_ends_the_run(tmp_path, config, man
     assert rates == pytest.approx({4: 0.01, 8: 0.01, 12: 0.001})
     assert list(rows(tmp_path, "val")) == [4, 8, 12]
     assert float(weights(tmp_path, 12)["lr_scale"]) == pytest.approx(0.01 / 0.1)
+    said = capsys.readouterr().err
+    assert "The learning rate is divided by 10: 1 validations were no lower in loss (step 8 of 80)." in said
+    assert "Stopped: 1 validations were no lower in loss, and the rate has had its 1 drops (step 12 of 80)." in said
     assert not train_lib.train(config, manifest, tmp_path, mesh)
 
 
@@ -338,8 +342,7 @@ def test_a_run_without_a_better_validation_ends_early(tmp_path, config, manifest
     assert train_lib.train(config, manifest, tmp_path / "whole", mesh)
     ended = list(rows(tmp_path / "whole", "val"))[-1]
     assert (
-        ended < 36
-        and f"Stopped early, after step {ended} of 36: 2 validations were no better." in capsys.readouterr().err
+        ended < 36 and f"Stopped early: 2 validations were no better (step {ended} of 36)." in capsys.readouterr().err
     )
     assert not train_lib.train(config, manifest, tmp_path / "whole", mesh), "it is finished"
     kept = sorted(int(path.name) for path in (tmp_path / "whole" / "checkpoints").iterdir() if path.name.isdigit())
@@ -494,6 +497,55 @@ def test_consensus_trains_and_is_tested_on_clips_of_every_part_of_a_video(tmp_pa
     config.test.clips = "uniform"
     with pytest.raises(UserError, match="clip.segments is 0 and model.consensus True"):
         task.check(config, manifest)
+
+
+@pytest.mark.parametrize("plateau", [False, True])
+def test_the_last_steps_are_logged_too(tmp_path, config, manifest, plateau):
+    config.train.update(log_steps=50, epochs=2, validate_epochs=1)
+    if plateau:
+        config.train.epochs, config.schedule.kind = 9, "plateau"
+        config.plateau.update(patience=1, drops=0, threshold=1.0)
+    assert train_lib.train(config, manifest, tmp_path, first_devices(2))
+    whole = rows(tmp_path, "train")
+    assert list(whole) == [8]
+    config.train.log_steps = 1
+    train_lib.train(config, manifest, tmp_path / "each", first_devices(2))
+    losses = [row["loss"] for row in rows(tmp_path / "each", "train").values()]
+    assert whole[8]["loss"] == pytest.approx(np.mean(losses))
+
+
+def test_a_network_without_batchnorm_and_dropout_is_trained_and_validated(tmp_path, config, manifest, monkeypatch):
+    class Plain(nnx.Module):
+        def __init__(self, *, num_classes, dtype, norm, rngs):
+            self.norm, self.fc = nnx.LayerNorm(3, rngs=rngs), nnx.Linear(3, num_classes, rngs=rngs)
+
+        def features(self, video):
+            return self.norm(video)
+
+        def __call__(self, video, *, keys=None):
+            return self.fc(self.features(video).mean((1, 2, 3)))
+
+    monkeypatch.setitem(networks.NETWORKS, "plain", networks.Network(Plain))
+    config.model = ConfigDict({"name": "plain"})
+    config.train.update(epochs=1, validate_epochs=1)
+    assert train_lib.train(config, manifest, tmp_path, first_devices(1))
+    assert list(rows(tmp_path, "val")) == [4]
+
+
+def test_a_test_that_the_network_refuses_is_refused_before_training(tmp_path, config, manifest):
+    config.model = ConfigDict({"name": "c3d", "width": 1 / 16, "frames": 16, "size": 32})
+    config.clip.update(frames=16, size=32, short_side=32)
+    config.test.update(clips="spread", number=5)
+    with pytest.raises(UserError, match="the test's clips are 5 × 32 × 32, and the network refuses them: "):
+        train_lib.train(config, manifest, tmp_path / "run", first_devices(1))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_epochs_that_are_no_passes_are_spoken_of(config, manifest):
+    config.train.update(batch=23, epochs=3)
+    assert len(manifest.select("train")) == 32
+    (said,) = beginning.doubts(config, manifest)
+    assert said == "An epoch is 1 steps of 23 videos, 72% of the 32 there are: 3 epochs are 2.156 passes over them."
 
 
 def test_a_run_without_validation_videos_goes_on_to_its_end(tmp_path, config, manifest):

@@ -15,6 +15,7 @@ from jax_video.models.layers import (
     check_layers,
     check_positive,
     check_video,
+    output,
     padded_conv,
     param_dtype,
     run,
@@ -153,9 +154,9 @@ class VideoResNet(nnx.Module):
         """The output of every stage: `stem` and `layer1` to `layer4`, each `[B, T', H', W', C]`."""
         check_video(video, smallest=SMALLEST)
         x = self.stem(video)
-        outputs = {"stem": x}
+        outputs = {"stem": output("stem", x)}
         for name in ("layer1", "layer2", "layer3", "layer4"):
-            x = outputs[name] = run(getattr(self, name), x, remat=self.remat)
+            x = outputs[name] = output(name, run(getattr(self, name), x, remat=self.remat))
         return outputs
 
     def features(self, video):
