@@ -1,6 +1,5 @@
 """Two rows' accuracies on the same videos: their difference, how sure it is, and what that says."""
 
-import collections
 from typing import NamedTuple
 
 import numpy as np
@@ -18,15 +17,21 @@ class Outcomes(NamedTuple):
     folds: list[int]  # of each video: those of one fold are told by one network, or by one of each seed
 
 
-def weights(outcomes: Outcomes) -> np.ndarray:
-    """What each video counts in the balanced accuracy, in which all classes count alike; 1 on average."""
-    counts = collections.Counter(outcomes.labels)
-    return np.array([len(outcomes.labels) / counts[label] / len(counts) for label in outcomes.labels])
-
-
 def balanced_accuracy(outcomes: Outcomes) -> float:
-    """The balanced accuracy, mean over the seeds."""
-    return float((outcomes.right * weights(outcomes)).mean())
+    """The balanced accuracy, in which all classes count alike: the mean of the classes' accuracies, over the seeds."""
+    return float(_mean_of_classes(outcomes.right.mean(axis=0), _members(outcomes.labels)))
+
+
+def _members(of: list) -> np.ndarray:
+    """Which videos are of which class, or group: bool [classes, videos]."""
+    return np.array(of)[None] == np.array(sorted(set(of)))[:, None]
+
+
+def _mean_of_classes(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The mean over the classes, bool [classes, videos], of their means of the values [..., videos]; one that has no
+    video is left out."""
+    there = classes.any(axis=1)
+    return (values.astype(float) @ classes[there].T / classes[there].sum(axis=1)).mean(axis=-1)
 
 
 class Difference(NamedTuple):
@@ -56,7 +61,8 @@ def said(low: float, high: float) -> str:
 
 
 def difference(one: Outcomes, other: Outcomes, *, balanced: bool = False) -> Difference:
-    """The difference of two accuracies, or of two balanced ones, on the same videos.
+    """The difference of two accuracies, or of two balanced ones, on the same videos. A balanced one is the mean over
+    the classes, in every draw and in every fold anew, so that folds with other shares of the classes count alike.
 
     *Videos.* Groups of videos are drawn, with replacement, as many as there are (paired bootstrap): videos of one group
     are not independent, so single ones would make the interval too narrow. So would the quantiles of the draws, if
@@ -65,32 +71,33 @@ def difference(one: Outcomes, other: Outcomes, *, balanced: bool = False) -> Dif
 
     *Networks.* All videos of a fold are told by the same networks, and another seed, or another rounding, can change a
     network's accuracy by more than what is compared. So this is Student's t interval of the mean of the folds'
-    differences or, of one fold, of the seeds'. Folds share most of their training videos, which it does not know.
+    differences or, of one fold, of the seeds', around that mean. Folds share most of their training videos, which it
+    does not know.
 
     Raises:
       ValueError: they are not of the same videos.
     """
     if one[1:] != other[1:]:
         raise ValueError("the two are not of the same videos in the same order")
-    weight = weights(one) if balanced else np.ones(len(one.labels))
-    gain = (one.right.mean(axis=0) - other.right.mean(axis=0)) * weight  # of each video, over the seeds
-    found = float(gain.mean())
+    classes = _members(one.labels if balanced else [""] * len(one.labels))  # [classes, videos]
+    gain = one.right.mean(axis=0) - other.right.mean(axis=0)  # of each video, over the seeds
+    found = float(_mean_of_classes(gain, classes))
 
-    names = sorted(set(one.groups))
-    members = np.array(one.groups)[None] == np.array(names)[:, None]  # [groups, videos]
-    sums, sizes = members @ gain, members @ weight
-    drawn = np.random.default_rng(0).integers(len(names), size=(DRAWS, len(names)))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    groups = _members(one.groups)  # [groups, videos]
+    sums, sizes = groups @ (gain * classes).T, groups @ classes.T.astype(int)  # [groups, classes]
+    drawn = np.random.default_rng(0).integers(len(groups), size=(DRAWS, len(groups)))
+    with np.errstate(invalid="ignore"):  # a class of which a draw has no video is left out of it
+        means = np.nanmean(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), axis=1)
     # Draws spread less than samples do. Of a single group nothing is known.
-    spread = means.std() * np.sqrt(len(names) / (len(names) - 1)) if len(names) > 1 else np.inf
+    spread = means.std() * np.sqrt(len(groups) / (len(groups) - 1)) if len(groups) > 1 else np.inf
 
-    folds, numbers = np.array(one.folds), sorted(set(one.folds))
-    if len(numbers) > 1:
-        each = np.array([gain[folds == number].sum() / weight[folds == number].sum() for number in numbers])
+    folds = _members(one.folds)
+    if len(folds) > 1:
+        each = np.array([_mean_of_classes(gain[fold], classes[:, fold]) for fold in folds])
     else:
-        each = (one.right @ weight - other.right @ weight) / len(weight)  # of each seed
+        each = _mean_of_classes(one.right, classes) - _mean_of_classes(other.right, classes)  # of each seed
     error = stats.sem(each) if len(each) > 1 else np.inf
-    return Difference(found, _interval(found, spread, len(names)), _interval(found, error, len(each)))
+    return Difference(found, _interval(found, spread, len(groups)), _interval(float(each.mean()), error, len(each)))
 
 
 def above_chance(outcomes: Outcomes) -> Difference:

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from jax_video.data import documents
+from jax_video.errors import UserError
 
 
 class Place(NamedTuple):
@@ -14,6 +15,9 @@ class Place(NamedTuple):
     row: str
     fold: int
     seed: int
+
+
+_LINE = {"claim": str, "row": str, "fold": int, "seed": int, "what": int}
 
 
 class Record:
@@ -28,8 +32,11 @@ class Record:
     def read(self) -> None:
         """Read the file again, to which other processes may have added lines."""
         for _, line in documents.read_lines(self.path) if self.path.exists() else ():
-            if not isinstance(line, documents.Damaged):  # torn by a kill: that run is to be looked at again
-                self._found[Place(*(line[field] for field in Place._fields)), line["what"]] = line
+            if isinstance(line, documents.Damaged):  # torn by a kill: that run is to be looked at again
+                continue
+            if wrong := documents.defect(line, _LINE):
+                raise UserError(f"{self.path} is no record of these runs: {wrong} in a line")
+            self._found[Place(*(line[field] for field in Place._fields)), line["what"]] = line
 
     def get(self, place: Place, what: int) -> dict[str, Any] | None:
         """What was found; None if nothing was, or of something else."""

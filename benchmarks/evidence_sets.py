@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from evidence_claims import FOLDS, STREAM, UNLABELLED, Claim, Row
 
+from jax_video.data.decoding.flow import Settings, read_settings
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions, prepared
 from jax_video.errors import UserError
@@ -86,19 +87,22 @@ class OneSet(Sets):
         return self.out / "set"
 
     def begin(self) -> None:
-        """Writes the copy.
+        """Writes the copy, which names the videos where they are now, and no flow but such as streams see.
 
         Raises:
           UserError: there is one of another set.
         """
         given, copy = _read(self.data), self.unlabelled / "manifest.jsonl"
-        if not copy.exists():
-            given.write(copy)
-        elif Manifest.read(copy).hash != given.hash:
+        known = Manifest.read(copy) if copy.exists() else given
+        if known.hash != given.hash:
             raise UserError(f"{self.out} has runs on other videos than those of {self.data}: choose another --out")
+        fitting = [each.flow for each in (given, known) if each.flow and _fits(each.flow)]
+        dataclasses.replace(given, flow=fitting[0] if fitting else None).write(copy)
+        forget()
 
     def manifest(self, name: str) -> Manifest:
-        return _read(self.data)
+        copied = self.unlabelled
+        return _read(copied if (copied / "manifest.jsonl").exists() else self.data)
 
     def source(self, claim: Claim) -> pathlib.Path:
         return self.unlabelled
@@ -117,7 +121,20 @@ class OneSet(Sets):
         """There are no folds."""
 
     def flow_command(self, claim: Claim) -> list[str]:
-        return super().flow_command(claim) if self.manifest(claim.data).flow is None else []
+        command = super().flow_command(claim) if self.manifest(claim.data).flow is None else []
+        if command and self.manifest(claim.data).packed:
+            raise UserError(
+                f"{self.data} is packed, and its optical flow is not stored: give the set that it was made of"
+            )
+        return command
+
+
+def _fits(flow: str) -> bool:
+    """Whether stored flow is such as the streams see."""
+    try:
+        return read_settings(flow) == Settings(STREAM["clip.flow_method"], STREAM["clip.short_side"])
+    except UserError:
+        return False
 
 
 @functools.cache

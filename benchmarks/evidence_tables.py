@@ -103,7 +103,8 @@ class Found:
             if isinstance(of, Compared):
                 colour = {"holds": "tab:blue", "does not": "tab:red"}.get(of.said, "0.35")
                 for interval, width in ((of.top1.videos, 3), (of.top1.networks, 1)):
-                    axes.plot([100 * end for end in interval], [place, place], color=colour, linewidth=width)
+                    ends = [100 * end for end in interval]
+                    axes.plot(ends, [place, place], color=colour, linewidth=width, solid_capstyle="butt")
                 axes.plot([100 * of.top1.gain], [place], "o", color=colour, markersize=6)
         axes.set_yticks(range(len(rows)), [of if isinstance(of, str) else " − ".join(of.pair) for of in rows])
         for label, of in zip(axes.get_yticklabels(), rows, strict=True):

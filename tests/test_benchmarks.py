@@ -2,11 +2,13 @@
 
 import collections
 import contextlib
+import dataclasses
 import importlib.util
 import io
 import os
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -20,6 +22,7 @@ from scipy import stats
 
 from configs import stc
 from jax_video import lock
+from jax_video.data import documents
 from jax_video.data.manifest import Manifest, Video
 from jax_video.data.sources import motions
 from jax_video.errors import UserError
@@ -127,6 +130,12 @@ def test_differences_are_of_the_same_videos_and_of_whole_groups():
     # Balanced: the rarer class counts as much as the other.
     found = difference(of_class, none._replace(right=none.right[:1]), balanced=True)
     assert found.gain == pytest.approx(1 / 2) and found.videos[0] == pytest.approx(found.videos[1])
+    # In every fold anew: who is right of one class alone is right in a half, whatever share of the fold that class is.
+    labels = ["fight"] * 6 + ["other"] * 30 + ["fight"] * 18 + ["other"] * 6
+    of_class = Outcomes(np.array([label == "other" for label in labels])[None], groups, labels, [0] * 36 + [1] * 24)
+    found = difference(of_class, of_class._replace(right=np.zeros((1, 60), bool)), balanced=True)
+    assert found.gain == 0.5 and found.networks == (0.5, 0.5)
+    assert found.videos[0] > 0.3, "draws without one of the classes tell of the other"
 
 
 @pytest.mark.slow
@@ -188,7 +197,10 @@ def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
         for command in commands
     )
     assert counts == {"prepare": 1, "main": 20 + 15 + 20 + 51 + 40 + 3, "main--mode=views": 20 + 3, "fuse": 5}
-    assert commands[0][3:] == ["manifest", f"--out={tmp_path / 'fights'}", "--flow=tvl1", "--flow_side=128"]
+    (flow,) = [command for command in commands if command[2] == "jax_video.prepare"]
+    assert flow[3:] == ["manifest", f"--out={tmp_path / 'fights'}", "--flow=tvl1", "--flow_side=128"]
+    after = commands[commands.index(flow) + 1 :]
+    assert len(after) == 25 and all("st_resnet" in command[-1] for command in after), "what needs no flow comes first"
     folders = {command[-1] for command in commands if "--mode=views" not in command}
     assert len(folders) == 20 + 15 + 25 + 51 + 40 + 3 + 1
     sums = [command[3:5] for command in commands if command[2] == "jax_video.fuse"]
@@ -272,6 +284,14 @@ def found(evidence, file, *names) -> str:
     with contextlib.redirect_stdout(printed):
         evidence.print_tables(names or ["stc"], evidence.Record(file))
     return printed.getvalue()
+
+
+def test_a_file_of_other_lines_is_no_record(tmp_path):
+    from evidence_record import Record
+
+    (tmp_path / "other.jsonl").write_bytes(documents.line({"claim": "stc", "row": 1}))
+    with pytest.raises(UserError, match="other.jsonl is no record of these runs: 'row' is 1, expected"):
+        Record(tmp_path / "other.jsonl")
 
 
 def test_two_sets_views_are_compared(tmp_path):
@@ -380,11 +400,14 @@ def test_the_best_row_of_each_claim_is_trained_on_any_set(given, tmp_path):
     with contextlib.redirect_stdout(printed):
         evidence.main([])
     commands = [shlex.split(line) for line in printed.getvalue().splitlines()]
-    flow, *others = [command for command in commands if "--mode=views" not in command]
+    (flow,) = [command for command in commands if "jax_video.prepare" in command]
+    others = [command for command in commands if not {"--mode=views", "jax_video.prepare"} & {*command}]
+    assert commands.index(flow) == len(commands) - 2, "what needs no flow comes first"
     assert flow[3:] == ["manifest", f"--out={out / 'set'}", "--flow=tvl1", "--flow_side=128"]
-    assert [pathlib.Path(command[-1].split("=")[1]).parent.name for command in others] == [
+    assert {pathlib.Path(command[-1].split("=")[1]).parent.name for command in others} == {
         name for name, claim in evidence.EVIDENCE.items() if claim.best
-    ]
+    }
+    assert all("--config.test.allow_partial=True" in command for command in others)
     assert all(f"data={out / 'set'}" in command[3] for command in others)
     copied = Manifest.read(out / "set" / "manifest.jsonl")
     assert copied == Manifest.read(mine / "manifest.jsonl") and [path.name for path in mine.iterdir()] == [
@@ -402,6 +425,53 @@ def test_the_best_row_of_each_claim_is_trained_on_any_set(given, tmp_path):
         evidence.main([])
 
 
+def test_the_copy_of_a_set_follows_it(tmp_path, capsys):
+    """Where its videos are, and flow that fits; videos that cannot be read do not stop the others; a packed set has no
+    flow to store."""
+    import evidence
+
+    from jax_video.data.decoding.flow import Settings
+    from jax_video.data.manifest import Packed
+    from jax_video.data.preparing import storing
+
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    rows = [Video(f"{n}.mp4", n % 2, ("train", "test")[n % 2], 30, 25.0, 64, 48, None, f"s{n}") for n in range(8)]
+    rows[3] = rows[3].broken("truncated")
+    given = Manifest("mine", ("a", "b"), str(tmp_path), tuple(rows))
+
+    def commands(**changes) -> str:
+        dataclasses.replace(given, **changes).write(mine / "manifest.jsonl")
+        evidence.forget()
+        flags.FLAGS(
+            ["", f"--data={mine}", f"--out={out}", "--best", "--list", "--claims=st_resnet", "--weights=thin.npz"]
+        )
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            evidence.main([])
+        return printed.getvalue()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        pathlib.Path("thin.npz").write_bytes(b"any weights")
+        assert "--flow=tvl1 --flow_side=128" in commands()
+        assert (
+            "1 test videos of 'mine' cannot be read, 3.mp4 first: it is tested on the others."
+            in capsys.readouterr().err
+        )
+        for name, settings in (("other", Settings("tvl1", 256)), ("right", Settings("tvl1", 128))):
+            storing.open_folder(tmp_path / name, settings)
+        assert "--flow=tvl1 --flow_side=128" in commands(flow=str(tmp_path / "other"))
+        assert Manifest.read(out / "set" / "manifest.jsonl").flow is None
+        assert "--flow=" not in commands(flow=str(tmp_path / "right"), root=str(tmp_path / "moved"))
+        copied = Manifest.read(out / "set" / "manifest.jsonl")
+        assert (copied.flow, copied.root) == (str(tmp_path / "right"), str(tmp_path / "moved"))
+        assert "--flow=" not in commands(), "what was stored beside the copy, or found once, stays"
+        shutil.rmtree(out)
+        assert "is packed, and its optical flow is not stored: give the set that it was made of" in commands(
+            packed=Packed("frames", 64, 128, 90)
+        )
+
+
 @pytest.mark.parametrize(
     "wrong, message",
     [
@@ -413,6 +483,13 @@ def test_the_best_row_of_each_claim_is_trained_on_any_set(given, tmp_path):
         (["--claims=cost", "--weights=other.npz"], "is not the file that the record's networks start from"),
         (["--table", "--record=none.jsonl"], "--record=none.jsonl: there is no such file"),
         (["--claims=cost"], "--weights=thin_resnet50.npz: there is no such file"),
+        (["--table", "--record=fights"], "--record=fights is a folder: expected a file"),
+        (
+            ["--table", "--record=other.npz", "--figure=x.foo"],
+            r"--figure=x.foo: expected a .png, .pdf or .svg in a folder",
+        ),
+        (["--table", "--record=other.npz", "--figure=none/x.png"], "--figure=none/x.png: expected a .png"),
+        (["--list", "--figure=x.png"], "--figure draws differences, of which --best and --list know none"),
         (["--claims=stc"], "there are none to train on"),
     ],
 )
