@@ -36,7 +36,7 @@ BLOCKS = {page: documents.blocks(page) for page in PAGES}
 ALL = [block for page in PAGES for block in BLOCKS[page]]
 MARKED = {  # why a block is not run here: how many are not
     "it needs a cloud": 4,
-    "it downloads": 6,
+    "it downloads": 7,
     "it installs": 6,
     "it needs a file of PyTorch's": 4,
     "it needs the full set": 2,
@@ -154,7 +154,8 @@ def material(tmp_path_factory) -> pathlib.Path:
     rows = [f"clip_{n:03}.mp4,{';'.join(labels[k] for k in range(3) if n >> k & 1)}" for n in range(12)]
     (folder / "labels.csv").write_text("\n".join(["path,label", *rows]) + "\n")
     (folder / "table.csv").write_text("path,label\n" + "".join(f"clip_{n:03}.mp4,{'ab'[n % 2]}\n" for n in range(12)))
-    (folder / "list.txt").write_text("".join(f"clip_{n:03}.mp4 {n % 2}\n" for n in range(12)))
+    (folder / "train.txt").write_text("".join(f"clip_{n:03}.mp4 {n % 2}\n" for n in range(8)))
+    (folder / "test.txt").write_text("".join(f"clip_{n:03}.mp4 {n % 2}\n" for n in range(8, 12)))
     shutil.copy(folder / "clips" / "clip_000.mp4", folder / "video.mp4")
     frames = np.random.default_rng(0).integers(0, 255, (100, 40, 48, 3), dtype=np.uint8)
     motions.encode(folder / "long.mp4", frames)
