@@ -359,7 +359,8 @@ def check(names: list[str], arguments: list[str]) -> None:
             raise UserError(f"the videos of {split.name!r} have several labels; what is compared has one for each")
         if not split.select("train") or not split.select("test"):
             raise UserError(f"{split.describe()} in {DATA.value}: there are none to train on, or to test")
-        tested = [video for video in split.videos if video.split == "test" or EVIDENCE[name].folds > 1]
+        all_tested = EVIDENCE[name].folds > 1 and not BEST.value
+        tested = [video for video in split.videos if all_tested or video.split == "test"]
         if lacking := [video.name for video in tested if video.error is not None]:
             said = f"{len(lacking)} test videos of {split.name!r} cannot be read, {lacking[0]} first"
             if not BEST.value:
@@ -380,11 +381,9 @@ def main(arguments: list[str]) -> None:
     lost: list[str] = []
     for some in ([name for name in names if name not in flowing], flowing):
         lost += perform(some, record)
-    if LIST.value:
-        return
-    if not BEST.value:
+    if not (BEST.value or LIST.value):
         print_tables(names, record)
-    for run in [run for name in names for run in runs(name)] if BEST.value else ():
+    for run in [run for name in names for run in runs(name)] if BEST.value and not LIST.value else ():
         if (found := record.get(run.place, run.what)) is not None:
             show(run, found)
     if lost:
@@ -404,8 +403,9 @@ def perform(names: list[str], record: Record) -> list[str]:
         sets().write(EVIDENCE[name])
     all_runs = [run for name in names for run in runs(name)]
     if LIST.value:
-        print(*(command for run in all_runs for command in run.commands), *failed.values(), sep="\n")
-        return []
+        for command in (command for run in all_runs for command in run.commands):
+            print(command)
+        return [*failed.values()]
     pathlib.Path(OUT.value).mkdir(parents=True, exist_ok=True)
     return [*failed.values(), *work(all_runs, record)]
 

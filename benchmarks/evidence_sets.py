@@ -87,7 +87,8 @@ class OneSet(Sets):
         return self.out / "set"
 
     def begin(self) -> None:
-        """Writes the copy, which names the videos where they are now, and no flow but such as streams see.
+        """Writes the copy, which names the videos where they are now, and the set's flow if it is such as streams see;
+        else that which is stored beside the copy.
 
         Raises:
           UserError: there is one of another set.
@@ -96,8 +97,9 @@ class OneSet(Sets):
         known = Manifest.read(copy) if copy.exists() else given
         if known.hash != given.hash:
             raise UserError(f"{self.out} has runs on other videos than those of {self.data}: choose another --out")
-        fitting = [each.flow for each in (given, known) if each.flow and _fits(each.flow)]
-        dataclasses.replace(given, flow=fitting[0] if fitting else None).write(copy)
+        beside = self.unlabelled / "flow"
+        flow = given.flow if _fits(given.flow) else str(beside) if beside.exists() else None
+        dataclasses.replace(given, flow=flow).write(copy)
         forget()
 
     def manifest(self, name: str) -> Manifest:
@@ -121,18 +123,21 @@ class OneSet(Sets):
         """There are no folds."""
 
     def flow_command(self, claim: Claim) -> list[str]:
-        command = super().flow_command(claim) if self.manifest(claim.data).flow is None else []
-        if command and self.manifest(claim.data).packed:
+        given = _read(self.data)
+        command = [] if _fits(given.flow) else super().flow_command(claim)  # it ends at once where all is stored
+        if command and given.packed:
             raise UserError(
                 f"{self.data} is packed, and its optical flow is not stored: give the set that it was made of"
             )
         return command
 
 
-def _fits(flow: str) -> bool:
-    """Whether stored flow is such as the streams see."""
+def _fits(flow: str | None) -> bool:
+    """Whether there is stored flow, such as the streams see."""
     try:
-        return read_settings(flow) == Settings(STREAM["clip.flow_method"], STREAM["clip.short_side"])
+        return flow is not None and read_settings(flow) == Settings(
+            STREAM["clip.flow_method"], STREAM["clip.short_side"]
+        )
     except UserError:
         return False
 

@@ -123,12 +123,13 @@ class Found:
         lines, looks = [], {}
         rows = [(name, row) for name in self._runs for row, of in EVIDENCE[name].rows.items() if of.views]
         for name, row in rows:
+            claim, seeds = EVIDENCE[name], len(self._seeds(name))
             found = [list(of["views"].values()) for of in self._of(name, row)]
             if found:
                 mean = " | ".join(f"{value:.3f}" for value in np.mean(found, axis=0))
                 motion = [sum(each[1:]) for each in found]
-                if len(found) == self._planned(name, row):
-                    looks[name, row] = by_networks(motion, EVIDENCE[name])
+                if len(found) == claim.folds * seeds:
+                    looks[name, row] = by_networks(motion, claim, seeds)
                 ends = f"{min(motion):.3f} to {max(motion):.3f}"
                 lines.append(f"| {EVIDENCE[name].data}, {row} | {len(found)} | {mean} | {ends} |")
         if not lines:
@@ -146,12 +147,27 @@ class Found:
         return "\n".join([*head, *lines])
 
     def _of(self, name: str, row: str) -> list[dict[str, Any]]:
-        """What was found of a row, in all folds and with all seeds."""
-        return [found for place, found in sorted(self._found.items()) if place[:2] == (name, row)]
+        """What was found of a row, in all folds and with all seeds that count."""
+        seeds = self._seeds(name)
+        return [
+            found for place, found in sorted(self._found.items()) if place[:2] == (name, row) and place.seed in seeds
+        ]
 
     def _planned(self, name: str, row: str) -> int:
         """How many runs a row has when all is done."""
         return sum(run.place.row == row for run in self._runs.get(name, ()))
+
+    def _seeds(self, name: str) -> list[int]:
+        """The seeds that count: those with which all rows of a claim are done in all folds; all, if there are none, or
+        a single fold, where they are what is measured."""
+        claim = EVIDENCE[name]
+        rows = [row for row, of in claim.rows.items() if not of.once]
+        places = {
+            seed: [Place(name, row, fold, seed) for row in rows for fold in range(claim.folds)]
+            for seed in range(claim.seeds)
+        }
+        whole = [seed for seed, each in places.items() if self._found.keys() >= set(each)]
+        return whole if whole and claim.folds > 1 else list(places)
 
     def _outcomes(self, name: str, row: str) -> Outcomes | None:
         """What a row's networks got right; None: not all is done."""
@@ -160,7 +176,7 @@ class Found:
             tested = {video.name: video for _, video in part.select("test")}
             videos |= tested
             folds |= dict.fromkeys(tested, fold)
-            for seed in range(claim.seeds):
+            for seed in self._seeds(name):
                 found = self._found.get(Place(name, row, fold, seed))
                 if found is None or "wrong" not in found:
                     return None
@@ -219,10 +235,10 @@ def balanced(outcomes: Outcomes) -> str:
     return " | ".join([f"{100 * accuracy:.1f}", *ends])
 
 
-def by_networks(values: list[float], claim: Claim) -> list[float]:
+def by_networks(values: list[float], claim: Claim, seeds: int) -> list[float]:
     """What all runs of a row found, fold after fold, as measurements of their own: of each fold the mean over its
     seeds, as they share what they are trained on; of one fold each seed."""
-    return list(np.reshape(values, (claim.folds, claim.seeds)).mean(axis=1)) if claim.folds > 1 else values
+    return list(np.reshape(values, (claim.folds, seeds)).mean(axis=1)) if claim.folds > 1 else values
 
 
 def spread(values: list[float]) -> str:

@@ -134,10 +134,11 @@ def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
         )
     epochs, videos = config.train.epochs, len(manifest.select("train"))
     steps = steps_per_epoch(config, manifest)
-    if videos and not config.train.steps and abs(passes := steps * config.train.batch / videos - 1) > 0.1:
+    passes = steps * config.train.batch / videos if videos else 1.0  # of an epoch
+    if not config.train.steps and abs(passes - 1) > 0.1:
         lines.append(
-            f"An epoch is {steps} steps of {config.train.batch} videos, {1 + passes:.0%} of the {videos:,} there are: "
-            f"{epochs} epochs are {epochs * (1 + passes):.4g} passes over them."
+            f"An epoch is {steps} step{'s' * (steps > 1)} of {config.train.batch} videos, {passes:.0%} of the "
+            f"{videos:,} there are: {epochs} epochs are {epochs * passes:.4g} passes over them."
         )
     if config.norm.frozen and not config.init_from.path:
         lines.append("norm.frozen: with no weights to start from, BatchNorm normalises nothing. Give init_from.path.")

@@ -192,7 +192,8 @@ class Checkpoints:
                 options=ocp.CheckpointManagerOptions(
                     create=not read_only,
                     read_only=read_only,
-                    cleanup_tmp_directories=not read_only,  # what a kill has left half written
+                    # What a kill has left half written; in a store Orbax would take copied checkpoints for such.
+                    cleanup_tmp_directories=not (read_only or remote.is_remote(workdir)),
                     step_name_format=_Steps(),
                     best_fn=_rank,
                     best_mode="max",

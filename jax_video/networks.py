@@ -78,11 +78,6 @@ class Network:
     own: tuple[str, ...] = ()
     weighs_views: bool = False
 
-    @property
-    def comes_with_jax_video(self) -> bool:
-        """Whether every command knows it; one of your own is known where your code has put it into the table."""
-        return isinstance(self.constructor, str) and self.constructor.startswith("jax_video.")
-
     def but(self, **changes: Any) -> "Network":
         """A copy with some fields changed. `keywords` are added to the present ones."""
         changes["keywords"] = {**self.keywords, **changes.get("keywords", {})}
@@ -307,6 +302,9 @@ NETWORKS: dict[str, Network] = {
         parts=_parts(*"conv1a conv2a conv3a conv3b conv4a conv4b conv5a conv5b fc6 fc7".split()),
     ),
 }
+
+
+BUILT_IN = frozenset(NETWORKS)  # every command knows these; one's own are known where one's code has put them there
 
 
 def find(name: str) -> Network:

@@ -326,6 +326,26 @@ def test_two_sets_views_are_compared(tmp_path):
     assert f"T-W + T-H, fights, cost_b − ut_interaction, cost_b: +0.050 {ends}: holds" in said
 
 
+def test_seeds_that_are_done_count_before_the_others(tmp_path):
+    import evidence
+    from evidence_record import Record
+
+    videos = [Video(f"{n}.mp4", n % 2, ("train", "test")[n % 2], 30, 25.0, 64, 48, None, f"s{n}") for n in range(10)]
+    Manifest("fights", ("a", "b"), str(tmp_path), tuple(videos)).write(tmp_path / "fights" / "manifest.jsonl")
+    evidence.forget()
+    flags.FLAGS(["", f"--data={tmp_path}", f"--out={tmp_path}"])
+    record = Record(tmp_path / "record.jsonl")
+    for run in evidence.runs("cost"):  # all of the first seed, and some of the second, which tell nothing yet
+        if run.place.seed == 0 or run.place.row == "c2d":
+            part = evidence.sets().parts(run.claim)[run.place.fold]
+            names = [video.name for _, video in part.select("test")] if run.place.row == "c2d" else []
+            views = {"HW": 0.5, "TW": 0.25, "TH": 0.25}
+            record.add(run.place, run.what, {"wrong": dict.fromkeys(names, "other"), "views": views})
+    said = found(evidence, record.path, "cost")
+    assert "| c2d | 5 of 10 | 0.0 |" in said and "| cost_b | 5 of 10 | 100.0 |" in said
+    assert "| fights, cost_b | 5 | 0.500 | 0.250 | 0.250 |" in said
+
+
 def test_runs_that_another_process_is_at_are_left_to_it(tmp_path, monkeypatch):
     import evidence
     from evidence_record import Record
@@ -436,7 +456,7 @@ def test_the_copy_of_a_set_follows_it(tmp_path, capsys):
 
     mine, out = tmp_path / "mine", tmp_path / "out"
     rows = [Video(f"{n}.mp4", n % 2, ("train", "test")[n % 2], 30, 25.0, 64, 48, None, f"s{n}") for n in range(8)]
-    rows[3] = rows[3].broken("truncated")
+    rows[2], rows[3] = rows[2].broken("truncated"), rows[3].broken("truncated")
     given = Manifest("mine", ("a", "b"), str(tmp_path), tuple(rows))
 
     def commands(**changes) -> str:
@@ -465,11 +485,13 @@ def test_the_copy_of_a_set_follows_it(tmp_path, capsys):
         assert "--flow=" not in commands(flow=str(tmp_path / "right"), root=str(tmp_path / "moved"))
         copied = Manifest.read(out / "set" / "manifest.jsonl")
         assert (copied.flow, copied.root) == (str(tmp_path / "right"), str(tmp_path / "moved"))
-        assert "--flow=" not in commands(), "what was stored beside the copy, or found once, stays"
-        shutil.rmtree(out)
-        assert "is packed, and its optical flow is not stored: give the set that it was made of" in commands(
-            packed=Packed("frames", 64, 128, 90)
+        storing.open_folder(out / "set" / "flow", Settings("tvl1", 128))  # begun, and perhaps not whole
+        assert "--flow=tvl1" in commands() and Manifest.read(out / "set" / "manifest.jsonl").flow == str(
+            out / "set/flow"
         )
+        shutil.rmtree(out)
+        with pytest.raises(UserError, match="is packed, and its optical flow is not stored: give the set that it was"):
+            commands(packed=Packed("frames", 64, 128, 90))
 
 
 @pytest.mark.parametrize(

@@ -545,7 +545,7 @@ def test_epochs_that_are_no_passes_are_spoken_of(config, manifest):
     config.train.update(batch=23, epochs=3)
     assert len(manifest.select("train")) == 32
     (said,) = beginning.doubts(config, manifest)
-    assert said == "An epoch is 1 steps of 23 videos, 72% of the 32 there are: 3 epochs are 2.156 passes over them."
+    assert said == "An epoch is 1 step of 23 videos, 72% of the 32 there are: 3 epochs are 2.156 passes over them."
 
 
 def test_a_run_without_validation_videos_goes_on_to_its_end(tmp_path, config, manifest):

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import pathlib
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
@@ -173,15 +174,18 @@ def local(name: str) -> str:
 
 
 def stamp(path: str) -> tuple[int, int]:
-    """(bytes, last modification time in ns) of a local file, or of all in a folder, as the folder's own time does
-    not tell that a picture in it was written over.
+    """(bytes, last modification time in ns) of a local file, or of a folder and all in it: its own time does not tell
+    that a picture in it was written over.
 
     Raises:
       OSError: it cannot be looked at.
     """
-    if not os.path.isdir(path):
-        status = os.stat(path)
-        return status.st_size, status.st_mtime_ns
+    own = os.stat(path)
+    if not stat.S_ISDIR(own.st_mode):
+        return own.st_size, own.st_mtime_ns
+    found = []
     with os.scandir(path) as entries:
-        found = [entry.stat() for entry in entries]
-    return sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0)
+        for entry in entries:
+            with contextlib.suppress(OSError):  # such as a link to nothing
+                found.append(entry.stat())
+    return sum(each.st_size for each in found), max(each.st_mtime_ns for each in (own, *found))

@@ -126,7 +126,7 @@ def summarise(results: dict[str, dict]) -> dict:
 
 def check_out(path: pathlib.Path) -> None:
     """Raise UserError for a file that holds something else than an average."""
-    if not path.exists():
+    if not path.is_file():  # or a pipe
         return
     with contextlib.suppress(OSError, documents.Damaged):
         if "same_manifest" in documents.read(path, {"*": object}):
@@ -136,7 +136,10 @@ def check_out(path: pathlib.Path) -> None:
 
 def write(path: pathlib.Path, average: dict) -> None:
     """Write what `summarise` returns into a JSON file."""
-    documents.write(path, average, indent=1, seal=False)
+    if path.exists() and not path.is_file():
+        path.write_text(json.dumps(average, ensure_ascii=False, indent=1), encoding="utf-8")
+    else:
+        documents.write(path, average, indent=1, seal=False)
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

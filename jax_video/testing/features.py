@@ -47,7 +47,9 @@ def extract(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
         raise UserError(f"manifest {manifest.name!r} has no readable video: look at prepare's table.")
     result: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     result["step"] = np.array(run.step)
-    result["subject"] = np.array(json.dumps(results.subject(run, manifest)))
+    about = results.subject(run, manifest)
+    del about["protocol"]["split"]  # of all splits
+    result["subject"] = np.array(json.dumps(about))
     lock.check(run.folder)
     if jax.process_index() == 0:
         folder = results.folder_of(run, "test")

@@ -244,9 +244,9 @@ def report(
     if written not in (None, folder):
         return "\n".join([*lines, f"Of every video: {written}/predictions.jsonl."])
     first = manifest.videos[manifest.select(split)[0][0]].path
-    example = "VIDEO" if manifest.packed else shlex.quote(f"{manifest.root}/{first}")  # packed ones are no files
-    if network is None or networks.find(network).comes_with_jax_video:
-        use = f"  python -m jax_video.predict {example} --checkpoint={shlex.quote(str(folder))}"
+    example = "VIDEO" if manifest.packed else f"{manifest.root}/{first}"  # packed ones are no files
+    if network is None or network in networks.BUILT_IN:
+        use = f"  python -m jax_video.predict {shlex.quote(example)} --checkpoint={shlex.quote(str(folder))}"
     else:  # of one's own, which commands do not know
         use = f"  once {network!r} is in jax_video.NETWORKS: jax_video.load({str(folder)!r}).classify({example!r})"
     return "\n".join(

@@ -432,12 +432,28 @@ def test_without_splits_a_path_that_may_be_in_several_folders_is_asked_about(tmp
         assert [video.path for video in find(tmp_path, path).videos] == [f"{folder_}/1.mp4"]
 
 
-@pytest.mark.parametrize("names", ["startTime,endTime", "start (s),end (s)", "Start [sec],End [sec]", "t-start,t end"])
+@pytest.mark.parametrize(
+    "names", ["startTime,endTime", "Start (S),end(Sec)", "start [sec],EndTime (s)", "t-start,t end"]
+)
 def test_times_are_known_however_their_columns_are_written(names, videos, tmp_path):
     listing = find(
         videos, write(tmp_path / "t.csv", f"path,label,{names}\na.mp4,walk,0,1\na.mp4,run,2,3\nb.mp4,run,0,1\n")
     )
     assert sorted(video.span for video in listing.videos) == [(0, 1), (0, 1), (2, 3)]
+
+
+@pytest.mark.parametrize("path, label", [("YouTube_ID", "Label"), ("videoId", "className"), ("FileName", "Class Name")])
+def test_columns_are_known_in_any_spelling(path, label, videos, tmp_path):
+    listing = find(videos, write(tmp_path / "t.csv", f"{path},{label},SubSet\na,walk,train\nb,run,test\n"))
+    assert [(v.path, listing.classes[v.label], v.split) for v in listing.videos] == [
+        ("a.mp4", "walk", "train"),
+        ("b.mp4", "run", "test"),
+    ]
+
+
+def test_a_plural_is_no_unit(videos, tmp_path):
+    with pytest.raises(UserError, match="none of the columns path, label\\(s\\) is known as the label"):
+        find(videos, write(tmp_path / "t.csv", "path,label(s)\na.mp4,walk;run\nb.mp4,run\n"))
 
 
 def test_columns_that_may_tell_parts_are_named(videos, tmp_path):

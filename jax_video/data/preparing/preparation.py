@@ -254,7 +254,7 @@ def prepare(
             videos = tuple(row if says else dataclasses.replace(row, fps=float(task.fps)) for row, says in rows)
             found = dataclasses.replace(found, videos=videos)
             if all(rated):
-                notes = [*notes, f"warning: --fps={task.fps:g} is for none of them: each file says its rate itself"]
+                notes = [*notes, f"warning: --fps={task.fps:g} is for none of them: each has a rate already"]
         folder = out / "flow"
         if task.flow:
             storing.open_folder(folder, task.flow)

@@ -45,8 +45,7 @@ _MANY = 5  # lines, at least, for it to be suspicious that all have a number aft
 
 def word(name: str) -> str:
     """The name of a column in the spelling of `PATHS` and the other lists of names."""
-    name = re.sub(r"\s*[(\[](s|sec|secs|seconds?)[)\]]$", "", name.strip().strip("\"'"))  # start (s)
-    return re.sub(r"[\s\-]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())  # startTime
+    return re.sub(r"[\s\-]+", "_", name.strip().strip("\"'").lower())
 
 
 def number(label: str) -> int | None:

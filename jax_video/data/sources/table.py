@@ -32,6 +32,8 @@ _ROLES = {
 }
 _FRAMES = "start_frame end_frame stop_frame frame_start frame_end".split()
 _LONGEST = 1e6  # seconds
+_PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # between the words of startTime
+_SECONDS = re.compile(r"(?<=.)\s*[(\[](?:s|sec|secs|seconds?)[)\]]$", re.IGNORECASE)  # start (s)
 _SEVERAL = "where a video may have several labels, --label_separator=';' takes all of them"
 
 
@@ -270,6 +272,11 @@ def _united(rows: list[Video]) -> list[Video]:
 def _roles(path: remote.Path, found: records.Table, asked: Sequence[str]) -> dict[str, str]:
     """The columns that count: what each is for -> its name. Those that are `asked` for come before the usual names."""
     words = {word(name): name for name in reversed(found.columns)}
+    for name in found.columns:  # where that is no known name: startTime, Start (s)
+        words.setdefault(word(_PARTS.sub("_", name)), name)
+        without_unit = word(_PARTS.sub("_", _SECONDS.sub("", name.strip())))
+        if without_unit in (*_ROLES["start"], *_ROLES["end"]):
+            words.setdefault(without_unit, name)
     roles = {}
     for role, known in _ROLES.items():
         if there := [words[each] for each in known if each in words]:
@@ -369,7 +376,7 @@ def _draw(rows: list[Video], fraction: float, seed: int) -> tuple[list[Video], l
     notes = [test, val, *_on_both_sides(rows)]
     if not any(row.split == "test" for row in rows):
         notes.append(
-            f"warning: nothing is for test, as each file or group has more than {fraction:.0%} of the rows: say which "
-            "are, in a column split, or give a larger --fraction"
+            f"warning: nothing is for test, as each file or group has more than {fraction:.0%} of the rows, or is all "
+            "that there is of a class: say which are for test, in a column split, or give a larger --fraction"
         )
     return rows, notes
