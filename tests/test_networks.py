@@ -207,8 +207,9 @@ def test_every_network_for_videos_marks_stages_to_explain(name):
 @pytest.mark.usefixtures("one_device")
 def test_a_network_of_ones_own_is_trained_and_used(tmp_path, monkeypatch, capsys):
     """Of layers of Flax alone, put into the table by a recipe, through public names."""
-    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
-    monkeypatch.setattr(jax_video, "NETWORKS", networks.NETWORKS)
+    copy = dict(networks.NETWORKS)
+    monkeypatch.setattr(jax_video, "NETWORKS", copy)  # first, as it takes the other's where it is asked first
+    monkeypatch.setattr(networks, "NETWORKS", copy)
     (tmp_path / "mine.py").write_text(RECIPE, encoding="utf-8")
     config = jax_video.read_recipe(str(tmp_path / "mine.py"))
     data = jax_video.read_manifest(motions.make(tmp_path, train=16, val=8, test=8, frames=8, width=20, height=16))

@@ -117,8 +117,9 @@ def test_a_network_of_ones_own_in_files(tmp_path, monkeypatch):
     (tmp_path / "space_time.py").write_text(imports + classes, encoding="utf-8")
     (tmp_path / "mine.py").write_text(recipe, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(networks, "NETWORKS", dict(networks.NETWORKS))
-    monkeypatch.setattr(jax_video, "NETWORKS", networks.NETWORKS)
+    copy = dict(networks.NETWORKS)
+    monkeypatch.setattr(jax_video, "NETWORKS", copy)  # first, as it takes the other's where it is asked first
+    monkeypatch.setattr(networks, "NETWORKS", copy)
     config = jax_video.read_recipe(str(tmp_path / "mine.py"))
     _, params, batch_stats = state.abstract(config, 8)
     assert params["fc"]["kernel"].shape == (128, 8) and len(batch_stats["stages"]) == 4
