@@ -376,11 +376,9 @@ def main(arguments: list[str]) -> None:
         print_tables(names, record)
         return
     sets().begin()
-    # Flow takes long, so what needs none comes first.
-    flowing = [name for name in names if any("clip.flow_method" in row.changes for row in EVIDENCE[name].rows.values())]
     lost: list[str] = []
-    for some in ([name for name in names if name not in flowing], flowing):
-        lost += perform(some, record)
+    for flow in (False, True):  # what needs none comes first
+        lost += perform([name for name in names if EVIDENCE[name].sees_flow == flow], record)
     if not (BEST.value or LIST.value):
         print_tables(names, record)
     for run in [run for name in names for run in runs(name)] if BEST.value and not LIST.value else ():

@@ -50,6 +50,11 @@ class Claim:
     folds: int = FOLDS
     seeds: int = 1
 
+    @property
+    def sees_flow(self) -> bool:
+        """Whether some of its networks see optical flow, which takes long to store."""
+        return any("clip.flow_method" in row.changes for row in self.rows.values())
+
     def parts(self, row: str) -> list[str]:
         """The rows that this one begins with, or whose scores it adds up."""
         found = self.rows[row]

@@ -70,7 +70,7 @@ class Sets:
 
     def flow_command(self, claim: Claim) -> list[str]:
         """What stores the optical flow that the claim's motion streams see, in the prepared set; empty if none does."""
-        if not any("clip.flow_method" in row.changes for row in claim.rows.values()):
+        if not claim.sees_flow:
             return []
         flow = [f"--flow={STREAM['clip.flow_method']}", f"--flow_side={STREAM['clip.short_side']}"]
         return ["python", "-m", "jax_video.prepare", "manifest", f"--out={self.source(claim)}", *flow]

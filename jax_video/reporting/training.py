@@ -31,7 +31,7 @@ def _network(record: Record) -> dict[str, str]:
     built = (
         f"{key}={value}" for key, value in keywords.items() if key not in ("name", "frames") and value not in (None, "")
     )
-    teacher = teacher_of(record)
+    teacher = record.setting("teacher", "name")
     machines = (record.meta.machines if record.meta else None) or {}
     several = f" of {machines['processes']} processes" if machines.get("processes", 1) > 1 else ""
     ema = record.setting("train", "ema")
@@ -47,16 +47,11 @@ def _network(record: Record) -> dict[str, str]:
     }
 
 
-def teacher_of(record: Record) -> Any:
-    """The name of the network that a run's own was taught by; None where it was not."""
-    return record.setting("teacher", "name")
-
-
 def _parameters(record: Record) -> str:
     """The number of parameters, from the config alone."""
     try:
         classes = record.classes or (record.manifest.classes if record.manifest is not None else ())
-        if not classes and not teacher_of(record):
+        if not classes and not record.setting("teacher", "name"):
             return ""  # its classifier is not known yet
         _, params, _ = state.abstract(ConfigDict(record.config), len(classes))
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):  # a config that nobody trained with
