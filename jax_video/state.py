@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from jax_video import models, networks
 from jax_video.errors import UserError
 from jax_video.models.correspondence import Correspondence
-from jax_video.models.layers import BatchNorm
+from jax_video.models.layers import BatchNorm, in_test_mode
 
 
 @jax.tree_util.register_dataclass
@@ -49,12 +49,7 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
 def join(definition: nnx.GraphDef, params: dict, batch_stats: dict, *, train: bool) -> nnx.Module:
     """The network of these parts, in training or in test mode."""
     model = nnx.merge(definition, params, batch_stats)
-    return model if train else tested(model)
-
-
-def tested(model: nnx.Module) -> nnx.Module:
-    """The network in test mode; one without BatchNorm and dropout is always the same."""
-    return nnx.view(model, use_running_average=True, raise_if_not_found=False)
+    return model if train else in_test_mode(model)
 
 
 def network(config: ConfigDict, num_classes: int) -> nnx.Module:

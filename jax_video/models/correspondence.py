@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_video.errors import UserError
-from jax_video.models.layers import Linear, freeze, param_dtype
+from jax_video.models.layers import Linear, freeze, in_test_mode, param_dtype
 
 he_normal = nnx.initializers.he_normal()
 HALF = 512  # width of the classifier's first hidden layer
@@ -122,7 +122,7 @@ class Correspondence(nnx.Module):
 
     def _features(self, video):
         """Features of the clips, `[B, 1024]`, and of their frames, `[B, D]`."""
-        frames = jax.lax.stop_gradient(pooled(nnx.view(self.teacher, use_running_average=True), video))
+        frames = jax.lax.stop_gradient(pooled(in_test_mode(self.teacher), video))
         return self.fc(pooled(self.student, video)), frames
 
 
@@ -134,5 +134,5 @@ def pooled(network, video):
 
 def feature_width(network, clip):
     """D of a network's features, for clips of (frames, height, width)."""
-    network = nnx.view(network, use_running_average=True)  # in test mode no running statistics are written
+    network = in_test_mode(network)  # in test mode no running statistics are written
     return jax.eval_shape(network.features, jax.ShapeDtypeStruct((1, *clip, 3), jnp.float32)).shape[-1]

@@ -17,6 +17,7 @@ from jax_video.models.layers import (
     Linear,
     check_choice,
     he_normal_fan_out,
+    in_test_mode,
     normal_001,
     param_dtype,
 )
@@ -220,7 +221,7 @@ class C2D(ResNet2D):
         """
         if self.kind in TAPS:
             raise UserError(f"{self.kind} has no views to weigh; cost_a and cost_b have")
-        network = nnx.view(self, use_running_average=True)
+        network = in_test_mode(self)
         x, alphas = network.stem(video)["pool"], {}
         for name in STAGES:
             for index, unit in enumerate(getattr(network, name)):

@@ -223,6 +223,11 @@ def freeze(network):
 _LOOK: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("look", default=None)
 
 
+def in_test_mode(network):
+    """The network in test mode; one without BatchNorm and dropout is always the same."""
+    return nnx.view(network, use_running_average=True, raise_if_not_found=False)
+
+
 def output(name, x):
     """The output of a stage, `[B, T, H, W, C]` or a pair for two streams: `x`, or what `looking_inside` makes of it."""
     look = _LOOK.get()
