@@ -35,15 +35,17 @@ know: after a change there, remove the lines that it concerns.
 of any manifest, and tests it on its test videos. A claim whose networks cannot be trained on it does not stop others.
 """
 
+import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import pathlib
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,7 @@ from jax_video import run as run_lib  # noqa: E402
 from jax_video.data import documents  # noqa: E402
 from jax_video.data.sources import prepared  # noqa: E402
 from jax_video.errors import Stopped, UserError  # noqa: E402
+from jax_video.reporting.classes import wilson  # noqa: E402
 from jax_video.testing import coefficients, fusion, results  # noqa: E402
 from jax_video.train import train  # noqa: E402
 
@@ -98,7 +101,10 @@ class Run:
 
     @property
     def row(self) -> Row:
-        return self.claim.rows[self.place.row]
+        """That of its claim, but for flow that is stored otherwise."""
+        row = self.claim.rows[self.place.row]
+        flow = {"clip.flow_method": sets().flow_method()} if "clip.flow_method" in row.changes else {}
+        return dataclasses.replace(row, changes={**row.changes, **flow})
 
     @property
     def folder(self) -> pathlib.Path:
@@ -161,24 +167,27 @@ class Run:
     @property
     def ready(self) -> bool:
         """Whether it is done here, so that other runs can begin with it."""
-        return all(part.ready for part in self.parts) if self.row.fused else (self.folder / FOUND).exists()
+        if self.row.fused:
+            return all(part.ready for part in self.parts)
+        mark = self._read_mark()
+        return mark is not None and mark["done"] and mark["what"] == self.what
 
     @property
     def tested(self) -> bool:
         """Whether it is of interest by itself; of --best, what another run begins with is not."""
-        best = self.claim.rows.get(self.claim.best)
-        return not BEST.value or self.row is best or self.place.row in best.fused
+        best = self.claim.best
+        return not BEST.value or self.place.row in (best, *self.claim.rows[best].fused)
 
     def find(self) -> dict[str, Any]:
         """What it finds, for the record; it is trained and tested if that is not done.
 
         Raises:
           InUse: another process is at it.
-          UserError: it cannot be trained or tested.
+          UserError: it cannot be trained or tested, or its folder holds a run of something else.
         """
         found = self._find()
-        if not self.row.fused:
-            (self.folder / FOUND).write_bytes(documents.line(found))
+        if not self.row.fused:  # so that other runs can begin with it
+            self._mark(self._seconds(), done=True)
         return found
 
     def _find(self) -> dict[str, Any]:
@@ -186,7 +195,7 @@ class Run:
             scores = self.scores()
             values = fusion.measure(scores)
             return {key: round(float(values[key]), 4) for key in TOLD if key in values} | {"wrong": wrong(scores)}
-        took, started, config = self.folder / "seconds.json", time.monotonic(), self.config()
+        before, started, config = self._begin(), time.monotonic(), self.config()
         manifest = prepared.read(config.data.manifest).keep(config.data.fraction)
         new = False
         try:
@@ -196,13 +205,13 @@ class Run:
             raise
         finally:
             if new:  # of a run that is gone on with, the sum of its parts
-                took.write_text(json.dumps((self.seconds() or 0) + time.monotonic() - started))
+                self._mark(before + round(time.monotonic() - started))
         if not self.tested:
-            return {"seconds": self.seconds()}
+            return {"seconds": self._seconds()}
         run = run_lib.load(self.folder, config=config)
         result = results.read_result(run, manifest) or results.test(run, manifest)
         log = runlog.read(self.folder / "metrics.jsonl")
-        found = {"seconds": self.seconds(), **{key: round(result[key], 4) for key in TOLD if key in result}}
+        found = {"seconds": self._seconds(), **{key: round(result[key], 4) for key in TOLD if key in result}}
         if "top1" in result:
             found["validation"] = {line["step"]: round(line["top1"], 4) for line in log if line["split"] == "val"}
             found["wrong"] = wrong(self.scores())
@@ -215,10 +224,42 @@ class Run:
             found["views"] = {view: round(value, 4) for view, value in views.items()}
         return found
 
-    def seconds(self) -> int | None:
+    def _begin(self) -> int:
+        """Marks its folder with what it is of, which the run there does not know: it takes weights by their path.
+
+        Returns:
+          For how many seconds it has been trained.
+
+        Raises:
+          UserError: a run of something else is there.
+        """
+        mark = self._read_mark()
+        if mark is None:  # no run, or one that another command has trained
+            self._mark(None)
+        elif mark["what"] != self.what:
+            raise UserError(
+                f"the run there has other weights or videos than {WEIGHTS.value} and {DATA.value} give now, or began "
+                "with another run: choose another --out, or remove that folder"
+            )
+        return self._seconds() or 0
+
+    def _mark(self, seconds: int | None, done: bool = False) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        documents.write(self.folder / MARK, {"what": self.what, "seconds": seconds, "done": done})
+
+    def _read_mark(self) -> dict[str, Any] | None:
+        """None if there is none."""
+        try:
+            return documents.read(self.folder / MARK, {"what": int, "seconds": (int, type(None)), "done": bool})
+        except FileNotFoundError:
+            return None
+        except documents.Damaged as error:
+            raise UserError(f"{self.folder / MARK}: {error}: remove that folder") from error
+
+    def _seconds(self) -> int | None:
         """What its training took; None if another command trained it."""
-        file = self.folder / "seconds.json"
-        return round(json.loads(file.read_text())) if file.exists() else None
+        mark = self._read_mark()
+        return None if mark is None else mark["seconds"]
 
     def scores(self) -> fusion.Predictions:
         if not self.row.fused:
@@ -233,7 +274,7 @@ def wrong(found: fusion.Predictions) -> dict[str, str]:
 
 
 TOLD = ("top1", "mean_class_accuracy", "pair_accuracy")
-FOUND = "found.json"  # in a run's folder, when it is done: what its line of the record says
+MARK = "evidence.json"  # in a run's folder: what it is of, how long it was trained, and whether it is done
 
 
 @functools.cache
@@ -313,10 +354,17 @@ def work(all_runs: list[Run], record: Record) -> list[str]:
 
 
 def show(run: Run, found: dict[str, Any]) -> None:
-    told = ", ".join(f"{key} {100 * found[key]:.1f} %" for key in TOLD if key in found)
-    part = f" of {found['tested'][0]} of {found['tested'][1]} test videos" if "tested" in found else ""
+    """Prints what a run has found, and how sure that is."""
+    told = [f"{key} {100 * found[key]:.1f} %" for key in TOLD if key in found]
+    if "top1" in found:
+        labels = [video.label for _, video in sets().trained_on(run.claim, run.row, run.place.fold).select("test")]
+        number = found.get("tested", [len(labels)])[0]
+        low, high = (100 * end for end in wilson(found["top1"] * number, number))
+        largest = 100 * max(collections.Counter(labels).values()) / len(labels)
+        told[0] += f" [{low:.0f}, {high:.0f}] of {number} test videos, of which {largest:.1f} % are of one class"
+    part = f"; {len(labels) - number} could not be read" if "tested" in found else ""
     minutes = f"; {found['seconds'] / 60:.1f} minutes of training" if found.get("seconds") else ""
-    print(f"{run.folder}: {told}{part}{minutes}", flush=True)
+    print(f"{run.folder}: {', '.join(told)}{part}{minutes}", flush=True)
 
 
 def check(names: list[str], arguments: list[str]) -> None:
@@ -335,6 +383,9 @@ def check(names: list[str], arguments: list[str]) -> None:
         raise UserError(f"--record={RECORD.value} is a folder: expected a file of JSON lines")
     if TABLE.value and RECORD.value and not pathlib.Path(RECORD.value).is_file():
         raise UserError(f"--record={RECORD.value}: there is no such file")
+    for path in filter(None, (OUT.value, WEIGHTS.value)):
+        if "," in str(pathlib.Path(path).absolute()):
+            raise UserError(f"{path}: a config string cannot name a path with a comma: choose another one")
     rows = [row for name in names for row in EVIDENCE[name].rows.values()]
     if not TABLE.value and any("{weights}" in row.config for row in rows):
         if not pathlib.Path(WEIGHTS.value).exists():
@@ -366,6 +417,14 @@ def check(names: list[str], arguments: list[str]) -> None:
             if not BEST.value:
                 raise UserError(f"{said}: mend them, or prepare the set without them")
             print(f"{said}: it is tested on the others.", file=sys.stderr)
+        if BEST.value:
+            trained = {video.source for _, video in split.select("train")} - {None}
+            if seen := {video.source for _, video in split.select("test")} & trained:
+                print(
+                    f"{len(seen)} groups of {split.name!r} have videos to train on and to test, {min(seen)} first: the "
+                    "accuracy on new ones will be lower.",
+                    file=sys.stderr,
+                )
 
 
 def main(arguments: list[str]) -> None:
@@ -421,9 +480,24 @@ def prepare(name: str, record: Record) -> str | None:
     if LIST.value and flow:
         print(shlex.join(flow))
     elif flow and to_do(runs(name), record):
-        if subprocess.run([sys.executable, *flow[1:]], cwd=ROOT).returncode:
-            return f"{name}: its optical flow is not stored; said above is why"
+        with alone(pathlib.Path(OUT.value, "flow")):
+            if subprocess.run([sys.executable, *flow[1:]], cwd=ROOT).returncode:
+                return f"{name}: its optical flow is not stored; said above is why"
     return None
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path) -> Iterator[None]:
+    """Holds a folder, as soon as no other process does."""
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(lock.hold(folder))
+                break
+            except lock.InUse:
+                print("Another process stores the optical flow: waiting for it.", flush=True)
+                time.sleep(20)
+        yield
 
 
 def print_tables(names: list[str], record: Record) -> None:

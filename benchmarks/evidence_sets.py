@@ -7,9 +7,9 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from evidence_claims import FOLDS, STREAM, UNLABELLED, Claim, Row
+from evidence_claims import FOLDS, QUICK_FLOW, STREAM, UNLABELLED, Claim, Row
 
-from jax_video.data.decoding.flow import Settings, read_settings
+from jax_video.data.decoding.flow import read_settings
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions, prepared
 from jax_video.errors import UserError
@@ -68,11 +68,15 @@ class Sets:
         if any(UNLABELLED in row.config for row in claim.rows.values()):
             self.without_labels(claim).write(self.unlabelled / "manifest.jsonl")
 
+    def flow_method(self) -> str:
+        """How the optical flow that motion streams see is computed."""
+        return STREAM["clip.flow_method"]
+
     def flow_command(self, claim: Claim) -> list[str]:
         """What stores the optical flow that the claim's motion streams see, in the prepared set; empty if none does."""
         if not claim.sees_flow:
             return []
-        flow = [f"--flow={STREAM['clip.flow_method']}", f"--flow_side={STREAM['clip.short_side']}"]
+        flow = [f"--flow={self.flow_method()}", f"--flow_side={STREAM['clip.short_side']}"]
         return ["python", "-m", "jax_video.prepare", "manifest", f"--out={self.source(claim)}", *flow]
 
 
@@ -86,9 +90,14 @@ class OneSet(Sets):
     def unlabelled(self) -> pathlib.Path:
         return self.out / "set"
 
+    @property
+    def _flow(self) -> str:
+        """Where flow is stored if the set has none."""
+        return str(self.unlabelled / "flow")
+
     def begin(self) -> None:
-        """Writes the copy, which names the videos where they are now, and the set's flow if it is such as streams see;
-        else that which is stored beside the copy.
+        """Writes the copy, which names the videos where they are now, and flow such as streams see: what it has named
+        before, as runs may have begun with that; else the set's; else what is stored beside it.
 
         Raises:
           UserError: there is one of another set.
@@ -97,8 +106,7 @@ class OneSet(Sets):
         known = Manifest.read(copy) if copy.exists() else given
         if known.hash != given.hash:
             raise UserError(f"{self.out} has runs on other videos than those of {self.data}: choose another --out")
-        beside = self.unlabelled / "flow"
-        flow = given.flow if _fits(given.flow) else str(beside) if beside.exists() else None
+        flow = next(filter(_method, (known.flow, given.flow, self._flow)), None)
         dataclasses.replace(given, flow=flow).write(copy)
         forget()
 
@@ -122,24 +130,27 @@ class OneSet(Sets):
     def write(self, claim: Claim) -> None:
         """There are no folds."""
 
+    def flow_method(self) -> str:
+        """That of stored flow; a quick one for flow that is to be stored."""
+        return _method(self.manifest("").flow) or QUICK_FLOW
+
     def flow_command(self, claim: Claim) -> list[str]:
-        given = _read(self.data)
-        command = [] if _fits(given.flow) else super().flow_command(claim)  # it ends at once where all is stored
-        if command and given.packed:
+        copied = self.manifest("")
+        command = [] if copied.flow not in (None, self._flow) else super().flow_command(claim)  # ends if all is stored
+        if command and copied.packed:
             raise UserError(
                 f"{self.data} is packed, and its optical flow is not stored: give the set that it was made of"
             )
         return command
 
 
-def _fits(flow: str | None) -> bool:
-    """Whether there is stored flow, such as the streams see."""
+def _method(flow: str | None) -> str | None:
+    """How stored flow was computed; None if there is none, or of frames of another size than the streams see."""
     try:
-        return flow is not None and read_settings(flow) == Settings(
-            STREAM["clip.flow_method"], STREAM["clip.short_side"]
-        )
+        method, side, *_ = read_settings(flow) if flow is not None else (None, 0)
     except UserError:
-        return False
+        return None
+    return method if side == STREAM["clip.short_side"] else None
 
 
 @functools.cache

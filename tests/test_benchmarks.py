@@ -25,7 +25,7 @@ from jax_video import lock
 from jax_video.data import documents
 from jax_video.data.manifest import Manifest, Video
 from jax_video.data.sources import motions
-from jax_video.errors import UserError
+from jax_video.errors import Stopped, UserError
 from jax_video.models.convolution import conv
 
 
@@ -373,6 +373,38 @@ def test_runs_that_another_process_is_at_are_left_to_it(tmp_path, monkeypatch):
     assert not evidence.to_do(runs, Record(tmp_path / "record.jsonl"))
 
 
+def test_a_run_is_of_what_it_began_with(tmp_path, monkeypatch):
+    """Its folder knows its weights by their path only: other weights there are no reason to go on with it, or to take
+    it for theirs."""
+    import evidence
+    from evidence_record import Place
+
+    videos = [Video(f"{n}.mp4", n % 2, ("train", "test")[n % 2], 30, 25.0, 64, 48, None, f"s{n}") for n in range(8)]
+    Manifest("mine", ("a", "b"), str(tmp_path), tuple(videos)).write(tmp_path / "mine" / "manifest.jsonl")
+    evidence.forget()
+    weights = tmp_path / "thin.npz"
+    flags.FLAGS(["", f"--data={tmp_path / 'mine'}", f"--out={tmp_path / 'out'}", f"--weights={weights}", "--best"])
+
+    def start(content: bytes):
+        weights.write_bytes(content)
+        evidence._digest.cache_clear()
+        return evidence.Run(Place("st_resnet", "appearance", 0, 0))  # of which nothing is tested
+
+    def stop(*_):
+        raise Stopped("stopped")
+
+    evidence.sets().begin()
+    monkeypatch.setattr(evidence, "train", stop)
+    with pytest.raises(Stopped):
+        start(b"some weights").find()
+    with pytest.raises(UserError, match="the run there has other weights or videos"):
+        start(b"other weights").find()
+    monkeypatch.setattr(evidence, "train", lambda *_: True)
+    assert not start(b"some weights").ready
+    assert start(b"some weights").find() == {"seconds": 0} and start(b"some weights").ready
+    assert not start(b"other weights").ready
+
+
 def test_what_fails_does_not_stop_the_rest(tmp_path, monkeypatch):
     """A run that cannot be trained, and those that begin with it, are told; all others are done."""
     import evidence
@@ -423,7 +455,8 @@ def test_the_best_row_of_each_claim_is_trained_on_any_set(given, tmp_path):
     (flow,) = [command for command in commands if "jax_video.prepare" in command]
     others = [command for command in commands if not {"--mode=views", "jax_video.prepare"} & {*command}]
     assert commands.index(flow) == len(commands) - 2, "what needs no flow comes first"
-    assert flow[3:] == ["manifest", f"--out={out / 'set'}", "--flow=tvl1", "--flow_side=128"]
+    assert flow[3:] == ["manifest", f"--out={out / 'set'}", "--flow=dis", "--flow_side=128"]
+    assert "--config.clip.flow_method=dis" in commands[-1], "as it is stored"
     assert {pathlib.Path(command[-1].split("=")[1]).parent.name for command in others} == {
         name for name, claim in evidence.EVIDENCE.items() if claim.best
     }
@@ -473,22 +506,26 @@ def test_the_copy_of_a_set_follows_it(tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         pathlib.Path("thin.npz").write_bytes(b"any weights")
-        assert "--flow=tvl1 --flow_side=128" in commands()
+        assert "--flow=dis --flow_side=128" in commands(), "the quick one, if there is none"
         assert (
             "1 test videos of 'mine' cannot be read, 3.mp4 first: it is tested on the others."
             in capsys.readouterr().err
         )
-        for name, settings in (("other", Settings("tvl1", 256)), ("right", Settings("tvl1", 128))):
-            storing.open_folder(tmp_path / name, settings)
-        assert "--flow=tvl1 --flow_side=128" in commands(flow=str(tmp_path / "other"))
+        for name, settings in (("other", ("tvl1", 256)), ("right", ("tvl1", 128)), ("quick", ("dis", 128))):
+            storing.open_folder(tmp_path / name, Settings(*settings))
+        assert "--flow=dis --flow_side=128" in commands(flow=str(tmp_path / "other"))
         assert Manifest.read(out / "set" / "manifest.jsonl").flow is None
-        assert "--flow=" not in commands(flow=str(tmp_path / "right"), root=str(tmp_path / "moved"))
-        copied = Manifest.read(out / "set" / "manifest.jsonl")
-        assert (copied.flow, copied.root) == (str(tmp_path / "right"), str(tmp_path / "moved"))
+        for name, method in (("quick", "dis"), ("right", "tvl1")):
+            for given_now in (name, "quick"):  # a run may have begun with the first
+                listed = commands(flow=str(tmp_path / given_now), root=str(tmp_path / "moved"))
+                assert "--flow=" not in listed and f"--config.clip.flow_method={method} " in listed
+                copied = Manifest.read(out / "set" / "manifest.jsonl")
+                assert (copied.flow, copied.root) == (str(tmp_path / name), str(tmp_path / "moved"))
+            shutil.rmtree(out)
         storing.open_folder(out / "set" / "flow", Settings("tvl1", 128))  # begun, and perhaps not whole
-        assert "--flow=tvl1" in commands() and Manifest.read(out / "set" / "manifest.jsonl").flow == str(
-            out / "set/flow"
-        )
+        listed = commands()
+        assert "--flow=tvl1" in listed and "--config.clip.flow_method=tvl1 " in listed, "as it was begun"
+        assert Manifest.read(out / "set" / "manifest.jsonl").flow == str(out / "set/flow")
         shutil.rmtree(out)
         with pytest.raises(UserError, match="is packed, and its optical flow is not stored: give the set that it was"):
             commands(packed=Packed("frames", 64, 128, 90))
