@@ -26,7 +26,7 @@ from reference import resnet  # noqa: E402
 
 from configs import stc  # noqa: E402
 from jax_video import optimizer, sharding, state  # noqa: E402
-from jax_video.weights import files, names, proof  # noqa: E402
+from jax_video.weights import files, names, proof, start  # noqa: E402
 
 SUFFIX = flags.DEFINE_enum("suffix", ".pth", files.SUFFIXES, "Format of the file.")
 
@@ -65,22 +65,22 @@ def main(_):
         tx, mesh = optimizer.make(0.1), sharding.make_mesh()
         before = memory("VmRSS")
         reset_peak()
-        start = time.perf_counter()
+        begun = time.perf_counter()
         weights = start.read(path, "3d-resnets", config, mesh)
-        seconds, peak = time.perf_counter() - start, memory("VmHWM") - before
+        seconds, peak = time.perf_counter() - begun, memory("VmHWM") - before
         print(f"{size / 2**20:.0f} MiB of weights, {path.suffix}")
         print(f"read and matched: {seconds:.1f} s, peak {peak / size:.2f} copies")
         del weights
 
         before = memory("VmRSS")
         reset_peak()
-        start = time.perf_counter()
+        begun = time.perf_counter()
         classes = [str(index) for index in range(400)]
-        begun = start.initial_state(config, classes, mesh, lambda: state.create(state.network(config, 400), tx))
-        begun = jax.block_until_ready(sharding.place_state(begun, mesh))
-        seconds, peak = time.perf_counter() - start, memory("VmHWM") - before
-        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(begun))
-        optimizer_state = sum(np.prod(leaf.shape) * 4 for leaf in jax.tree.leaves(begun.opt_state))
+        first = start.initial_state(config, classes, mesh, lambda: state.create(state.network(config, 400), tx))
+        first = jax.block_until_ready(sharding.place_state(first, mesh))
+        seconds, peak = time.perf_counter() - begun, memory("VmHWM") - before
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(first))
+        optimizer_state = sum(np.prod(leaf.shape) * 4 for leaf in jax.tree.leaves(first.opt_state))
         print(
             f"a run's first state, on the device: {seconds:.1f} s, peak {(peak - optimizer_state) / size:.2f} copies "
             f"beside the optimizer's {optimizer_state / size:.2f}"
@@ -89,9 +89,9 @@ def main(_):
         config.normalize.update(names.KINETICS)
         before = memory("VmRSS")
         reset_peak()
-        start = time.perf_counter()
-        lines = proof.compare(config, 400, begun, path.with_name("outputs.npz"))
-        seconds, peak = time.perf_counter() - start, memory("VmHWM") - before
+        begun = time.perf_counter()
+        lines = proof.compare(config, 400, first, path.with_name("outputs.npz"))
+        seconds, peak = time.perf_counter() - begun, memory("VmHWM") - before
         print(f"checked, in float32 and in {config.dtype}: {seconds:.1f} s, peak {peak / size:.2f} copies")
         print("\n".join(f"  {line}" for line in lines))
 
