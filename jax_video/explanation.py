@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from jax_video import losses, networks, objectives, sharding, videos
 from jax_video import state as state_lib
-from jax_video.data import isolated, pipeline
-from jax_video.data.manifest import Manifest, in_memory
+from jax_video.data import isolated, pipeline, samples
+from jax_video.data.manifest import Manifest, Video, in_memory
 from jax_video.errors import UserError
 from jax_video.models.cost import VIEWS
 from jax_video.models.layers import looking_inside
@@ -100,6 +100,9 @@ class Explainer:
     ):
         self._weights, self._classes, self._mesh, self._most = weights, tuple(classes), mesh, config.test.batch
         self._task, self._network = Task.of(config), networks.find(config.model.name)
+        self._sampling = self._task.sampling
+        if "rgb" not in self._sampling.streams:  # the network does not see RGB, but the user does
+            self._sampling = dataclasses.replace(self._sampling, streams=("rgb", "flow"))
         self._places: dict[tuple, dict[str, Places]] = {}
         objective: Any = self._task.objective  # one that knows classes
         step = functools.partial(_maps, definition, normalization, self._network.weighs_views, objective.probabilities)
@@ -118,6 +121,8 @@ class Explainer:
     ) -> Iterator[Explanation]:
         """Yield the explanation of each clip of the `whole` video, in order, or of the clip in its middle alone.
 
+        A network that takes several clips together has one explanation, of the clips that a test sees.
+
         Args:
           video: a file, a folder of numbered pictures, or frames, uint8 [T, H, W, 3], RGB.
           label: the class to explain; None: the best of each clip.
@@ -134,11 +139,9 @@ class Explainer:
         if isinstance(video, np.ndarray):
             in_memory([video])  # raises if it is no video
         timeless = not fps and (isinstance(video, np.ndarray) or os.path.isdir(video))
-        sampling = self._task.sampling
+        sampling = self._sampling
         if timeless:
             sampling.step(0.0)  # raises where clips need a rate
-        if "rgb" not in sampling.streams:  # the network does not see RGB, but the user does
-            sampling = dataclasses.replace(sampling, streams=("rgb", "flow"))
 
         def timed() -> tuple[Frames, float]:
             rate = 1.0 if timeless else fps
@@ -155,16 +158,29 @@ class Explainer:
             for part in parts:
                 batch = batch or sharding.multiple_of_devices(len(part.clips), self._mesh)
                 for start in range(0, len(part.clips), batch):
-                    clips = part.clips[start : start + batch]
-                    rows: Any = pipeline.test_batch(part.manifest, sampling, clips, batch=batch)
-                    for found in self._look(part, clips, rows, wanted, layer):
+                    for found in self._look(part, part.clips[start : start + batch], batch, wanted, layer):
                         yield dataclasses.replace(found, seconds=None) if timeless else found
                 progress.update(round(part.seconds[-1]) - progress.n)
 
+    def explain_tested(self, manifest: Manifest, video: Video, *, label: str) -> Explanation:
+        """The explanation of a class in a video of a set: of the middle one of the clips that a test sees of it.
+
+        Raises:
+          UserError: as from `explain`.
+          VideoError: the video, or its flow, cannot be read.
+        """
+        wanted, manifest = self.class_of(label), dataclasses.replace(manifest, videos=(video,))
+        clip = _middle_clip(manifest, self._sampling, self._task.protocol)
+        part = Part(0, np.arange(video.frames) / (video.fps or 1.0), manifest, [clip])
+        with sharding.enough_memory():
+            [found] = self._look(part, part.clips, sharding.multiple_of_devices(1, self._mesh), wanted, None)
+        return found if video.fps else dataclasses.replace(found, seconds=None)
+
     def _look(
-        self, part: "Part", clips: list[pipeline.CroppedClip], rows: dict, wanted: int, layer: str | None
+        self, part: "Part", clips: list[pipeline.CroppedClip], batch: int, wanted: int, layer: str | None
     ) -> Iterator[Explanation]:
-        """Explain the clips of one batch."""
+        """Explain some clips of a part, at most `batch`, which are one batch of so many rows."""
+        rows: Any = pipeline.batch_of([samples.cut(part.manifest, clip, self._sampling) for clip in clips], batch)
         seen = {name: rows[name] for name in self._network.streams}
         layer, places = self._choose(seen, layer)
         placed = sharding.place_batch(seen | {"label": np.full_like(rows["label"], wanted)}, self._mesh)
@@ -239,21 +255,35 @@ def _part(first: int, frames: Sequence[Frame], sampling: pipeline.Sampling, prot
     return Part(first, np.array(seconds), manifest, pipeline.cropped_clips(manifest, "test", sampling, protocol))
 
 
+def _middle_clip(manifest: Manifest, sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> pipeline.CroppedClip:
+    """The middle one of the clips that a test sees of a set's only video, in the centre of its frames, not mirrored."""
+    found = pipeline.cropped_clips(manifest, manifest.videos[0].split, sampling, protocol)
+    found = [clip for clip in found if clip.crop in ("center", "full") and not clip.flip]
+    return found[len(found) // 2]
+
+
 def _middle(frames: Callable[[], Frames], sampling: pipeline.Sampling, protocol: pipeline.Protocol) -> Part:
-    """The middle of a video, as much as fits into memory, with the one clip of `protocol`."""
-    count, room, kept = 0, 0, []
-    step, all_frames = _step(frames(), sampling)
-    for frame in all_frames:
-        room = room or max(_MOST // frame[1].nbytes, _span(sampling, step))
-        kept += [frame] * (count < room)
-        count += 1
+    """A whole video with the middle clip of `protocol`; of one that does not fit into memory, what that clip needs."""
+    seconds: list[float] = []
+    images: dict[int, np.ndarray] = {}
+    for place, (time, image) in enumerate(frames()):
+        seconds.append(time)
+        if (place + 1) * image.nbytes <= _MOST:
+            images[place] = image
+    count = len(seconds)
     _check_frames(count)
-    first = max(0, count - room) // 2
-    if first:  # more than fits: read the middle again
-        room = count - 2 * first
+    whole = in_memory([np.broadcast_to(image, (count, *image.shape))], fps=rate_of(seconds))  # its size, for the plan
+    clip = _middle_clip(whole, sampling, protocol)
+    if len(images) < count:
+        needed = set(samples.needed(clip, count, sampling.streams).tolist())
         with contextlib.closing(frames()) as again:
-            kept = [*itertools.islice(again, first, first + room)]
-    return _part(first, kept, sampling, protocol)
+            images = {place: image for place, (_, image) in enumerate(again) if place in needed}
+        if len(images) < len(needed):
+            raise UserError("the video has changed while it was read: explain it when it is whole")
+    kept = isolated.Kept(count)
+    kept.update(images)
+    manifest = dataclasses.replace(whole, memory={whole.videos[0].path: cast(Any, kept)})
+    return Part(0, np.array(seconds), manifest, [clip])
 
 
 def _in_turn(frames: Iterable[Frame], sampling: pipeline.Sampling, most: int) -> Iterator[Part]:

@@ -101,7 +101,7 @@ LAYERS = {
     "testing": ("testing", "networks recipes stores manifest pipeline models step folder scoring run"),
     "reporting": (  # a run as a page
         "reporting",
-        "networks recipes stores manifest pipeline sources models step folder run testing",
+        "networks recipes stores manifest pipeline sources models step folder scoring run testing",
     ),
     "exporting": ("exporting", "stores pipeline models step folder run testing"),  # for others to use
     "workflow": (

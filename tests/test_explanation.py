@@ -1,5 +1,6 @@
 """Grad-CAM against PyTorch's and against class activation maps, on a network that sees motion alone; what users see."""
 
+import dataclasses
 import functools
 import json
 
@@ -20,10 +21,10 @@ from reference import resnet as reference
 import jax_video
 from jax_video import explanation, models, networks, sharding
 from jax_video import state as state_lib
-from jax_video.data import encoding, pipeline, transforms
+from jax_video.data import encoding, pipeline, samples, transforms
 from jax_video.data.decoding import video
 from jax_video.data.manifest import Manifest, in_memory
-from jax_video.errors import UserError
+from jax_video.errors import UserError, VideoError
 from jax_video.meta import Meta
 from jax_video.run import Run
 from jax_video.testing import heatmaps
@@ -312,6 +313,57 @@ def test_a_long_video_is_explained_in_its_middle(monkeypatch):
     found = run.explain(frames)
     assert found.indices.tolist() == expected.indices.tolist() == [*range(24, 40)]
     np.testing.assert_array_equal(found.maps, expected.maps)
+
+
+@pytest.mark.parametrize(
+    ("clip", "clips"),
+    [
+        ({}, "uniform"),
+        ({"segments": 3}, "segments"),
+        ({"segments": 3, "fps": 7.0}, "segments"),
+        ({"segments": 2, "streams": ("rgb", "flow"), "flow_method": "dis"}, "segments"),
+    ],
+)
+def test_what_a_test_sees_is_explained_however_little_is_in_memory(clip, clips, monkeypatch):
+    """Clips are planned over the whole video, not over as much of it as fits."""
+    sampling = pipeline.Sampling(**{"frames": 4, "stride": 2, "short_side": 34, "size": 32} | clip)
+    images = np.random.default_rng(0).integers(0, 256, (100, 34, 40, 3), np.uint8)
+    manifest, protocol = in_memory([images], fps=10.0), pipeline.Protocol(clips)
+    [expected] = pipeline.cropped_clips(manifest, "test", sampling, protocol)
+
+    def frames(count=100):
+        return ((place / 10, image) for place, image in enumerate(images[:count]))
+
+    for most in (2**27, 1):
+        monkeypatch.setattr(explanation, "_MOST", most)
+        part = explanation._middle(frames, sampling, protocol)
+        [found] = part.clips
+        assert found.frames.tolist() == expected.frames.tolist() and part.first == 0
+        seen = samples.cut(part.manifest, found, sampling)
+        for name, values in samples.cut(manifest, expected, sampling).items():
+            np.testing.assert_array_equal(seen[name], values)
+    counts = iter((100, 30))
+    with pytest.raises(UserError, match="the video has changed while it was read"):
+        explanation._middle(lambda: frames(next(counts)), sampling, protocol)
+
+
+def test_a_video_of_a_set_is_explained_as_it_was_tested():
+    """In the middle one of the test's clips, from memory or from a file, with the labels that it has there."""
+    frames, run = np.tile(moving(0)[0], (3, 1, 1, 1)), motion_detector()
+    config = run.config.copy_and_resolve_references()
+    config.test.update(clips="nonoverlap", crop="three", flip=True)
+    explainer = explanation.Explainer(
+        run.definition, tuple(run.weights.values()), config, run.classes, run.normalization, run.mesh
+    )
+    manifest = in_memory([frames, frames[:20]], fps=10.0)
+    several = tuple(dataclasses.replace(video, label=(0, 1), split="val") for video in manifest.videos)
+    manifest = dataclasses.replace(manifest, classes=run.classes, videos=several)
+    found = explainer.explain_tested(manifest, several[0], label="moves")
+    assert found.indices.tolist() == [*range(48, 64)] and found.frames.shape == (16, 62, 62, 3)
+    np.testing.assert_allclose(found.seconds, found.indices / 10)
+    gone = dataclasses.replace(several[0], path="gone.mp4")
+    with pytest.raises(VideoError, match="gone.mp4"):
+        explainer.explain_tested(dataclasses.replace(manifest, memory=None), gone, label="moves")
 
 
 def test_pictures_have_colour_where_the_map_is():

@@ -21,10 +21,10 @@ from servers import serving
 
 import jax_video
 from jax_video import metrics, published, workflow
-from jax_video.data import documents
+from jax_video.data import documents, pipeline, samples
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
-from jax_video.explanation import Explanation
+from jax_video.explanation import Explainer, Explanation
 from jax_video.exporting import card
 from jax_video.reporting import charts, classes, comparison, confusion, labels, mistakes, page, record, single
 from jax_video.testing import fusion
@@ -382,38 +382,69 @@ def test_parameters_are_not_counted_without_the_classes(work):
 
 
 @pytest.fixture
-def explained(monkeypatch) -> list[tuple[int, Explanation]]:
-    """(step of the checkpoint, explanation) of each filmstrip with maps, which are of nothing and cost nothing."""
+def explained(monkeypatch) -> list[tuple[Explainer, Explanation]]:
+    """What explained, and the explanation, of each filmstrip with maps, which are of nothing and cost nothing."""
     found = []
 
-    def explain(run, frames, *, label, fps):
-        count = len(frames)
-        places, maps = np.arange(count), np.zeros(frames.shape[:3], np.float32)
-        found.append(run.step)
-        return Explanation(frames, maps, label, 0.5, "layer4", (1, 1, 1), places, places / fps if fps else None)
+    def look(explainer, part, clips, batch, wanted, layer):
+        [clip] = clips
+        frames = samples.cut(part.manifest, clip, explainer._sampling)["rgb"]
+        frames, places = frames.reshape(-1, *frames.shape[-3:]), clip.frames.ravel()
+        maps = np.zeros(frames.shape[:3], np.float32)
+        found.append(explainer)
+        yield Explanation(frames, maps, "it", 0.5, "layer4", (1, 1, 1), places, part.seconds[places])
 
     def filmstrip(explanation, columns):
         found[-1] = found[-1], explanation
         return explanation.frames[0]
 
-    monkeypatch.setattr(jax_video.Run, "explain", explain)
+    monkeypatch.setattr(Explainer, "_look", look)
     monkeypatch.setattr(mistakes.heatmaps, "filmstrip", filmstrip)
     return found
 
 
 @pytest.mark.parametrize("fps", [10.0, 0.0])
-def test_a_mistake_is_explained_with_the_frames_and_seconds_of_its_video(work, trained, explained, monkeypatch, fps):
-    """Of its middle, where it is longer than what is read for a clip."""
-    monkeypatch.setattr(mistakes, "_AROUND", 0)
-    monkeypatch.setattr(mistakes, "_FEWEST", 4)
+def test_a_mistake_is_explained_with_the_frames_and_seconds_of_its_video(work, trained, explained, fps):
+    """In a clip of its test: of 8 frames there are two clips of 4, one after the other."""
     manifest = Manifest.read(trained.data / "manifest.jsonl")
     videos = tuple(dataclasses.replace(video, fps=fps) for video in manifest.videos)
     other = dataclasses.replace(manifest, videos=videos)
     write(retold(work, manifest=other.hash), data=other)
     assert explained
     for _, found in explained:
-        assert found.indices.tolist() == [2, 3, 4, 5]
+        assert found.indices.tolist() == [4, 5, 6, 7]
         assert found.seconds is None if not fps else found.seconds == pytest.approx(found.indices / fps)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_mistakes_are_explained_by_the_clips_and_the_type_of_their_test(work, trained, explained, opened):
+    config = json.loads((work / "config.json").read_text())
+    clip = config["clip"] | {"frames": 3, "stride": 2, "short_side": 30, "size": 24}
+    protocol = config["test"] | {"split": "test", "clips": "uniform", "number": 4, "crop": "three", "flip": True}
+    retold(work, protocol=protocol, clip=clip, dtype="bfloat16")
+    write(jax_video.load(work) if opened else work, data=trained.data)
+    assert explained
+    for explainer, found in explained:
+        assert found.indices.tolist() == [2, 4, 6] and found.frames.shape == (3, 30, 30, 3)
+        assert explainer._task.protocol == pipeline.Protocol("uniform", 4, "three", True)
+        assert "bfloat16" in repr(explainer._step.__wrapped__.args[0])
+
+
+def test_segments_are_those_of_the_test(work, trained, explained):
+    config = json.loads((work / "config.json").read_text())
+    clip, protocol = config["clip"] | {"frames": 1, "segments": 3}, config["test"] | {"clips": "segments"}
+    write(retold(work, protocol=protocol | {"split": "test"}, clip=clip), data=trained.data)
+    assert explained
+    for _, found in explained:
+        assert found.indices.tolist() == [0, 3, 6]
+
+
+@pytest.mark.parametrize("changes", [{"stride": "two"}, {"colour": 1}, {"stride": 0}])
+def test_clips_that_no_test_has_are_not_explained(work, trained, explained, changes):
+    config = json.loads((work / "config.json").read_text())
+    found = write(retold(work, clip=config["clip"] | changes), data=trained.data)
+    assert not explained and found.count("img") > 0
+    assert "What the network looked at cannot be shown: " in found.text
 
 
 @pytest.mark.parametrize("opened", [False, True])
@@ -424,7 +455,10 @@ def test_mistakes_are_explained_by_the_checkpoint_that_made_them(work, trained, 
         explained.clear()
         retold(work, step=step)
         write(run, data=trained.data)
-        assert {of for of, _ in explained} == {step}
+        expected = jax_video.load(work, step=step).weights["params"]["conv1"]["kernel"]
+        assert explained
+        for explainer, _ in explained:
+            assert np.array_equal(explainer._weights[0]["conv1"]["kernel"], expected)
     explained.clear()
     shutil.rmtree(work / "checkpoints" / "3")
     found = write(run, data=trained.data)

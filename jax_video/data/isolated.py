@@ -270,7 +270,7 @@ class _Plan:
     ):
         entry = Video(path, None, "test", frames, float(fps), width, height, None, path)
         self.frames, self.rate = frames, fps
-        self._kept = _Kept(frames)
+        self._kept = Kept(frames)
         kept = cast(Any, self._kept if memory is None else memory)
         self.manifest = Manifest("files", (), "", (entry,), memory={path: kept})
         self._sampling = sampling
@@ -310,7 +310,7 @@ class _Plan:
             self._given += 1
 
 
-class _Kept(dict[int, np.ndarray]):
+class Kept(dict[int, np.ndarray]):
     """Some frames of a video, by their places; it is indexed like an array of all frames."""
 
     def __init__(self, frames: int):

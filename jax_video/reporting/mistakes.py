@@ -1,19 +1,20 @@
 """The surest mistakes of a test, as filmstrips, with what the network looked at where it can tell."""
 
-import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jax_video import run as run_lib
+from jax_video import saved
 from jax_video.data import reader
 from jax_video.data.manifest import Video
 from jax_video.errors import UserError, VideoError
+from jax_video.explanation import Explainer
 from jax_video.reporting import page
 from jax_video.reporting.page import percent
 from jax_video.reporting.record import Record
@@ -23,10 +24,10 @@ from jax_video.testing import fusion, heatmaps
 SECONDS = 90  # after which no explanation is begun; later mistakes are shown without
 _COLUMNS = 8  # frames of a filmstrip
 _WIDEST = 1120  # pixels of a filmstrip
-_AROUND, _FEWEST = 16, 32  # frames read beside an explained clip, for its flow; and at least
 _LEGEND = (
-    "A filmstrip is one clip as the network saw it, and below it the same with what speaks for its answer (Grad-CAM), "
-    "most where it is red; of two streams first appearance, then motion. The share in the picture is this one clip’s."
+    "A filmstrip is one clip of the test as the network saw it, or the clips that it saw together, and below it the "
+    "same with what speaks for its answer (Grad-CAM), most where it is red; of two streams first appearance, then "
+    "motion. The share in the picture is of that alone."
 )
 _WHERE = f"Where the videos have moved, {page.code('--data=DIR')} says where the set that was tested is now."
 
@@ -137,6 +138,7 @@ class _Source:
         self._record, self._run, self._explain = record, run, explain
         self._until = time.monotonic() + SECONDS
         self._videos: dict[str, Video] = {}
+        self._explainer: Explainer | None = None
         self.notes: list[str] = []  # HTML
         self.gone: list[UserError] = []  # why videos have no picture
         self.explained = 0  # filmstrips
@@ -177,30 +179,34 @@ class _Source:
         if time.monotonic() > self._until:
             self._say(f"What the network looked at is shown as far as it was known after {SECONDS} s.")
             return None
-        step = (self._record.result or {}).get("step")  # of the checkpoint that was tested, be it the best one or not
+        assert self._record.manifest is not None
         try:
-            if self._run is None or step not in (None, self._run.step):
-                self._run = run_lib.load(self._record.folder, step=step)
-            run = self._run
-        except UserError as error:
-            self._explain = False
-            self._say(f"What the network looked at cannot be shown: {page.text(error, 300)}.")
-            return None
-        sampling = run.sampling
-        span = math.ceil(sampling.span * sampling.step(video.fps)) * max(1, sampling.segments)
-        count = min(video.frames, max(span + _AROUND, _FEWEST))
-        first = (video.frames - count) // 2
-        frames = self._decode(video, np.arange(first, first + count), sampling.short_side)
-        try:
-            found = run.explain(frames, label=mistake.answer, fps=video.fps)
+            self._explainer = self._explainer or self._opened()
+            found = self._explainer.explain_tested(self._record.manifest, video, label=mistake.answer)
+        except VideoError:
+            raise
         except UserError as error:
             self._explain = False
             self._say(f"What the network looked at cannot be shown: {page.text(error, 300)}.")
             return None
         self.explained += 1
-        seconds = None if found.seconds is None else found.seconds + first / video.fps
-        shifted = dataclasses.replace(found, indices=found.indices + first, seconds=seconds)
-        return heatmaps.filmstrip(shifted, _COLUMNS)
+        return heatmaps.filmstrip(found, _COLUMNS)
+
+    def _opened(self) -> Explainer:
+        """What explains the checkpoint that was tested, be it the best one or not, by the clips of that test."""
+        result, run = self._record.result or {}, self._run
+        step, dtype = result.get("step"), result.get("dtype")
+        if run is None or step not in (None, run.step) or dtype not in (None, run.config.dtype):
+            run = run_lib.load(self._record.folder, step=step, dtype=dtype)
+        config = run.config.to_dict()
+        for section, key in (("clip", "clip"), ("test", "protocol")):
+            if result.get(key):  # earlier versions did not tell it
+                config[section] |= saved.complete_section(section, result[key])
+        weights = run.weights["params"], run.weights["batch_stats"]
+        try:
+            return Explainer(run.definition, weights, ConfigDict(config), run.classes, run.normalization, run.mesh)
+        except TypeError as error:
+            raise UserError(f"test.json does not tell the clips of its test ({error}): make the test again") from error
 
     def _decode(self, video: Video, places: np.ndarray, short_side: int) -> np.ndarray:
         assert self._record.manifest is not None
