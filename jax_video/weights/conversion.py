@@ -111,9 +111,9 @@ def export(run: Run, layout: str, path: str | pathlib.Path) -> list[str]:
         raise UserError(f"layout {layout} ({names.layout(layout).source}) has no {model.name}")
     start.check_keywords(layout, model)
     arrays = {name: np.asarray(leaf) for name, leaf in state_lib.named_leaves(run.weights).items()}
-    # Without them, readers would take the layout's normalisation, and the defaults of our network.
+    # Without them, readers would take the layout's normalisation, clips and test, and the defaults of our network.
     notes = {
-        "normalize": json.dumps(run.meta.config["normalize"]),
+        **{section: json.dumps(run.meta.config[section]) for section in ("normalize", "clip", "test")},
         "model": json.dumps({**networks.find(model.name).keywords, **model.to_dict()}),
     }
     if run.thresholds is not None:

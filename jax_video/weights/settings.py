@@ -51,6 +51,9 @@ def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> 
     ]
     if wrong:
         raise UserError(f"{'; '.join(wrong)}. Leave it out of the config, or take the weights of such a network")
+    if source.clip and theirs.get("name") == model.name:  # then keywords that follow the clips are the run's, too
+        follow = [key for key in ("frames", "size") if key in theirs and not is_given(f"clip.{key}", given)]
+        told |= {key: theirs[key] for key in follow if model.get(key, defaults.get(key)) != theirs[key]}
     model.update({**fixed, **told})
     return [f"{who} sets {_options(values)}" for who, values in (("the layout", fixed), ("the file", told)) if values]
 
@@ -103,18 +106,19 @@ def compare_normalization(layout: str, normalize: dict) -> list[str]:
 def set_sampling(config: ConfigDict, source: Source, num_classes: int, given: Collection[str]) -> list[str]:
     """Set clips and test to those of the source's own test, as far as they are known; return lines for a report.
 
+    They are those of the run that a file was exported from, if the file tells them, and else the layout's.
+
     Raises:
       UserError: what the user has set does not fit the rest.
     """
-    layout, lines = names.layout(source.layout), []
-    clip = provenance.clip(source.layout, config.model.get("frames", 0), num_classes)
-    for section, values in (("clip", clip), ("test", layout.test)):
+    lines, clip = [], provenance.clip(source.layout, config.model.get("frames", 0), num_classes)
+    known = (("clip", source.clip, clip), ("test", source.test, names.layout(source.layout).test))
+    for section, run, layout in known:
+        values, there = (layout, "as there") if run is None else (run, "as in the run that it was exported from")
         wanted = {key: value for key, value in values.items() if not is_given(f"{section}.{key}", given)}
         config[section].update(wanted)
         kept = {key: config[section][key] for key in values if key not in wanted}
-        told = [
-            f"{_options(options)} {whose}" for options, whose in ((wanted, "as there"), (kept, "as given")) if options
-        ]
+        told = [f"{_options(options)} {whose}" for options, whose in ((wanted, there), (kept, "as given")) if options]
         lines += [f"{section}: {'; '.join(told)}"] if told else []
     if config.clip.jitter and min(config.clip.jitter) < config.clip.size:  # for training, which may follow
         config.clip.jitter = ()

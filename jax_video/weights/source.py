@@ -13,9 +13,11 @@ from ml_collections import ConfigDict
 
 from jax_video import models, networks, run, saved
 from jax_video import state as state_lib
-from jax_video.data import documents, remote
+from jax_video.data import documents, remote, samples
 from jax_video.errors import UserError
 from jax_video.weights import files, names, provenance, public
+
+_PROTOCOL = {"clips": str, "number": int, "crop": str, "flip": bool | None, "average_clips": str}  # of section `test`
 
 
 @dataclasses.dataclass
@@ -34,6 +36,8 @@ class Source:
     signs: str = ""
     normalize: dict | None = None  # section `normalize` of the run that a file was exported from; None: not known
     model: dict | None = None  # section `model` of that run, with all keywords; None: not known
+    clip: dict | None = None  # section `clip` of that run; None: not known
+    test: dict | None = None  # what section `test` of that run says of its protocol; None: not known
     several: bool = False  # whether they were trained on videos with several labels
 
 
@@ -73,7 +77,7 @@ def read_source(
         if file.passed_over and jax.process_index() == 0:
             print(f"{path}: {file.passed_over}", file=sys.stderr)
         version, signs = provenance.version(layout, file)
-        found = names.to_ours(layout, file.weights)
+        found, told = names.to_ours(layout, file.weights), _sampling(path, file.notes)
         return Source(
             name if known else str(path),
             layout,
@@ -85,6 +89,8 @@ def read_source(
             signs=signs,
             normalize=_normalize(path, file.notes),
             model=_model(path, file.notes),
+            clip=told.get("clip"),
+            test=told.get("test"),
             several=file.notes.get("loss") == "sigmoid" or bool(known and known.multilabel),
         )
     if layout:
@@ -162,6 +168,24 @@ def _model(path: pathlib.Path, notes: dict[str, str]) -> dict | None:
         return documents.parse(notes["model"], {"name": str}) if "model" in notes else None
     except documents.Damaged as error:
         raise UserError(f"{path} does not tell its network's keywords ({error}): export the weights again") from error
+
+
+def _sampling(path: pathlib.Path, notes: dict[str, str]) -> dict[str, dict]:
+    """Sections `clip` and `test` of the run that a file was exported from, those that the file tells."""
+    found: dict[str, dict] = {}
+    try:
+        for name in notes.keys() & {"clip", "test"}:
+            section = saved.complete_section(name, documents.parse(notes[name], {"*": object}))
+            found[name] = {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+        if "clip" in found:
+            samples.Sampling(**found["clip"])
+        if "test" in found:
+            if wrong := documents.defect(found["test"], _PROTOCOL):
+                raise documents.Damaged(wrong)
+            found["test"] = {key: found["test"][key] for key in _PROTOCOL}
+    except (documents.Damaged, TypeError, UserError) as error:
+        raise UserError(f"{path} does not tell the clips of its run ({error}): export the weights again") from error
+    return found
 
 
 def _num_classes(arrays: dict[str, np.ndarray]) -> int | None:

@@ -185,7 +185,7 @@ def initial_state(
             print(f"Not in them, and therefore as initialised:\n{listed(weights.merged.fresh, 100)}", file=sys.stderr)
         if layout:
             _print_normalization(weights.sources[0], state_lib.Normalization(**config.normalize))
-            _print_rate(layout, config.clip.get("fps"))
+            _print_rate(weights.sources[0], config.clip.get("fps"))
         for source, part in zip(weights.sources, _several(options.into or ""), strict=True):
             if source.model is not None:  # it is a file; of a run's folder that is said where it is read
                 whose = f"The run that {source.path} was exported from"
@@ -251,9 +251,9 @@ def _print_normalization(source: Source, given: state_lib.Normalization) -> None
     print(f"  These weights have seen RGB of {seen}; normalize in the config is another.", file=sys.stderr)
 
 
-def _print_rate(layout: str, given: float | None) -> None:
+def _print_rate(source: Source, given: float | None) -> None:
     """Print a note where weights were trained on clips of another frame rate than this run's."""
-    usual = names.layout(layout).clip.get("fps")
+    usual = (source.clip or names.layout(source.layout).clip).get("fps")
     if usual is not None and usual != given:
         here = "clips here take frames as they are stored" if given is None else f"here they have {given:g}"
         print(

@@ -17,7 +17,8 @@ from configs import stc, t3d
 from jax_video import networks
 from jax_video.errors import UserError
 from jax_video.run import load
-from jax_video.weights import conversion, names, settings
+from jax_video.weights import conversion, files, names, settings
+from jax_video.weights import source as sources
 from jax_video.weights.source import Source
 
 SIZES = {"width": 1 / 16, "layers": (1, 1, 1, 1)}
@@ -152,6 +153,51 @@ def test_what_a_run_has_seen_goes_out_and_in_with_its_weights(suffix, tmp_path):
     assert converted(tmp_path / "again").normalize == converted(tmp_path / "run").normalize
     if suffix == ".pth":
         network_of().load_state_dict(torch.load(exported, weights_only=True), strict=True)
+
+
+@pytest.mark.parametrize("layout", ["3d-resnets", "jax_video"])
+def test_a_file_tells_the_clips_and_the_test_of_its_run(layout, tmp_path):
+    """They go before the layout's; what is given stays. Without notes it is the layout's, or the recipe's, as ever."""
+    config, given = config_of(), ("clip.stride", "clip.frames", "test.clips", "test.number")
+    config.clip.update(stride=3, frames=8, fps=12.5)
+    config.test.update(clips="uniform", number=3)
+    conversion.convert(save_2020(network_of(), tmp_path / "w.pth"), "3d-resnets", config, tmp_path / "run", given=given)
+    conversion.export(load(tmp_path / "run"), layout, tmp_path / "back.npz")
+    report = conversion.convert(tmp_path / "back.npz", layout, config_of(), tmp_path / "again", given=("clip.size",))
+    ours, theirs = (json.loads(converted(tmp_path / run).to_json()) for run in ("again", "run"))
+    assert ours["clip"] == theirs["clip"] and ours["test"] == theirs["test"]
+    assert ours["clip"]["stride"] == 3 and ours["test"]["number"] == 3
+    said = next(line for line in report.splitlines() if "clip: " in line)
+    assert "frames=8" in said and "as in the run that it was exported from; size=112 as given" in said
+    said = next(line for line in report.splitlines() if "test: " in line)
+    assert "number=3" in said and said.endswith("as in the run that it was exported from")
+    files.write(tmp_path / "bare.npz", files.read(tmp_path / "back.npz"))
+    normalize = {"normalize": "2020"} if layout == "3d-resnets" else {}
+    report = conversion.convert(tmp_path / "bare.npz", layout, config_of(), tmp_path / "bare", **normalize)
+    assert ("clip: frames=16, stride=1, short_side=112, size=112 as there" in report) == (layout == "3d-resnets")
+    assert converted(tmp_path / "bare").clip.stride == (1 if layout == "3d-resnets" else config_of().clip.stride)
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [{"clip": "{}"}, {"clip": '{"frames": "8"}'}, {"test": "{}"}, {"test": "no"}],
+)
+def test_notes_that_tell_no_clips(notes, tmp_path):
+    with pytest.raises(UserError, match=r"w.npz does not tell the clips of its run \(.*\): export the weights again"):
+        sources._sampling(tmp_path / "w.npz", notes)
+
+
+def test_keywords_that_follow_the_clips_are_those_of_the_run():
+    """As layers depend on them; where the user gives the clip's frames, the keyword is the user's, too."""
+    run = dict(networks.find("stc_resnet18").keywords) | {"name": "stc_resnet18", "frames": 32}
+    config = stc.get_config("model=stc_resnet18,frames=8,data=nowhere")
+    clip = config.clip.to_dict() | {"frames": 32}
+    found = dataclasses.replace(source("jax_video"), model=run, clip=clip)
+    for given, frames in ((("clip.frames",), 8), ((), 32)):
+        with config.unlocked():
+            settings.set_keywords(config, found, given)
+            settings.set_sampling(config, found, 400, given)
+        assert config.model.frames == config.clip.frames == frames
 
 
 @pytest.mark.parametrize(
