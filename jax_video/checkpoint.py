@@ -8,6 +8,7 @@ names, progress), so that a run's folder is enough to classify videos with.
 import contextlib
 import dataclasses
 import datetime
+import errno
 import functools
 import inspect
 import logging as python_logging
@@ -145,6 +146,12 @@ class _Steps(ocp.path.step.NameFormat):
         return _Step(found.step, found.path)
 
 
+# Codes of TensorStore that are of no file's content.
+_OUT_OF_REACH = re.compile(
+    r"\b(PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|RESOURCE_EXHAUSTED|DEADLINE_EXCEEDED|ABORTED|CANCELLED)\b"
+)
+
+
 class _Manager(ocp.CheckpointManager):
     """Orbax's manager, which reads the metrics of all checkpoints when it opens a folder, and fails if one is damaged.
 
@@ -152,14 +159,20 @@ class _Manager(ocp.CheckpointManager):
     """
 
     def metrics(self, step: int) -> dict[str, float] | None:
-        """The validation metrics of a checkpoint; None where there are none, or they cannot be read."""
+        """The validation metrics of a checkpoint; None where there are none, or they are damaged.
+
+        Raises:
+          CheckpointError: they cannot be read just now. Without them the best checkpoint would be removed as any other.
+        """
         try:
             content = _sound(ocp.JsonCheckpointHandler().restore(self.directory / str(step) / "meta"))
             found = content["validation"] if "validation" in content else super().metrics(step)
             return found if found is not None and np.isfinite(_rank(found)) else None
         except FileNotFoundError:
             return None
-        except Exception as error:  # damage of any kind
+        except Exception as error:
+            if _is_of_machine(error):
+                raise _unreadable(step, self.directory, error) from error
             said = "the validation of checkpoint %d in %s cannot be read (%s): it does not count as the best one"
             logging.error(said, step, self.directory, _first_line(error))
             return None
@@ -228,7 +241,8 @@ class Checkpoints:
         ).to_json()
         items = _items(state)
         with self._writing(), _quiet():
-            if step in self.steps:  # saved on a stop, before its validation: a kill just here costs this one checkpoint
+            if step in self.steps:  # saved before its validation: a kill just here costs this one checkpoint
+                self._manager.wait_until_finished()
                 self._manager.delete(step)
             self._manager.save(
                 step,
@@ -363,10 +377,9 @@ class Checkpoints:
         return items, meta
 
     def _damage(self, step: int, error: Exception) -> Exception:
-        """What an error while reading means: damage, unless the machine is at fault (rights, memory, a lost disk)."""
-        missing = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
-        if isinstance(error, MemoryError | OSError) and not missing:
-            return CheckpointError(f"cannot read checkpoint {step} in {self.folder}: {_first_line(error)}.")
+        """What an error while reading means: damage, unless the machine is at fault."""
+        if _is_of_machine(error):
+            return _unreadable(step, self.folder, error)
         return _Corrupted(_first_line(error))  # whatever else orbax makes of damaged files
 
     def _put_aside(self, step: int, error: Exception) -> None:
@@ -447,6 +460,19 @@ def check_shapes(owner: str, found: Any, expected: Any) -> None:
             + listed(problems)
             + "\nUse the config that it was trained with, or another --workdir."
         )
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Whether an error while reading is no damage, but of rights, memory, or a disk or store that is out of reach."""
+    if isinstance(error, OSError):
+        return not isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+    if (number := _system_error(error)) is not None:
+        return number not in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
+    return isinstance(error, MemoryError | jax.errors.JaxRuntimeError) or bool(_OUT_OF_REACH.search(str(error)))
+
+
+def _unreadable(step: int, folder: Any, error: Exception) -> CheckpointError:
+    return CheckpointError(f"cannot read checkpoint {step} in {folder}: {_first_line(error)}.")
 
 
 def _system_error(error: Exception) -> int | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import gc
 import json
 import logging
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
@@ -189,6 +191,42 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_is_used(damaged, c
     write(damaged, 2, top1={2: 0.3})  # the run gets there again
     with opened(damaged) as checkpoints:
         assert_same(checkpoints.restore(target())[0], state(2))
+
+
+FAULTS = [
+    OSError(errno.EIO, "Input/output error"),
+    ValueError("PERMISSION_DENIED: Error opening \"/disk/d/1\" [os_error_code='13']"),
+    ValueError("UNAVAILABLE: the store does not answer"),
+    jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4 bytes"),
+]
+
+
+def failing(fault: Exception):
+    def fail(*_, **__):
+        raise fault
+
+    return fail
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault)[:20])
+def test_what_cannot_be_read_just_now_is_not_damaged(damaged, monkeypatch, fault):
+    """A sound checkpoint is not put aside as a disk, a store or memory fails, and no earlier one takes its place."""
+    with opened(damaged) as checkpoints:
+        with monkeypatch.context() as patched:
+            patched.setattr(ocp.CheckpointManager, "restore", failing(fault))
+            with pytest.raises(CheckpointError, match="cannot read checkpoint 2 in"):
+                checkpoints.restore(target())
+            with pytest.raises(CheckpointError, match="cannot read checkpoint 2 in"):
+                checkpoints.read_best(network(target()))
+        assert_same(checkpoints.restore(target())[0], state(2))
+    assert not (damaged / "corrupted").exists()
+
+
+def test_a_run_is_not_gone_on_with_while_its_validations_cannot_be_read(damaged, monkeypatch):
+    """Its best checkpoint would be removed as one that was not validated."""
+    monkeypatch.setattr(ocp.JsonCheckpointHandler, "restore", failing(FAULTS[0]))
+    with pytest.raises(CheckpointError, match="cannot read checkpoint . in .*Input/output error"), opened(damaged):
+        pass
 
 
 def test_the_best_checkpoint_is_not_used_where_it_is_damaged(damaged, caplog):
