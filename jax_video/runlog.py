@@ -111,8 +111,9 @@ class RunLog:
         return tqdm.format_interval(taken * (self._total - self._done))
 
     def row(self, step: int, split: str, **values: float) -> None:
-        """Write one row; a row of the split "train" gets its `examples_per_second` since the last row."""
-        if split == "train":
+        """Write one row; a row of the split "train" gets its `examples_per_second` since the last row, if there were
+        steps since."""
+        if split == "train" and self._steps:
             seconds = time.perf_counter() - self._since
             values["examples_per_second"] = round(self._steps * self._batch / max(seconds, 1e-9), 2)
         self._since, self._steps = time.perf_counter(), 0
@@ -131,7 +132,7 @@ class RunLog:
     def _show(self, step: int, split: str, values: dict[str, float]) -> None:
         name, accuracy = metrics.headline(values)
         shown = {"loss": f"{values['loss']:.3f}", metrics.HEADLINES[name]: f"{accuracy:.1%}"}
-        if split == "train":
+        if "examples_per_second" in values:
             shown["examples/s"] = f"{values['examples_per_second']:.1f}"
         if split == "train" and self._bar is not None and not self._bar.disable:
             return self._bar.set_postfix(shown)  # it shows the time left itself

@@ -285,11 +285,14 @@ def train(
         while True:
             last = step == total
             validate = validate_steps and progress.validated < step and (last or step % validate_steps == 0)
-            checkpoint = (last or step % options.checkpoint_steps == 0) and step not in (0, *checkpoints.steps)
             stop = sharding.stop_requested(signals.requested, step)
+            due = last or validate or stop or step % options.checkpoint_steps == 0
+            checkpoint = due and step not in (0, *checkpoints.steps)
             if running is not None and (validate or checkpoint or stop):
                 take_in(*running)
                 running = None
+            if checkpoint:
+                save()  # before a validation, which may fail or be killed
             if validate and not stop:
                 try:
                     means = scoring.mean_over_clips(
@@ -307,8 +310,6 @@ def train(
                 except scoring.Interrupted:
                     stop = True
             if stop:
-                if step not in (0, *checkpoints.steps):
-                    save()
                 checkpoints.wait()
                 raise Stopped(f"stopped after step {step} of {total}; the same command goes on from there ({workdir}).")
             if validate:
@@ -330,8 +331,6 @@ def train(
                 if progress.finished:
                     write_row(step)
                 save(validation, thresholds)
-            elif checkpoint:
-                save()
             if last or progress.finished:
                 return True
 
