@@ -168,6 +168,23 @@ def stop_requested(local: bool, step: int) -> bool:
     return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else local
 
 
+def check_same_set(digest: str) -> None:
+    """Raise UserError, in all processes, unless all have the same set, as each reads its own part of every batch.
+
+    Args:
+      digest: the hash of this process's manifest, hexadecimal.
+    """
+    if jax.process_count() == 1:
+        return
+    digests = np.asarray(multihost_utils.process_allgather(np.frombuffer(bytes.fromhex(digest), np.uint8)))
+    if other := np.flatnonzero((digests != digests[0]).any(axis=1)).tolist():
+        first, another = (bytes(digests[process]).hex()[:8] for process in (0, other[0]))
+        raise UserError(
+            f"process {other[0]} has other videos, labels or splits than process 0: the hashes of their manifests are "
+            f"{another}… and {first}…. Give all the same manifest.jsonl, on a shared disk or copied from one of them."
+        )
+
+
 def on_first(action: Callable[[], None]) -> None:
     """Call `action` on the first process only. If it fails there, every process raises UserError."""
     message = ""

@@ -7,7 +7,7 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
-from jax_video import augmentation, metrics, multilabel, networks, objectives, optimizer
+from jax_video import augmentation, metrics, multilabel, networks, objectives, optimizer, sharding
 from jax_video.data import pipeline
 from jax_video.data.manifest import SPLITS, Manifest
 from jax_video.errors import UserError, shown
@@ -97,6 +97,7 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
     than the network takes. A set without test videos passes: it can be trained. Warns on stderr of doubtful settings,
     such as a teacher with random weights.
     """
+    sharding.check_same_set(manifest.hash)
     task = Task.of(config)
     if freeze := config.train.get("freeze"):
         optimizer.check_frozen(config.model.name, freeze)

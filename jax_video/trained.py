@@ -154,8 +154,9 @@ class Trained:
         are arguments of it that replace these.
 
         Raises:
-          UserError: no video can be read.
+          UserError: no video can be read, or another process has other videos.
         """
+        sharding.check_same_set(manifest.hash)
         given = {
             "sampling": self.sampling,
             "protocol": self.protocol,

@@ -1,5 +1,6 @@
 """Two processes of four devices are one process of one device: they train, save, go on, stop and test together."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ from processes import SMOOTH, losses
 from rounding import roundings
 
 from jax_video import lock
+from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions
 
 
@@ -23,13 +25,14 @@ def manifest(tmp_path_factory) -> pathlib.Path:
     return motions.make(folder, train=32, val=8, test=8, frames=8, width=40, height=32)
 
 
-def start_two(workdir: pathlib.Path, manifest: pathlib.Path, *flags: str) -> list:
+def start_two(workdir: pathlib.Path, manifest: pathlib.Path, *flags: str, second: pathlib.Path | None = None) -> list:
+    """Two processes; `second` is the manifest of the second one, if it has its own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     return [
-        processes.start(workdir, manifest, f"--distributed={address},{index},2", *flags, devices=4, log=f"log{index}")
-        for index in range(2)
+        processes.start(workdir, own, f"--distributed={address},{index},2", *flags, devices=4, log=f"log{index}")
+        for index, own in enumerate((manifest, second or manifest))
     ]
 
 
@@ -83,6 +86,20 @@ def test_both_are_refused_where_another_run_is(tmp_path, manifest):
         assert processes.finish(start_two(tmp_path / "two", manifest), timeout=100) == [2, 2], outputs(tmp_path / "two")
     for log in ("log0", "log1"):
         assert f"in use by process {os.getpid()} on" in processes.output(tmp_path / "two", log)
+
+
+def test_both_are_refused_where_their_sets_differ(tmp_path, manifest):
+    """As where each has prepared its own copy, in which a video is broken: rows would get other videos' labels."""
+    known = Manifest.read(manifest)
+    videos = (known.videos[0].broken("truncated"), *known.videos[1:])
+    other = dataclasses.replace(known, videos=videos)
+    other.write(tmp_path / "other" / "manifest.jsonl")
+    both = start_two(tmp_path / "two", manifest, second=tmp_path / "other" / "manifest.jsonl")
+    assert processes.finish(both, timeout=100) == [2, 2], outputs(tmp_path / "two")
+    for log in ("log0", "log1"):
+        said = processes.output(tmp_path / "two", log)
+        assert "process 1 has other videos, labels or splits than process 0" in said
+        assert known.hash[:8] in said and other.hash[:8] in said
 
 
 @pytest.mark.slow
