@@ -106,6 +106,15 @@ def test_one_that_tells_no_protocol_hides_no_difference(splits, tmp_path):
         averages.summarise({"fused": fused, "a": averages.read(splits[0]), "b": averages.read(other)})
 
 
+@pytest.mark.parametrize("other", [{"l2": True}, {"weights": [1.0, 5.0]}, {"average_clips": "logit"}])
+def test_fused_scores_that_were_added_up_otherwise(tmp_path, other):
+    alike = {"fused": ["a", "b"], "weights": [1.0, 1.0], "l2": False, "average_clips": "probability"}
+    result = dict.fromkeys(averages.METRICS, 0.5)
+    averages.summarise({"one": result | alike, "two": result | alike | {"fused": ["c", "d"]}})
+    with pytest.raises(UserError, match=f"one and two were not tested alike:\n  {next(iter(other))}: "):
+        averages.summarise({"one": result | alike, "two": result | alike | other})
+
+
 def test_errors_of_the_command(splits, tmp_path):
     check_user_error(run(AVERAGE, splits[0]), "expected at least two tested runs")
     check_user_error(run(AVERAGE, splits[0], f"{splits[0]}/"), "named twice")

@@ -78,6 +78,17 @@ def test_a_second_start_says_that_the_run_is_finished(trained):
     assert again.stdout.splitlines()[1:] == trained.finished.stdout.splitlines()
 
 
+def test_a_result_of_other_weights_is_no_result(copied):
+    """Of the same step, as of a run that was trained anew in the same folder, and killed before its test."""
+    path = copied.workdir / "test.json"
+    expected = json.loads(path.read_text())
+    path.write_text(json.dumps(expected | {"fingerprint": 1, "top1": 1.0}))
+    (copied.workdir / "confusion.json").unlink()
+    again = start(copied)
+    assert again.code == 0, again.stderr
+    assert "is finished" not in again.stdout and json.loads(path.read_text()) == expected
+
+
 def test_mode_test_tests_again(copied):
     expected = json.loads((copied.workdir / "test.json").read_text())
     for name in ("test.json", "predictions.jsonl"):

@@ -20,6 +20,7 @@ METRICS = {
 }
 LABELS = {"map": "mAP", "hit1": "hit@1", "macro_f1": "macro F1", "micro_f1": "micro F1"}  # in multi-label tests
 COMPARED = {"protocol": "test", "clip": "clip", "dtype": "dtype"}  # of a result: of a config; runs agree, except in
+_FUSED = ("weights", "l2", "average_clips")  # of fused scores, which do not tell those
 FREE = ("batch", "allow_partial")  # scores do not depend on these
 _BESIDE = {
     "protocol?": dict,
@@ -103,9 +104,9 @@ def summarise(results: dict[str, dict]) -> dict:
             "some were tested on videos with one label each, others with several: they have no metric alike"
         )
     changed: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
-    for key, section in COMPARED.items():
+    for key, section in (COMPARED | dict(zip(_FUSED, _FUSED, strict=True))).items():
         told = {run: _complete(section, result[key]) for run, result in results.items() if key in result}
-        for run in told:  # fused scores tell nothing, and earlier versions no dtype
+        for run in told:  # earlier versions tell no dtype
             first = next(iter(told))
             changed[first, run] += _differences(key, told[first], told[run])
     for (first, run), lines in changed.items():

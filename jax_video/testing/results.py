@@ -34,7 +34,10 @@ NAMES = {
     "negative_accuracy": "  of different videos",
 }
 # What test.json holds: what it is a result of, and the result: of classes, of several labels, or of pairs.
-_SUBJECT = {"step": int, "manifest": str, "protocol?": dict, "clip?": dict, "dtype?": str, "videos": int, "of": int}
+_SUBJECT = {
+    **{"step": int, "fingerprint?": int, "manifest": str, "protocol?": dict, "clip?": dict, "dtype?": str},
+    **{"videos": int, "of": int},
+}
 _CLASSES = {"top1": float, "top5": float, "mean_top1_top5": float, "mean_class_accuracy": float, "clip_top1?": float}
 _LABELS = {"map": float, "macro_f1": float, "micro_f1": float, "hit1": float}
 _PAIRS = {"pair_accuracy": float, "student": {"name": str, "frames": int}}
@@ -169,6 +172,7 @@ def is_own(result: Mapping[str, Any], run: Run) -> bool:
     config = run.meta.config
     return (
         result["step"] == run.step
+        and result.get("fingerprint", run.fingerprint) == run.fingerprint
         and not run.meta.is_of_another_set(result.get("manifest"))
         and not other_clips(config["clip"], result.get("clip", config["clip"]))
         and result.get("dtype", config.get("dtype")) == config.get("dtype")
@@ -176,8 +180,8 @@ def is_own(result: Mapping[str, Any], run: Run) -> bool:
 
 
 def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
-    """The result of an earlier test of the same checkpoint by the same protocol on all videos of the same set; None
-    where there is none."""
+    """The result of an earlier test of the same weights by the same protocol on all videos of the same set; None where
+    there is none."""
     path = folder_of(run) / "test.json"
     shape = _PAIRS if isinstance(run.objective, objectives.Correspondence) else _CLASSES
     shape = _LABELS if isinstance(run.objective, MultiLabel) else shape
@@ -191,7 +195,7 @@ def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
             print(f"{path}: {error}. The test is made again.", file=sys.stderr)
         return None
     expected = subject(run, manifest)
-    earlier = {"dtype": expected["dtype"]}  # which earlier versions did not tell
+    earlier = {key: expected[key] for key in ("dtype", "fingerprint")}  # which earlier versions did not tell
     found = {key: (earlier | result).get(key) for key in expected}
     whole = result["videos"] == result["of"] or run.config.test.allow_partial
     return result if whole and _in_full(found) == _in_full(expected) else None
@@ -202,6 +206,7 @@ def subject(run: Run, manifest: Manifest) -> dict[str, Any]:
     config = recipe.resolve(run.config, flip=manifest.flip, multilabel=manifest.multilabel)
     subject = {
         "step": run.step,
+        "fingerprint": run.fingerprint,  # other weights may be of the same step
         "manifest": manifest.hash,
         "protocol": config.test.to_dict(),
         "clip": config.clip.to_dict(),
