@@ -28,6 +28,8 @@ from jax_video.errors import UserError, writing
 from jax_video.weights import conversion, names
 from jax_video.weights.source import layout_of
 
+_IN = ("config", "out", "normalize", "classes", "check")
+
 
 def define_flags() -> None:
     config_flag.define("In: the network's config: RECIPE[:key=value,...], by name or as a file.")
@@ -52,6 +54,8 @@ def main(arguments: list[str]) -> None:
     if given.export is not None:
         if given.layout is None:
             raise UserError(f"--layout is missing: one of {', '.join(names.LAYOUTS)}")
+        if wrong := [f"--{name}" for name in _IN if given[name].present]:
+            raise UserError(f"{' '.join(wrong)}: of weights that come in; --export writes a run's: leave it out")
         remote.check_local(given.export)
         conversion.check_export(given.layout, given.export)
         trained = run.load(source)

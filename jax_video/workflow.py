@@ -46,12 +46,16 @@ def perform(
             raise UserError(f"{flag} {does} training, and --mode={mode} takes none. Leave one of them out.")
     if step is not None and mode == "train":
         raise UserError("--step is the checkpoint that --mode=test, views or features looks at: give one of those.")
+    splits = {"views": "the validation videos, or else those of the test", "features": "all videos"}
+    if mode in splits and (split := config.test.get("split", "test")) != "test":
+        raise UserError(f"--config.test.split={split}: --mode={mode} looks at {splits[mode]}. Leave it out.")
     mesh = sharding.make_mesh()
     manifest = prepared.read(config.data.manifest)
     if mode != "train":  # what trains keeps the fraction itself
         manifest = manifest.keep(config.data.fraction)
     reader.check(manifest)
-    config = recipe.resolve(config, flip=manifest.flip, multilabel=manifest.multilabel)
+    # Whether what is not trained here may be mirrored is for its run to say, too.
+    config = recipe.resolve(config, multilabel=manifest.multilabel)
 
     if mode == "train":
         result, new = train_and_test(config, manifest, workdir, mesh, profile=profile, extend=extend)

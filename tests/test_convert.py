@@ -432,6 +432,7 @@ def test_files_that_are_not_converted(theirs, tmp_path, how, expected):
         (["run", LAYOUT, "--export=out.h5"], ["out.h5: expected a name that ends in one of .pth"]),
         (["run", LAYOUT, "--export=r3d.pth"], ["r3d.pth is there already: choose another --export, or remove it"]),
         (["run", "--layout=hara", "--export=out.pth"], ["there is no layout 'hara'"]),
+        (["run", LAYOUT, "--export=out.pth", "--check=x.npz"], ["--check: of weights that come in; --export"]),
         (["nosuch", LAYOUT, "--export=out.pth"], ["there is no checkpoint in"]),
         (["r3d.pth", LAYOUT, "--export=out.pth"], ["r3d.pth is a file; expected the folder of a run"]),
     ],

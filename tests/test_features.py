@@ -14,7 +14,7 @@ from conftest import ROOT
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jax_video import networks, optimizer, sharding
+from jax_video import networks, optimizer, sharding, workflow
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import clips
@@ -167,6 +167,23 @@ def test_a_chosen_checkpoint_leaves_the_features_of_the_best_alone(manifest, tmp
     assert (workdir / "features.npz").read_text() == "of the best one"
     with np.load(workdir / "step0" / "features.npz") as saved:
         assert saved["step"] == 0 and len(saved["video"]) == 2
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_run_that_was_never_mirrored_is_not_looked_at_mirrored(manifest, tmp_path, mirrored):
+    """Whatever set is given with a recipe that leaves it open."""
+    config = config_of()
+    config.clip.flip, config.test.flip = mirrored, None
+    workdir = make_run(tmp_path / "run", config)
+    config.clip.flip = None
+    dataclasses.replace(manifest, flip=True).write(tmp_path / "manifest.jsonl")
+    config.data.manifest = str(tmp_path)
+    workflow.perform("features", config, workdir)
+    with np.load(workdir / "features.npz") as saved:
+        assert json.loads(str(saved["subject"]))["protocol"]["flip"] is mirrored
+    config.test.split = "val"
+    with pytest.raises(UserError, match="test.split=val: --mode=features looks at all videos"):
+        workflow.perform("features", config, workdir)
 
 
 def test_the_mode_of_the_command(manifest, tmp_path):

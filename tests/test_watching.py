@@ -191,6 +191,7 @@ def test_the_command(trained, stream, tmp_path):
         ("--live=a.ts", "--live=b.ts"): "a.ts b.ts: --live watches one stream",
         ("--live=a.ts", "a.ts"): "a.ts a.ts: --live watches one stream; classify files without --live",
         ("--live=a.ts", "--srt=a.srt"): "--srt: of files, and not of a stream",
+        ("--live=a.ts", "--top=2"): "--top: without --json a stream's best class alone is shown",
     }
     calls = [(PREDICT, ["--live=a.ts", *flags]), (PREDICT, ["--live=a.ts", "--json", "--top=2", *flags])]
     text, rows, *refused = run_each([*calls, *((PREDICT, [*flags, *given]) for given in mistakes)], cwd=tmp_path)

@@ -25,6 +25,8 @@ def show(arguments: list[str], given: flags.FlagValues) -> None:
         )
     if wrong := [f"--{name}" for name in _OF_FILES if given[name].present]:
         raise UserError(f"{' '.join(wrong)}: of files, and not of a stream; leave it out")
+    if given["top"].present and not given.json:
+        raise UserError("--top: without --json a stream's best class alone is shown; leave it out, or add --json")
     top, source, label = labels.number_of_classes(given.top), live.find(given.live[0]), ""
     trained = run_lib.load(given.checkpoint)
     sharding.announce(trained.mesh, state.describe(trained.config, trained.weights["params"]), str(source))
