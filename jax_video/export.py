@@ -42,6 +42,8 @@ def main(arguments: list[str]) -> None:
     if given.out is None:
         raise UserError("--out is missing: the folder to write, for example --out=exported")
     folder.check(given.out, given.format)
+    if given.license is not None and "safetensors" not in given.format:
+        raise UserError("--license: of the model card, which --format=safetensors writes; leave it out, or add that")
     trained = run.load(source, dtype=given.dtype)
     sharding.announce(trained.mesh, state.describe(trained.config, trained.weights["params"]))
     with writing(given.out, "the same command begins anew"):

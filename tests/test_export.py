@@ -51,6 +51,7 @@ def exported(trained, tmp_path_factory):
     calls = [
         ("jax_video.export", [trained.workdir, f"--out={out}", "--license=apache-2.0"]),
         ("jax_video.export", [trained.workdir, f"--out={out}"]),
+        ("jax_video.export", [trained.workdir, f"--out={out}-2", "--license=mit", "--format=onnx"]),
         ("jax_video.predict", [video, f"--checkpoint={out}", "--json"]),
         ("jax_video.predict", [video, f"--checkpoint={trained.workdir}", "--json"]),
     ]
@@ -90,13 +91,14 @@ def read(out: pathlib.Path):
 
 
 def test_the_command(exported, trained):
-    out, (first, again, *_) = exported
+    out, (first, again, lost, *_) = exported
     assert first.code == 0, first.stderr
     names = {"model.stablehlo", "model.json", "classify.py", "model.safetensors", "config.json", "README.md"}
     assert {path.name for path in out.iterdir()} == names == set(re.findall(r"bytes  .*/(\S+)", first.stdout))
     assert [path.name for path in out.parent.iterdir()] == ["a folder"], "nothing is left beside it"
     assert "python -m jax_video.predict VIDEO --checkpoint='" in first.stdout and "classify.py VIDEO" in first.stdout
     check_user_error(again, "already holds model.stablehlo, model.json,", "choose another --out, or remove them first")
+    check_user_error(lost, "--license: of the model card, which --format=safetensors writes")
 
 
 def test_an_exported_run_predicts_the_same(exported):
@@ -203,7 +205,8 @@ def test_the_reader_is_told_the_rate_of_pictures(exported, trained, tmp_path, ca
         code, _, error = said(*arguments, fps=fps)
         assert code == 2 and error.endswith(f"error: {message}")
     (tmp_path / "empty").mkdir()
-    assert said(str(tmp_path / "empty"))[::2] == (1, f"{tmp_path / 'empty'}: there is no frame in it\n")
+    unknown = f"{tmp_path / 'empty'}: no frames: the folder has no numbered pictures, as image_00001.jpg\n"
+    assert said(str(tmp_path / "empty"))[::2] == (1, unknown)
 
 
 def test_twenty_lines_read_it(exported, trained, capsys, monkeypatch):
@@ -345,7 +348,7 @@ def test_other_ways_to_test(name, tmp_path):
 def of_frames(frames, *given):
     """What the reader says of a video of these frames."""
     with pytest.MonkeyPatch.context() as patch:
-        resized = lambda path, side: transforms.resize_short(path, side)  # noqa: E731
+        resized = lambda path, side: (transforms.resize_short(path, side), 0.0)  # noqa: E731
         patch.setattr(classify, "frames", resized)
         return classify.classify(frames, *given)
 
@@ -389,6 +392,17 @@ def test_a_knowledge_transfer_has_weights_but_no_program(tmp_path):
     folder.write(run, tmp_path / "out", ["safetensors"])
     text = (tmp_path / "out" / "README.md").read_text()
     assert 'run.features("video.mp4")' in text and 'pipeline_tag: "feature-extraction"' in text
+
+
+def test_all_files_of_a_folder_compute_the_same(trained, tmp_path):
+    """In another type of activations, and of other parts of a frame, than the run's test; whose result is then not
+    theirs."""
+    run = jax_video.load(trained.workdir, dtype="bfloat16")
+    folder.write(run, tmp_path / "out", ["stablehlo", "safetensors"], crop="three")
+    told, again = json.loads((tmp_path / "out" / "model.json").read_text()), jax_video.load(tmp_path / "out")
+    assert (again.config.dtype, again.protocol.crop) == ("bfloat16", "three")
+    assert "bfloat16" in json.dumps(told) and '"three"' in json.dumps(told)
+    assert "No result of a test is known." in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The export of a run: all files are written beside the folder, and moved into it when they are complete."""
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -48,16 +49,20 @@ def write(
     Args:
       formats: keys of FORMATS.
       license: of the weights, for the model card: an identifier of the Hugging Face Hub, such as apache-2.0.
-      crop: what the program sees of a frame, one of samples.CROPS; None: the same as the run's test.
+      crop: what the network sees of a frame, one of samples.CROPS; None: the same as the run's test.
 
     Raises:
       UserError: see `check`, `program.write`, `onnx.write` and `card.text`.
     """
     check(out, formats)
-    if crop is not None:
-        config = run.config.copy_and_resolve_references()
-        config.test.crop = crop
-        run = Run(run.folder, config, run.meta, run.step, run.definition, run.weights, run.mesh)
+    config = run.config.copy_and_resolve_references()
+    config.test.crop = crop or config.test.crop
+    # All files compute the same, of a run that was loaded with other clips or another dtype, too.
+    sections = config.to_dict()
+    asked = run.meta.config | {key: sections[key] for key in ("clip", "test", "dtype")}
+    if asked != run.meta.config:
+        meta = dataclasses.replace(run.meta, config=asked)
+        run = Run(run.folder, config, meta, run.step, run.definition, run.weights, run.mesh)
     folder = pathlib.Path(out).absolute()
     names = list(dict.fromkeys(name for each in formats for name in FORMATS[each]))
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
