@@ -1,5 +1,6 @@
 """SGD as the papers use it, AdamW, learning rates by part of the network, schedules, and the plateau rule."""
 
+import collections
 import dataclasses
 import functools
 import operator
@@ -52,7 +53,9 @@ def schedule(
         after = optax.constant_schedule(learning_rate)
     elif kind == "step":
         at = [*(round(epoch * steps_per_epoch) for epoch in drop_epochs), *drop_steps]
-        after = optax.piecewise_constant_schedule(learning_rate, {step - warmup: drop_factor for step in at})
+        drops = collections.Counter(step - warmup for step in at)  # several may fall on one step
+        factors = {step: drop_factor**times for step, times in drops.items()}
+        after = optax.piecewise_constant_schedule(learning_rate, factors)
     elif kind == "cosine":
         after = optax.cosine_decay_schedule(learning_rate, max(1, steps - warmup))
     else:

@@ -298,6 +298,11 @@ def test_step_schedule_drops_with_the_first_step_of_an_epoch(warmup_epochs):
     np.testing.assert_allclose(values[30:], 0.25)
 
 
+@pytest.mark.parametrize("drops", [{"drop_epochs": (2, 2.1)}, {"drop_epochs": (2,), "drop_steps": (10,)}])
+def test_drops_that_fall_on_one_step_all_count(drops):
+    np.testing.assert_allclose(rates(12, kind="step", steps=12, **drops), [1.0] * 10 + [0.01] * 2, rtol=1e-6)
+
+
 def test_step_schedule_drops_at_steps_too():
     values = rates(40, kind="step", steps=40, drop_steps=(7, 31), warmup_epochs=1)
     np.testing.assert_allclose(values[5:], np.repeat([1, 0.1, 0.01], [2, 24, 9]), rtol=1e-6)
