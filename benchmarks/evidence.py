@@ -79,7 +79,7 @@ RECORD = flags.DEFINE_string("record", None, "What the runs have found, JSON lin
 TABLE = flags.DEFINE_bool("table", False, "Train nothing; print the tables of the runs that are done.")
 LIST = flags.DEFINE_bool("list", False, "Train nothing; write the manifests, and print the command of every run.")
 BEST = flags.DEFINE_bool("best", False, "Only the best row of each claim, on the splits of the set in --data.")
-FIGURE = flags.DEFINE_string("figure", None, "File for a picture of all differences that are known.")
+FIGURE = flags.DEFINE_string("figure", None, "File for a picture of all differences that are known; more beside it.")
 CLAIMS = flags.DEFINE_list("claims", None, "Only these.")
 
 
@@ -507,6 +507,7 @@ def print_tables(names: list[str], record: Record) -> None:
     print(found.views(), flush=True)
     if FIGURE.value:
         found.draw(FIGURE.value)
+        found.draw_more(pathlib.Path(FIGURE.value))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The tables and the picture of evidence.py: what its record says of each claim."""
+"""The tables and the pictures of evidence.py: what its record says of each claim."""
 
 import collections
 import itertools
+import pathlib
 import statistics
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from evidence_differences import (
 from evidence_record import Place, Record
 from evidence_sets import Sets, group_of
 
+from jax_video import pictures
 from jax_video.errors import UserError
 
 
@@ -117,6 +119,48 @@ class Found:
         axes.tick_params(axis="y", length=0)
         figure.savefig(path, dpi=150)
 
+    def draw_more(self, path: pathlib.Path) -> None:
+        """Draw, beside this file, what the best row of each claim confuses (PATH-CLAIM.png), as a test does of a run;
+        and what was right of validation videos on the way (PATH-curves): means over the seeds, from least to most."""
+        for name in self._runs:
+            best = EVIDENCE[name].best
+            if best is not None and self._right[name, best] is not None:
+                pictures.plot_confusion(path.with_name(f"{path.stem}-{name}.png"), *self._confusion(name, best))
+        curves = {name: found for name in self._runs if (found := self._validated(name))}
+        if not curves:
+            return
+        figure = matplotlib.figure.Figure((3.5 * len(curves), 2.8), layout="constrained")
+        for axes, (name, rows) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+            for row, each in rows.items():
+                steps, values = zip(*each.items(), strict=True)
+                axes.plot(steps, np.mean(values, axis=1), marker="o", markersize=3, label=row)
+                axes.fill_between(steps, np.min(values, axis=1), np.max(values, axis=1), alpha=0.2)
+            axes.set(title=name, xlabel="step", ylabel="validation, top-1, %", ylim=(0, 102))
+            axes.legend()
+        figure.savefig(path.with_name(f"{path.stem}-curves{path.suffix}"), dpi=150)
+
+    def _confusion(self, name: str, row: str) -> tuple[tuple[str, ...], np.ndarray]:
+        """(classes; how many videos of each were taken for each, int [K, K]), in all folds, with all seeds that count."""
+        classes = self._sets.manifest(EVIDENCE[name].data).classes
+        matrix = np.zeros((len(classes),) * 2, int)
+        for fold, part in enumerate(self._sets.parts(EVIDENCE[name])):
+            for seed in self._seeds(name):
+                wrong = self._found[Place(name, row, fold, seed)]["wrong"]
+                for _, video in part.select("test"):
+                    told = classes.index(wrong[video.name]) if video.name in wrong else video.label
+                    matrix[video.label, told] += 1
+        return classes, matrix
+
+    def _validated(self, name: str) -> dict[str, dict[int, list[float]]]:
+        """{row: {step: what each run got right of the validation videos then, in %}}, of rows that have any."""
+        found = {}
+        for row in EVIDENCE[name].rows:
+            each = [of["validation"] for of in self._of(name, row) if of.get("validation")]
+            if each:
+                steps = sorted(set.intersection(*map(set, each)), key=int)
+                found[row] = {int(step): [100 * of[step] for of in each] for step in steps}
+        return {row: of for row, of in found.items() if of}
+
     def views(self) -> str:
         """α of H-W, T-W and T-H in the networks of CoST, by the set they were trained on: mean and range over the runs;
         and which of two sets they look more at T-W and T-H for. In markdown; empty if none is known."""
@@ -208,16 +252,12 @@ class Found:
         """Where a set has validation videos: what the networks told apart of them on the way, and who learnt sooner."""
         lines: list[str] = []
         means = {}
-        for row in EVIDENCE[name].rows:
-            each = [found["validation"] for found in self._of(name, row) if found.get("validation")]
-            steps = sorted(set.intersection(*map(set, each)), key=int) if each else []
-            if steps:
-                if not lines:
-                    columns = [*(f"step {step}" for step in steps), "mean over the steps"]
-                    lines = [f"\n\n| validation, % | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
-                means[row] = [100 * statistics.mean(of[step] for step in steps) for of in each]
-                shown = [spread([100 * of[step] for of in each]) for step in steps]
-                lines.append(f"| {row} | {' | '.join([*shown, spread(means[row])])} |")
+        for row, of in self._validated(name).items():
+            if not lines:
+                columns = [*(f"step {step}" for step in of), "mean over the steps"]
+                lines = [f"\n\n| validation, % | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+            means[row] = [*map(statistics.mean, zip(*of.values(), strict=True))]
+            lines.append(f"| {row} | {' | '.join([*map(spread, of.values()), spread(means[row])])} |")
         whole = {row for row in means if len(means[row]) == self._planned(name, row)}
         pairs = [pair for pair in EVIDENCE[name].pairs if whole.issuperset(pair)]
         for pair in pairs if lines else ():

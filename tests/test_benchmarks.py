@@ -262,7 +262,8 @@ def test_a_record_is_what_the_tables_are_made_of(tmp_path):
     assert "| both | 5 | 100.0 | 100.0 | [100.0, 100.0] | [100.0, 100.0] | 1.5 |" in table
     assert "| tcb | 1 of 5 | not yet run | | | | – |" in table
     assert f"| both − none |{' +50.0 | [+50.0, +50.0] | [+50.0, +50.0] |' * 2} holds |" in table
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    for drawn in (picture, tmp_path / "differences-stc.png"):  # differences, and what the best row confuses
+        assert drawn.read_bytes().startswith(b"\x89PNG")
     write(11)  # another set: nothing is known of it
     flags.FLAGS["figure"].value = None
     assert "| none | 0 of 5 | not yet run | | | | – |" in found(evidence, file)
@@ -284,6 +285,24 @@ def found(evidence, file, *names) -> str:
     with contextlib.redirect_stdout(printed):
         evidence.print_tables(names or ["stc"], evidence.Record(file))
     return printed.getvalue()
+
+
+def test_the_way_there_is_told_where_there_are_validation_videos(tmp_path):
+    import evidence
+    from evidence_record import Record
+
+    flags.FLAGS(["", f"--data={tmp_path}", f"--out={tmp_path}", f"--figure={tmp_path / 'a.png'}"])
+    record = Record(tmp_path / "record.jsonl")
+    for run in evidence.runs("stc_motions"):
+        slower = 0.1 * run.place.seed * (run.place.row == "none")
+        record.add(run.place, run.what, {"wrong": {}, "validation": {"20": 0.5 - slower, "100": 1.0}})
+    told = found(evidence, record.path, "stc_motions")
+    assert "| validation, % | step 20 | step 100 | mean over the steps |" in told
+    assert "| none | 40.0 ± 10.0 | 100.0 ± 0.0 | 70.0 ± 5.0 |" in told
+    assert "| both | 50.0 ± 0.0 | 100.0 ± 0.0 | 75.0 ± 0.0 |" in told
+    assert "Mean over the steps, both − none: +5.0 [-7.4, +17.4]" in told  # t of 2 degrees of freedom: 4.30 * 5 / √3
+    assert (tmp_path / "a-curves.png").read_bytes().startswith(b"\x89PNG")
+    flags.FLAGS["figure"].value = None
 
 
 def test_a_file_of_other_lines_is_no_record(tmp_path):
