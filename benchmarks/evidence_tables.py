@@ -140,7 +140,7 @@ class Found:
         figure.savefig(path.with_name(f"{path.stem}-curves{path.suffix}"), dpi=150)
 
     def _confusion(self, name: str, row: str) -> tuple[tuple[str, ...], np.ndarray]:
-        """(classes; how many videos of each were taken for each, int [K, K]), in all folds, with all seeds that count."""
+        """(classes; how many of each were taken for each, int [K, K]), in all folds and with all seeds that count."""
         classes = self._sets.manifest(EVIDENCE[name].data).classes
         matrix = np.zeros((len(classes),) * 2, int)
         for fold, part in enumerate(self._sets.parts(EVIDENCE[name])):

@@ -117,7 +117,7 @@ def set_sampling(config: ConfigDict, source: Source, num_classes: int, given: Co
         values, there = (layout, "as there") if run is None else (run, "as in the run that it was exported from")
         wanted = {key: value for key, value in values.items() if not is_given(f"{section}.{key}", given)}
         config[section].update(wanted)
-        kept = {key: config[section][key] for key in values if key not in wanted}
+        kept = {key: config[section][key] for key in values if key not in wanted and key in config[section]}
         told = [f"{_options(options)} {whose}" for options, whose in ((wanted, there), (kept, "as given")) if options]
         lines += [f"{section}: {'; '.join(told)}"] if told else []
     if config.clip.jitter and min(config.clip.jitter) < config.clip.size:  # for training, which may follow
