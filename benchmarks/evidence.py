@@ -357,13 +357,14 @@ def work(all_runs: list[Run], record: Record) -> list[str]:
 def show(run: Run, found: dict[str, Any]) -> None:
     """Prints what a run has found, and how sure that is."""
     told = [f"{key} {100 * found[key]:.1f} %" for key in TOLD if key in found]
+    lost = found["tested"][1] - found["tested"][0] if "tested" in found else 0
     if "top1" in found:
         labels = [video.label for _, video in sets().trained_on(run.claim, run.row, run.place.fold).select("test")]
-        number = found.get("tested", [len(labels)])[0]
+        number = found["tested"][0] if "tested" in found else len(labels)
         low, high = (100 * end for end in wilson(found["top1"] * number, number))
         largest = 100 * max(collections.Counter(labels).values()) / len(labels)
         told[0] += f" [{low:.0f}, {high:.0f}] of {number} test videos, of which {largest:.1f} % are of one class"
-    part = f"; {len(labels) - number} could not be read" if "tested" in found else ""
+    part = f"; {lost} more could not be read" if lost else ""
     minutes = f"; {found['seconds'] / 60:.1f} minutes of training" if found.get("seconds") else ""
     print(f"{run.folder}: {', '.join(told)}{part}{minutes}", flush=True)
 
