@@ -237,12 +237,13 @@ class Run:
         mark = self._read_mark()
         if mark is None:  # no run, or one that another command has trained
             self._mark(None)
-        elif mark["what"] != self.what:
+            return 0
+        if mark["what"] != self.what:
             raise UserError(
                 f"the run there has other weights or videos than {WEIGHTS.value} and {DATA.value} give now, or began "
                 "with another run: choose another --out, or remove that folder"
             )
-        return self._seconds() or 0
+        return mark["seconds"] or 0
 
     def _mark(self, seconds: int | None, done: bool = False) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

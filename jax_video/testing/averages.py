@@ -104,7 +104,7 @@ def summarise(results: dict[str, dict]) -> dict:
             "some were tested on videos with one label each, others with several: they have no metric alike"
         )
     changed: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
-    for key, section in (COMPARED | dict(zip(_FUSED, _FUSED, strict=True))).items():
+    for key, section in (COMPARED | {key: key for key in _FUSED}).items():
         told = {run: _complete(section, result[key]) for run, result in results.items() if key in result}
         for run in told:  # earlier versions tell no dtype
             first = next(iter(told))
