@@ -303,6 +303,7 @@ def _iterate(batches: grain.MapDataset, workers: int | None) -> Generator[Batch,
         if not flags.FLAGS.is_parsed():  # outside of a command: Grain's processes read absl's flags; none is given
             flags.FLAGS.mark_as_parsed()
         processes.mark_semaphores()
+        processes.keep_main_to_itself()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         start = functools.partial(_start_worker, processes.mark())
         dataset = dataset.mp_prefetch(options, worker_init_fn=start)

@@ -15,8 +15,9 @@ import signal
 import socket
 import uuid
 from collections.abc import Iterator
-from multiprocessing import resource_tracker, shared_memory
+from multiprocessing import resource_tracker, shared_memory, spawn
 
+WORKER = "jax_video-worker"  # how the names of our own worker processes begin
 SHARED = pathlib.Path("/dev/shm")  # where Linux keeps shared memory and semaphores, those of Python's processes, too
 _MARKED = re.compile(r"(?:sem\.)?jax_video-(?P<where>\w+)-(?P<pid>\d+)-(?P<started>\d+)-")
 
@@ -108,6 +109,23 @@ def keeping_from_children(*signals: signal.Signals) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_preparation = spawn.get_preparation_data
+_WITHOUT_MAIN = ("grain-process-prefetch", WORKER)  # how the names of processes begin that Grain starts, and we
+
+
+def keep_main_to_itself() -> None:
+    """Let Grain's workers and ours, from now on, not import the main module as other new processes do: a command with
+    JAX, or a user's whole script, which would run again in each."""
+    spawn.get_preparation_data = _prepared
+
+
+def _prepared(name: str) -> dict[str, object]:
+    data = _preparation(name)
+    if name.startswith(_WITHOUT_MAIN):
+        data = {key: value for key, value in data.items() if not key.startswith("init_main_from")}
+    return data
 
 
 def _start_tracker() -> None:

@@ -4,7 +4,10 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import pickle
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -97,6 +100,24 @@ def test_any_number_of_workers_gives_the_same_batches(manifest):
 
     cropped = two_clips(manifest)
     assert_equal(take_test(manifest, cropped, workers=2), take_test(manifest, cropped))
+
+
+def test_workers_do_not_run_the_users_script(manifest, tmp_path):
+    """Which would train once more, in each of them."""
+    script = """
+import pathlib, pickle, sys
+from jax_video.data import pipeline
+print("once")
+manifest, sampling = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+batches = pipeline.train_batches(manifest, sampling, batch=4, seed=0, workers=3)
+print([next(batches)["rgb"].shape for _ in range(4)])
+batches.close()
+"""
+    (tmp_path / "script.py").write_text(script)
+    (tmp_path / "given").write_bytes(pickle.dumps((manifest, SAMPLING)))
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "given"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout == f"once\n{[(4, 8, 16, 16, 3)] * 4}\n" and not done.stderr
 
 
 def test_resumed_batches_are_the_tail(manifest):
