@@ -137,10 +137,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _expanded(argument: str) -> str:
-    """A flag with ~ expanded, which no shell does in the middle: --workdir=~/runs, --config=stc:data=~/set."""
+    """A flag with ~ expanded where a path begins, as no shell does in the middle: --workdir=~/runs, --table=a,~/b."""
     if not argument.startswith("-"):
         return argument
-    return re.sub(r"(?<==)~[\w.-]*(?=/|,|$)", lambda match: os.path.expanduser(match[0]), argument)
+    return re.sub(r"(?<=[=,])~[\w.-]*(?=/)", lambda match: os.path.expanduser(match[0]), argument)
 
 
 def _flags_help() -> str:

@@ -54,6 +54,10 @@ _OF_STEPS = {  # flags that mean nothing without these
     "pack": ("pack_side", "pack_quality"),
     "benchmark": ("clip", "batch", "benchmark_seconds"),
 }
+_OF_PREPARING = (  # flags that mean nothing with --benchmark, beside those of sources
+    *("videos", "out", "check", "recheck", "min_frames", "fps", "max_damage", "accept", "timeout"),
+    *("flow", "flow_side", "pack", "pack_side", "pack_quality", "beam"),
+)
 
 
 def define_flags() -> None:
@@ -137,7 +141,9 @@ def _next_commands(result: Prepared, task: Preparation) -> str:
     epochs = max(10, math.ceil(_SMALL_STEPS * 16 / len(manifest.select("train"))))
     timed = all(row.fps for _, row in manifest.select("train"))  # r2plus1d_18 needs it: it takes 15 frames a second
     tune = f"finetune.py:weights=torchvision:{'r2plus1d_18' if timed else 'resnet50'},"
-    if task.flow:
+    if not manifest.classes:
+        uses = {"Train on it": "transfer.py:weights=torchvision:resnet50,", small: "transfer.py:recipe=small,"}
+    elif task.flow:
         recipe = "st_resnet.py:phase=motion,"
         uses = {"Train on it": f"{recipe}imagenet=torchvision:resnet50,"}
         side = task.flow.short_side
@@ -145,8 +151,6 @@ def _next_commands(result: Prepared, task: Preparation) -> str:
         uses |= {small: f"{recipe}recipe=small,"} if side <= _SMALL_SIDE else {}
         clip = {"flow_method": task.flow.method, "short_side": side, "size": size}
         accept += "".join(f" --config.clip.{key}={value}" for key, value in clip.items())
-    elif not manifest.classes:
-        uses = {"Train on it": "transfer.py:weights=torchvision:resnet50,", small: "transfer.py:recipe=small,"}
     elif len(manifest.select("train")) < _FEW:
         uses = {
             "Train on it, from public weights": tune,
@@ -165,6 +169,9 @@ def _benchmark(arguments: list[str]) -> str:
     """A report on how fast a prepared set loads."""
     if arguments:
         raise UserError(f"--benchmark takes a prepared set, and no source besides: got {' '.join(arguments)}")
+    names = (*_OF_PREPARING, *(parameter.name for parameter in sources.parameters()))
+    if idle := [f"--{name}" for name in names if FLAGS[name].present]:
+        raise UserError(f"{' '.join(idle)}: nothing to do with --benchmark, which times a set as it is prepared")
     found = prepared.read(FLAGS.benchmark)
     if len(FLAGS.clip) != 4 or not all(number.isdecimal() for number in FLAGS.clip):
         raise UserError(f"--clip={','.join(FLAGS.clip)}: expected frames, stride, short side and crop: 16,2,122,112")

@@ -13,7 +13,7 @@ from commands import check_user_error, run
 from conftest import ROOT
 
 from jax_video.__main__ import COMMANDS
-from jax_video.command import _report_unraisable
+from jax_video.command import _expanded, _report_unraisable
 from jax_video.errors import UserError, VideoError
 
 PYTHON = [sys.executable, "-W", "error"]
@@ -340,6 +340,17 @@ def test_the_home_folder_in_flags(tmp_path):
     assert finished.code == 0, finished.stderr
     found = dict(re.findall(r"^(data\.manifest|init_from\.path) += '([^']*)'", finished.stdout, re.MULTILINE))
     assert found == {"data.manifest": f"{tmp_path}/set", "init_from.path": f"{tmp_path}/other"}
+
+
+def test_a_home_folder_is_where_a_path_begins(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for given, expected in (
+        ("--table=~/a.csv,~/b.csv", "--table=/home/me/a.csv,/home/me/b.csv"),
+        ("--label_separator=~", "--label_separator=~"),
+        ("--group=(.*)~", "--group=(.*)~"),
+        ("~/a.mp4", "~/a.mp4"),
+    ):
+        assert _expanded(given) == expected
 
 
 def test_devices_that_are_not_there(tmp_path):

@@ -241,14 +241,27 @@ def test_a_torn_last_line_is_dropped(elsewhere, tmp_path, torn):
     assert [*written(out)] == ["a.mp4", "b\n\udcff.mp4", "c.mp4"] and out.read_bytes().startswith(whole)
 
 
+def test_what_other_limits_have_said_is_asked_again(elsewhere, tested):
+    """A timeout, or the limit of memory, is no fault of the file's."""
+    trained, name = jax_video.load(elsewhere / "run"), "videos/left/left_000.mp4"
+    stamp = predictions.stamp(str(elsewhere / name))
+    for fault, flag in (("not done after 0.001 s", "--timeout=60"), ("needs more than 1 GiB of memory", "--timeout=0")):
+        path = elsewhere / f"{flag}.jsonl"
+        with predictions.File(path, trained, top=1) as out:
+            out.write(predictions.of(name, fault, trained.classes, 1), stamp)
+        finished = run(PREDICT, name, "--checkpoint=run", "--top=1", flag, f"--out={path}", cwd=elsewhere)
+        assert finished.code == 0, finished.stderr
+        assert "are in" not in finished.stderr and path.read_text().count("\n") == 2
+
+
 def test_predictions_of_something_else_are_left_alone(elsewhere, tmp_path):
     trained = jax_video.load(elsewhere / "run")
     with predictions.File(tmp_path / "p.jsonl", trained, top=5) as out:
         out.write(predictions.of("a.mp4", "empty file", trained.classes, 5))
     other = copy.copy(trained)
-    other.weights = jax.tree.map(lambda leaf: leaf * 1.0001, trained.weights)
+    other._weights = jax.tree.map(lambda leaf: leaf * 1.0001, trained.weights)
     smaller = copy.copy(trained)
-    smaller.task = dataclasses.replace(trained.task, sampling=dataclasses.replace(trained.sampling, stride=2))
+    smaller._task = dataclasses.replace(trained.task, sampling=dataclasses.replace(trained.sampling, stride=2))
     for run_, kind, message in (
         (trained, {"top": None}, "p.jsonl has predictions with another --top. Give another file"),
         (trained, {"top": 5, "clips": 3}, "p.jsonl has predictions of another test: other clips or crops"),
@@ -276,7 +289,7 @@ def test_predictions_of_something_else_are_left_alone(elsewhere, tmp_path):
 def test_predictions_of_another_frame_rate_are_left_alone(elsewhere, tmp_path, rate):
     """Where clips have a rate of their own, what is said of a video without one depends on --fps."""
     trained = copy.copy(jax_video.load(elsewhere / "run"))
-    trained.task = dataclasses.replace(trained.task, sampling=dataclasses.replace(trained.sampling, fps=rate))
+    trained._task = dataclasses.replace(trained.task, sampling=dataclasses.replace(trained.sampling, fps=rate))
     for number, fps in enumerate((0.0, 12.5)):
         path = tmp_path / f"{number}.jsonl"
         for name in ("a.mp4", "b.mp4"):

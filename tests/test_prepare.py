@@ -195,6 +195,10 @@ def test_weizmann_by_person(test_data, tmp_path):
             "--fraction: nothing is drawn where --group",
         ),
         (["folder", "--videos={clips}", "--out={out}", "--batch=4"], "--batch: nothing to do without --benchmark"),
+        (["--benchmark=motions", "--out={out}", "--pack"], "--out --pack: nothing to do with --benchmark"),
+        (["folder", "--videos={clips}", "--out=motions"], "--out=motions: in a config this is the embedded set"),
+        (["folder", "--videos={clips}", "--out={out}", "--timeout=0"], "--timeout=0: expected more than 0 seconds"),
+        (["folder", "--videos={clips}", "--out={out}", "--test_groups=a"], "--val_groups need --group"),
         (["motions", "--out={out}", "--flow=farneback"], r"value should be one of <tvl1\|dis>"),
     ],
 )

@@ -58,6 +58,7 @@ def write(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
     top, stamps = number_of_classes(given.top), {path: predictions.stamp(path) for path in paths}
     with predictions.File(given.out, trained, clips=given.clips, top=top, fps=given.fps) as out:
         found = {path: out.found(path, stamp) for path, stamp in stamps.items()}
+        found |= {path: None for path, fault in found.items() if workers.is_of_other_limits(fault, given.timeout)}
         waiting = [path for path, fault in found.items() if fault is None]
         if len(waiting) < len(paths):
             print(f"{len(paths) - len(waiting):,} of them are in {shown(out.path)} already", file=sys.stderr)

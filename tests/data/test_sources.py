@@ -60,6 +60,17 @@ def test_folder_of_class_folders(tmp_path):
     assert "no videos in these class folders, which make no class: empty" in notes
 
 
+def test_how_to_draw_is_refused_where_nothing_is_drawn(tmp_path):
+    root = touch(tmp_path, *(f"{split}/a/{i}.mp4" for split in ("train", "val", "test") for i in range(4)))
+    for given in ({"fraction": 0.3}, {"seed": 7}):
+        with pytest.raises(
+            UserError, match=rf"is split by its folders .*, so nothing is drawn: leave out --{[*given][0]}"
+        ):
+            folder.find(root, **given)
+    with pytest.raises(UserError, match="--test_groups and --val_groups need --group"):
+        folder.find(root, test_groups=("a",))
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 10, 31])
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.25, 0.49])
 def test_a_fraction_leaves_something_for_training_and_is_fixed_by_the_seed(count, fraction, tmp_path):

@@ -48,6 +48,18 @@ def found(listing) -> list[tuple]:
     return [(v.name, listing.classes[v.label], v.split) for v in listing.videos]
 
 
+def test_the_part_for_validation_is_the_fraction(tmp_path):
+    rows = [f"{number}.mp4,{number % 2},{'test' if number < 4 else 'train'}" for number in range(44)]
+    for name in (*range(44), "a", "b", "c"):
+        (tmp_path / f"{name}.mp4").touch()
+    path = write(tmp_path / "t.csv", "\n".join(["path,label,split", *rows]))
+    for given, number in (({}, 2), ({"fraction": 0.3}, 12)):
+        assert sum(split == "val" for *_, split in found(find(tmp_path, path, **given))) == number
+    all_given = write(tmp_path / "all.csv", "path,label,split\na.mp4,x,train\nb.mp4,x,val\nc.mp4,x,test")
+    with pytest.raises(UserError, match="all rows say for which split they are, so nothing is drawn: leave out --frac"):
+        find(tmp_path, all_given, fraction=0.3)
+
+
 CSV = {
     "comma": "label,path,split\nwalk,a.mp4,train\nrun,b.mp4,test\nwalk,sub/c d.mp4,val\n",
     "tab": "Path\tClass Name\tSubset\na.mp4\twalk\tTraining\nb.mp4\trun\tTesting\nsub/c d.mp4\twalk\tvalidation\n",

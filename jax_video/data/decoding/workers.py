@@ -13,8 +13,7 @@ import sys
 import threading
 import time
 import traceback
-import types
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -34,6 +33,7 @@ _START = 60.0  # seconds for a process to start, besides the task's own
 _AHEAD = 2**22  # bytes that a worker may send before they are received
 _MEMORY = 2**30  # bytes that one process may have
 _LIMIT = f"{_MEMORY / 2**30:g} GiB of memory"
+_TOO_MUCH = f"needs more than {_LIMIT}"  # the reason of a file that needs more
 _OUT_OF_MEMORY = errno.ENOMEM  # exit code after a failed allocation: what is left of the memory is fragmented
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGBUS, signal.SIGTRAP)
 
@@ -194,6 +194,13 @@ def late(seconds: float) -> str:
     return f"{LATE} {seconds:g} s"
 
 
+def is_of_other_limits(reason: str | None, seconds: float) -> bool:
+    """Whether `run` gave this reason for another timeout than this one, or for memory where nothing is limited (0)."""
+    lacked = reason is not None and reason.startswith(_TOO_MUCH)
+    late_before = reason is not None and reason.startswith(LATE)
+    return (late_before and reason != late(seconds)) or (lacked and not seconds)
+
+
 class _GoesOn:
     """What a worker sends to say that it goes on with its file."""
 
@@ -269,28 +276,15 @@ def _receive(connection: Connection, data: memoryview) -> None:
         data = data[count:]
 
 
-_STARTING = threading.Lock()
-
-
 def _start(function: Callable) -> tuple[BaseProcess, Connection]:
     context = multiprocessing.get_context("spawn")  # forking a process that has threads (the progress bar) can hang
     connection, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, function), daemon=True)
-    with _STARTING, processes.keeping_from_children(signal.SIGINT), _hidden_main():  # Ctrl-C is for the parent
+    process = context.Process(target=_work, args=(theirs, function), name=processes.WORKER, daemon=True)
+    processes.keep_main_to_itself()
+    with processes.keeping_from_children(signal.SIGINT):  # Ctrl-C is for the parent
         process.start()
     theirs.close()  # so that the end of the process is the end of the connection
     return process, connection
-
-
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Hide the main module, which a new process would import again: a command with JAX, or a user's whole script."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _work(connection: Connection, function: Callable) -> None:
@@ -390,7 +384,7 @@ def _ending(process: BaseProcess) -> str:
     code = process.exitcode
     assert code is not None  # it was waited for
     if code == _OUT_OF_MEMORY:
-        return f"needs more than {_LIMIT}"
+        return _TOO_MUCH
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     if code == 1 or (code < 0 and -code not in _CRASHES):  # Python could not start; or the process was killed
         return NoVerdict(f"the process that looked at it was ended ({how})")

@@ -212,7 +212,7 @@ def _look(
             and present[index]
             and record["decoder"] == _decoder(os.path.join(root, path))
             and LEVELS.index(record["level"]) >= LEVELS.index(level)
-            and not _was_late(record["reason"], timeout)
+            and not workers.is_of_other_limits(record["reason"], timeout)
             and stamp == _stamp(os.path.join(root, path))
         )
     waiting = np.flatnonzero(present & ~known)
@@ -286,11 +286,6 @@ def _stamp(path: str) -> tuple[int, int]:
         return remote.stamp(path) if os.access(path, os.R_OK) else (0, 0)
     except (OSError, VideoError):
         return 0, 0
-
-
-def _was_late(reason: str | None, timeout: float) -> bool:
-    """Whether a file was given up after another timeout than this one."""
-    return reason is not None and reason.startswith(workers.LATE) and reason != workers.late(timeout)
 
 
 def _doubles(checked: Manifest, digests: np.ndarray) -> dict[str, str]:

@@ -15,6 +15,7 @@ import errno
 import itertools
 import os
 import pathlib
+import shlex
 import shutil
 import tempfile
 import time
@@ -396,7 +397,7 @@ def pack(
         say(f"packed anew, as they are damaged: {len(damaged)} shards, {damaged[0]} first")
     total, frames = (sum(shard.frames for shard in each) for each in (everything, waiting))
     if waiting:
-        size, seconds = _measure_frame(prepared, settings, machines.workers)
+        size, seconds = _measure_frame(prepared, settings, machines)
         free = shutil.disk_usage(folder).free
         hours = datetime.timedelta(seconds=round(seconds * frames / machines.workers))
         say(
@@ -411,10 +412,12 @@ def pack(
             name = os.path.basename(waiting[which].path)
             if isinstance(reason, workers.NoVerdict):
                 workers.stop_at({name: reason})
+            if reason is not None and reason.startswith(workers.LATE):
+                raise UserError(f"{name}: {reason}: give a larger --timeout, which is {machines.timeout:g} s now")
             if reason is not None:
                 raise UserError(
                     f"{name}: {reason}. One of its videos cannot be decoded any more: "
-                    f"python -m jax_video.prepare manifest --out={out} --check=full"
+                    f"python -m jax_video.prepare manifest --out={shlex.quote(str(out))} --check=full"
                 )
             progress.update(waiting[which].frames)
     done = finish(prepared, builder, folder)
@@ -439,14 +442,15 @@ def _share(shard: Shard) -> float:
     return shard.frames / 1000
 
 
-def _measure_frame(prepared: Manifest, settings: Packed, processes: int) -> tuple[float, float]:
+def _measure_frame(prepared: Manifest, settings: Packed, machines: Machines) -> tuple[float, float]:
     """(bytes, seconds of one process) for each frame of the set, estimated from a few."""
     some = samples(prepared, settings)
-    found = dict(workers.run(some, measure, workers=processes, timeout=60))
+    found = dict(workers.run(some, measure, workers=machines.workers, timeout=machines.timeout))
     strange = {which: result for which, result in found.items() if isinstance(result, workers.NoVerdict)}
     workers.stop_at({some[which].parts[0].entry.name: result for which, result in strange.items()})
     measured = [result for result in found.values() if not isinstance(result, str)]
     if not any(frames for frames, *_ in measured):
-        raise UserError(f"none of {len(measured)} videos can be read: look at the set again with --check=full")
+        why = next((result for result in found.values() if isinstance(result, str)), "no frames")
+        raise UserError(f"none of {len(found)} videos can be read, the first as: {why}. Look again with --check=full")
     frames, size, seconds = map(sum, zip(*measured, strict=True))
     return size / frames, seconds / frames

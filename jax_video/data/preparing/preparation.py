@@ -62,6 +62,12 @@ class Preparation:
             raise UserError("expected --videos=DIR, where the videos are, and --out=DIR, where to write; see --help")
         if "," in os.fspath(self.out):
             raise UserError(f"--out={self.out}: a comma cannot stand in a config's arguments; choose another name")
+        if self.folder == pathlib.Path(
+            "motions"
+        ):  # which a config's data set, `prepared.read`, takes for the embedded one
+            raise UserError(f"--out={self.out}: in a config this is the embedded set; choose another, as data/motions")
+        if self.machines.timeout <= 0:
+            raise UserError(f"--timeout={self.machines.timeout:g}: expected more than 0 seconds")
         if remote.is_remote(self.out):
             raise UserError(f"--out={self.out}: prepare writes to a local folder, which can be copied to a store")
         if self.videos is not None and remote.is_remote(self.videos):

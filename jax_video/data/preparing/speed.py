@@ -152,14 +152,17 @@ def report(manifest: Manifest, sampling: pipeline.Sampling, speed: Speed) -> str
 def _advice(manifest: Manifest, sampling: pipeline.Sampling, speed: Speed, total: float) -> Iterator[str]:
     best = max(speed.rates, key=lambda number: speed.rates[number])
     yield f"--config.data.workers={best} is the fastest of these here: {speed.rates[best]:.0f} clips/s"
+    again = "prepare manifest --out=OUT"
     if speed.unreadable:
-        yield f"{len(speed.unreadable)} videos that were tried cannot be read, e.g. {speed.unreadable[0]}: --check=full"
+        tried = f"{len(speed.unreadable)} videos that were tried cannot be read, e.g. {speed.unreadable[0]}"
+        yield f"{tried}: {again} --check=full"
     if speed.without_index:
-        yield f"{speed.without_index:,} videos are decoded from their first frame on; --check=full may find keyframes"
+        yield f"{speed.without_index:,} videos are decoded from their first frame on: {again} --check=full may mend it"
     others = total - speed.stages["decode"] - speed.stages["resize"]
     gain = total / (others + 1.25 * speed.jpegs)  # JPEGs take a quarter more than their decoding (RESULTS.md)
     if manifest.packed is None and gain > 1.5:
-        yield f"packed frames would load about {gain:.0f} times as fast: --pack --pack_side={sampling.short_side}"
+        packing = f"{again} --pack --pack_side={sampling.short_side}"
+        yield f"packed frames would load about {gain:.0f} times as fast: {packing}"
     if manifest.packed is not None and manifest.packed.short_side > 1.5 * sampling.short_side:
         yield f"frames are packed larger than needed: --pack_side={sampling.short_side} decodes faster"
     if speed.stages["read"] > 0.3 * total:

@@ -16,8 +16,8 @@ from jax_video.errors import UserError
 def find(
     videos: remote.Path,
     *,
-    fraction: float = 0.1,
-    seed: int = 0,
+    fraction: float | None = None,
+    seed: int | None = None,
     group: str | None = None,
     test_groups: Sequence[str] = (),
     val_groups: Sequence[str] = (),
@@ -26,8 +26,8 @@ def find(
     """A folder of class folders, or of train/, val/ and test/ with class folders in each (see `layouts`).
 
     Classes are in the order of their sorted names. Class folders are split by one of two rules:
-      * fraction: of every class with at least three videos, this part is for test and as much for validation, at least
-        one video each, drawn by `seed`;
+      * fraction (.1): of every class with at least three videos, this part is for test and as much for validation, at
+        least one video each, drawn by `seed`;
       * group: a regular expression searched in each file's name, whose first group says e.g. who is seen. Videos of
         `test_groups` are for test, of `val_groups` for validation, all others for training.
     If there is train/ without val/, the fraction of its videos is for validation.
@@ -40,7 +40,11 @@ def find(
         train/ does not have; folders that are not in a known layout.
     """
     finding.check_folder(videos)
+    given = {"fraction": fraction, "seed": seed}
+    fraction, seed = listing.DRAWN if fraction is None else fraction, seed or 0
     listing.check_fraction(fraction)
+    if group is None and (test_groups or val_groups):
+        raise UserError("--test_groups and --val_groups need --group, the regular expression that finds the groups")
     found = finding.find_videos(videos)
     paths, twin_notes = finding.once(videos, found)
     layout = layouts.read(videos, paths, class_depth)
@@ -86,12 +90,12 @@ def find(
         if present == {"train"} or present == {"train", "test"}:
             rows = listing.split_by_fraction(rows, fraction, seed, ("val",))
             notes.append(f"no val/: {fraction:.0%} of every class in train/ is for validation (seed {seed})")
+        else:
+            listing.check_none_drawn(given, f"{videos} is split by its folders {', '.join(layout.folders)}")
         notes.extend(f"no {split}/" for split in ("train", "test") if split not in present)
     elif group is not None:
         rows = _split_by_group(rows, group, tuple(test_groups), tuple(val_groups))
         notes.append(f"split by {group!r}: test {', '.join(test_groups)}; val {', '.join(val_groups) or '(none)'}")
-    elif test_groups or val_groups:
-        raise UserError("--test_groups and --val_groups need --group, the regular expression that finds the groups")
     else:
         rows = listing.split_by_fraction(rows, fraction, seed, ("test", "val"))
         notes.append(f"of every class {fraction:.0%} is for test and as much for validation (seed {seed})")

@@ -15,8 +15,8 @@ def find(
     columns: Sequence[str] = (),
     label_separator: str | None = None,
     class_names: remote.Path | None = None,
-    fraction: float = 0.1,
-    seed: int = 0,
+    fraction: float | None = None,
+    seed: int | None = None,
 ) -> Listing:
     """A folder with metadata.csv, metadata.jsonl or metadata.parquet in it or in its folders, or with class folders.
 

@@ -12,7 +12,7 @@ from jax_video.data.sources import finding, text
 from jax_video.errors import UserError
 
 RELABELLED = "listed with two labels"
-_VALIDATION = 0.05  # of the training videos, where a data set has no validation list
+HELD_OUT = 0.05  # of the training videos, where a data set has no validation list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def once(rows: list[Video]) -> tuple[list[Video], list[str]]:
     return [row for row in rows if first[(text.compose(row.path), row.span)] is row], notes
 
 
-def hold_out(rows: list[Video], seed: int, *, split: str = "val", part: float = _VALIDATION) -> tuple[list[Video], str]:
+def hold_out(rows: list[Video], seed: int, *, split: str = "val", part: float = HELD_OUT) -> tuple[list[Video], str]:
     """Move a part of the training videos, in whole sources, to another split: (all rows, a note on it)."""
     held_out = _hold_out_sources([row for row in rows if row.split == "train"], seed, part)
     rows = [
@@ -133,6 +133,15 @@ def strange_names(rows: Sequence[Video]) -> list[str]:
         return []
     shown = names[0].encode("utf-8", "surrogateescape")
     return [f"warning: missing, and no UTF-8: {len(names)} names, e.g. {shown!r}; save the list as UTF-8"]
+
+
+DRAWN = 0.1  # of each class for test, and for validation, where nothing splits
+
+
+def check_none_drawn(given: Mapping[str, float | None], why: str) -> None:
+    """Raise UserError if the user has said how to draw, and nothing is drawn, because of `why`."""
+    if named := [f"--{name}" for name, value in given.items() if value is not None]:
+        raise UserError(f"{why}, so nothing is drawn: leave out {' '.join(named)}")
 
 
 def check_fraction(fraction: float) -> None:

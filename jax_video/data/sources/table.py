@@ -56,8 +56,8 @@ def find(
     columns: Sequence[str] = (),
     label_separator: str | None = None,
     class_names: remote.Path | None = None,
-    fraction: float = 0.1,
-    seed: int = 0,
+    fraction: float | None = None,
+    seed: int | None = None,
 ) -> Listing:
     """Tables with a header: CSV, TSV, JSON, JSON lines or Parquet, their columns in any order.
 
@@ -68,8 +68,9 @@ def find(
       * group: who is seen, or what the videos were cut from; a split that we draw has all of a group on one side.
     All other columns are kept, in `Listing.columns`. Paths, labels and classes are as in `lists.find`.
 
-    Without splits, `fraction` of every class is for test and as much for validation, drawn by `seed`; files that are in
-    several rows, and groups, stay whole. If there is a training but no validation split, that gets 5 % of training.
+    Without splits, `fraction` (.1) of every class is for test and as much for validation, drawn by `seed`; files that
+    are in several rows, and groups, stay whole. If there is a training but no validation split, that gets `fraction`
+    (.05) of training.
 
     With a `label_separator` a video may have several labels: those that it separates in a cell, those in a list, and
     those of all rows of the same video, or of the same part of one. An empty cell says that no class applies.
@@ -171,8 +172,8 @@ def place(
     rows: Sequence[Row],
     notes: Sequence[str],
     class_names: remote.Path | None,
-    fraction: float,
-    seed: int,
+    fraction: float | None,
+    seed: int | None,
     label_separator: str | None = None,
 ) -> Listing:
     """Make the listing of rows: find their files, number their classes, and draw a split if they have none.
@@ -185,7 +186,7 @@ def place(
     Raises:
       UserError: as `find`.
     """
-    listing.check_fraction(fraction)
+    listing.check_fraction(listing.DRAWN if fraction is None else fraction)
     if not rows:
         raise UserError(f"no videos in {what}: there are none")
     without = [row.entry for row in rows if not row.entry.split]
@@ -218,7 +219,7 @@ def place(
     if any(note.startswith(listing.RELABELLED) for note in repeated):
         repeated.append(_SEVERAL)
     repeated += listing.strange_names(made)
-    made, drawn = _draw(made, fraction, seed) if without else _complete(made, seed)
+    made, drawn = _draw(made, fraction or listing.DRAWN, seed or 0) if without else _complete(made, fraction, seed)
     notes = [*notes, *splits.of_eval(meant), *known.notes, *said, *repeated, *drawn]
     unlisted = len(there.videos) - len({video.path for video in made if video.error != MISSING})
     if unlisted:
@@ -344,14 +345,16 @@ def seconds(cell: str) -> float | None:
     return round(total, 6)
 
 
-def _complete(rows: list[Video], seed: int) -> tuple[list[Video], list[str]]:
+def _complete(rows: list[Video], fraction: float | None, seed: int | None) -> tuple[list[Video], list[str]]:
     """(rows that have splits, some of training moved to validation if that has none; notes on these splits)."""
     present = {row.split for row in rows}
     notes = [f"no videos for {split}" for split in ("train", "test") if split not in present]
     notes += _on_both_sides(rows)
     if "train" in present and "val" not in present:
-        rows, note = listing.hold_out(rows, seed)
+        rows, note = listing.hold_out(rows, seed or 0, part=listing.HELD_OUT if fraction is None else fraction)
         notes.append(note)
+    else:
+        listing.check_none_drawn({"fraction": fraction, "seed": seed}, "all rows say for which split they are")
     return rows, notes
 
 
