@@ -99,7 +99,7 @@ def mean_over_clips(
     batch: int,
     whole_batches: bool = False,
     workers: int = 0,
-    interrupted: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[], bool] = sharding.stop_requested,
 ) -> VideoMeans:
     """Run a step on every cropped clip of every readable video of a split.
 
@@ -138,7 +138,7 @@ def _until(interrupted: Callable[[], bool], batches: Iterator[pipeline.Batch]) -
         try:
             rows = next(batches, None)
         except RuntimeError:
-            if not interrupted():
+            if jax.process_count() > 1 or not interrupted():  # several ask equally often
                 raise
             break
         if rows is None:

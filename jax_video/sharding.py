@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -56,8 +57,15 @@ def make_mesh(devices: Iterable[Any] | None = None) -> Mesh:
     Process p of P thus loads the p-th of P contiguous parts of a batch. `jax.make_mesh` would order the devices by
     their place in the network.
     """
-    devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+    devices = sorted(
+        jax.devices() if devices is None else devices, key=lambda device: (device.process_index, device.id)
+    )
     return Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,))
+
+
+def mesh_of(mesh: Mesh | None) -> Mesh:
+    """The devices of any mesh as `make_mesh` orders them; all, if it is None."""
+    return make_mesh(None if mesh is None else mesh.devices.flat)
 
 
 def describe(mesh: Mesh) -> str:
@@ -163,9 +171,14 @@ def enough_memory() -> Iterator[None]:
         ) from error
 
 
-def stop_requested(local: bool, step: int) -> bool:
-    """Whether to stop after `step`: the same answer on all processes, once SIGTERM has reached one of them."""
-    return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else local
+_asked = itertools.count()
+
+
+def stop_requested(local: bool = False) -> bool:
+    """Whether to stop now. Of several processes, which ask equally often, all get the same answer, and stop at the same
+    place once SIGTERM has reached one of them; a single one stops also where `local` says so."""
+    asked = multihost_utils.reached_preemption_sync_point(next(_asked))  # False without `start`
+    return asked or (local and jax.process_count() == 1)
 
 
 def check_same_set(digest: str) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import stat
+import threading
 
 import jax
 
@@ -16,7 +17,8 @@ class StopSignals:
     """SIGTERM, SIGHUP and the first Ctrl-C ask for a stop after the step at hand; a second Ctrl-C stops at once.
 
     SIGHUP stays ignored where it is, as under `nohup`. With several processes, JAX's own handler keeps SIGTERM: by it
-    all of them agree on the step to stop after. The other signals are passed on to it.
+    all of them agree on the step to stop after. The other signals are passed on to it. In a thread beside the main one,
+    all signals stay as they are.
 
     Raises:
       Stopped: at the second Ctrl-C.
@@ -29,7 +31,9 @@ class StopSignals:
         self.requested = False
         self._alone = jax.process_count() == 1
         numbers = [signal.SIGINT, signal.SIGTERM] if self._alone else [signal.SIGINT]
-        if _HANGUP is not None and signal.getsignal(_HANGUP) is not signal.SIG_IGN:
+        if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+            numbers = []
+        elif _HANGUP is not None and signal.getsignal(_HANGUP) is not signal.SIG_IGN:
             numbers.append(_HANGUP)
         self._before = {number: signal.signal(number, self._ask) for number in numbers}
         return self

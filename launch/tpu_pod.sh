@@ -9,7 +9,8 @@
 #
 # Change the name, the zone and the slice below, or give them: TYPE=v6e-16 RUNTIME=v2-alpha-tpuv6e launch/tpu_pod.sh ...
 # The hosts share no disk: the set (packed, by `prepare --pack`) and the run's folder are in gs://. When a slice was
-# preempted, make another one; the same `run` goes on five minutes after the last sign of life, or with --takeover.
+# preempted, delete, create and install; the same `run` goes on five minutes after the last sign of life, or with
+# --takeover.
 set -euo pipefail
 NAME=${NAME:-jax-video}
 ZONE=${ZONE:-us-west4-a}

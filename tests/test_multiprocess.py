@@ -80,6 +80,17 @@ def test_two_processes_are_one_and_one_goes_on(tmp_path, manifest):
     assert_same_run(two, processes.undisturbed(manifest, *SMOOTH), steps=16)
 
 
+def test_both_stop_in_a_test(tmp_path, manifest):
+    """As a job has to that is preempted then, to go back into the queue."""
+    two, test = tmp_path / "two", ("--config.test.clips=uniform", "--config.test.number=5000")
+    both = start_two(two, manifest, *SMOOTH, "--config.train.epochs=1", *test)
+    processes.wait_until(lambda: losses(two, "val"), *both)
+    os.kill(both[0].pid, signal.SIGTERM)
+    assert processes.finish(both) == [130, 130], outputs(two)
+    assert outputs(two).count("stopped by SIGTERM, on the way; the same command begins this anew.") == 2
+    assert not (two / "test.json").exists()
+
+
 def test_both_are_refused_where_another_run_is(tmp_path, manifest):
     """The second one does not wait for the first."""
     with lock.hold(tmp_path / "two"):

@@ -78,4 +78,4 @@ def test_malformed_distributed_shows_the_form(value):
 
 
 def test_a_single_process_stops_when_it_is_asked_to():
-    assert sharding.stop_requested(True, 3) and not sharding.stop_requested(False, 3)
+    assert sharding.stop_requested(True) and not sharding.stop_requested()

@@ -1,5 +1,6 @@
 """Signals that ask a training to stop."""
 
+import concurrent.futures
 import contextlib
 import os
 import pty
@@ -30,6 +31,18 @@ def test_a_signal_asks_to_stop(number):
             os.kill(os.getpid(), number)
             assert signals.requested
         assert signal.getsignal(number) is signal.default_int_handler
+
+
+def test_signals_are_the_main_threads():
+    """Training in another thread leaves them alone."""
+
+    def train():
+        with StopSignals() as signals:
+            return signals.requested, signal.getsignal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        assert pool.submit(train).result() == (False, before)
 
 
 def test_nohup_is_respected():
