@@ -120,7 +120,7 @@ def get_config(argument: str = "") -> ConfigDict:
     if given.start:  # our choices, except the frozen BatchNorm: CoST §4.2 says no more
         config.init_from.update(path=given.start, expects=given.model, inflate="mean")  # the stem's 5 taps
         config.norm.update(frozen=True, group_size=None)
-        config.train.steps = 100_000
+        config.train.update(steps=100_000, epochs=None)
         config.schedule.update(learning_rate=0.0005, drop_steps=(), drop_epochs=())
     if given.epochs:
         recipe.train_epochs(config, given.epochs)

@@ -7,7 +7,8 @@ The weights are
 
 - public weights by name (`python -m jax_video.models --weights`): of a video network, or of an image network, whose
   kernels are then inflated over time to start a video network;
-- the folder of a run, or of an export: its network, its clips, its test and its normalisation of RGB are kept;
+- the folder of a run, or of an export, also in a store or behind a URL: its network, its clips, its test and its
+  normalisation of RGB are kept;
 - a file, with `model` (its network) and `layout` (`python -m jax_video.convert --help` lists the layouts).
 
 The lower half of the network is frozen, and so is all BatchNorm; of a network that adds to that of the weights in every
@@ -51,7 +52,7 @@ def get_config(argument: str = "") -> ConfigDict:
     run, known = recipe.trained(given.weights), public.find(given.weights)
     source = run["model"]["name"] if run else known.network if known else given.model
     layout = known.layout if known else given.layout
-    if source is None or not (run or layout or "://" in given.weights):
+    if source is None or not (run or layout):
         there = "" if pathlib.Path(given.weights or "?").exists() else "there is no such file or folder here; "
         raise ValueError(
             f"weights={given.weights}: {there}of a file say model=NAME, the network it is for, and layout=NAME."

@@ -110,9 +110,9 @@ def _extended(
 def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
     """Lines on settings with which a run is likely to learn badly.
 
-    They are of a learning rate whose drops, which count from step `begin`, are all after the end; of one that is SGD's
-    with AdamW; of epochs that are not passes over the videos, where these are few; and of frozen BatchNorm that has no
-    statistics.
+    They are of a learning rate whose drops, which count from step `begin`, are all after the end, or have no
+    effect; whose warm-up does not end; that is SGD's with AdamW; of epochs that are not passes over the videos, where
+    these are few; of clips that training scales as no test does; and of frozen BatchNorm that has no statistics.
     """
     schedule, left = config.schedule, total_steps(config, manifest) - begin
     drops = [
@@ -127,6 +127,13 @@ def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
             f"The learning rate stays at {schedule.learning_rate:g}: its first drop, {min(drops)[1]}, is after the "
             f"last of {left:,} steps{added}. --config.schedule.drop_epochs=… sets others."
         )
+    elif schedule.kind != "step" and drops:
+        lines.append(f"{min(drops)[1]} has no effect with schedule.kind={schedule.kind}: it is of schedule.kind=step.")
+    if 0 < left <= (warmup := round(schedule.warmup_epochs * steps_per_epoch(config, manifest))):
+        lines.append(
+            f"The learning rate does not reach {schedule.learning_rate:g}: its warm-up, schedule.warmup_epochs="
+            f"{schedule.warmup_epochs:g}, takes {warmup:,} steps of {left:,}."
+        )
     if config.optimizer.kind == "adamw" and schedule.learning_rate > 0.01:
         lines.append(
             f"optimizer.kind=adamw at a learning rate of {schedule.learning_rate:g}, which is usual for SGD: AdamW "
@@ -139,6 +146,12 @@ def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
         lines.append(
             f"An epoch is {steps} step{'s' * (steps > 1)} of {config.train.batch} videos, {passes:.0%} of the "
             f"{videos:,} there are: {epochs} epochs are {epochs * passes:.4g} passes over them."
+        )
+    side, jitter = config.clip.short_side, config.clip.get("jitter")
+    if jitter and not jitter[0] <= side <= jitter[1]:
+        lines.append(
+            f"Training scales the short side of clips to clip.jitter={tuple(jitter)}, validation and test to "
+            f"clip.short_side={side}. --config.clip.jitter=() has training do so, too."
         )
     if config.norm.frozen and not config.init_from.path:
         lines.append("norm.frozen: with no weights to start from, BatchNorm normalises nothing. Give init_from.path.")

@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 import inspect
 import itertools
+import os
 import pathlib
 import re
 import sys
@@ -96,16 +97,19 @@ def missing(text: str) -> str:
     return f"--config: there is no file {file!r}: for example --config={example}"
 
 
-def read_recipe(text: str) -> ConfigDict:
-    """The config of a recipe, as `--config` takes it: `NAME[:key=value,...]` or `FILE.py[:key=value,...]`, resolved.
+def read_recipe(text: str | os.PathLike) -> ConfigDict:
+    """The config of a recipe, as `--config` takes it: `NAME[:key=value,...]` or `FILE.py[:key=value,...]`.
+
+    What follows from its values, such as BatchNorm's groups from the micro-batch, training finds (`recipe.resolve`), so
+    that it follows from what is set in between.
 
     Raises:
       UserError: there is no such recipe or file, or it refuses the arguments.
     """
     try:
-        return recipe.resolve(load(text))
+        return load(os.fspath(text))
     except OSError as error:
-        raise UserError(missing(text)) from error
+        raise UserError(missing(os.fspath(text))) from error
     except flags.Error as error:
         raise UserError(str(error)) from error
 
@@ -124,18 +128,40 @@ def read(*, resolve: bool = True) -> tuple[ConfigDict, str]:
     return config.lock(), "-".join(filter(None, name))
 
 
-def chosen(config: ConfigDict) -> set[str]:
-    """Keys of the config that the command line sets: by a flag of their own, or as an argument of the recipe."""
-    _, argument = _given()
-    arguments = {item.partition("=")[0] for item in argument.split(",")}
-    named = {f"{section}.{key}" for section in ("model", "clip") for key in config[section] if key in arguments}
-    return _overridden() | named | ({"data.manifest"} if "data" in arguments else set())
+def chosen() -> set[str]:
+    """Keys of network, clips, test and data that the command line sets: by a flag of their own, or by an argument of
+    the recipe, with what follows from it; but not by the name of the network, or of the recipe."""
+    sections, whole = ("model", "clip", "test", "data"), ("argument model=", "argument recipe=")
+    named = (key for key, origin in _from_arguments().items() if not origin.startswith(whole))
+    return _overridden() | {key for key in named if key.startswith(tuple(f"{name}." for name in sections))}
+
+
+def note_kept_recipe() -> None:
+    """Print a note where a flag names the set, and the recipe would have other values with it as its argument: recipes
+    are small on the embedded set."""
+    file, argument = _given()
+    items, name = [*filter(None, argument.split(",")), *_linked(file)], flags.FLAGS.config.data.manifest
+    if "data.manifest" not in _overridden() or any(item.partition("=")[0] == "data" for item in items):
+        return
+    try:
+        ours, other = (_flat(load(_with(file, given))) for given in (items, [*items, f"data={name}"]))
+    except flags.Error:  # the recipe has no such argument
+        return
+    by_flag, text = _overridden(), ",".join(filter(None, [argument, f"data={name}"]))
+    changed = [key for key, value in ours.items() if other.get(key, value) != value and key not in by_flag]
+    if changed:
+        recipe.note(
+            f"--config.data.manifest={name} keeps the recipe for {ours['data.manifest']}. --config={file}:{text} is "
+            f"another, with {changed[0]}={other[changed[0]]} in place of {ours[changed[0]]}"
+            f"{f' and {len(changed) - 1} others' if len(changed) > 1 else ''}."
+        )
 
 
 def describe() -> str:
     """The resolved config, one value a line: key, value, and where the value comes from."""
     config, given = _flat(read()[0]), _flat(_unresolved())
-    origins = dict.fromkeys(config, "recipe") | _from_arguments() | {key: f"--config.{key}" for key in _overridden()}
+    origins = dict.fromkeys(config, "recipe") | _from_arguments() | _that_give_way()
+    origins |= {key: f"--config.{key}" for key in _overridden()}
     for key, value in config.items():
         if value != given.get(key):
             origins[key] = "derived" if origins[key] == "recipe" else f"derived, from {given[key]} by {origins[key]}"
@@ -301,9 +327,19 @@ def _unresolved() -> ConfigDict:
             if old == "accumulate":
                 config.train.micro_batch = value = saved.micro_batch(config.train.batch, value)
             recipe.note(f"--config.{section}.{old} is now --config.{section}.{new}={value}")
-        if "train.epochs" in values and "train.steps" not in values:
-            config.train.steps = None
+        for name in _that_give_way():
+            config.train[name.partition(".")[2]] = None
     return config
+
+
+def _that_give_way() -> dict[str, str]:
+    """{key: the flag that it gives way to}: steps, or epochs, of the recipe where the other is set."""
+    values, found = config_flags.get_override_values(flags.FLAGS["config"]), {}
+    if "train.epochs" in values and "train.steps" not in values:
+        found["train.steps"] = "--config.train.epochs"
+    if values.get("train.steps") and "train.epochs" not in values:  # 0 meant none
+        found["train.epochs"] = "--config.train.steps"
+    return found
 
 
 def _linked(text: str) -> dict[str, str]:

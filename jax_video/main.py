@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> None:
     config, name = config_flag.read()
     if given.print_config:
         return print(config_flag.describe())
+    if given.mode == "train":
+        config_flag.note_kept_recipe()
     workdir = run_folder(given.workdir or f"runs/{name}")
     sharding.start(given.distributed)
     with writing(workdir), hold(workdir, takeover=given.takeover, lost=lock.end_process):

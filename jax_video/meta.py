@@ -107,11 +107,11 @@ class Meta:
             found = MIGRATIONS[earlier](found)
         if wrong := documents.defect(found["config"], _SECTIONS):
             raise documents.Damaged(f"{wrong}, in its config")
-        _check_known(found["config"], folder)
+        known = _known(found["config"], folder)
         names = {field.name for field in dataclasses.fields(cls)}
         kept = {name: value for name, value in found.items() if name in names}
         try:
-            config = saved.complete(found["config"])
+            config = saved.complete(known)
         except (KeyError, TypeError) as error:
             raise documents.Damaged(f"its config is none ({error})") from error
         several = {"classes": tuple(found["classes"]), "thresholds": _thresholds(found)}
@@ -146,7 +146,7 @@ def check_network(meta: Meta, config: Mapping[str, Any], folder: remote.Path) ->
     Keywords of the network that the config leaves out count as the run's.
     """
     found, given = meta.config["model"], json.loads(json.dumps(config["model"]))
-    full = _network(found)
+    full = network_of(found)
     changed = [
         f"model.{key}: {found.get(key)} -> {value}"
         for key, value in given.items()
@@ -244,14 +244,23 @@ def _changed(meta: Meta, config: Mapping[str, Any], *free: str) -> list[str]:
 _TAKEN_WHOLE = ("clip", "norm", "normalize", "optimizer", "schedule", "plateau")  # given whole to a function
 
 
-def _check_known(config: Mapping[str, Any], folder: remote.Path) -> None:
-    """Say which keys of a saved config no version has had; CheckpointError if they would change what is computed."""
-    if not (strange := saved.unknown(config)):
-        return
+def _known(config: Mapping[str, Any], folder: remote.Path) -> dict[str, Any]:
+    """A saved config without the keys that no version has had, after saying which; CheckpointError if they would change
+    what is computed."""
+    strange = saved.unknown(config)
+    if not strange:
+        return dict(config)
     said = f"the run in {folder} was saved with {', '.join(strange)} in its config, not known to version {__version__}"
     if any(key.startswith(f"{section}.") for key in strange for section in _TAKEN_WHOLE):
         raise CheckpointError(f"{said}: it would compute something else. Use the version that it was trained with.")
     _say_once(f"{said}: left out of account.")
+    return {
+        name: {key: each for key, each in value.items() if f"{name}.{key}" not in strange}
+        if isinstance(value, Mapping)
+        else value
+        for name, value in config.items()
+        if name not in strange
+    }
 
 
 @functools.cache
@@ -260,14 +269,14 @@ def _say_once(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _network(section: Mapping[str, Any]) -> dict[str, Any]:
+def network_of(section: Mapping[str, Any]) -> dict[str, Any]:
     """All keywords of a network. Those that came later have defaults under which it computes as it did before."""
     known = section["name"] in networks.NETWORKS
     return json.loads(json.dumps(models.defaults(section["name"]) | dict(section) if known else dict(section)))
 
 
 def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(config) | {name: _network(config[name]) for name in saved.NETWORKS if config.get(name)}
+    return dict(config) | {name: network_of(config[name]) for name in saved.NETWORKS if config.get(name)}
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,19 +4,23 @@ A recipe is a file with `get_config(argument)` that states the numbers of a pape
 imports this module and the table of networks, and may be copied anywhere.
 """
 
+import difflib
 import functools
+import json
 import pathlib
 import sys
 import types
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jax_video import saved
-from jax_video.data import documents
+from jax_video.data import copies, documents, remote
 from jax_video.errors import UserError
 
 EMBEDDED = "motions"  # the data set that is rendered on demand
+_CONFIG = "config.json"  # in a run's folder
 RENAMED = {"hold": "micro_batch"}  # arguments of earlier versions
 
 _COMMON = {  # keys that say how a run goes, not what it computes; what papers decide has no value here
@@ -84,23 +88,43 @@ def arguments(text: str, **defaults: Any) -> types.SimpleNamespace:
     return types.SimpleNamespace(**values)
 
 
+def write(folder: remote.Path, config: ConfigDict) -> None:
+    """Write the config of a run to its folder, where `trained` reads it.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    remote.write_whole(folder / _CONFIG, [f"{json.dumps(config.to_dict(), indent=2)}\n".encode()])
+
+
 def trained(weights: str) -> dict[str, Any]:
-    """The config of the run, or export, in a local folder, in the keys of this version; {} where there is no folder.
+    """The config of the run, or export, in a folder, in the keys of this version; {} where there is no local folder.
+
+    Of a folder in a store or behind a URL, that file alone is copied.
 
     Raises:
       ValueError: the folder is not that of a run.
+      UserError: its store cannot be reached.
     """
     folder = pathlib.Path(weights)
-    if not weights or not folder.is_dir():
+    if remote.is_remote(weights):
+        with copies.held(weights) as copy:
+            if not copy.fetch([_CONFIG]):
+                raise ValueError(
+                    f"{weights} is not the folder of a run, or an export, as it has no {_CONFIG}. A weight file is "
+                    "read from a disk: fetch it."
+                )
+            folder = copy.folder
+    elif not weights or not folder.is_dir():
         return {}
     try:
-        found = documents.read(folder / "config.json", {"*": object})
+        found = documents.read(folder / _CONFIG, {"*": object})
         found = found["run"]["config"] if "run" in found else found
         if wrong := documents.defect(found, {"model": {"name": str}, "clip": dict, "test": dict, "normalize": dict}):
             raise documents.Damaged(wrong)
         return _with_tuples(saved.complete(found))
     except (FileNotFoundError, KeyError, TypeError, documents.Damaged) as error:
-        raise ValueError(f"{weights} is not the folder of a run, or an export: its config.json: {error}.") from error
+        raise ValueError(f"{weights} is not the folder of a run, or an export: its {_CONFIG}: {error}.") from error
 
 
 def _with_tuples(value: Any) -> Any:
@@ -132,8 +156,7 @@ def config(**sections: Any) -> ConfigDict:
         for name, common in _COMMON.items()
     }
     merged = sections | merged
-    if unknown := saved.unknown(merged):
-        raise ValueError(f"unknown keys {', '.join(unknown)}: jax_video/saved.py lists those that there are.")
+    _check_known(merged)
     missing = [
         f"{name}.{key}"
         for name, keys in saved.KEYS.items()
@@ -143,6 +166,15 @@ def config(**sections: Any) -> ConfigDict:
     if missing:
         raise ValueError(f"a recipe says what {', '.join(missing)} is.")
     return saved.complete_recipe(ConfigDict(merged))
+
+
+def _check_known(config: Mapping[str, Any]) -> None:
+    """Raise UserError for keys that no section has."""
+    if unknown := saved.unknown(config):
+        known = [f"{name}.{key}" for name, keys in saved.KEYS.items() for key in keys]
+        nearest = difflib.get_close_matches(unknown[0], known, 1)
+        meant = f" Did you mean {nearest[0]}?" if nearest else ""
+        raise UserError(f"unknown keys {', '.join(unknown)}: jax_video/saved.py lists those that there are.{meant}")
 
 
 def train_epochs(config: ConfigDict, epochs: int) -> None:
@@ -167,8 +199,10 @@ def resolve(config: ConfigDict, *, flip: bool | None = None, multilabel: bool | 
       multilabel: whether its videos may have several labels: then a `train.loss` of None becomes sigmoid.
 
     Raises:
-      UserError: there are neither epochs nor steps, or the micro-batch is below 1.
+      UserError: there are neither epochs nor steps, the micro-batch is below 1, or a key is unknown.
     """
+    _check_known(config.to_dict())
+    _say_what_gives_way(config.train)
     config = saved.complete_recipe(config).copy_and_resolve_references()
     train, norm = config.train, config.norm
     if flip is not None:
@@ -191,6 +225,11 @@ def resolve(config: ConfigDict, *, flip: bool | None = None, multilabel: bool | 
     count = max((count for count in parts if count <= train.micro_batch), default=least)
     if count > train.micro_batch:
         note(f"Groups of BatchNorm have {group} clips: {count} videos at once, more than train.micro_batch asks for.")
+    elif count < min(train.micro_batch, train.batch):
+        divides = train.batch % train.micro_batch == 0
+        why = f"groups of BatchNorm have {group} clips" if divides else f"it does not divide train.batch={train.batch}"
+        over = "" if norm.frozen or norm.group_size else ", over which BatchNorm is taken"
+        note(f"train.micro_batch={train.micro_batch}: {why}. {count} videos at once{over}.")
     train.micro_batch = count if count < train.batch else None
     if not norm.frozen:
         norm.group_size = norm.group_size or count * clips
@@ -200,6 +239,12 @@ def resolve(config: ConfigDict, *, flip: bool | None = None, multilabel: bool | 
 def micro_batches(config: ConfigDict) -> int:
     """How many micro-batches a batch of a resolved config is cut into, one after another."""
     return 1 if config.train.micro_batch is None else config.train.batch // config.train.micro_batch
+
+
+def _say_what_gives_way(train: ConfigDict) -> None:
+    """Say that steps count in place of epochs, where a config has both."""
+    if train.get("steps") and train.get("epochs"):  # 0 meant none
+        note(f"train.steps={train.steps:,} counts, and not train.epochs={train.epochs}: for that set train.steps=None.")
 
 
 @functools.cache

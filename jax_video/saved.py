@@ -87,7 +87,10 @@ KEYS = {
         "micro_batch": Key(
             "Videos on the devices at once; their gradients are added up. None: the whole batch.", kind=int
         ),
-        "epochs": Key("Passes over the training videos. None where `steps` is given.", kind=int),
+        "epochs": Key(
+            "Passes over the training videos, of round(videos / batch) steps each. None where `steps` is given.",
+            kind=int,
+        ),
         "steps": Key("Updates in all, in place of epochs.", None, int, none=0),
         "ema": Key("Decay of moving averages of the weights, which are then tested. 0: none."),
         "validate_epochs": Key("Epochs from one validation to the next."),

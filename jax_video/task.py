@@ -119,6 +119,14 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
             what = f"{len(empty)} of {len(manifest.classes)} classes have no training video, {empty[0]} first"
             print(f"train.class_balance: {shown(what)}; the others are balanced.", file=sys.stderr)
     sampling = task.sampling
+    network = networks.find(config.model.name)
+    stem = config.model.get("frames", network.keywords.get("frames"))  # CoST's networks take clips of any length
+    if sampling.frames in network.stems and stem != sampling.frames and jax.process_index() == 0:
+        print(
+            f"model.frames={stem} is the stem for clips of so many frames, and clip.frames is {sampling.frames}, which "
+            "has a stem of its own.",
+            file=sys.stderr,
+        )
     without_flow = pipeline.check_stored(manifest, sampling)
     split = config.test.get("split", "test")
     if split not in SPLITS:
@@ -140,8 +148,7 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
             f"clip.segments is {sampling.segments} and model.consensus {config.model.get('consensus', False)}: several "
             "clips of a video are for a network with consensus, and it for them."
         )
-    streams = networks.find(config.model.name).streams
-    if tuple(sampling.streams) != streams:
+    if tuple(sampling.streams) != network.streams:
         raise UserError(
-            f"clip.streams is {tuple(sampling.streams)}, but {config.model.name} takes {streams}: give it that."
+            f"clip.streams is {tuple(sampling.streams)}, but {config.model.name} takes {network.streams}: give it that."
         )

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 import os
 import sys
@@ -23,7 +22,7 @@ from jax_video import state as state_lib
 from jax_video import task as task_lib
 from jax_video.augmentation import Augmentation
 from jax_video.checkpoint import Checkpoints, run_folder, writes_run
-from jax_video.data import pipeline, remote
+from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest
 from jax_video.errors import Stopped, UserError
 from jax_video.failures import Failures
@@ -167,7 +166,7 @@ def train(
         (nothing is saved over the last good checkpoint).
       Stopped: SIGTERM, SIGHUP or Ctrl-C; the state is saved, but not at a second Ctrl-C.
     """
-    mesh, workdir = sharding.make_mesh() if mesh is None else mesh, run_folder(workdir)
+    mesh, workdir = sharding.mesh_of(mesh), run_folder(workdir)
     config = recipe.resolve(config, flip=manifest.flip, multilabel=manifest.multilabel)
     task_lib.check(config, manifest)
     options, task = config.train, task_lib.Task.of(config, manifest)
@@ -176,6 +175,8 @@ def train(
     for name in ("epochs", "steps", "validate_epochs", "checkpoint_steps", "log_steps", "patience", "keep"):
         if options[name] is not None and options[name] < 1:
             raise UserError(f"train.{name} is {options[name]}: expected at least 1.")
+    if config.seed < 0:
+        raise UserError(f"seed is {config.seed}: expected 0 or more.")
     accumulate = recipe.micro_batches(config)
     clips = max(1, sampling.segments)
     sharding.check_batch(options.batch, devices=mesh.size, accumulate=accumulate, clips=clips, **config.norm)
@@ -223,7 +224,7 @@ def train(
     first_process = jax.process_index() == 0
     if first_process:
         print(f"Steps {step + 1} to {total}, {steps_per_epoch} an epoch; compiling the first …", file=sys.stderr)
-        remote.write_whole(workdir / "config.json", [f"{json.dumps(config.to_dict(), indent=2)}\n".encode()])
+        recipe.write(workdir, config)
     augment = jax.jit(Augmentation.__call__, static_argnums=0)
 
     def seen(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -285,7 +286,7 @@ def train(
         while True:
             last = step == total
             validate = validate_steps and progress.validated < step and (last or step % validate_steps == 0)
-            stop = sharding.stop_requested(signals.requested, step)
+            stop = sharding.stop_requested(signals.requested)
             due = last or validate or stop or step % options.checkpoint_steps == 0
             checkpoint = due and step not in (0, *checkpoints.steps)
             if running is not None and (validate or checkpoint or stop):
@@ -305,7 +306,7 @@ def train(
                         protocol=task.validation,
                         batch=config.test.batch,
                         workers=config.data.workers,
-                        interrupted=lambda: signals.requested and jax.process_count() == 1,
+                        interrupted=lambda: sharding.stop_requested(signals.requested),
                     )
                 except scoring.Interrupted:
                     stop = True
@@ -337,7 +338,7 @@ def train(
             try:
                 rows = next(batches)
             except RuntimeError:  # SIGTERM ended a worker before it could be told to leave signals to us
-                if not signals.requested:
+                if jax.process_count() > 1 or not signals.requested:  # several ask equally often
                     raise
                 continue
             log.batch(step + 1, rows, classes, seen)

@@ -1,6 +1,7 @@
 """The flag --config: recipes by name and as files, from any folder; old names; and what --print_config says."""
 
 import json
+import pathlib
 import re
 import sys
 
@@ -154,6 +155,18 @@ def test_an_argument_and_a_key_of_its_name_are_the_same(shown, argument, flag, k
     assert {key for key in plain if plain[key] != by_key[key]} == set(keys)
 
 
+def test_steps_or_epochs_give_way_to_what_is_set(shown, capsys):
+    recipe.note.cache_clear()
+    by_steps, by_epochs = (
+        shown("--config=stc", "--config.train.steps=9"),
+        shown("--config=cost", "--config.train.epochs=3"),
+    )
+    assert by_steps["train.steps"][0] == "9" and by_steps["train.epochs"] == ("None", "--config.train.steps")
+    assert by_epochs["train.epochs"][0] == "3" and by_epochs["train.steps"] == ("None", "--config.train.epochs")
+    assert shown("--config=stc", "--config.train.steps=0")["train.epochs"][0] == "10", "as none was written earlier"
+    assert not capsys.readouterr().err
+
+
 def test_every_keyword_of_a_network_can_be_set(shown):
     """Also one that the recipe does not name; and only what is set becomes a part of the config."""
     before = shown("--config=cost")
@@ -170,6 +183,35 @@ def test_every_keyword_of_a_network_can_be_set(shown):
         shown("--config=stc", "--config.model.stride_on=1x1")  # which 3D-ResNets do not have
 
 
+@pytest.fixture
+def given(monkeypatch):
+    """A command line, as a command reads it."""
+
+    def give(*arguments: str) -> None:
+        monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+        monkeypatch.setattr(sys, "argv", ["convert", *arguments])
+        config_flag.define("A recipe.")
+        flags.FLAGS(sys.argv)
+
+    return give
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chosen"),
+    [
+        (["--config=cost:model=c2d_resnet50"], set()),
+        (["--config=cost:model=c2d_resnet50,recipe=paper"], set()),
+        (["--config=cost:model=c2d_resnet50,span=128"], {"clip.stride"}),
+        (["--config=t3d:model=inception3d,size=112"], {"clip.size", "clip.short_side"}),
+        (["--config=stc:model=stc_resnet50,branches=tcb"], {"model.branches"}),
+        (["--config=stc", "--config.test.number=3"], {"test.number"}),
+    ],
+)
+def test_what_the_user_has_set_is_all_that_follows_from_it(given, arguments, chosen):
+    given(*arguments)
+    assert config_flag.chosen() == chosen
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -178,13 +220,10 @@ def test_every_keyword_of_a_network_can_be_set(shown):
         (["--config=stc", "--config.data.manifest=motions"], True),
     ],
 )
-def test_whether_the_user_has_named_the_data_set(monkeypatch, arguments, named):
-    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
-    monkeypatch.setattr(sys, "argv", ["convert", *arguments])
-    config_flag.define("A recipe.")
-    flags.FLAGS(sys.argv)
+def test_whether_the_user_has_named_the_data_set(given, arguments, named):
+    given(*arguments)
     config, _ = config_flag.read()
-    assert config.data.manifest == "motions" and ("data.manifest" in config_flag.chosen(config)) == named
+    assert config.data.manifest == "motions" and ("data.manifest" in config_flag.chosen()) == named
 
 
 def test_names_of_earlier_versions(shown, capsys):
@@ -270,10 +309,33 @@ def test_help_lists_the_recipes():
     assert "    model=stc_resnet18, data=motions, frames=16, stride, branches=both, start, epochs" in "\n".join(lines)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--config=stc:model=resnet3d50", "--config.data.manifest=DIR"],
+            "--config=stc:model=resnet3d50,data=DIR is an",
+        ),
+        (["--config=stc:recipe=small", "--config.data.manifest=DIR"], ""),
+        (["--config=cost", "--config.data.manifest=DIR"], ""),
+        (["--config=stc:data=DIR"], ""),
+    ],
+)
+def test_a_recipe_that_is_for_another_set_is_spoken_of(given, capsys, arguments, said):
+    recipe.note.cache_clear()
+    given(*arguments)
+    config_flag.note_kept_recipe()
+    found = capsys.readouterr().err
+    assert said in found and bool(said) == bool(found)
+
+
 def test_a_recipe_is_read_from_python():
-    config = recipe.resolve(config_flag.load("stc:micro_batch=32,model=stc_resnet50,data=x"))
-    assert jax_video.read_recipe("stc:micro_batch=32,model=stc_resnet50,data=x").to_dict() == config.to_dict()
-    assert config.norm.group_size == 32
+    text = "stc:micro_batch=32,model=stc_resnet50,data=x"
+    config = jax_video.read_recipe(text)
+    assert config.to_dict() == config_flag.load(text).to_dict()
+    config.train.micro_batch = 64
+    assert recipe.resolve(config).norm.group_size == 64, "it follows from what is set here"
+    assert jax_video.read_recipe(pathlib.Path("configs/stc.py")) == jax_video.read_recipe("stc")
     for text, said in {
         "sct": "did you mean stc",
         "no.py": "there is no file 'no.py'",

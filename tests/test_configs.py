@@ -6,6 +6,7 @@ import functools
 import json
 import re
 
+import fsspec
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -281,6 +282,15 @@ def test_branches_are_of_networks_that_have_them(module):
         module.get_config("model=resnet3d50,branches=scb")
 
 
+def test_a_stem_for_other_clips_is_spoken_of(capsys):
+    config = shrink(cost.get_config())
+    check(config)
+    assert "stem" not in capsys.readouterr().err
+    config.clip.frames = 32
+    check(config)
+    assert "model.frames=8 is the stem for clips of so many frames, and clip.frames is 32" in capsys.readouterr().err
+
+
 def test_fine_tuning_for_one_epoch_is_not_all_warm_up():
     assert [finetune.get_config(f"epochs={count}").schedule.warmup_epochs for count in (1, 2, 20)] == [0, 1, 1]
 
@@ -313,6 +323,22 @@ def test_fine_tuning_of_a_runs_clips_and_test(tmp_path):
     for clips in (1, 4):  # a knowledge transfer's are for its pairs
         found = of(transfer.get_config(f"model=resnet3d50,clips={clips}"))
         assert settings(found, "test", "clips", "number") == ("uniform", 4) and not found.clip.get("segments")
+
+
+def test_fine_tuning_of_a_run_in_a_store(tmp_path, monkeypatch):
+    """Its config is fetched, as the weights are when training starts."""
+    monkeypatch.setenv("JAX_VIDEO_CACHE", str(tmp_path / "cache"))
+    run = stc.get_config("model=resnet3d18,frames=4")
+    run.clip.update(stride=3, fps=12.5)
+    run.normalize.mean = (1.0, 2.0, 3.0)
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/finetuned/run/config.json", json.dumps(recipe.resolve(run, flip=True).to_dict()).encode())
+    config = finetune.get_config("weights=memory://finetuned/run")
+    assert config.model.to_dict() == run.model.to_dict() and config.normalize.mean == (1.0, 2.0, 3.0)
+    assert settings(config, "clip", "frames", "stride", "fps") == (4, 3, 12.5)
+    for argument in ("", ",model=resnet3d18,layout=3d-resnets"):
+        with pytest.raises(ValueError, match="memory://finetuned/none is not the folder .* has no config.json"):
+            finetune.get_config(f"weights=memory://finetuned/none{argument}")
 
 
 def test_the_settings_of_t3d():
@@ -510,6 +536,57 @@ def test_steps_stand_in_place_of_epochs():
     config.train.update(epochs=None, steps=None)
     with pytest.raises(ValueError, match="neither train.epochs nor train.steps is given"):
         recipe.resolve(config)
+
+
+def test_epochs_that_do_not_count_are_spoken_of(capsys):
+    """In Python; on the command line the one that is given stands in place of the other."""
+    recipe.note.cache_clear()
+    config = cost.get_config()
+    config.train.epochs = 5
+    assert settings(recipe.resolve(config), "train", "epochs", "steps") == (None, 600_000)
+    assert capsys.readouterr().err == (
+        "train.steps=600,000 counts, and not train.epochs=5: for that set train.steps=None.\n"
+    )
+    recipe.resolve(cost.get_config("frames=32,start=RUN,recipe=code"))
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "said"),
+    [
+        ("train", "epoch", "unknown keys train.epoch: .* Did you mean train.epochs?"),
+        ("train", "erasng", "unknown keys train.erasng: .* Did you mean train.erasing?"),
+        ("clip", "strid", "unknown keys clip.strid: .* Did you mean clip.stride?"),
+        (None, "learning_rate", "unknown keys learning_rate: .* Did you mean schedule.learning_rate?"),
+    ],
+)
+def test_keys_that_nobody_reads_are_refused(section, key, said):
+    """As on the command line; there are others that one could have meant."""
+    config = stc.get_config()
+    with config.unlocked():
+        (config[section] if section else config)[key] = 1
+    with pytest.raises(UserError, match=said.replace("?", r"\?")):
+        recipe.resolve(config)
+
+
+@pytest.mark.parametrize(("batch", "asked", "got"), [(34, 16, 2), (22, 8, 2), (32, 16, 16), (32, 64, None)])
+def test_a_micro_batch_that_does_not_divide_is_spoken_of(capsys, batch, asked, got):
+    recipe.note.cache_clear()
+    config = stc.get_config()
+    config.train.update(batch=batch, micro_batch=asked)
+    assert recipe.resolve(config).train.micro_batch == got
+    said = f"train.micro_batch={asked}: it does not divide train.batch={batch}. {got} videos at once, over which Batch"
+    assert capsys.readouterr().err.startswith(said) == (got == 2)
+
+
+def test_groups_that_make_micro_batches_smaller_are_spoken_of(capsys):
+    recipe.note.cache_clear()
+    config = stc.get_config()
+    config.train.update(batch=24, micro_batch=8)
+    config.norm.group_size = 6
+    assert recipe.resolve(config).train.micro_batch == 6
+    said = "train.micro_batch=8: groups of BatchNorm have 6 clips. 6 videos at once.\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("argument", ["", "transfer", "phase=motion", phase("star")])

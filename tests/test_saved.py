@@ -226,6 +226,10 @@ def test_a_key_that_no_version_knows_is_said(old, capsys):
     rewrite(old.workdir, lambda config: config | {"lab": {"note": 1}, "train": config["train"] | {"smoothing": 0.1}})
     read(), read()
     assert capsys.readouterr().err.count("was saved with train.smoothing, lab in its config, not known to version") == 1
+    config, manifest = tiny.get_config(), Manifest.read(old.data / "manifest.jsonl")
+    config.train.epochs = 2
+    assert not train_lib.train(config, manifest, old.workdir, mesh), "it goes on, and is finished"
+    assert results.test(load(old.workdir, mesh=mesh), manifest)["videos"] == 8
     rewrite(old.workdir, lambda config: config | {"clip": config["clip"] | {"reverse": True}})
     with pytest.raises(CheckpointError, match="clip.reverse.*compute something else"):
         read()

@@ -398,10 +398,31 @@ def test_a_finished_run_is_extended_by_a_schedule_of_its_own(tmp_path, config, m
     [
         ("schedule", {"drop_epochs": (1,)}, 0, ""),
         ("schedule", {"drop_epochs": (3, 4)}, 0, "schedule.drop_epochs=3, is after the last of 12 steps."),
-        ("schedule", {"drop_steps": (12,)}, 0, "schedule.drop_steps=12, is after the last of 12 steps."),
+        (
+            "schedule",
+            {"drop_epochs": (), "drop_steps": (12,)},
+            0,
+            "schedule.drop_steps=12, is after the last of 12 steps.",
+        ),
         ("schedule", {"drop_epochs": (1,)}, 8, "schedule.drop_epochs=1, is after the last of 4 steps that are added."),
         ("schedule", {"drop_steps": (2,)}, 8, ""),
-        ("schedule", {"drop_epochs": (3,), "kind": "cosine"}, 0, ""),
+        ("schedule", {"kind": "cosine"}, 0, "drop_epochs=1 has no effect with schedule.kind=cosine: it is"),
+        ("schedule", {"kind": "cosine", "drop_epochs": ()}, 0, ""),
+        ("schedule", {"drop_epochs": ()}, 0, ""),
+        ("schedule", {"warmup_epochs": 3}, 0, "its warm-up, schedule.warmup_epochs=3, takes 12 steps of 12"),
+        (
+            "schedule",
+            {"kind": "cosine", "drop_epochs": (), "warmup_epochs": 1},
+            8,
+            "its warm-up, schedule.warmup_epochs=1, takes 4 steps of 4",
+        ),
+        ("schedule", {"warmup_epochs": 2}, 0, ""),
+        (
+            "clip",
+            {"jitter": (64, 80)},
+            0,
+            "Training scales the short side of clips to clip.jitter=(64, 80), validation",
+        ),
         ("norm", {"frozen": True}, 0, "norm.frozen: with no weights to start from, BatchNorm normalises nothing"),
         ("optimizer", {"kind": "adamw"}, 0, "adamw at a learning rate of 0.1, which is usual for SGD"),
     ],
@@ -409,7 +430,7 @@ def test_a_finished_run_is_extended_by_a_schedule_of_its_own(tmp_path, config, m
 def test_settings_that_train_badly_are_spoken_of(config, manifest, section, values, begin, said):
     """Drops of the rate are counted from the first step that is added."""
     config.train.update(epochs=3)
-    config.schedule.update(kind="step", drop_epochs=(), drop_steps=(), learning_rate=0.1)
+    config.schedule.update(kind="step", drop_epochs=(1,), drop_steps=(), learning_rate=0.1)
     assert beginning.doubts(config, manifest) == []
     config[section].update(values)
     found = beginning.doubts(config, manifest, begin)
@@ -543,6 +564,7 @@ def test_a_test_that_the_network_refuses_is_refused_before_training(tmp_path, co
 
 def test_epochs_that_are_no_passes_are_spoken_of(config, manifest):
     config.train.update(batch=23, epochs=3)
+    config.schedule.kind = "cosine"
     assert len(manifest.select("train")) == 32
     (said,) = beginning.doubts(config, manifest)
     assert said == "An epoch is 1 step of 23 videos, 72% of the 32 there are: 3 epochs are 2.156 passes over them."
@@ -624,6 +646,13 @@ def test_a_number_of_steps_below_one_is_refused(tmp_path, config, manifest):
     config.train.log_steps = 0
     with pytest.raises(UserError, match="train.log_steps is 0: expected at least 1"):
         train_lib.train(config, manifest, tmp_path / "run", first_devices(1))
+
+
+def test_a_negative_seed_is_refused(tmp_path, config, manifest):
+    config.seed = -1
+    with pytest.raises(UserError, match="seed is -1: expected 0 or more"):
+        train_lib.train(config, manifest, tmp_path / "run", first_devices(1))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_plateau_schedule_needs_validation_videos(tmp_path, config, manifest):

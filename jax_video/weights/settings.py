@@ -120,7 +120,8 @@ def set_sampling(config: ConfigDict, source: Source, num_classes: int, given: Co
         kept = {key: config[section][key] for key in values if key not in wanted and key in config[section]}
         told = [f"{_options(options)} {whose}" for options, whose in ((wanted, there), (kept, "as given")) if options]
         lines += [f"{section}: {'; '.join(told)}"] if told else []
-    if config.clip.jitter and min(config.clip.jitter) < config.clip.size:  # for training, which may follow
+    seen = config.clip
+    if seen.jitter and not seen.size <= seen.jitter[0] <= seen.short_side <= seen.jitter[1]:  # for training after it
         config.clip.jitter = ()
     pipeline.Sampling(**config.clip)
     return lines

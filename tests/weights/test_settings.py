@@ -281,7 +281,10 @@ def test_what_is_given_stays():
     assert (config.clip.short_side, config.clip.size, config.test.crop) == (300, 224, "full")
     assert config.clip.jitter == (), "or training could not crop"
     assert "clip: frames=8, stride=8, size=224 as there; short_side=300 as given" in lines
-    config.clip.short_side = 100
+    config.clip.update(short_side=128, size=112, jitter=(256, 320))
+    settle("cost", config, ("clip.short_side", "clip.size"))
+    assert config.clip.jitter == (), "or training would see other clips than a test"
+    config.clip.update(short_side=100, size=224)
     with pytest.raises(UserError, match="a crop of 224 from a short side of 100"):
         settle("cost", config, ("clip.short_side",))
 
