@@ -19,10 +19,10 @@ Then it is trained, tested and used like any other. A run saves the name, and no
   model.features(video)       # [B, T', H', W', D], for `Run.features`
 
 `rngs.params()` gives keys of initial values. `norm(channels, dtype=dtype, rngs=rngs)` makes a normalisation layer, as
-section `norm` of a config says. Everything in the network that changes is an `nnx.Param` or an `nnx.BatchStat`: dropout
-is `jax_video.models.layers.Dropout`, which takes `keys`. Stages that are marked, `x = layers.output("layer1", x)`, can
-be explained (`Run.explain`). The classifier is a module, `fc` or what the record's `head` says. You may use the layers
-and units of `jax_video.models`, but need not.
+section `norm` of a config says. Every array of the network is an `nnx.Param`, an `nnx.BatchStat` or, if it is constant,
+`jax_video.models.layers.Frozen`. Dropout is `jax_video.models.layers.Dropout`, which takes `keys`. Stages that are
+marked, `x = layers.output("layer1", x)`, can be explained (`Run.explain`). The classifier is a module, `fc` or what the
+record's `head` says. You may use the layers and units of `jax_video.models`, but need not.
 """
 
 import dataclasses

@@ -181,7 +181,7 @@ class Run(Trained):
         self._check_classification()
         videos_lib.check_fps(fps, "for the video's own times")
         most = self.config.test.batch if batch is None else videos_lib.at_least_one("batch", batch)
-        [video], _ = videos_lib.several(video)
+        video = videos_lib.one(video)
         if isinstance(video, np.ndarray):
             manifest_lib.in_memory([video])  # raises if it is no video
         try:
@@ -249,7 +249,7 @@ class Run(Trained):
         explanation, as any has if `whole` is False.
         """
         self._check_classification()
-        [video], _ = videos_lib.several(video)
+        video = videos_lib.one(video)
         if label is not None:
             self._explainer.class_of(label)  # before anything is read
         options: dict[str, Any] = {"label": label, "layer": layer, "fps": fps, "timeout": timeout, "whole": whole}
@@ -327,7 +327,7 @@ def load(
       config: replaces the run's own clips, test and type of activations. A `flip` of None mirrors where a set allows
         it, and never for a run whose training did not mirror.
       dtype: of the activations: "float32" or "bfloat16"; by default the config's.
-      mesh: devices to run on; by default all.
+      mesh: the devices to run on; by default all.
       step: takes the checkpoint of this step instead. A run keeps the last `train.keep` and the best one.
 
     For a run with several labels per video that was not validated, a note on stderr says that each class holds from a
@@ -337,7 +337,7 @@ def load(
       CheckpointError: there is no such checkpoint in this folder, its weights are not usable (NaN, for example), or
         `config` is of another network.
     """
-    mesh, given, folder = sharding.make_mesh() if mesh is None else mesh, folder, published.opened(folder, step=step)
+    mesh, given, folder = sharding.mesh_of(mesh), folder, published.opened(folder, step=step)
     published.check_folder(folder)
     step = None if step is None else operator.index(step)
     config = None if config is None else recipe.resolve(config)

@@ -40,8 +40,17 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
     """A network as (definition, params, batch_stats): a hashable description and two plain dicts of arrays.
 
     Plain dicts, because Variables cannot be passed into `jax.value_and_grad` and be written to there.
+
+    Raises:
+      UserError: the network has other arrays.
     """
-    definition, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    definition, *states = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+    if others := named_leaves(nnx.to_pure_dict(states.pop())):
+        raise UserError(
+            f"{next(iter(others)).replace('/', '.')} of {type(model).__name__} is an array, but neither nnx.Param nor "
+            "nnx.BatchStat: give it one of these types, make it layers.Frozen(…) if it is constant, or compute it in "
+            "__call__"
+        )
     params, batch_stats = map(nnx.to_pure_dict, states)
     return definition, params, batch_stats
 

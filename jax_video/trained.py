@@ -18,6 +18,7 @@ from jax_video import state as state_lib
 from jax_video import videos as videos_lib
 from jax_video.data import documents, pipeline, remote
 from jax_video.data.manifest import Manifest
+from jax_video.errors import Stopped, UserError
 from jax_video.meta import Meta
 from jax_video.models.correspondence import Correspondence
 from jax_video.models.t3d import SegmentConsensus
@@ -28,14 +29,14 @@ from jax_video.task import Task
 class Trained:
     """A trained network, with what its checkpoint says of it.
 
+    What it computes is kept, and so are the programs: none follows a config that is changed afterwards.
+
     Attributes:
-      folder: where it is.
-      config: all sections; this object looks at videos with its clips, its test and its normalisation of RGB.
+      config: all sections; this object looks at videos with its clips, its test and its normalisation of RGB. To look
+        with others, give a changed config to `load`; a run whose own was changed refuses to compute.
       meta: what its checkpoint says of it.
       step: after how many steps of training its weights were saved.
       chosen: whether that step was asked for, and is not just the best one.
-      definition, weights: the network, and its {"params", "batch_stats"} (`state.split`).
-      mesh: the devices that it runs on.
     """
 
     def __init__(
@@ -50,12 +51,43 @@ class Trained:
         *,
         chosen: bool = False,
     ):
-        self.folder, self.config, self.meta, self.step = folder, config, meta, step
-        self.definition, self.weights, self.mesh, self.chosen = definition, weights, mesh, chosen
-        self.task = Task.of(config)
+        self._folder, self._absolute = folder, remote.absolute(folder)
+        self.config, self._loaded, self._task = config, config.to_dict(), Task.of(config)
+        self._definition, self._weights, self._mesh = definition, weights, mesh
+        self.meta, self.step, self.chosen = meta, step, chosen
 
     def __repr__(self) -> str:
         return f"<Run {self.folder}: {self.config.model.name}, {len(self.classes)} classes, step {self.step}>"
+
+    @property
+    def folder(self) -> remote.Path:
+        """Where it is: as it was named, as long as that leads there."""
+        return self._folder if remote.absolute(self._folder) == self._absolute else self._absolute
+
+    @property
+    def task(self) -> Task:
+        """What its config asks of videos. Raises UserError if that was changed after the run was loaded."""
+        if self.config.to_dict() != self._loaded:
+            raise UserError(
+                f"run.config has been changed since {self._folder} was loaded: nothing here would follow it. Open the "
+                "run with it: jax_video.load(FOLDER, config=run.config)"
+            )
+        return self._task
+
+    @property
+    def definition(self) -> nnx.GraphDef:
+        """The network, without its arrays (`state.split`)."""
+        return self._definition
+
+    @property
+    def weights(self) -> Mapping[str, Any]:
+        """The arrays of the network, {"params", "batch_stats"}."""
+        return self._weights
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices that it runs on."""
+        return self._mesh
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -102,8 +134,12 @@ class Trained:
 
     @functools.cached_property
     def fingerprint(self) -> int:
-        """A checksum of all that the scores of a clip depend on: weights, classes and how RGB is normalised."""
-        record = [list(self.classes), self.config.model.to_dict(), list(self.normalization)]
+        """A checksum of all that the scores of a clip depend on: weights, network, classes and how RGB is normalised.
+
+        It is the same however the config is written: with a keyword at its default or without, with `remat` or not.
+        """
+        network = meta_lib.network_of(self.config.model) | {"remat": False}
+        record = [list(self.classes), network, list(self.normalization)]
         found = documents.checksum(record)
         for leaf in state_lib.named_leaves(self.weights).values():
             found = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, found)
@@ -154,6 +190,7 @@ class Trained:
         are arguments of it that replace these.
 
         Raises:
+          Stopped: SIGTERM has reached one of several processes.
           UserError: no video can be read, or another process has other videos.
         """
         sharding.check_same_set(manifest.hash)
@@ -164,4 +201,7 @@ class Trained:
             "workers": self.config.data.workers,
             "mesh": self.mesh,
         }
-        return scoring.mean_over_clips(step, self._arrays, manifest, split, **given | changes)
+        try:
+            return scoring.mean_over_clips(step, self._arrays, manifest, split, **given | changes)
+        except scoring.Interrupted:
+            raise Stopped("stopped by SIGTERM, on the way; the same command begins this anew.") from None

@@ -36,6 +36,14 @@ def several(videos: Video | Iterable[Video]) -> tuple[list[Video], bool]:
     return several, single
 
 
+def one(video: Video) -> Video:
+    """The video, if it is a single one. Raises UserError for several, and for what is no video."""
+    found, single = several(video)
+    if not single:
+        raise UserError(f"got {len(found)} videos: expected one; frames are one array, np.stack(frames)")
+    return found[0]
+
+
 def refuse(faults: Mapping[int, str], videos: Sequence[Video]) -> None:
     """Raise UserError with the reason of each video that cannot be read, if any."""
     if faults:

@@ -209,6 +209,55 @@ def test_another_config_for_the_same_network(run, trained, videos):
         load(trained.workdir, config=config)
 
 
+def test_a_config_that_is_changed_afterwards_is_refused(trained, videos):
+    """Half of it would count, and a test would record what it has not done."""
+    changed = load(trained.workdir)
+    expected = changed.classify(videos[0])
+    changed.config.test.update(clips="uniform", number=1)
+    for use in (changed.classify, changed.features, changed.timeline, changed.explain):
+        with pytest.raises(UserError, match="run.config has been changed since .*: nothing here would follow it. Open"):
+            use(videos[0])
+    with pytest.raises(UserError, match="run.config has been changed"):
+        jax_video.test(changed, Manifest.read(trained.data / "manifest.jsonl"))
+    assert load(trained.workdir, config=changed.config).classify(videos[0]) != expected
+    for name in ("weights", "definition", "mesh"):
+        with pytest.raises(AttributeError):
+            setattr(changed, name, None)
+
+
+def test_a_run_stays_where_it_was_opened(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(trained.workdir.parent)
+    run = load(trained.workdir.name)
+    assert run.folder == pathlib.Path(trained.workdir.name), "as it was named"
+    monkeypatch.chdir(tmp_path)
+    assert run.folder == trained.workdir
+
+
+def test_any_mesh_gives_its_devices(run, trained, videos):
+    mesh = jax.make_mesh((1,), ("anything",), devices=jax.devices()[:1])
+    assert load(trained.workdir, mesh=mesh).classify(videos[0]) == pytest.approx(run.classify(videos[0]), abs=1e-6)
+
+
+def test_several_videos_where_one_is_expected(run):
+    frames = [np.zeros((32, 32, 3), np.uint8)] * 3
+    for use in (run.timeline, run.explain):
+        with pytest.raises(UserError, match=r"got 3 videos: expected one; frames are one array, np.stack\(frames\)"):
+            use(frames)
+        with pytest.raises(UserError, match="got 0 videos: expected one"):
+            use([])
+
+
+def test_a_fingerprint_is_of_what_is_computed(run, trained):
+    """And not of how the config is written: a result and predictions of a run are found again by it."""
+    config = run.config.copy_and_resolve_references()
+    del config.model.width
+    config.model.width = 1 / 16  # last
+    for keywords in ({}, {"cardinality": 1}, {"remat": True}):
+        with config.unlocked():
+            config.model.update(keywords)
+        assert load(trained.workdir, config=config).fingerprint == run.fingerprint, keywords
+
+
 FIRST = {  # of a version that had no number, as its JSON was
     "config": {"seed": 0, "train": {"batch": 8}},
     "classes": ["a", "b"],

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from configs import stc
 from jax_video import models, networks, optimizer
 from jax_video import state as state_lib
-from jax_video.models.layers import BatchNorm, Conv, Linear
+from jax_video.errors import UserError
+from jax_video.models.layers import BatchNorm, Conv, Frozen, Linear
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -121,6 +122,18 @@ def test_the_statistics_of_frozen_batchnorm_stay(monkeypatch, ours, freeze, froz
     _, updated = state_lib.apply(definition, params, given, batch(), train=True)
     same = jax.tree.map(lambda old, new: bool((old == new).all()), given, updated)
     assert {name for name, kept in same.items() if kept != {"mean": True, "var": True}} == moves
+
+
+@pytest.mark.parametrize("array", [np.arange(3.0), jnp.arange(3.0), nnx.Variable(jnp.arange(3.0))])
+def test_an_array_of_no_kind_is_refused(array):
+    """Training would not know whether it is learnt, or where to keep it."""
+    model = nnx.Module()
+    model.inner = nnx.Module()
+    model.inner.places = array
+    with pytest.raises(UserError, match=r"inner.places of Module is an array, but neither nnx.Param nor .*Frozen"):
+        state_lib.split(model)
+    model.inner.places = Frozen(jnp.arange(3.0))
+    assert list(state_lib.named_leaves(state_lib.split(model)[2])) == ["inner/places"]
 
 
 def test_keys_are_those_of_flax():

@@ -117,6 +117,11 @@ class Manifest:
 
     def __post_init__(self):
         self.check_labels()
+        if strange := {video.split for video in self.videos} - {*SPLITS}:
+            video = next(video for video in self.videos if video.split in strange)
+            raise UserError(
+                f"the split of {video.path} of {self.name!r} is {video.split!r}: expected {', '.join(SPLITS)}"
+            )
 
     def check_labels(self, *needed: str) -> None:
         """Raise UserError, naming the video, for a label that is not one of the classes, or is needed and missing.
@@ -168,7 +173,7 @@ class Manifest:
         return [(i, video) for i, video in enumerate(self.videos) if video.split == split and video.error is None]
 
     def describe(self) -> str:
-        """Name and readable videos in words: "motions: 320 train, 80 val, 160 test videos"."""
+        """Name and readable videos in words: "motions: 320 train, 64 val, 160 test videos"."""
         numbers = {split: len(self.select(split)) for split in SPLITS}
         parts = [f"{number:,} {split}" for split, number in numbers.items() if number] or ["no"]
         return f"{self.name}: {', '.join(parts)} video{'s' * (sum(numbers.values()) != 1)}"

@@ -52,7 +52,16 @@ def by_platform(name: str, *, forms: Mapping[str, Callable], default: Callable, 
         return [first.update(shape=leaf.shape, dtype=leaf.dtype) for leaf in outputs(first, *rest, **options)]
 
     primitive.def_abstract_eval(shapes)
-    primitive.def_impl(lambda *arrays, **options: jax.jit(functools.partial(bind, **options))(*arrays))
+
+    @functools.cache
+    def compiled(options):
+        return jax.jit(functools.partial(bind, **dict(options)))
+
+    def impl(*arrays, **options):  # outside of jit; without it, within `jax.disable_jit`, it would call itself
+        with jax.disable_jit(False):
+            return compiled(tuple(options.items()))(*arrays)
+
+    primitive.def_impl(impl)
     mlir.register_lowering(primitive, mlir.lower_fun(default, multiple_results=True))
     for platform, form in forms.items():
         mlir.register_lowering(primitive, mlir.lower_fun(form, multiple_results=True), platform)

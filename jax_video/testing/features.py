@@ -1,5 +1,6 @@
 """Pooled features of a set's videos, to search, cluster or classify with: `--mode=features` of `jax_video.main`."""
 
+import io
 import json
 from typing import Any
 
@@ -54,8 +55,9 @@ def extract(run: Run, manifest: Manifest) -> dict[str, np.ndarray]:
     if jax.process_index() == 0:
         folder = results.folder_of(run, "test")
         folder.mkdir(exist_ok=True)
-        with (folder / "features.npz").open("wb") as file:
-            np.savez(file, **result)
+        buffer = io.BytesIO()
+        np.savez(buffer, **result)
+        remote.write_whole(folder / "features.npz", [buffer.getvalue()])
     return result
 
 

@@ -157,6 +157,16 @@ def test_a_label_that_is_of_no_class_is_refused_however_the_set_is_made(label, e
         dataclasses.replace(manifest, videos=videos)
 
 
+@pytest.mark.parametrize("split", ["validation", "Test", ""])
+def test_a_split_that_there_is_not_is_refused_however_the_set_is_made(split, manifest):
+    """Its videos would be in none."""
+    videos = (dataclasses.replace(manifest.videos[0], split=split), *manifest.videos[1:])
+    with pytest.raises(
+        UserError, match=rf"the split of {manifest.videos[0].path} .* is '{split}': expected train, val"
+    ):
+        dataclasses.replace(manifest, videos=videos)
+
+
 def test_classes_that_are_too_few_are_refused(manifest):
     with pytest.raises(UserError, match="the label of jump/c.mp4 of 'people' is 1: expected a number from 0 to 0"):
         dataclasses.replace(manifest, classes=("run",))

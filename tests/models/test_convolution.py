@@ -64,6 +64,23 @@ def draw(video, kernel, features, groups, dtype=np.float64):
     return x, rng.normal(size=(*kernel, video[-1] // groups, features)).astype(dtype)
 
 
+def test_outside_of_jit_it_is_compiled_once(monkeypatch):
+    x, kernel = draw((2, 3, 5, 6, 3), (3, 3, 3), 4, 1, np.float32)
+    expected = jax.jit(convolution.conv)(x, kernel)
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **kwargs: compiled.append(event) if "backend_compile" in event else None
+    )
+    try:
+        for _ in range(3):
+            np.testing.assert_allclose(convolution.conv(x, kernel), expected, rtol=1e-6)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert len(compiled) <= 1
+    with jax.disable_jit():
+        np.testing.assert_allclose(convolution.conv(x, kernel), expected, rtol=1e-6)
+
+
 def torch_conv(x, kernel, strides, padding, groups):
     """y, and a function from dy to the gradients, by PyTorch in float64, all channels last."""
     x = torch.tensor(x, requires_grad=True)
