@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> None:
             normalize=given.normalize or "",
             classes=given.classes,
             check=given.check,
-            given=config_flag.chosen(config),
+            given=config_flag.chosen(),
         )
     print(f"{report}\nTry it on a video:\n  python -m jax_video.predict VIDEO --checkpoint={shlex.quote(given.out)}")
 

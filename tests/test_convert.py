@@ -14,6 +14,7 @@ from commands import check_user_error, run
 from conftest import ROOT
 from reference import cost, resnet
 
+from jax_video import config_flag
 from jax_video.data.manifest import Manifest
 from jax_video.data.sources import motions
 from jax_video.errors import UserError
@@ -118,6 +119,12 @@ def converted(theirs, data) -> pathlib.Path:
 
 
 # In.
+
+
+def test_fine_tuning_takes_it(converted):
+    config = config_flag.read_recipe(f"finetune:weights={converted},data=x")
+    assert (config.model.name, config.clip.frames, config.clip.size) == ("resnet3d18", 4, 32)
+    assert json.dumps(config.model.to_dict()) == json.dumps(load(converted).config.model.to_dict())
 
 
 def test_predict_and_main_take_it(converted, data, tmp_path):

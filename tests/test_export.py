@@ -385,7 +385,7 @@ def test_two_streams(tmp_path):
 
 def test_a_knowledge_transfer_has_weights_but_no_program(tmp_path):
     run = untrained(tmp_path / "run")
-    run.task = dataclasses.replace(run.task, objective=objectives.Correspondence())
+    run._task = dataclasses.replace(run.task, objective=objectives.Correspondence())
     for each in ("stablehlo", "onnx"):
         with pytest.raises(UserError, match="knows no classes: there is nothing to classify with. Fine-tune it"):
             folder.write(run, tmp_path / "out", [each])
@@ -462,15 +462,27 @@ def test_a_card_says_what_nobody_knows(tmp_path):
     text = card.text(run, [])
     assert 'license: "unknown"' in text and "model-index" not in text and "No result of a test is known." in text
     assert "Nobody has said which licence" in text and "classify.py" not in text
+    assert "datasets" not in text and " on " not in text.split("# ")[1].splitlines()[0] and "| Data | unknown |" in text
+    assert "converted for [jax_video]" in text and "trained with" not in text
     with pytest.raises(UserError, match="--license=My Licence: expected an identifier"):
         card.text(run, [], license="My Licence")
 
 
 def test_names_of_classes_stay_text_in_a_card(tmp_path):
     run = untrained(tmp_path / "run")
+    run.meta = dataclasses.replace(run.meta, manifest="0" * 64)
     run.meta.config["data"]["manifest"] = "/home/me/a|b\x1b[1m"
     text = card.text(run, [])
     assert "\x1b" not in text and "a\\|b" in text and "/home" not in text
+
+
+@pytest.mark.parametrize("manifest", ["data/ucf101", "data/ucf101/manifest.jsonl", "data/ucf101/packed/"])
+def test_a_card_names_the_set_and_not_its_form(tmp_path, manifest):
+    run = untrained(tmp_path / "run")
+    run.meta = dataclasses.replace(run.meta, manifest="0" * 64)
+    run.meta.config["data"]["manifest"] = manifest
+    text = card.text(run, [])
+    assert 'datasets: ["ucf101"]' in text and f"# {run.config.model.name} on ucf101\n" in text
 
 
 @pytest.mark.parametrize("groups", [1, 2])

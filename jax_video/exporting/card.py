@@ -52,14 +52,15 @@ def _front(run: Run, result: Mapping[str, Any] | None, license: str | None) -> s
             f"--license={license}: expected an identifier of the Hugging Face Hub, such as apache-2.0 or mit"
         )
     name, task = _data(run), {"type": "video-classification", "name": "Video Classification"}
-    slug = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "unknown"
+    slug = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "unknown" * bool(name)
     front: dict[str, Any] = {
         "license": license or "unknown",
         "library_name": published_lib.LIBRARY,
         "pipeline_tag": task["type"] if isinstance(run.objective, objectives.Classification) else "feature-extraction",
         "tags": ["action-recognition", "jax", run.config.model.name],
-        "datasets": [slug],
     }
+    if slug:
+        front["datasets"] = [slug]
     if result:
         metrics = [
             {"type": kind, "name": label, "value": round(result[key], 6)}
@@ -67,8 +68,9 @@ def _front(run: Run, result: Mapping[str, Any] | None, license: str | None) -> s
             if key in result
         ]
         front["metrics"] = list(dict.fromkeys(metric["type"] for metric in metrics))
-        entry = {"task": task, "dataset": {"name": name, "type": slug, "split": "test"}, "metrics": metrics}
-        front["model-index"] = [{"name": f"{run.config.model.name}-{slug}", "results": [entry]}]
+        if slug:
+            entry = {"task": task, "dataset": {"name": name, "type": slug, "split": "test"}, "metrics": metrics}
+            front["model-index"] = [{"name": f"{run.config.model.name}-{slug}", "results": [entry]}]
     return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in front.items())
 
 
@@ -76,13 +78,15 @@ def _body(run: Run, result: Mapping[str, Any] | None, files: list[str], license:
     config, sampling, name = run.config, run.sampling, run.config.model.name
     number = sum(leaf.size for leaf in jax.tree.leaves(run.weights["params"]))
     classifies = isinstance(run.objective, objectives.Classification)
-    what = f" that tells {len(run.classes)} classes of video apart, trained" if classifies else ", taught by a 2D one"
+    what = f" that tells {len(run.classes)} classes of video apart" if classifies else ", taught by a 2D one"
     if run.thresholds is not None:
-        what = f" that says which of {len(run.classes)} classes hold of a video, none or several, trained"
+        what = f" that says which of {len(run.classes)} classes hold of a video, none or several"
+    made = "converted for" if run.meta.progress is None else "trained with"
+    data = _data(run)
     lines = [
-        f"# {name} on {_plain(_data(run))}",
+        f"# {name}{f' on {_plain(data)}' if data else ''}",
         "",
-        f"A network of {number:,} parameters{what} with [jax_video]({_PROJECT}).",
+        f"A network of {number:,} parameters{what}, {made} [jax_video]({_PROJECT}).",
         "",
         "## How to use it",
         "",
@@ -111,7 +115,7 @@ def _body(run: Run, result: Mapping[str, Any] | None, files: list[str], license:
     mean, std = (", ".join(f"{value:g}" for value in values) for values in run.normalization)
     rows = {
         "Network": f"{name} ({', '.join(f'{key}={value}' for key, value in config.model.items() if key != 'name')})",
-        "Data": f"{_data(run)}" + (f", manifest {run.meta.manifest[:16]}…" if run.meta.manifest else ""),
+        "Data": f"{data or 'unknown'}" + (f", manifest {run.meta.manifest[:16]}…" if run.meta.manifest else ""),
         "Training": _training(run),
         "Clips": f"{frames}{parts}; {' and '.join(sampling.streams)}",
         "RGB is normalised by": f"mean {mean}, standard deviation {std}",
@@ -176,9 +180,13 @@ def _training(run: Run) -> str:
 
 
 def _data(run: Run) -> str:
-    """The name of the data set: the last part of the path of its manifest."""
+    """The name of the data set: the folder of its manifest, or, where it is packed, the one around that; "": not known,
+    as of weights that were converted, whose config has a recipe's set."""
+    if not run.meta.manifest:
+        return ""
     path = pathlib.PurePath(str(run.meta.config["data"]["manifest"]))
-    return (path.parent if path.suffix == ".jsonl" else path).name or "unknown"
+    folder = path.parent if path.suffix == ".jsonl" else path
+    return folder.parent.name if folder.name == "packed" and folder.parent.name else folder.name
 
 
 def _plain(text: str) -> str:

@@ -92,6 +92,7 @@ def convert(
     if check is not None:
         lines += [f"  {line}" for line in proof.compare(config, num_classes, state, check)]
     with lock.hold(out), contextlib.closing(checkpoint.Checkpoints(out, mesh)) as checkpoints:
+        recipe.write(out, config)
         checkpoints.save(sharding.place_state(state, mesh), meta)
     return "\n".join([*lines, f"Wrote {out}."])
 

@@ -68,6 +68,10 @@ def read_source(
         layout, path = layout_of(name, layout), public.fetch(name)
     else:
         path = name if remote.is_remote(name) else pathlib.Path(name)
+        if layout and isinstance(path, str):
+            raise UserError(
+                f"{path}: a weight file, as those of a layout ({layout}) are, is read from a disk: fetch it"
+            )
     if isinstance(path, pathlib.Path) and not path.exists():
         raise UserError(f"{path}: there is no such weight file or run's folder")
     if isinstance(path, pathlib.Path) and not path.is_dir():
@@ -84,7 +88,7 @@ def read_source(
             found.arrays,
             found.origin,
             found.problems,
-            _num_classes(found.arrays),
+            _num_classes(found.arrays, networks.find(config.model.name).head),
             version=version,
             signs=signs,
             normalize=_normalize(path, file.notes),
@@ -188,6 +192,16 @@ def _sampling(path: pathlib.Path, notes: dict[str, str]) -> dict[str, dict]:
     return found
 
 
-def _num_classes(arrays: dict[str, np.ndarray]) -> int | None:
-    kernels = (arrays.get(f"params/{head}/kernel") for head in networks.heads())
-    return next((kernel.shape[-1] for kernel in kernels if kernel is not None), None)
+def _num_classes(arrays: dict[str, np.ndarray], head: str) -> int | None:
+    """How many classes the classifier of a network, or of each stream, has; None: there is none, or they differ.
+
+    Args:
+      head: what the network that is to be started calls its classifier; that of others counts where it has none.
+    """
+    sizes: dict[str, set[int]] = {}
+    for name, array in arrays.items():
+        collection, *path = name.split("/")
+        if collection == "params" and path[-1:] == ["kernel"] and networks.top_module(path) in networks.heads():
+            sizes.setdefault(networks.top_module(path), set()).add(array.shape[-1])
+    found = sizes.get(head) or set().union(*sizes.values())
+    return found.pop() if len(found) == 1 else None

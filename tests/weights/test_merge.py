@@ -557,9 +557,18 @@ def test_a_new_classifier_is_new_in_whatever_contains_it(tmp_path, monkeypatch, 
     shapes = state_lib.named_leaves({"params": params, "batch_stats": batch_stats})
     files.write(tmp_path / "w.npz", {name: np.ones(leaf.shape, leaf.dtype) for name, leaf in shapes.items()})
     given = (tmp_path / "w.npz", "jax_video", config, sharding.make_mesh())
+    assert start.read(*given).num_classes == CLASSES
     found = start.read(*given, num_classes=CLASSES, new_head=True).merged
     expected = [f"params/{head}/{leaf}" for head in heads for leaf in ("bias", "kernel")]
     assert sorted(found.fresh) == sorted(found.skipped) == expected and len(found.loaded) == len(shapes) - len(expected)
+
+
+@pytest.mark.parametrize("url", ["https://host/r3d.pth", "hf://me/weights", "gs://bucket/r3d.npz"])
+def test_a_weight_file_is_read_from_a_disk(url):
+    with pytest.raises(
+        UserError, match=rf"{url}: a weight file, as those of a layout \(3d-resnets\) are, .*: fetch it"
+    ):
+        start.read(url, "3d-resnets", config_of(), sharding.make_mesh())
 
 
 def test_a_part_without_a_classifier_has_none_to_start_afresh(file):
