@@ -27,9 +27,9 @@ def main(arguments: list[str]) -> None:
     if flags.FLAGS.out is not None:
         remote.check_local(flags.FLAGS.out)
         averages.check_out(pathlib.Path(flags.FLAGS.out))
-    if len({pathlib.Path(argument).resolve() for argument in arguments}) < len(arguments):
+    if len({remote.real(argument) for argument in arguments}) < len(arguments):
         raise UserError(f"a run is named twice: {' '.join(arguments)}")
-    results = {argument: averages.read(pathlib.Path(argument)) for argument in arguments}
+    results = {argument: averages.read(remote.path(argument)) for argument in arguments}
     average = averages.summarise(results)
     width = 2 + max(len("mean"), *map(len, results))
     known = averages.names(results.values())

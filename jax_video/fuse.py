@@ -8,7 +8,7 @@
   # scores as others publish them
   python -m jax_video.fuse rgb.npz flow.npz
 
-A source is the folder of a tested run, or its predictions.jsonl, or scores from elsewhere:
+A source is the folder of a tested run (or the predictions.jsonl in it), or scores from elsewhere:
 - a CSV whose header is `video` and the names of the classes;
 - an .npz of three arrays: `scores` [N, K]; `labels` [N], class numbers from 0; `names` [N] of the videos. If two
   sources number the classes differently, they are matched by the labels of the videos that they share;
@@ -32,7 +32,9 @@ from jax_video.testing import fusion
 def define_flags() -> None:
     flags.DEFINE_list("weights", None, "One for each source; by default all count alike.")
     flags.DEFINE_boolean("l2", False, "Divide every source's scores of a video by their Euclidean norm first.")
-    flags.DEFINE_string("out", None, "A folder of its own for predictions.jsonl and test.json of the fused scores.")
+    flags.DEFINE_string(
+        "out", None, "A folder of its own for predictions.jsonl, confusion.json and test.json of the fused scores."
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -42,9 +44,7 @@ def main(arguments: list[str]) -> None:
     if given.out is not None:
         remote.check_local(given.out)
         fusion.check_out(pathlib.Path(given.out), arguments)
-    places = [argument.removesuffix("/predictions.jsonl") for argument in arguments]
-    places = [place if remote.is_remote(place) else str(pathlib.Path(place).resolve()) for place in places]
-    if len(set(places)) < len(places):
+    if len({remote.real(argument.removesuffix("/predictions.jsonl")) for argument in arguments}) < len(arguments):
         raise UserError(f"a source is named twice: {' '.join(arguments)}; --weights=2,1 lets one count twice as much")
     sources = [fusion.read(argument) for argument in arguments]
     weights = [1.0] * len(sources)

@@ -126,7 +126,7 @@ def hold(
     Raises:
       InUse: another process, or another thread of this one, holds it. No file was touched.
     """
-    key = _key(folder)
+    key = remote.real(folder)
     if key in _held and _held[key].is_ours():
         yield
         return
@@ -145,13 +145,9 @@ def hold(
 
 def check(folder: str | os.PathLike) -> None:
     """Raise Lost if another process has taken over a folder that this one holds. Call it before a write."""
-    lock = _held.get(_key(folder))
+    lock = _held.get(remote.real(folder))
     if lock is not None and lock.holder.pid == os.getpid():
         lock.check()
-
-
-def _key(folder: str | os.PathLike) -> str:
-    return os.fspath(folder) if remote.is_remote(folder) else os.path.realpath(folder)
 
 
 def end_process(error: Lost) -> None:

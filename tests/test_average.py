@@ -2,10 +2,13 @@
 
 import json
 import statistics
+import types
 
 import pytest
+from absl import flags
 from commands import check_user_error, run
 
+from jax_video import average
 from jax_video.errors import UserError
 from jax_video.testing import averages
 
@@ -46,6 +49,20 @@ def test_the_command(splits, tmp_path):
 def test_what_is_always_right_is_said_once(tmp_path):
     runs = [write_test(tmp_path / name, 0.5, note="Top-5 of 3 classes is always 100 %.") for name in ("a", "b")]
     assert run(AVERAGE, *runs).stdout.count("Top-5 of 3 classes is always 100 %.") == 1
+
+
+def test_runs_in_a_store(store, monkeypatch, capsys):
+    monkeypatch.setattr(flags, "FLAGS", types.SimpleNamespace(out=None))
+    (store / "bucket").mkdir(parents=True)
+    for name, top1 in (("a", 0.5), ("b", 0.7)):
+        write_test(store / "bucket" / name, top1)
+    average.main(["gs://bucket/a", "gs://bucket/b"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:2] == ["gs://bucket/a", "50.00"] and lines[3].split()[:2] == ["mean", "60.00"]
+    with pytest.raises(UserError, match="a run is named twice: gs://bucket/a gs://bucket/a/"):
+        average.main(["gs://bucket/a", "gs://bucket/a/"])
+    with pytest.raises(UserError, match="gs://bucket/c has no test.json: test it first"):
+        average.main(["gs://bucket/a", "gs://bucket/c"])
 
 
 @pytest.mark.parametrize(("manifest", "same"), [("x", True), (None, None)])

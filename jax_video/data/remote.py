@@ -72,6 +72,11 @@ def absolute(name: str | os.PathLike) -> Path:
     return pathlib.Path(plain if os.path.realpath(plain) == real else real)
 
 
+def real(name: str | os.PathLike) -> str:
+    """The absolute name, on a disk without links: two names of one place have the same."""
+    return os.fspath(name).rstrip("/") if is_remote(name) else os.path.realpath(name)
+
+
 @contextlib.contextmanager
 def reaching(name: str | os.PathLike) -> Iterator[None]:
     """Turn the errors of a store's package (no network, no rights) into UserError; a missing file stays an OSError."""

@@ -55,7 +55,7 @@ def video(result: Mapping[str, Any]) -> str:
     return "video" if "fused" in result else f"{result.get('protocol', {}).get('split', 'test')} video"
 
 
-def read(run: pathlib.Path) -> dict:
+def read(run: remote.Path) -> dict:
     """The result of a run's test of classes, from its test.json.
 
     Raises:
