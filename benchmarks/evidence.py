@@ -33,7 +33,7 @@ know: after a change there, remove the lines that it concerns.
 
 `--best` trains one row of each claim (`best` in evidence_claims.py) on the training videos of another prepared set, or
 of any manifest, and tests it on its test videos. A claim whose networks cannot be trained on it does not stop others.
-Optical flow that the set lacks is computed by dense inverse search, as TV-L1 takes 15 to 40 times as long.
+Optical flow that the set lacks is computed by dense inverse search, as TV-L1 takes 15 to 50 times as long.
 """
 
 import collections

@@ -6,7 +6,7 @@
   python -m jax_video.plan --config=cost:model=cost_b_resnet50,data=DIR --topology=v6e:2x4 --mode=test --batch=64
       the same of a test step
 
-It needs TPUs' compiler: pip install "jax[tpu]". The data set need not be there.
+It needs TPUs' compiler: pip install "jax[tpu]<0.13". The data set need not be there.
 """
 
 from absl import flags

@@ -96,7 +96,7 @@ class Slice:
             )
         if not importlib.util.find_spec("libtpu"):
             raise UserError(
-                'to compile for TPUs takes their compiler: pip install "jax[tpu]" (a TPU itself is not needed).'
+                'to compile for TPUs takes their compiler: pip install "jax[tpu]<0.13" (a TPU itself is not needed).'
             )
         for key, value in _OFFLINE.items():
             os.environ.setdefault(key, value)

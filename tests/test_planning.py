@@ -222,7 +222,7 @@ def test_slices_that_do_not_exist(name):
 
 def test_without_the_compiler(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r'takes their compiler: pip install "jax\[tpu\]"'):
+    with pytest.raises(UserError, match=r'takes their compiler: pip install "jax\[tpu\]<0.13"'):
         planning.Slice.of("v5e:2x4")
 
 
