@@ -244,6 +244,7 @@ class Checkpoints:
             if step in self.steps:  # saved before its validation: a kill just here costs this one checkpoint
                 self._manager.wait_until_finished()
                 self._manager.delete(step)
+            sharding.note_saved(step)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(

@@ -140,7 +140,7 @@ def _expanded(argument: str) -> str:
     """A flag with ~ expanded where a path begins, as no shell does in the middle: --workdir=~/runs, --table=a,~/b."""
     if not argument.startswith("-"):
         return argument
-    return re.sub(r"(?<=[=,])~[\w.-]*(?=/)", lambda match: os.path.expanduser(match[0]), argument)
+    return re.sub(r"(?<=[=,])~[\w.-]*(?=/)|(?<=dir=|out=)~$", lambda match: os.path.expanduser(match[0]), argument)
 
 
 def _flags_help() -> str:

@@ -171,14 +171,23 @@ def enough_memory() -> Iterator[None]:
         ) from error
 
 
-_asked = itertools.count()
+_asked = itertools.count(2**30)  # places at which to stop, as numbers above those of all steps, which are Orbax's
+_saved = -1
+
+
+def note_saved(step: int) -> None:
+    """Note that Orbax saves a step. It asks whether to stop, too, by the number of the step; and as processes agree on
+    the number after the last one that was asked for, that may be the step's."""
+    global _saved
+    _saved = step
 
 
 def stop_requested(local: bool = False) -> bool:
     """Whether to stop now. Of several processes, which ask equally often, all get the same answer, and stop at the same
     place once SIGTERM has reached one of them; a single one stops also where `local` says so."""
-    asked = multihost_utils.reached_preemption_sync_point(next(_asked))  # False without `start`
-    return asked or (local and jax.process_count() == 1)
+    numbers = (_saved + 1, next(_asked))
+    asked = [multihost_utils.reached_preemption_sync_point(number) for number in numbers]  # False without `start`
+    return any(asked) or (local and jax.process_count() == 1)
 
 
 def check_same_set(digest: str) -> None:

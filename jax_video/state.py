@@ -46,10 +46,12 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
     """
     definition, *states = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
     if others := named_leaves(nnx.to_pure_dict(states.pop())):
+        name = f"{next(iter(others)).replace('/', '.')} of {type(model).__name__}"
+        if len(nnx.to_flat_state(nnx.state(model, nnx.RngState))):
+            raise UserError(f"{name} is a random key: dropout is jax_video.models.layers.Dropout, which is given keys")
         raise UserError(
-            f"{next(iter(others)).replace('/', '.')} of {type(model).__name__} is an array, but neither nnx.Param nor "
-            "nnx.BatchStat: give it one of these types, make it layers.Frozen(…) if it is constant, or compute it in "
-            "__call__"
+            f"{name} is an array, but neither nnx.Param nor nnx.BatchStat: give it one of these types, make it "
+            "layers.Frozen(…) if it is constant, or compute it in __call__"
         )
     params, batch_stats = map(nnx.to_pure_dict, states)
     return definition, params, batch_stats

@@ -82,7 +82,7 @@ class Trained:
     @property
     def weights(self) -> Mapping[str, Any]:
         """The arrays of the network, {"params", "batch_stats"}."""
-        return self._weights
+        return dict(self._weights)
 
     @property
     def mesh(self) -> Mesh:

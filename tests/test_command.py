@@ -347,6 +347,7 @@ def test_a_home_folder_is_where_a_path_begins(monkeypatch):
     for given, expected in (
         ("--table=~/a.csv,~/b.csv", "--table=/home/me/a.csv,/home/me/b.csv"),
         ("--label_separator=~", "--label_separator=~"),
+        ("--workdir=~", "--workdir=/home/me"),
         ("--group=(.*)~", "--group=(.*)~"),
         ("~/a.mp4", "~/a.mp4"),
     ):

@@ -132,6 +132,9 @@ def test_an_array_of_no_kind_is_refused(array):
     model.inner.places = array
     with pytest.raises(UserError, match=r"inner.places of Module is an array, but neither nnx.Param nor .*Frozen"):
         state_lib.split(model)
+    model.inner.places = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+    with pytest.raises(UserError, match="of Module is a random key: dropout is jax_video.models.layers.Dropout"):
+        state_lib.split(model)
     model.inner.places = Frozen(jnp.arange(3.0))
     assert list(state_lib.named_leaves(state_lib.split(model)[2])) == ["inner/places"]
 

@@ -208,7 +208,7 @@ def test_the_command(trained, stream, tmp_path):
 
 
 def test_optical_flow_is_refused(run, monkeypatch):
-    monkeypatch.setattr(run, "task", dataclasses.replace(run.task, sampling=FLOW))
+    monkeypatch.setattr(run, "_task", dataclasses.replace(run.task, sampling=FLOW))
     with pytest.raises(UserError, match="streams rgb, flow: optical flow takes many times as long .* rgb alone"):
         run.watch("tcp://127.0.0.1:9")
 

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import threading
 import uuid
 from collections.abc import Iterator
 from multiprocessing import resource_tracker, shared_memory, spawn
@@ -111,6 +112,7 @@ def keeping_from_children(*signals: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+_STARTING = threading.Lock()  # the environment is the whole process's
 _preparation = spawn.get_preparation_data
 _WITHOUT_MAIN = ("grain-process-prefetch", WORKER)  # how the names of processes begin that Grain starts, and we
 
@@ -118,7 +120,9 @@ _WITHOUT_MAIN = ("grain-process-prefetch", WORKER)  # how the names of processes
 def keep_main_to_itself() -> None:
     """Let Grain's workers and ours, from now on, not import the main module as other new processes do: a command with
     JAX, or a user's whole script, which would run again in each."""
-    spawn.get_preparation_data = _prepared
+    global _preparation
+    if spawn.get_preparation_data.__name__ != _prepared.__name__:  # also where this module was loaded anew
+        _preparation, spawn.get_preparation_data = spawn.get_preparation_data, _prepared
 
 
 def _prepared(name: str) -> dict[str, object]:
@@ -133,6 +137,11 @@ def _start_tracker() -> None:
 
     It is told not to warn of that, which helps nobody; and closing the terminal (SIGHUP) does not end it.
     """
+    with _STARTING:
+        _start_tracker_quietly()
+
+
+def _start_tracker_quietly() -> None:
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker"]))
     hangup = {signal.SIGHUP} if hasattr(signal, "SIGHUP") else set()

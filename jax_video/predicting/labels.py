@@ -70,7 +70,10 @@ def write(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
                 if not isinstance(scores, workers.NoVerdict):  # no fault of the file's: it is tried again
                     out.write(predictions.of(path, scores, trained.classes, top, trained.thresholds), stamps[path])
         except KeyboardInterrupt:
-            done = sum(out.found(*each) is not None for each in stamps.items())
+            done = sum(
+                (fault := out.found(*each)) is not None and not workers.is_of_other_limits(fault, given.timeout)
+                for each in stamps.items()
+            )
             raise Stopped(
                 f"stopped: {out.path} has {done:,} of {len(paths):,} videos; the same command goes on from there"
             ) from None
