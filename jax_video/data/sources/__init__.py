@@ -59,7 +59,7 @@ class Source:
 
 ANNOTATIONS = Parameter("annotations", pathlib.Path, "Official lists: folder or file; default: beside the videos.")
 SPLIT = Parameter("split", int, "Official split, 1 (default), 2 or 3.")
-FRACTION = Parameter("fraction", float, "Of each class for test and val where nothing splits, or for val alone.")
+FRACTION = Parameter("fraction", float, "Of each class for test and val, where these are not given (.1).")
 CLASS_NAMES = Parameter("class_names", pathlib.Path, "File of the classes: names, with numbers or not, or JSON.")
 COLUMNS = Parameter("columns", list, "Of list: path,frames,label; else label=NAME; default: seen.")
 LABEL_SEPARATOR = Parameter("label_separator", str, "What is between a video's labels, where it may have several: ;")
