@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from jax_video.data import clips, pipeline, transforms
 from jax_video.data.decoding import video
@@ -116,7 +117,9 @@ batches.close()
     (tmp_path / "script.py").write_text(script)
     (tmp_path / "given").write_bytes(pickle.dumps((manifest, SAMPLING)))
     command = [sys.executable, tmp_path / "script.py", tmp_path / "given"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
     assert done.stdout == f"once\n{[(4, 8, 16, 16, 3)] * 4}\n" and not done.stderr
 
 
