@@ -70,6 +70,7 @@ def write(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
                 if not isinstance(scores, workers.NoVerdict):  # no fault of the file's: it is tried again
                     out.write(predictions.of(path, scores, trained.classes, top, trained.thresholds), stamps[path])
         except KeyboardInterrupt:
+            out.look_again(trained)
             done = sum(
                 (fault := out.found(*each)) is not None and not workers.is_of_other_limits(fault, given.timeout)
                 for each in stamps.items()

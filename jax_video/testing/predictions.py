@@ -164,6 +164,10 @@ class File:
                 data = data[self._file.write(data) :]
         self.done[said["video"], stamp] = said.get("error", "")
 
+    def look_again(self, run: Run) -> None:
+        """Take over what is in the file: Ctrl-C may have come between the writing of a line and its entry in `done`."""
+        self._read(run)
+
     def _read(self, run: Run) -> tuple[int, bool]:
         """Read what is there; return up to which byte it is whole, and whether that is the end of a line."""
         whole = 0
