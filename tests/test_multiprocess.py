@@ -89,6 +89,10 @@ def test_both_stop_in_a_test(tmp_path, manifest):
     assert processes.finish(both) == [130, 130], outputs(two)
     assert outputs(two).count("stopped by SIGTERM, on the way; the same command begins this anew.") == 2
     assert not (two / "test.json").exists()
+    test = ("--config.test.clips=uniform", "--config.test.number=1")
+    both = start_two(two, manifest, *SMOOTH, "--config.train.epochs=1", *test)
+    assert processes.finish(both, timeout=200) == [0, 0], outputs(two)  # with the report, which one of them writes
+    assert (two / "report.html").exists() and "The report failed" not in outputs(two)
 
 
 def test_both_are_refused_where_another_run_is(tmp_path, manifest):

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from jax_video import published, runlog, saved, sharding
@@ -17,6 +18,7 @@ from jax_video.data.sources import prepared
 from jax_video.errors import UserError
 from jax_video.meta import Meta
 from jax_video.reporting import page
+from jax_video.run import Run
 from jax_video.testing import averages, fusion
 
 _FILES = ("config.json", "test.json", "metrics.jsonl", "confusion.json", "predictions.jsonl", "views.json")
@@ -138,11 +140,14 @@ class Record:
             self.missing[part] = str(error)
 
 
-def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None = None) -> Record:
+def read(
+    folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None = None, opened: Run | None = None
+) -> Record:
     """The record of a folder: local, in a store or behind a URL, and also while the run is trained.
 
     Args:
       data: the set that it was tested on, if not the one that its config names.
+      opened: the run, if it is open.
 
     Raises:
       UserError: nothing of a run is there, or an exported one is damaged.
@@ -155,12 +160,12 @@ def read(folder: str | os.PathLike, *, data: str | os.PathLike | Manifest | None
         record.result = _result(path)
     if record.exported:
         with copies.judged(path, folder):
-            _read_checkpoint(record)
+            _read_checkpoint(record, opened)
     else:
         with record.reading("config", "config.json"):
             record.config = _config(path)
         with record.reading("checkpoint"):
-            _read_checkpoint(record)
+            _read_checkpoint(record, opened)
     with record.reading("metrics", "metrics.jsonl"):
         record.rows = runlog.read(path / "metrics.jsonl")
         if not record.rows:
@@ -223,8 +228,14 @@ def _config(path: remote.Path) -> dict[str, Any]:
         raise documents.Damaged(f"it is no config ({error})") from error
 
 
-def _read_checkpoint(record: Record) -> None:
-    """Add what the best checkpoint says; its config is complete. Raises CheckpointError where it cannot be read."""
+def _read_checkpoint(record: Record, opened: Run | None) -> None:
+    """Add what the best checkpoint says; its config is complete. Raises CheckpointError where it cannot be read.
+
+    One of several processes takes it from the open run: Orbax would wait for the others, which write no report.
+    """
+    if opened is not None and jax.process_count() > 1:
+        record.meta, record.step, record.config = opened.meta, opened.step, opened.meta.config
+        return
     if not record.exported and not (record.folder / "checkpoints").exists():
         raise FileNotFoundError
     with contextlib.closing(published.source(record.folder, sharding.make_mesh())) as source:

@@ -46,7 +46,11 @@ def write_report(
     if out is None and (published.is_copied(_folder(run)) or copies.is_copy(_folder(run))):
         place = copies.without_password(os.fspath(_folder(run)))
         raise UserError(f"{place} is only read: say where to write, such as --out={NAME}")
-    records = [record.read(_folder(each), data=data) for each in (run, other) if each is not None]
+    records = [
+        record.read(_folder(each), data=data, opened=each if isinstance(each, Run) else None)
+        for each in (run, other)
+        if each is not None
+    ]
     if len({str(each.folder) for each in records}) < len(records):
         raise UserError(f"{records[0].folder} is named twice: expected two runs")
     if out is None and records[0].exported and not (records[0].folder / "test.json").exists():
