@@ -141,17 +141,18 @@ def note_kept_recipe() -> None:
     are small on the embedded set."""
     file, argument = _given()
     items, name = [*filter(None, argument.split(",")), *_linked(file)], flags.FLAGS.config.data.manifest
-    if "data.manifest" not in _overridden() or any(item.partition("=")[0] == "data" for item in items):
+    by_flag = _overridden()
+    if "data.manifest" not in by_flag or any(item.partition("=")[0] == "data" for item in items):
         return
     try:
         ours, other = (_flat(load(_with(file, given))) for given in (items, [*items, f"data={name}"]))
     except flags.Error:  # the recipe has no such argument
         return
-    by_flag, text = _overridden(), ",".join(filter(None, [argument, f"data={name}"]))
+    text = _with(file, [*filter(None, argument.split(",")), f"data={name}"])
     changed = [key for key, value in ours.items() if other.get(key, value) != value and key not in by_flag]
     if changed:
         recipe.note(
-            f"--config.data.manifest={name} keeps the recipe for {ours['data.manifest']}. --config={file}:{text} is "
+            f"--config.data.manifest={name} keeps the recipe for {ours['data.manifest']}. --config={text} is "
             f"another, with {changed[0]}={other[changed[0]]} in place of {ours[changed[0]]}"
             f"{f' and {len(changed) - 1} others' if len(changed) > 1 else ''}."
         )

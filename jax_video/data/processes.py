@@ -20,6 +20,7 @@ from multiprocessing import resource_tracker, shared_memory, spawn
 
 WORKER = "jax_video-worker"  # how the names of our own worker processes begin
 SHARED = pathlib.Path("/dev/shm")  # where Linux keeps shared memory and semaphores, those of Python's processes, too
+_STARTING = threading.Lock()  # `_start_tracker` changes the environment, which is the whole process's
 _MARKED = re.compile(r"(?:sem\.)?jax_video-(?P<where>\w+)-(?P<pid>\d+)-(?P<started>\d+)-")
 
 
@@ -101,7 +102,8 @@ def keeping_from_children(*signals: signal.Signals) -> Iterator[None]:
 
     A terminal sends Ctrl-C to all processes of a command, and a worker would end with a traceback while it starts.
     """
-    _start_tracker()  # otherwise it is started meanwhile, which unblocks these signals
+    with _STARTING:
+        _start_tracker()  # otherwise it is started meanwhile, which unblocks these signals
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -112,7 +114,6 @@ def keeping_from_children(*signals: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_STARTING = threading.Lock()  # the environment is the whole process's
 _preparation = spawn.get_preparation_data
 _WITHOUT_MAIN = ("grain-process-prefetch", WORKER)  # how the names of processes begin that Grain starts, and we
 
@@ -137,11 +138,6 @@ def _start_tracker() -> None:
 
     It is told not to warn of that, which helps nobody; and closing the terminal (SIGHUP) does not end it.
     """
-    with _STARTING:
-        _start_tracker_quietly()
-
-
-def _start_tracker_quietly() -> None:
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker"]))
     hangup = {signal.SIGHUP} if hasattr(signal, "SIGHUP") else set()

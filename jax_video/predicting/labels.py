@@ -57,8 +57,13 @@ def write(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
     """Adds the best classes of each video to the file that --out names, unless they are in it; returns as above."""
     top, stamps = number_of_classes(given.top), {path: predictions.stamp(path) for path in paths}
     with predictions.File(given.out, trained, clips=given.clips, top=top, fps=given.fps) as out:
-        found = {path: out.found(path, stamp) for path, stamp in stamps.items()}
-        found |= {path: None for path, fault in found.items() if workers.is_of_other_limits(fault, given.timeout)}
+
+        def known(path: str) -> str | None:
+            """As `out.found`, but None also where other limits than these have said it."""
+            fault = out.found(path, stamps[path])
+            return None if workers.is_of_other_limits(fault, given.timeout) else fault
+
+        found = {path: known(path) for path in stamps}
         waiting = [path for path, fault in found.items() if fault is None]
         if len(waiting) < len(paths):
             print(f"{len(paths) - len(waiting):,} of them are in {shown(out.path)} already", file=sys.stderr)
@@ -71,10 +76,7 @@ def write(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
                     out.write(predictions.of(path, scores, trained.classes, top, trained.thresholds), stamps[path])
         except KeyboardInterrupt:
             out.look_again(trained)
-            done = sum(
-                (fault := out.found(*each)) is not None and not workers.is_of_other_limits(fault, given.timeout)
-                for each in stamps.items()
-            )
+            done = sum(known(path) is not None for path in stamps)
             raise Stopped(
                 f"stopped: {out.path} has {done:,} of {len(paths):,} videos; the same command goes on from there"
             ) from None

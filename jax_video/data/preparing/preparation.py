@@ -25,7 +25,7 @@ from jax_video.data.decoding.flow import Settings as FlowSettings
 from jax_video.data.manifest import MISSING, Manifest, Packed, Video
 from jax_video.data.preparing import checks, packs, storing, verdicts
 from jax_video.data.preparing.machines import Machines
-from jax_video.data.sources import finding
+from jax_video.data.sources import finding, motions
 from jax_video.errors import Stopped, UserError
 
 COLUMNS = "columns.csv"  # beside a manifest: what else a table says of its videos
@@ -62,9 +62,7 @@ class Preparation:
             raise UserError("expected --videos=DIR, where the videos are, and --out=DIR, where to write; see --help")
         if "," in os.fspath(self.out):
             raise UserError(f"--out={self.out}: a comma cannot stand in a config's arguments; choose another name")
-        if self.folder == pathlib.Path(
-            "motions"
-        ):  # which a config's data set, `prepared.read`, takes for the embedded one
+        if self.folder == pathlib.Path(motions.NAME):  # which `prepared.read` takes for the embedded set
             raise UserError(f"--out={self.out}: in a config this is the embedded set; choose another, as data/motions")
         if self.machines.timeout <= 0:
             raise UserError(f"--timeout={self.machines.timeout:g}: expected more than 0 seconds")

@@ -12,6 +12,7 @@ from jax_video.data.sources import finding, text
 from jax_video.errors import UserError
 
 RELABELLED = "listed with two labels"
+DRAWN = 0.1  # of each class for test, and for validation, where nothing splits
 HELD_OUT = 0.05  # of the training videos, where a data set has no validation list
 
 
@@ -133,9 +134,6 @@ def strange_names(rows: Sequence[Video]) -> list[str]:
         return []
     shown = names[0].encode("utf-8", "surrogateescape")
     return [f"warning: missing, and no UTF-8: {len(names)} names, e.g. {shown!r}; save the list as UTF-8"]
-
-
-DRAWN = 0.1  # of each class for test, and for validation, where nothing splits
 
 
 def check_none_drawn(given: Mapping[str, float | None], why: str) -> None:

@@ -23,6 +23,7 @@ from jax_video.data import remote
 from jax_video.data.manifest import SPLITS, Manifest, Video
 from jax_video.errors import UserError
 
+NAME = "motions"  # of the set, as a config says it
 CLASSES = ("left", "right", "up", "down", "clockwise", "counterclockwise", "growing", "shrinking")
 FPS = 25
 
@@ -117,7 +118,7 @@ def _make(root: pathlib.Path, counts: dict[str, int], frames: int, width: int, h
                     encode(root / path, twin)
                     videos.append(Video(path, label, split, frames, float(FPS), width, height, None, source))
                     progress.update()
-    Manifest("motions", CLASSES, str(root), tuple(videos), flip=False).write(root / "manifest.jsonl")
+    Manifest(NAME, CLASSES, str(root), tuple(videos), flip=False).write(root / "manifest.jsonl")
 
 
 def encode(path: str | os.PathLike, video: np.ndarray) -> None:

@@ -18,12 +18,12 @@ def read(name: str | os.PathLike) -> Manifest:
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    if name == "motions":
+    if name == motions.NAME:
         return motions.read()
     path = remote.path(name)
     with remote.reaching(path):
         folder = path.is_dir()
     found = Manifest.read(path / "manifest.jsonl" if folder else path)
-    if (found.name, found.classes) == ("motions", motions.CLASSES):  # an older version did not store it
+    if (found.name, found.classes) == (motions.NAME, motions.CLASSES):  # an older version did not store it
         found = dataclasses.replace(found, flip=False)
     return found
