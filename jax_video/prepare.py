@@ -114,8 +114,7 @@ def main(arguments: list[str]) -> None:
         machines=Machines(FLAGS.workers, FLAGS.timeout, FLAGS.beam),
         fps=FLAGS.fps,
     )
-    with lock.hold(task.out, takeover=FLAGS.takeover, lost=lock.end_process):
-        result = prepare(task, say=print, check_ours=lambda: lock.check(task.out))
+    result = prepare(task, say=print, takeover=FLAGS.takeover, lost=lock.end_process)
     print(_next_commands(result, task))
 
 

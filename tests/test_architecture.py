@@ -59,7 +59,7 @@ LAYERS = {
     "errors": ("errors ctrl_c", ""),
     "networks": ("networks", ""),  # the table of networks: data
     "stores": (
-        "data data.archives data.copies data.documents data.processes data.remote",
+        "data data.archives data.copies data.documents data.processes data.remote lock",
         "",
     ),  # the package itself is empty
     "recipes": (  # what is trained, the meaning of a config's keys, and what is known of others' weights
@@ -85,7 +85,7 @@ LAYERS = {
         "networks models",
     ),  # what is computed
     "folder": (
-        "lock meta checkpoint published runlog pictures stopping profiling compilation_cache",
+        "meta checkpoint published runlog pictures stopping profiling compilation_cache",
         "networks recipes stores manifest models step",
     ),  # of a run
     "scoring": (  # clips in, means over videos out

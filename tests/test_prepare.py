@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import commands
 import cv2
@@ -336,8 +337,24 @@ def test_it_is_called_from_python_with_parameters(clips, tmp_path, capsys):
     assert result.folder == tmp_path / "out" and result.manifest == Manifest.read(tmp_path / "out" / "manifest.jsonl")
     with pytest.raises(UserError, match="--split: not for folder, which knows --fraction --seed --group"):
         Preparation("folder", tmp_path / "out", videos=clips, parameters={"split": 2})
-    with pytest.raises(UserError, match="out is in the hands of another"):
-        prepare(task, check_ours=lambda: (_ for _ in ()).throw(UserError("out is in the hands of another")))
+    with lock.hold(tmp_path / "out"), ThreadPoolExecutor(1) as other, pytest.raises(UserError, match="is in use"):
+        other.submit(prepare, task).result()
+
+
+def test_files_of_the_user_are_not_written_over(clips, tmp_path):
+    """Nor what is read: a table that is called as ours, among the videos."""
+    table = "path,label\nrun/anna_0.mp4,run\n"
+    for name in ("manifest.jsonl", "columns.csv", "broken.csv"):
+        out = tmp_path / name
+        out.mkdir()
+        (out / name).write_text(table)
+        (out / ".download.part").write_text("theirs")
+        with pytest.raises(UserError, match=f"--table=.*{name} is a file that is written into --out"):
+            Preparation("table", out, videos=clips, parameters={"table": [str(out / name)]})
+        with pytest.raises(UserError, match=f"{name} is there, and was not written by prepare: move it"):
+            prepare(Preparation("folder", out, videos=clips, check="fast"))
+        assert (out / name).read_text() == table and (out / ".download.part").exists()
+        assert sorted(path.name for path in out.iterdir()) == [".download.part", name]
 
 
 def test_videos_without_labels_are_for_knowledge_transfer(clips, tmp_path):

@@ -178,6 +178,11 @@ class Manifest:
         parts = [f"{number:,} {split}" for split, number in numbers.items() if number] or ["no"]
         return f"{self.name}: {', '.join(parts)} video{'s' * (sum(numbers.values()) != 1)}"
 
+    @property
+    def packed_as(self) -> list[int]:
+        """Short side and JPEG quality of packed frames, which `hash` does not tell; [] for others."""
+        return [self.packed.short_side, self.packed.quality] if self.packed and self.packed.short_side else []
+
     def keep(self, fraction: float) -> "Manifest":
         """The set with only a part of every class's training videos: at least one, and always the same ones.
 
@@ -202,11 +207,14 @@ class Manifest:
         """Write the file whole or not at all; folders beside or below it are stored relative, so all can move.
 
         Raises:
-          ValueError: the frames are in memory, so that a file about them would be of no use.
+          ValueError: the frames are in memory, so that a file about them would be of no use; or a video is there twice.
           OSError: the file cannot be written.
         """
         if self.memory is not None:
             raise ValueError(f"the frames of {self.name!r} are in memory: write the videos to files, and prepare these")
+        repeated = [name for name, count in collections.Counter(row.name for row in self.videos).items() if count > 1]
+        if repeated:
+            raise ValueError(f"{len(repeated)} videos are there more than once, e.g. {repeated[0]!r}")
         path = remote.absolute(path)
         header = {
             "format": _MULTILABEL if self.multilabel else _FORMAT,

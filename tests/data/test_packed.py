@@ -17,6 +17,7 @@ from jax_video.data import pipeline, reader
 from jax_video.data.decoding import packed, probing
 from jax_video.data.manifest import MISSING, Manifest, Packed, Video
 from jax_video.data.preparing import packing, packs
+from jax_video.data.preparing.preparation import Preparation
 from jax_video.data.sources import motions
 from jax_video.data.sources import tfds as tfds_source
 from jax_video.errors import UserError, VideoError
@@ -140,6 +141,20 @@ def test_a_video_that_fails_is_left_out_and_the_others_stay_where_they_are(sourc
         indices = np.arange(entry.frames)
         expected = reader.decode(source, entry, indices, short_side=32)
         assert np.abs(reader.decode(done, row, indices, short_side=32).astype(int) - expected).mean() < 1.5
+
+
+def test_a_video_that_is_gone_when_a_damaged_shard_is_packed_anew_is_left_out(source, tmp_path, shards_of_two_records):
+    shutil.copytree(source.root, tmp_path / "videos")
+    source = dataclasses.replace(source, root=str(tmp_path / "videos"))
+    before = pack(source, tmp_path / "packed")
+    assert before.videos[0].error is None
+    for shard in packing.shards(source, before.root, SETTINGS):
+        if any(part.entry.path == "a.mp4" for part in shard.parts):
+            pathlib.Path(shard.path).write_bytes(b"damaged")
+    (tmp_path / "videos" / "a.mp4").unlink()
+    done = pack(source, tmp_path / "packed")
+    assert done.videos[0].error == "no such file" and done.videos[2:] == before.videos[2:]
+    assert Manifest.read(tmp_path / "packed" / "manifest.jsonl").videos == done.videos
 
 
 def test_another_packing_is_not_mixed_in(source, tmp_path):
@@ -323,13 +338,19 @@ def test_of_several_labels_or_videos_the_one_that_is_called_so_or_asked_for_coun
             found(names, role, ("split=x",))
 
 
-def test_a_set_that_tfds_holds(tfds_folder):
+def test_a_set_that_tfds_holds(tfds_folder, tmp_path, capsys):
     found = tfds_source.find("clips", tfds_folder)
     assert found.classes == ("label 0", "label 1")
     assert sorted((row.frames, row.label) for row in found.videos if row.split == "train") == [
         (2, 0), (3, 1), (4, 0), (5, 1), (6, 0)
     ]  # fmt: skip
     assert [row.split for row in found.videos].count("val") == 2
+    task = Preparation("tfds:clips", tmp_path / "set", videos=tfds_folder)
+    assert list(task.find().notes) == ["no videos for test"]
+    store_clips(tmp_path / "other", counts={"train": 1, "extra": 3})
+    capsys.readouterr()
+    assert len(tfds_source.find("clips", tmp_path / "other").videos) == 1
+    assert "warning: splits of clips that are left out: extra (3)" in capsys.readouterr().err
     for row in found.videos:
         images = reader.decode(found, row, np.arange(row.frames), short_side=24)
         assert images.shape == (row.frames, 24, 32, 3)

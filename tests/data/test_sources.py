@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies
 
 from jax_video.data.manifest import MISSING
-from jax_video.data.sources import finding, folder, lists, unlabelled
+from jax_video.data.sources import finding, folder, listing, lists, unlabelled
 from jax_video.data.sources.text import compose
 from jax_video.errors import UserError
 
@@ -560,3 +560,106 @@ def test_links_that_may_have_been_class_folders_are_named(tmp_path):
     (note,) = [note for note in listing.notes if note.startswith("warning: ")]
     assert "c (not a file: a symbolic link that leads in a circle)" in note
     assert "d.e (not a file: a symbolic link to nothing)" in note
+
+
+@pytest.mark.parametrize(
+    ("there", "train", "test"),
+    [
+        (("train/0.mp4", "train/1.mp4"), "0.mp4 walk\n1.mp4 run", "0.mp4 run\n1.mp4 walk"),
+        (("clip.mp4",), "clip.mp4 run", "Clip.mp4 walk"),
+        (("1.mp4",), "1.mp4 run", "1.avi walk"),
+        (("clip.mp4",), "clip.mp4 run", "/home/other/old/clip.mp4 run"),
+    ],
+)
+def test_a_video_that_is_missing_does_not_take_the_file_of_another(there, train, test, tmp_path):
+    """As where the test videos are not downloaded yet, and are called as those for training."""
+    root = touch(tmp_path / "videos", *there)
+    given = {"train_list": write(tmp_path / "train.txt", train), "test_list": write(tmp_path / "test.txt", test)}
+    found = lists.find(root, **given)
+    rows = [(video.split, video.path, found.classes[video.label]) for video in found.videos if not video.error]
+    assert [(path, name) for split, path, name in rows if split != "test"] == [
+        (path, line.split()[1]) for path, line in zip(there, train.split("\n"), strict=True)
+    ]
+    assert not [row for row in rows if row[0] == "test"]
+    assert sum(video.error == MISSING for video in found.videos) == len(there)
+    assert any(note.startswith("missing, though another line has what is like it: ") for note in found.notes)
+
+
+def test_a_path_that_is_there_in_another_folder_is_said(tmp_path):
+    other, root = touch(tmp_path / "other", "walk/0.mp4"), touch(tmp_path / "videos", "walk/0.mp4")
+    for path, said in ((other, True), (tmp_path / "gone", False), (root, False)):
+        found = lists.find(root, test_list=write(tmp_path / "list.txt", f"{path}/walk/0.mp4 walk"))
+        assert [video.path for video in found.videos] == ["walk/0.mp4"]
+        assert any("are there, but not below --videos" in note for note in found.notes) == said
+
+
+def test_numbers_of_classes_are_compared_with_the_folders(tmp_path):
+    """A class file in another order gives every video another class."""
+    names = ("jump", "run", "walk")
+    root = touch(tmp_path / "videos", *(f"{name}/{i}.mp4" for name in names for i in range(3)))
+
+    def found(order, wrong=()):
+        lines = [f"{name}/{i}.mp4 {order.index(name)}" for name in names for i in range(3) if (name, i) not in wrong]
+        lines += [f"{name}/{i}.mp4 {(order.index(name) + 1) % 3}" for name, i in wrong]
+        given = {"class_names": write(tmp_path / "classes.txt", "\n".join(names))}
+        return lists.find(root, test_list=write(tmp_path / "list.txt", "\n".join(lines)), **given)
+
+    assert not [note for note in found(names).notes if "named as another class" in note]
+    assert any("of 1 videos the folder is named as another class" in note for note in found(names, [("run", 0)]).notes)
+    with pytest.raises(
+        UserError, match=r"the label \d is '\w+', but the video is .*; so are 6 of 9: are the classes in"
+    ):
+        found(("walk", "run", "jump"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{}.mp4,{},train", "{}.mp4\t{}\ttrain", "{}.mp4;{};a", "{}.mp4,{},person{}", "{}.mp4 {} test", "{}.mp4|{}|x y"],
+)
+def test_columns_of_words_are_no_part_of_the_class(line, tmp_path):
+    root = touch(tmp_path / "videos", *(f"{i}.mp4" for i in range(6)))
+    lines = "\n".join(line.format(i, ("walk", "run")[i % 2], i) for i in range(6))
+    with pytest.raises(UserError, match="more than a path and a label.*--columns="):
+        lists.find(root, test_list=write(tmp_path / "list.txt", lines))
+    named = "\n".join(f"{i}.mp4 {('playing guitar', 'eating, drinking')[i % 2]}" for i in range(6))
+    assert lists.find(root, test_list=write(tmp_path / "list.txt", named)).classes == (
+        "eating, drinking",
+        "playing guitar",
+    )
+
+
+def test_files_that_are_joined_or_of_another_kind(tmp_path):
+    root = touch(tmp_path / "videos", "a.mp4", "b.mp4")
+    for content, said in (
+        ("path,label\na.mp4,run\npath,label\nb.mp4,walk", r"list.txt:3: the header again"),
+        (b"PK\3\4\0\0", "is no text, but an Excel file"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "the pointer that Git LFS leaves"),
+    ):
+        with pytest.raises(UserError, match=said):
+            lists.find(root, test_list=write(tmp_path / "list.txt", content))
+    found = lists.find(root, test_list=write(tmp_path / "list.txt", "a.mp4 run\n\ufeffb.mp4 walk\n"))
+    assert [video.error for video in found.videos] == [None, None]
+
+
+def test_a_seed_is_refused_where_the_lists_say_all(tmp_path):
+    root = touch(tmp_path / "videos", *(f"{i}.mp4" for i in range(3)))
+    given = {f"{split}_list": write(tmp_path / split, f"{i}.mp4 a") for i, split in enumerate(("train", "val", "test"))}
+    with pytest.raises(UserError, match="the lists say for which split each video is, so nothing is drawn: .* --seed"):
+        lists.find(root, **given, seed=3)
+    assert len(lists.find(root, **given).videos) == 3
+
+
+def test_paths_of_windows_with_both_kinds_of_slashes(tmp_path):
+    root = touch(tmp_path / "videos", "walk/0.mp4")
+    found = lists.find(root, test_list=write(tmp_path / "list.txt", "D:/data\\walk\\0.mp4 walk"))
+    assert [(video.path, video.error) for video in found.videos] == [("walk/0.mp4", None)]
+
+
+def test_classes_that_look_alike_are_said_and_names_that_cannot_be_written_are_refused(tmp_path):
+    assert (
+        listing.alike(("Walk", "walk", "run", "ru\u200bn", "play_guitar", "play  guitar", "jump"))[0].count(", ") == 6
+    )
+    assert not listing.alike(("walk", "walking", "C++", "C"))
+    root = touch(tmp_path / "videos", *(f"{name}/{i}.mp4" for name in ("a\nb", "c") for i in range(3)))
+    with pytest.raises(UserError, match=r"the class 'a\\nb' has a tab, a line break"):
+        folder.find(root)

@@ -410,6 +410,22 @@ def test_missing_videos_are_counted_and_files_of_both_sides_named(videos, tmp_pa
     assert {video.split for video in drawn.videos} == {"train", "val", "test"} and both in drawn.notes
 
 
+def test_what_spreadsheets_and_tools_make_of_tables(videos, tmp_path):
+    lines = "".join(f"{json.dumps({'path': path, 'label': label})}\n" for path, label in ROWS)
+    for name, content in (
+        ("lines.json", lines),
+        ("cells.csv", "path;label;;\n" + "".join(f"{path};{label};;\n" for path, label in ROWS)),
+        ("blank.tsv", "\npath\tlabel\n" + "".join(f"{path}\t{label}\n" for path, label in ROWS)),
+    ):
+        assert len(find(videos, write(tmp_path / name, content)).videos) == len(ROWS), name
+    twice = "path,label\na.mp4,walk\npath,label\nb.mp4,run\n"
+    with pytest.raises(UserError, match="joined.csv:3: the header again"):
+        find(videos, write(tmp_path / "joined.csv", twice))
+    several = "path,label\na.mp4,walk;wave\nb.mp4,walk\nsub/c d.mp4,run\n"
+    listing = find(videos, write(tmp_path / "several.csv", several))
+    assert any("the class 'walk;wave' has others in it; where a video may have" in note for note in listing.notes)
+
+
 def test_parts_of_a_file_are_on_one_side_however_its_path_is_written(tmp_path):
     """And as long as paths are written alike, a split does not depend on which files are there."""
     forms = ("{}", "{}.mp4", "clips/{}.mp4", "/elsewhere/clips/{}.avi", "{}.MP4", "clips\\{}.mp4")

@@ -25,17 +25,17 @@ import numpy as np
 import tqdm
 
 from jax_video.data import documents, remote
-from jax_video.data.decoding import fetching, pictures, probing, video, workers
+from jax_video.data.decoding import fetching, packets, pictures, probing, video, workers
 from jax_video.data.manifest import INDEX, MISSING, SPLITS, Manifest, Video
 from jax_video.data.preparing import contents, likeness, verdicts
-from jax_video.errors import VideoError, shown
+from jax_video.errors import UserError, VideoError, shown
 
 LEVELS = ("fast", "full")  # only the container is looked at, or every frame is decoded
 # Remarks on a video for training or validation that is also a test video, to the byte or re-encoded. It is still used.
 DOUBLE, ALIKE = "duplicate of a test video", "looks like a test video"
 NOT_LOOKED_AT = "not looked at"  # begins the reason of a video that is not itself to blame
 _REMARKS = (DOUBLE, ALIKE, verdicts.LOST, verdicts.ACCEPTED, verdicts.BEYOND)  # on readable videos
-_MEMORY = "checked.jsonl"
+MEMORY = "checked.jsonl"
 _VIDEO = {
     "frames": int,
     "fps": float,
@@ -69,7 +69,7 @@ def check(
     *,
     level: str = "full",
     min_frames: int = 1,
-    max_damage: float = probing.MAX_DAMAGE,
+    max_damage: float = packets.MAX_DAMAGE,
     accept: Sequence[str] = (),
     processes: int = 1,
     timeout: float = 300.0,
@@ -100,7 +100,7 @@ def check(
     """
     accepted = verdicts.accepted(accept, prepared.root, (row.path for row in prepared.videos))
     remarks: dict[str, str] = {}
-    with contextlib.closing(_Records(out / _MEMORY, prepared.videos)) as records:
+    with contextlib.closing(_Records(out / MEMORY, prepared.videos)) as records:
         unknown = _look(prepared, records, level, processes, timeout, recheck)
         digests = np.zeros(len(prepared.videos), np.uint64)
         prints = np.zeros((len(prepared.videos), likeness.PICTURES), np.uint64)
@@ -136,7 +136,7 @@ def digests(out: pathlib.Path, prepared: Manifest) -> dict[str, str]:
     """
     names = {(row.path, row.span): row.name for row in prepared.videos if row.error is None}
     found = {}
-    with contextlib.suppress(FileNotFoundError), open(out / _MEMORY, "rb") as file:
+    with contextlib.suppress(FileNotFoundError), open(out / MEMORY, "rb") as file:
         for line in file:
             with contextlib.suppress(documents.Damaged):
                 record = documents.parse(line, _DIGEST)
@@ -340,6 +340,7 @@ class _Records:
 
     def __init__(self, path: pathlib.Path, videos: tuple[Video, ...]):
         self._path = path
+        self._videos = videos
         self._places = np.full(len(videos), -1, np.int64)  # of each video's line; -1: it has none
         self._numbers = {(row.path, row.span): index for index, row in enumerate(videos)}
         self._writer = open(path, "ab")
@@ -367,18 +368,24 @@ class _Records:
 
     def add(self, index: int, record: dict[str, Any]) -> None:
         """Append the record of a video."""
-        line = json.dumps(documents.sealed(record), ensure_ascii=False) + "\n"
-        self._places[index] = self._writer.tell()
-        self._writer.write(line.encode("utf-8", "surrogateescape"))
+        line = (json.dumps(documents.sealed(record), ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
+        self._writer.write(line)
         self._writer.flush()
+        self._places[index] = self._writer.tell() - len(line)
         if time.monotonic() > self._synced + _SYNC:
             os.fsync(self._writer.fileno())
             self._synced = time.monotonic()
 
     def read(self, index: int) -> dict[str, Any] | None:
-        """The record of a video; None if there is none."""
+        """The record of a video; None if there is none. Raises UserError if its line is another's by now."""
         line = self._line(self._places[index])
-        return _parse(line) if line else None
+        record = _parse(line) if line else None
+        row = self._videos[index]
+        if line and (record is None or (record["path"], _span(record)) != (row.path, row.span)):
+            raise UserError(
+                f"{self._path} was changed while it was written: does another process write it? Start again"
+            )
+        return record
 
     def sort(self) -> None:
         """Write the file anew, in the order of the set, without lines of other videos."""

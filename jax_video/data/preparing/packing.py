@@ -36,7 +36,7 @@ from jax_video.data.labels import Label
 from jax_video.data.manifest import SPLITS, Manifest, Packed, Video
 from jax_video.data.preparing import checks, packs
 from jax_video.data.preparing.machines import Machines
-from jax_video.errors import UnavailableError, UserError, VideoError
+from jax_video.errors import UnavailableError, UserError, VideoError, shown
 
 # Records of a shard, at most. With frames of 340x256 pixels they are 350 MB and half a minute of work, which is lost if
 # packing is stopped.
@@ -65,11 +65,11 @@ class PackedVideos(tfds.core.GeneratorBasedBuilder):
         super().__init__(data_dir=os.fspath(folder), file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        settings = self.settings._asdict() | {"manifest": self._source.hash, "set": self._source.name}
+        settings = self.settings._asdict() | {"manifest": self._source.hash, "set": shown(self._source.name)}
         return _Info(
             builder=self,
             features=features(self._source.classes, several=self._source.multilabel),
-            description=f"The videos of {self._source.name}, packed by jax_video.",
+            description=f"The videos of {shown(self._source.name)}, packed by jax_video.",
             metadata=tfds.core.MetadataDict(settings),
         )
 
@@ -311,7 +311,7 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
     """Describe the written shards for TFDS; write and return the manifest of the packed set.
 
     This manifest has the videos of the source's manifest, in the same order. If it is there already, only the folder of
-    its flow is brought up to date.
+    its flow is brought up to date, and videos are marked that could not be read when damaged shards were packed anew.
     """
     path = pathlib.Path(folder, "manifest.jsonl")
     notes = list(pathlib.Path(builder.data_dir).glob(f"*{_FAILED}"))
@@ -320,16 +320,19 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
         _split_info(builder.data_dir, split, int(starts[-1]), count, records_each) for split, _, starts, count in layout
     ]
     _describe(source, builder, infos)
+    failed = {path: why for note in notes for path, why in _read_failures(str(note).removesuffix(_FAILED)).items()}
     if path.exists():
         try:
             done = Manifest.read(path)
         except UserError as error:
             raise UserError(f"{error}. As it is of a packed set: remove {folder}, to pack it again") from error
-        if done.flow != source.flow:  # it was stored since
-            done = dataclasses.replace(done, flow=source.flow)
+        lost = [row.error is None and row.name in failed for row in done.videos]  # in shards that were packed anew
+        if done.flow != source.flow or any(lost):  # flow that was stored since
+            marked = zip(done.videos, lost, strict=True)
+            videos = tuple(row.broken(failed[row.name]) if is_lost else row for row, is_lost in marked)
+            done = dataclasses.replace(done, flow=source.flow, videos=videos)
             done.write(path)
     else:
-        failed = {path: why for note in notes for path, why in _read_failures(str(note).removesuffix(_FAILED)).items()}
         first = {
             entry.name: start * RECORD_FRAMES
             for _, entries, starts, _ in layout

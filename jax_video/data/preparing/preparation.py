@@ -19,17 +19,19 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jax_video import lock
 from jax_video.data import clips, remote, sources
-from jax_video.data.decoding import probing, workers
+from jax_video.data.decoding import packets, workers
 from jax_video.data.decoding.flow import Settings as FlowSettings
 from jax_video.data.manifest import MISSING, Manifest, Packed, Video
 from jax_video.data.preparing import checks, packs, storing, verdicts
 from jax_video.data.preparing.machines import Machines
-from jax_video.data.sources import finding, motions
+from jax_video.data.sources import finding, listing, motions
 from jax_video.errors import Stopped, UserError
 
 COLUMNS = "columns.csv"  # beside a manifest: what else a table says of its videos
 PREPARED = "manifest"  # the source that is the set in `out`, which was prepared before
+_OURS = {"manifest.jsonl": b'{"format"', "broken.csv": b"split,path,reason", COLUMNS: b"video"}  # and how each begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Preparation:
     check: str | None = None  # one of checks.LEVELS; None: full, but no check for the source "manifest"
     recheck: bool = False  # whether every file is looked at again
     min_frames: int | None = None  # a video with fewer is broken; None: 1
-    max_damage: float | None = None  # the part of a video's frames that may be lost; None: probing.MAX_DAMAGE
+    max_damage: float | None = None  # the part of a video's frames that may be lost; None: packets.MAX_DAMAGE
     accept: Sequence[str] = ()  # videos, folders and patterns: the frames that they give are used, whatever is wrong
     flow: FlowSettings | None = None  # how optical flow is computed and stored; None: it is not
     pack: Packed | None = None  # how frames are packed; None: they are not
@@ -87,6 +89,7 @@ class Preparation:
         if self.pack is not None:
             packs.check(self.folder / "packed", self.pack)
         self._check_parameters()
+        self._check_inputs()
 
     @property
     def folder(self) -> pathlib.Path:
@@ -149,6 +152,14 @@ class Preparation:
                 "many frames a second those have that do not say it"
             )
 
+    def _check_inputs(self) -> None:
+        """Raise UserError for a file to be read that would be written over."""
+        written = {(self.folder / name).resolve() for name in (*_OURS, checks.MEMORY)}
+        for name, value in self.parameters.items():
+            for each in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(each, str | os.PathLike) and pathlib.Path(each).resolve() in written:
+                    raise UserError(f"--{name}={each} is a file that is written into --out={self.out}; choose another")
+
     def find(self) -> "Found":
         """Find the set as its source describes it."""
         record = self._record
@@ -161,10 +172,11 @@ class Preparation:
         with remote.reaching(self.videos or ""):
             found = record.find(*arguments, *[remote.path(self.videos or "")] * self.needs_videos, **given)
         if isinstance(found, Manifest):
-            return Found(found, False)
+            empty = [split for split in ("train", "test") if not any(row.split == split for row in found.videos)]
+            return Found(found, False, [f"no videos for {split}" for split in empty])
         root = os.fspath(remote.absolute(found.root))
         manifest = Manifest(found.name, found.classes, root, found.videos, flip=found.flip)
-        return Found(manifest, True, found.notes, found.columns)
+        return Found(manifest, True, [*found.notes, *listing.alike(found.classes)], found.columns)
 
     def earlier(self) -> dict[str, str | None]:
         """{name of a video: why it was not used} of the set that was prepared before, if that is looked at again."""
@@ -221,19 +233,27 @@ def prepare(
     task: Preparation,
     *,
     say: Callable[[str], None] = lambda text: None,
-    check_ours: Callable[[], None] = lambda: None,
+    takeover: bool = False,
+    lost: Callable[[lock.Lost], None] | None = None,
 ) -> Prepared:
     """Do what a preparation asks for, with progress bars on stderr; after a stop, a new call goes on where it was.
 
     Args:
       task: what is to be done.
       say: called with each part of the report as soon as it is known.
-      check_ours: called before the set's files are written; raises if another process has taken the folder over.
+      takeover: takes the folder whoever writes into it.
+      lost: called when another process has taken the folder over (see `lock.hold`).
 
     Raises:
-      UserError: there are no videos, none of them can be read, or the folder cannot be written.
+      UserError: there are no videos, none of them can be read, the folder cannot be written, or another process writes
+        into it.
       Stopped: Ctrl-C.
     """
+    with lock.hold(task.folder, takeover=takeover, lost=lost):
+        return _prepare(task, say)
+
+
+def _prepare(task: Preparation, say: Callable[[str], None]) -> Prepared:
     parts: list[str] = []
 
     def tell(text: str) -> None:
@@ -251,7 +271,7 @@ def prepare(
     before = task.earlier()
     with _resumable(out):
         if is_looked_at:
-            found, remarks = _check(found, task, check_ours)
+            found, remarks = _check(found, task)
         if task.fps:
             rated = [_says_rate(row) for row in found.videos]
             rows = zip(found.videos, rated, strict=True)
@@ -264,7 +284,7 @@ def prepare(
             storing.open_folder(folder, task.flow)
         if folder.exists():
             found = dataclasses.replace(found, flow=os.fspath(remote.absolute(folder)))
-        check_ours()
+        lock.check(out)
         found.write(out / "manifest.jsonl")
         if columns:
             _write_columns(out / COLUMNS, found, columns)
@@ -358,8 +378,14 @@ def _open_folder(out: pathlib.Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
-    for left in (*out.glob(".manifest.jsonl.*"), *out.glob(".*.part")):
-        left.unlink(missing_ok=True)
+    for name, begins in _OURS.items():
+        there = out / name
+        head = there.read_bytes()[: len(begins)].strip(b"\0") if there.is_file() else b""  # zeros: a power loss
+        if head and (head != begins or name == COLUMNS and not (out / "manifest.jsonl").exists()):
+            raise UserError(f"{there} is there, and was not written by prepare: move it, or choose another --out")
+    for name in (*_OURS, checks.MEMORY):
+        for left in out.glob(f".{name}.*"):
+            left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -376,7 +402,7 @@ def _resumable(out: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def _check(found: Manifest, task: Preparation, check_ours: Callable[[], None]) -> tuple[Manifest, Mapping[str, str]]:
+def _check(found: Manifest, task: Preparation) -> tuple[Manifest, Mapping[str, str]]:
     """Look at every file: (the checked set, remarks on videos that are used)."""
     # What is not a file is not opened: a pipe would never end.
     faults = {row.path: row.error for row in found.videos if row.error is not None and row.error != MISSING}
@@ -385,14 +411,14 @@ def _check(found: Manifest, task: Preparation, check_ours: Callable[[], None]) -
         task.folder,
         level=task.level or "full",
         min_frames=task.min_frames or 1,
-        max_damage=probing.MAX_DAMAGE if task.max_damage is None else task.max_damage,
+        max_damage=packets.MAX_DAMAGE if task.max_damage is None else task.max_damage,
         accept=task.accept,
         processes=task.machines.workers,
         timeout=task.machines.timeout,
         recheck=task.recheck,
     )
     found = _with_errors(found, faults)
-    check_ours()
+    lock.check(task.folder)
     broken = {row.name: row.error for row in found.videos if row.error is not None and row.error != MISSING}
     workers.stop_at({path: reason for path, reason in broken.items() if reason.startswith(checks.NOT_LOOKED_AT)})
     # Not the missing ones, which can be most of a data set.

@@ -231,12 +231,17 @@ def open_folder(folder: str | os.PathLike, settings: flow.Settings) -> None:
 
 
 def warning(prepared: Manifest, digests: Mapping[str, str]) -> list[str]:
-    """A line that says which videos' stored flow is of files that were replaced since; [] if none is."""
+    """Lines that say which videos' stored flow is of files that were replaced since, and which have none."""
     assert prepared.flow is not None
-    readable = (entry for entry in prepared.videos if entry.error is None)
+    readable = [entry for entry in prepared.videos if entry.error is None]
+    without = [entry.name for entry in readable if not os.path.exists(flow.stored_path(prepared.flow, entry))]
     old = [entry.name for entry in readable if is_of_another(prepared.flow, entry, digests.get(entry.name))]
-    hint = "prepare with --flow computes it anew"
-    return [f"warning: flow of files that were replaced since: {len(old):,}, e.g. {old[0]}: {hint}"] if old else []
+    hint = "prepare with --flow computes it"
+    return [
+        f"warning: {what}: {len(names):,}, e.g. {names[0]}: {hint}"
+        for what, names in (("flow of files that were replaced since", old), ("videos without stored flow", without))
+        if names
+    ]
 
 
 def close_folder(folder: str | os.PathLike) -> None:

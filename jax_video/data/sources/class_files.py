@@ -20,6 +20,7 @@ _NAMES = frozenset(
 _PARTS = ("id2label", "label2id", "class_to_idx", "idx_to_class", "label_map")  # keys of the classes in larger objects
 _COMMENTS = ("#", "//")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_LONE_KEY = re.compile(r"(?:names|nc|classes|labels)\s*:.*")  # of YAML, among other lines
 # Lines with a class's number and its name: the number first, or last.
 _FIRST = re.compile(r"(?P<number>[0-9]{1,9})(?:[\s,;:=]+|[.)]\s+)(?P<name>.+)")
 _LAST = re.compile(r"(?P<name>.+?)(?P<between>[\s,;:=]+)(?P<number>[0-9]{1,9})")
@@ -69,6 +70,9 @@ def read(path: remote.Path) -> Classes:
     for entry in entries:
         if not entry.name:
             raise UserError(f"{path}:{entry.line}: a class without a name, got {text.short(entry.text)}")
+        separated = "begins or ends with a separator" * (entry.name[0] in ",;" or entry.name[-1] in ",;")
+        if wrong := text.defect(entry.name) or separated:
+            raise UserError(f"{path}:{entry.line}: no name of a class, as it {wrong}: got {text.short(entry.text)}")
         if entry.name in seen:
             raise UserError(
                 f"{path}:{entry.line}: the class {text.short(entry.name)} is named twice, got {text.short(entry.text)}"
@@ -135,7 +139,7 @@ def _from_lines(path: remote.Path, content: str, notes: list[str]) -> list[_Entr
                 f"{path}:{number}: expected a name and its number, as in most lines, got {text.short(line)}; a header "
                 "is known by words such as id,name"
             )
-    if odd := next((row for row in lines if row[1] in ("{", "}", "[", "]")), None):
+    if odd := next((row for row in lines if row[1] in ("{", "}", "[", "]") or _LONE_KEY.fullmatch(row[1])), None):
         raise UserError(
             f"{path}:{odd[0]}: no name of a class, got {odd[1]!r}; expected one name a line, a table or JSON"
         )

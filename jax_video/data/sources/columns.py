@@ -90,12 +90,15 @@ def read(
     notes = []
     header = _header(path, *lines[0], told=bool(columns)) if lines else None
     if header is not None:
-        notes.append(f"{path}:{lines[0][0]}: taken for a header: {text.short(lines[0][1])}")
+        head = lines[0][1]
+        notes.append(f"{path}:{lines[0][0]}: taken for a header: {text.short(head)}")
         lines = lines[1:]
         columns = columns or header
     if not columns:
         return _guess(path, split, lines, names, is_there), notes, False
     delimiter = next((d for d in "\t,;|" if lines and all(d in line for _, line in lines)), "")
+    if header is not None and (again := next((number for number, line in lines if line == head), None)):
+        raise UserError(f"{path}:{again}: the header again: where two lists were joined, remove the line")
     entries = []
     for line_number, line in lines:
         where = f"{path}:{line_number}"
@@ -199,7 +202,10 @@ def _guess(
         if label == parts[1] and label not in names and _has_several(label):
             raise _ask(where, line, _looks_like_frames(lines))
         entries.append(Entry(where, split, parts[0], label))
-    tails = [_tail(entry.label) for entry in entries if entry.label not in names]
+    unknown = [entry for entry in entries if entry.label not in names]
+    if unknown and len(unknown) == len(entries) and _have_columns([entry.label for entry in entries]):
+        raise _ask(entries[0].where, lines[0][1], "")
+    tails = [_tail(entry.label) for entry in unknown]
     if len(tails) == len(entries) >= _MANY and all(before and _NUMBER.fullmatch(last) for before, last in tails):
         if 2 * len({before for before, _ in tails}) < len(set(tails)):
             raise _ask(entries[0].where, lines[0][1], "the number behind the name of the class")
@@ -246,6 +252,15 @@ def _has_several(label: str) -> bool:
     numbers = [number(part) is not None for part in re.split(r"[\s,;|]+", label)]
     cells = [number(part.strip()) is not None for part in re.split(r"[\t,;|]", label)]
     return len(numbers) > 1 and (all(numbers) or (len(cells) > 1 and any(cells)))
+
+
+def _have_columns(labels: Sequence[str]) -> bool:
+    """Whether what stands after the paths is, in all lines, several columns: cells, or a split as the last word."""
+    counts = [{label.count(separator) for label in labels} for separator in "\t;|,"]
+    ends = [_tail(label) for label in labels]
+    return any(len(found) == 1 and 0 not in found for found in counts) or all(
+        before and splits.of(last) is not None for before, last in ends
+    )
 
 
 class _Reading(NamedTuple):

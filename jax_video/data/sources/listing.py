@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -29,10 +31,27 @@ class Listing:
     # What else a table says of its videos: column -> {name of a video: its cell}.
     columns: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self):
+        """Raises UserError for a class whose name cannot be written to files."""
+        for name in self.classes:
+            if wrong := text.defect(name):
+                shown = name if text.is_unicode(name) else name.encode("utf-8", "surrogateescape")
+                raise UserError(f"the class {shown!r} {wrong}: rename it, or its folder")
+
 
 def unopened(path: str, label: labels.Label, split: str, source: str, error: str | None = None) -> Video:
     """A row about a video of which only the name is known."""
     return Video(path, label, split, 0, 0.0, 0, 0, error, source)
+
+
+def alike(classes: Sequence[str]) -> list[str]:
+    """A warning of classes whose names differ only in case, blanks or signs that are not seen."""
+    spellings: dict[str, list[str]] = collections.defaultdict(list)
+    for name in classes:
+        seen = "".join(letter for letter in text.fold(name) if unicodedata.category(letter) != "Cf")
+        spellings[re.sub(r"[\s_]+", " ", seen).strip()].append(name)
+    twins = [f"{each!r}" for names in spellings.values() if len(names) > 1 for each in names]
+    return [f"warning: different classes, whose names look alike: {text.some(twins)}"] if twins else []
 
 
 def check_found(name: str, root: remote.Path, rows: Sequence[Video], found: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from jax_video.data import remote
 from jax_video.data.labels import Label
@@ -81,7 +82,8 @@ def find(
     classes, labels, said = number_labels(entries, known, class_names, told)
     notes += said
 
-    rows = rows_of(entries, labels, places, there)
+    rows, said = rows_of(entries, labels, places, there)
+    notes += said
     listing.check_found("the lists", videos, rows, found)
     if class_names is None and not told:
         _check_lines(entries, rows)
@@ -90,6 +92,8 @@ def find(
     if {row.split for row in rows} in ({"train"}, {"train", "test"}):
         rows, note = listing.hold_out(rows, seed)
         notes.append(note)
+    else:
+        listing.check_none_drawn({"seed": seed or None}, "the lists say for which split each video is")
     notes.extend(f"no --{split}_list" for split in ("train", "test") if split not in lists)
     unlisted = len(found) - sum(row.error != MISSING for row in rows)
     if unlisted:
@@ -97,22 +101,24 @@ def find(
     return Listing(remote.absolute(videos).name, classes, videos, tuple(rows), (*notes, *finding.ignored_note(there)))
 
 
-def rows_of(entries: Sequence[Entry], labels: Sequence[Label], places: "Places", there: finding.Found) -> list[Video]:
-    """The rows that entries and their labels make, each with the file that is there, or MISSING.
+def rows_of(
+    entries: Sequence[Entry], labels: Sequence[Label], places: "Places", there: finding.Found
+) -> tuple[list[Video], list[str]]:
+    """(the rows that entries and their labels make, each with the file that is there, or MISSING; notes on these).
 
     Entries of the same file have the same source, however they write its path: as the first of them does, so that a
     split that is drawn does not depend on which files are there.
     """
     rows = []
     sources: dict[str, str] = {}
-    for entry, label in zip(entries, labels, strict=True):
-        place = places.find(entry)
+    found, notes = places.find_all(entries, labels)
+    for entry, label, place in zip(entries, labels, found, strict=True):
         path = places.relative(entry.path)
         error = MISSING if place is None else there.faults.get(place)
         source = entry.source or sources.setdefault(place or path, finding.without_extension(path))
         row = listing.unopened(place or path, label, entry.split, source, error)
         rows.append(dataclasses.replace(row, span=entry.span))
-    return rows
+    return rows, notes
 
 
 def number_labels(
@@ -148,7 +154,7 @@ def number_labels(
     first = 0
     if names and not by_name and numbered:
         first, note = _first_number(entries, numbers, known, file)
-        notes += note
+        notes += note + _compare_folders(entries, numbers, names, first, file)
     elif not names and not by_name:
         largest = max(numbered)
         if largest >= _MOST_CLASSES:
@@ -260,14 +266,39 @@ def _first_number(
 
 def _first_by_folders(entries: list[Entry], numbers: list[int | None], names: Sequence[str]) -> int | None:
     """The number, 0 or 1, from which labels count, if most videos lie in folders named as their classes; else None."""
-    index = {_folder_name(name): i for i, name in enumerate(names)}
-    votes: collections.Counter[int] = collections.Counter()
-    for entry, value in zip(entries, numbers, strict=True):
-        for folder in entry.path.replace("\\", "/").split("/")[:-1]:
-            if value is not None and (place := index.get(_folder_name(folder))) is not None:
-                votes[value - place] += 1
+    votes = collections.Counter(shift for shifts in _shifts(entries, numbers, names) for shift in shifts)
     shift, count = votes.most_common(1)[0] if votes else (None, 0)
     return shift if shift in (0, 1) and 10 * count > 9 * votes.total() and 2 * count > len(entries) else None
+
+
+def _shifts(entries: list[Entry], numbers: list[int | None], names: Sequence[str]) -> list[set[int]]:
+    """By how much each label differs from the numbers of the classes that its video's folders are named as."""
+    index = {_folder_name(name): i for i, name in enumerate(names)}
+    found = []
+    for entry, value in zip(entries, numbers, strict=True):
+        folders = entry.path.replace("\\", "/").split("/")[:-1]
+        places = [place for folder in folders if (place := index.get(_folder_name(folder))) is not None]
+        found.append(set() if value is None else {value - place for place in places})
+    return found
+
+
+def _compare_folders(
+    entries: list[Entry], numbers: list[int | None], names: Sequence[str], first: int, file: remote.Path | None
+) -> list[str]:
+    """A warning of labels that are numbers of other classes than those that their videos' folders are named as.
+
+    Raises UserError if most of the videos lie in such folders, and most of these have another label.
+    """
+    shifts = _shifts(entries, numbers, names)
+    wrong = [i for i, found in enumerate(shifts) if found and first not in found]
+    if not wrong:
+        return []
+    entry, value = entries[wrong[0]], numbers[wrong[0]] or 0
+    said = f"{entry.where}: the label {value} is {names[value - first]!r}" if 0 <= value - first < len(names) else ""
+    said = f"{said or entry.where}, but the video is {text.short(entry.path)}"
+    if 2 * sum(map(bool, shifts)) > len(entries) and 2 * len(wrong) > sum(map(bool, shifts)):
+        raise UserError(f"{said}; so are {len(wrong)} of {len(entries)}: are the classes in {file} in another order?")
+    return [f"warning: {said}; of {len(wrong)} videos the folder is named as another class than the label's"]
 
 
 def _folder_name(name: str) -> str:
@@ -281,6 +312,7 @@ class Places:
     def __init__(self, root: remote.Path, found: Sequence[str]):
         near = not remote.is_remote(root)
         self._found = found
+        self._windows = not any("\\" in path for path in found)  # whether paths may be written as under Windows
         self._roots = tuple({os.path.abspath(root), os.path.realpath(root)} if near else {os.fspath(root)})
         self._whole = collections.defaultdict(list)
         self._ends = collections.defaultdict(list)  # by the last part and by the last two
@@ -297,8 +329,8 @@ class Places:
 
     def relative(self, path: str) -> str:
         """A listed path relative to the folder of the videos, as far as that can be told."""
-        if "/" not in path:
-            path = path.replace("\\", "/")  # written under Windows
+        if "/" not in path or self._windows:
+            path = path.replace("\\", "/")
         for root in self._roots:
             if path.startswith(root + "/"):
                 path = path[len(root) :]
@@ -312,24 +344,68 @@ class Places:
         ends = self._ends.get("/".join(key.split("/")[-2:]), []) + self._whole.get(key.split("/")[-1], [])
         return [path for path in dict.fromkeys(ends) if _ends_alike(key, text.fold(finding.without_extension(path)))]
 
-    def find(self, entry: Entry) -> str | None:
-        """The video that an entry means; None if there is none. Raises UserError if it may be one of several."""
+    def find_all(self, entries: Sequence[Entry], labels: Sequence[Label]) -> tuple[list[str | None], list[str]]:
+        """(the video that each entry means, None if there is none; notes on those that are told apart by likeness).
+
+        If entries say different things of one video, it is that of those whose path is most like its own: the video of
+        the others, of another folder, extension or case, is missing.
+
+        Raises:
+          UserError: a path that means several videos.
+        """
+        found = [self._find(entry) for entry in entries]
+        claims: dict[tuple[str, Any], dict[tuple, list[tuple[str, str]]]] = collections.defaultdict(dict)
+        for entry, label, place in zip(entries, labels, found, strict=True):
+            if place is not None:  # of several labels each may have a row
+                said = entry.split, None if isinstance(label, tuple) else label
+                claims[place, entry.span].setdefault(said, []).append((entry.path, entry.split))
+        best = {
+            claimed[0]: max(self._likeness(*each, claimed[0]) for some in said.values() for each in some)
+            for claimed, said in claims.items()
+            if len(said) > 1
+        }
+        notes: list[str] = []
+        taken: list[str] = []
+        elsewhere: list[str] = []
+        for i, (entry, place) in enumerate(zip(entries, found, strict=True)):
+            if place in best and self._likeness(entry.path, entry.split, place) < best[place]:
+                taken.append(f"{entry.where}: {text.short(entry.path)} beside {place}")
+                found[i] = None
+            elif place is not None and not elsewhere and self._is_elsewhere(entry.path):
+                elsewhere.append(f"{entry.where}: {text.short(entry.path)}, where {place} is taken")
+        if taken:
+            notes.append(f"missing, though another line has what is like it: {len(taken)}, e.g. {taken[0]}")
+        if elsewhere:
+            notes.append(
+                f"warning: paths that are there, but not below --videos, such as {elsewhere[0]}: if that is another "
+                "video, let --videos be the folder of both"
+            )
+        return found, notes
+
+    def _is_elsewhere(self, path: str) -> bool:
+        """Whether an absolute path is that of a file, or of a folder of pictures, outside of the videos' folder."""
+        inside = path.startswith(tuple(f"{root}/" for root in self._roots))
+        return os.path.isabs(path) and not inside and os.path.exists(path)
+
+    def _likeness(self, listed: str, split: str, path: str) -> tuple[bool, bool, bool, bool]:
+        """How much a video is like the one that is listed for a split, the most important first."""
+        listed = text.compose(self.relative(listed))
+        base = text.compose(finding.without_extension(path))
+        return (
+            listed in (text.compose(path), base),
+            base == finding.without_extension(listed),
+            self._splits.get(path.split("/")[0]) == split,
+            os.path.splitext(path)[1].lower() == os.path.splitext(listed)[1].lower(),
+        )
+
+    def _find(self, entry: Entry) -> str | None:
+        """The video that an entry may mean; None if there is none. Raises UserError if it may be one of several."""
         candidates = self.candidates(entry.path)
         if len(candidates) < 2:
             return candidates[0] if candidates else None
-
-        listed = text.compose(self.relative(entry.path))
-
-        def likeness(path: str) -> tuple[bool, bool, bool, bool]:
-            return (
-                text.compose(path) == listed,
-                text.compose(finding.without_extension(path)) == finding.without_extension(listed),
-                self._splits.get(path.split("/")[0]) == entry.split,
-                os.path.splitext(path)[1].lower() == os.path.splitext(listed)[1].lower(),
-            )
-
-        best = max(map(likeness, candidates))
-        candidates = [path for path in candidates if likeness(path) == best]
+        alike = {path: self._likeness(entry.path, entry.split, path) for path in candidates}
+        best = max(alike.values())
+        candidates = [path for path in candidates if alike[path] == best]
         if len({text.fold(posixpath.dirname(path)) for path in candidates}) > 1:
             raise UserError(
                 f"{entry.where}: {text.short(entry.path)} may be any of {text.some(candidates)}; "

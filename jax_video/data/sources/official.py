@@ -48,6 +48,8 @@ def place(
         # The list decides, not which files are there: with a part of a data set the split is the same.
         rows, note = listing.hold_out(rows, seed)
         notes.insert(0, note)
+    else:
+        listing.check_none_drawn({"seed": seed or None}, "the lists say for which split each video is")
     there = finding.find_videos(root)
     found, faults = there.videos, there.faults
     fit = _fits(root, rows, classes, faults)

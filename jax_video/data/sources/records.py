@@ -41,7 +41,8 @@ def read(path: remote.Path, joined_by: str = "") -> Table:
     """
     kind = path.suffix.lower()
     if kind in (".jsonl", ".ndjson", ".json"):
-        return _from_objects(path, _json_lines(path) if kind != ".json" else _json_list(path), joined_by)
+        in_lines = kind != ".json" or _is_in_lines(text.read_text(path, text.MOST_BYTES))
+        return _from_objects(path, _json_lines(path) if in_lines else _json_list(path), joined_by)
     if kind in (".parquet", ".pq"):
         return _from_parquet(path, joined_by)
     return _from_csv(path)
@@ -58,6 +59,8 @@ def read_json(path: remote.Path, shape: Any) -> Any:
 def _from_csv(path: remote.Path) -> Table:
     rows = text.read_csv(path, prose=True)
     number, header = next(rows, (1, []))
+    while header and not header[-1]:  # spreadsheets may write delimiters at the ends of all lines
+        header.pop()
     _check_header(f"{path}:{number}", header)
     records = []
     for number, cells in rows:
@@ -68,6 +71,8 @@ def _from_csv(path: remote.Path) -> Table:
                 f"{path}:{number}: expected {len(header)} cells ({text.some(header)}), got {len(cells)}: "
                 f"{text.short(','.join(cells))}"
             )
+        if cells == header:
+            raise UserError(f"{path}:{number}: the header again: where two tables were joined, remove the line")
         records.append(Record(f"{path}:{number}", dict(zip(header, cells, strict=True))))
     return Table(header, [], records)
 
@@ -76,6 +81,12 @@ def _check_header(where: str, header: list[str]) -> None:
     repeated = next((name for name in header if header.count(name) > 1), None)
     if repeated is not None:
         raise UserError(f"{where}: the header has two columns called {text.short(repeated)}: rename one")
+
+
+def _is_in_lines(content: str) -> bool:
+    """Whether JSON has an object in each line, as a file that should be called .jsonl."""
+    lines = [line.strip() for line in content.split("\n", 9) if line.strip()]
+    return len(lines) > 1 and all(line.startswith("{") and line.endswith("}") for line in lines[:2])
 
 
 def _json_lines(path: remote.Path) -> Iterator[tuple[str, dict]]:

@@ -160,8 +160,8 @@ def read(
             raise UserError(f"{where}: expected a split of train, val or test, got {text.short(cell['split'])}")
         of = cell.get("split", split)
         span = _span(where, cell["start"], cell["end"]) if "start" in cell else None
-        path = cell["path"] if "/" in cell["path"] else cell["path"].replace("\\", "/")  # written under Windows
-        entry = Entry(where, of, os.path.join(below, path), cell["label"], span, cell.get("group", ""))
+        inside = cell["path"] if "/" in cell["path"] else cell["path"].replace("\\", "/")  # written under Windows
+        entry = Entry(where, of, os.path.join(below, inside), cell["label"], span, cell.get("group", ""))
         rows.append(Row(entry, {name: cells[name] for name in others}))
     return rows, notes
 
@@ -202,9 +202,10 @@ def place(
     labels: Sequence[Label]
     if label_separator is None:
         classes, labels, said = lists.number_labels(entries, known, class_names, True)
+        said += _may_be_several(classes)
     else:
         classes, labels, said = _number_several(entries, label_separator, known, class_names)
-    made = lists.rows_of(entries, labels, lists.Places(videos, there.videos), there)
+    made, found = lists.rows_of(entries, labels, lists.Places(videos, there.videos), there)
     made = [dataclasses.replace(video, split=video.split or "train") for video in made]
     listing.check_found(what, videos, made, there.videos)
     if label_separator is not None:
@@ -220,12 +221,23 @@ def place(
         repeated.append(_SEVERAL)
     repeated += listing.strange_names(made)
     made, drawn = _draw(made, fraction or listing.DRAWN, seed or 0) if without else _complete(made, fraction, seed)
-    notes = [*notes, *splits.of_eval(meant), *known.notes, *said, *repeated, *drawn]
+    notes = [*notes, *splits.of_eval(meant), *known.notes, *said, *found, *repeated, *drawn]
     unlisted = len(there.videos) - len({video.path for video in made if video.error != MISSING})
     if unlisted:
         notes.append(f"ignored, as in none of {what}: {unlisted} of the videos in {videos}")
     name = remote.absolute(videos).name
     return Listing(name, classes, videos, tuple(made), (*notes, *finding.ignored_note(there)), columns=columns)
+
+
+def _may_be_several(classes: Sequence[str]) -> list[str]:
+    """A warning of classes that other classes make up, such as walk;wave beside walk and wave."""
+    names = {*classes}
+    for name in classes:
+        for separator in ";|,+&/":
+            parts = [part.strip() for part in name.split(separator)]
+            if len(parts) > 1 and names.intersection(parts) and all(parts):
+                return [f"warning: the class {text.short(name)} has others in it; {_SEVERAL.replace(';', separator)}"]
+    return []
 
 
 def _may_be_times(made: Sequence[Video], rows: Sequence[Row]) -> list[str]:

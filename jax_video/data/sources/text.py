@@ -15,6 +15,13 @@ _LONGEST_LINE = 2**13  # characters of a line with a path and a label: a path ha
 LONGEST = 2**20  # characters of any other line, such as JSON in one line
 MOST_BYTES = 2**30  # of a file: lists of a million videos have a tenth of it
 _LONGEST_RUN = 2**8  # of blanks and commas one after the other
+_NO_TEXT = {  # how files begin that are often taken for text, and what to do
+    b"PK\3\4": "an Excel file or another archive: save its table as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel file: save its table as CSV",
+    b"PAR1": "a Parquet file: name it .parquet",
+    b"\x1f\x8b": "compressed: unpack it",
+    b"version https://git-lfs": "the pointer that Git LFS leaves in its place: git lfs pull brings it",
+}
 
 
 def read_text(path: remote.Path, longest: int = LONGEST) -> str:
@@ -40,9 +47,12 @@ def read_text(path: remote.Path, longest: int = LONGEST) -> str:
         text = data.decode("utf-16") if wide else data.decode("utf-8-sig", errors="surrogateescape")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} begins as UTF-16 text and is none ({error.reason}); save it as UTF-8") from error
+    for signature, advice in _NO_TEXT.items():
+        if data.startswith(signature):
+            raise UserError(f"{path} is no text, but {advice}")
     if "\0" in text:
         raise UserError(f"{path} is no text: it has zero bytes; save it as UTF-8")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = re.sub("^\ufeff", "", text.replace("\r\n", "\n").replace("\r", "\n"), flags=re.MULTILINE)  # joined files
     _check_lines(path, text, longest)
     return text
 
@@ -86,6 +96,15 @@ def is_unicode(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
+def defect(name: str) -> str:
+    """Why a text can be no name of a class; empty if it can."""
+    if not is_unicode(name):
+        return "is no UTF-8"
+    if any(unicodedata.category(letter) == "Cc" for letter in name):
+        return "has a tab, a line break or another control character"
+    return ""
+
+
 def fold(text: str) -> str:
     """A spelling that is equal for names that differ in case only."""
     return compose(text).casefold()
@@ -98,7 +117,7 @@ def read_csv(path: remote.Path, *, prose: bool = False) -> Iterator[tuple[int, l
     all up to the next one into its cell, or is noticed at the end of the file.
     """
     text = read_text(path, LONGEST if prose else _LONGEST_LINE)
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets write the other two
+    delimiter = max(",;\t", key=text.lstrip("\n").partition("\n")[0].count)  # spreadsheets write the other two
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=prose)
     number = 1
     try:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,8 @@ def find(name: str, videos: str | os.PathLike, *, columns: Sequence[str] = ()) -
     classes = tuple(info.features[label_feature].names) if label_feature else ()
     folder = os.fspath(remote.absolute(builder.data_dir))
     rows = []
+    if others := [f"{split} ({about.num_examples:,})" for split, about in info.splits.items() if split not in _SPLITS]:
+        tqdm.tqdm.write(f"warning: splits of {name} that are left out: {', '.join(others)}", file=sys.stderr)
     for split, about in info.splits.items():
         if split not in _SPLITS:
             continue
