@@ -158,7 +158,7 @@ class Copy:
             if isinstance(error, OSError) and error.errno in DISK_ERRORS:
                 raise
             kind = "" if type(error) is ConnectionError else f"{type(error).__name__}: "  # our own explain themselves
-            self._offline = f"{kind}{error}".splitlines()[0][:300]
+            self._offline = without_password(f"{kind}{error}".splitlines()[0])[:300]
             return None
 
     def _write(self) -> None:

@@ -73,6 +73,8 @@ def write(
             for packet in sound:
                 container.mux(packet)
         remote.put_in_place(part, out)
+    except av.error.PatchWelcomeError as error:
+        raise UserError(f"{os.fspath(out)}: its frames are too far apart for this format: name it .mkv") from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from jax_video.data import reader, samples, transforms
 from jax_video.data.clips import is_rate
-from jax_video.data.decoding import pictures, probing, video, workers
+from jax_video.data.decoding import packets, pictures, probing, video, workers
 from jax_video.data.manifest import MISSING, Manifest, Video
 from jax_video.data.samples import Protocol, Sampling
 from jax_video.data.sources import finding
@@ -172,6 +172,9 @@ class _Frames(NamedTuple):
 
     def do(self, give: Give) -> None:
         _check(self.path)
+        held = probing.examine(self.path, full=False)  # of a file that is cut no part is labelled, as in `clips`
+        if reason := probing.verdict(held.loss, held.fault, packets.MAX_DAMAGE):
+            raise VideoError(self.path, reason)
         frames, seconds = reader.timed(self.path, short_side=self.short_side, fps=self.fps, own=self.own)
         give(seconds)
         times: list[float] = []

@@ -30,6 +30,7 @@ LIMITS = {"max_pixels": str(MOST_PIXELS)}
 DIRECT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}  # always converted alike
 DEEP = {"gray16be": 1, "ya16be": 2, "rgb48be": 3, "rgba64be": 4}  # numbers of channels
 JPEG = {"gray", "yuvj420p", "yuvj422p", "yuvj440p", "yuvj444p", "yuvj411p"}
+RAW = {"h264", "hevc", "vvc", "mjpeg", "obu", "m4v", "mpegvideo", "h263", "h261", "cavsvideo"}  # formats without times
 PYAV = int(av.__version__.partition(".")[0])
 
 
@@ -194,15 +195,17 @@ def decoded(path, told):
     converter = av.video.reformatter.VideoReformatter()
     shown: list = []
     seconds: list = []
-    hidden, slots, lost, cut_off, has_keyframe = 0, 0, 0, False, False
+    hidden, slots, lost, cut_off, has_keyframe, matrix = 0, 0, 0, False, False, None
     with container_of(path) as (container, stream):
         if stream.codec_context is None:
             raise ValueError("its video codec is unknown")
         stream.codec_context.options, stream.codec_context.thread_count = LIMITS, 1
+        codec = stream.codec_context.name
         tick, start, kind = float(stream.time_base), (container.start_time or 0) / av.time_base, container.format.name
-        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
+        told_rates = (stream.codec_context.framerate,) if kind in RAW else (stream.average_rate, stream.guessed_rate)
+        rates = [float(rate) for rate in told_rates if rate] or [0.0]
         rate = next((rate for rate in rates if rate < 1000), rates[0])  # larger ones are ticks of a clock
-        promised, listed = stream.frames, len(getattr(stream, "index_entries", ()))
+        promised, listed = stream.frames, len(stream.index_entries)
         if "mov" in kind and 0 < listed < promised:  # an edit list cuts frames away
             promised = listed
         lasts = (container.duration or 0) / av.time_base if kind not in ("mpegts", "mpeg") else 0.0
@@ -226,6 +229,9 @@ def decoded(path, told):
                 continue
             cut_off &= not is_shown
             for frame in found:
+                if seconds and display_matrix(frame) != matrix:
+                    raise ValueError(f"frames change orientation at frame {len(seconds)}")
+                matrix = display_matrix(frame)
                 seconds.append(np.nan if frame.time is None else frame.time - start)
                 yield upright(frame, converter)
     if not seconds:
@@ -249,11 +255,12 @@ def decoded(path, told):
     if not hidden and begin is not None:
         times = [-(2**63) if pts is None else pts for pts, *_ in shown]
         leading = begin + sum(time < times[begin] for time in times[begin:])
-    short = min(promised - hidden, count) - leading - len(seconds) if promised > 0 else 0
+    expected = (min(promised - hidden, count) if promised > 0 else count) - leading
+    short = expected - len(seconds) if promised > 0 or codec == "hevc" else 0  # whose decoder leaves lost frames out
     lost = max(lost, short if lost or short > 2 else 0)
     if lost > 0.05 * (len(seconds) + lost):
         raise ValueError(f"damaged: {lost} of {len(seconds) + lost} frames do not decode")
-    told["fps"] = frame_rate(np.array(seconds), rate, tick)
+    told["fps"] = rate if kind in RAW else frame_rate(np.array(seconds), rate, tick)
 
 
 def clock(text):
@@ -274,15 +281,20 @@ def reaches(path, end):
 
 def upright(frame, converter):
     """A frame as RGB, turned and mirrored as its file says: uint8 [H, W, 3]."""
-    image = rgb(frame, converter)
-    # Not `frame.side_data`, which keeps the frame's memory: what a decoder finds there shows in damaged frames.
-    matrix = av.sidedata.sidedata.SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[attr-defined]
+    image, matrix = rgb(frame, converter), display_matrix(frame)
     if matrix is None:
         return image
     (a, b, _), (c, d, _), _ = np.frombuffer(matrix, np.int32).reshape(3, 3).tolist()
     if abs(a) + abs(d) < abs(b) + abs(c):
         image, a, d = image.swapaxes(0, 1), c, b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def display_matrix(frame):
+    """The bytes of a frame's display matrix, int32 [3, 3]; None where it has none."""
+    # Not `frame.side_data`, which keeps the frame's memory: what a decoder finds there shows in damaged frames.
+    matrix = av.sidedata.sidedata.SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[attr-defined]
+    return None if matrix is None else bytes(matrix)
 
 
 def rgb(frame, converter=None):
@@ -307,8 +319,12 @@ def lines(plane):
 def frame_rate(seconds, declared, tick):
     """The frames per second that a file declares, or the mean rate of its frames where that is another."""
     steps = np.diff(seconds)
+    if len(steps) and steps.min() >= -1:  # out of order, as in AVI files, but not joined
+        steps = np.diff(np.sort(seconds))
+    if len(steps) and 2 * steps.max() > steps.sum():  # most of all is one pause
+        steps = np.delete(steps, steps.argmax())
     lasting = steps.sum()
-    if not len(steps) or not (steps > 0).all() or 2 * steps.max() > lasting:  # most of all is one pause
+    if not len(steps) or not (steps > 0).all():
         return declared
     if declared and abs(len(steps) / declared - lasting) <= 0.05 * lasting + tick:
         return declared
@@ -415,6 +431,9 @@ def opened():
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names may be of any bytes
+    if PYAV < 17:
+        sys.exit(f"PyAV {av.__version__} converts some colours otherwise: pip install 'av>=17'")
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("videos", nargs="+", metavar="VIDEO")
     parser.add_argument("--fps", type=float, default=0.0, help="frames per second, of what does not say it")

@@ -171,6 +171,10 @@ def test_a_password_in_a_url_is_not_shown(folder):
     with pytest.raises(UserError, match="cannot copy") as caught:
         fetch(web.url.replace("//", "//me:secret@") + "/run", "a.json")
     assert "secret" not in str(caught.value)
+    with serving(folder.parent) as web, pytest.raises(UserError, match="cannot copy .*403") as caught:
+        web.status = {"/run/a.json": 403}  # the message of the package has the address
+        fetch(web.url.replace("//", "//me:secret@") + "/run", "a.json")
+    assert "secret" not in str(caught.value)
 
 
 def test_a_full_disk_is_no_fault_of_the_store(web, monkeypatch):

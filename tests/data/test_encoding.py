@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jax_video.data import encoding
+from jax_video.errors import UserError
 
 RATE = 48_000
 SECONDS = 1.5
@@ -66,6 +67,14 @@ def test_sound_is_kept(source, tmp_path):
         kept = codec in ("aac", "ac3", "alac", "eac3", "opus") and (codec, suffix) != ("opus", ".mov")
         found, lasts = sound_of(tmp_path / f"out{suffix}")
         assert found == (codec if kept else "aac") and lasts == pytest.approx(seconds, abs=0.1)
+
+
+def test_frames_that_are_hours_apart_need_a_format_that_holds_them(tmp_path):
+    frames = [(seconds, np.zeros((32, 32, 3), np.uint8)) for seconds in (0.0, 1.0, 8 * 3600.0)]
+    with pytest.raises(UserError, match="too far apart for this format: name it .mkv"):
+        encoding.write(tmp_path / "a.mp4", frames)
+    encoding.write(tmp_path / "a.mkv", frames)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
 
 
 def test_a_file_whose_times_run_back_loses_that_sound(tmp_path):

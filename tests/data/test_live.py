@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -205,6 +206,20 @@ def test_a_stream_that_falls_silent(part, impatient):
         stream = reading(address, say=say)
         assert 24 <= len([*stream.frames()]) <= 25
     assert notes == [f"{address}: nothing has come for 0.7 s; opened again in 0.05 s"]
+
+
+def test_a_file_without_times_needs_a_rate(tmp_path):
+    """Its frames come as fast as they decode, which is no time of the stream's."""
+    with av.open(str(tmp_path / "a.h264"), "w") as container:
+        stream = container.add_stream("libx264", rate=50)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image in streams.pictures(10, (48, 64)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    with pytest.raises(UserError, match="a.h264: its frames have no times: say how many there are to a second"):
+        frames(tmp_path / "a.h264")
+    found, _ = frames(tmp_path / "a.h264", fps=100)
+    assert [frame.seconds for frame in found] == pytest.approx([place / 100 for place in range(10)])
 
 
 def test_what_is_no_stream(tmp_path, served):

@@ -147,3 +147,15 @@ def test_a_picture_of_no_possible_size_is_not_decoded(extension, place, size, tm
     (path / f"1{extension}").write_bytes(data)
     with pytest.raises(VideoError, match="strange size: frames of 60000x60000; expected at most"):
         pictures.probe(path, full=False)
+
+
+def test_what_cameras_write_behind_a_jpeg_does_not_make_it_cut(tmp_path):
+    """Such as a phone's own data; but the end of the small picture within one is not that of the picture."""
+    path = store(tmp_path, "{}.jpg", images=IMAGES[:2])
+    whole = (path / "1.jpg").read_bytes()
+    (path / "1.jpg").write_bytes(whole + bytes(5000))
+    assert pictures.decode(path, [0, 1]).shape == (2, 40, 60, 3)
+    small = b"\xff\xe1" + (104).to_bytes(2) + whole[:100] + b"\xff\xd9"
+    (path / "2.jpg").write_bytes(whole[:2] + small + whole[2:-20] + bytes(3000))
+    with pytest.raises(VideoError, match=r"2.jpg \(truncated\)"):
+        pictures.decode(path, [1])

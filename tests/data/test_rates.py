@@ -235,13 +235,28 @@ def test_the_rate_is_that_at_which_frames_come_whatever_the_header_claims(ending
 
 def test_times_that_tell_no_rate_leave_it_to_the_header(tmp_path):
     pause = timed(tmp_path / "pause.mkv", np.append(np.arange(20) / 25, 500), 25)
+    mean = timed(tmp_path / "pause.mp4", np.append(np.arange(20) / 25, 500), 25)  # whose header tells the mean rate
     again = timed(tmp_path / "again.ts", np.arange(50) / 25, 25)
     again.write_bytes(2 * again.read_bytes())  # as `cat` joins files: the times begin anew
     alone = timed(tmp_path / "alone.mkv", np.zeros(1), 25)
-    for path, frames in ((pause, 21), (again, 100), (alone, 1)):
+    for path, frames in ((pause, 21), (mean, 21), (again, 100), (alone, 1)):
         for full in (True, False):
             found = probing.probe(path, full=full)
             assert (found.frames, found.fps) == (frames, pytest.approx(25, rel=0.01)), path
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("h264", "libx264"), ("hevc", "libx265"), ("mjpeg", "mjpeg")])
+def test_streams_without_a_container_have_the_rate_that_they_tell(suffix, codec, tmp_path):
+    """And not that of 25, which FFmpeg takes where nothing tells it."""
+    with av.open(str(tmp_path / f"a.{suffix}"), "w") as container:
+        stream = container.add_stream(codec, rate=60, options={"x265-params": "log-level=none"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for image in draw(12):
+            shown = cv2.resize(image, (64, 48))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        container.mux(stream.encode())
+    for full in (True, False):
+        assert probing.probe(tmp_path / f"a.{suffix}", full=full).fps == (0 if codec == "mjpeg" else 60)
 
 
 def test_pictures_and_frames_need_a_rate(files):

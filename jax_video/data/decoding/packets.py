@@ -17,6 +17,8 @@ from jax_video.data.manifest import FrameIndex
 from jax_video.errors import UnavailableError, VideoError, unreadable
 
 MISSING = np.iinfo(np.int64).min  # for a timestamp or position that a packet does not have
+# By default a video that has lost more than this part of its frames is not used: a clip of 16 frames may lack one.
+MAX_DAMAGE = 0.05
 ROW = np.dtype([("time", np.int64), ("place", np.int64, 2), ("keyframe", np.bool_)])
 
 
@@ -70,11 +72,13 @@ def _place(packet: av.Packet) -> tuple[int, int]:
     return MISSING if packet.pos is None else packet.pos, packet.size
 
 
+# Formats of streams without a container. They have no times; FFmpeg gives them those of 25 frames a second.
+RAW = ("h264", "hevc", "vvc", "mjpeg", "obu", "m4v", "mpegvideo", "h263", "h261", "cavsvideo")
 # Options of decoders, which may find another size than the header's.
 LIMITS = {"max_pixels": str(pictures.MOST_PIXELS)}
 # Decoders conceal damage with what they decoded before, so differently after a seek; with this, damage is an error.
 STRICT = {"err_detect": "explode"}
-PYAV = int(av.__version__.partition(".")[0])  # its major version; 15 and later are supported
+PYAV = int(av.__version__.partition(".")[0])  # its major version
 # The formats that FFmpeg may detect: those that hold their own pictures. A playlist (hls, dash, concat, imf, sdp), a
 # pattern of names (image2) or a part of a recording (mlv) would make it open other files, a script (lavfi, avisynth) or
 # a device something else, and text (tty, bin, subtitles) is no video. Sound is listed so that it is reported as sound.
@@ -220,15 +224,23 @@ def demux(container: av.container.InputContainer, *streams: av.VideoStream) -> I
 
 
 def decode_all(
-    container: av.container.InputContainer, stream: av.VideoStream, undecodable: int = 0
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    undecodable: int = 0,
+    skipped: list[av.FFmpegError] | None = None,
 ) -> Iterator[av.VideoFrame]:
-    """All frames; up to `undecodable` packets that do not decode are skipped, and one more raises av.FFmpegError."""
+    """All frames; up to `undecodable` packets that do not decode are skipped, and one more raises av.FFmpegError.
+
+    With a list, any number is skipped, and the errors are added to it.
+    """
     for packet in demux(container, stream):
         try:
             decoded = packet.decode()
         except av.FFmpegError as error:
-            if not undecodable or not is_damage(error, packet):
+            if not is_damage(error, packet) or (skipped is None and not undecodable):
                 raise
+            if skipped is not None:
+                skipped.append(error)
             undecodable -= 1
             continue
         yield from decoded

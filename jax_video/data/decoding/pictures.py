@@ -21,6 +21,7 @@ DECODER = f"OpenCV {cv2.__version__}"  # as `video.DECODER`
 _PICTURE = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]+)\.(?:jpe?g|png)", re.IGNORECASE)
 _FLOW = re.compile(r"(?:flow_)?[xy]_", re.IGNORECASE)  # prefixes of optical flow, stored beside by other tools
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # how they begin
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # after coded data
 MOST_PIXELS = 2**25  # as many as 8K video has; a damaged header can claim any number
 _MOST_BYTES = 2**28  # of a picture's file: more than all its pixels take
 _MOST_STRETCH = 32  # ratio of the sides; longer frames would be huge once their short side is resized
@@ -191,11 +192,30 @@ def _read(path: str | os.PathLike, name: str) -> np.ndarray:
 def _is_whole(data: bytes) -> bool:
     """Whether a JPEG has its end marker, after which some cameras add data, or a PNG all of its chunks."""
     if data.startswith(_JPEG):
-        return b"\xff\xd9" in data[-1024:]
+        return b"\xff\xd9" in data[-1024:] or _has_end(data)
     place = len(_PNG)
     while place + 12 <= len(data) and data[place + 4 : place + 8] != b"IEND":
         place += 12 + int.from_bytes(data[place : place + 4])  # OpenCV trusts any length, and allocates that much
     return place + 12 <= len(data)
+
+
+def _has_end(data: bytes) -> bool:
+    """Whether a JPEG has the end marker of its picture, not only that of a small one within it."""
+    place = 2
+    while place + 2 <= len(data):
+        marker = data[place + 1]
+        if data[place] != 0xFF or marker in (0x00, 0xFF):
+            place += 1
+        elif marker == 0xD9:
+            return True
+        elif 0xD0 <= marker <= 0xD8 or marker == 0x01:
+            place += 2
+        else:
+            place += 2 + int.from_bytes(data[place + 2 : place + 4])
+            if marker == 0xDA:  # what follows is coded, up to the next marker
+                found = _MARKER.search(data, place)
+                place = found.start() if found else len(data)
+    return False
 
 
 def picture_size(data: bytes) -> tuple[int, int]:

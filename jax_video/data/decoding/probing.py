@@ -26,8 +26,6 @@ from jax_video.data.decoding.packets import Packets
 from jax_video.data.manifest import FrameIndex
 from jax_video.errors import UnavailableError, VideoError
 
-# By default a video that has lost more than this part of its frames is not used: a clip of 16 frames may lack one.
-MAX_DAMAGE = 0.05
 # Headers are trusted to this many frames: HMDB51's AVI files promise one that does not exist (packed B-frames).
 _TOLERATED_MISSING_FRAMES = 2
 LOSSES = ("damaged: undecodable from", "damaged: only")  # how the reasons of a `Loss` begin
@@ -79,7 +77,7 @@ def probe(
     span: tuple[float, float] | None = None,
     full: bool = True,
     seekable: bool = True,
-    max_damage: float = MAX_DAMAGE,
+    max_damage: float = packets.MAX_DAMAGE,
     watcher: pictures.Watcher = pictures.Watcher(),  # noqa: B008, without a state
 ) -> VideoInfo:
     """Count the frames of a file by decoding all of it, since headers lie.
@@ -135,13 +133,14 @@ def examine(
             read.all(path, container, stream, promise.start)
             packs = stream.codec_context.name == "mpeg4" and read.has_tiny_packets()
             intra_only = stream.codec_context.codec.intra_only
+            one_each = stream.codec_context.name == "hevc"  # whose decoder leaves lost frames out
     except UnavailableError:
         raise
     except VideoError as error:
         if not read.times:
             raise
         read.fault = error.reason.replace("not a readable video", f"damaged: unreadable after {len(read.times)} frames")
-        packs = intra_only = False
+        packs = intra_only = one_each = False
 
     table = np.array(read.rows, packets.ROW)
     listed = Packets.sorted(table)
@@ -157,9 +156,11 @@ def examine(
     # The frames are in order even if their timestamps are not, as in AVI files with B-frames.
     decoded = len(read.times)
     seconds = np.array(read.seconds)
-    first, count = (0, decoded) if span is None else times.part(path, np.sort(seconds), *span)
-    rate = times.rate(promise.rate, seconds[first : first + count], promise.tick)
-    loss = read.loss(promise.frames if full and span is None else 0)
+    first, count = (0, decoded) if span is None else times.part(path, seconds, *span)
+    rate = promise.rate
+    if not promise.is_raw:
+        rate = times.rate(rate, seconds[first : first + count], promise.tick)
+    loss = read.loss(promise.frames if full and span is None else 0, each=full and span is None and one_each)
     index: FrameIndex | None = FrameIndex(len(table), size=os.path.getsize(path))
     if read.undecodable or read.fault:
         index = FrameIndex(decoded, size=os.path.getsize(path), verified=True, undecodable=read.undecodable)
@@ -181,6 +182,7 @@ class _Promise(NamedTuple):
     start: float  # of the container, in seconds
     duration: float  # of the container: that of its longest stream; 0 where it does not say
     own: float  # of the stream, from its first frame on; nan where it does not say
+    is_raw: bool  # whether there is no container, so that times and rates are FFmpeg's
     numbers_drops: bool  # whether dropped frames are among `frames`, and timestamps for decoding count them
 
     @classmethod
@@ -191,9 +193,11 @@ class _Promise(NamedTuple):
         own = math.nan if stream.duration is None or drops else stream.duration * tick  # of a cut AVI FFmpeg guesses it
         if "matroska" in container.format.name:
             own = _seconds(stream.metadata.get("DURATION", "")) - (stream.start_time or 0) * tick
-        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate] or [0.0]
+        is_raw = container.format.name in packets.RAW
+        told = [stream.codec_context.framerate] if is_raw else [stream.average_rate, stream.guessed_rate]
+        rates = [float(rate) for rate in told if rate] or [0.0]
         frames = stream.frames
-        listed = len(getattr(stream, "index_entries", ()))  # after the edit list; only PyAV 17 and later have it
+        listed = len(stream.index_entries)  # after the edit list
         if "mov" in container.format.name and 0 < listed < frames:
             frames = listed
         return cls(
@@ -203,6 +207,7 @@ class _Promise(NamedTuple):
             (container.start_time or 0) / av.time_base,
             0.0 if container.format.name in _UNHEADED else (container.duration or 0) / av.time_base,
             own,
+            is_raw,
             drops,
         )
 
@@ -331,18 +336,25 @@ class _Read:
         first, last, duration = self._span
         return (last - first) * tick + (duration * tick or frame)
 
-    def loss(self, promised: int) -> Loss | None:
-        """What cannot be decoded; None if nothing is lost. `promised`: frames that the container promises, or 0."""
+    def loss(self, promised: int, *, each: bool) -> Loss | None:
+        """What cannot be decoded; None if nothing is lost.
+
+        Args:
+          promised: frames that the container promises; 0: it does not say.
+          each: whether each packet is a frame, where the container does not say how many there are.
+        """
         decoded = len(self.times)
-        expected = min(promised - self.hidden, len(self.rows)) - self._leading()
-        short = expected - decoded if promised > 0 else 0
+        held = len(self.rows)
+        expected = (min(promised - self.hidden, held) if promised > 0 else held) - self._leading()
+        short = expected - decoded if promised > 0 or each else 0
         if not self._lost and short <= _TOLERATED_MISSING_FRAMES:
             return None
         lost = max(self._lost, short)
         if self._lost:
             reason = f"{self.damage}; {lost} of {decoded + lost} frames lost"
         else:
-            reason = f"damaged: only {decoded} frames decode of {expected} that the header promises"
+            promise = "that the header promises" if promised > 0 else "in as many packets"
+            reason = f"damaged: only {decoded} frames decode of {expected} {promise}"
         return Loss(lost, decoded + lost, reason)
 
     def _leading(self) -> int:

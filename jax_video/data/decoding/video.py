@@ -20,12 +20,12 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 
 from jax_video.data import transforms
-from jax_video.data.decoding import packets, pictures
+from jax_video.data.decoding import packets, pictures, times
 from jax_video.data.decoding.packets import Packets
 from jax_video.data.manifest import FrameIndex
 from jax_video.errors import VideoError
 
-_NO_TIMES = "have no times: say how many there are to a second, fps=25 or --fps=25"
+NO_TIMES = "have no times: say how many there are to a second, fps=25 or --fps=25"
 # Other versions may give other frames, or other verdicts.
 DECODER = f"PyAV {av.__version__}, " + ", ".join(
     f"{name} {'.'.join(map(str, version))}"
@@ -119,22 +119,31 @@ def timed_frames(
       own: whether a file's own times count before `fps`.
 
     Raises:
-      VideoError: as `frames_in_order`, or frames have no times.
+      VideoError: as `frames_in_order`, or frames have no times, or times that run back; after the last frame, if more
+        than a few packets do not decode.
     """
     if fps and (not own or os.path.isdir(path)):
         yield from ((place / fps, image) for place, image in enumerate(frames_in_order(path, short_side=short_side)))
         return
     if os.path.isdir(path):
-        raise VideoError(path, f"pictures {_NO_TIMES}")
+        raise VideoError(path, f"pictures {NO_TIMES}")
     image = image_of(short_side)
     with packets.opened(path) as (container, stream):
-        start = (container.start_time or 0) / av.time_base
-        for place, frame in enumerate(_of_one_size(path, packets.decode_all(container, stream))):
-            if place == 0 and frame.time is not None:
+        start, is_raw = (container.start_time or 0) / av.time_base, container.format.name in packets.RAW
+        last, count = 0.0, 0
+        skipped: list[av.FFmpegError] = []
+        for place, frame in enumerate(_of_one_size(path, packets.decode_all(container, stream, skipped=skipped))):
+            has_time = frame.time is not None and not is_raw
+            if place == 0 and has_time:
                 fps = 0.0
-            if frame.time is None and not fps:
-                raise VideoError(path, f"its frames {_NO_TIMES}")
-            yield place / fps if fps else max(0.0, frame.time - start), image(frame)
+            if not has_time and not fps:
+                raise VideoError(path, f"its frames {NO_TIMES}")
+            time = place / fps if fps else max(0.0, frame.time - start)
+            times.check_forward(path, place, time, last)
+            last, count = time, place + 1
+            yield time, image(frame)
+        if len(skipped) > packets.MAX_DAMAGE * (count + len(skipped)):
+            raise VideoError(path, f"damaged: {len(skipped)} packets do not decode ({skipped[0].strerror})")
 
 
 def duration(path: str | os.PathLike) -> float:
@@ -248,20 +257,23 @@ def _runs(wanted: list[int], keyframes: Sequence[int]) -> list[tuple[int, list[i
     return runs
 
 
-_ONE_THREAD = {"threads": 1} if packets.PYAV >= 17 else {}  # earlier versions offer no choice
-
-
 _side_data: Any = SideDataContainer  # its type stub has no arguments
 
 
 def rgb(frame: av.VideoFrame, reformatter: av.video.reformatter.VideoReformatter) -> np.ndarray:
     """Convert a frame of any pixel format to upright RGB, uint8 [H, W, 3]."""
     plain = _pixels(frame) if frame.interlaced_frame or frame.format.name not in _DIRECT else frame
-    image = reformatter.reformat(plain, format="rgb24", interpolation="BICUBIC", **_ONE_THREAD).to_ndarray()
+    image = reformatter.reformat(plain, format="rgb24", interpolation="BICUBIC", threads=1).to_ndarray()
+    matrix = orientation(frame)
+    return image if matrix is None else _displayed(image, np.frombuffer(matrix, np.int32).reshape(3, 3))
+
+
+def orientation(frame: av.VideoFrame) -> bytes | None:
+    """The display matrix of a frame, int32 [3, 3]; None: it is shown as it is stored."""
     # Not `frame.side_data`: it keeps the frame, and so its memory, until garbage is collected. The decoder would get
     # other memory each time, and what it finds there stays visible in damaged frames.
     matrix: Any = _side_data(frame).get("DISPLAYMATRIX")  # a buffer
-    return image if matrix is None else _displayed(image, np.frombuffer(matrix, np.int32).reshape(3, 3))
+    return None if matrix is None else bytes(matrix)
 
 
 # FFmpeg converts these without regard to the location of their chroma samples.
@@ -298,7 +310,7 @@ def _displayed(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def check_size(path: str | os.PathLike, frame: av.VideoFrame, first: av.VideoFrame, index: int) -> None:
-    """Raise VideoError for a frame of another size than the first one of its file, or of a strange size."""
+    """Raise VideoError for a frame of another size or orientation than the first of its file, or of a strange size."""
     if frame is first:
         pictures.check_shape(path, frame.width, frame.height)
     if (frame.width, frame.height) != (first.width, first.height):
@@ -306,3 +318,5 @@ def check_size(path: str | os.PathLike, frame: av.VideoFrame, first: av.VideoFra
             path,
             f"frames change size: from {first.width}x{first.height} to {frame.width}x{frame.height} at frame {index}",
         )
+    if frame is not first and orientation(frame) != orientation(first):
+        raise VideoError(path, f"frames change orientation at frame {index}: convert it")
