@@ -97,6 +97,17 @@ def write(folder: remote.Path, config: ConfigDict) -> None:
     remote.write_whole(folder / _CONFIG, [f"{json.dumps(config.to_dict(), indent=2)}\n".encode()])
 
 
+def is_free(folder: remote.Path) -> bool:
+    """Whether a folder has no config.json, or one of a run that was stopped before its first checkpoint."""
+    try:
+        found = documents.read(folder / _CONFIG)
+    except FileNotFoundError:
+        return True
+    except documents.Damaged:
+        return False
+    return isinstance(found, dict) and {"model", "clip", "train"} <= found.keys()
+
+
 def trained(weights: str) -> dict[str, Any]:
     """The config of the run, or export, in a folder, in the keys of this version; {} where there is no local folder.
 

@@ -308,6 +308,18 @@ def test_a_conversion_that_was_stopped_can_be_done_again(theirs, data, tmp_path)
     check_user_error(run(CONVERT, *arguments), "run already holds a run; choose another --out")
 
 
+@pytest.mark.parametrize("content", ['{"architecture": "mine", "label2id": {}}', "not JSON"])
+def test_a_config_of_others_is_not_written_over(theirs, tmp_path, content):
+    """As of a model in a folder of Hugging Face; nor is one of an export."""
+    (tmp_path / "config.json").write_text(content)
+    config = tiny.get_config()
+    with pytest.raises(UserError, match="already holds a config.json that is no run's; choose another --out"):
+        conversion.convert(theirs.folder / "r3d.pth", "3d-resnets", config, tmp_path)
+    assert (tmp_path / "config.json").read_text() == content and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(UserError, match="gs://bucket/run"):
+        conversion.convert(theirs.folder / "r3d.pth", "3d-resnets", config, "gs://bucket/run")
+
+
 def test_a_full_disk(converted, tmp_path):
     """One message, and nothing of the file."""
     out = tmp_path / "out.pth"

@@ -65,6 +65,7 @@ def build(
         known = ("num_classes", *record.keywords, "norm", "dtype", "rngs", "consensus")
         raise UserError(f"{name} has no keyword {', '.join(unknown)}; it has {', '.join(known)}")
     keywords = {**record.arguments, **record.keywords, **kwargs}
+    dtype = jnp.dtype(dtype)
     kind = record.constructor
     constructor = pkgutil.resolve_name(kind) if isinstance(kind, str) else kind
     network = constructor(num_classes=num_classes, rngs=rngs, dtype=dtype, norm=norm, **keywords)

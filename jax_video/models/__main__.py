@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f"unexpected arguments {' '.join(arguments)}: choose a network with --name=NAME.")
     if options.weights:
+        if idle := [f"--{name}" for name in ("layers", "classes", "frames", "size") if options[name].present]:
+            raise UserError(f"{' '.join(idle)}: nothing to do with --weights, which lists public weights")
         header = ("weights", "network", "layout", "top-1, %", "trained on", "clips", "licence", "address")
         listed = [
             (name, found.network, found.layout, found.top1 or "–", found.data, found.clips, found.licence, found.url)

@@ -8,8 +8,9 @@ from collections.abc import Collection
 import numpy as np
 from ml_collections import ConfigDict
 
-from jax_video import checkpoint, lock, networks, optimizer, recipe, sharding
+from jax_video import checkpoint, lock, networks, optimizer, published, recipe, sharding
 from jax_video import state as state_lib
+from jax_video.data import remote
 from jax_video.data.sources import class_files, motions, prepared
 from jax_video.errors import UserError
 from jax_video.meta import Meta
@@ -52,9 +53,12 @@ def convert(
       UserError: the weights cannot be read, do not fit, leave open what RGB they expect, contradict what was given, or
         do not compute what `check` says; nothing is written then.
     """
+    remote.check_local(out)
     out = pathlib.Path(out)
     if any(step.name.isdigit() for step in (out / "checkpoints").glob("*")):  # a conversion that was stopped has none
         raise UserError(f"{out} already holds a run; choose another --out")
+    if published.is_published(out) or not recipe.is_free(out):
+        raise UserError(f"{out} already holds a config.json that is no run's; choose another --out")
     wanted = names.keywords(layout, config.model.name) if config.model.name in networks.NETWORKS else {}
     if wanted is None:
         fitting = [name for name in networks.NETWORKS if names.keywords(layout, name) is not None]
@@ -88,6 +92,8 @@ def convert(
         _, _, batch_stats = state_lib.split(network)
         return state_lib.create(network, optimizer.of(config, schedule, batch_stats), ema=config.train.ema > 0)
 
+    if not num_classes:
+        raise UserError(f"{source}: its classifier has no classes")
     state = start.fill(weights, create)
     if check is not None:
         lines += [f"  {line}" for line in proof.compare(config, num_classes, state, check)]

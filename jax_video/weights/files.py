@@ -12,8 +12,10 @@ import pickle
 import re
 import struct
 import tarfile
+import uuid
 import warnings
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,16 +23,18 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from jax_video.data import archives
+from jax_video.data import archives, documents, remote
 from jax_video.errors import UserError, mended
 
 # Keys under which training code keeps the weights.
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net")
 AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "ema_model", "ema")  # and their moving averages
+_DEEPEST = 4  # dicts within dicts in which other weights are looked for
 _COUNT = "n_averaged"  # what torch's AveragedModel keeps beside the averages, whose names begin with "module."
 PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 SUFFIXES = (".pth", ".pt", ".safetensors", ".npz")
 _NOTES = "jax_video"
+_EARLIER = {"normalize", "clip", "test", "model"}
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what PyTorch's files began with until 1.6
 # Training code keeps these beside the weights; unpickling them runs no code.
 HARMLESS = (dict, list, set, int, float, argparse.Namespace, np.dtype)
@@ -73,9 +77,10 @@ def read_file(path: str | os.PathLike) -> WeightFile:
         raise WeightFileError(f"{path}: there is no such file")
     found = _state_dict(path, _reader(path)(path))
     weights, prefixes = found.weights, []
-    averaged = weights.keys() - {_COUNT}
+    counts = {name for name in weights if name.rpartition(".")[2] == _COUNT or name == "steps"}
+    averaged = weights.keys() - counts
     if 0 < len(averaged) < len(weights) and all(name.startswith("module.") for name in averaged):
-        weights = {name.removeprefix("module."): array for name, array in weights.items() if name != _COUNT}
+        weights = {name.removeprefix("module."): array for name, array in weights.items() if name in averaged}
     while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in weights)), None):
         weights = {name.removeprefix(prefix): array for name, array in weights.items()}
         prefixes.append(prefix)
@@ -93,13 +98,14 @@ def write(path: str | os.PathLike, weights: dict[str, np.ndarray], notes: dict[s
     """
     path = pathlib.Path(path)
     check_suffix(path)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")  # another process may write the same
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "w+b") as file:
+        with open(part, "x+b") as file:
             if path.suffix == ".safetensors":
                 ordered = {name: np.asarray(array, order="C") for name, array in weights.items()}
-                file.write(safetensors.numpy.save(ordered, metadata={"format": "pt"} | (notes or {})))
+                told = {_NOTES: json.dumps(notes)} if notes else {}
+                file.write(safetensors.numpy.save(ordered, metadata={"format": "pt"} | told))
             elif path.suffix == ".npz":
                 arrays: dict[str, Any] = weights
                 np.savez(file, **arrays)
@@ -110,7 +116,7 @@ def write(path: str | os.PathLike, weights: dict[str, np.ndarray], notes: dict[s
                 tensors = collections.OrderedDict((name, _tensor(weights[name])) for name in weights)
                 vars(tensors)["_metadata"] = {_NOTES: notes or {}}  # as PyTorch has it, by the names of modules
                 _torch().save(tensors, file)
-        part.replace(path)
+        remote.put_in_place(part, path)
     except WeightFileError:
         raise
     except Exception as error:  # of each format's own kind
@@ -185,10 +191,20 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         weights = collections.OrderedDict(safetensors.numpy.load_file(path))
         with safetensors.safe_open(path, "numpy") as file:
-            vars(weights)["_metadata"] = {_NOTES: file.metadata() or {}}
+            vars(weights)["_metadata"] = {_NOTES: _own_notes(file.metadata() or {})}
         return weights
+    except AttributeError as error:  # a type that NumPy has no name for
+        raise WeightFileError(f"{path}: has values of a type that NumPy cannot hold ({error})") from error
     except Exception as error:
         raise _damaged(path, error) from error
+
+
+def _own_notes(metadata: dict[str, str]) -> Any:
+    """The notes that `write` put into the metadata of safetensors, where others keep theirs."""
+    if _NOTES in metadata:
+        return documents.parse(metadata[_NOTES])
+    earlier = _EARLIER <= metadata.keys()  # versions before wrote each note under its own name
+    return {key: value for key, value in metadata.items() if key in (*_EARLIER, "loss")} if earlier else {}
 
 
 def _read_torch(path: pathlib.Path):
@@ -211,16 +227,12 @@ def _read_torch(path: pathlib.Path):
 
 def _state_dict(path: pathlib.Path, loaded) -> WeightFile:
     """The dict of arrays in what a file holds, names with their prefixes, and what else the file tells."""
-    weights, beside, passed_over = loaded, [], ""
+    weights, beside, taken = loaded, [], ""
     for _ in WRAPPERS:  # before anything else: the best accuracy, beside the weights, may be an array too
         keys = [key for key in (*WRAPPERS, *AVERAGED) if isinstance(weights, dict) and _is_wrapper(key, weights)]
         if keys:
-            key, *others = keys
-            if averages := [other for other in others if other in AVERAGED]:
-                passed_over = (
-                    f"its weights {key!r} are taken, and not their moving averages {averages[0]!r}. To take these, "
-                    f"save them alone, in PyTorch: torch.save(torch.load({path.name!r})[{averages[0]!r}], 'ema.pth')"
-                )
+            key, *_ = keys
+            taken += f"[{key!r}]"
             beside += [str(other) for other in weights if other != key]
             weights = weights[key]
     if not isinstance(weights, dict) or not any(map(_is_array, weights.values())):
@@ -236,7 +248,36 @@ def _state_dict(path: pathlib.Path, loaded) -> WeightFile:
         archives.check(path, sum(array.nbytes for array in arrays.values()))  # a tensor may repeat one value endlessly
     except UserError as error:
         raise WeightFileError(str(error)) from error
-    return WeightFile(arrays, (), tuple(beside), _notes(weights), passed_over)
+    return WeightFile(arrays, (), tuple(beside), _notes(weights), _passed_over(path, loaded, taken, arrays))
+
+
+def _passed_over(path: pathlib.Path, loaded: Any, taken: str, arrays: dict[str, np.ndarray]) -> str:
+    """Which other weights of the same network a file holds, such as moving averages, in words; "" if none."""
+    names = {_bare(name) for name in arrays}
+
+    def places(found: Any, place: str, depth: int) -> Iterator[str]:
+        if not isinstance(found, dict) or place == taken or depth > _DEEPEST:
+            return
+        own = {_bare(name) for name, value in found.items() if isinstance(name, str) and _is_array(value)}
+        if 2 * len(own & names) > len(names):
+            yield place
+        for key, value in found.items():
+            yield from places(value, f"{place}[{key!r}]", depth + 1)
+
+    others = [place for place in places(loaded, "", 0) if place] if taken else []
+    if not others:
+        return ""
+    return (
+        f"its weights {taken} are taken, not {' or '.join(others[:3])}, which may be moving averages. To take "
+        f"these, save them alone, in PyTorch: torch.save(torch.load({path.name!r}){others[0]}, 'other.pth')"
+    )
+
+
+def _bare(name: str) -> str:
+    """A name without the prefixes that wrappers of networks put before it."""
+    while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
+        name = name.removeprefix(prefix)
+    return name
 
 
 def _is_wrapper(key: str, found: dict) -> bool:

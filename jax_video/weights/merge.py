@@ -52,6 +52,7 @@ def merge(
     source: str = "the weights",
     their_name: Callable[[str], str] = str,
     network: str = "",
+    section: str = "model",
 ) -> Merged:
     """Match weights with the arrays of a network.
 
@@ -67,7 +68,7 @@ def merge(
       problems: lines of what has gone wrong before, for the same message.
       source: where the weights are from, for the message.
       their_name: what the source calls an array of ours, for the message.
-      network: its name, for the message.
+      network, section: its name, and the section of the config that describes it, for the message.
 
     Raises:
       UserError: arrays missing, left over or of another shape, or patterns that match nothing: in one message, which
@@ -76,6 +77,7 @@ def merge(
     if method:
         check_choice("inflate", method, METHODS)
     problems, merged = list(problems), Merged({}, [], [], [], [])
+    of_views = mismatch.view_kernels(arrays)
 
     def skips(name: str) -> bool:
         return any(matching(pattern)(name) for pattern in skip)
@@ -97,6 +99,10 @@ def merge(
             continue
         array = arrays.pop(name)
         fitting: np.ndarray | None = array
+        if array.ndim == 5 and array.shape[0] > 1 and wanted.shape[0] > 1 and (name in of_views) != (name in views):
+            there, here = ("views", "frames")[:: 1 if name in of_views else -1]
+            problems.append(f"axis     {name}: the first axis is of {there}, expected one of {here}")
+            continue
         if array.shape == wanted.shape:
             merged.loaded.append(name)
         elif method and (fitting := inflate(array, wanted.shape, method, views=name in views)) is not None:
@@ -111,7 +117,7 @@ def merge(
     problems += [f"extra    {name} {shape_text(array.shape)}" for name, array in arrays.items()]
     if problems:
         expected = {name: leaf.shape for name, leaf in target.items() if name not in merged.fresh}
-        likely = mismatch.causes(found, expected, network=network, inflates=bool(method))
+        likely = mismatch.causes(found, expected, network=network, section=section, inflates=bool(method))
         causes = "\n".join(f"Likely: {cause}." for cause in likely) or (
             "Is the config, with its width and depth, of their network? What shall start afresh in a training run is "
             "left out, by name in init_from.skip."

@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from jax_video import networks
 from jax_video.models import densenet, resnet3d
@@ -16,25 +16,32 @@ PARTS = {  # patterns of init_from.skip: what they match
 Shapes = dict[str, tuple[int, ...]]  # by our names, "params/layer1/0/conv1/kernel"
 
 
-def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool = False) -> list[str]:
+def causes(
+    found: Shapes, wanted: Shapes, *, network: str = "", section: str = "model", inflates: bool = False
+) -> list[str]:
     """The likely causes, the likeliest first; none where names and shapes do not tell.
 
     Args:
       found, wanted: names and shapes of the weights and of the network.
-      network: its name.
+      network, section: its name, and the section of the config that describes it.
       inflates: whether 2D kernels are inflated.
     """
     if part := _part(found, wanted):
         return [f"the network has these arrays in its part {part}: init_from.into={part}"]
     theirs, ours = _title(found), _title(wanted)
     lines = []
+    whole = _heads(found) and {"conv0", "conv1"} & _widths(found).keys()
+    if not whole and theirs != ours and all(wanted.get(name) == shape for name, shape in found.items()):
+        return ["the file has a part of the network, which it fits: one of several files (shards)? Save all in one"]
     if theirs and ours and theirs != ours:
         subject = network or "the network"
         lines.append(f"these are weights of {theirs}; {subject} is {ours}: give the config of their network")
         if re.split("[ -]", theirs)[0] != re.split("[ -]", ours)[0]:
             return lines
     elif theirs and (different := _different(_widths(found), _widths(wanted))):
-        lines.append(f"other widths, {different}: model.width, or a wide ResNet, which is not one of the networks here")
+        lines.append(
+            f"other widths, {different}: {section}.width, or a wide ResNet, which is not one of the networks here"
+        )
     flat, solid = _taps(found) == 1, _taps(wanted) > 1
     if flat and solid and not inflates:
         lines.append(
@@ -45,7 +52,9 @@ def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool =
     for key, rule in (("shortcut", provenance.shortcut), ("preactivation", provenance.preactivation)):
         values = rule(found), rule(wanted)
         if theirs == ours and values[0] != values[1] and None not in values:
-            lines.append(f"these are weights with {key}={values[0]}, the network has {key}={values[1]}: model.{key}")
+            lines.append(
+                f"these are weights with {key}={values[0]}, the network has {key}={values[1]}: {section}.{key}"
+            )
     for pattern, what in PARTS.items():
         there, here = _of(pattern, found), _of(pattern, wanted)
         if here and not there:
@@ -53,7 +62,7 @@ def causes(found: Shapes, wanted: Shapes, *, network: str = "", inflates: bool =
         elif there and not here:
             lines.append(f"the weights have {what}, the network has not")
         elif there != here and theirs == ours and what == "STC blocks":
-            lines.append("STC blocks are bound to the clip: model.frames, or model.reduction, is another")
+            lines.append(f"STC blocks are bound to the clip: {section}.frames, or {section}.reduction, is another")
     if different := _different(_heads(found), _heads(wanted)):
         lines.append(f"the classifier is of other classes, {different}: init_from.new_head starts it afresh")
     return lines
@@ -100,14 +109,23 @@ def _counts(pattern: str, shapes: Shapes) -> tuple[int, ...]:
 def _groups(shapes: Shapes) -> int:
     """Groups of the bottlenecks' middle convolutions."""
     middle = (shape for name, shape in shapes.items() if re.search(r"/layer[1-4]/\d+/conv2/kernel$", name))
-    return max((shape[-1] // shape[-2] for shape in middle if len(shape) == 5), default=1)
+    return max((shape[-1] // max(1, shape[-2]) for shape in middle if len(shape) == 5), default=1)
 
 
 def _taps(shapes: Shapes) -> int:
     """The largest extent in time of any kernel, except CoST's, whose first axis is views."""
-    parts = ("alpha", "fc1/kernel")  # found beside a kernel of views
-    views = {name for name in shapes if any(name.removesuffix("kernel") + part in shapes for part in parts)}
+    views = view_kernels(shapes)
     return max((shape[0] for name, shape in shapes.items() if len(shape) == 5 and name not in views), default=0)
+
+
+def view_kernels(names: Collection[str]) -> set[str]:
+    """The names of CoST's kernels, whose first axis is views: α, or what it is computed by, is beside them."""
+    parts = ("alpha", "fc1/kernel")
+    return {
+        name
+        for name in names
+        if name.endswith("/kernel") and any(name.removesuffix("kernel") + part in names for part in parts)
+    }
 
 
 def _widths(shapes: Shapes) -> dict[str, int]:

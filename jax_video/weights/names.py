@@ -210,6 +210,8 @@ def to_ours(name: str, weights: dict[str, np.ndarray]) -> Translation:
             result.problems.append(f"twice    {theirs} {shape_text(array.shape)}, under another name too")
         elif (arranged := arrange(array, *place[1:])) is None:
             result.problems.append(f"shape    {theirs}: found {shape_text(array.shape)}, expected {_axes(place[1])}")
+        elif array.dtype.kind in "biu":
+            result.problems.append(f"type     {theirs}: whole numbers ({array.dtype}): are the weights quantised?")
         else:
             result.arrays[place[0]] = _wide(arranged)
             if array.dtype != np.float32:
@@ -347,6 +349,16 @@ def _check_layout(name: str, weights: dict[str, np.ndarray]) -> None:
     best = max(fitting, key=lambda other: fitting[other])
     if fitting[best] > fitting[name] or not fitting[best]:
         advice = f"layout {best} has a place for {fitting[best]}" if fitting[best] else "no layout here has such names"
+        first = {theirs.partition(".")[0] for theirs in weights}
+        if not fitting[best] and len(first) == 1:
+            bare = {theirs.partition(".")[2]: array for theirs, array in weights.items()}
+            inner = {other: _fitting(other, bare) for other in LAYOUTS}
+            if inner[likely := max(inner, key=lambda other: inner[other])]:
+                prefix = f"{first.pop()}."
+                advice = (
+                    f"without {prefix!r} before all of them, layout {likely} has a place for {inner[likely]}: "
+                    f"{{name.removeprefix({prefix!r}): value for name, value in weights.items()}} in PyTorch removes it"
+                )
         raise UserError(
             f"these are not weights in layout {name}, which has a place for {fitting[name]} of {len(weights)} arrays "
             f"({', '.join(list(weights)[:3])}, …); {advice}"

@@ -74,6 +74,13 @@ def set_normalization(config: ConfigDict, source: Source, version: str, given: C
     if source.normalize and not version and not chosen:
         config.normalize.update({key: tuple(values) for key, values in source.normalize.items()})
         return [f"RGB is normalised by {normalization_text(config.normalize)}, as in the run that it was exported from"]
+    if source.normalize and version and not chosen:
+        asked = layout.versions.get(version)
+        if asked and Normalization(**asked) != Normalization(**source.normalize):
+            raise UserError(
+                f"--normalize={version} is {normalization_text(asked)}, but {source.path} was exported from a run with "
+                f"{normalization_text(source.normalize)}: leave --normalize out"
+            )
     found = provenance.check_version(source.layout, version, source.version, source.path)
     if layout.versions and not found and not chosen:
         choices = [f"  --normalize={name}: {normalization_text(values)}" for name, values in layout.versions.items()]

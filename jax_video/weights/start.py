@@ -65,8 +65,8 @@ def read(
     networks = networks if expects else [""] * len(parts)
     if not len(parts) == len(paths) == len(networks):
         raise UserError(
-            f"init_from.path={','.join(paths)}: expected {len(parts)} paths, for {','.join(parts)}, "
-            "with commas between them"
+            f"init_from.path={','.join(paths)}: expected {len(parts)} path{'s' * (len(parts) > 1)}"
+            + (f", for {','.join(parts)}, with commas between them" if parts != [""] else "; a comma separates paths")
         )
     sources = [
         read_source(path, network, layout, config, mesh, into=part)
@@ -115,7 +115,8 @@ def fit(
         for source, part in zip(sources, parts, strict=True)
         for name in list(source.arrays)
     }
-    network = (config.teacher if config.get("teacher") and "teacher" in parts else config.model).name
+    section = "teacher" if config.get("teacher") and "teacher" in parts else "model"
+    network = config[section].name
     head = [name for name in target if _is_of(name, parts, [networks.find(network).head])]
     if new_head and not head:
         raise UserError(f"init_from.new_head: there is no classifier in {', '.join(parts)}: leave it out")
@@ -135,6 +136,7 @@ def fit(
         source=f"the weights in {path}",
         their_name=lambda name: (names.their_name(layout or "jax_video", _without(name, parts) or name) or (name,))[0],
         network=network,
+        section=section,
     )
     merged.fresh += [name for name in leaves if name not in target]
     return Weights(merged, shapes, list(sources), num_classes, head)
@@ -241,10 +243,26 @@ def _check_fresh(config: ConfigDict, weights: Weights) -> None:
 
 
 def _print_normalization(source: Source, given: state_lib.Normalization) -> None:
-    """Print a note where weights were trained on RGB that was normalised differently from this run's."""
+    """Print a note where weights were trained on RGB that was normalised differently from this run's.
+
+    Raises UserError where the run's is that of another version of the layout's code.
+    """
     found = names.layout(source.layout)
     versions: list[dict | None] = [found.versions[source.version]] if source.version else [*found.versions.values()]
     usual = [source.normalize] if source.normalize else versions or [found.normalize]
+    others = [values for name, values in found.versions.items() if source.version and name != source.version]
+    if not source.normalize and any(given == state_lib.Normalization(**values) for values in others):
+        right = " ".join(f"--config.normalize.{key}={value}" for key, value in found.versions[source.version].items())
+        raise UserError(
+            f"{source.path} has {source.signs}: its network has seen other RGB than the config's, which is of another "
+            f"version of the layout's code. Give it {right}"
+        )
+    if not source.normalize and len(versions) > 1 and jax.process_index() == 0:
+        print(
+            f"  warning: {source.path} does not tell which of these its network has seen: RGB of "
+            f"{' or '.join(map(str, versions))}; --config.normalize says it.",
+            file=sys.stderr,
+        )
     if any(values is None or given == state_lib.Normalization(**values) for values in usual):
         return
     seen = " or, by the version of the code, ".join(map(str, usual))

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import concurrent.futures
 import io
 import os
 import pathlib
@@ -113,12 +114,58 @@ def test_moving_averages_beside_weights_and_alone(tmp_path, raw, averaged):
         assert found.weights.keys() == expected.keys() and found.prefixes == ()
         assert found.weights["conv1.weight"].tobytes() == expected["conv1.weight"].numpy().tobytes()
         if raw:
-            said = f"its weights {raw!r} are taken, and not their moving averages {averaged!r}. To take these, save "
+            said = f"its weights [{raw!r}] are taken, not [{averaged!r}], which may be moving averages. To take these, "
             assert found.passed_over.startswith(said) and f"torch.load('w.pth')[{averaged!r}]" in found.passed_over
         else:
             assert found.passed_over == ""
     torch.save({"n_averaged": torch.tensor(7)}, tmp_path / "w.pth")
     assert list(read(tmp_path / "w.pth")) == ["n_averaged"]
+
+
+@pytest.mark.parametrize(
+    ("beside", "place"),
+    [
+        ({"swa_state_dict": TENSORS}, "['swa_state_dict']"),
+        (
+            {"callbacks": {"EMA": {"weights": {f"module.{name}": each for name, each in TENSORS.items()}}}},
+            "['callbacks']['EMA']['weights']",
+        ),
+        ({"best_state_dict": TENSORS, "net": TENSORS}, "['best_state_dict'] or ['net']"),
+        ({"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}, "discriminator": {"a": torch.zeros(3)}}, ""),
+    ],
+)
+def test_other_weights_of_the_same_network_are_named_wherever_they_are(tmp_path, beside, place):
+    torch.save({"state_dict": TENSORS} | beside, tmp_path / "w.pth")
+    found = files.read_file(tmp_path / "w.pth")
+    assert found.weights.keys() == TENSORS.keys()
+    assert (f"its weights ['state_dict'] are taken, not {place}, which" in found.passed_over) == bool(place)
+    assert bool(found.passed_over) == bool(place)
+
+
+def test_metadata_of_others_are_no_notes_of_ours(tmp_path):
+    """Others keep a name there, or settings of theirs; earlier versions kept our notes beside one another."""
+    path = tmp_path / "w.safetensors"
+    weights = {"a": torch.zeros(2)}
+    for told in ({"model": "r3d_18"}, {"clip": "16"}, {"loss": "sigmoid", "normalize": "imagenet"}):
+        safetensors.torch.save_file(weights, path, metadata=told)
+        assert files.read_file(path).notes == {}
+    ours = {"normalize": "{}", "clip": "{}", "test": "{}", "model": "{}", "loss": "sigmoid"}
+    safetensors.torch.save_file(weights, path, metadata=ours | {"format": "pt"})
+    assert files.read_file(path).notes == ours
+
+
+def test_a_type_that_numpy_has_not_is_no_damage(tmp_path):
+    safetensors.torch.save_file({"a": torch.zeros(2).to(torch.float8_e4m3fn)}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightFileError, match="of a type that NumPy cannot hold"):
+        read(tmp_path / "w.safetensors")
+
+
+def test_two_at_once_write_one_of_both(tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda k: write(tmp_path / "w.pth", {f"a{i}": np.full(999, k) for i in range(9)}), range(12)):
+            found = {float(array[0]) for array in read(tmp_path / "w.pth").values()}
+            assert len(found) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]
 
 
 def test_settings_of_averages_are_no_averages(tmp_path):
@@ -383,11 +430,11 @@ def test_a_failing_write_leaves_nothing_behind(tmp_path, suffix, monkeypatch):
     """Neither a new file nor a part of one; an older one stays as it was."""
     path = tmp_path / f"w{suffix}"
 
-    def full(self, target):
+    def full(temporary, target):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(pathlib.Path, "replace", full)
+        patched.setattr(os, "replace", full)
         with pytest.raises(WeightFileError, match=rf"w{suffix}: cannot be written .*No space left"):
             write(path, WEIGHTS)
     assert not list(tmp_path.iterdir())

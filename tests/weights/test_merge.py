@@ -97,6 +97,30 @@ def test_every_mistake_is_in_one_message():
     ]
 
 
+@pytest.mark.parametrize("into_views", [True, False])
+def test_taps_in_time_are_no_views(into_views):
+    """CoST's kernels and those of 3x3x3 have the same names and shapes."""
+    target = TARGET | {"params/conv1/alpha": struct(3, 4)} if into_views else TARGET
+    given = arrays() if into_views else arrays(**{"params/conv1/alpha": np.ones((3, 4), np.float32)})
+    views = {"params/conv1/kernel"} if into_views else set()
+    there, here = ("frames", "views") if into_views else ("views", "frames")
+    with pytest.raises(UserError, match=f"kernel: the first axis is of {there}, expected one of {here}"):
+        merge.merge(given, target, skip=("*/alpha",), views=views)
+    same = arrays(**{"params/conv1/alpha": np.ones((3, 4), np.float32)})
+    merged = merge.merge(same, TARGET | {"params/conv1/alpha": struct(3, 4)}, views={"params/conv1/kernel"})
+    assert len(merged.loaded) == len(TARGET) + 1
+
+
+def test_a_part_of_the_files_is_called_one():
+    """As of a model in several files of safetensors."""
+    some = {name: array for name, array in arrays().items() if "fc" in name} | {
+        f"params/layer1/{unit}/conv1/kernel": np.ones((1, 1, 1, 4, 4), np.float32) for unit in range(2)
+    }
+    whole = TARGET | {f"params/layer1/{unit}/conv1/kernel": struct(1, 1, 1, 4, 4) for unit in range(4)}
+    with pytest.raises(UserError, match=r"Likely: the file has a part of the network, which it fits"):
+        merge.merge(some, whole)
+
+
 def test_what_is_skipped_is_reported():
     """On both sides, by names without the collection; the rest must fit."""
     given = arrays(
@@ -362,9 +386,7 @@ def test_a_file_of_our_own_tells_of_another_network_as_a_run_does(tmp_path, caps
 def test_averages_that_are_passed_over_are_named(file, capsys):
     torch.save({"model": theirs(), "model_ema": theirs(), "optimizer": {}, "lr_scheduler": {}}, file)
     initial_state(config_of(file, "3d-resnets"))
-    assert (
-        f"{file}: its weights 'model' are taken, and not their moving averages 'model_ema'" in capsys.readouterr().err
-    )
+    assert f"{file}: its weights ['model'] are taken, not ['model_ema'], which may be moving" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("key", "value"), [("share_weights", False), ("kernel_size", 5), ("pool", "paper")])

@@ -199,12 +199,20 @@ SMALL = {  # a torchvision network's beginning and end
     [
         ("layer2.0.conv1.weight", np.zeros((8, 8, 3)), "shape    layer2.0.conv1.weight: found 8×8×3, expected 4 axes"),
         ("fc.bias", np.zeros((5, 1)), "shape    fc.bias: found 5×1, expected 1 axes [O]"),
+        ("fc.bias", np.zeros(5, np.uint8), "type     fc.bias: whole numbers (uint8): are the weights quantised?"),
     ],
 )
 def test_what_has_other_axes_is_a_problem(theirs, array, problem):
     translation = names.to_ours("torchvision", SMALL | {theirs: array})
     assert len(translation.problems) == 1 and translation.problems[0].startswith(problem)
     assert len(translation.arrays) == len(SMALL) - 1, "all but the counter"
+
+
+def test_a_prefix_of_all_names_is_told():
+    """As Lightning puts it before them."""
+    weights = {f"network.{name}": array for name, array in SMALL.items()}
+    with pytest.raises(UserError, match="without 'network.' before all of them, layout torchvision has a place for"):
+        names.to_ours("torchvision", weights)
 
 
 @pytest.mark.parametrize(
