@@ -349,7 +349,8 @@ def _linked(text: str) -> dict[str, str]:
     So `--config.clip.frames=32` acts as `frames=32`, with all that follows from it in the recipe.
     """
     arguments, found = getattr(_module(text.partition(":")[0]), "ARGUMENTS", {}), {}
-    for word, following in itertools.pairwise([*sys.argv, ""]):
+    words = flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)  # also those of --flagfile
+    for word, following in itertools.pairwise([*words, ""]):
         if match := re.fullmatch(r"--?(config\.(?:clip|train)\.(\w+))(?:=(.*))?", word):
             value = following if match[3] is None else match[3]
             if match[2] in arguments and re.fullmatch("[1-9][0-9]*", value):  # or else the flag itself refuses it

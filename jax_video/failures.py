@@ -5,9 +5,19 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from jax_video.data import pipeline, reader
+from jax_video.data import pipeline, reader, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
+
+
+def diverged(what: str, step: int, folder: remote.Path, saved: list[int]) -> UserError:
+    """The error of a training whose numbers are no longer finite; `saved`: the steps that have checkpoints."""
+    where = f", in another --workdir: {folder} goes on only as it was begun" if saved else ""
+    aside = f" Remove {folder / 'checkpoints' / str(step)}, which has diverged, too." if step in saved else ""
+    return UserError(
+        f"{what} of step {step} is not finite. Nothing was saved after the last good checkpoint.{aside} Lower "
+        f"--config.schedule.learning_rate or raise --config.schedule.warmup_epochs{where}."
+    )
 
 
 class Failures:

@@ -29,6 +29,7 @@ _SHAPE = {  # of the record in a checkpoint; the first versions had fewer keys, 
     "manifest?": str | None,
     "progress?": dict | None,
     "stored_flow?": bool | None,
+    "packed?": (types.NoneType, [int]),
     "origin?": dict | None,
     "ema?": bool | None,
     "machines?": (types.NoneType, {"*": int}),
@@ -53,6 +54,7 @@ class Meta:
       manifest: hash of the set that it was trained on; empty if unknown, as for converted weights.
       progress: of the training, as `progress.Progress` keeps it; None where it has not begun.
       stored_flow: whether `prepare` had stored the optical flow; None where the network sees none.
+      packed: short side and JPEG quality of the packed frames that it was trained on; [] for files, None if unknown.
       origin: where converted weights came from, with what it takes to convert them back (`names.Translation`).
       ema: whether there are moving averages of the weights.
       machines: how many "processes" and "devices" have trained it; None if unknown.
@@ -67,6 +69,7 @@ class Meta:
     manifest: str = ""
     progress: dict[str, Any] | None = None
     stored_flow: bool | None = None
+    packed: list[int] | None = None
     origin: dict[str, Any] | None = None
     ema: bool = False
     machines: dict[str, int] | None = None
@@ -77,6 +80,14 @@ class Meta:
     def is_of_another_set(self, manifest: str | None) -> bool:
         """Whether a set, by its hash, is another than it was trained on; False where one of the two is not known."""
         return bool(manifest and self.manifest) and manifest != self.manifest
+
+    def kept(self, manifest: Manifest) -> Manifest:
+        """A set as it was trained on: without what `data.fraction` leaves out, where the whole of that set is given."""
+        fraction = self.config.get("data", {}).get("fraction")
+        if self.is_of_another_set(manifest.hash) and isinstance(fraction, float) and 0 < fraction < 1:
+            part = manifest.keep(fraction)
+            return manifest if self.is_of_another_set(part.hash) else part
+        return manifest
 
     def to_json(self) -> dict[str, Any]:
         """The record as a dictionary that JSON can hold."""
@@ -203,6 +214,12 @@ def check_same_run(
             f"the run in {folder} was begun with flow {kinds[not stored]}; now it is {kinds[stored]}, which is not "
             "quite the same: use another --workdir."
         )
+    if meta.packed not in (None, manifest.packed_as):
+        before, now = (f"packed as {each}" if each else "files" for each in (meta.packed, manifest.packed_as))
+        raise CheckpointError(
+            f"the run in {folder} was begun on videos that were {before} (short side and quality); now they are {now}, "
+            "which have other pixels: use another --workdir."
+        )
     changed = _changed(meta, config, *(EXTENDING if extends else ()))
     if changed:
         longer = all(line.replace(".", "/").startswith(EXTENDING) for line in changed)
@@ -213,12 +230,12 @@ def check_same_run(
             + (" A run that is finished is trained for longer with --extend." if longer else "")
         )
     machines = {"processes": jax.process_count(), "devices": devices}
-    before = machines | (meta.machines or {})
-    if before != machines and jax.process_index() == 0:
+    were = machines | (meta.machines or {})
+    if were != machines and jax.process_index() == 0:
         micro_batch, results = config["train"]["micro_batch"], "results equal to rounding"
-        if micro_batch is not None and before["devices"] != devices:
+        if micro_batch is not None and were["devices"] != devices:
             results = f"with train.micro_batch={micro_batch} in other micro-batches, so that results differ"
-        changes = [f"{kind}: {before[kind]} before, {count} now" for kind, count in machines.items()]
+        changes = [f"{kind}: {were[kind]} before, {count} now" for kind, count in machines.items()]
         print(f"{'; '.join(changes)}. The same clips in the same batches; {results}.", file=sys.stderr)
 
 

@@ -34,8 +34,14 @@ def schedule(
     - "step": × `drop_factor` at each of `drop_epochs` and of `drop_steps`;
     - "cosine": a half cosine down to zero at the last of `steps`.
 
-    Epochs and steps are counted from step `begin`, except `steps`, the last one of the run. UserError: another kind.
+    Epochs and steps are counted from step `begin`, except `steps`, the last one of the run. UserError: another kind, or
+    a number that is negative or not finite.
     """
+    drops = {"drop_epochs": drop_epochs, "drop_steps": drop_steps}
+    single = {"learning_rate": learning_rate, "warmup_epochs": warmup_epochs, "drop_factor": drop_factor}
+    for name, values in ({name: (value,) for name, value in single.items()} | drops).items():
+        if wrong := [value for value in values if not 0 <= value < float("inf")]:
+            raise UserError(f"schedule.{name} is {wrong[0]!r}: expected a finite number, 0 or more.")
     if begin:
         later = schedule(
             kind=kind,
@@ -53,8 +59,8 @@ def schedule(
         after = optax.constant_schedule(learning_rate)
     elif kind == "step":
         at = [*(round(epoch * steps_per_epoch) for epoch in drop_epochs), *drop_steps]
-        drops = collections.Counter(step - warmup for step in at)  # several may fall on one step
-        factors = {step: drop_factor**times for step, times in drops.items()}
+        counts = collections.Counter(step - warmup for step in at)  # several may fall on one step
+        factors = {step: drop_factor**times for step, times in counts.items()}
         after = optax.piecewise_constant_schedule(learning_rate, factors)
     elif kind == "cosine":
         after = optax.cosine_decay_schedule(learning_rate, max(1, steps - warmup))
@@ -74,6 +80,7 @@ def make(
     weight_decay: float = 1e-4,
     decay_norm: bool = True,
     frozen_norm: dict | None = None,
+    statistics: dict | None = None,
     clip_norm: float = 0.0,
     head_rate: float = 1.0,
     layer_decay: float = 1.0,
@@ -89,6 +96,7 @@ def make(
       decay_norm: whether scale and offset of normalisation layers are decayed too.
       frozen_norm: running statistics, as in the state, of the layers of BatchNorm whose scale and offset stay as they
         are, without decay either; None: of none.
+      statistics: running statistics, as in the state, by which layers of BatchNorm are told that lack scale or offset.
       clip_norm: a gradient of a larger norm is scaled to this norm; 0: none is.
       head_rate: factor of the learning rate of the classifier; in a transfer, of all that follows the features.
       layer_decay: factor between a part's learning rate and the next part's; the part after the last is the
@@ -119,7 +127,7 @@ def make(
             f"optimizer.layer_decay is {layer_decay!r}, but the record of {network} names no parts whose rates could "
             "differ: name them, jax_video.Network(…, parts=…), or leave layer_decay at 1."
         )
-    decayed = None if decay_norm else _decayed
+    decayed = None if decay_norm else functools.partial(_decayed, statistics or {})
     if kind == "adamw":
         step = [optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay, mask=decayed)]
     else:
@@ -151,6 +159,7 @@ def of(config: ConfigDict, learning_rate: Schedule | float, batch_stats: dict) -
         learning_rate,
         **config.optimizer,
         frozen_norm=batch_stats if config.norm.frozen else None,
+        statistics=batch_stats,
         freeze=config.train.get("freeze") or (),
         network=config.model.name,
         transfers=bool(config.get("teacher")),
@@ -192,16 +201,27 @@ def _decay_by_layer(decay: float, network: str, updates: dict, params: dict | No
     return jax.tree.map(lambda update, part: update * decay ** depth.get(part, 0), updates, parts(updates, network))
 
 
-def _decayed(params: dict) -> dict:
-    """A tree like params with False at scale and offset of normalisation layers, and True elsewhere."""
-    if params.keys() == {"scale", "bias"} and not any(isinstance(node, dict) for node in params.values()):
+def _decayed(statistics: dict, params: dict) -> dict:
+    """A tree like params with False at scale and offset of normalisation layers, and True elsewhere: of those that have
+    running statistics, and of those whose only arrays are a scale and an offset, or a scale of channels."""
+    arrays = {key: node for key, node in params.items() if not isinstance(node, dict)}
+    is_scale = arrays.keys() == {"scale"} and getattr(params["scale"], "ndim", 0) == 1
+    is_norm = is_scale or arrays.keys() == {"scale", "bias"} or _has_statistics(statistics)
+    if params and is_norm and len(arrays) == len(params):
         return dict.fromkeys(params, False)
-    return {key: _decayed(node) if isinstance(node, dict) else True for key, node in params.items()}
+    return {
+        key: _decayed(statistics.get(key, {}), node) if isinstance(node, dict) else True for key, node in params.items()
+    }
+
+
+def _has_statistics(batch_stats: dict) -> bool:
+    """Whether a module, by what is constant in it, has running statistics."""
+    return "mean" in batch_stats and not isinstance(batch_stats["mean"], dict)
 
 
 def _with_statistics(batch_stats: dict, params: dict) -> dict:
     """A tree like params with True at those of layers that have running statistics, and False elsewhere."""
-    has = "mean" in batch_stats and not isinstance(batch_stats["mean"], dict)
+    has = _has_statistics(batch_stats)
     return {
         key: _with_statistics(batch_stats.get(key, {}), node) if isinstance(node, dict) else has
         for key, node in params.items()

@@ -317,7 +317,7 @@ def plan(config: ConfigDict, topology: str, *, mode: str = "train", batch: int |
         tried[size] = planner.train_step(batch, size)
         small, large = min(tried), max(tried)  # every video adds the same memory
         each = (tried[large].peak - tried[small].peak) / (large - small)
-        bound = small + (step.capacity - tried[small].peak) / each
+        bound = small + (step.capacity - tried[small].peak) / each if each > 0 else min(sizes)
         refused = min(size for size, compiled in tried.items() if not compiled.fits)
         size = largest_below(min(bound, refused - 1))
     largest = max((size for size, compiled in tried.items() if compiled.fits), default=0)

@@ -35,10 +35,21 @@ class RunLog:
     copied by `sync`.
     """
 
-    def __init__(self, workdir: remote.Path, *, step: int, validated: int, total: int, batch: int, write: bool = True):
+    def __init__(
+        self,
+        workdir: remote.Path,
+        *,
+        step: int,
+        validated: int,
+        total: int,
+        batch: int,
+        held: int = 0,
+        write: bool = True,
+    ):
         """Open the log of a run that is at `step` of `total` and was last validated after step `validated`.
 
-        `batch`: examples per step, for the rate. `write`: False on all processes but the first.
+        `batch`: examples per step, for the rate. `held`: the last steps, of which there is no row yet. `write`: False
+        on all processes but the first.
         """
         self._batch, self._total, self._write = batch, total, write
         self._since, self._steps = time.perf_counter(), 0  # time of the last row, and steps since
@@ -49,10 +60,10 @@ class RunLog:
         self._folder: Any = _temporary_folder() if write and remote.is_remote(workdir) else workdir
         self._copied: dict[pathlib.Path, tuple[int, int]] = {}  # {file: its size and time when it was copied}
         if write:
-            ends = {"train": step, "val": validated}
+            ends = {"train": step - held, "val": validated}
             rows = read(workdir / "metrics.jsonl")
             kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= ends[row["split"]]]
-            if step and not kept:
+            if step > held and not kept:
                 print(f"{workdir / 'metrics.jsonl'} begins anew: no row up to step {step} is there.", file=sys.stderr)
             path = self._folder / "metrics.jsonl"
             remote.write_whole(path, [row.encode() for row in kept])

@@ -25,7 +25,7 @@ from jax_video.checkpoint import Checkpoints, run_folder, writes_run
 from jax_video.data import pipeline
 from jax_video.data.manifest import Manifest
 from jax_video.errors import Stopped, UserError
-from jax_video.failures import Failures
+from jax_video.failures import Failures, diverged
 from jax_video.meta import Meta
 from jax_video.multilabel import MultiLabel
 from jax_video.profiling import Profile
@@ -175,8 +175,9 @@ def train(
     for name in ("epochs", "steps", "validate_epochs", "checkpoint_steps", "log_steps", "patience", "keep"):
         if options[name] is not None and options[name] < 1:
             raise UserError(f"train.{name} is {options[name]}: expected at least 1.")
-    if config.seed < 0:
-        raise UserError(f"seed is {config.seed}: expected 0 or more.")
+    for name, value, most in (("seed", config.seed, 2**32), ("train.ema", options.ema, 1)):
+        if not 0 <= value < most:
+            raise UserError(f"{name} is {value}: expected a number from 0 on, below {most}.")
     accumulate = recipe.micro_batches(config)
     clips = max(1, sampling.segments)
     sharding.check_batch(options.batch, devices=mesh.size, accumulate=accumulate, clips=clips, **config.norm)
@@ -246,7 +247,8 @@ def train(
         balanced=options.class_balance == "sampling",
     )
     shown = {"total": total, "batch": options.batch, "write": first_process}
-    log = RunLog(workdir, step=step, validated=progress.validated, **shown)
+    held = round(progress.meter.totals.get("count", 0) / options.batch)  # steps without a row so far
+    log = RunLog(workdir, step=step, held=held, validated=progress.validated, **shown)
 
     def write_row(number: int) -> None:
         if progress.meter.totals:
@@ -259,12 +261,7 @@ def train(
         values = {name: float(value) for name, value in sums.items()}
         failures.note(failed)
         if not all(map(math.isfinite, values.values())):
-            where = f", in another --workdir: {workdir} goes on only as it was begun" if checkpoints.steps else ""
-            raise UserError(
-                f"the loss or the gradient of step {number} is not finite: {values}. Nothing was saved after the last "
-                "good checkpoint. Lower --config.schedule.learning_rate or raise --config.schedule.warmup_epochs"
-                f"{where}."
-            )
+            raise diverged(f"the loss or the gradient ({values})", number, workdir, checkpoints.steps)
         progress.meter.add(values | {"failed": float(np.count_nonzero(failed))})
         log.stepped()
         if number % options.log_steps == 0 or number == total:
@@ -272,13 +269,11 @@ def train(
 
     def save(validation: dict | None = None, thresholds: tuple[float, ...] | None = None) -> None:
         stored_flow = manifest.flow is not None if "flow" in sampling.streams else None
-        meta = Meta(
-            config.to_dict(), manifest.classes, manifest.hash, progress.to_dict(), stored_flow, thresholds=thresholds
-        )
+        known = (config.to_dict(), manifest.classes, manifest.hash, progress.to_dict(), stored_flow, manifest.packed_as)
         log.sync()
-        checkpoints.save(state, meta, validation)
+        checkpoints.save(state, Meta(*known, thresholds=thresholds), validation)
 
-    running = None  # (number, metrics) of the step that the devices compute
+    running, lost = None, ""  # (number, metrics) of the step that the devices compute; what has ended a worker
     trace = Profile(log.tensorboard, profile if first_process else 0)
     with sharding.enough_memory(), StopSignals() as signals, contextlib.ExitStack() as opened:
         for each in (checkpoints, log, batches, trace):
@@ -286,7 +281,7 @@ def train(
         while True:
             last = step == total
             validate = validate_steps and progress.validated < step and (last or step % validate_steps == 0)
-            stop = sharding.stop_requested(signals.requested)
+            stop = sharding.stop_requested(signals.requested) or lost
             due = last or validate or stop or step % options.checkpoint_steps == 0
             checkpoint = due and step not in (0, *checkpoints.steps)
             if running is not None and (validate or checkpoint or stop):
@@ -312,10 +307,14 @@ def train(
                     stop = True
             if stop:
                 checkpoints.wait()
+                if lost:
+                    raise UserError(f"{lost}; saved after step {step}. Fewer --config.data.workers need less memory.")
                 raise Stopped(f"stopped after step {step} of {total}; the same command goes on from there ({workdir}).")
             if validate:
                 failures.note(np.array(means.failed, int) + 1)
                 scores = objective.of_videos((definition, *state.averaged), means.values)
+                if not np.isfinite(scores).all():
+                    raise diverged("what the network says of validation videos", step, workdir, checkpoints.steps)
                 validation = objective.metrics(scores, means.label) | {"failed": len(means.failed)}
                 log.row(step, "val", **validation)
                 thresholds = None
@@ -337,9 +336,10 @@ def train(
 
             try:
                 rows = next(batches)
-            except RuntimeError:  # SIGTERM ended a worker before it could be told to leave signals to us
-                if jax.process_count() > 1 or not signals.requested:  # several ask equally often
-                    raise
+            except RuntimeError as error:  # SIGTERM ended a worker before it could be told to leave signals to us
+                if jax.process_count() > 1 or not (signals.requested or "terminated" in str(error)):
+                    raise  # several ask equally often
+                lost = "" if signals.requested else "a process that decodes videos was ended by the system"
                 continue
             log.batch(step + 1, rows, classes, seen)
             with trace.step(step):

@@ -145,13 +145,16 @@ DROPS = ("schedule.drop_epochs", "schedule.drop_steps")
         ("stc:micro_batch=4", "--config.train.micro_batch=4", ("train.micro_batch", "norm.group_size")),
     ],
 )
-def test_an_argument_and_a_key_of_its_name_are_the_same(shown, argument, flag, keys):
+def test_an_argument_and_a_key_of_its_name_are_the_same(shown, argument, flag, keys, tmp_path):
     name = argument.partition(":")[0]
     plain, by_argument, by_key = (
         {key: value for key, (value, _) in shown(*given).items()}
         for given in ([f"--config={name}"], [f"--config={argument}"], [f"--config={name}", flag])
     )
     assert by_argument == by_key
+    (tmp_path / "flags").write_text(f"{flag}\n")
+    filed = shown(f"--config={name}", f"--flagfile={tmp_path / 'flags'}")
+    assert {key: value for key, (value, _) in filed.items()} == by_key, "also from a file of flags"
     assert {key for key in plain if plain[key] != by_key[key]} == set(keys)
 
 

@@ -203,6 +203,39 @@ def test_frozen_layers_of_batchnorm_are_those_with_running_statistics():
     assert moved == {"whole": False, "without": False, "ours": False, "layer": True, "group": True}
 
 
+def test_layers_that_lack_scale_or_offset_are_not_decayed_either():
+    class Mine(nnx.Module):
+        def __init__(self, rngs):
+            self.rms, self.layer = nnx.RMSNorm(2, rngs=rngs), nnx.LayerNorm(2, use_bias=False, rngs=rngs)
+            self.offset, self.scale = (nnx.BatchNorm(2, rngs=rngs, **{key: False}) for key in ("use_scale", "use_bias"))
+            self.linear = nnx.Linear(2, 2, rngs=rngs)
+
+    _, params, batch_stats = state.split(Mine(nnx.Rngs(0)))
+    tx = optimizer.make(0.1, weight_decay=0.1, decay_norm=False, statistics=batch_stats)
+    params = jax.tree.map(jnp.ones_like, params)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    decayed = {name for name, update in updates.items() if any(np.any(leaf) for leaf in jax.tree.leaves(update))}
+    assert decayed == {"linear"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"learning_rate": -0.05},
+        {"learning_rate": float("nan")},
+        {"warmup_epochs": -1},
+        {"drop_factor": -0.1},
+        {"drop_epochs": (-1,)},
+        {"drop_steps": (3, float("inf"))},
+    ],
+)
+@pytest.mark.parametrize("begin", [0, 5])
+def test_schedules_of_impossible_numbers_are_refused(wrong, begin):
+    given = {"kind": "step", "learning_rate": 0.1, "steps": 40, "steps_per_epoch": 1} | wrong
+    with pytest.raises(UserError, match=f"schedule.{next(iter(wrong))} is .*: expected a finite number, 0 or more"):
+        optimizer.schedule(**given, begin=begin)
+
+
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_a_parts_rate_follows_from_its_depth(kind, network):
     name, (params, *gradients) = network

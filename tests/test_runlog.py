@@ -28,8 +28,8 @@ def clock(monkeypatch):
     return now
 
 
-def open_log(folder, *, step=0, validated=0, write=True) -> RunLog:
-    return RunLog(folder, step=step, validated=validated, total=20, batch=4, write=write)
+def open_log(folder, *, step=0, held=0, validated=0, write=True) -> RunLog:
+    return RunLog(folder, step=step, held=held, validated=validated, total=20, batch=4, write=write)
 
 
 def pictures(folder) -> dict[tuple[str, int], np.ndarray]:
@@ -200,6 +200,24 @@ def test_a_resumed_run_drops_what_it_will_write_again(tmp_path):
     rows = [(row["step"], row["split"], row["loss"]) for row in runlog.read(tmp_path / "metrics.jsonl")]
     assert rows == [(5, "train", 1.0), (5, "val", 1.0), (10, "train", 1.0), (10, "val", 2.0)]
     assert not (tmp_path / "metrics.tmp").exists()
+
+
+def test_a_row_of_steps_that_a_checkpoint_holds_is_written_once(tmp_path, capsys):
+    """As where a run was killed between the row and the checkpoint after it."""
+    log = open_log(tmp_path)
+    for step in (5, 7):
+        log.row(step, "train", loss=1.0, top1=0.0)
+    log.close()
+    log = open_log(tmp_path, step=7, held=2)
+    log.row(7, "train", loss=2.0, top1=0.0)
+    log.close()
+    rows = [(row["step"], row["loss"]) for row in runlog.read(tmp_path / "metrics.jsonl")]
+    assert rows == [(5, 1.0), (7, 2.0)]
+    (tmp_path / "new").mkdir()
+    open_log(tmp_path / "new", step=7, held=7).close()
+    assert "begins anew" not in capsys.readouterr().err, "no row was due"
+    open_log(tmp_path / "new", step=7, held=2).close()
+    assert "begins anew: no row up to step 7" in capsys.readouterr().err
 
 
 def test_what_a_power_loss_leaves_is_left_out_and_said(tmp_path, capsys):

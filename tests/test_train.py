@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import pathlib
@@ -23,10 +24,11 @@ from jax_video import beginning, lock, models, networks, optimizer, pictures, ru
 from jax_video import state as state_lib
 from jax_video import train as train_lib
 from jax_video.checkpoint import Checkpoints
-from jax_video.data.manifest import Manifest, Video
+from jax_video.data.manifest import Manifest, Packed, Video
 from jax_video.data.sources import motions
 from jax_video.errors import CheckpointError, UserError
 from jax_video.failures import Failures
+from jax_video.meta import Meta, check_same_run
 from jax_video.models.convolution import max_pool
 from jax_video.models.layers import BatchNorm, Conv, Dropout, Linear
 from jax_video.models.stc import STCBasic
@@ -316,6 +318,51 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(tmp
         np.testing.assert_array_equal(kept[name], leaf, err_msg=name)
         assert np.isfinite(leaf).all()
     assert all(np.isfinite(row["loss"]) for row in runlog.read(tmp_path / "bad" / "metrics.jsonl"))
+
+
+def test_a_validation_that_is_not_finite_says_what_a_loss_says(tmp_path, config, manifest, monkeypatch):
+    """The checkpoint before it has diverged, too, and is named."""
+    mean_over_clips = train_lib.scoring.mean_over_clips
+
+    def diverged(*arguments, **given):
+        found = mean_over_clips(*arguments, **given)
+        return dataclasses.replace(found, values=found.values * np.inf)
+
+    monkeypatch.setattr(train_lib.scoring, "mean_over_clips", diverged)
+    refused = (
+        r"validation videos of step 8 is not finite.*Remove .*/checkpoints/8, .*Lower --config.schedule.learning_rate"
+    )
+    with pytest.raises(UserError, match=refused):
+        train_lib.train(config, manifest, tmp_path, first_devices(1))
+
+
+def test_a_worker_that_the_system_ends_costs_no_step(tmp_path, config, manifest, monkeypatch):
+    """As where memory is short."""
+    train_lib.train(config, manifest, tmp_path / "whole", first_devices(1))
+    whole = train_lib.pipeline.train_batches
+
+    def short(*arguments, **given):
+        yield from itertools.islice(whole(*arguments, **given), 5)
+        raise RuntimeError("Worker process was terminated unexpectedly with exit code -9. Search the logs above")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_lib.pipeline, "train_batches", short)
+        with pytest.raises(UserError, match="ended by the system; saved after step 5. Fewer --config.data.workers"):
+            train_lib.train(config, manifest, tmp_path / "ended", first_devices(1))
+    assert train_lib.train(config, manifest, tmp_path / "ended", first_devices(1))
+    assert processes.rows(tmp_path / "ended") == processes.rows(tmp_path / "whole")
+
+
+def test_a_run_goes_on_with_the_pixels_that_it_began_with(tmp_path, config, manifest):
+    """Packed anew with another side or quality, a set has the same hash."""
+    meta = Meta(config.to_dict(), manifest.classes, manifest.hash, packed=[128, 90])
+    for side, quality, refused in ((128, 90, False), (128, 30, True), (32, 90, True), (0, 0, True)):
+        packed = Packed("frames", 32, side, quality) if side else None
+        now = dataclasses.replace(manifest, packed=packed)
+        now.__dict__["hash"] = manifest.hash
+        with pytest.raises(UserError, match=r"packed as \[128, 90\]") if refused else contextlib.nullcontext():
+            check_same_run(meta, config.to_dict(), now, tmp_path, 1)
+        check_same_run(dataclasses.replace(meta, packed=None), config.to_dict(), now, tmp_path, 1)
 
 
 def test_the_plateau_rule_lowers_the_rate_and_ends_the_run(tmp_path, config, manifest, capsys):
@@ -648,9 +695,10 @@ def test_a_number_of_steps_below_one_is_refused(tmp_path, config, manifest):
         train_lib.train(config, manifest, tmp_path / "run", first_devices(1))
 
 
-def test_a_negative_seed_is_refused(tmp_path, config, manifest):
-    config.seed = -1
-    with pytest.raises(UserError, match="seed is -1: expected 0 or more"):
+@pytest.mark.parametrize(("key", "value"), [("seed", -1), ("seed", 2**32), ("train.ema", -0.9), ("train.ema", 1.0)])
+def test_seeds_and_averages_out_of_range_are_refused(tmp_path, config, manifest, key, value):
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=f"{key} is {value}: expected a number from 0 on, below"):
         train_lib.train(config, manifest, tmp_path / "run", first_devices(1))
     assert not (tmp_path / "run").exists()
 

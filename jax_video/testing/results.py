@@ -195,7 +195,7 @@ def read_result(run: Run, manifest: Manifest) -> dict[str, Any] | None:
             print(f"{path}: {error}. The test is made again.", file=sys.stderr)
         return None
     expected = subject(run, manifest)
-    earlier = {key: expected[key] for key in ("dtype", "fingerprint")}  # which earlier versions did not tell
+    earlier = {key: expected[key] for key in ("dtype", "fingerprint", "packed")}  # which earlier versions did not tell
     found = {key: (earlier | result).get(key) for key in expected}
     whole = result["videos"] == result["of"] or run.config.test.allow_partial
     return result if whole and _in_full(found) == _in_full(expected) else None
@@ -208,6 +208,7 @@ def subject(run: Run, manifest: Manifest) -> dict[str, Any]:
         "step": run.step,
         "fingerprint": run.fingerprint,  # other weights may be of the same step
         "manifest": manifest.hash,
+        "packed": manifest.packed_as,
         "protocol": config.test.to_dict(),
         "clip": config.clip.to_dict(),
         "dtype": config.dtype,
