@@ -121,7 +121,11 @@ def _parse_flags(argv: list[str]) -> list[str]:
         print(f"{description.strip()}\n\n{_flags_help()}{recipes}")
         sys.exit(0)
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        given = (flags.FLAGS[name] for name in flags.FLAGS)
+        if empty := [f"--{flag.name}" for flag in given if flag.present and flag.value == ""]:  # an unset variable's
+            _exit(f"{' '.join(empty)} is empty: give it a value, or leave it out.")
+        return rest
     except flags.Error as error:
         message = str(error)
         if "Traceback" in message:  # from a config that refuses its arguments: its own message is at the end

@@ -134,7 +134,7 @@ class Explainer:
           UserError: no such class, no such stage, no such video, or scores that are NaN or infinite.
           VideoError: the video cannot be read.
         """
-        videos.check_fps(fps)
+        fps = videos.checked_fps(fps)
         wanted, batch = -1 if label is None else self.class_of(label), 0
         if isinstance(video, np.ndarray):
             in_memory([video])  # raises if it is no video

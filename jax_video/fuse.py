@@ -14,7 +14,7 @@ A source is the folder of a tested run (or the predictions.jsonl in it), or scor
   sources number the classes differently, they are matched by the labels of the videos that they share;
 - an .npz with an array [K] under the name of each video, classes in the order of the first source.
 The first source has to have labels: a run, a predictions.jsonl, or an .npz of three arrays. Videos are named by their
-path in the data set, or by its last part, with or without a video's suffix.
+path in the data set, or by the end of it, with or without a video's suffix.
 The tests of all runs have to average the same: probabilities, or logits (--config.test.average_clips=logit).
 """
 

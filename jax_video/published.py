@@ -91,7 +91,9 @@ class Published:
         except FileNotFoundError as error:
             raise CheckpointError(f"{folder} has {WEIGHTS}, but no {CONFIG}: fetch that, too.") from error
         except documents.Damaged as error:
-            raise CheckpointError(f"{folder / CONFIG} is damaged ({error}): fetch it again.") from error
+            changed = documents.CHECKSUM in str(error)
+            own = f"; if you have changed it yourself, remove {documents.CHECKSUM!r} from it" * changed
+            raise CheckpointError(f"{folder / CONFIG} is damaged ({error}): fetch it again{own}.") from error
 
     def best_meta(self) -> Meta:
         """The record of the run's checkpoint."""

@@ -179,7 +179,7 @@ class Run(Trained):
             classes, or a video that cannot be read.
         """
         self._check_classification()
-        videos_lib.check_fps(fps, "for the video's own times")
+        fps = videos_lib.checked_fps(fps, "for the video's own times")
         most = self.config.test.batch if batch is None else videos_lib.at_least_one("batch", batch)
         video = videos_lib.one(video)
         if isinstance(video, np.ndarray):

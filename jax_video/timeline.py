@@ -6,6 +6,7 @@ import dataclasses
 import io
 import itertools
 import math
+import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -179,11 +180,11 @@ def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Wind
     check_seconds(window=window, hop=hop)
     kept: collections.deque[Frame] = collections.deque()
     number, size, last, step, begun = 0, 0, 0.0, 0.0, False
+    counted = 0, 0.0  # frames, and the time of the first
     for time, image in frames:
+        counted = counted[0] + 1, counted[1] if counted[0] else time
         time = max(time, last)  # if a file's times run back, later frames are shown later all the same
         step, last = time - last if kept else step, time
-        if not kept and time >= window:
-            number = math.floor((time - window + ROUNDING) / hop) + 1  # the first window that ends after this frame
         while time >= number * hop + window - ROUNDING:
             start, end = number * hop, number * hop + window
             inside = _between(kept, start, end)
@@ -192,7 +193,9 @@ def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Wind
             if inside:
                 begun = True
                 yield _window(start, end, inside)
-            number += 1
+                number += 1
+            else:
+                number = max(number, math.floor((time - window + ROUNDING) / hop)) + 1  # the first that ends after this
         while kept and kept[0][0] < min(number * hop, time - window) - ROUNDING:
             size -= kept.popleft()[1].nbytes
         kept.append((time, image))
@@ -200,7 +203,9 @@ def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Wind
         check_size(window, size)
     if not kept:
         raise UserError("the video has no frames")
-    last += step  # the last frame is shown as long as the one before it
+    count, first = counted
+    mean = (last - first) / (count - 1) if count > 1 else step
+    last += step if step <= 2 * mean else mean  # the last frame is shown as long as the one before it, but for a pause
     if not begun or last > (number - 1) * hop + window + step / 2:
         start = max(0.0, last - window)
         inside = _between(kept, start, last) or [kept[-1]]
@@ -224,7 +229,7 @@ def _check_first(kept: Sequence[Frame], window: float, hop: float, step: float) 
 def check_seconds(**given: float) -> None:
     """Raise UserError, with the name of the argument, unless all are finite numbers of seconds above 0."""
     for name, value in given.items():
-        if not (isinstance(value, int | float) and 0 < value < math.inf):
+        if not (isinstance(value, numbers.Real) and 0 < value < math.inf):
             raise UserError(f"{name} is {value!r}: expected seconds, more than 0")
 
 

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import numbers
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -24,14 +25,18 @@ Video = str | os.PathLike | np.ndarray
 
 def several(videos: Video | Iterable[Video]) -> tuple[list[Video], bool]:
     """(videos as a list, whether it was a single one). Raises UserError for what is no video."""
+    if isinstance(videos, np.ndarray) and videos.dtype.kind == "U" and videos.ndim == 1:
+        videos = videos.tolist()
     single = isinstance(videos, str | os.PathLike) or hasattr(videos, "__array__")
     if not single and (not isinstance(videos, Iterable) or isinstance(videos, bytes | Mapping)):
         raise UserError(f"got {type(videos).__name__}: expected a video, or a list of several; a video is {_KINDS}")
     several: list[Any] = [videos] if single else [*cast(Iterable[Any], videos)]
     for place, video in enumerate(several):
-        if hasattr(video, "__array__"):
+        if isinstance(video, str):
+            several[place] = str(video)  # also of NumPy's, which is an array, too
+        elif hasattr(video, "__array__"):
             several[place] = np.asarray(video)
-        elif not isinstance(video, str | os.PathLike):
+        elif not isinstance(video, os.PathLike):
             raise UserError(f"video {place} is of type {type(video).__name__}: expected {_KINDS}")
     return several, single
 
@@ -59,10 +64,11 @@ def at_least_one(name: str, value: Any) -> int:
     return value
 
 
-def check_fps(fps: Any, zero: str = "where they are not known") -> None:
-    """Raise UserError if `fps` is no frame rate; `zero` is the part of the message that says what 0 is for."""
-    if not (isinstance(fps, int | float) and 0 <= fps < float("inf")):
+def checked_fps(fps: Any, zero: str = "where they are not known") -> float:
+    """The frame rate. Raises UserError if it is none; `zero` is the part of the message that says what 0 is for."""
+    if not (isinstance(fps, numbers.Real) and 0 <= float(fps) < float("inf")):
         raise UserError(f"fps is {fps!r}: expected frames per second, or 0 {zero}")
+    return float(fps)
 
 
 def with_clips(protocol: pipeline.Protocol, clips: int) -> pipeline.Protocol:
@@ -102,7 +108,7 @@ def seen(
     Raises:
       UserError: an argument is out of range, or an array is no video.
     """
-    check_fps(fps)
+    fps = checked_fps(fps)
     arrays = {place: video for place, video in enumerate(videos) if isinstance(video, np.ndarray)}
     paths = {place: os.fspath(video) for place, video in enumerate(videos) if not isinstance(video, np.ndarray)}
     if arrays:

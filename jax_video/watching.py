@@ -27,6 +27,7 @@ _WINDOW = 2.0  # seconds of a window, if a stream does not say its frame rate
 _FIRST = 1.0  # seconds in which most errors of a source show, and in which a reader that is not blocked ends
 _LOOK = 0.2  # seconds between looks whether to stop, while waiting for a window
 _SILENCE = 10.0  # seconds without a frame, after which the user is told
+_MOST = 1000  # windows that end with one frame, where they are closer than frames are: no more are made
 _FEW = 10  # frames of a stream, after which a window with less than two is too short
 
 
@@ -171,7 +172,7 @@ class Watch:
           thresholds: [K], probabilities from which on classes hold, several at once; None: just the best one holds.
           All else is as in `Run.watch`.
         """
-        videos.check_fps(fps, "for the stream's own times")
+        fps = videos.checked_fps(fps, "for the stream's own times")
         self._source, side = live.find(source), windows.sampling.short_side
         self._newest, self._notes = _Newest(windows), collections.deque[str]()
         self._classes, self._look, self._say, self._interrupted = classes, look, say, interrupted
@@ -315,6 +316,7 @@ class _Newest:
         self._window = self._hop = 0.0  # chosen when the first frame comes
         self._kept, self._size = collections.deque[_Kept](), 0
         self._origin, self._number, self._step = 0.0, 0, 0.0  # s of the break; next window; s between frames
+        self._least = math.inf  # s between frames, at least
         self._since = 0  # frames since the last break
         self._offered, self._offered_to, self._taken, self._taken_to = 0, 0, 0, 0  # frames, and the last one's number
         self._part: _Part | None = None
@@ -336,10 +338,14 @@ class _Newest:
         seconds = frame.seconds - self._origin
         if self._kept:
             self._step = seconds - self._kept[-1].seconds
+            self._least = min(self._least, self._step or math.inf)
         newest = math.floor((seconds - self._window + timeline.ROUNDING) / self._hop)
         if newest >= self._number:
+            held = math.floor(self._kept[-1].seconds / self._hop) if self._kept else -1  # the last with a frame in it
+            held = min(newest, held)
+            for number in sorted({*range(max(self._number, held - _MOST), held + 1), newest}):
+                notes += self._offer(number * self._hop, number * self._hop + self._window)
             self._number = newest + 1
-            notes += self._offer(newest * self._hop, newest * self._hop + self._window)
         while (
             self._kept
             and self._kept[0].seconds < min(self._number * self._hop, seconds - self._window) - timeline.ROUNDING
@@ -392,7 +398,7 @@ class _Newest:
         first, last = start - timeline.ROUNDING, end - timeline.ROUNDING
         kept = [frame for frame in self._kept if first <= frame.seconds < last]
         if len(kept) < 2:  # a gap
-            if not self._offered and self._since >= _FEW:
+            if not self._offered and self._since >= _FEW and self._window < 2 * self._least:
                 raise UserError(timeline.too_short(self._window, len(kept), self._step))
             return []
         frames = range(kept[0].number, kept[-1].number + 1)

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import re
 import runpy
@@ -420,6 +421,32 @@ def test_a_folder_that_cannot_be_written(formats, out, expected, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=expected):
         folder.check(out if "://" in out else tmp_path / out, formats)
+
+
+def test_a_folder_may_be_a_disk_of_its_own(trained, tmp_path, monkeypatch):
+    """Nothing is moved into it from beside it; and what fails leaves no folder."""
+    replace = os.replace
+
+    def within(source, target):
+        assert pathlib.Path(source).resolve().is_relative_to((tmp_path / "disk").resolve())
+        replace(source, target)
+
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    monkeypatch.setattr(os, "replace", within)
+    run = jax_video.load(trained.workdir)
+    folder.write(run, tmp_path / "out", ["safetensors"])
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    monkeypatch.setattr(os, "replace", lambda source, target: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        folder.write(run, tmp_path / "new", ["safetensors"])
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UserError, match="out is empty"):
+        folder.write(run, "", ["safetensors"])
 
 
 def test_packages_that_are_missing(tmp_path, monkeypatch):

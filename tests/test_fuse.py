@@ -212,6 +212,20 @@ def test_a_dot_in_a_name_does_not_end_it(tmp_path, name, theirs, same):
             fused(first, tmp_path / "other.npz")
 
 
+def test_two_runs_of_other_videos_are_not_added_up(tmp_path):
+    """Where file names repeat in the folders of persons, for example."""
+    for name, person in (("a", "daria"), ("b", "denis")):
+        lines = [{"video": f"{person}/{each}.mp4", "label": each, "scores": [1, 0, 0]} for each in CLASSES]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "predictions.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        (tmp_path / name / "confusion.json").write_text(json.dumps({"classes": CLASSES, "videos": []}))
+    with pytest.raises(UserError, match="b has no scores, .* for 3 of the 3 videos"):
+        fused(tmp_path / "a", tmp_path / "b")
+    rows = [[f"/data/daria/{each}.avi", 0, 1, 0] for each in CLASSES]
+    beside = write_csv(tmp_path / "c.csv", ["video", *CLASSES], rows)
+    assert all(row.tolist() == [1, 1, 0] for row in fused(tmp_path / "a", beside).scores.values())
+
+
 def test_scores_of_a_file_are_not_those_of_its_many_parts(tmp_path):
     first = write_archive(tmp_path / "first.npz", np.eye(2), [0, 1], ["a.mp4#t=5,15", "a.mp4#t=20,30"])
     write_archive(tmp_path / "other.npz", np.ones((1, 2)), [0], ["a"])

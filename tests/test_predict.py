@@ -129,6 +129,7 @@ def test_a_damaged_checkpoint(elsewhere, tmp_path):
     ("arguments", "expected"),
     [
         (["videos"], ["--checkpoint is missing: the folder of a run"]),
+        (["videos", "--checkpoint="], ["--checkpoint is empty: give it a value, or leave it out"]),
         (["--checkpoint=run"], ["no video given: name files, folders or globs; see --help"]),
         (["nosuch.mp4", "--checkpoint=run"], ["nosuch.mp4: no such file"]),
         (["videos/*.avi", "--checkpoint=run"], ["videos/*.avi: no such file, or no video in that folder or glob"]),

@@ -286,3 +286,27 @@ def test_videos_without_times_need_a_rate(run, frames, tmp_path):
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
     with pytest.raises(UserError, match="no such file"):
         run.timeline(tmp_path / "none.mp4")
+
+
+def test_a_clock_that_jumps_by_years_costs_nothing():
+    """As of a camera that begins in 1970 and then is told the time."""
+    frames = numbered(10) + [(631_152_000 + time, image) for time, image in numbered(10)]
+    found = cut(frames, 0.5, 0.1)
+    assert [start for start, *_ in found[:6]] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    assert found[-1][0] > 6e8 and len(found) < 30
+
+
+def test_the_last_frame_after_a_pause_does_not_last_as_long_as_the_pause():
+    frames = [*numbered(20), (62.0, np.zeros((1, 1, 3), np.uint8))]
+    assert cut(frames, 1.0, 1.0)[-1][1] < 66
+    assert cut(numbered(20), 1.0, 1.0)[-1][1] == 2.0
+
+
+def test_a_file_that_is_cut_has_no_labels_with_times_either(run, frames, tmp_path):
+    path = tmp_path / "whole.mkv"
+    encoding.write(path, ((place / 10, image) for place, image in enumerate(frames)))
+    (tmp_path / "cut.mkv").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="truncated"):
+        run.timeline(tmp_path / "cut.mkv", window=0.8)
+    assert len(run.timeline(str(path), window=np.float32(0.8), fps=np.int64(10)).starts) == 6, "NumPy's numbers"
+    assert run.classify(np.str_(path)) == run.classify(np.array([str(path)]))[0], "and names"

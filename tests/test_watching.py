@@ -17,7 +17,7 @@ from commands import check_user_error, run_each, tiny_run
 from conftest import FAST_COMPILE, ROOT
 
 import jax_video
-from jax_video import watching
+from jax_video import timeline, watching
 from jax_video.data import pipeline
 from jax_video.data.decoding import live, video
 from jax_video.data.manifest import Manifest
@@ -119,6 +119,50 @@ def test_windows_do_not_reach_across_a_break(monkeypatch):
                 break
     assert all(len(shapes) == 1 for shapes in sizes) and {(8, 10, 3)} in sizes and {(8, 16, 3)} in sizes
     assert watch.summary.reconnections == 1 and f"{address}: open again" in notes
+
+
+def of_times(monkeypatch, times: list[float], window: float, hop: float) -> tuple[list[float], watching.Watch]:
+    """The ends of the windows of a stream with frames at these seconds, which nobody waits for; and the watch."""
+
+    class Stream(live.Stream):
+        def frames(self):
+            self._connect()
+            for seconds in times:
+                yield live.Frame(seconds, np.zeros((8, 8, 3), np.uint8), time.monotonic(), seconds > 0, 25.0)
+
+    monkeypatch.setattr(live, "Stream", Stream)
+    offered = []
+    offer = watching._Newest._offer
+
+    def noted(self, start, end):
+        notes = offer(self, start, end)
+        offered.append((round(start, 6), self._part is not None and round(self._part.window.end, 6) == round(end, 6)))
+        return notes
+
+    monkeypatch.setattr(watching._Newest, "_offer", noted)
+    watch = watched(__file__, look_at_once, window=window, hop=hop)
+    with watch:
+        list(watch)
+    return [start for start, made in offered if made], watch
+
+
+def test_a_stream_that_stalls_early_is_no_slow_one(monkeypatch):
+    """Its windows are too short where its frames are far apart, and not because one lies in a pause."""
+    times = [*(place / 25 for place in range(12)), *(2.5 + place / 25 for place in range(30))]
+    starts, _ = of_times(monkeypatch, times, 0.64, 0.16)
+    assert starts[0] == 0 and starts[-1] > 2.5
+    with pytest.raises(UserError, match="a window of 0.64 s has .* of the video's frames, which are 2 s apart"):
+        of_times(monkeypatch, [2.0 * place for place in range(30)], 0.64, 0.16)
+
+
+def test_windows_before_a_hiccup_are_not_forgotten(monkeypatch):
+    """All that a timeline has are offered, and counted as skipped where nobody takes them."""
+    times = [burst + place / 25 for burst in range(6) for place in range(5)]
+    starts, watch = of_times(monkeypatch, times, 0.2, 0.04)
+    frames = [(seconds, np.zeros((1, 1, 3), np.uint8)) for seconds in times]
+    expected = [part for part in timeline.windows(frames, 0.2, 0.04) if len(part.images) > 1]
+    assert starts == pytest.approx([part.start for part in expected])
+    assert watch.summary.windows + watch.summary.skipped == len(expected)
 
 
 def test_windows_are_as_long_as_clips(tmp_path):

@@ -95,14 +95,20 @@ def reaching(name: str | os.PathLike) -> Iterator[None]:
 def write_whole(name: str | os.PathLike, parts: Iterable[bytes]) -> None:
     """Write a file whole or not at all: it replaces an earlier one only when all of it is on the disk, or in the store.
 
+    Devices and pipes are written into.
+
     Raises:
-      OSError: it cannot be written; nothing is left of it.
+      OSError: it cannot be written, or is a folder; nothing is left of it.
       UserError: the store cannot be reached.
     """
     target = path(name)
     if is_remote(target):  # in a store a file appears when it is closed
         with reaching(target):
             target.write_bytes(b"".join(parts))
+        return
+    if target.exists() and (not target.is_file() or target.is_relative_to("/dev") or target.is_relative_to("/proc")):
+        with open(target, "wb") as file:  # a device or a pipe, in whose place there must be no file
+            file.writelines(parts)
         return
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:

@@ -1,5 +1,6 @@
 """The export of a run: all files are written beside the folder, and moved into it when they are complete."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -27,6 +28,8 @@ def check(out: str | os.PathLike, formats: Sequence[str]) -> None:
         raise UserError(f"--format={','.join(formats)}: expected one, or several with commas, of {', '.join(FORMATS)}")
     if remote.is_remote(out):
         raise UserError(f"{out}: export writes to local folders. Write it to one, and copy that.")
+    if not os.fspath(out):
+        raise UserError("out is empty: expected the name of a folder")
     folder = pathlib.Path(out)
     if (folder / "checkpoints").exists():
         raise UserError(f"{out} is a run's folder, which has files of the same names: choose another --out")
@@ -65,7 +68,8 @@ def write(
         run = Run(run.folder, config, meta, run.step, run.definition, run.weights, run.mesh)
     folder = pathlib.Path(out).absolute()
     names = list(dict.fromkeys(name for each in formats for name in FORMATS[each]))
-    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    is_new = not folder.exists()
+    part = folder / f".{uuid.uuid4().hex[:8]}.part"  # within it, as it may be a disk of its own
     part.mkdir(parents=True)
     try:
         if "safetensors" in formats:  # first, as it fails early
@@ -77,9 +81,11 @@ def write(
                 writers[each](run, part)
         if models := [part / name for name in (program.PROGRAM, onnx.MODEL) if name in names]:
             documents.write(part / program.CARD, program.card(run, models), indent=1, seal=False)
-        folder.mkdir(exist_ok=True)
         for name in names:
             remote.put_in_place(part / name, folder / name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty, as all went well
+                folder.rmdir()
     return [pathlib.Path(out) / name for name in names]

@@ -377,24 +377,33 @@ def _check_numbers(source: Predictions, first: Predictions, names: dict[str, str
 
 
 def _matched(source: Predictions, first: Predictions) -> dict[str, str]:
-    """{name of a video in the first source: its name in the source}, by path, or by file name without a video's suffix
-    where just one video of each source has it."""
+    """{name of a video in the first source: its name in the source}, by path, or by its end: where just one video of
+    each source has that file name, without a video's suffix, and the folders that both tell are alike."""
     alone: dict[str, str] = {}
+    numbered = _numbered(source, first)  # by others, in whose folders videos may lie otherwise
     for seconds in (False, True):  # those of a part of a file; scores of the file are the part's where it has just one
         ours, theirs = _by_stem(first, seconds), _by_stem(source, seconds)
         alone |= {
             videos[0]: theirs[stem][0]
             for stem, videos in ours.items()
-            if len(videos) == len(theirs[stem]) == 1 and (seconds or "#t=" not in theirs[stem][0])
+            if len(videos) == len(theirs[stem]) == 1
+            and (seconds or "#t=" not in theirs[stem][0])
+            and (numbered or _folders_alike(videos[0], theirs[stem][0]))
         }
     found = {video: video if video in source.scores else alone.get(video) for video in first.scores}
     if missing := [video for video, name in found.items() if name is None]:
         raise UserError(
             f"{source.name} has no scores, or those of two videos of one name, for {len(missing)} of the "
-            f"{len(first.scores)} videos of {first.name}: {', '.join(missing[:3])}, …; videos of one file name are "
-            "told apart by their paths in the data set"
+            f"{len(first.scores)} videos of {first.name}: {', '.join(missing[:3])}, …; videos are told apart by their "
+            "paths in the data set, or the ends of these"
         )
     return {video: name for video, name in found.items() if name is not None}
+
+
+def _folders_alike(one: str, other: str) -> bool:
+    """Whether the folders of one path are the last ones of the other's."""
+    mine, theirs = (pathlib.PurePosixPath(name.partition("#t=")[0]).parent.parts[::-1] for name in (one, other))
+    return all(a == b for a, b in zip(mine, theirs, strict=False))
 
 
 def _by_stem(source: Predictions, seconds: bool) -> dict[str, list[str]]:

@@ -74,5 +74,5 @@ def drawn(frames: Iterable[tuple[float, np.ndarray]], timeline: Timeline) -> Ite
         corner[:] = corner // 3 + part_of // 3 * 2  # white text on a darkened background
         image[-len(bar) :] = bar
         mark = round((wide - 1) * (seconds - begin) / (end - begin or 1))
-        image[-len(bar) :, max(0, mark - 1) : mark + 2] = 255
+        image[-len(bar) :, max(0, mark - 1) : max(0, mark + 2)] = 255
         yield seconds, image

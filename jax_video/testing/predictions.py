@@ -202,8 +202,10 @@ def _is_torn(path: str, place: int) -> bool:
     with open(path, "rb") as file:
         file.seek(place)
         start = file.read(len(_BEGINNING))
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n" and (_BEGINNING.startswith(start) or not start.strip(b"\0"))
+        if start.strip(b"\0"):
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n" and _BEGINNING.startswith(start)
+        return not any(chunk.strip(b"\0") for chunk in iter(lambda: file.read(2**20), b""))
 
 
 def _other(theirs: str, ours: str, run: Run) -> str:

@@ -1,9 +1,11 @@
 """Sets in an object store: manifests are read in place, packed shards through copies, and nothing else is."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import os
 import pathlib
+import stat
 import sys
 import threading
 
@@ -88,6 +90,20 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_then_the_name_is(tmp_p
     remote.write_whole(tmp_path / "file", [b"one", b"two"])
     assert (tmp_path / "file").read_bytes() == b"onetwo" and os.listdir(tmp_path) == ["file"]
     assert done == [done[0], "named", str(tmp_path)] and done[0].startswith(f"{tmp_path}/.file.")
+
+
+def test_pipes_and_devices_are_written_into(tmp_path):
+    """As --csv=/dev/stdout; a file in their place would be the system's loss."""
+    os.mkfifo(tmp_path / "pipe")
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        read = other.submit((tmp_path / "pipe").read_bytes)
+        remote.write_whole(tmp_path / "pipe", [b"a", b"b"])
+        assert read.result() == b"ab" and stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+    with open(tmp_path / "out", "wb") as out:
+        remote.write_whole(f"/proc/self/fd/{out.fileno()}", [b"told"])
+    assert (tmp_path / "out").read_bytes() == b"told"
+    with pytest.raises(IsADirectoryError):
+        remote.write_whole(tmp_path, [b"a"])
 
 
 def test_a_copy_is_whole_or_not_there(store, cache):
