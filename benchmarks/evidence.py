@@ -407,12 +407,13 @@ def check(names: list[str], arguments: list[str]) -> None:
         if figure.suffix not in (".png", ".pdf", ".svg") or not figure.absolute().parent.is_dir():
             raise UserError(f"--figure={FIGURE.value}: expected a .png, .pdf or .svg in a folder that is there")
     for name in names:
-        split = sets().parts(EVIDENCE[name])[0]
+        split, *others = sets().parts(EVIDENCE[name])
         split.check_labels("train", "test")
         if split.multilabel:
             raise UserError(f"the videos of {split.name!r} have several labels; what is compared has one for each")
-        if not split.select("train") or not split.select("test"):
-            raise UserError(f"{split.describe()} in {DATA.value}: there are none to train on, or to test")
+        for each in (split, *others):
+            if not each.select("train") or not each.select("test"):
+                raise UserError(f"{each.describe()} in {DATA.value}: there are none to train on, or to test")
         all_tested = EVIDENCE[name].folds > 1 and not BEST.value
         tested = [video for video in split.videos if all_tested or video.split == "test"]
         if lacking := [video.name for video in tested if video.error is not None]:

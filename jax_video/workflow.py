@@ -108,8 +108,10 @@ def train_and_test(
 def test(run: run_lib.Run, manifest: Manifest) -> dict[str, Any]:
     """Test a run (`testing.results.test`), and write report.html if the result is in the run's own folder.
 
-    If the report fails, the test is done all the same, and stderr says how to make the report.
+    Of a set of which the run was trained on a part (`data.fraction`), the whole may be given. If the report fails, the
+    test is done all the same, and stderr says how to make the report.
     """
+    manifest = run.meta.kept(manifest)
     result = results.test(run, manifest)
     if jax.process_index() == 0 and results.folder_of(run) == run.folder:
         alone = jax.process_count() == 1  # or else the others would have to take part in an explanation

@@ -148,10 +148,21 @@ def test_wrong_use(small, tmp_path):
     check_user_error(run(REPORT, small, "--out=nowhere/x.html", cwd=tmp_path), "cannot write nowhere/x.html", "--out")
     os.mkfifo(tmp_path / "pipe")
     check_user_error(
-        run(REPORT, small, f"--out={tmp_path / 'pipe'}"), "pipe is no file, and a report would take its place"
+        run(REPORT, small, f"--out={tmp_path / 'pipe'}"), "pipe is no report, and one would take its place"
     )
-    with pytest.raises(UserError, match="is named twice"):
-        jax_video.write_report(small, small, out=tmp_path / "x.html")
+    (tmp_path / "link").symlink_to(small)
+    for other in (small, tmp_path / "link"):
+        with pytest.raises(UserError, match="is named twice"):
+            jax_video.write_report(small, other, out=tmp_path / "x.html")
+    before = (small / "test.json").read_text()
+    with pytest.raises(UserError, match="test.json is no report, and one would take its place"):
+        jax_video.write_report(small, out=small / "test.json")
+    assert (small / "test.json").read_text() == before
+    with pytest.raises(UserError, match="there is no such folder; make it, or name a file"):
+        jax_video.write_report(small, out=f"{tmp_path}/pages/")
+    assert jax_video.write_report(small, out=tmp_path / "x.html") == jax_video.write_report(
+        small, out=tmp_path / "x.html"
+    )
 
 
 def test_a_page_needs_nothing_else(small):
@@ -364,8 +375,24 @@ def test_thresholds_are_said_to_be_chosen_where_they_are(chosen, said):
         pathlib.Path("run"), "run", result={"map": 0.5, "thresholds": {"a": 0.5, "b": 0.5}}, meta=meta
     )
     assert said in labels.about(found)
+    found.meta, found.result = None, {"map": 0.5, "thresholds": {"a": 0.4, "b": 0.5}}
+    assert "which validation has chosen" in labels.about(found), "whatever is known of its checkpoint"
     found.result = {"map": 0.5, "fused": ["a", "b"]}
     assert "F1" not in labels.about(found)
+
+
+def test_what_a_run_was_trained_on_and_from_is_told_as_it_was(small):
+    """Clips of drawn strides and of a rate, a part of the set; and no password of an address."""
+    config = json.loads((small / "config.json").read_text())
+    config["data"]["fraction"] = 0.004
+    config["clip"] = {"frames": 5, "stride": 2, "strides": [1, 3], "fps": 15.0}
+    config["optimizer"] = {"kind": "sgd", "momentum": 0.0}
+    config["init_from"] = {"path": "https://ann:secret@example.invalid/run"}
+    (small / "config.json").write_text(json.dumps(config))
+    shown = write(small, explain=False)
+    assert "stride 1 to 3 in training, 2 in tests" in shown.text and "frames per second 15.0" in shown.text
+    assert "share of the set’s training videos 0.4 %" in shown.text and "SGD, momentum 0.0" in shown.text
+    assert "secret" not in shown.source and "https://example.invalid/run" in shown.source
 
 
 def test_parameters_are_not_counted_without_the_classes(work):
@@ -488,7 +515,7 @@ def test_a_report_that_fails_does_not_fail_the_test(trained, monkeypatch, capsys
     monkeypatch.setattr(workflow, "write_report", fail)
     monkeypatch.setattr(workflow.results, "test", lambda *_: {"top1": 1.0})
     opened = jax_video.load(trained.workdir)
-    assert workflow.test(opened, None) == {"top1": 1.0}
+    assert workflow.test(opened, Manifest.read(trained.data / "manifest.jsonl")) == {"top1": 1.0}
     said = capsys.readouterr().err
     assert (
         said.startswith("The report failed (RuntimeError: no ink); python -m jax_video.report '")

@@ -155,7 +155,7 @@ def _classes(records: dict[str, Record]) -> str:
     recalls = [found for record in records.values() if (found := _shares(record, several))]
     if len(recalls) < 2:
         return gone
-    what = "Precision" if several else "Recall"
+    what = "AP" if several else "Recall"
     columns = [Column("Class"), Column("Videos", True), Column(f"{what} of A", True), Column(f"{what} of B", True)]
     columns += [Column("B − A", True, "In percentage points"), Column("Difference")]
     rows = []

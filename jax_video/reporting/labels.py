@@ -15,8 +15,8 @@ _DASH = '<span class="dim">–</span>'
 def about(record: Record) -> str:
     """What the metrics mean."""
     f1 = ""
-    if (record.result or {}).get("thresholds"):
-        chosen = record.meta is not None and record.meta.thresholds is not None
+    if found := thresholds(record):
+        chosen = any(threshold != 0.5 for threshold in found.values()) or (record.meta and record.meta.thresholds)
         how = "which validation has chosen" if chosen else "all .5, as no validation has chosen any"
         f1 = (
             f"F1 is of the decisions at the classes’ thresholds, {how}; macro is its mean over the classes, micro of "

@@ -182,12 +182,13 @@ def read(
         record.views = documents.read(path / "views.json", _ALPHA)
     name, fraction = data or record.setting("data", "manifest"), record.setting("data", "fraction")
     if isinstance(name, Manifest):
-        record.manifest = name
+        record.manifest = name if record.meta is None else record.meta.kept(name)
     elif isinstance(name, str | os.PathLike):
         with record.reading("manifest", str(name)):
             record.manifest = prepared.read(name).keep(fraction if isinstance(fraction, float) else 1.0)
     if record.meta is not None and not record.classes:
         record.classes = record.meta.classes
+    record.config = _without_passwords(record.config)  # the page can be sent to anybody
     return record
 
 
@@ -245,6 +246,15 @@ def _read_checkpoint(record: Record, opened: Run | None) -> None:
             if not documents.defect(found, averages.shape(found) | _CLASSES):
                 record.result = found
     record.config = record.meta.config
+
+
+def _without_passwords(value: Any) -> Any:
+    """A config without the passwords of its addresses."""
+    if isinstance(value, dict):
+        return {key: _without_passwords(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_without_passwords, value))
+    return copies.without_password(value) if isinstance(value, str) and "://" in value else value
 
 
 def _matrix(found: dict[str, Any]) -> np.ndarray:

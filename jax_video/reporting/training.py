@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from jax_video import metrics, state
 from jax_video.data.manifest import SPLITS
 from jax_video.reporting import charts, page
-from jax_video.reporting.page import code, percent, text
+from jax_video.reporting.page import code, text
 from jax_video.reporting.record import Record
 from jax_video.testing.results import NAMES
 
@@ -83,7 +83,9 @@ def _data(record: Record) -> dict[str, str]:
         "set": text(manifest.name) if manifest else code(name) if name else "",
         "classes": f"{len(record.classes):,}" if record.classes else "",
         **{f"{split} videos": f"{number:,}" for split, number in splits.items() if number},
-        "of those for training": percent(fraction, 0) if isinstance(fraction, float) and 0 < fraction < 1 else "",
+        "share of the set’s training videos": f"{100 * fraction:.3g} %"
+        if isinstance(fraction, float) and 0 < fraction < 1
+        else "",
         "normalised by": text(
             f"mean {_row(record.setting('normalize', 'mean'))}, std {_row(record.setting('normalize', 'std'))}"
         )
@@ -114,7 +116,7 @@ def _schedule(record: Record) -> dict[str, str]:
         "planned": text(f"{epochs} epochs" if epochs else f"{steps} steps" if steps else ""),
         "batch": value("train", "batch"),
         "micro-batch": value("train", "micro_batch"),
-        "optimizer": value("optimizer", "momentum", optimizer),
+        "optimizer": text(optimizer.format(get("optimizer", "momentum"))) if record.config.get("optimizer") else "",
         "weight decay": value("optimizer", "weight_decay"),
         "learning rate": text(f"{rate}, {kind}") if rate else "",
         "warm-up, epochs": value("schedule", "warmup_epochs"),
@@ -125,10 +127,13 @@ def _schedule(record: Record) -> dict[str, str]:
 
 def _clips(record: Record) -> dict[str, str]:
     value, flip = record.shown, record.setting("clip", "flip")
-    streams = record.setting("clip", "streams")
+    streams, strides = record.setting("clip", "streams"), record.setting("clip", "strides")
+    drawn = isinstance(strides, list | tuple) and len(strides) == 2
+    stride = f"{strides[0]} to {strides[1]} in training, {{}} in tests" if drawn else "{}"
     return {
         "frames": value("clip", "frames"),
-        "stride": value("clip", "stride"),
+        "frames per second": value("clip", "fps"),
+        "stride": value("clip", "stride", stride),
         "clips of a video": value("clip", "segments"),
         "size": value("clip", "size", "{0} × {0} pixels"),
         "short side": value("clip", "short_side", "{} pixels"),

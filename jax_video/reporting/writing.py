@@ -1,13 +1,15 @@
 """The file with the report of a run, or of two side by side."""
 
+import contextlib
 import os
+import pathlib
 from typing import Any
 
 from jax_video import published
 from jax_video.data import copies, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError, writing
-from jax_video.reporting import comparison, record, single
+from jax_video.reporting import comparison, page, record, single
 from jax_video.run import Run
 
 NAME = "report.html"  # in a run's folder
@@ -51,7 +53,7 @@ def write_report(
         for each in (run, other)
         if each is not None
     ]
-    if len({str(each.folder) for each in records}) < len(records):
+    if len({remote.real(each.folder) for each in records}) < len(records):
         raise UserError(f"{records[0].folder} is named twice: expected two runs")
     if out is None and records[0].exported and not (records[0].folder / "test.json").exists():
         raise UserError(
@@ -60,8 +62,10 @@ def write_report(
     target = records[0].folder / NAME if out is None else remote.path(out)
     if not remote.is_remote(target) and target.is_dir():
         target = target / NAME
-    if not remote.is_remote(target) and target.exists() and not target.is_file():
-        raise UserError(f"{target} is no file, and a report would take its place: choose another --out")
+    if not remote.is_remote(target) and target.exists() and not _is_report(target):
+        raise UserError(f"{target} is no report, and one would take its place: choose another --out")
+    if out is not None and os.fspath(out).endswith(("/", os.sep)) and target.name != NAME:
+        raise UserError(f"--out={os.fspath(out)}: there is no such folder; make it, or name a file")
     if len(records) == 2:
         content = comparison.document(*records)
     else:
@@ -73,6 +77,16 @@ def write_report(
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise UserError(f"cannot write {target} ({error.strerror}): choose another --out") from error
     return target
+
+
+def _is_report(path: pathlib.Path) -> bool:
+    """Whether a file is a page, or empty."""
+    if not path.is_file():
+        return False
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        head = file.read(len(page.BEGINNING))
+        return not head or head == page.BEGINNING
+    return True  # writing it says why it cannot be
 
 
 def _folder(run: Any) -> str | os.PathLike:
