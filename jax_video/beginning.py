@@ -9,12 +9,12 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import optimizer, sharding
+from jax_video import optimizer, recipe, sharding
 from jax_video import state as state_lib
 from jax_video.checkpoint import Checkpoints
 from jax_video.data import remote
 from jax_video.data.manifest import Manifest
-from jax_video.errors import CheckpointError
+from jax_video.errors import CheckpointError, UserError
 from jax_video.meta import Meta, check_same_run, is_extended
 from jax_video.progress import Progress
 from jax_video.state import TrainState
@@ -57,6 +57,10 @@ def restore_or_create(
     if restored is None:
         if extend:
             raise CheckpointError(f"there is no run in {folder} to extend: leave --extend out to begin one.")
+        if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
+            raise UserError("dtype is 'float64', which JAX computes in float32 unless told: set JAX_ENABLE_X64=1")
+        if not recipe.is_free(folder):
+            raise UserError(f"{folder} holds a config.json that is no run's: choose another --workdir.")
         _say(doubts(config, manifest))
         # jit makes this one compilation; without it, the initial values alone would take one for every shape.
         named = config.init_from.path or config.init_from.layout

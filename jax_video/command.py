@@ -123,7 +123,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         given = (flags.FLAGS[name] for name in flags.FLAGS)
-        if empty := [f"--{flag.name}" for flag in given if flag.present and flag.value == ""]:  # an unset variable's
+        if empty := [f"--{flag.name}" for flag in given if flag.present and flag.value == "" and _has_place(flag.name)]:
             _exit(f"{' '.join(empty)} is empty: give it a value, or leave it out.")
         return rest
     except flags.Error as error:
@@ -138,6 +138,11 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _exit(unknown)
     except OSError:  # a missing file
         _exit(config_flag.missing(_config_file(argv)))
+
+
+def _has_place(name: str) -> bool:
+    """Whether a flag's value may not be empty, as by an unset variable; a config's may, and Beam's options."""
+    return not name.startswith("config") and name != "beam"
 
 
 def _expanded(argument: str) -> str:
@@ -163,6 +168,7 @@ def _config_file(argv: list[str]) -> str:
 
 def _unknown_config_key(argv: list[str]) -> str | None:
     """The message for an unknown `--config.x`, or None: absl's own error names neither the flag nor its neighbours."""
+    argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
     for argument in argv:
         if not (match := re.match(r"--?(?:no)?config\.([^=]+)", argument)):
             continue

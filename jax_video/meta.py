@@ -54,13 +54,13 @@ class Meta:
       manifest: hash of the set that it was trained on; empty if unknown, as for converted weights.
       progress: of the training, as `progress.Progress` keeps it; None where it has not begun.
       stored_flow: whether `prepare` had stored the optical flow; None where the network sees none.
-      packed: short side and JPEG quality of the packed frames that it was trained on; [] for files, None if unknown.
       origin: where converted weights came from, with what it takes to convert them back (`names.Translation`).
       ema: whether there are moving averages of the weights.
       machines: how many "processes" and "devices" have trained it; None if unknown.
       validation: metrics of the validation at this step, by which the best checkpoint is found; None if there was none.
       thresholds: for videos with several labels: the probability from which on each class holds, chosen by that
         validation; None if there was none.
+      packed: short side and JPEG quality of the packed frames that it was trained on; [] for files, None if unknown.
       version: of this record.
     """
 
@@ -69,12 +69,12 @@ class Meta:
     manifest: str = ""
     progress: dict[str, Any] | None = None
     stored_flow: bool | None = None
-    packed: list[int] | None = None
     origin: dict[str, Any] | None = None
     ema: bool = False
     machines: dict[str, int] | None = None
     validation: dict[str, float] | None = None
     thresholds: tuple[float, ...] | None = None
+    packed: list[int] | None = None
     version: int = VERSION
 
     def is_of_another_set(self, manifest: str | None) -> bool:

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import numbers
 import operator
 from collections.abc import Callable, Sequence
 
@@ -40,7 +41,8 @@ def schedule(
     drops = {"drop_epochs": drop_epochs, "drop_steps": drop_steps}
     single = {"learning_rate": learning_rate, "warmup_epochs": warmup_epochs, "drop_factor": drop_factor}
     for name, values in ({name: (value,) for name, value in single.items()} | drops).items():
-        if wrong := [value for value in values if not 0 <= value < float("inf")]:
+        values = values if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
+        if wrong := [each for each in values if not (isinstance(each, numbers.Real) and 0 <= each < float("inf"))]:
             raise UserError(f"schedule.{name} is {wrong[0]!r}: expected a finite number, 0 or more.")
     if begin:
         later = schedule(
@@ -203,10 +205,11 @@ def _decay_by_layer(decay: float, network: str, updates: dict, params: dict | No
 
 def _decayed(statistics: dict, params: dict) -> dict:
     """A tree like params with False at scale and offset of normalisation layers, and True elsewhere: of those that have
-    running statistics, and of those whose only arrays are a scale and an offset, or a scale of channels."""
+    running statistics, and of those whose only arrays are a scale and an offset, or one of them, of channels."""
     arrays = {key: node for key, node in params.items() if not isinstance(node, dict)}
-    is_scale = arrays.keys() == {"scale"} and getattr(params["scale"], "ndim", 0) == 1
-    is_norm = is_scale or arrays.keys() == {"scale", "bias"} or _has_statistics(statistics)
+    alone = len(arrays) == 1 and all(getattr(arrays.get(key), "ndim", 1) == 1 for key in ("scale", "bias"))
+    alone &= arrays.keys() <= {"scale", "bias"}
+    is_norm = alone or arrays.keys() == {"scale", "bias"} or _has_statistics(statistics)
     if params and is_norm and len(arrays) == len(params):
         return dict.fromkeys(params, False)
     return {

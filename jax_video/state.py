@@ -71,8 +71,6 @@ def network(config: ConfigDict, num_classes: int) -> nnx.Module:
     """
     if config.dtype not in ("float32", "bfloat16", "float64"):
         raise UserError(f"dtype is {config.dtype!r}: choose float32, bfloat16 or float64.")
-    if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
-        raise UserError("dtype is 'float64', which JAX computes in float32 unless told: set JAX_ENABLE_X64=1")
     common = {
         "rngs": models.Keys(config.seed),
         "dtype": jnp.dtype(config.dtype),

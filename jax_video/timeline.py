@@ -179,12 +179,10 @@ def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Wind
     """
     check_seconds(window=window, hop=hop)
     kept: collections.deque[Frame] = collections.deque()
-    number, size, last, step, begun = 0, 0, 0.0, 0.0, False
-    counted = 0, 0.0  # frames, and the time of the first
+    number, size, last, before, step, begun = 0, 0, 0.0, 0.0, 0.0, False
     for time, image in frames:
-        counted = counted[0] + 1, counted[1] if counted[0] else time
         time = max(time, last)  # if a file's times run back, later frames are shown later all the same
-        step, last = time - last if kept else step, time
+        before, step, last = step, time - last if kept else step, time
         while time >= number * hop + window - ROUNDING:
             start, end = number * hop, number * hop + window
             inside = _between(kept, start, end)
@@ -203,9 +201,8 @@ def windows(frames: Iterable[Frame], window: float, hop: float) -> Iterator[Wind
         check_size(window, size)
     if not kept:
         raise UserError("the video has no frames")
-    count, first = counted
-    mean = (last - first) / (count - 1) if count > 1 else step
-    last += step if step <= 2 * mean else mean  # the last frame is shown as long as the one before it, but for a pause
+    step = before if 0 < 2 * before < step else step
+    last += step  # the last frame is shown as long as the one before it, but not as long as a pause
     if not begun or last > (number - 1) * hop + window + step / 2:
         start = max(0.0, last - window)
         inside = _between(kept, start, last) or [kept[-1]]

@@ -269,9 +269,9 @@ def train(
 
     def save(validation: dict | None = None, thresholds: tuple[float, ...] | None = None) -> None:
         stored_flow = manifest.flow is not None if "flow" in sampling.streams else None
-        known = (config.to_dict(), manifest.classes, manifest.hash, progress.to_dict(), stored_flow, manifest.packed_as)
+        meta = Meta(config.to_dict(), manifest.classes, manifest.hash, progress.to_dict(), stored_flow)
         log.sync()
-        checkpoints.save(state, Meta(*known, thresholds=thresholds), validation)
+        checkpoints.save(state, dataclasses.replace(meta, thresholds=thresholds, packed=manifest.packed_as), validation)
 
     running, lost = None, ""  # (number, metrics) of the step that the devices compute; what has ended a worker
     trace = Profile(log.tensorboard, profile if first_process else 0)
@@ -308,12 +308,12 @@ def train(
             if stop:
                 checkpoints.wait()
                 if lost:
-                    raise UserError(f"{lost}; saved after step {step}. Fewer --config.data.workers need less memory.")
+                    raise UserError(f"{lost}. Fewer --config.data.workers need less memory. Saved is step {step}.")
                 raise Stopped(f"stopped after step {step} of {total}; the same command goes on from there ({workdir}).")
             if validate:
                 failures.note(np.array(means.failed, int) + 1)
                 scores = objective.of_videos((definition, *state.averaged), means.values)
-                if not np.isfinite(scores).all():
+                if len(scores) > 1 and not np.isfinite(scores).all():
                     raise diverged("what the network says of validation videos", step, workdir, checkpoints.steps)
                 validation = objective.metrics(scores, means.label) | {"failed": len(means.failed)}
                 log.row(step, "val", **validation)
@@ -337,9 +337,9 @@ def train(
             try:
                 rows = next(batches)
             except RuntimeError as error:  # SIGTERM ended a worker before it could be told to leave signals to us
-                if jax.process_count() > 1 or not (signals.requested or "terminated" in str(error)):
+                if jax.process_count() > 1 or not (signals.requested or "exit code -" in str(error)):
                     raise  # several ask equally often
-                lost = "" if signals.requested else "a process that decodes videos was ended by the system"
+                lost = "" if signals.requested else f"a process that decodes videos was ended by the system ({error})"
                 continue
             log.batch(step + 1, rows, classes, seen)
             with trace.step(step):

@@ -25,7 +25,7 @@ Video = str | os.PathLike | np.ndarray
 
 def several(videos: Video | Iterable[Video]) -> tuple[list[Video], bool]:
     """(videos as a list, whether it was a single one). Raises UserError for what is no video."""
-    if isinstance(videos, np.ndarray) and videos.dtype.kind == "U" and videos.ndim == 1:
+    if isinstance(videos, np.ndarray) and videos.dtype.kind in "UO" and videos.ndim < 2:  # names
         videos = videos.tolist()
     single = isinstance(videos, str | os.PathLike) or hasattr(videos, "__array__")
     if not single and (not isinstance(videos, Iterable) or isinstance(videos, bytes | Mapping)):
@@ -59,9 +59,9 @@ def refuse(faults: Mapping[int, str], videos: Sequence[Video]) -> None:
 
 def at_least_one(name: str, value: Any) -> int:
     """The value, if it is a number of clips. Raises UserError, with its name, if not."""
-    if type(value) is not int or value < 1:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise UserError(f"{name} is {value!r}: expected a number of clips, at least 1")
-    return value
+    return int(value)
 
 
 def checked_fps(fps: Any, zero: str = "where they are not known") -> float:

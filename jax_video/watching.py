@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import math
 import os
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -316,7 +317,7 @@ class _Newest:
         self._window = self._hop = 0.0  # chosen when the first frame comes
         self._kept, self._size = collections.deque[_Kept](), 0
         self._origin, self._number, self._step = 0.0, 0, 0.0  # s of the break; next window; s between frames
-        self._least = math.inf  # s between frames, at least
+        self._steps = collections.deque[float](maxlen=99)  # s between the last frames
         self._since = 0  # frames since the last break
         self._offered, self._offered_to, self._taken, self._taken_to = 0, 0, 0, 0  # frames, and the last one's number
         self._part: _Part | None = None
@@ -338,7 +339,7 @@ class _Newest:
         seconds = frame.seconds - self._origin
         if self._kept:
             self._step = seconds - self._kept[-1].seconds
-            self._least = min(self._least, self._step or math.inf)
+            self._steps.append(self._step)
         newest = math.floor((seconds - self._window + timeline.ROUNDING) / self._hop)
         if newest >= self._number:
             held = math.floor(self._kept[-1].seconds / self._hop) if self._kept else -1  # the last with a frame in it
@@ -398,7 +399,7 @@ class _Newest:
         first, last = start - timeline.ROUNDING, end - timeline.ROUNDING
         kept = [frame for frame in self._kept if first <= frame.seconds < last]
         if len(kept) < 2:  # a gap
-            if not self._offered and self._since >= _FEW and self._window < 2 * self._least:
+            if not self._offered and self._since >= _FEW and self._window < 2 * statistics.median(self._steps or [0]):
                 raise UserError(timeline.too_short(self._window, len(kept), self._step))
             return []
         frames = range(kept[0].number, kept[-1].number + 1)

@@ -173,7 +173,7 @@ def test_the_mode_of_the_command(manifest, tmp_path):
     assert finished.code == 0, finished.stderr
     result = json.loads((tmp_path / "run" / "views.json").read_text())
     measured = ["step", "split", "videos", "of", "overall", "layers", "classes"]
-    assert list(result) == [*measured, "fingerprint", "manifest", "protocol", "clip", "dtype"]
+    assert list(result) == [*measured, "fingerprint", "manifest", "packed", "protocol", "clip", "dtype"]
     assert (result["manifest"], result["clip"]["stride"], result["dtype"]) == (manifest.hash, STRIDE, "float32")
     assert "Other clips than those of the run" not in finished.stderr
     assert (result["step"], result["split"], result["videos"]) == (0, "val", 16)

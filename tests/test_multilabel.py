@@ -475,7 +475,7 @@ def test_the_report_shows_every_class_and_the_surest_mistakes(finished, tmp_path
         assert each.missed == (each.answer in each.label) == (each.probability < each.threshold)
     shutil.copytree(finished / "run", tmp_path / "other")
     both = write_report(finished / "run", tmp_path / "other", out=tmp_path / "both.html").read_text()
-    assert "Precision of A" in both and "Recall of A" not in both
+    assert "AP of A" in both and "Recall of A" not in both
 
 
 def test_tested_runs_are_fused_and_averaged(finished, tmp_path):

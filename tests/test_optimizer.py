@@ -208,6 +208,7 @@ def test_layers_that_lack_scale_or_offset_are_not_decayed_either():
         def __init__(self, rngs):
             self.rms, self.layer = nnx.RMSNorm(2, rngs=rngs), nnx.LayerNorm(2, use_bias=False, rngs=rngs)
             self.offset, self.scale = (nnx.BatchNorm(2, rngs=rngs, **{key: False}) for key in ("use_scale", "use_bias"))
+            self.group = nnx.GroupNorm(2, num_groups=1, use_scale=False, rngs=rngs)
             self.linear = nnx.Linear(2, 2, rngs=rngs)
 
     _, params, batch_stats = state.split(Mine(nnx.Rngs(0)))
@@ -227,6 +228,9 @@ def test_layers_that_lack_scale_or_offset_are_not_decayed_either():
         {"drop_factor": -0.1},
         {"drop_epochs": (-1,)},
         {"drop_steps": (3, float("inf"))},
+        {"drop_epochs": ("3",)},
+        {"drop_epochs": None},
+        {"warmup_epochs": None},
     ],
 )
 @pytest.mark.parametrize("begin", [0, 5])

@@ -351,10 +351,16 @@ def test_files_of_the_user_are_not_written_over(clips, tmp_path):
         (out / ".download.part").write_text("theirs")
         with pytest.raises(UserError, match=f"--table=.*{name} is a file that is written into --out"):
             Preparation("table", out, videos=clips, parameters={"table": [str(out / name)]})
-        with pytest.raises(UserError, match=f"{name} is there, and was not written by prepare: move it"):
+        with pytest.raises(UserError, match=f"{name} is there, and is not as prepare writes it: move it"):
             prepare(Preparation("folder", out, videos=clips, check="fast"))
         assert (out / name).read_text() == table and (out / ".download.part").exists()
         assert sorted(path.name for path in out.iterdir()) == [".download.part", name]
+    out = tmp_path / "own"
+    prepare(Preparation("folder", out, videos=clips, check="fast"))
+    (out / ".broken.csv.swp").write_text("an editor's")
+    (out / "broken.csv").write_bytes(b"\xef\xbb\xbf" + (out / "broken.csv").read_bytes().replace(b",", b";"))
+    prepare(Preparation("folder", out, videos=clips, check="fast"))
+    assert (out / ".broken.csv.swp").exists() and b";" not in (out / "broken.csv").read_bytes().split(b"\n")[0]
 
 
 def test_videos_without_labels_are_for_knowledge_transfer(clips, tmp_path):

@@ -278,7 +278,9 @@ def test_records_of_the_first_version():
 
 
 def test_a_record_comes_back_as_it_was():
-    written = Meta({"seed": 1}, ("a",), "m", {"validated": 1}, True, {"layout": "i3d"}, True, {"devices": 8})
+    written = Meta(
+        {"seed": 1}, ("a",), "m", {"validated": 1}, True, {"layout": "i3d"}, True, {"devices": 8}, packed=[256, 90]
+    )
     assert Meta.from_json(json.loads(json.dumps(written.to_json())), FOLDER) == written
     several = dataclasses.replace(written, config={"train": {"loss": "sigmoid"}}, thresholds=(0.25,))
     assert Meta.from_json(json.loads(json.dumps(several.to_json())), FOLDER).thresholds == (0.25,)

@@ -298,7 +298,8 @@ def test_a_clock_that_jumps_by_years_costs_nothing():
 
 def test_the_last_frame_after_a_pause_does_not_last_as_long_as_the_pause():
     frames = [*numbered(20), (62.0, np.zeros((1, 1, 3), np.uint8))]
-    assert cut(frames, 1.0, 1.0)[-1][1] < 66
+    assert cut(frames, 1.0, 1.0)[-1] == (61.1, 62.1, [0])
+    assert cut([*numbered(2), (100.0, numbered(1)[0][1])], 1.0, 0.5)[-1] == (99.1, 100.1, [0])
     assert cut(numbered(20), 1.0, 1.0)[-1][1] == 2.0
 
 

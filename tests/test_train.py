@@ -347,7 +347,7 @@ def test_a_worker_that_the_system_ends_costs_no_step(tmp_path, config, manifest,
 
     with monkeypatch.context() as patched:
         patched.setattr(train_lib.pipeline, "train_batches", short)
-        with pytest.raises(UserError, match="ended by the system; saved after step 5. Fewer --config.data.workers"):
+        with pytest.raises(UserError, match="ended by the system .*-9.*Fewer --config.data.workers .* Saved is step 5"):
             train_lib.train(config, manifest, tmp_path / "ended", first_devices(1))
     assert train_lib.train(config, manifest, tmp_path / "ended", first_devices(1))
     assert processes.rows(tmp_path / "ended") == processes.rows(tmp_path / "whole")
@@ -701,6 +701,13 @@ def test_seeds_and_averages_out_of_range_are_refused(tmp_path, config, manifest,
     with pytest.raises(UserError, match=f"{key} is {value}: expected a number from 0 on, below"):
         train_lib.train(config, manifest, tmp_path / "run", first_devices(1))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_config_of_others_is_not_written_over(tmp_path, config, manifest):
+    (tmp_path / "config.json").write_text('{"architectures": ["mine"]}')
+    with pytest.raises(UserError, match="holds a config.json that is no run's: choose another --workdir"):
+        train_lib.train(config, manifest, tmp_path, first_devices(1))
+    assert (tmp_path / "config.json").read_text() == '{"architectures": ["mine"]}'
 
 
 def test_the_plateau_schedule_needs_validation_videos(tmp_path, config, manifest):

@@ -223,8 +223,8 @@ def judged(folder: remote.Path, url: str | os.PathLike) -> Iterator[None]:
 
 
 def without_password(url: str) -> str:
-    """A URL without its user name and password."""
-    return re.sub("//[^/@]*@", "//", url)
+    """A URL, or a text with some, without user names and passwords, and without what signs an address."""
+    return re.sub(r"(?<=\w://)[^\s,?]*@", "", re.sub(r"(\w://[^\s,?]*\?)[^\s,]*", r"\1…", url))
 
 
 def _read_on(store: Store, name: str, version: Version, part: pathlib.Path, progress: tqdm) -> None:

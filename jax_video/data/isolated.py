@@ -104,6 +104,8 @@ def timed(
       VideoError: the file cannot be read.
     """
     if isinstance(video_, np.ndarray) or timeout is None:
+        if not isinstance(video_, np.ndarray):
+            _check_whole(video_)
         return reader.timed(video_, short_side=short_side, fps=fps, own=own)
     results = _done(iter([_Frames(os.path.abspath(video_), short_side, fps, own)]), 1, timeout)
 
@@ -172,9 +174,7 @@ class _Frames(NamedTuple):
 
     def do(self, give: Give) -> None:
         _check(self.path)
-        held = probing.examine(self.path, full=False)  # of a file that is cut no part is labelled, as in `clips`
-        if reason := probing.verdict(held.loss, held.fault, packets.MAX_DAMAGE):
-            raise VideoError(self.path, reason)
+        _check_whole(self.path)
         frames, seconds = reader.timed(self.path, short_side=self.short_side, fps=self.fps, own=self.own)
         give(seconds)
         times: list[float] = []
@@ -188,6 +188,20 @@ class _Frames(NamedTuple):
                 times, images = [], []
         if images:
             give(times, frames=images)
+
+
+class _Alive(pictures.Watcher):
+    """Tells that a process makes progress."""
+
+    def go_on(self) -> None:
+        workers.go_on()
+
+
+def _check_whole(path: str | os.PathLike) -> None:
+    """Raise VideoError for a file that is cut: no part of it is labelled, as in `clips`. Its frames are not decoded."""
+    held = probing.examine(path, full=False, watcher=_Alive())
+    if reason := probing.verdict(held.loss, held.fault, packets.MAX_DAMAGE):
+        raise VideoError(path, reason)
 
 
 def _check(path: str) -> None:

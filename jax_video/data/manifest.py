@@ -207,14 +207,15 @@ class Manifest:
         """Write the file whole or not at all; folders beside or below it are stored relative, so all can move.
 
         Raises:
-          ValueError: the frames are in memory, so that a file about them would be of no use; or a video is there twice.
+          ValueError: the frames are in memory, so that a file about them would be of no use.
+          UserError: a video is there more than once.
           OSError: the file cannot be written.
         """
         if self.memory is not None:
             raise ValueError(f"the frames of {self.name!r} are in memory: write the videos to files, and prepare these")
         repeated = [name for name, count in collections.Counter(row.name for row in self.videos).items() if count > 1]
         if repeated:
-            raise ValueError(f"{len(repeated)} videos are there more than once, e.g. {repeated[0]!r}")
+            raise UserError(f"{len(repeated)} videos are there more than once, e.g. {repeated[0]!r}")
         path = remote.absolute(path)
         header = {
             "format": _MULTILABEL if self.multilabel else _FORMAT,

@@ -10,6 +10,7 @@ import hashlib
 import os
 import pathlib
 import stat
+import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
@@ -106,9 +107,8 @@ def write_whole(name: str | os.PathLike, parts: Iterable[bytes]) -> None:
         with reaching(target):
             target.write_bytes(b"".join(parts))
         return
-    if target.exists() and (not target.is_file() or target.is_relative_to("/dev") or target.is_relative_to("/proc")):
-        with open(target, "wb") as file:  # a device or a pipe, in whose place there must be no file
-            file.writelines(parts)
+    if target.exists() and (not target.is_file() or str(target).startswith(_STREAMS)):
+        _write_into(target, parts)
         return
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -119,6 +119,22 @@ def write_whole(name: str | os.PathLike, parts: Iterable[bytes]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+_STREAMS = ("/dev/std", "/dev/fd/", "/proc/")  # how names of open files begin, which may be those of regular ones
+
+
+def _write_into(target: pathlib.Path, parts: Iterable[bytes]) -> None:
+    """Write to a device, a pipe or an open file, in whose place there must be no new file."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream may be closed, or no file
+            if os.path.samestat(os.stat(target), os.fstat(stream.fileno())):  # which goes on where it is
+                stream.flush()
+                stream.buffer.writelines(parts)
+                stream.flush()
+                return
+    with open(target, "wb") as file:
+        file.writelines(parts)
 
 
 def put_in_place(temporary: str | os.PathLike, target: str | os.PathLike) -> None:

@@ -102,7 +102,7 @@ def _body(run: Run, result: Mapping[str, Any] | None, files: list[str], license:
     if program.READER in files:
         lines += [
             "",
-            f"Without jax_video (`pip install jax flatbuffers av`): `{program.PROGRAM}` is the same network as a "
+            f"Without jax_video (`pip install jax flatbuffers 'av>=17'`): `{program.PROGRAM}` is the same network as a "
             f"program for CPUs, NVIDIA's GPUs and TPUs, and `{program.CARD}` says what it takes:",
             "",
             "```bash",

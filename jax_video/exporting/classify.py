@@ -256,7 +256,7 @@ def decoded(path, told):
         times = [-(2**63) if pts is None else pts for pts, *_ in shown]
         leading = begin + sum(time < times[begin] for time in times[begin:])
     expected = (min(promised - hidden, count) if promised > 0 else count) - leading
-    short = expected - len(seconds) if promised > 0 or codec == "hevc" else 0  # whose decoder leaves lost frames out
+    short = expected - len(seconds) if promised > 0 or codec == "hevc" != kind else 0  # which leaves lost frames out
     lost = max(lost, short if lost or short > 2 else 0)
     if lost > 0.05 * (len(seconds) + lost):
         raise ValueError(f"damaged: {lost} of {len(seconds) + lost} frames do not decode")

@@ -18,7 +18,7 @@ import numpy as np
 
 from jax_video.errors import shown
 
-BEGINNING = b"<!doctype html>"  # of a page
+SIGN = b'<meta http-equiv="Content-Security-Policy" content="default-src \'none\';'  # near the beginning of each page
 _LONGEST = 90  # letters of a name
 
 
@@ -162,7 +162,7 @@ def document(title: str, lead: str, parts: dict[str, str], foot: str) -> bytes:
         for heading, content in shown.items()
     )
     return (
-        f'{BEGINNING.decode()}\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'

@@ -84,8 +84,8 @@ def _is_report(path: pathlib.Path) -> bool:
     if not path.is_file():
         return False
     with contextlib.suppress(OSError), path.open("rb") as file:
-        head = file.read(len(page.BEGINNING))
-        return not head or head == page.BEGINNING
+        head = file.read(1024)
+        return not head or page.SIGN in head
     return True  # writing it says why it cannot be
 
 

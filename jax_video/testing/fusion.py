@@ -386,16 +386,17 @@ def _matched(source: Predictions, first: Predictions) -> dict[str, str]:
         alone |= {
             videos[0]: theirs[stem][0]
             for stem, videos in ours.items()
-            if len(videos) == len(theirs[stem]) == 1
-            and (seconds or "#t=" not in theirs[stem][0])
-            and (numbered or _folders_alike(videos[0], theirs[stem][0]))
+            if len(videos) == len(theirs[stem]) == 1 and (seconds or "#t=" not in theirs[stem][0])
         }
+    others = {} if numbered else {video: name for video, name in alone.items() if not _folders_alike(video, name)}
+    alone = {video: name for video, name in alone.items() if video not in others}
     found = {video: video if video in source.scores else alone.get(video) for video in first.scores}
     if missing := [video for video, name in found.items() if name is None]:
+        other = f"{others[missing[0]]} is in another folder than {missing[0]}; " if missing[0] in others else ""
         raise UserError(
             f"{source.name} has no scores, or those of two videos of one name, for {len(missing)} of the "
-            f"{len(first.scores)} videos of {first.name}: {', '.join(missing[:3])}, …; videos are told apart by their "
-            "paths in the data set, or the ends of these"
+            f"{len(first.scores)} videos of {first.name}: {', '.join(missing[:3])}, …; {other}videos are told apart by "
+            "their paths in the data set, or the ends of these"
         )
     return {video: name for video, name in found.items() if name is not None}
 

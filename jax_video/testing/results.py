@@ -174,6 +174,7 @@ def is_own(result: Mapping[str, Any], run: Run) -> bool:
         result["step"] == run.step
         and result.get("fingerprint", run.fingerprint) == run.fingerprint
         and not run.meta.is_of_another_set(result.get("manifest"))
+        and run.meta.packed in (None, result.get("packed", run.meta.packed))
         and not other_clips(config["clip"], result.get("clip", config["clip"]))
         and result.get("dtype", config.get("dtype")) == config.get("dtype")
     )

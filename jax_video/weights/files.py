@@ -34,7 +34,7 @@ _COUNT = "n_averaged"  # what torch's AveragedModel keeps beside the averages, w
 PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 SUFFIXES = (".pth", ".pt", ".safetensors", ".npz")
 _NOTES = "jax_video"
-_EARLIER = {"normalize", "clip", "test", "model"}
+_EARLIER = ("normalize", "clip", "test", "model", "loss")
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what PyTorch's files began with until 1.6
 # Training code keeps these beside the weights; unpickling them runs no code.
 HARMLESS = (dict, list, set, int, float, argparse.Namespace, np.dtype)
@@ -203,8 +203,13 @@ def _own_notes(metadata: dict[str, str]) -> Any:
     """The notes that `write` put into the metadata of safetensors, where others keep theirs."""
     if _NOTES in metadata:
         return documents.parse(metadata[_NOTES])
-    earlier = _EARLIER <= metadata.keys()  # versions before wrote each note under its own name
-    return {key: value for key, value in metadata.items() if key in (*_EARLIER, "loss")} if earlier else {}
+    earlier = {key: value for key, value in metadata.items() if key in _EARLIER}  # each under its own name
+    for key in ("normalize", "model"):  # which all versions have written
+        try:
+            documents.parse(earlier.get(key, ""), {"*": object})
+        except documents.Damaged:
+            return {}
+    return earlier
 
 
 def _read_torch(path: pathlib.Path):
@@ -253,14 +258,15 @@ def _state_dict(path: pathlib.Path, loaded) -> WeightFile:
 
 def _passed_over(path: pathlib.Path, loaded: Any, taken: str, arrays: dict[str, np.ndarray]) -> str:
     """Which other weights of the same network a file holds, such as moving averages, in words; "" if none."""
-    names = {_bare(name) for name in arrays}
+    names, averages = {_bare(name) for name in arrays}, tuple(f"[{key!r}]" for key in AVERAGED)
 
     def places(found: Any, place: str, depth: int) -> Iterator[str]:
         if not isinstance(found, dict) or place == taken or depth > _DEEPEST:
             return
         own = {_bare(name) for name, value in found.items() if isinstance(name, str) and _is_array(value)}
-        if 2 * len(own & names) > len(names):
+        if 2 * len(own & names) > len(names) or (own and place.endswith(averages)):
             yield place
+            return
         for key, value in found.items():
             yield from places(value, f"{place}[{key!r}]", depth + 1)
 

@@ -30,8 +30,8 @@ def causes(
         return [f"the network has these arrays in its part {part}: init_from.into={part}"]
     theirs, ours = _title(found), _title(wanted)
     lines = []
-    whole = _heads(found) and {"conv0", "conv1"} & _widths(found).keys()
-    if not whole and theirs != ours and all(wanted.get(name) == shape for name, shape in found.items()):
+    has_stem = {"conv0", "conv1"} & _widths(found).keys()  # the classifier may be left out
+    if not has_stem and theirs != ours and all(wanted.get(name) == shape for name, shape in found.items()):
         return ["the file has a part of the network, which it fits: one of several files (shards)? Save all in one"]
     if theirs and ours and theirs != ours:
         subject = network or "the network"

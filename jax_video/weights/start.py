@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
 
@@ -186,12 +187,13 @@ def initial_state(
         if options.get("partial", False) and weights.merged.fresh:
             print(f"Not in them, and therefore as initialised:\n{listed(weights.merged.fresh, 100)}", file=sys.stderr)
         if layout:
-            _print_normalization(weights.sources[0], state_lib.Normalization(**config.normalize))
             _print_rate(weights.sources[0], config.clip.get("fps"))
         for source, part in zip(weights.sources, _several(options.into or ""), strict=True):
             if source.model is not None:  # it is a file; of a run's folder that is said where it is read
                 whose = f"The run that {source.path} was exported from"
                 print_differences(whose, {"model": source.model}, config, part)
+    for source in weights.sources if layout else ():
+        _check_normalization(source, state_lib.Normalization(**config.normalize))
     return fill(weights, create)
 
 
@@ -242,7 +244,7 @@ def _check_fresh(config: ConfigDict, weights: Weights) -> None:
         )
 
 
-def _print_normalization(source: Source, given: state_lib.Normalization) -> None:
+def _check_normalization(source: Source, given: state_lib.Normalization) -> None:
     """Print a note where weights were trained on RGB that was normalised differently from this run's.
 
     Raises UserError where the run's is that of another version of the layout's code.
@@ -252,7 +254,8 @@ def _print_normalization(source: Source, given: state_lib.Normalization) -> None
     usual = [source.normalize] if source.normalize else versions or [found.normalize]
     others = [values for name, values in found.versions.items() if source.version and name != source.version]
     if not source.normalize and any(given == state_lib.Normalization(**values) for values in others):
-        right = " ".join(f"--config.normalize.{key}={value}" for key, value in found.versions[source.version].items())
+        values = found.versions[source.version].items()
+        right = " ".join(shlex.quote(f"--config.normalize.{key}={value}") for key, value in values)
         raise UserError(
             f"{source.path} has {source.signs}: its network has seen other RGB than the config's, which is of another "
             f"version of the layout's code. Give it {right}"
@@ -266,7 +269,8 @@ def _print_normalization(source: Source, given: state_lib.Normalization) -> None
     if any(values is None or given == state_lib.Normalization(**values) for values in usual):
         return
     seen = " or, by the version of the code, ".join(map(str, usual))
-    print(f"  These weights have seen RGB of {seen}; normalize in the config is another.", file=sys.stderr)
+    if jax.process_index() == 0:
+        print(f"  These weights have seen RGB of {seen}; normalize in the config is another.", file=sys.stderr)
 
 
 def _print_rate(source: Source, given: float | None) -> None:

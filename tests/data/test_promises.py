@@ -580,7 +580,11 @@ def test_times_that_run_back_tell_no_parts(tmp_path):
     joined = tmp_path / "joined.ts"
     joined.write_bytes(2 * part.read_bytes())
     assert numbers(video.decode(joined, [FRAMES - 1, FRAMES])) == [FRAMES - 1, 0]
-    for read in (lambda: probing.probe(joined, span=(1.0, 2.0)), lambda: [*video.timed_frames(joined)]):
+    for read in (
+        lambda: probing.probe(joined, span=(1.0, 2.0)),
+        lambda: probing.probe(joined, span=(1.0, 2.0), full=False),
+        lambda: [*video.timed_frames(joined)],
+    ):
         with pytest.raises(VideoError, match=f"its times run back at frame {FRAMES}"):
             read()
     assert len([*video.timed_frames(joined, fps=25)]) == 2 * FRAMES
@@ -589,5 +593,8 @@ def test_times_that_run_back_tell_no_parts(tmp_path):
 def test_the_frames_of_a_damaged_file_have_times_where_it_is_used(tmp_path):
     path = damaged(tmp_path / "a.mp4")
     assert len([*video.timed_frames(path)]) == probing.probe(path).frames == FRAMES - 1
+    assert len([*video.timed_frames(path, fps=25)]) == FRAMES - 1
+    slow = write(tmp_path / "slow.avi", times=[25 * place for place in range(FRAMES)])  # B-frames, one a second
+    assert len([*video.timed_frames(slow)]) == FRAMES and probing.probe(slow, span=(10.0, 20.0)).frames == 10
     with pytest.raises(VideoError, match="damaged: 20 packets do not decode"):
         list(video.timed_frames(damaged(tmp_path / "a.mkv", set(range(31, 51)))))

@@ -102,6 +102,14 @@ def test_pipes_and_devices_are_written_into(tmp_path):
     with open(tmp_path / "out", "wb") as out:
         remote.write_whole(f"/proc/self/fd/{out.fileno()}", [b"told"])
     assert (tmp_path / "out").read_bytes() == b"told"
+    if os.path.isdir("/dev/shm"):  # which is a disk like others: a file there stays until the new one is whole
+        kept = pathlib.Path(f"/dev/shm/jax_video-test-{os.getpid()}")
+        try:
+            kept.write_bytes(b"before")
+            remote.write_whole(kept, (part for part in [kept.read_bytes(), b" and after"]))
+            assert kept.read_bytes() == b"before and after"
+        finally:
+            kept.unlink()
     with pytest.raises(IsADirectoryError):
         remote.write_whole(tmp_path, [b"a"])
 

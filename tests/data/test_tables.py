@@ -421,6 +421,12 @@ def test_what_spreadsheets_and_tools_make_of_tables(videos, tmp_path):
     twice = "path,label\na.mp4,walk\npath,label\nb.mp4,run\n"
     with pytest.raises(UserError, match="joined.csv:3: the header again"):
         find(videos, write(tmp_path / "joined.csv", twice))
+    ragged = "path,label,\na.mp4,walk,unsure\nb.mp4,run,\n"
+    assert len(find(videos, write(tmp_path / "ragged.csv", ragged)).videos) == 2
+    numbers = "path,label\n" + "".join(f"{path},0;1\n" for path, _ in ROWS)
+    (tmp_path / "classes.txt").write_text("sub\nwalk")
+    given = {"label_separator": ";", "class_names": tmp_path / "classes.txt"}
+    assert len(find(videos, write(tmp_path / "numbers.csv", numbers), **given).videos) == len(ROWS)
     several = "path,label\na.mp4,walk;wave\nb.mp4,walk\nsub/c d.mp4,run\n"
     listing = find(videos, write(tmp_path / "several.csv", several))
     assert any("the class 'walk;wave' has others in it; where a video may have" in note for note in listing.notes)

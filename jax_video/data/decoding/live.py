@@ -201,14 +201,14 @@ class Stream:
                 if self._stopped.is_set():
                     break
                 now = time.monotonic()
-                shape = frame.width, frame.height, video.orientation(frame)
+                shape = frame.width, frame.height
                 if shape != size:
                     pictures.check_shape(str(self.source), frame.width, frame.height)
                     self._times.interrupt()
                 size = shape
                 own = self._frames / self._fps if self._fps else frame.time
                 is_timed = self._fps or own is not None and container.format.name not in packets.RAW
-                if not is_timed and self.source.kind == "file":  # whose frames come as fast as they decode
+                if not (is_timed or self._frames) and self.source.kind == "file":  # they come as fast as they decode
                     raise UserError(f"{self.source}: its frames {video.NO_TIMES}")
                 seconds, follows = self._times.ascending(own, now)
                 if self.source.waits:

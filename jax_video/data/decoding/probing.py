@@ -146,7 +146,8 @@ def examine(
     listed = Packets.sorted(table)
     if not full and read.times:
         # Each packet is one frame, so the timestamps of packets are those of frames.
-        if packs or listed is None or not table["keyframe"][0] or read.undecodable or read.fault:
+        back = listed is not None and times.runs_back(table["time"] * promise.tick) is not None  # joined recordings
+        if packs or listed is None or back or not table["keyframe"][0] or read.undecodable or read.fault:
             return examine(path, span=span, watcher=watcher)
         read.times = listed.times.tolist()
         read.seconds = (listed.times * promise.tick - promise.start).tolist()
@@ -160,7 +161,8 @@ def examine(
     rate = promise.rate
     if not promise.is_raw:
         rate = times.rate(rate, seconds[first : first + count], promise.tick)
-    loss = read.loss(promise.frames if full and span is None else 0, each=full and span is None and one_each)
+    one_each &= full and span is None and not promise.is_raw
+    loss = read.loss(promise.frames if full and span is None else 0, each=one_each)
     index: FrameIndex | None = FrameIndex(len(table), size=os.path.getsize(path))
     if read.undecodable or read.fault:
         index = FrameIndex(decoded, size=os.path.getsize(path), verified=True, undecodable=read.undecodable)

@@ -8,7 +8,7 @@ from jax_video.data.clips import is_rate
 from jax_video.errors import VideoError
 
 _UNEVEN = 0.05  # part of the duration by which the header's rate may miss it
-_BACK = 1.0  # seconds by which times may run back at most: frames of an AVI file may be out of order
+_BACK, _REORDERED = 1.0, 16  # seconds, or usual steps, by which times may run back: AVI files may be out of order
 
 
 def rate(promised: float, seconds: np.ndarray, tick: float) -> float:
@@ -35,13 +35,14 @@ def rate(promised: float, seconds: np.ndarray, tick: float) -> float:
 
 def runs_back(seconds: np.ndarray) -> int | None:
     """The first frame whose time is much earlier than that of the one before it, as in joined recordings, or None."""
-    back = np.flatnonzero(np.diff(seconds) < -_BACK)
+    steps = np.diff(seconds)
+    back = np.flatnonzero(steps < -max(_BACK, _REORDERED * float(np.median(np.abs(steps))))) if len(steps) else steps
     return int(back[0]) + 1 if len(back) else None
 
 
 def check_forward(path: str | os.PathLike, frame: int, time: float, before: float) -> None:
-    """Raise VideoError for a frame whose time is much earlier than that of the one before it."""
-    if time < before - _BACK:
+    """Raise VideoError for a frame whose time is much earlier than `before`, the latest of those before it."""
+    if time < before - max(_BACK, _REORDERED * before / max(1, frame)):
         raise VideoError(
             path,
             f"its times run back at frame {frame}, from {before:.1f} to {time:.1f} s, as in joined recordings: say how "

@@ -122,25 +122,25 @@ def timed_frames(
       VideoError: as `frames_in_order`, or frames have no times, or times that run back; after the last frame, if more
         than a few packets do not decode.
     """
-    if fps and (not own or os.path.isdir(path)):
+    if os.path.isdir(path):
+        if not fps:
+            raise VideoError(path, f"pictures {NO_TIMES}")
         yield from ((place / fps, image) for place, image in enumerate(frames_in_order(path, short_side=short_side)))
         return
-    if os.path.isdir(path):
-        raise VideoError(path, f"pictures {NO_TIMES}")
-    image = image_of(short_side)
+    image, latest, count, counted = image_of(short_side), 0.0, 0, False
+    skipped: list[av.FFmpegError] = []
     with packets.opened(path) as (container, stream):
         start, is_raw = (container.start_time or 0) / av.time_base, container.format.name in packets.RAW
-        last, count = 0.0, 0
-        skipped: list[av.FFmpegError] = []
         for place, frame in enumerate(_of_one_size(path, packets.decode_all(container, stream, skipped=skipped))):
             has_time = frame.time is not None and not is_raw
-            if place == 0 and has_time:
-                fps = 0.0
-            if not has_time and not fps:
+            if place == 0:
+                skipped.clear()  # what comes before the first keyframe needs what is not there
+                counted = bool(fps) and not (own and has_time)
+            if not has_time and not counted:
                 raise VideoError(path, f"its frames {NO_TIMES}")
-            time = place / fps if fps else max(0.0, frame.time - start)
-            times.check_forward(path, place, time, last)
-            last, count = time, place + 1
+            time = place / fps if counted else max(0.0, frame.time - start)
+            times.check_forward(path, place, time, latest)
+            latest, count = max(latest, time), place + 1
             yield time, image(frame)
         if len(skipped) > packets.MAX_DAMAGE * (count + len(skipped)):
             raise VideoError(path, f"damaged: {len(skipped)} packets do not decode ({skipped[0].strerror})")
@@ -318,5 +318,6 @@ def check_size(path: str | os.PathLike, frame: av.VideoFrame, first: av.VideoFra
             path,
             f"frames change size: from {first.width}x{first.height} to {frame.width}x{frame.height} at frame {index}",
         )
-    if frame is not first and orientation(frame) != orientation(first):
+    # A message for it comes with the first frame, or with keyframes: others need no look.
+    if frame is not first and (index < 2 or frame.key_frame) and orientation(frame) != orientation(first):
         raise VideoError(path, f"frames change orientation at frame {index}: convert it")

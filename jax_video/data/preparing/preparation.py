@@ -31,7 +31,7 @@ from jax_video.errors import Stopped, UserError
 
 COLUMNS = "columns.csv"  # beside a manifest: what else a table says of its videos
 PREPARED = "manifest"  # the source that is the set in `out`, which was prepared before
-_OURS = {"manifest.jsonl": b'{"format"', "broken.csv": b"split,path,reason", COLUMNS: b"video"}  # and how each begins
+_OURS = {"manifest.jsonl": b'{"format"', "broken.csv": b"split", COLUMNS: b"video"}  # and how each begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -380,11 +380,14 @@ def _open_folder(out: pathlib.Path) -> None:
         raise UserError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
     for name, begins in _OURS.items():
         there = out / name
-        head = there.read_bytes()[: len(begins)].strip(b"\0") if there.is_file() else b""  # zeros: a power loss
-        if head and (head != begins or name == COLUMNS and not (out / "manifest.jsonl").exists()):
-            raise UserError(f"{there} is there, and was not written by prepare: move it, or choose another --out")
-    for name in (*_OURS, checks.MEMORY):
-        for left in out.glob(f".{name}.*"):
+        prepared = any((out / other).exists() for other in ("manifest.jsonl", checks.MEMORY))
+        if there.is_file():
+            with there.open("rb") as file:
+                head = file.read(len(begins) + 3).removeprefix(b"\xef\xbb\xbf")[: len(begins)].strip(b"\0")
+            if head and (head != begins or name == COLUMNS and not prepared):  # zeros are of a power loss
+                raise UserError(f"{there} is there, and is not as prepare writes it: move it, or choose another --out")
+    for pattern in (".manifest.jsonl.*", *(f".{name}*.part" for name in (*_OURS, checks.MEMORY))):
+        for left in out.glob(pattern):
             left.unlink(missing_ok=True)
 
 

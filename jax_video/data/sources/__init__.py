@@ -2,9 +2,9 @@
 
 Each kind of source is one file, with a function `find` from a folder of videos to a `Listing` of them (no video is
 opened), and one record in `SOURCES`. What sources share is in `finding` (the videos below a folder), `layouts` (what
-its folders mean), `splits` (the names of splits), `columns` (the lines of lists), `class_files` (files of class names),
-`records` (tables with a header, JSON), `text` (text files and names), `listing` (what is found, and what is held out of
-it) and `official` (the files of official lists).
+its folders mean), `splits` (the names of splits), `columns` (the lines of lists), `places` (the videos that listed
+paths mean), `class_files` (files of class names), `records` (tables with a header, JSON), `text` (text files and
+names), `listing` (what is found, and what is held out of it) and `official` (the files of official lists).
 
 A set that is prepared already is read by `prepared`; single files on a command line are found by `files`.
 """

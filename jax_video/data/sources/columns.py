@@ -203,8 +203,8 @@ def _guess(
             raise _ask(where, line, _looks_like_frames(lines))
         entries.append(Entry(where, split, parts[0], label))
     unknown = [entry for entry in entries if entry.label not in names]
-    if unknown and len(unknown) == len(entries) and _have_columns([entry.label for entry in entries]):
-        raise _ask(entries[0].where, lines[0][1], "")
+    if unknown and len(unknown) == len(entries) and _have_columns([entry.label for entry in entries], split):
+        raise _ask(entries[0].where, lines[0][1], "", "if all of it is the name of a class, --columns=path,label")
     tails = [_tail(entry.label) for entry in unknown]
     if len(tails) == len(entries) >= _MANY and all(before and _NUMBER.fullmatch(last) for before, last in tails):
         if 2 * len({before for before, _ in tails}) < len(set(tails)):
@@ -254,12 +254,14 @@ def _has_several(label: str) -> bool:
     return len(numbers) > 1 and (all(numbers) or (len(cells) > 1 and any(cells)))
 
 
-def _have_columns(labels: Sequence[str]) -> bool:
-    """Whether what stands after the paths is, in all lines, several columns: cells, or a split as the last word."""
-    counts = [{label.count(separator) for label in labels} for separator in "\t;|,"]
+def _have_columns(labels: Sequence[str], split: str) -> bool:
+    """Whether what stands after the paths is, in all lines of the list of a split, several columns: cells, or a word
+    for a split as the last one, for several of them or for this one."""
+    counts = [{len(re.findall(separator, label)) for label in labels} for separator in ("\t", ";", r"\|", r",(?! )")]
     ends = [_tail(label) for label in labels]
-    return any(len(found) == 1 and 0 not in found for found in counts) or all(
-        before and splits.of(last) is not None for before, last in ends
+    of = {splits.of(last) if before else None for before, last in ends}
+    return any(len(found) == 1 and 0 not in found for found in counts) or (
+        None not in of and (len(of) > 1 or of == {split})
     )
 
 
@@ -335,8 +337,9 @@ def _looks_like_frames(lines: Sequence[tuple[int, str]]) -> str:
     return f"{which}, {min(best)} to {max(best)}, looks like numbers of frames"
 
 
-def _ask(where: str, line: str, frames: str) -> UserError:
+def _ask(where: str, line: str, frames: str, otherwise: str = "") -> UserError:
     return UserError(
         f"{where}: more than a path and a label, got {text.short(line)}{f'; {frames}' if frames else ''}. Say which "
-        "columns there are: --columns=path,frames,label, for example; with --columns=path,label the first label counts"
+        "columns there are: --columns=path,frames,label, for example; "
+        + (otherwise or "with --columns=path,label the first label counts")
     )

@@ -2,20 +2,17 @@
 
 import collections
 import dataclasses
-import functools
-import os
-import posixpath
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from jax_video.data import remote
 from jax_video.data.labels import Label
 from jax_video.data.manifest import MISSING, Video
-from jax_video.data.sources import class_files, finding, listing, splits, text
+from jax_video.data.sources import class_files, finding, listing, text
 from jax_video.data.sources.class_files import Classes
 from jax_video.data.sources.columns import FEW_FRAMES, Entry, check, number, read
 from jax_video.data.sources.listing import Listing
+from jax_video.data.sources.places import Places
 from jax_video.errors import UserError
 
 _MOST_CLASSES = 100_000  # a larger label is not the number of a class
@@ -102,7 +99,7 @@ def find(
 
 
 def rows_of(
-    entries: Sequence[Entry], labels: Sequence[Label], places: "Places", there: finding.Found
+    entries: Sequence[Entry], labels: Sequence[Label], places: Places, there: finding.Found
 ) -> tuple[list[Video], list[str]]:
     """(the rows that entries and their labels make, each with the file that is there, or MISSING; notes on these).
 
@@ -154,7 +151,9 @@ def number_labels(
     first = 0
     if names and not by_name and numbered:
         first, note = _first_number(entries, numbers, known, file)
-        notes += note + _compare_folders(entries, numbers, names, first, file)
+        notes += note
+        if len({entry.where for entry in entries}) == len(entries):  # or else a video may have several labels
+            notes += _compare_folders(entries, numbers, names, first, file)
     elif not names and not by_name:
         largest = max(numbered)
         if largest >= _MOST_CLASSES:
@@ -291,129 +290,22 @@ def _compare_folders(
     """
     shifts = _shifts(entries, numbers, names)
     wrong = [i for i, found in enumerate(shifts) if found and first not in found]
-    if not wrong:
+    named = {
+        value - shift for value, found in zip(numbers, shifts, strict=True) for shift in found if value is not None
+    }
+    if not wrong or len(named) < 2:  # of one folder, such as train, all are in it
         return []
     entry, value = entries[wrong[0]], numbers[wrong[0]] or 0
     said = f"{entry.where}: the label {value} is {names[value - first]!r}" if 0 <= value - first < len(names) else ""
     said = f"{said or entry.where}, but the video is {text.short(entry.path)}"
     if 2 * sum(map(bool, shifts)) > len(entries) and 2 * len(wrong) > sum(map(bool, shifts)):
-        raise UserError(f"{said}; so are {len(wrong)} of {len(entries)}: are the classes in {file} in another order?")
+        raise UserError(
+            f"{said}; so are {len(wrong)} of {len(entries)}: are the classes in {file} in another order? If not, "
+            "write labels as names"
+        )
     return [f"warning: {said}; of {len(wrong)} videos the folder is named as another class than the label's"]
 
 
 def _folder_name(name: str) -> str:
     """A class's name as a folder may have it: playing_guitar, PlayingGuitar."""
     return re.sub(r"[\W_]+", "", text.fold(name))
-
-
-class Places:
-    """The videos below a folder, to find the one that a listed path means, even in a list made for another folder."""
-
-    def __init__(self, root: remote.Path, found: Sequence[str]):
-        near = not remote.is_remote(root)
-        self._found = found
-        self._windows = not any("\\" in path for path in found)  # whether paths may be written as under Windows
-        self._roots = tuple({os.path.abspath(root), os.path.realpath(root)} if near else {os.fspath(root)})
-        self._whole = collections.defaultdict(list)
-        self._ends = collections.defaultdict(list)  # by the last part and by the last two
-        for path in found:
-            key = text.fold(finding.without_extension(path))
-            self._whole[key].append(path)
-            for count in {1, min(2, key.count("/") + 1)}:
-                self._ends["/".join(key.split("/")[-count:])].append(path)
-
-    @functools.cached_property
-    def _splits(self) -> dict[str, str]:
-        """The splits of the folders that lie in the videos' folder, by name."""
-        return splits.of_all(dict.fromkeys(path.split("/")[0] for path in self._found if "/" in path))
-
-    def relative(self, path: str) -> str:
-        """A listed path relative to the folder of the videos, as far as that can be told."""
-        if "/" not in path or self._windows:
-            path = path.replace("\\", "/")
-        for root in self._roots:
-            if path.startswith(root + "/"):
-                path = path[len(root) :]
-        return "/".join(part for part in posixpath.normpath(path).split("/") if part not in ("", ".."))
-
-    def candidates(self, path: str) -> list[str]:
-        """The videos that a listed path may mean."""
-        key = text.fold(finding.without_extension(self.relative(path)))
-        if key in self._whole:
-            return self._whole[key]
-        ends = self._ends.get("/".join(key.split("/")[-2:]), []) + self._whole.get(key.split("/")[-1], [])
-        return [path for path in dict.fromkeys(ends) if _ends_alike(key, text.fold(finding.without_extension(path)))]
-
-    def find_all(self, entries: Sequence[Entry], labels: Sequence[Label]) -> tuple[list[str | None], list[str]]:
-        """(the video that each entry means, None if there is none; notes on those that are told apart by likeness).
-
-        If entries say different things of one video, it is that of those whose path is most like its own: the video of
-        the others, of another folder, extension or case, is missing.
-
-        Raises:
-          UserError: a path that means several videos.
-        """
-        found = [self._find(entry) for entry in entries]
-        claims: dict[tuple[str, Any], dict[tuple, list[tuple[str, str]]]] = collections.defaultdict(dict)
-        for entry, label, place in zip(entries, labels, found, strict=True):
-            if place is not None:  # of several labels each may have a row
-                said = entry.split, None if isinstance(label, tuple) else label
-                claims[place, entry.span].setdefault(said, []).append((entry.path, entry.split))
-        best = {
-            claimed[0]: max(self._likeness(*each, claimed[0]) for some in said.values() for each in some)
-            for claimed, said in claims.items()
-            if len(said) > 1
-        }
-        notes: list[str] = []
-        taken: list[str] = []
-        elsewhere: list[str] = []
-        for i, (entry, place) in enumerate(zip(entries, found, strict=True)):
-            if place in best and self._likeness(entry.path, entry.split, place) < best[place]:
-                taken.append(f"{entry.where}: {text.short(entry.path)} beside {place}")
-                found[i] = None
-            elif place is not None and not elsewhere and self._is_elsewhere(entry.path):
-                elsewhere.append(f"{entry.where}: {text.short(entry.path)}, where {place} is taken")
-        if taken:
-            notes.append(f"missing, though another line has what is like it: {len(taken)}, e.g. {taken[0]}")
-        if elsewhere:
-            notes.append(
-                f"warning: paths that are there, but not below --videos, such as {elsewhere[0]}: if that is another "
-                "video, let --videos be the folder of both"
-            )
-        return found, notes
-
-    def _is_elsewhere(self, path: str) -> bool:
-        """Whether an absolute path is that of a file, or of a folder of pictures, outside of the videos' folder."""
-        inside = path.startswith(tuple(f"{root}/" for root in self._roots))
-        return os.path.isabs(path) and not inside and os.path.exists(path)
-
-    def _likeness(self, listed: str, split: str, path: str) -> tuple[bool, bool, bool, bool]:
-        """How much a video is like the one that is listed for a split, the most important first."""
-        listed = text.compose(self.relative(listed))
-        base = text.compose(finding.without_extension(path))
-        return (
-            listed in (text.compose(path), base),
-            base == finding.without_extension(listed),
-            self._splits.get(path.split("/")[0]) == split,
-            os.path.splitext(path)[1].lower() == os.path.splitext(listed)[1].lower(),
-        )
-
-    def _find(self, entry: Entry) -> str | None:
-        """The video that an entry may mean; None if there is none. Raises UserError if it may be one of several."""
-        candidates = self.candidates(entry.path)
-        if len(candidates) < 2:
-            return candidates[0] if candidates else None
-        alike = {path: self._likeness(entry.path, entry.split, path) for path in candidates}
-        best = max(alike.values())
-        candidates = [path for path in candidates if alike[path] == best]
-        if len({text.fold(posixpath.dirname(path)) for path in candidates}) > 1:
-            raise UserError(
-                f"{entry.where}: {text.short(entry.path)} may be any of {text.some(candidates)}; "
-                "write its path as it is below --videos"
-            )
-        return candidates[0]
-
-
-def _ends_alike(one: str, other: str) -> bool:
-    """Whether one path ends with all of the other."""
-    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")

@@ -59,7 +59,7 @@ def read_json(path: remote.Path, shape: Any) -> Any:
 def _from_csv(path: remote.Path) -> Table:
     rows = text.read_csv(path, prose=True)
     number, header = next(rows, (1, []))
-    while header and not header[-1]:  # spreadsheets may write delimiters at the ends of all lines
+    while len(header) > 1 and not any(header[-2:]):  # spreadsheets may write delimiters at the ends of all lines
         header.pop()
     _check_header(f"{path}:{number}", header)
     records = []

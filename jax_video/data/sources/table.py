@@ -13,6 +13,7 @@ from jax_video.data.sources import class_files, finding, listing, lists, records
 from jax_video.data.sources.class_files import Classes
 from jax_video.data.sources.columns import LABELS, PATHS, SPLITS, Entry, word
 from jax_video.data.sources.listing import Listing
+from jax_video.data.sources.places import Places
 from jax_video.errors import UserError
 
 # Names of the columns of each kind; if several are there, the first one here counts.
@@ -205,7 +206,7 @@ def place(
         said += _may_be_several(classes)
     else:
         classes, labels, said = _number_several(entries, label_separator, known, class_names)
-    made, found = lists.rows_of(entries, labels, lists.Places(videos, there.videos), there)
+    made, found = lists.rows_of(entries, labels, Places(videos, there.videos), there)
     made = [dataclasses.replace(video, split=video.split or "train") for video in made]
     listing.check_found(what, videos, made, there.videos)
     if label_separator is not None:

@@ -18,7 +18,7 @@ _LONGEST_RUN = 2**8  # of blanks and commas one after the other
 _NO_TEXT = {  # how files begin that are often taken for text, and what to do
     b"PK\3\4": "an Excel file or another archive: save its table as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel file: save its table as CSV",
-    b"PAR1": "a Parquet file: name it .parquet",
+    b"PAR1\x15": "a Parquet file: name it .parquet",
     b"\x1f\x8b": "compressed: unpack it",
     b"version https://git-lfs": "the pointer that Git LFS leaves in its place: git lfs pull brings it",
 }
