@@ -224,7 +224,8 @@ def judged(folder: remote.Path, url: str | os.PathLike) -> Iterator[None]:
 
 def without_password(url: str) -> str:
     """A URL, or a text with some, without user names and passwords, and without what signs an address."""
-    return re.sub(r"(?<=\w://)[^\s,?]*@", "", re.sub(r"(\w://[^\s,?]*\?)[^\s,]*", r"\1…", url))
+    bare = re.sub(r"(?<=\w://)[^\s,?]*@", "", url)
+    return re.sub(r"(?<=\S)\?[^\s,]+", "?…", bare) if "://" in bare else bare
 
 
 def _read_on(store: Store, name: str, version: Version, part: pathlib.Path, progress: tqdm) -> None:
