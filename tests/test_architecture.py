@@ -232,9 +232,10 @@ def test_what_recipes_read_loads_without_jax(module):
 
 def told_apart(call: ast.Call) -> list[str]:
     """The networks of whose names a `startswith`, a `re.match` or the like holds, unless it holds of all or none."""
-    arguments = [each for found in call.args for each in (found.elts if isinstance(found, ast.Tuple) else [found])]
+    function = ast.unparse(call.func)
+    given = call.args[:1] if function.startswith("re.") else call.args  # the others are no patterns
+    arguments = [each for found in given for each in (found.elts if isinstance(found, ast.Tuple) else [found])]
     for text in [each.value for each in arguments if isinstance(each, ast.Constant) and isinstance(each.value, str)]:
-        function = ast.unparse(call.func)
         if function.startswith("re."):
             names = [name for name in networks.NETWORKS if re.match(text, name)]
         elif function.endswith((".startswith", ".removeprefix")):
