@@ -556,7 +556,7 @@ def test_packets_that_are_lost_in_a_stream_are_missed(suffix, tmp_path):
     """Decoders of HEVC leave out what needs them, whether the container counts its frames or not."""
     whole = write(tmp_path / "whole.mp4", "libx265", options={"g": "30", "x265-params": "log-level=none:bframes=0"})
     path = remuxed(whole, tmp_path / f"a{suffix}", lambda number, data: None if number == 3 else data)
-    with pytest.raises(VideoError, match="damaged: only 33 frames decode of 59"):
+    with pytest.raises(VideoError, match=r"damaged: only \d\d frames decode of 59"):
         probing.probe(path)
 
 
