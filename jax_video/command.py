@@ -123,7 +123,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         given = (flags.FLAGS[name] for name in flags.FLAGS)
-        if empty := [f"--{flag.name}" for flag in given if flag.present and flag.value == "" and _has_place(flag.name)]:
+        if empty := [f"--{flag.name}" for flag in given if flag.present and flag.value == "" and _is_needed(flag.name)]:
             _exit(f"{' '.join(empty)} is empty: give it a value, or leave it out.")
         return rest
     except flags.Error as error:
@@ -140,7 +140,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _exit(config_flag.missing(_config_file(argv)))
 
 
-def _has_place(name: str) -> bool:
+def _is_needed(name: str) -> bool:
     """Whether a flag's value may not be empty, as by an unset variable; a config's may, and Beam's options."""
     return not name.startswith("config") and name != "beam"
 

@@ -215,9 +215,9 @@ def check_same_run(
             "quite the same: use another --workdir."
         )
     if meta.packed not in (None, manifest.packed_as):
-        before, now = (f"packed as {each}" if each else "files" for each in (meta.packed, manifest.packed_as))
+        then, now = (f"packed as {each}" if each else "files" for each in (meta.packed, manifest.packed_as))
         raise CheckpointError(
-            f"the run in {folder} was begun on videos that were {before} (short side and quality); now they are {now}, "
+            f"the run in {folder} was begun on videos that were {then} (short side and quality); now they are {now}, "
             "which have other pixels: use another --workdir."
         )
     changed = _changed(meta, config, *(EXTENDING if extends else ()))
@@ -230,12 +230,12 @@ def check_same_run(
             + (" A run that is finished is trained for longer with --extend." if longer else "")
         )
     machines = {"processes": jax.process_count(), "devices": devices}
-    were = machines | (meta.machines or {})
-    if were != machines and jax.process_index() == 0:
+    before = machines | (meta.machines or {})
+    if before != machines and jax.process_index() == 0:
         micro_batch, results = config["train"]["micro_batch"], "results equal to rounding"
-        if micro_batch is not None and were["devices"] != devices:
+        if micro_batch is not None and before["devices"] != devices:
             results = f"with train.micro_batch={micro_batch} in other micro-batches, so that results differ"
-        changes = [f"{kind}: {were[kind]} before, {count} now" for kind, count in machines.items()]
+        changes = [f"{kind}: {before[kind]} before, {count} now" for kind, count in machines.items()]
         print(f"{'; '.join(changes)}. The same clips in the same batches; {results}.", file=sys.stderr)
 
 

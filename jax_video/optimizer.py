@@ -6,6 +6,7 @@ import functools
 import numbers
 import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import optax
@@ -38,11 +39,15 @@ def schedule(
     Epochs and steps are counted from step `begin`, except `steps`, the last one of the run. UserError: another kind, or
     a number that is negative or not finite.
     """
-    drops = {"drop_epochs": drop_epochs, "drop_steps": drop_steps}
-    single = {"learning_rate": learning_rate, "warmup_epochs": warmup_epochs, "drop_factor": drop_factor}
-    for name, values in ({name: (value,) for name, value in single.items()} | drops).items():
-        values = values if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
-        if wrong := [each for each in values if not (isinstance(each, numbers.Real) and 0 <= each < float("inf"))]:
+    given: dict[str, Any] = {
+        **{"learning_rate": learning_rate, "warmup_epochs": warmup_epochs, "drop_factor": drop_factor},
+        **{"drop_epochs": drop_epochs, "drop_steps": drop_steps},
+    }
+    for name, value in given.items():
+        values = value if isinstance(value, tuple | list) else (value,)
+        if wrong := [
+            each for each in values if not (isinstance(each, numbers.Real) and 0 <= float(each) < float("inf"))
+        ]:
             raise UserError(f"schedule.{name} is {wrong[0]!r}: expected a finite number, 0 or more.")
     if begin:
         later = schedule(
@@ -61,8 +66,8 @@ def schedule(
         after = optax.constant_schedule(learning_rate)
     elif kind == "step":
         at = [*(round(epoch * steps_per_epoch) for epoch in drop_epochs), *drop_steps]
-        counts = collections.Counter(step - warmup for step in at)  # several may fall on one step
-        factors = {step: drop_factor**times for step, times in counts.items()}
+        drops = collections.Counter(step - warmup for step in at)  # several may fall on one step
+        factors = {step: drop_factor**times for step, times in drops.items()}
         after = optax.piecewise_constant_schedule(learning_rate, factors)
     elif kind == "cosine":
         after = optax.cosine_decay_schedule(learning_rate, max(1, steps - warmup))

@@ -213,8 +213,7 @@ class Manifest:
         """
         if self.memory is not None:
             raise ValueError(f"the frames of {self.name!r} are in memory: write the videos to files, and prepare these")
-        repeated = [name for name, count in collections.Counter(row.name for row in self.videos).items() if count > 1]
-        if repeated:
+        if repeated := _repeated(row.name for row in self.videos):
             raise UserError(f"{len(repeated)} videos are there more than once, e.g. {repeated[0]!r}")
         path = remote.absolute(path)
         header = {
@@ -288,8 +287,7 @@ class Manifest:
         if len(names) < len(lines) - 1 or not _plausible(videos):
             checked = (_checked(path, number, line, len(classes)) for number, line in enumerate(lines[1:], 2))
             names = [_video(row).name for row in checked]
-        repeated = [name for name, count in collections.Counter(names).items() if count > 1]
-        if repeated:
+        if repeated := _repeated(names):
             raise UserError(f"{path}: {len(repeated)} videos are listed more than once, e.g. {repeated[0]!r}")
         root = _absolute(header["root"], path.parent)
         flow = None if header["flow"] is None else _absolute(header["flow"], path.parent)
@@ -331,6 +329,11 @@ def in_memory(
         frames, height, width, _ = array.shape
         rows.append(Video(name, None, "test", frames, float(fps), width, height, None, name))
     return Manifest("arrays", tuple(classes), "", tuple(rows), memory=dict(videos))
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    """The names that are there more than once."""
+    return [name for name, count in collections.Counter(names).items() if count > 1]
 
 
 def _absolute(folder: str, parent: remote.Path) -> str:

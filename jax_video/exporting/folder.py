@@ -1,4 +1,4 @@
-"""The export of a run: all files are written beside the folder, and moved into it when they are complete."""
+"""The export of a run: all files are written into a hidden folder within its own, and moved when they are complete."""
 
 import contextlib
 import dataclasses

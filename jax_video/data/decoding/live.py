@@ -203,7 +203,7 @@ class Stream:
                 now = time.monotonic()
                 shape = frame.width, frame.height
                 if shape != size:
-                    pictures.check_shape(str(self.source), frame.width, frame.height)
+                    pictures.check_shape(str(self.source), *shape)
                     self._times.interrupt()
                 size = shape
                 own = self._frames / self._fps if self._fps else frame.time

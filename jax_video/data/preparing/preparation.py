@@ -378,9 +378,9 @@ def _open_folder(out: pathlib.Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+    prepared = any((out / name).exists() for name in ("manifest.jsonl", checks.MEMORY))
     for name, begins in _OURS.items():
         there = out / name
-        prepared = any((out / other).exists() for other in ("manifest.jsonl", checks.MEMORY))
         if there.is_file():
             with there.open("rb") as file:
                 head = file.read(len(begins) + 3).removeprefix(b"\xef\xbb\xbf")[: len(begins)].strip(b"\0")
