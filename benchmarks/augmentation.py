@@ -101,7 +101,7 @@ class Alone:
 
 
 def time_steps() -> None:
-    """Prints a row for each kind of step, and for each augmentation by itself."""
+    """Print a row for each kind of step, and for each augmentation by itself."""
     timed = {f"step, {name}": Steps(*KINDS[name]) for name in STEPS.value}
     first = next(iter(timed.values()))
     timed |= {f"{name}, by itself": Alone(change, first.batch) for name, change in AUGMENTATIONS.items()}
@@ -119,7 +119,7 @@ def time_steps() -> None:
 
 
 def time_loader(manifest: Manifest) -> None:
-    """Prints clips per second of training batches, in the order of all videos and with classes balanced."""
+    """Print clips per second of training batches, in the order of all videos and with classes balanced."""
     sampling = pipeline.Sampling(FRAMES, 2, 122, SIZE)
     rates: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(3):

@@ -226,7 +226,7 @@ class Run:
         return found
 
     def _begin(self) -> int:
-        """Marks its folder with what it is of, which the run there does not know: it takes weights by their path.
+        """Mark its folder with what it is of, which the run there does not know: it takes weights by their path.
 
         Returns:
           For how many seconds it has been trained.
@@ -316,8 +316,8 @@ def to_do(all_runs: list[Run], record: Record) -> list[Run]:
 
 
 def work(all_runs: list[Run], record: Record) -> list[str]:
-    """Finds all that is not in the record; runs that another process is at are left to it. What a run fails of does not
-    stop those that do not begin with it.
+    """Do all runs that are not in the record, except those that another process is at. A run that fails stops only the
+    runs that begin with it.
 
     Returns:
       What failed, and why.
@@ -356,7 +356,7 @@ def work(all_runs: list[Run], record: Record) -> list[str]:
 
 
 def show(run: Run, found: dict[str, Any]) -> None:
-    """Prints what a run has found, and how sure that is."""
+    """Print what a run has found, and how sure that is."""
     told = [f"{key} {100 * found[key]:.1f} %" for key in TOLD if key in found]
     lost = found["tested"][1] - found["tested"][0] if "tested" in found else 0
     if "top1" in found:
@@ -371,7 +371,7 @@ def show(run: Run, found: dict[str, Any]) -> None:
 
 
 def check(names: list[str], arguments: list[str]) -> None:
-    """Raises UserError for what would fail, or mislead, hours later."""
+    """Raise UserError for what would fail, or mislead, hours later."""
     if arguments:
         raise UserError(f"expected only flags, got {' '.join(arguments)}; see --help")
     if unknown := set(names) - set(EVIDENCE):
@@ -422,7 +422,7 @@ def check(names: list[str], arguments: list[str]) -> None:
                 raise UserError(f"{said}: mend them, or prepare the set without them")
             print(f"{said}: it is tested on the others.", file=sys.stderr)
         if BEST.value:
-            trained = {video.source for _, video in split.select("train")} - {None}
+            trained = {video.source for _, video in split.select("train")}
             if seen := {video.source for _, video in split.select("test")} & trained:
                 print(
                     f"{len(seen)} groups of {split.name!r} have videos to train on and to test, {min(seen)} first: the "
@@ -452,7 +452,7 @@ def main(arguments: list[str]) -> None:
 
 
 def perform(names: list[str], record: Record) -> list[str]:
-    """Does all runs of some claims that are not in the record, or prints their commands.
+    """Do all runs of some claims that are not in the record, or print their commands.
 
     Returns:
       What failed, and why.
@@ -472,7 +472,7 @@ def perform(names: list[str], record: Record) -> list[str]:
 
 
 def prepare(name: str, record: Record) -> str | None:
-    """Stores the optical flow that a claim's runs need, if there are any to do.
+    """Store the optical flow that a claim's runs need, if there are any to do.
 
     Returns:
       Why that cannot be done; None: it is.
@@ -492,7 +492,7 @@ def prepare(name: str, record: Record) -> str | None:
 
 @contextlib.contextmanager
 def alone(folder: pathlib.Path) -> Iterator[None]:
-    """Holds a folder, as soon as no other process does."""
+    """Hold a folder, as soon as no other process does."""
     with contextlib.ExitStack() as held:
         while True:
             try:

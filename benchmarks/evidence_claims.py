@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 FOLDS = 5
-QUICK_FLOW = "dis"  # what --best stores in the place of STREAM's flow, which takes 15 to 40 times as long
+QUICK_FLOW = "dis"  # what --best stores in the place of STREAM's flow, which takes 15 to 50 times as long
 WEIGHTS = "e47a6a8070b9729cf9502bb9a5564f362cc15316c9ea8e70f4202eaaa8f659e0"  # SHA-256 of the file of --weights
 UNLABELLED = "{unlabelled}"  # in a row's config: it sees the videos of two sets without labels
 Values = Mapping[str, Any]

@@ -60,7 +60,7 @@ class Sets:
         return without_labels(self.manifest(claim.data), self.manifest("fights"))
 
     def write(self, claim: Claim) -> None:
-        """Writes the manifest of every fold."""
+        """Write the manifest of every fold."""
         if self.manifest(claim.data).packed:
             raise UserError(f"the set in {self.source(claim)} is packed, and cannot be split anew: prepare it without")
         for fold, part in enumerate(self.parts(claim)):
@@ -96,7 +96,7 @@ class OneSet(Sets):
         return str(self.unlabelled / "flow")
 
     def begin(self) -> None:
-        """Writes the copy, which names the videos where they are now, and flow such as streams see: what it has named
+        """Write the copy, which names the videos where they are now, and flow such as streams see: what it has named
         before, as runs may have begun with that; else the set's; else what is stored beside it.
 
         Raises:

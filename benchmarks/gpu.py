@@ -6,7 +6,8 @@
     python benchmarks/gpu.py c                        # the costliest convolutions: gpu_convolutions.py
     python benchmarks/gpu.py d                        # a profile of the two networks that compare worst
 
-`--network` does a part for one network (of `a`: a family) only. `--rehearse` takes the CPU for a GPU, and tiny sizes.
+`--network=NAME` does a part for one network only (part `a`: for one family). `--rehearse` takes the CPU for a
+GPU, and tiny sizes.
 """
 
 import collections

@@ -134,7 +134,7 @@ def relative_error(found, expected):
 
 
 def measure(convolution, results, *, share, repeats):
-    """Times all formulations that apply to a convolution, XLA's and the table's first, and adds them to the results."""
+    """Time all formulations that apply to a convolution, XLA's and the table's first, and add them to the results."""
     name, chosen = str(convolution), choice(convolution.kernel, jnp.bfloat16, convolution.groups)
     results.add(
         name,

@@ -69,7 +69,7 @@ LARGE = {  # 3.7 GB of bfloat16 each: the size of pytorch #163539
 
 
 def run(results, *, rehearse, only=None):
-    """Adds every comparison to the results; returns whether all are within their limits.
+    """Add every comparison to the results; return whether all are within their limits.
 
     Args:
       rehearse: take the CPU for a GPU.

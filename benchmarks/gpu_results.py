@@ -21,7 +21,7 @@ class Results:
         self.data = json.loads(self.json.read_text(encoding="utf-8")) if self.json.exists() else {}
 
     def add(self, *path, **values):
-        """Adds to the entry at this path of names, writes both files and prints the values."""
+        """Add to the entry at this path of names, write both files and print the values."""
         entry = self.data
         for name in path:
             entry = entry.setdefault(name, {})

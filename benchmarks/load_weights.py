@@ -41,7 +41,7 @@ def reset_peak() -> None:
 
 
 def make(path: pathlib.Path) -> None:
-    """Writes the file, in a process of its own, which takes what it used with it."""
+    """Write the file, in a process of its own, which takes what it used with it."""
     torch.manual_seed(0)
     network = resnet.build("resnet3d101", 400).eval()
     files.write(path, {name: tensor.numpy() for name, tensor in network.state_dict().items()})

@@ -131,7 +131,7 @@ def pack(files: Manifest, folder: str, short_side: int) -> Manifest:
 
 
 def bare_jpegs(manifest: Manifest) -> Callable[[Video, np.ndarray], np.ndarray]:
-    """Decodes the same JPEGs from memory: the most that any packed form can do."""
+    """Decode the same JPEGs from memory: the most that any packed form can do."""
     size = manifest.packed.record_frames
     held = {}
 
@@ -148,7 +148,7 @@ def bare_jpegs(manifest: Manifest) -> Callable[[Video, np.ndarray], np.ndarray]:
 
 
 def compare(files: Manifest, jobs: list[tuple[int, np.ndarray]], peers: dict[str, Callable]) -> None:
-    """Says who gives other frames than decoding in order does; leaves out who cannot take part."""
+    """Say who gives other frames than decoding in order does; leave out who cannot take part."""
     for name, decode in list(peers.items()):
         other = 0
         try:

@@ -30,7 +30,7 @@ def define_flags() -> None:
     flags.DEFINE_string("out", None, "The folder to write.")
     flags.DEFINE_list("format", list(folder.USUAL), f"One, or several with commas, of {', '.join(folder.FORMATS)}.")
     flags.DEFINE_enum("dtype", None, ("float32", "bfloat16"), "Type of activations; default: the run's.")
-    flags.DEFINE_enum("crop", None, list(samples.CROPS), "What to look at of a frame; default: as the run's test.")
+    flags.DEFINE_enum("crop", None, list(samples.TEST_CROPS), "What to look at of a frame; default: as the run's test.")
     flags.DEFINE_string("license", None, "Of the weights, for the model card, as the Hub calls it: apache-2.0, mit, …")
 
 

@@ -119,7 +119,7 @@ def hold(
     does nothing either, since there is nothing to protect; whoever writes into it will get the error.
 
     Args:
-      takeover: takes the folder whoever holds it.
+      takeover: whether to take the folder even if another process holds it.
       lost: called, in any thread, when another process has taken the folder; it should end this process. By default
         `check` raises.
 

@@ -63,9 +63,8 @@ def _row(flag: flags.Flag) -> tuple[str, str, str, str]:
 def _sources() -> str:
     rows = []
     for name, source in sources.SOURCES.items():
-        shown = f"{name}:{source.argument}" if source.argument else name
         told = [code(f"--{parameter.name}") for parameter in source.parameters]
-        rows.append((code(shown), plain(source.help), ", ".join(told)))
+        rows.append((code(sources.written(name)), plain(source.help), ", ".join(told)))
     rows.append(
         (code("manifest"), "the set that `--out` holds already: looked at again, moved, packed, given its flow", "")
     )

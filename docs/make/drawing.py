@@ -4,7 +4,7 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-INK, FAINT = "#7a828e", "#7a828e55"
+INK = "#7a828e"
 FILLS = ("#4c8dd6", "#d98b3a", "#4aa877", "#b06fc4", "#c9595f")
 _FONT = "font-family='system-ui, sans-serif'"
 
@@ -35,9 +35,7 @@ def text(x: float, y: float, words: str, *, size: float = 13, anchor: str = "mid
     return f"<text {place} fill='{INK}' {_FONT}{weight}>{spans}</text>"
 
 
-def box(
-    x: float, y: float, width: float, height: float, words: str = "", *, fill: str = FILLS[0], size: float = 13
-) -> str:
+def box(x: float, y: float, width: float, height: float, words: str, *, fill: str = FILLS[0], size: float = 13) -> str:
     """A box with words in its middle."""
     lines = words.count("\n")
     middle = y + height / 2 + size * 0.35 - lines * size * 0.65
@@ -45,27 +43,25 @@ def box(
         f"<rect x='{x:g}' y='{y:g}' width='{width:g}' height='{height:g}' rx='5' fill='{fill}' fill-opacity='.16' "
         f"stroke='{fill}' stroke-width='1.5'/>"
     )
-    return shape + (text(x + width / 2, middle, words, size=size) if words else "")
+    return shape + text(x + width / 2, middle, words, size=size)
 
 
-def circle(x: float, y: float, words: str, *, radius: float = 12, fill: str = FILLS[0]) -> str:
+def circle(x: float, y: float, words: str, *, fill: str) -> str:
     """A circle with a sign in it: what is added or multiplied."""
     return (
-        f"<circle cx='{x:g}' cy='{y:g}' r='{radius:g}' fill='{fill}' fill-opacity='.16' stroke='{fill}' "
+        f"<circle cx='{x:g}' cy='{y:g}' r='12' fill='{fill}' fill-opacity='.16' stroke='{fill}' "
         "stroke-width='1.5'/>" + text(x, y + 5, words, size=15)
     )
 
 
-def arrow(*points: tuple[float, float], words: str = "", dashed: bool = False) -> str:
-    """A line through these points, with a tip; words beside its middle."""
+def arrow(*points: tuple[float, float], dashed: bool = False) -> str:
+    """A line through these points, with a tip."""
     path = " ".join(f"{x:g} {y:g}" for x, y in points)
     dash = " stroke-dasharray='5 4'" if dashed else ""
-    line = f"<path d='M{path}' fill='none' stroke='{INK}' stroke-width='1.5'{dash} marker-end='url(#tip)'/>"
-    (x0, y0), (x1, y1) = points[0], points[1]
-    return line + (text((x0 + x1) / 2, (y0 + y1) / 2 - 6, words, size=11) if words else "")
+    return f"<path d='M{path}' fill='none' stroke='{INK}' stroke-width='1.5'{dash} marker-end='url(#tip)'/>"
 
 
-def cuboid(x: float, y: float, width: float, height: float, depth: float, *, fill: str, opacity: float = 0.2) -> str:
+def cuboid(x: float, y: float, width: float, height: float, depth: float, *, fill: str) -> str:
     """A cuboid whose front's lower left corner is at (x, y)."""
     d = depth * 0.5
     faces = (
@@ -74,7 +70,7 @@ def cuboid(x: float, y: float, width: float, height: float, depth: float, *, fil
         ((x + width, y), (x + width + d, y - d), (x + width + d, y - height - d), (x + width, y - height)),
     )
     return "".join(
-        f"<polygon points='{' '.join(f'{a:g},{b:g}' for a, b in face)}' fill='{fill}' fill-opacity='{opacity:g}' "
+        f"<polygon points='{' '.join(f'{a:g},{b:g}' for a, b in face)}' fill='{fill}' fill-opacity='0.2' "
         f"stroke='{fill}' stroke-width='1.2' stroke-linejoin='round'/>"
         for face in faces
     )

@@ -9,32 +9,43 @@ from jax_video import networks as known
 from jax_video.summary import Layer, Summary
 from jax_video.weights import names, public
 
+# {heading: (the network of its figure, a text, how names begin)}; the first family that a name fits is its own.
 FAMILIES = {
-    "3D-ResNet, 3D-ResNeXt": ("resnet3d50", "Hara et al. 2018; what STC-Net extends."),
+    "3D-ResNet, 3D-ResNeXt": (
+        "resnet3d50",
+        "Hara et al. 2018; what STC-Net extends.",
+        ("resnet3d", "resnext3d"),
+    ),
     "STC-Net": (
         "stc_resnet50",
         "Diba et al. 2018: channel correlation in every unit. [Explained](../../explanation/stc.md).",
+        ("stc_",),
     ),
     "DenseNet3D, T3D": (
         "t3d121",
         "Diba et al. 2017: temporal transition layers. [Explained](../../explanation/t3d.md).",
+        ("densenet3d", "t3d"),
     ),
-    "2D networks": ("resnet50", "Frame by frame: teachers of knowledge transfer, and where ImageNet's weights go."),
-    "C2D, C3D, CoST": ("cost_b_resnet50", "Li et al. 2019. [Explained](../../explanation/cost.md)."),
+    "2D networks": (
+        "resnet50",
+        "Frame by frame: teachers of knowledge transfer, and where ImageNet's weights go.",
+        ("resnet", "resnext", "densenet"),
+    ),
+    "C2D, C3D, CoST": (
+        "cost_b_resnet50",
+        "Li et al. 2019. [Explained](../../explanation/cost.md).",
+        ("c2d", "c3d_", "cost"),
+    ),
     "Two streams, ST-ResNet": (
         "st_resnet",
         "Feichtenhofer et al. 2016. [Explained](../../explanation/st_resnet.md).",
+        ("appearance", "motion", "two", "st_resnet"),
     ),
-    "Others": ("r2plus1d_18", "What papers compare with, and networks with public weights for videos."),
-}
-PREFIXES = {
-    "3D-ResNet, 3D-ResNeXt": ("resnet3d", "resnext3d"),
-    "STC-Net": ("stc_",),
-    "DenseNet3D, T3D": ("densenet3d", "t3d"),
-    "2D networks": ("resnet", "resnext", "densenet"),
-    "C2D, C3D, CoST": ("c2d", "c3d_", "cost"),
-    "Two streams, ST-ResNet": ("appearance", "motion", "two", "st_resnet"),
-    "Others": ("",),
+    "Others": (
+        "r2plus1d_18",
+        "What papers compare with, and networks with public weights for videos.",
+        ("",),
+    ),
 }
 HEADER = ("network", "parameters", "GFLOPs", "clip", "layouts of weights")
 
@@ -44,7 +55,7 @@ def pages() -> dict[str, str]:
     summaries = {name: Summary(name) for name in known.NETWORKS}
     found: dict[str, list[str]] = {family: [] for family in FAMILIES}
     for name in known.NETWORKS:
-        found[next(family for family, starts in PREFIXES.items() if name.startswith(starts))].append(name)
+        found[next(family for family, (*_, starts) in FAMILIES.items() if name.startswith(starts))].append(name)
     parts = [
         f"{len(known.NETWORKS)} networks: parameters with 400 classes, and what a clip of the paper's size costs in "
         "test mode, a multiplication and an addition counted as two, products with padding left out. `python -m "
@@ -54,7 +65,7 @@ def pages() -> dict[str, str]:
     ]
     figures = {}
     for family, members in found.items():
-        shown, text = FAMILIES[family]
+        shown, text, _ = FAMILIES[family]
         rows = [_row(summaries[name]) for name in members]
         parts += [f"## {family}\n", f"{text}\n", table(HEADER, rows)]
         parts += [f"![The parts of {shown} and the sizes of their outputs](../../figures/{shown}.svg)\n"]

@@ -64,8 +64,7 @@ def read(path: remote.Path, shape: Any = object) -> Any:
       Damaged: it cannot be read, or is not as it was written.
       FileNotFoundError: there is no such file.
     """
-    value = parse(content(path), shape)
-    return unsealed(value)
+    return unsealed(parse(content(path), shape))
 
 
 def write(

@@ -31,7 +31,7 @@ Give = Callable[..., None]  # takes a value and arrays by name, as `workers.give
 
 
 class Again:
-    """Says of a video: forget the clips that have come, as it does not have as many frames as it promised."""
+    """The clips that have come of a video are to be forgotten: it does not have as many frames as it promised."""
 
 
 class Seen(NamedTuple):

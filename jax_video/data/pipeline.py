@@ -87,10 +87,9 @@ def train_batches(
     videos = manifest.select("train")
     if not videos:
         raise UserError(f"manifest {manifest.name!r} has no readable training video: look at prepare's table.")
-    load = functools.partial(_train_sample, manifest, np.array([index for index, _ in videos]), sampling)
+    row = functools.partial(_train_sample, manifest, np.array([index for index, _ in videos]), sampling)
     order = training_order([video.label for _, video in videos], seed, balanced=balanced)
-    samples = order.random_map(load)
-    batches = _HostRows(samples, batch, hosts).batch(batch // hosts.count)[first_step:]
+    batches = _HostRows(order.random_map(row), batch, hosts).batch(batch // hosts.count)[first_step:]
     return _iterate(batches, workers)
 
 
@@ -114,9 +113,9 @@ def test_batches(
 ) -> Generator[Batch, None, None]:
     """Batches of cropped clips, in the order of `test_rows`; rows that only fill a batch up have mask 0."""
     rows = test_rows(cropped, batch)
-    load = functools.partial(_test_sample, manifest, sampling, list(cropped), rows)
-    samples = grain.MapDataset.range(len(rows)).map(load)
-    return _iterate(_HostRows(samples, batch, hosts).batch(batch // hosts.count), workers)
+    row = functools.partial(_test_sample, manifest, sampling, list(cropped), rows)
+    batches = _HostRows(grain.MapDataset.range(len(rows)).map(row), batch, hosts).batch(batch // hosts.count)
+    return _iterate(batches, workers)
 
 
 def test_batch(manifest: Manifest, sampling: Sampling, cropped: Sequence[CroppedClip], *, batch: int) -> Batch:

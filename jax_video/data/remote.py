@@ -160,7 +160,7 @@ def cache_folder() -> pathlib.Path:
 
 
 def local_folder() -> pathlib.Path:
-    """Where `local` keeps its copies."""
+    """The folder of copies from stores and URLs, in the cache folder."""
     return cache_folder() / "remote"
 
 

@@ -100,7 +100,7 @@ class Sampling:
         return bool(self.strides) or "flow" in self.streams
 
 
-CROPS = {"center": ("center",), "three": ("first", "center", "last"), "full": ("full",)}
+TEST_CROPS = {"center": ("center",), "three": ("first", "center", "last"), "full": ("full",)}
 ROUNDED = 32  # pixels: long sides of "full" frames differ by multiples of this, so that few shapes are compiled
 
 
@@ -114,8 +114,8 @@ class Protocol:
     flip: bool | None = False  # whether each crop is also seen mirrored; None: if the manifest allows it
 
     def __post_init__(self):
-        if self.crop not in CROPS:
-            raise UserError(f"test.crop is {self.crop!r}: choose {', '.join(CROPS)}.")
+        if self.crop not in TEST_CROPS:
+            raise UserError(f"test.crop is {self.crop!r}: choose {', '.join(TEST_CROPS)}.")
 
 
 class CroppedClip(NamedTuple):
@@ -151,7 +151,7 @@ def cropped_clips(manifest: Manifest, split: str, sampling: Sampling, protocol: 
         found += [
             CroppedClip(index, usable.places(frames), crop, flip, size)
             for frames in wanted
-            for crop in CROPS[protocol.crop]
+            for crop in TEST_CROPS[protocol.crop]
             for flip in mirrored
         ]
     return found
@@ -250,10 +250,10 @@ def looked_at(
     streams: dict[str, np.ndarray], wanted: np.ndarray, box: transforms.Box, size: tuple[int, int], flip: bool
 ) -> dict[str, np.ndarray]:
     """Crop all streams to one box, resize them to `size` and mirror them if asked: each [*wanted.shape, *size, C]."""
-    looked_at = {}
+    found = {}
     for name, frames in streams.items():
         frames = transforms.resize(transforms.crop(frames, box), size)
         if flip:
             frames = flow.flip(frames) if name == "flow" else transforms.flip(frames)
-        looked_at[name] = frames.reshape(*wanted.shape, *frames.shape[1:])
-    return looked_at
+        found[name] = frames.reshape(*wanted.shape, *frames.shape[1:])
+    return found

@@ -298,7 +298,7 @@ def display_matrix(frame):
 
 
 def rgb(frame, converter=None):
-    """The same as it is stored. A `converter` keeps its tables from frame to frame."""
+    """A frame as RGB, neither turned nor mirrored. A `converter` keeps its tables from frame to frame."""
     converter, form = converter or av.video.reformatter.VideoReformatter(), frame.format
     if form.is_planar and not form.is_rgb and (frame.interlaced_frame or form.name not in DIRECT):
         # Without the marks for interlacing and places of chroma, which PyAV heeds, and `predict` does not.
@@ -344,7 +344,7 @@ def cut(stored, rate, card):
 
 
 def clips(count, card):
-    """The same among `count` frames at the rate of the clips, where every frame counts."""
+    """The frames of each clip, as `cut` gives them, among `count` frames at the rate of the clips."""
     length, stride, number = card["frames"], card["stride"], card["number"]
     if card["reflect"] and length > 1:  # a short video has a smaller stride, then runs forth and back
         stride = min(stride, max(1, (count - 1) // (length - 1)))

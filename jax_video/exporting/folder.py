@@ -52,7 +52,7 @@ def write(
     Args:
       formats: keys of FORMATS.
       license: of the weights, for the model card: an identifier of the Hugging Face Hub, such as apache-2.0.
-      crop: what the network sees of a frame, one of samples.CROPS; None: the same as the run's test.
+      crop: what the network sees of a frame, one of samples.TEST_CROPS; None: the same as the run's test.
 
     Raises:
       UserError: see `check`, `program.write`, `onnx.write` and `card.text`.

@@ -12,7 +12,7 @@ import numpy as np
 from jax import export
 
 from jax_video import __version__, objectives
-from jax_video.data import pipeline, samples
+from jax_video.data import samples
 from jax_video.errors import UserError
 from jax_video.exporting import classify
 from jax_video.models import convolution
@@ -83,7 +83,7 @@ def shapes(run: Run) -> dict[str, tuple[Any, ...]]:
     frames = protocol.number if protocol.clips == "spread" else sampling.frames
     side = sampling.short_side if protocol.crop == "three" else sampling.size
     clip = ("b", *([sampling.segments] if sampling.segments else []), frames, *(symbols(run)[1:] or (side, side)))
-    return {stream: (*clip, pipeline.CHANNELS[stream]) for stream in sampling.streams}
+    return {stream: (*clip, samples.CHANNELS[stream]) for stream in sampling.streams}
 
 
 def symbols(run: Run) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from jax_video.testing import heatmaps
 
 
 def check(paths: list[str], given: flags.FlagValues) -> None:
-    """Raises UserError where --explain cannot be."""
+    """Raise UserError if --explain does not go with the other flags, or its file cannot be written."""
     if given.explain is None:
         if given.explain_label is not None or given.explain_layer is not None:
             raise UserError("--explain_label and --explain_layer are of --explain=OUT.mp4: give that too")
@@ -28,10 +28,8 @@ def check(paths: list[str], given: flags.FlagValues) -> None:
 
 
 def show(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
-    """Prints the best classes of the one video, and writes what the network looks at where it sees one of them.
-
-    Returns how many videos cannot be read.
-    """
+    """Print the best classes of the one video, write what the network looks at where it sees one of them, and return
+    how many videos cannot be read."""
     options = {"layer": given.explain_layer, "fps": given.fps, "timeout": given.timeout or None}
     chosen = given.explain_label
     clips = None if chosen is None else trained.explain_clips(paths[0], label=chosen, **options)  # or there is no such

@@ -25,7 +25,7 @@ def number_of_classes(text: str) -> int | None:
 
 
 def show(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
-    """Prints the best classes of each video; returns how many videos cannot be read."""
+    """Print the best classes of each video; return how many videos cannot be read."""
     broken = 0
     for path, scores in classified(trained, paths, given):
         if isinstance(scores, str):
@@ -36,7 +36,7 @@ def show(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
 
 
 def show_one(trained: Run, path: str, scores: np.ndarray, given: flags.FlagValues) -> None:
-    """Prints the best classes of a video, from the probabilities of all."""
+    """Print the best classes of a video, from the probabilities of all."""
     top, thresholds = number_of_classes(given.top), trained.thresholds
     found = predictions.of(path, scores, trained.classes, top, thresholds)
     if given.json:
@@ -54,12 +54,13 @@ def show_one(trained: Run, path: str, scores: np.ndarray, given: flags.FlagValue
 
 
 def write(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
-    """Adds the best classes of each video to the file that --out names, unless they are in it; returns as above."""
+    """Add the best classes of each video to the file that --out names, unless they are in it; return how many
+    cannot be read."""
     top, stamps = number_of_classes(given.top), {path: predictions.stamp(path) for path in paths}
     with predictions.File(given.out, trained, clips=given.clips, top=top, fps=given.fps) as out:
 
         def known(path: str) -> str | None:
-            """As `out.found`, but None also where other limits than these have said it."""
+            """What `out.found` says; None also if it is about other limits of time or memory than these."""
             fault = out.found(path, stamps[path])
             return None if workers.is_of_other_limits(fault, given.timeout) else fault
 

@@ -18,7 +18,7 @@ _OF_FILES = ("out", "batch", "clips", "timeout", "csv", "srt", "video", "explain
 
 
 def show(arguments: list[str], given: flags.FlagValues) -> None:
-    """Shows the label as it changes, until the stream ends or is stopped; then what was seen."""
+    """Show the label as it changes, until the stream ends or is stopped; then what was seen."""
     if arguments or len(given.live) > 1:
         raise UserError(
             f"{' '.join([*arguments, *given.live])}: --live watches one stream; classify files without --live"
@@ -49,7 +49,7 @@ def show(arguments: list[str], given: flags.FlagValues) -> None:
 
 
 def _note(text: str) -> None:
-    """Prints on stderr, in place of the line that a terminal shows."""
+    """Print on stderr, in place of the line that a terminal shows."""
     print(f"\r{_fitted(text)}" if sys.stdout.isatty() else text, file=sys.stderr)
 
 

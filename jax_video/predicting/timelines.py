@@ -12,7 +12,7 @@ from jax_video.testing import overlay, predictions
 
 
 def show(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
-    """Prints each video's labels with times, and writes them; returns how many videos cannot be read."""
+    """Print each video's labels with times, and write them; return how many videos cannot be read."""
     broken = 0
     hop = given.window / 4 if given.hop is None else given.hop
     limits = {"timeout": given.timeout or None, "batch": given.batch}

@@ -78,9 +78,12 @@ def lines(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, sh
             f'<path class="curve {curve.kind}" d="M{path}" data-label="{text(curve.label)}" data-values="{readings}"/>'
         )
         if len(points) <= 40:
-            parts.append(
-                f'<g class="dots {curve.kind}">' + "".join(map(_dot(x_label, across, down, shown), points)) + "</g>"
+            dots = (
+                f'<circle cx="{across(x)}" cy="{down(y)}" r="3">'
+                f"<title>{text(x_label)} {round(x, 3):,}: {shown(round(y, 4))}</title></circle>"
+                for x, y in points
             )
+            parts.append(f'<g class="dots {curve.kind}">{"".join(dots)}</g>')
     keys = "".join(
         f'<span class="key {curve.kind}">{text(curve.label)}'
         f"{f' <small>(each point: mean of {size} rows)</small>' if size > 1 else ''}</span>"
@@ -96,13 +99,6 @@ def lines(title: str, x_label: str, y_label: str, curves: Sequence[Curve], *, sh
         f'aria-label="{text(f"{title}: {said}", 600)}">'
         + "".join(parts)
         + '<path class="at"/></svg><output class="read"></output></figure>'
-    )
-
-
-def _dot(x_label: str, across: Callable, down: Callable, shown: Callable) -> Callable[[Point], str]:
-    return lambda point: (
-        f'<circle cx="{across(point[0])}" cy="{down(point[1])}" r="3">'
-        f"<title>{text(x_label)} {round(point[0], 3):,}: {shown(round(point[1], 4))}</title></circle>"
     )
 
 

@@ -12,6 +12,7 @@ from jax_video.reporting.page import Cell, Column, percent
 ABOUT_RECALL = "Of the videos of this class, how many are answered with it"
 ABOUT_INTERVAL = "95 % Wilson interval of the recall"
 ABOUT_PRECISION = "Of the videos that are answered with this class, how many are of it"
+_PAIRS = 15  # of confused classes in a table, at most
 
 
 def wilson(right: float, of: int) -> tuple[float, float]:
@@ -57,7 +58,7 @@ def table(classes: Sequence[str], confusion: np.ndarray) -> str:
         others = confusion[number].copy()
         others[number] = 0
         other = int(others.argmax())
-        taken = Cell('<span class="dim">–</span>', "")
+        taken = Cell(page.DASH, "")
         if others[other]:
             taken = Cell(f"{page.name(classes[other])} <small>{others[other]}×</small>", page.plain(classes[other]))
         rows.append(
@@ -65,7 +66,7 @@ def table(classes: Sequence[str], confusion: np.ndarray) -> str:
                 Cell(page.name(name), page.plain(name)),
                 Cell(f"{of:,}", of),
                 *_recall(right, of),
-                _share(right, int(answered[number])),
+                page.share(right, int(answered[number])),
                 taken,
             ]
         )
@@ -74,17 +75,13 @@ def table(classes: Sequence[str], confusion: np.ndarray) -> str:
 
 def _recall(right: int, of: int) -> tuple[Cell, Cell]:
     if not of:
-        return _share(0, 0), Cell('<span class="dim">no video</span>', -1)
+        return page.share(0, 0), Cell('<span class="dim">no video</span>', -1)
     low, high = wilson(right, of)
     bounds = f'<small class="range">{100 * low:.0f}–{100 * high:.0f}</small>'
-    return _share(right, of), Cell(f"{charts.interval(right / of, low, high)} {bounds}", low)
+    return page.share(right, of), Cell(f"{charts.interval(right / of, low, high)} {bounds}", low)
 
 
-def _share(right: int, of: int) -> Cell:
-    return Cell(percent(right / of), right / of) if of else Cell('<span class="dim">–</span>', -1)
-
-
-def pairs_table(classes: Sequence[str], confusion: np.ndarray, most: int = 15) -> str:
+def pairs_table(classes: Sequence[str], confusion: np.ndarray) -> str:
     """A table of the classes that are most often taken for another one; empty where none is."""
     if not (found := pairs(confusion)):
         return ""
@@ -103,7 +100,7 @@ def pairs_table(classes: Sequence[str], confusion: np.ndarray, most: int = 15) -
             Cell(percent(pair.videos / confusion[pair.true].sum(), 0)),
             Cell(f"{confusion[pair.answered, pair.true]:,}"),
         ]
-        for pair in found[:most]
+        for pair in found[:_PAIRS]
     ]
-    title = f"The {most} most confused pairs of {len(found):,}" if len(found) > most else "Confused pairs"
+    title = f"The {_PAIRS} most confused pairs of {len(found):,}" if len(found) > _PAIRS else "Confused pairs"
     return f"<h3>{title}</h3>{page.table(title, columns, rows)}"

@@ -11,7 +11,6 @@ from jax_video.testing import averages
 from jax_video.testing.results import NAMES
 
 _MOST = 200  # videos in a table, at most
-_DASH = '<span class="dim">–</span>'
 
 
 def document(first: Record, second: Record) -> bytes:
@@ -50,7 +49,7 @@ def _result(records: dict[str, Record]) -> str:
         for kind, result in zip("ab", found.values(), strict=True):
             row += _with_interval(result.get(key), single.bounds(result, key), kind)
         both = [result[key] for result in found.values() if key in result]
-        rows.append([*row, Cell(_points(both[1] - both[0]) if len(both) == 2 else _DASH)])
+        rows.append([*row, Cell(_points(both[1] - both[0]) if len(both) == 2 else page.DASH)])
     table = page.table("Results", columns, rows) if rows else ""
     subjects = "".join(
         page.paragraph(f"{letter}: {single.subject(record)}") for letter, record in records.items() if record.result
@@ -66,7 +65,7 @@ def _results(records: dict[str, Record]) -> list[dict[str, Any]]:
 
 def _with_interval(value: float | None, bounds: tuple[float, ...], kind: str) -> list[Cell]:
     if value is None:
-        return [Cell(_DASH), Cell("")]
+        return [Cell(page.DASH), Cell("")]
     if not bounds:
         return [Cell(percent(value)), Cell("")]
     low, high = bounds
@@ -131,7 +130,7 @@ def _configs(one: dict[str, Any], two: dict[str, Any]) -> str:
     rows = [
         [Cell(page.code(key)), Cell(_value(values, key)), Cell(_value(others, key))]
         for key in dict.fromkeys([*values, *others])
-        if values.get(key, _DASH) != others.get(key, _DASH)
+        if values.get(key, page.DASH) != others.get(key, page.DASH)
     ]
     if not rows:
         return page.paragraph("Nowhere.")
@@ -139,7 +138,7 @@ def _configs(one: dict[str, Any], two: dict[str, Any]) -> str:
 
 
 def _value(config: dict[str, Any], key: str) -> str:
-    return text(config[key], 200) if key in config else _DASH
+    return text(config[key], 200) if key in config else page.DASH
 
 
 def _curves(records: dict[str, Record]) -> str:
@@ -163,9 +162,11 @@ def _classes(records: dict[str, Record]) -> str:
         counts = [recall.get(name, (None, 0)) for recall in recalls]
         shares = [share for share, _ in counts]
         videos = " / ".join(f"{of:,}" for of in dict.fromkeys(of for _, of in counts))
-        cells = [Cell(_DASH if share is None else percent(share), -1 if share is None else share) for share in shares]
+        cells = [
+            Cell(page.DASH if share is None else percent(share), -1 if share is None else share) for share in shares
+        ]
         change = None if None in shares else shares[1] - shares[0]  # type: ignore[operator]
-        cells += [Cell(_DASH, -9), Cell("", -9)] if change is None else _difference(change)
+        cells += [Cell(page.DASH, -9), Cell("", -9)] if change is None else _difference(change)
         rows.append([Cell(page.name(name), page.plain(name)), Cell(videos, counts[0][1]), *cells])
     return page.table("Every class, in both", columns, rows, find="class") + gone
 

@@ -9,8 +9,6 @@ from jax_video.reporting import charts, mistakes, page
 from jax_video.reporting.page import Cell, Column, percent
 from jax_video.reporting.record import Record
 
-_DASH = '<span class="dim">–</span>'
-
 
 def about(record: Record) -> str:
     """What the metrics mean."""
@@ -87,20 +85,16 @@ def table(record: Record) -> str:
         (_, taken_wrong), (missed, right) = counts
         ap, videos = aps[name]
         shares = [(right, right + taken_wrong), (right, right + missed), (2 * right, 2 * right + taken_wrong + missed)]
-        at = [Cell(percent(least[name]), least[name]), *(_share(*share) for share in shares)] if least else []
+        at = [Cell(percent(least[name]), least[name]), *(page.share(*share) for share in shares)] if least else []
         rows.append(
             [
                 Cell(page.name(name), page.plain(name)),
                 Cell(f"{videos:,}", videos),
-                Cell(_DASH if ap is None else percent(ap), -1 if ap is None else ap),
-                *(at or [Cell(_DASH, -1)] * 4),
+                Cell(page.DASH if ap is None else percent(ap), -1 if ap is None else ap),
+                *(at or [Cell(page.DASH, -1)] * 4),
             ]
         )
     return page.table("Every class of the test", columns, rows, find="class")
-
-
-def _share(part: int, of: int) -> Cell:
-    return Cell(percent(part / of), part / of) if of else Cell(_DASH, -1)
 
 
 def curve(record: Record) -> str:

@@ -172,7 +172,8 @@ class _Source:
     def _plain(self, video: Video) -> np.ndarray:
         """A row of frames from the whole video, uint8 [H, W, 3]."""
         places = np.unique(np.linspace(0, video.frames - 1, _COLUMNS).round().astype(np.int64))
-        return np.concatenate(self._decode(video, places, 112), axis=1)
+        assert self._record.manifest is not None
+        return np.concatenate(reader.decode(self._record.manifest, video, places, short_side=112), axis=1)
 
     def _explained(self, mistake: Shown, video: Video) -> np.ndarray | None:
         """A filmstrip of what the network looked at for its answer; None where it cannot tell, or time is up."""
@@ -207,10 +208,6 @@ class _Source:
             return Explainer(run.definition, weights, ConfigDict(config), run.classes, run.normalization, run.mesh)
         except TypeError as error:
             raise UserError(f"test.json does not tell the clips of its test ({error}): make the test again") from error
-
-    def _decode(self, video: Video, places: np.ndarray, short_side: int) -> np.ndarray:
-        assert self._record.manifest is not None
-        return reader.decode(self._record.manifest, video, places, short_side=short_side)
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:

@@ -78,6 +78,14 @@ class Cell(NamedTuple):
     key: float | str | None = None
 
 
+DASH = '<span class="dim">–</span>'  # in a cell that has no value
+
+
+def share(part: int, of: int) -> Cell:
+    """A cell with a fraction; of nothing, a dash."""
+    return Cell(percent(part / of), part / of) if of else Cell(DASH, -1)
+
+
 def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, find: str = "") -> str:
     """A table; the first cell of each row is its heading.
 

@@ -74,17 +74,16 @@ def is_video(names: Iterable[str]) -> bool:
 def probe(
     path: str | os.PathLike,
     *,
-    fps: float = 0.0,
     full: bool = True,
     watcher: Watcher = Watcher(),  # noqa: B008, without a state
 ) -> Facts:
-    """Read every picture, or without `full` only the first. Pictures do not tell their rate; `fps` does (0: unknown).
+    """Read every picture, or without `full` only the first. Pictures do not tell their rate.
 
     Raises:
       VideoError: no numbered pictures, a gap in their numbers, one that cannot be read or has another size.
     """
     names = files(path)
-    watcher.at_rate(fps)
+    watcher.at_rate(0.0)
     watcher.begin(len(names))
     for name in names if full else names[:1]:
         watcher.go_on()
@@ -93,7 +92,7 @@ def probe(
             height, width, _ = image.shape
         _check_size(path, name, image.shape, (height, width, 3))
         watcher.see(image)
-    return Facts(len(names), fps, width, height)
+    return Facts(len(names), 0.0, width, height)
 
 
 def decode(path: str | os.PathLike, indices: Sequence[int], *, short_side: int | None = None) -> np.ndarray:

@@ -59,7 +59,7 @@ def stop_at(strange: Mapping[str, str]) -> None:
     """Raise UserError if files could not be looked at for a reason that is not theirs; nothing is stored about them.
 
     Args:
-      strange: path -> the reason; the traceback of a NoVerdict is printed on stderr.
+      strange: name of a file or a shard -> the reason; the traceback of a NoVerdict is printed on stderr.
     """
     for trace in filter(None, {getattr(reason, "traceback", ""): None for reason in strange.values()}):
         print(trace, file=sys.stderr)

@@ -320,7 +320,7 @@ def finish(source: Manifest, builder: PackedVideos, folder: str | os.PathLike) -
         _split_info(builder.data_dir, split, int(starts[-1]), count, records_each) for split, _, starts, count in layout
     ]
     _describe(source, builder, infos)
-    failed = {path: why for note in notes for path, why in _read_failures(str(note).removesuffix(_FAILED)).items()}
+    failed = {name: why for note in notes for name, why in _read_failures(str(note).removesuffix(_FAILED)).items()}
     if path.exists():
         try:
             done = Manifest.read(path)
@@ -431,11 +431,12 @@ def pack(
         for row, was in zip(done.videos, prepared.videos, strict=True)
         if row.error is not None and row.error != was.error
     }
-    checks.write_reasons(folder / "broken.csv", done, lost)
-    for path, reason in list(lost.items())[:10]:
-        say(f"not packed: {path}: {reason}")
+    broken = folder / "broken.csv"
+    checks.write_reasons(broken, done, lost)
+    for line in checks.first_reasons("not packed", lost, broken):
+        say(line)
     if lost:
-        say(f"not packed: {len(lost):,} in all, in {folder / 'broken.csv'}; remove {folder} to pack again")
+        say(f"not packed: {len(lost):,} in all, in {broken}; remove {folder} to pack again")
     say("")
     return done
 

@@ -241,7 +241,7 @@ def prepare(
     Args:
       task: what is to be done.
       say: called with each part of the report as soon as it is known.
-      takeover: takes the folder whoever writes into it.
+      takeover: whether to take the folder even if another process writes into it.
       lost: called when another process has taken the folder over (see `lock.hold`).
 
     Raises:
@@ -293,7 +293,7 @@ def _prepare(task: Preparation, say: Callable[[str], None]) -> Prepared:
             (out / COLUMNS).unlink(missing_ok=True)  # of another table
 
     tell(f"\n{checks.table(found, remarks)}")
-    alike = {path: remark for path, remark in remarks.items() if remark.startswith(checks.ALIKE)}
+    alike = {name: remark for name, remark in remarks.items() if remark.startswith(checks.ALIKE)}
     for line in checks.first_reasons("warning", alike, out / "broken.csv"):
         tell(line)
     notes = [*notes, *verdicts.untrained(found)]
@@ -423,7 +423,7 @@ def _check(found: Manifest, task: Preparation) -> tuple[Manifest, Mapping[str, s
     found = _with_errors(found, faults)
     lock.check(task.folder)
     broken = {row.name: row.error for row in found.videos if row.error is not None and row.error != MISSING}
-    workers.stop_at({path: reason for path, reason in broken.items() if reason.startswith(checks.NOT_LOOKED_AT)})
+    workers.stop_at({name: reason for name, reason in broken.items() if reason.startswith(checks.NOT_LOOKED_AT)})
     # Not the missing ones, which can be most of a data set.
     checks.write_reasons(task.folder / "broken.csv", found, broken | remarks)
     return found, remarks

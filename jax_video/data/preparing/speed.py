@@ -84,8 +84,7 @@ def _timed_clip(
     manifest: Manifest, entry: Video, sampling: pipeline.Sampling, rng: np.random.Generator, spent: dict[str, list]
 ) -> np.ndarray:
     """Time the loading of one clip, and return it as a batch has it: uint8 [T, size, size, 3]."""
-    span = sampling.span
-    start = rng.integers(max(1, entry.frames - span + 1))
+    start = rng.integers(max(1, entry.frames - sampling.span + 1))
     places = (start + sampling.stride * np.arange(sampling.frames)) % entry.frames
     with _timed(spent, "read"):
         _read(manifest, entry, places)

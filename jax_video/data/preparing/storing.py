@@ -261,7 +261,7 @@ def store_all(
     machines: Machines,
     say: Callable[[str], None],
     *,
-    thorough: bool = False,
+    thorough: bool,
 ) -> None:
     """Compute and store the flow of the readable videos that have none yet, a broken one, or one of another file.
 

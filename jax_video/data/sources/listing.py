@@ -32,7 +32,7 @@ class Listing:
     columns: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        """Raises UserError for a class whose name cannot be written to files."""
+        """Raise UserError for a class whose name cannot be written to files."""
         for name in self.classes:
             if wrong := text.defect(name):
                 shown = name if text.is_unicode(name) else name.encode("utf-8", "surrogateescape")

@@ -42,7 +42,7 @@ def read(path: remote.Path, joined_by: str = "") -> Table:
     kind = path.suffix.lower()
     if kind in (".jsonl", ".ndjson", ".json"):
         in_lines = kind != ".json" or _is_in_lines(text.read_text(path, text.MOST_BYTES))
-        return _from_objects(path, _json_lines(path) if in_lines else _json_list(path), joined_by)
+        return _from_objects(_json_lines(path) if in_lines else _json_list(path), joined_by)
     if kind in (".parquet", ".pq"):
         return _from_parquet(path, joined_by)
     return _from_csv(path)
@@ -102,7 +102,7 @@ def _json_list(path: remote.Path) -> Iterator[tuple[str, dict]]:
     return ((f"{path}, row {number}", row) for number, row in enumerate(read_json(path, [dict]), 1))
 
 
-def _from_objects(path: remote.Path, objects: Iterable[tuple[str, dict]], joined_by: str) -> Table:
+def _from_objects(objects: Iterable[tuple[str, dict]], joined_by: str) -> Table:
     """A table of objects, of which each may lack some of the columns."""
     rows = list(objects)
     columns = list(dict.fromkeys(name for _, row in rows for name in row))

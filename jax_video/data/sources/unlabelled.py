@@ -6,7 +6,7 @@ from jax_video.data.sources.listing import Listing
 from jax_video.errors import UserError
 
 
-def find(videos: remote.Path, *, fraction: float = 0.1, seed: int = 0) -> Listing:
+def find(videos: remote.Path, *, fraction: float = listing.DRAWN, seed: int = 0) -> Listing:
     """Any folder of videos, at any depth, for knowledge transfer: no labels are read, and there are no classes.
 
     The fraction is for test, and as much for validation, drawn by `seed`.
