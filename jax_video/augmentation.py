@@ -156,7 +156,7 @@ def operations(magnitude: int, height: int, width: int) -> dict[str, Callable[[S
     corner, center = (-0.5, -0.5), ((width - 1) / 2, (height - 1) / 2)
     across, down = int(150 / 331 * width * part), int(150 / 331 * height * part)
     cos, sin = math.cos(math.radians(30 * part)), math.sin(math.radians(30 * part))
-    same, bits = ((1, 0), (0, 1)), 8 - round(part * 4)
+    same = ((1, 0), (0, 1))
     return {
         "Identity": lambda clip, sign: clip,
         "ShearX": of_places(lambda sign: (((1, sign * 0.3 * part), (0, 1)), (0, 0), corner)),
@@ -168,7 +168,7 @@ def operations(magnitude: int, height: int, width: int) -> dict[str, Callable[[S
         "Color": of_colors(lambda rgb, sign: saturation(rgb, 1 + sign * 0.9 * part)),
         "Contrast": of_colors(lambda rgb, sign: contrast(rgb, 1 + sign * 0.9 * part)),
         "Sharpness": of_colors(lambda rgb, sign: sharpness(rgb, 1 + sign * 0.9 * part)),
-        "Posterize": of_colors(lambda rgb, sign: rgb & jnp.uint8(256 - 2 ** (8 - bits))),
+        "Posterize": of_colors(lambda rgb, sign: rgb & jnp.uint8(256 - 2 ** round(part * 4))),
         "Solarize": of_colors(lambda rgb, sign: jnp.where(rgb.astype(_FLOAT) >= 255 * (1 - part), 255 - rgb, rgb)),
         "AutoContrast": of_colors(lambda rgb, sign: autocontrast(rgb)),
         "Equalize": of_colors(lambda rgb, sign: equalize(rgb)),

@@ -112,16 +112,20 @@ def _extended(
 
 
 def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
-    """Lines on settings with which a run is likely to learn badly.
+    """Lines on settings with which a run is likely to learn badly, one for each of these that holds:
 
-    They are of a learning rate whose drops, which count from step `begin`, are all after the end, or have no
-    effect; whose warm-up does not end; that is SGD's with AdamW; of epochs that are not passes over the videos, where
-    these are few; of clips that training scales as no test does; and of frozen BatchNorm that has no statistics.
+    - all drops of the learning rate, counted from step `begin`, are after the last step, or drops have no effect;
+    - the warm-up is as long as the run;
+    - AdamW has a learning rate that is usual for SGD;
+    - an epoch is not one pass over the training videos, as these are few;
+    - training scales clips to sizes that a test does not have;
+    - BatchNorm is frozen, and there are no weights to take its statistics from.
     """
     schedule, left = config.schedule, total_steps(config, manifest) - begin
+    steps = steps_per_epoch(config, manifest)
     drops = [
         (round(each * length), f"schedule.{key}={each:g}")
-        for key, length in (("drop_epochs", steps_per_epoch(config, manifest)), ("drop_steps", 1))
+        for key, length in (("drop_epochs", steps), ("drop_steps", 1))
         for each in schedule.get(key) or ()
     ]
     lines = []
@@ -133,7 +137,7 @@ def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
         )
     elif schedule.kind != "step" and drops:
         lines.append(f"{min(drops)[1]} has no effect with schedule.kind={schedule.kind}: it is of schedule.kind=step.")
-    if 0 < left <= (warmup := round(schedule.warmup_epochs * steps_per_epoch(config, manifest))):
+    if 0 < left <= (warmup := round(schedule.warmup_epochs * steps)):
         lines.append(
             f"The learning rate does not reach {schedule.learning_rate:g}: its warm-up, schedule.warmup_epochs="
             f"{schedule.warmup_epochs:g}, takes {warmup:,} steps of {left:,}."
@@ -144,7 +148,6 @@ def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
             "takes about 1e-3, and 1e-4 to fine-tune."
         )
     epochs, videos = config.train.epochs, len(manifest.select("train"))
-    steps = steps_per_epoch(config, manifest)
     passes = steps * config.train.batch / videos if videos else 1.0  # of an epoch
     if not config.train.steps and abs(passes - 1) > 0.1:
         lines.append(

@@ -29,7 +29,7 @@ from jax_video import state as state_lib
 from jax_video.data import isolated, pipeline, samples
 from jax_video.data.manifest import Manifest, Video, in_memory
 from jax_video.errors import UserError
-from jax_video.models.cost import VIEWS
+from jax_video.models.cost import by_view
 from jax_video.models.layers import looking_inside
 from jax_video.state import Normalization
 from jax_video.task import Task
@@ -201,8 +201,8 @@ class Explainer:
                 indices=part.first + indices,
                 seconds=part.seconds[indices],
                 flow_maps=maps[1] if len(maps) > 1 else None,
-                views_by_layer={name: _named(alpha) for name, alpha in result["views"].items()} or None,
-                views=_named(np.mean([*result["views"].values()], axis=0)) if result["views"] else None,
+                views_by_layer={name: by_view(alpha) for name, alpha in result["views"].items()} or None,
+                views=by_view(np.mean([*result["views"].values()], axis=0)) if result["views"] else None,
                 note=f"the map{of} is zero: nothing in {layer} speaks for {label!r}" if empty else "",
             )
 
@@ -233,10 +233,6 @@ class Explainer:
             known = ", ".join(f"{name} ({shape(found)})" for name, found in places.items())
             raise UserError(f"the network has no layer {layer!r} to explain; choose one of {known}")
         return layer, places[layer]
-
-
-def _named(alpha: np.ndarray) -> dict[str, float]:
-    return dict(zip(VIEWS, alpha.tolist(), strict=True))
 
 
 class Part(NamedTuple):

@@ -56,15 +56,14 @@ def main(arguments: list[str]) -> None:
     first = sources[0]
     fused = fusion.fuse(sources, weights, l2=given.l2)
     print(f"CPU; scores of {len(sources)} sources; {len(first.scores):,} videos", file=sys.stderr)
-    rows = [*{source.name: source for source in sources}.items(), ("fused", fused)]
     heads = {"map": "mAP", "hit1": "hit@1"}
     if not first.multilabel:
         heads = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
     of = f" of {first.of}" if first.of not in (None, len(first.scores)) else ""
     print(f"{len(first.scores)}{of} videos, {len(first.class_names)} classes\n{'':30} {'   '.join(heads.values())}")
-    for name, source in rows:
+    for source in (*sources, fused):
         values = fusion.measure(fusion.fuse([first, source], [0.0, 1.0]))
-        print(f"{name[-29:]:30}" + "".join(f"{100 * values[key]:6.2f} %" for key in heads))
+        print(f"{source.name[-29:]:30}" + "".join(f"{100 * values[key]:6.2f} %" for key in heads))
     if not first.multilabel and (note := metrics.note(len(first.class_names))):
         print(note, file=sys.stderr)
     if given.out is not None:

@@ -91,8 +91,7 @@ class Meta:
 
     def to_json(self) -> dict[str, Any]:
         """The record as a dictionary that JSON can hold."""
-        record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        record["classes"] = list(self.classes)
+        record = vars(self) | {"classes": list(self.classes)}
         if self.config.get("train", {}).get("loss") != "sigmoid":
             return {key: value for key, value in record.items() if key != "thresholds"} | {"version": _SINGLE}
         return record | {"thresholds": self.thresholds and list(self.thresholds)}

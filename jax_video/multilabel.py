@@ -23,7 +23,7 @@ class MultiLabel(objectives.Classification):
     @classmethod
     def of(cls, objective: objectives.Classification) -> "MultiLabel":
         """The objective for several labels with the settings of one for single labels."""
-        return cls(**{field.name: getattr(objective, field.name) for field in dataclasses.fields(objective)})
+        return cls(**vars(objective))
 
     def video_loss(self, outputs: Any, label: jax.Array) -> jax.Array:
         """The loss of each video [B], from the network's outputs and the labels [B, K]."""
@@ -49,10 +49,6 @@ class MultiLabel(objectives.Classification):
         """Metrics of single clips: none, as mAP needs all videos together."""
         del scores, batch
         return {}
-
-    def video_probabilities(self, scores: np.ndarray) -> np.ndarray:
-        """Probabilities of videos from a test's scores, [N, K] each."""
-        return scores if self.average == "probability" else np.asarray(self.probabilities(scores))
 
     def thresholds(self, scores: np.ndarray, label: np.ndarray) -> np.ndarray:
         """The threshold of each class [K] with the best F1 on videos, from their scores and labels [N, K]."""

@@ -17,7 +17,7 @@ from jax_video.mixing import Mixing, partners
 from jax_video.models.correspondence import HALF
 from jax_video.state import IMAGENET, Normalization
 
-Network = tuple[nnx.GraphDef, dict, dict]  # definition, params, batch_stats
+Parts = tuple[nnx.GraphDef, dict, dict]  # of a network: definition, params, batch_stats (`state.split`)
 _AT_ONCE = 4096  # videos whose pairs are classified at once
 
 
@@ -112,11 +112,15 @@ class Classification:
         """Probabilities of the classes, from their logits [..., K]."""
         return jax.nn.softmax(logits)
 
+    def video_probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities of the classes from a test's scores, [..., K] each."""
+        return scores if self.average == "probability" else np.asarray(self.probabilities(scores))
+
     def clip_metrics(self, scores: jax.Array, batch: dict) -> dict[str, jax.Array]:
         """Metrics of single clips, [B] each, from their scores [B, K]: top-1."""
         return {"top1": (jnp.argmax(scores, axis=1) == batch["label"]).astype(jnp.float32)}
 
-    def of_videos(self, network: Network, means: np.ndarray) -> np.ndarray:
+    def of_videos(self, network: Parts, means: np.ndarray) -> np.ndarray:
         """Scores of videos from `means`, the means of `test` over their clips: the same."""
         del network
         return means
@@ -172,7 +176,7 @@ class Correspondence:
         halves = model.halves(video.reshape(-1, *video.shape[-4:]))
         return jnp.concatenate(halves, axis=1).reshape(len(video), -1).astype(jnp.float32)
 
-    def of_videos(self, network: Network, means: np.ndarray) -> np.ndarray:
+    def of_videos(self, network: Parts, means: np.ndarray) -> np.ndarray:
         """Classify a positive pair of each video and a negative one, made with another video that is always the same.
 
         Args:

@@ -49,18 +49,6 @@ def schedule(
             each for each in values if not (isinstance(each, numbers.Real) and 0 <= float(each) < float("inf"))
         ]:
             raise UserError(f"schedule.{name} is {wrong[0]!r}: expected a finite number, 0 or more.")
-    if begin:
-        later = schedule(
-            kind=kind,
-            learning_rate=learning_rate,
-            steps=steps - begin,
-            steps_per_epoch=steps_per_epoch,
-            warmup_epochs=warmup_epochs,
-            drop_epochs=drop_epochs,
-            drop_steps=drop_steps,
-            drop_factor=drop_factor,
-        )
-        return lambda step: later(step - begin)
     warmup = round(warmup_epochs * steps_per_epoch)
     if kind == "plateau":
         after = optax.constant_schedule(learning_rate)
@@ -70,12 +58,13 @@ def schedule(
         factors = {step: drop_factor**times for step, times in drops.items()}
         after = optax.piecewise_constant_schedule(learning_rate, factors)
     elif kind == "cosine":
-        after = optax.cosine_decay_schedule(learning_rate, max(1, steps - warmup))
+        after = optax.cosine_decay_schedule(learning_rate, max(1, steps - begin - warmup))
     else:
         raise UserError(f"unknown schedule kind {kind!r}: choose plateau, step or cosine.")
     # The first step already moves: at step i of n the warm-up is at (i + 1) / (n + 1).
     rise = optax.linear_schedule(learning_rate / (warmup + 1), learning_rate, warmup) if warmup else after
-    return optax.join_schedules([rise, after], [warmup]) if warmup else after
+    rate = optax.join_schedules([rise, after], [warmup]) if warmup else after
+    return (lambda step: rate(step - begin)) if begin else rate
 
 
 def make(
@@ -86,7 +75,7 @@ def make(
     nesterov: bool = True,
     weight_decay: float = 1e-4,
     decay_norm: bool = True,
-    frozen_norm: dict | None = None,
+    frozen_norm: bool = False,
     statistics: dict | None = None,
     clip_norm: float = 0.0,
     head_rate: float = 1.0,
@@ -101,9 +90,8 @@ def make(
       kind: "sgd", or "adamw" (Loshchilov and Hutter 2019) with β₁ = `momentum`, β₂ = .999 and decoupled decay.
       nesterov: whether the momentum of "sgd" is Nesterov's.
       decay_norm: whether scale and offset of normalisation layers are decayed too.
-      frozen_norm: running statistics, as in the state, of the layers of BatchNorm whose scale and offset stay as they
-        are, without decay either; None: of none.
-      statistics: running statistics, as in the state, by which layers of BatchNorm are told that lack scale or offset.
+      frozen_norm: whether scale and offset of BatchNorm stay as they are, without decay either.
+      statistics: running statistics, as in the state, or their shapes, by which BatchNorm is told from other layers.
       clip_norm: a gradient of a larger norm is scaled to this norm; 0: none is.
       head_rate: factor of the learning rate of the classifier; in a transfer, of all that follows the features.
       layer_decay: factor between a part's learning rate and the next part's; the part after the last is the
@@ -143,8 +131,8 @@ def make(
             optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
         ]
     chain = [*([optax.clip_by_global_norm(clip_norm)] if clip_norm else []), *step]
-    if frozen_norm is not None:
-        chain.append(optax.masked(optax.set_to_zero(), functools.partial(_with_statistics, frozen_norm)))
+    if frozen_norm:
+        chain.append(optax.masked(optax.set_to_zero(), functools.partial(_with_statistics, statistics or {})))
     if head_rate != 1:
         chain.append(optax.masked(optax.scale(head_rate), functools.partial(_map_heads, network, transfers)))
     if layer_decay != 1:
@@ -165,7 +153,7 @@ def of(config: ConfigDict, learning_rate: Schedule | float, batch_stats: dict) -
     return make(
         learning_rate,
         **config.optimizer,
-        frozen_norm=batch_stats if config.norm.frozen else None,
+        frozen_norm=config.norm.frozen,
         statistics=batch_stats,
         freeze=config.train.get("freeze") or (),
         network=config.model.name,

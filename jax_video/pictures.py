@@ -52,8 +52,8 @@ def confusion(classes: tuple[str, ...], matrix: np.ndarray) -> np.ndarray:
 
 
 def plot_confusion(path: remote.Path, classes: tuple[str, ...], matrix: np.ndarray) -> None:
-    """Draw a confusion matrix [K, K]: the colours of each row (a true class) sum to one; with up to 30 classes, cells
-    show numbers of videos."""
+    """Draw a confusion matrix [K, K]: a cell's colour is its share of its row, the true class; with up to 30 classes,
+    cells show numbers of videos."""
     with remote.path(path).open("wb") as file:
         _confusion(classes, matrix).savefig(file, dpi=_DOTS)
 
@@ -130,6 +130,13 @@ def text(line: str, height: int) -> np.ndarray:
     pixels = _pixels(figure, dots)
     end = round(label.get_window_extent().x1) + margin
     return pixels[:, :end].copy()
+
+
+def write_on(image: np.ndarray, label: np.ndarray) -> None:
+    """Write a label (`text`) into the upper left corner of an image, which is darkened there. Changes the image."""
+    label = label[: len(image), : image.shape[1]]
+    corner = image[: len(label), : label.shape[1]]
+    corner[:] = corner // 3 + label // 3 * 2
 
 
 def heat(values: np.ndarray) -> np.ndarray:

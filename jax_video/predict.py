@@ -110,8 +110,7 @@ def check(paths: list[str], given: flags.FlagValues) -> None:
         raise UserError("--out and --json: the file has JSON in it; give one of them")
     if given.window is not None and given["top"].present:
         raise UserError("--top is of whole videos: with --window the best is shown, and --json and --csv have all")
-    written: list[str] = [given[name].value or "" for name in ("csv", "srt", "video", "explain")]
-    written = [name for name in written if name]
+    written = [str(given[name].value) for name in ("csv", "srt", "video", "explain") if given[name].value]
     if len({os.path.abspath(name) for name in written}) < len(written):
         raise UserError(f"{written[0]}: two files of this name are asked for; give each its own")
     for name in written:

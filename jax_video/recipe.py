@@ -28,7 +28,7 @@ _COMMON = {  # keys that say how a run goes, not what it computes; what papers d
     "dtype": "bfloat16",
     "model": {"remat": False},
     "norm": {"group_size": None, "frozen": False},
-    "data": {"workers": None},  # None: as many processes as the machine has cores for
+    "data": {"workers": None},  # None: two processes fewer than there are cores, 32 at most
     "train": {
         "micro_batch": None,
         "epochs": None,
@@ -162,11 +162,10 @@ def config(**sections: Any) -> ConfigDict:
     Raises:
       ValueError: a key is unknown (`saved.KEYS`), or one that papers decide is left out.
     """
-    merged = {
+    merged = sections | {
         name: common | sections.get(name, {}) if isinstance(common, dict) else sections.get(name, common)
         for name, common in _COMMON.items()
     }
-    merged = sections | merged
     _check_known(merged)
     missing = [
         f"{name}.{key}"

@@ -148,7 +148,7 @@ class Run(Trained):
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Probabilities of the classes from a test's scores, [..., K] each."""
         assert isinstance(self.objective, objectives.Classification)
-        return scores if self.objective.average == "probability" else np.asarray(self.objective.probabilities(scores))
+        return self.objective.video_probabilities(scores)
 
     def timeline(
         self,
@@ -193,11 +193,11 @@ class Run(Trained):
             raise UserError(str(error)) from error
         starts, ends, frames, rows = map(np.array, zip(*found, strict=True))
         span = self.sampling.span
-        few = frames[frames < span]
-        count = f"{len(few)} of {len(frames)} windows have fewer, from {min(few, default=0)}"
-        rate = f" at {self.sampling.fps:g} to a second" if self.sampling.fps else ""
-        note = f"clips span {span} frames{rate}, and {count}: they are looped, as in training"
-        note = note if len(few) else ""
+        note = ""
+        if len(few := frames[frames < span]):
+            rate = f" at {self.sampling.fps:g} to a second" if self.sampling.fps else ""
+            count = f"{len(few)} of {len(frames)} windows have fewer, from {min(few)}"
+            note = f"clips span {span} frames{rate}, and {count}: they are looped, as in training"
         return timeline_lib.Timeline(self.classes, starts, ends, rows, note, self.thresholds, hop)
 
     @functools.cached_property

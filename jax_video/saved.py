@@ -96,9 +96,7 @@ KEYS = {
         "validate_epochs": Key("Epochs from one validation to the next."),
         "checkpoint_steps": Key("Steps from one checkpoint to the next; there is one after every validation, too."),
         "log_steps": Key("Steps from one line of metrics to the next."),
-        "loss": Key(
-            "`softmax`, one label a video, or `sigmoid`, several. None: as the set has them.", None, str
-        ),  # None: softmax, or sigmoid where videos may have several labels
+        "loss": Key("`softmax`, one label a video, or `sigmoid`, several. None: as the set has them.", None, str),
         "loss_reduction": Key("Over the frames that a network scores one by one (ST-ResNet): `sum` or `mean`.", "sum"),
         "label_smoothing": Key("Share of a label that is spread over all classes.", 0.0),
         "mixup": Key("α of mixup's Beta distribution. 0: no mixup.", 0.0),
@@ -168,9 +166,7 @@ KEYS = {
         "crop": Key(
             "`center`, `three` (squares of the short side that cover the frame) or `full` (whole frames).", "center"
         ),
-        "flip": Key(
-            "Whether each clip is also seen mirrored. None: where the set allows it.", False, bool
-        ),  # None: where the set allows it
+        "flip": Key("Whether each clip is also seen mirrored. None: where the set allows it.", False, bool),
         "average_clips": Key("What is averaged over the clips of a video: `probability` or `logit`."),
         "batch": Key("Clips at once, in validation too."),
         "allow_partial": Key(

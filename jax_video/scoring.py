@@ -44,7 +44,7 @@ def make_eval_step(
     return jax.jit(eval_step, out_shardings=sharding.replicated(mesh))
 
 
-def check_shapes(
+def check_clips(
     step: ClipStep,
     weights: tuple[dict, dict],
     manifest: Manifest,
@@ -119,7 +119,7 @@ def mean_over_clips(
     hosts = pipeline.Hosts(jax.process_index(), jax.process_count())
     batches = pipeline.test_batches(manifest, sampling, clips, batch=batch, workers=workers, hosts=hosts)
     sums = _Sums(manifest, clips, batch)
-    progress = tqdm(total=len(clips), desc=f"{split}", unit="clip", leave=False, disable=None)
+    progress = tqdm(total=len(clips), desc=split, unit="clip", leave=False, disable=None)
     pending: dict[str, jax.Array] | None = None  # what a step gives is read while the next one runs
     with contextlib.closing(batches), contextlib.closing(progress), sharding.enough_memory():
         for rows in _until(interrupted, batches):

@@ -77,8 +77,7 @@ def network(config: ConfigDict, num_classes: int) -> nnx.Module:
         "norm": functools.partial(BatchNorm, **config.norm),
     }
     if not config.get("teacher"):
-        model = models.build(num_classes=num_classes, **common, **config.model)
-        return freeze_norm(model, config)
+        return freeze_norm(models.build(num_classes=num_classes, **common, **config.model), config)
     # Neither classifier takes part: the teacher's is ImageNet's, and unlabelled videos give the student none.
     student = models.build(num_classes=max(1, num_classes), **common, **config.model)
     teacher = models.build(num_classes=1000, **common, **config.teacher)
@@ -109,7 +108,7 @@ def abstract(config: ConfigDict, num_classes: int) -> tuple[nnx.GraphDef, dict, 
 
 
 def describe(config: ConfigDict, params: dict) -> str:
-    """A config's network in words, from its parameters or their shapes: "stc_resnet18, 83,272 parameters"."""
+    """A config's network in words, from its parameters or their shapes: "stc_resnet18, 2,161,648 parameters"."""
     number = sum(leaf.size for leaf in jax.tree.leaves(params))
     teacher = f" taught by {config.teacher.name}" if config.get("teacher") else ""
     return f"{config.model.name}{teacher}, {number:,} parameters"

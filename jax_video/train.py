@@ -200,9 +200,7 @@ def train(
     definition, params, batch_stats = state_lib.abstract(config, len(manifest.classes))
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31)  # away from the keys that drew the initial values
     eval_step = scoring.make_eval_step(definition, mesh, objective)
-    scoring.check_shapes(
-        eval_step, (params, batch_stats), manifest, config.test.get("split", "test"), sampling, task.protocol
-    )
+    scoring.check_clips(eval_step, (params, batch_stats), manifest, config.test.split, sampling, task.protocol)
 
     network = state_lib.describe(config, params)
     sharding.announce(mesh, network, manifest.describe(), f"batches of {options.batch}")

@@ -167,7 +167,8 @@ class Watch:
         say: Callable[[str], None] = lambda _: None,
         thresholds: np.ndarray | None = None,
     ):
-        """
+        """Open the stream, and compile the network for its windows.
+
         Args:
           look: what the network says of a window, [K].
           thresholds: [K], probabilities from which on classes hold, several at once; None: just the best one holds.
@@ -206,7 +207,7 @@ class Watch:
         """Let go of the stream."""
         if not self._closed:
             self._closed = True
-            self._count()
+            self._sum_up()
             self._stream.stop()
             self._newest.close()
             # If the interpreter ended while OpenCV reads, it would abort the process. A thread that waits may go on.
@@ -281,10 +282,10 @@ class Watch:
         for label in found.labels:
             self.summary.labels[label] = self.summary.labels.get(label, 0.0) + max(0.0, seconds)
         self._end = found.end
-        self._count()
+        self._sum_up()
         return found
 
-    def _count(self) -> None:
+    def _sum_up(self) -> None:
         """Bring the summary up to date."""
         self.summary.seconds = time.monotonic() - self._began
         self.summary.frames, self.summary.skipped = self._newest.frames, self._newest.skipped

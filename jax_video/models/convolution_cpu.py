@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_TIME, _HEIGHT, _WIDTH = AXES = (-4, -3, -2)
+_TIME, *_ = AXES = (-4, -3, -2)  # time, height and width
 _GROUP_WIDTH = 16  # narrower channel groups are computed together: the matrix product of 4 channels is all overhead
 _FEW_PLACES = 49  # places of a frame below which XLA's 2D convolution is slower than patches and a product
 _PATCH_BYTES = 2**24  # of patches at a time: these stay in the cache; larger ones cost more to allocate than to use

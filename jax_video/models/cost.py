@@ -21,12 +21,18 @@ from jax_video.models.layers import (
     normal_001,
     param_dtype,
 )
-from jax_video.models.resnet2d import BOTTLENECK_LAYERS, STAGES, Bottleneck, ResNet2D
+from jax_video.models.resnet2d import BOTTLENECK_LAYERS, Bottleneck, ResNet2D
+from jax_video.networks import STAGES
 
 TAPS = {"c2d": (1, 1, 1), "c3d_3x1x1": (3, 1, 1), "c3d_3x3x3": (1, 3, 1)}  # in time, of a converted unit
 KINDS = (*TAPS, "cost_a", "cost_b")
 VIEWS = ("H-W", "T-W", "T-H")
 INITIAL_ALPHA = (0.7, -0.7, -0.7)  # logits of the views
+
+
+def by_view(alpha):
+    """{"H-W": α, "T-W": α, "T-H": α} of an array [3] of the views' shares."""
+    return dict(zip(VIEWS, alpha.tolist(), strict=True))
 
 
 def views(kernel):

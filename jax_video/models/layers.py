@@ -1,7 +1,8 @@
 """Convolution, linear layer, batch normalisation and dropout, and the checks of input: what every network is made of.
 
 Activations have the compute type `dtype`; parameters and statistics are float32, or float64 where `dtype` is.
-Every layer takes `dtype` and `rngs`, the source of initial values; modules made of layers pass both on as `**layer`.
+Every layer but Dropout takes `dtype` and `rngs`, the source of initial values; modules made of layers pass both on as
+`**layer`.
 """
 
 import contextlib
@@ -93,7 +94,7 @@ class Linear(nnx.Module):
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation over video: local, sub-batch, cross-replica or frozen, by one argument (Ioffe and Szegedy).
+    """Batch normalisation over video (Ioffe and Szegedy 2015): cross-replica, in groups of videos, or frozen.
 
     Mean and variance are taken over time, height, width and
       - the whole global batch (`group_size=None`): under `jax.jit` over a batch that is sharded over a mesh, this is

@@ -22,10 +22,10 @@ from jax_video.models.layers import (
     param_dtype,
     run,
 )
+from jax_video.networks import STAGES
 
 BASIC_LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # basic units per stage
 BOTTLENECK_LAYERS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # bottlenecks per stage
-STAGES = ("layer1", "layer2", "layer3", "layer4")
 STAGE_WIDTHS = (64, 128, 256, 512)
 STAGE_STRIDES = (1, 2, 2, 2)  # in height and width
 

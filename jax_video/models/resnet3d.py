@@ -24,6 +24,7 @@ from jax_video.models.layers import (
     param_dtype,
     run,
 )
+from jax_video.networks import STAGES
 
 LAYERS = {  # units per stage; basic units below depth 50, bottlenecks from there on
     10: (1, 1, 1, 1),
@@ -142,12 +143,6 @@ class Bottleneck(Unit):
         return self.bn3(self.conv3(x))
 
 
-def plain_units(stage):
-    """The classes of basic unit and bottleneck in stage 0, 1, 2 or 3: the same in all."""
-    del stage
-    return Basic, Bottleneck
-
-
 class ResNet3D(nnx.Module):
     """3D-ResNet, and 3D-ResNeXt with `cardinality=32`.
 
@@ -161,7 +156,8 @@ class ResNet3D(nnx.Module):
       shortcut: "B" projects where shapes change, "A" strides and pads channels with zeros.
       preactivation: BN-ReLU-conv units. The stem keeps its BN and ReLU, and none follow the last unit (Hara et al.).
       remat: computes a stage's activations again in the backward pass: less memory, a third more work.
-      units: `units(stage)` is the pair of the classes of basic unit and bottleneck in stage 0, 1, 2 or 3.
+      units: `units(stage)` is the pair of the classes of basic unit and bottleneck in stage 0, 1, 2 or 3; None: `Basic`
+        and `Bottleneck` in all.
       norm: makes the normalisation layers; `functools.partial(BatchNorm, group_size=8)`, for example.
       dtype: of activations. Parameters, statistics, the head and the logits are float32 at least.
       rngs: key of the initial parameters.
@@ -182,7 +178,7 @@ class ResNet3D(nnx.Module):
         shortcut="B",
         preactivation=False,
         remat=False,
-        units=plain_units,
+        units=None,
         norm=BatchNorm,
         dtype=jnp.float32,
         rngs,
@@ -205,7 +201,7 @@ class ResNet3D(nnx.Module):
         features = widths[0]
         options = {"shortcut": shortcut, "preactivation": preactivation, "norm": norm, **layer}
         for stage, (count, stage_width, stride) in enumerate(zip(layers, widths, STAGE_STRIDES, strict=True)):
-            basic, bottleneck = units(stage)
+            basic, bottleneck = units(stage) if units else (Basic, Bottleneck)
             unit = basic if depth < 50 else functools.partial(bottleneck, cardinality=cardinality)
             modules: nnx.List[Unit] = nnx.List()
             for index in range(count):
@@ -221,7 +217,7 @@ class ResNet3D(nnx.Module):
         outputs = {"conv1": x}
         pooled = max_pool(x, (3, 3, 3), strides=self.pool_strides, padding=((1, 1),) * 3)
         x = outputs["pool"] = output("pool", pooled)
-        for name in ("layer1", "layer2", "layer3", "layer4"):
+        for name in STAGES:
             x = outputs[name] = output(name, run(getattr(self, name), x, remat=self.remat))
         return outputs
 

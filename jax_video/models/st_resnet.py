@@ -7,8 +7,8 @@ from flax import nnx
 from jax_video.errors import UserError
 from jax_video.models.convolution import avg_pool, max_pool
 from jax_video.models.layers import check_choice, output, rematerialised, sequence
-from jax_video.models.resnet2d import BOTTLENECK_LAYERS, STAGES, Bottleneck, ResNet2D
-from jax_video.networks import CHANNELS
+from jax_video.models.resnet2d import BOTTLENECK_LAYERS, Bottleneck, ResNet2D
+from jax_video.networks import CHANNELS, STAGES
 
 
 class Stream(ResNet2D):

@@ -20,6 +20,7 @@ from jax_video.models.layers import (
     param_dtype,
     run,
 )
+from jax_video.networks import STAGES
 
 LAYERS = (2, 2, 2, 2)  # units per stage, of 18 layers
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -155,7 +156,7 @@ class VideoResNet(nnx.Module):
         check_video(video, smallest=SMALLEST)
         x = self.stem(video)
         outputs = {"stem": output("stem", x)}
-        for name in ("layer1", "layer2", "layer3", "layer4"):
+        for name in STAGES:
             x = outputs[name] = output(name, run(getattr(self, name), x, remat=self.remat))
         return outputs
 

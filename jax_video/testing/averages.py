@@ -19,9 +19,10 @@ METRICS = {
     "mean_class_accuracy": "mean class",
 }
 LABELS = {"map": "mAP", "hit1": "hit@1", "macro_f1": "macro F1", "micro_f1": "micro F1"}  # in multi-label tests
-COMPARED = {"protocol": "test", "clip": "clip", "dtype": "dtype"}  # of a result: of a config; runs agree, except in
-_FUSED = ("weights", "l2", "average_clips")  # of fused scores, which do not tell those
-FREE = ("batch", "allow_partial")  # scores do not depend on these
+# Results that are averaged must agree in these, except in `FREE`, on which scores do not depend.
+COMPARED = {"protocol": "test", "clip": "clip", "dtype": "dtype"}  # key of a result: section, or key, of a config
+_FUSED = ("weights", "l2", "average_clips")  # keys of fused scores, which have none of those
+FREE = ("batch", "allow_partial")
 _BESIDE = {
     "protocol?": dict,
     "clip?": dict,

@@ -17,8 +17,8 @@ from jax_video import state as state_lib
 from jax_video.data import documents, pipeline, remote
 from jax_video.data.manifest import Manifest
 from jax_video.errors import UserError
-from jax_video.models.cost import C2D, VIEWS, CoSTBottleneck
-from jax_video.models.resnet2d import STAGES
+from jax_video.models.cost import C2D, VIEWS, CoSTBottleneck, by_view
+from jax_video.networks import STAGES
 from jax_video.run import Run
 from jax_video.testing import results
 
@@ -89,9 +89,9 @@ def measure(run: Run, manifest: Manifest, split: str) -> dict[str, Any]:
     return {
         "videos": len(means.video),
         "of": sum(video.split == split for video in manifest.videos),
-        "overall": _named(alpha.mean(axis=(0, 1))),
-        "layers": {layer: _named(alpha[:, index].mean(axis=0)) for index, layer in enumerate(layers)},
-        "classes": {name: _named(classes[name]) for name in by_motion},
+        "overall": by_view(alpha.mean(axis=(0, 1))),
+        "layers": {layer: by_view(alpha[:, index].mean(axis=0)) for index, layer in enumerate(layers)},
+        "classes": {name: by_view(classes[name]) for name in by_motion},
     }
 
 
@@ -104,10 +104,6 @@ def _cost(model: nnx.Module) -> C2D:
             f"only the networks of CoST weigh views ({', '.join(known)}); this one is a {type(model).__name__}."
         )
     return model
-
-
-def _named(alpha: np.ndarray) -> dict[str, float]:
-    return dict(zip(VIEWS, alpha.tolist(), strict=True))
 
 
 def report(result: dict[str, Any], folder: remote.Path) -> str:

@@ -286,10 +286,7 @@ def _read_csv(file: pathlib.Path) -> Predictions:
 
 
 def _read_npz(file: pathlib.Path) -> Predictions:
-    try:
-        arrays = archives.read_npz(file)
-    except (zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(str(error)) from error
+    arrays = archives.read_npz(file)
     if score_archive.told(arrays):
         classes, scores, labels = score_archive.read(arrays)
         return Predictions("", classes, scores, dict(labels), numbered=True)

@@ -112,9 +112,7 @@ def drawn(explanations: Iterable[Explanation]) -> Iterator[tuple[float, np.ndarr
             image = _beside([_resized(row[place], high) for row in rows])
             if (name := f"{found.label}  {found.probability:.0%}") != named:
                 named, label = name, pictures.text(name, round(high * _LINE))
-            part = label[:, : image.shape[1]]
-            corner = image[: part.shape[0], : part.shape[1]]
-            corner[:] = corner // 3 + part // 3 * 2  # white text on a darkened background
+            pictures.write_on(image, label)
             yield float(seconds[place]), image
 
 

@@ -69,9 +69,8 @@ def drawn(frames: Iterable[tuple[float, np.ndarray]], timeline: Timeline) -> Ite
             shown, label = text, label[:0]
             if text:
                 label = pictures.text(text, max(1, round(high * _LINE)))
-        part_of, image = label[:high, :wide], image.copy()
-        corner = image[: part_of.shape[0], : part_of.shape[1]]
-        corner[:] = corner // 3 + part_of // 3 * 2  # white text on a darkened background
+        image = image.copy()
+        pictures.write_on(image, label)
         image[-len(bar) :] = bar
         mark = round((wide - 1) * (seconds - begin) / (end - begin or 1))
         image[-len(bar) :, max(0, mark - 1) : max(0, mark + 2)] = 255

@@ -85,11 +85,7 @@ def test(run: Run, manifest: Manifest) -> dict[str, Any]:
     else:
         means.check_finite(manifest)
         values = metrics.video_metrics(means.values, means.label, len(manifest.classes))
-        result |= {
-            "top1": values["top1"],
-            "top5": values["top5"],
-            "mean_top1_top5": values["mean_top1_top5"],
-            "mean_class_accuracy": values["mean_class_accuracy"],
+        result |= {key: values[key] for key in averages.METRICS} | {
             "clip_top1": means.clips["top1"],
             "class_accuracy": dict(zip(manifest.classes, values["class_accuracy"], strict=True)),
         }

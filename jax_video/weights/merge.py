@@ -1,7 +1,6 @@
 """A strict match of arrays with a network: every array that does not fit is named, in one error."""
 
 import dataclasses
-import fnmatch
 from collections.abc import Callable, Collection, Sequence
 
 import jax
@@ -80,10 +79,10 @@ def merge(
     of_views = mismatch.view_kernels(arrays)
 
     def skips(name: str) -> bool:
-        return any(matching(pattern)(name) for pattern in skip)
+        return any(mismatch.matches(name, pattern) for pattern in skip)
 
     for pattern in skip:
-        if not any(map(matching(pattern), (*arrays, *target))):
+        if not any(mismatch.matches(name, pattern) for name in (*arrays, *target)):
             problems.append(f"pattern  {pattern!r} of skip matches no name")
     merged.skipped = [name for name in arrays if skips(name)]
     for name in merged.skipped:
@@ -132,8 +131,3 @@ def merge(
             "has their training diverged, or is the file damaged?\n" + listed(broken)
         )
     return merged
-
-
-def matching(pattern: str) -> Callable[[str], bool]:
-    """A function of names that tells whether one, without `params/` and `batch_stats/`, matches a pattern of `skip`."""
-    return lambda name: fnmatch.fnmatchcase(name.removeprefix("params/").removeprefix("batch_stats/"), pattern)

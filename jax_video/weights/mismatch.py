@@ -152,8 +152,12 @@ def _different(found: dict[str, int], wanted: dict[str, int]) -> str:
 
 def _of(pattern: str, shapes: Shapes) -> Shapes:
     """The shapes whose names a pattern of init_from.skip matches."""
-    bare = {name: name.removeprefix("params/").removeprefix("batch_stats/") for name in shapes}
-    return {name: shape for name, shape in shapes.items() if fnmatch.fnmatchcase(bare[name], pattern)}
+    return {name: shape for name, shape in shapes.items() if matches(name, pattern)}
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a name, without `params/` and `batch_stats/`, matches a pattern of init_from.skip."""
+    return fnmatch.fnmatchcase(name.removeprefix("params/").removeprefix("batch_stats/"), pattern)
 
 
 def _and(numbers: Iterable[int]) -> str:

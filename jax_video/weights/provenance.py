@@ -37,7 +37,7 @@ def version(layout: str, file: WeightFile) -> tuple[str, str]:
     signs = {
         'names with "module."': prefixed,
         'names without "module."': not prefixed,
-        f"{names.COUNTER}": counted,
+        names.COUNTER: counted,
         f"{names.COUNTER} of 0 everywhere": bool(counters) and not counted,
         f"no {names.COUNTER}": not counters,
         "a scheduler": scheduler,

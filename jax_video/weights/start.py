@@ -27,7 +27,7 @@ class Weights:
 
     merged: Merged
     shapes: dict  # {"params", "batch_stats"}, nested, of the network
-    sources: list["Source"]  # where from, without their arrays
+    sources: list[Source]  # where from, without their arrays
     num_classes: int
     head: list[str]  # names of the classifier's arrays in the network
 
@@ -62,16 +62,16 @@ def read(
       UserError: what `files.read`, `names.to_ours` and `merge` raise, a folder is of no run or of another network, or
         there is no classifier to leave out.
     """
-    parts, paths, networks = (_several(given) for given in (into or "", path, expects or ""))
-    networks = networks if expects else [""] * len(parts)
-    if not len(parts) == len(paths) == len(networks):
+    parts, paths = _several(into or ""), _several(path)
+    expected = _several(expects) if expects else [""] * len(parts)
+    if not len(parts) == len(paths) == len(expected):
         raise UserError(
             f"init_from.path={','.join(paths)}: expected {len(parts)} path{'s' * (len(parts) > 1)}"
             + (f", for {','.join(parts)}, with commas between them" if parts != [""] else "; a comma separates paths")
         )
     sources = [
         read_source(path, network, layout, config, mesh, into=part)
-        for path, network, part in zip(paths, networks, parts, strict=True)
+        for path, network, part in zip(paths, expected, parts, strict=True)
     ]
     return fit(
         sources,
@@ -176,7 +176,7 @@ def initial_state(
         expects=options.expects,
         new_head=options.new_head,
         skip=options.skip,
-        partial=options.get("partial", False),
+        partial=options.partial,
         method=options.inflate or "",
     )
     _check_classifier(options, weights, tuple(classes))
@@ -184,7 +184,7 @@ def initial_state(
     if jax.process_index() == 0:
         path = ",".join(_several(options.path))
         print(f"Weights from {path}:\n{weights.merged.table()}", file=sys.stderr)
-        if options.get("partial", False) and weights.merged.fresh:
+        if options.partial and weights.merged.fresh:
             print(f"Not in them, and therefore as initialised:\n{listed(weights.merged.fresh, 100)}", file=sys.stderr)
         if layout:
             _print_rate(weights.sources[0], config.clip.get("fps"))
@@ -199,7 +199,7 @@ def initial_state(
 
 def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str, ...]) -> None:
     """Raise UserError where a classifier was loaded that may be of other classes, and the user has not chosen."""
-    keeps = options.get("keep_head", False)
+    keeps = options.keep_head
     if keeps and options.new_head:
         raise UserError("init_from.keep_head and init_from.new_head are both True: choose one")
     if keeps or not set(weights.head) & set(weights.merged.loaded):
