@@ -57,8 +57,7 @@ def restore_or_create(
     if restored is None:
         if extend:
             raise CheckpointError(f"there is no run in {folder} to extend: leave --extend out to begin one.")
-        if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
-            raise UserError("dtype is 'float64', which JAX computes in float32 unless told: set JAX_ENABLE_X64=1")
+        state_lib.check_dtype(config.dtype)
         if not recipe.is_free(folder):
             raise UserError(f"{folder} holds a config.json that is no run's: choose another --workdir.")
         _say(doubts(config, manifest))

@@ -5,8 +5,10 @@ reach); 130 stopped by Ctrl-C, SIGTERM or SIGHUP (what was done is saved where t
 stream, which ends no other way; 1, with a traceback: a fault of this library.
 """
 
+import codecs
 import io
 import itertools
+import json
 import logging
 import os
 import re
@@ -46,7 +48,8 @@ def run(
         sys.unraisablehook = _report_unraisable
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A file's name may be any bytes; for a terminal some would be a control character.
-            sys.stdout.reconfigure(errors="backslashreplace" if sys.stdout.isatty() else "surrogateescape")
+            codecs.register_error("jax_video", _written)
+            sys.stdout.reconfigure(errors="backslashreplace" if sys.stdout.isatty() else "jax_video")
         alone = "distributed" not in flags.FLAGS or flags.FLAGS.distributed is None
         if cache and alone and "jax" in sys.modules:
             from jax_video.compilation_cache import enable_compilation_cache
@@ -83,6 +86,17 @@ def run(
 def define_takeover() -> None:
     """Define --takeover, for a command that holds a folder: `flags.FLAGS.takeover`."""
     flags.DEFINE_boolean("takeover", False, "Take the folder over from another process, which is gone.")
+
+
+def _written(error: UnicodeError) -> tuple[str | bytes, int]:
+    """How a character is written that an encoding lacks: a byte of a file's name as it is, others as JSON has them."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    place = error.start
+    character = error.object[place]
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), place + 1
+    return json.dumps(character)[1:-1], place + 1
 
 
 _MOVES = re.compile("(\n|\x1b\\[A)*")  # how tqdm goes from one progress bar to another

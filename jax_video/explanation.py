@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-import itertools
 import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -37,7 +36,7 @@ from jax_video.timeline import Frame, rate_of
 
 LEAST = (4, 7, 7)  # places in time, height and width: fewer of them show too little
 _MOST = 2**27  # bytes of frames in memory at once, unless a single clip has more
-_FIRST = 8  # first frames of a video, whose times give its frame rate
+_FIRST = 8  # frames after which the rate of a part of a video is looked at first
 _IN_TURN = pipeline.Protocol("nonoverlap")
 _BOTH_ENDS = pipeline.Protocol("uniform", 2)
 Places = tuple[int, int, int]
@@ -156,7 +155,7 @@ class Explainer:
         progress = tqdm(total=round(seconds), desc="explain", unit=" s", leave=False, disable=quiet)
         with progress, isolated.ended_by_ctrl_c(), sharding.enough_memory():
             for part in parts:
-                batch = batch or sharding.multiple_of_devices(len(part.clips), self._mesh)
+                batch = batch or sharding.multiple_of_devices(min(len(part.clips), self._most), self._mesh)
                 for start in range(0, len(part.clips), batch):
                     for found in self._look(part, part.clips[start : start + batch], batch, wanted, layer):
                         yield dataclasses.replace(found, seconds=None) if timeless else found
@@ -285,26 +284,31 @@ def _middle(frames: Callable[[], Frames], sampling: pipeline.Sampling, protocol:
 def _in_turn(frames: Iterable[Frame], sampling: pipeline.Sampling, most: int) -> Iterator[Part]:
     """A video in parts, whose clips follow one another from its start on; the last clip ends with the video.
 
-    All parts but the last have as many clips as the first: `most`, or as many as fit into memory.
+    A part has `most` clips, or as many as fit into memory, by the rate that its own frames have. Where the rate changes
+    within it, it may have others.
     """
-    step, frames = _step(frames, sampling)
-    hop, span = sampling.frames * sampling.stride, _span(sampling, step)
-    size, first, last = 0, 0, -1
-    before: list[Frame] = []
+    hop, first, last, size = sampling.frames * sampling.stride, 0, -1, _FIRST
+    before: list[Frame] = []  # the last ones of the parts that went
     waiting: list[Frame] = []
     for frame in frames:
-        if not size:
-            number = max(1, min(most, math.floor(_MOST / (hop * step * frame[1].nbytes))))
-            size = max(span + math.ceil((number - 1) * hop * step), math.ceil(number * hop * step))
         waiting.append(frame)
-        if len(waiting) == size:
-            part = _part(first, waiting, sampling, _IN_TURN)
-            yield part
-            last = first + int(part.clips[-1].frames[-1])
-            used = min(size, round(hop * len(part.clips) * step))
-            first, before, waiting = first + used, (before + waiting[:used])[-span:], waiting[used:]
+        if len(waiting) < size:
+            continue
+        step = _step(waiting, sampling)
+        span, number = _span(sampling, step), max(1, min(most, math.floor(_MOST / (hop * step * frame[1].nbytes))))
+        wanted = max(span + math.ceil((number - 1) * hop * step), math.ceil(number * hop * step))
+        if len(waiting) < wanted:
+            size = min(wanted, 2 * len(waiting))  # as what follows may have another rate
+            continue
+        part = _part(first, waiting, sampling, _IN_TURN)
+        yield part
+        last = first + int(part.clips[-1].frames[-1])
+        used = min(len(waiting), max(1, round(hop * len(part.clips) * step)))
+        first, before, waiting = first + used, (before + waiting[:used])[-size:], waiting[used:]
     _check_frames(first + len(waiting))
-    rest = waiting if len(waiting) >= span or not before else (before + waiting)[-span:]
+    rest = waiting
+    while before and (not rest or len(rest) < _span(sampling, _step(rest, sampling))):
+        rest, before = [before[-1], *rest], before[:-1]
     part = _part(first + len(waiting) - len(rest), rest, sampling, _IN_TURN)
     clips = []
     for clip in [*part.clips, *pipeline.cropped_clips(part.manifest, "test", sampling, _BOTH_ENDS)]:
@@ -320,14 +324,11 @@ def _check_frames(count: int) -> None:
         raise UserError(f"the video has {count} frame{'s' * (count != 1)}: expected at least 2, as of what moves")
 
 
-def _step(frames: Iterable[Frame], sampling: pipeline.Sampling) -> tuple[Fraction, Iterable[Frame]]:
-    """(step from one frame at `clip.fps` to the next, in frames of the video; all frames, those read here included)."""
+def _step(frames: Sequence[Frame], sampling: pipeline.Sampling) -> Fraction:
+    """The step from one frame at `clip.fps` to the next, in frames of a video that has these ones."""
     if sampling.fps is None:
-        return Fraction(1), frames
-    frames = iter(frames)
-    first = [*itertools.islice(frames, _FIRST)]
-    rate = rate_of([seconds for seconds, _ in first]) or sampling.fps  # for a single frame any rate will do
-    return sampling.step(rate), itertools.chain(first, frames)
+        return Fraction(1)
+    return sampling.step(rate_of([seconds for seconds, _ in frames]) or sampling.fps)  # for a single one any will do
 
 
 def _span(sampling: pipeline.Sampling, step: Fraction) -> int:

@@ -267,7 +267,7 @@ Objective = Classification | Correspondence
 
 def of(config: ConfigDict, class_weights: tuple[float, ...] = ()) -> Objective:
     """The objective of a config: correspondence if it has a `teacher`. UserError for settings that do not fit."""
-    normalization = Normalization(**config.normalize)
+    normalization = Normalization.of(config.normalize)
     train = config.train
     smoothing, mixing = train.get("label_smoothing", 0.0), Mixing(train.get("mixup", 0.0), train.get("cutmix", 0.0))
     balance = train.get("class_balance")

@@ -17,10 +17,11 @@ middle of each: labels with times. With --live the newest window of a stream is 
 
 import os
 import pathlib
+from typing import Any
 
 from absl import flags
 
-from jax_video import command, run, sharding, state
+from jax_video import command, run, sharding, state, timeline
 from jax_video.data import encoding, isolated, remote
 from jax_video.data.sources import files
 from jax_video.errors import UserError
@@ -104,6 +105,8 @@ def check(paths: list[str], given: flags.FlagValues) -> None:
         raise UserError("--out and --clips are of whole videos: not with --window, which has --csv, --srt and --json")
     if outputs and len(paths) > 1:
         raise UserError(f"{' '.join(outputs)}: one file cannot hold {len(paths)} videos; name one")
+    lengths: dict[str, Any] = {f"--{name}": given[name].value for name in ("window", "hop")}
+    timeline.check_seconds(**{name: value for name, value in lengths.items() if value is not None})
     if given.video is not None:
         encoding.check_name(given.video)
     if given.json and given.out is not None:
@@ -111,11 +114,14 @@ def check(paths: list[str], given: flags.FlagValues) -> None:
     if given.window is not None and given["top"].present:
         raise UserError("--top is of whole videos: with --window the best is shown, and --json and --csv have all")
     written = [str(given[name].value) for name in ("csv", "srt", "video", "explain") if given[name].value]
+    written += [str(explanations.strip(given.explain))] if given.explain else []
     if len({os.path.abspath(name) for name in written}) < len(written):
         raise UserError(f"{written[0]}: two files of this name are asked for; give each its own")
     for name in written:
         if any(os.path.exists(name) and os.path.exists(path) and os.path.samefile(name, path) for path in paths):
             raise UserError(f"{name} is the video itself; name another file")
+        if os.path.isdir(name):
+            raise UserError(f"{name} is a folder; name a file in it, or another one")
         if not pathlib.Path(name).parent.is_dir():
             raise UserError(f"{name}: there is no folder {pathlib.Path(name).parent}; make it, or name another")
 

@@ -53,7 +53,7 @@ def write(
     record = {
         "library_name": LIBRARY,
         "model_type": meta.config["model"]["name"],
-        "run": meta.to_json(),
+        "run": copies.without_passwords(meta.to_json()),
         "step": step,
         "weights": {"bytes": len(data), "sha256": checksum(data)},
         "result": result,

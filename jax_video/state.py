@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -107,6 +107,12 @@ def abstract(config: ConfigDict, num_classes: int) -> tuple[nnx.GraphDef, dict, 
     return split(nnx.eval_shape(lambda: network(config, num_classes)))
 
 
+def check_dtype(dtype: str) -> None:
+    """Raise UserError if JAX would compute in another type than the one of this name."""
+    if dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        raise UserError("dtype is 'float64', which JAX computes in float32 unless told: set JAX_ENABLE_X64=1")
+
+
 def describe(config: ConfigDict, params: dict) -> str:
     """A config's network in words, from its parameters or their shapes: "stc_resnet18, 2,161,648 parameters"."""
     number = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -119,6 +125,11 @@ class Normalization(NamedTuple):
 
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> "Normalization":
+        """That of section `normalize` of a config, whether it has tuples or, as one that was read, lists."""
+        return cls(**{key: tuple(values) for key, values in section.items()})
 
 
 IMAGENET = Normalization()

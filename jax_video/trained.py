@@ -82,7 +82,7 @@ class Trained:
     @property
     def weights(self) -> Mapping[str, Any]:
         """The arrays of the network, {"params", "batch_stats"}."""
-        return dict(self._weights)
+        return jax.tree.map(lambda leaf: leaf, self._weights)  # a change of it does not reach the run
 
     @property
     def mesh(self) -> Mesh:
@@ -105,7 +105,7 @@ class Trained:
     @property
     def _arrays(self) -> tuple[dict, dict]:
         """(params, batch_stats), as steps take them."""
-        return self.weights["params"], self.weights["batch_stats"]
+        return self._weights["params"], self._weights["batch_stats"]
 
     @property
     def sampling(self) -> pipeline.Sampling:
@@ -130,7 +130,7 @@ class Trained:
     @property
     def normalization(self) -> Normalization:
         """The normalisation of RGB that its weights were trained with."""
-        return Normalization(**self.meta.config["normalize"])
+        return Normalization.of(self.meta.config["normalize"])
 
     @functools.cached_property
     def fingerprint(self) -> int:

@@ -152,3 +152,8 @@ def test_files_that_are_no_result(tmp_path, content):
     (tmp_path / "test.json").write_text(content)
     with pytest.raises(UserError, match="test.json is not the result of a test of classes"):
         averages.read(tmp_path)
+
+
+def test_a_torn_table_does_not_spoil_the_result_beside_it(splits):
+    (splits[0] / "confusion.json").write_text('{"result": {"top1": 0.')
+    assert averages.read(splits[0])["top1"] == TOP1[0]

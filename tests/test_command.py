@@ -1,6 +1,7 @@
 """The frame of all commands: help, errors and exit codes; each as a process, since that is what a shell sees."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -366,6 +367,16 @@ def test_names_that_are_no_unicode_are_printed_as_they_are(tmp_path):
     script.write_text("from jax_video import command\ncommand.run(lambda arguments: print(*arguments))\n")
     done = subprocess.run([*PYTHON, script, b"a\xff.mp4"], capture_output=True, env=ENVIRONMENT, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"a\xff.mp4\n", b"")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_that_an_encoding_lacks_stay_json(encoding, tmp_path):
+    script, names = tmp_path / "script.py", ["é", "動画", "🎬"]
+    body = f"lambda arguments: print(json.dumps({names!r}, ensure_ascii=False))"
+    script.write_text(f"import json\nfrom jax_video import command\ncommand.run({body})\n", encoding="utf-8")
+    environment = ENVIRONMENT | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([*PYTHON, script], capture_output=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"") and json.loads(done.stdout.decode(encoding)) == names
 
 
 def test_errors_that_nobody_can_catch_are_reported(tmp_path):

@@ -238,7 +238,12 @@ def test_only_a_set_that_the_user_has_named_names_the_classes(data, tmp_path):
     names, of, said, several = conversion._classes(None, config, 8, ("data",))
     assert (tuple(names), of, several) == (motions.CLASSES, manifest.hash, False)
     assert said.startswith("left, right, up, … of motions") and "have them in this order is assumed" in said
-    assert conversion._classes(None, config, 7, ("data",))[:2] == (list("0123456"), ""), "of another set"
+    *found, said, _ = conversion._classes(None, config, 7, ("data",))
+    assert found == [list("0123456"), ""]
+    assert said == "0 to 6, as motions has 8 classes and the network 7; --classes=FILE gives them names"
+    config.data.manifest = str(tmp_path / "typo")
+    with pytest.raises(UserError, match="typo"):
+        conversion._classes(None, config, 8, ("data",))
 
 
 @pytest.mark.parametrize("given", ["data.manifest", "data"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 
 import commands
@@ -281,6 +282,29 @@ def test_clips_at_a_rate_are_those_of_a_slower_video(monkeypatch):
         slow.explain(frames)
 
 
+@pytest.mark.parametrize("rates", [(10, 20), (20, 10), (1, 20), (1000, 10), (10, 1000, 10)])
+def test_all_of_a_video_is_explained_however_its_rate_changes(rates, monkeypatch):
+    """As in recordings of screens: clips follow one another, and are looped only where the video is too short."""
+    detector = motion_detector()
+    config = detector.config.copy_and_resolve_references()
+    config.clip.update(frames=4, stride=1, fps=10.0)
+    run = run_of(config, detector.definition, detector.weights["params"], detector.weights["batch_stats"])
+    steps = np.repeat(1 / np.array(rates), [8, *(160 // len(rates) for _ in rates[1:])])
+    seconds = np.concatenate([[0.0], np.cumsum(steps)[:-1]])
+    images = np.tile(moving(0)[0], (4, 1, 1, 1))
+    for most in (2**27, 1):
+        monkeypatch.setattr(explanation, "_MOST", most)
+        frames = ((time, images[place % len(images)]) for place, time in enumerate(seconds))
+        parts = [*explanation._in_turn(frames, run.sampling, 3)]
+        places = [part.first + clip.frames.ravel() for part in parts for clip in part.clips]
+        assert all((np.diff(found) >= 0).all() for found in places), "none is looped"
+        assert places[0][0] == 0 and seconds[-1] - seconds[places[-1][-1]] < 0.1
+        for one, following in itertools.pairwise(places):
+            assert one[-1] <= following[-1], "in order"
+            step = max(np.diff(one).max(), np.diff(following).max(), 0)
+            assert following[0] - one[-1] <= step + 1, "no hole"
+
+
 def test_a_files_own_times_count_before_fps_as_in_a_classification(tmp_path):
     frames, run = np.tile(moving(0)[0], (2, 1, 1, 1))[:20], motion_detector()
     config = run.config.copy_and_resolve_references()
@@ -403,10 +427,12 @@ def test_the_command(tmp_path, tmp_path_factory):
     manifest = Manifest.read(trained.data / "manifest.jsonl")
     path, another = (f"{manifest.root}/{entry.path}" for _, entry in manifest.select("test")[:2])
     (tmp_path / "picture.jpg").write_bytes(cv2.imencode(".jpg", np.zeros((32, 32, 3), np.uint8))[1].tobytes())
+    (tmp_path / "moving.png").write_bytes((tmp_path / "picture.jpg").read_bytes())
     calls = [
         [path, "--explain=out.mp4", "--explain_layer=layer1", "--json"],
         [path, another, "--explain=a.mp4"],
         [path, "--explain=a.gif"],
+        ["moving.png", "--explain=moving.mp4"],
         [path, "--explain=nosuch/a.mp4"],
         [path, "--explain=a.mp4", "--window=1"],
         [path, "--explain_label=up"],
@@ -425,6 +451,7 @@ def test_the_command(tmp_path, tmp_path_factory):
     messages = [
         "--explain: one file cannot hold 2 videos",
         "a.gif: expected the name of a video",
+        "moving.png is the video itself; name another file",
         "nosuch/a.mp4: there is no folder nosuch; make it",
         "--explain: not with --window",
         "--explain_label and --explain_layer are of --explain",
@@ -433,5 +460,5 @@ def test_the_command(tmp_path, tmp_path_factory):
     ]
     for finished, message in zip(wrong, messages, strict=True):
         commands.check_user_error(finished, message)
-    assert not wrong[5].stdout, "a class that there is not is told before anything is classified"
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["out.mp4", "out.png", "picture.jpg"]
+    assert not wrong[6].stdout, "a class that there is not is told before anything is classified"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["moving.png", "out.mp4", "out.png", "picture.jpg"]

@@ -480,7 +480,7 @@ def test_mistakes_are_explained_by_the_checkpoint_that_made_them(work, trained, 
     run = jax_video.load(work) if opened else work
     for step in (4, 3):
         explained.clear()
-        retold(work, step=step)
+        retold(work, step=step, fingerprint=jax_video.load(work, step=step).fingerprint)
         write(run, data=trained.data)
         expected = jax_video.load(work, step=step).weights["params"]["conv1"]["kernel"]
         assert explained
@@ -491,6 +491,13 @@ def test_mistakes_are_explained_by_the_checkpoint_that_made_them(work, trained, 
     found = write(run, data=trained.data)
     assert not explained and found.count("img") > 0
     assert "What the network looked at cannot be shown: there is no checkpoint of step 3 in " in found.text
+
+
+def test_mistakes_of_other_weights_are_not_explained_by_those_that_are_there_now(work, trained, explained):
+    """As of a run that was trained anew in the folder of an earlier one."""
+    found = write(retold(work, fingerprint=7), data=trained.data)
+    assert not explained and found.count("img") > 0
+    assert "its test was of other weights than are in the folder now: make the test again" in found.text
 
 
 @pytest.mark.parametrize("file", ["config.json", "test.json", "metrics.jsonl", "confusion.json", "predictions.jsonl"])

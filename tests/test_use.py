@@ -16,6 +16,7 @@ from jax_video import published, sharding, videos
 from jax_video import state as state_lib
 from jax_video.data import encoding, isolated
 from jax_video.errors import UserError
+from jax_video.exporting import folder as sharing
 from jax_video.meta import Meta
 from jax_video.predicting import labels
 from jax_video.testing import predictions
@@ -160,3 +161,34 @@ def test_a_rate_that_is_none_is_refused_wherever_it_is_given(run, fps):
     for use in (run.classify, run.features, run.timeline, run.explain):
         with pytest.raises(UserError, match="fps is .*: expected frames per second, or 0"):
             use(frames, fps=fps)
+
+
+def test_weights_that_are_changed_outside_do_not_reach_the_run(run):
+    frames = np.random.default_rng(0).integers(0, 256, (8, 32, 40, 3), np.uint8)
+    before = run.classify(frames)
+    run.weights["params"]["fc"]["kernel"] = np.zeros_like(run.weights["params"]["fc"]["kernel"])
+    run.weights["batch_stats"].clear()
+    assert run.classify(frames) == before
+
+
+def test_a_type_that_jax_would_not_compute_in_is_refused(folder, run):
+    with pytest.raises(UserError, match="dtype is 'float64', which JAX computes in float32 unless told"):
+        jax_video.load(folder, dtype="float64")
+    config = run.config.copy_and_resolve_references()
+    config.dtype = "float64"
+    with pytest.raises(UserError, match="dtype is 'float64'"):
+        jax_video.load(folder, config=config)
+
+
+def test_what_is_given_to_others_has_no_passwords(run, tmp_path):
+    """And a name that is no Unicode is no reason not to give it."""
+    config = run.config.to_dict()
+    config["init_from"]["path"] = "https://me:secret@host/models/run?X-Amz-Signature=abc"
+    config["data"]["manifest"] = "/data/\udce9t\udce9"
+    meta = Meta(config, CLASSES, manifest="0" * 64, progress={})
+    (tmp_path / "first").mkdir()
+    published.write(tmp_path / "first", meta, 0, run.weights)
+    sharing.write(jax_video.load(tmp_path / "first"), tmp_path / "second", ["safetensors"])
+    for path in [*tmp_path.rglob("*.json"), *tmp_path.rglob("*.md")]:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        assert not any(word in text for word in ("secret", "Amz", "Signature")), path

@@ -228,6 +228,15 @@ def without_password(url: str) -> str:
     return re.sub(r"(?<=\S)\?[^\s,]+", "?…", bare) if "://" in bare else bare
 
 
+def without_passwords(value: Any) -> Any:
+    """A config without the passwords of its addresses, as it may be given to anybody."""
+    if isinstance(value, dict):
+        return {key: without_passwords(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(without_passwords, value))
+    return without_password(value) if isinstance(value, str) and "://" in value else value
+
+
 def _read_on(store: Store, name: str, version: Version, part: pathlib.Path, progress: tqdm) -> None:
     """Complete the unfinished copy of a file. Raises ConnectionError if the file ends too early."""
     with open(part, "ab") as file:

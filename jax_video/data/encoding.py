@@ -2,9 +2,9 @@
 
 import contextlib
 import fractions
-import itertools
 import os
 import pathlib
+import uuid
 from collections.abc import Generator, Iterable
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from jax_video.data import remote
 from jax_video.data.decoding import packets
-from jax_video.errors import UserError
+from jax_video.errors import UserError, VideoError
 
 SUFFIXES = (".mkv", ".mov", ".mp4")
 _TICK = fractions.Fraction(1, 90_000)  # seconds, of timestamps: fine enough for every frame rate in use
@@ -48,7 +48,8 @@ def write(
       OSError: the file cannot be written.
     """
     check_name(out)
-    part = pathlib.Path(out).with_name(f".{pathlib.Path(out).name}.part{pathlib.Path(out).suffix}")
+    name = pathlib.Path(out)
+    part = name.with_name(f".{name.name}.{uuid.uuid4().hex[:8]}.part{name.suffix}")  # another process may write it, too
     try:
         with av.open(f"file:{part}", "w") as container, contextlib.closing(_sound(container, sound_of)) as sound:
             stream: Any = container.add_stream("libx264", options={"crf": "20", "preset": "veryfast"})
@@ -110,16 +111,38 @@ def _packets(container: av.container.OutputContainer, path: str | os.PathLike | 
                     packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, kept
                     yield packet
             return
-        made: Any = container.add_stream("aac", rate=given.codec_context.sample_rate or 48_000)
+        rate = given.codec_context.sample_rate or 48_000
+        rates = av.Codec("aac", "w").audio_rates or [rate]
+        made: Any = container.add_stream("aac", rate=min(rates, key=lambda known: abs(known - rate)))
         made.layout = "stereo"
         yield None
-        resampler = av.AudioResampler("fltp", "stereo", made.rate, frame_size=1024)
-        frames: Iterable[Any] = itertools.chain(source.decode(given), [None])
-        for frame in frames:
-            if frame is not None and frame.pts is not None:
+        resampler: Any = None
+        form = None
+        for frame in _decoded(source, given):
+            if (frame.sample_rate, frame.layout.name, frame.format.name) != form:  # as from mono to stereo, on air
+                form = (frame.sample_rate, frame.layout.name, frame.format.name)
+                resampler = av.AudioResampler("fltp", "stereo", made.rate, frame_size=1024)
+            if frame.pts is not None:
                 # In samples: the units of some files (AVI) are longer than a frame of AAC.
                 frame.pts = round((frame.pts * frame.time_base - start) * frame.sample_rate)
                 frame.time_base = fractions.Fraction(1, frame.sample_rate)
-            for piece in resampler.resample(frame):
+            try:
+                pieces = resampler.resample(frame)
+            except av.error.FFmpegError as error:
+                sound = f"{frame.layout.nb_channels} channels at {frame.sample_rate:,} Hz"
+                raise VideoError(path, f"its sound, {sound}, cannot be made stereo: take a copy without it") from error
+            for piece in pieces:
                 yield from made.encode(piece)
+        for piece in resampler.resample(None) if resampler else ():
+            yield from made.encode(piece)
         yield from made.encode()
+
+
+def _decoded(source: Any, stream: Any) -> Generator[Any, None, None]:
+    """The frames of a sound, without those that are damaged."""
+    for packet in source.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            continue
+        yield from frames

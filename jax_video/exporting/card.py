@@ -10,9 +10,8 @@ from typing import Any
 
 import jax
 
-from jax_video import objectives
-from jax_video import published as published_lib
-from jax_video.data import documents
+from jax_video import objectives, published
+from jax_video.data import copies, documents
 from jax_video.errors import UserError, shown
 from jax_video.exporting import program
 from jax_video.run import Run
@@ -55,7 +54,7 @@ def _front(run: Run, result: Mapping[str, Any] | None, license: str | None) -> s
     slug = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "unknown" * bool(name)
     front: dict[str, Any] = {
         "license": license or "unknown",
-        "library_name": published_lib.LIBRARY,
+        "library_name": published.LIBRARY,
         "pipeline_tag": task["type"] if isinstance(run.objective, objectives.Classification) else "feature-extraction",
         "tags": ["action-recognition", "jax", run.config.model.name],
     }
@@ -135,9 +134,9 @@ def result(run: Run) -> Mapping[str, Any] | None:
     found = None
     with contextlib.suppress(UserError):
         found = averages.read(run.folder)
-    if found is None and published_lib.is_exported(run.folder):
+    if found is None and published.is_exported(run.folder):
         with contextlib.suppress(UserError):
-            found = published_lib.Published(run.folder, run.mesh).result()
+            found = published.Published(run.folder, run.mesh).result()
     if found is None or documents.defect(found, averages.shape(found) | _RESULT):
         return None
     return found if results.is_own(found, run) else None
@@ -174,7 +173,8 @@ def _training(run: Run) -> str:
     rate = f"learning rate {config['schedule']['learning_rate']:g} ({config['schedule']['kind']})"
     start = config["init_from"]["path"]
     starts = [start] if isinstance(start, str) else list(start or ())
-    began = f", started from {' and '.join(pathlib.PurePath(each).name for each in starts)}" if starts else ""
+    found = [pathlib.PurePath(copies.without_password(each).removesuffix("?…")).name for each in starts]
+    began = f", started from {' and '.join(found)}" if found else ""
     optimizer = "AdamW" if config["optimizer"]["kind"] == "adamw" else "SGD"
     return f"{run.step:,} steps of {config['train']['batch']} videos by {optimizer}, {rate}{began}"
 

@@ -73,7 +73,7 @@ def write(
     part.mkdir(parents=True)
     try:
         if "safetensors" in formats:  # first, as it fails early
-            (part / card.NAME).write_text(card.text(run, names, license=license), encoding="utf-8")
+            (part / card.NAME).write_bytes(card.text(run, names, license=license).encode(errors="backslashreplace"))
             published.write(part, run.meta, run.step, run.weights, card.result(run))
         writers: dict[str, Callable] = {"stablehlo": program.write, "onnx": onnx.write}
         for each in formats:

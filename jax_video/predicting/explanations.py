@@ -27,6 +27,11 @@ def check(paths: list[str], given: flags.FlagValues) -> None:
     encoding.check_name(given.explain)
 
 
+def strip(video: str) -> pathlib.Path:
+    """The file of the filmstrip that belongs to the video of --explain."""
+    return pathlib.Path(video).with_suffix(".png")
+
+
 def show(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
     """Print the best classes of the one video, write what the network looks at where it sees one of them, and return
     how many videos cannot be read."""
@@ -39,8 +44,8 @@ def show(trained: Run, paths: list[str], given: flags.FlagValues) -> int:
     labels.show_one(trained, path, scores, given)
     if clips is None:
         clips = trained.explain_clips(path, label=trained.classes[scores.argmax()], **options)
-    strip = pathlib.Path(given.explain).with_suffix(".png")
-    found = heatmaps.write(given.explain, clips, strip=strip, sound_of=path)
-    for line in filter(None, [heatmaps.describe(found), found.note, f"{given.explain} and {strip}"]):
+    picture = strip(given.explain)
+    found = heatmaps.write(given.explain, clips, strip=picture, sound_of=path)
+    for line in filter(None, [heatmaps.describe(found), found.note, f"{given.explain} and {picture}"]):
         print(shown(line), file=sys.stderr)
     return 0

@@ -199,6 +199,8 @@ class _Source:
         step, dtype = result.get("step"), result.get("dtype")
         if run is None or step not in (None, run.step) or dtype not in (None, run.config.dtype):
             run = run_lib.load(self._record.folder, step=step, dtype=dtype)
+        if result.get("fingerprint", run.fingerprint) != run.fingerprint:
+            raise UserError("its test was of other weights than are in the folder now: make the test again")
         config = run.config.to_dict()
         for section, key in (("clip", "clip"), ("test", "protocol")):
             if result.get(key):  # earlier versions did not tell it

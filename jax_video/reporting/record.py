@@ -188,7 +188,7 @@ def read(
             record.manifest = prepared.read(name).keep(fraction if isinstance(fraction, float) else 1.0)
     if record.meta is not None and not record.classes:
         record.classes = record.meta.classes
-    record.config = _without_passwords(record.config)  # the page can be sent to anybody
+    record.config = copies.without_passwords(record.config)  # the page can be sent to anybody
     return record
 
 
@@ -246,15 +246,6 @@ def _read_checkpoint(record: Record, opened: Run | None) -> None:
             if not documents.defect(found, averages.shape(found) | _CLASSES):
                 record.result = found
     record.config = record.meta.config
-
-
-def _without_passwords(value: Any) -> Any:
-    """A config without the passwords of its addresses."""
-    if isinstance(value, dict):
-        return {key: _without_passwords(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map(_without_passwords, value))
-    return copies.without_password(value) if isinstance(value, str) and "://" in value else value
 
 
 def _matrix(found: dict[str, Any]) -> np.ndarray:

@@ -144,9 +144,10 @@ def _classes(
     the data set that the user has named have several labels, if it has as many classes."""
     name = config.data.manifest
     named = settings.is_given("data.manifest", given)  # else it is the recipe's: it says nothing of somebody's weights
-    there = number == len(motions.CLASSES) if name == recipe.EMBEDDED else pathlib.Path(name).exists()
-    manifest = prepared.read(name) if named and there else None
+    other = ""  # how many classes the set has, where the network has not as many
+    manifest = prepared.read(name) if named and (name != recipe.EMBEDDED or number == len(motions.CLASSES)) else None
     if manifest is not None and len(manifest.classes) != number:
+        other = f", as {manifest.name} has {len(manifest.classes)} classes and the network {number}"
         manifest = None
     several = manifest is not None and manifest.multilabel
     if path is not None:
@@ -158,4 +159,5 @@ def _classes(
         said = f"{', '.join(manifest.classes[:3])}, … of {manifest.name}, which has as many"
         said += "; that the weights have them in this order is assumed, --classes=FILE says otherwise"
         return list(manifest.classes), manifest.hash, said, several
-    return [str(index) for index in range(number)], "", f"0 to {number - 1}; --classes=FILE gives them names", several
+    said = f"0 to {number - 1}{other}; --classes=FILE gives them names"
+    return [str(index) for index in range(number)], "", said, several

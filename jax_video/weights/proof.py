@@ -45,7 +45,7 @@ def compare(config: ConfigDict, num_classes: int, state: state_lib.TrainState, p
         if arrays["video"].dtype != np.uint8:
             raise UserError(f"{path}: expected video in uint8, raw RGB; its values are {arrays['video'].dtype}")
         raw = _channels_last(path, "video", arrays["video"])
-        ours = np.asarray(state_lib.normalize(jnp.asarray(raw), state_lib.Normalization(**config.normalize)))
+        ours = np.asarray(state_lib.normalize(jnp.asarray(raw), state_lib.Normalization.of(config.normalize)))
         if video is not None:
             _compare_inputs(path, config, raw, ours, video)
         video = ours

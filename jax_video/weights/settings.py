@@ -42,12 +42,13 @@ def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> 
         if run.get(key, value) == value
     }
     told = provenance.keywords(source.layout, model.name, source.arrays)
-    told |= {key: value for key, value in run.items() if model.get(key, defaults[key]) != value}
+    told |= {key: value for key, value in run.items() if _plain(model.get(key, defaults[key])) != value}
     wrong = [
         f"model.{key} is {model[key]!r}, but {whose} has {value!r}"
         for whose, values in ((f"layout {source.layout}", fixed), (source.path, told))
         for key, value in values.items()
-        if model.get(key, value) != value and (model[key] != defaults[key] or is_given(f"model.{key}", given))
+        if _plain(model.get(key, value)) != value
+        and (_plain(model[key]) != defaults[key] or is_given(f"model.{key}", given))
     ]
     if wrong:
         raise UserError(f"{'; '.join(wrong)}. Leave it out of the config, or take the weights of such a network")
@@ -69,14 +70,14 @@ def set_normalization(config: ConfigDict, source: Source, version: str, given: C
     Raises:
       UserError: the layout's normalisation has changed over time, and neither the file nor the user says which it is.
     """
-    layout, here = names.layout(source.layout), Normalization(**config.normalize)
+    layout, here = names.layout(source.layout), Normalization.of(config.normalize)
     chosen = here != IMAGENET or any(is_given(f"normalize.{key}", given) for key in config.normalize)
     if source.normalize and not version and not chosen:
         config.normalize.update({key: tuple(values) for key, values in source.normalize.items()})
         return [f"RGB is normalised by {normalization_text(config.normalize)}, as in the run that it was exported from"]
     if source.normalize and version and not chosen:
         asked = layout.versions.get(version)
-        if asked and Normalization(**asked) != Normalization(**source.normalize):
+        if asked and Normalization.of(asked) != Normalization.of(source.normalize):
             raise UserError(
                 f"--normalize={version} is {normalization_text(asked)}, but {source.path} was exported from a run with "
                 f"{normalization_text(source.normalize)}: leave --normalize out"
@@ -91,7 +92,7 @@ def set_normalization(config: ConfigDict, source: Source, version: str, given: C
         )
     usual = layout.versions.get(found, layout.normalize)
     if chosen or not usual:
-        other = usual and here != Normalization(**usual)
+        other = usual and here != Normalization.of(usual)
         note = f", as given; the layout's is {normalization_text(usual)}" if other else ""
         return [f"RGB is normalised by {normalization_text(config.normalize)}{note}"]
     config.normalize.update(usual)
@@ -138,6 +139,11 @@ def normalization_text(normalize: ConfigDict | dict) -> str:
     """Section `normalize` of a config, in words."""
     mean, std = (", ".join(map(str, normalize[key])) for key in ("mean", "std"))
     return f"mean {mean} and std {std}"
+
+
+def _plain(value: Any) -> Any:
+    """A value of a config, with a tuple where one that was read has a list."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _options(values: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jax_video import models, networks, run, saved
 from jax_video import state as state_lib
-from jax_video.data import documents, remote, samples
+from jax_video.data import copies, documents, remote, samples
 from jax_video.errors import UserError
 from jax_video.weights import files, names, provenance, public
 
@@ -70,7 +70,8 @@ def read_source(
         path = name if remote.is_remote(name) else pathlib.Path(name)
         if layout and isinstance(path, str):
             raise UserError(
-                f"{path}: a weight file, as those of a layout ({layout}) are, is read from a disk: fetch it"
+                f"{copies.without_password(path)}: a weight file, as those of a layout ({layout}) are, is read from a "
+                "disk: fetch it"
             )
     if isinstance(path, pathlib.Path) and not path.exists():
         raise UserError(f"{path}: there is no such weight file or run's folder")
@@ -109,11 +110,13 @@ def read_source(
         untrained = (network.head, *network.after)
         arrays = {name: leaf for name, leaf in arrays.items() if name.split("/")[1] not in untrained}
     theirs = {section: trained.meta.config[section] for section in ("model", "normalize")}
-    print_differences(f"The run in {path}", theirs, config, into)
+    whose = copies.without_password(str(path))
+    print_differences(f"The run in {whose}", theirs, config, into)
     # A conversion without names has numbered the classes.
     number = len(trained.classes)
     named = trained.meta.manifest or trained.classes != tuple(map(str, range(number)))
-    return Source(str(path), "", arrays, None, [], number, trained.classes if named else None, transferred)
+    classes, clip = trained.classes if named else None, trained.meta.config["clip"]
+    return Source(whose, "", arrays, None, [], number, classes, transferred, clip=clip)
 
 
 def print_differences(whose: str, theirs: dict, ours: ConfigDict, into: str = "") -> None:
@@ -163,7 +166,7 @@ def _normalize(path: pathlib.Path, notes: dict[str, str]) -> dict | None:
             raise documents.Damaged("not three numbers each")
     except documents.Damaged as error:
         raise UserError(f"{path} does not tell how RGB was normalised ({error}): export the weights again") from error
-    return section
+    return {key: tuple(values) for key, values in section.items()}
 
 
 def _model(path: pathlib.Path, notes: dict[str, str]) -> dict | None:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from jax_video import networks
 from jax_video import state as state_lib
+from jax_video.data import copies
 from jax_video.errors import UserError, listed
 from jax_video.models.cost import CoST
 from jax_video.weights import names
@@ -182,18 +183,17 @@ def initial_state(
     _check_classifier(options, weights, tuple(classes))
     _check_fresh(config, weights)
     if jax.process_index() == 0:
-        path = ",".join(_several(options.path))
+        path = ",".join(map(copies.without_password, _several(options.path)))
         print(f"Weights from {path}:\n{weights.merged.table()}", file=sys.stderr)
         if options.partial and weights.merged.fresh:
             print(f"Not in them, and therefore as initialised:\n{listed(weights.merged.fresh, 100)}", file=sys.stderr)
-        if layout:
-            _print_rate(weights.sources[0], config.clip.get("fps"))
+        _print_rate(weights.sources[0], config.clip.get("fps"))
         for source, part in zip(weights.sources, _several(options.into or ""), strict=True):
             if source.model is not None:  # it is a file; of a run's folder that is said where it is read
                 whose = f"The run that {source.path} was exported from"
                 print_differences(whose, {"model": source.model}, config, part)
     for source in weights.sources if layout else ():
-        _check_normalization(source, state_lib.Normalization(**config.normalize))
+        _check_normalization(source, state_lib.Normalization.of(config.normalize))
     return fill(weights, create)
 
 
@@ -253,7 +253,7 @@ def _check_normalization(source: Source, given: state_lib.Normalization) -> None
     versions: list[dict | None] = [found.versions[source.version]] if source.version else [*found.versions.values()]
     usual = [source.normalize] if source.normalize else versions or [found.normalize]
     others = [values for name, values in found.versions.items() if source.version and name != source.version]
-    if not source.normalize and any(given == state_lib.Normalization(**values) for values in others):
+    if not source.normalize and any(given == state_lib.Normalization.of(values) for values in others):
         values = found.versions[source.version].items()
         right = " ".join(shlex.quote(f"--config.normalize.{key}={value}") for key, value in values)
         raise UserError(
@@ -266,7 +266,7 @@ def _check_normalization(source: Source, given: state_lib.Normalization) -> None
             f"{' or '.join(map(str, versions))}; --config.normalize says it.",
             file=sys.stderr,
         )
-    if any(values is None or given == state_lib.Normalization(**values) for values in usual):
+    if any(values is None or given == state_lib.Normalization.of(values) for values in usual):
         return
     seen = " or, by the version of the code, ".join(map(str, usual))
     if jax.process_index() == 0:
@@ -275,7 +275,7 @@ def _check_normalization(source: Source, given: state_lib.Normalization) -> None
 
 def _print_rate(source: Source, given: float | None) -> None:
     """Print a note where weights were trained on clips of another frame rate than this run's."""
-    usual = (source.clip or names.layout(source.layout).clip).get("fps")
+    usual = (names.layout(source.layout).clip if source.clip is None else source.clip).get("fps")
     if usual is not None and usual != given:
         here = "clips here take frames as they are stored" if given is None else f"here they have {given:g}"
         print(

@@ -14,7 +14,7 @@ from reference import resnet
 
 from configs import cost as cost_config
 from configs import stc, t3d
-from jax_video import networks
+from jax_video import networks, state
 from jax_video.errors import UserError
 from jax_video.run import load
 from jax_video.weights import conversion, files, names, settings
@@ -151,6 +151,8 @@ def test_what_a_run_has_seen_goes_out_and_in_with_its_weights(suffix, tmp_path):
     report = conversion.convert(exported, "3d-resnets", config_of(), tmp_path / "again")
     assert "std 4.0, 5.0, 6.0, as in the run that it was exported from" in report
     assert converted(tmp_path / "again").normalize == converted(tmp_path / "run").normalize
+    [read] = [sources._normalize(exported, files.read_file(exported).notes)]
+    assert state.Normalization.of(read) == state.Normalization.of(json.loads(config.normalize.to_json()))
     if suffix == ".pth":
         network_of().load_state_dict(torch.load(exported, weights_only=True), strict=True)
 
@@ -335,6 +337,10 @@ def test_keywords_of_a_run_come_back_with_its_weights(name, key, value):
     found = dataclasses.replace(source("jax_video"), model=json.loads(json.dumps(run)))
     config = tiny.get_config()
     config.model = {"name": name, **networks.find(name).keywords}
+    same = config.copy_and_resolve_references()
+    same.model = json.loads(json.dumps(run))  # with lists, as a config that was read
+    with same.unlocked():
+        assert settings.set_keywords(same, found, (f"model.{key}",)) == [] and key in same.model
     other = config.copy_and_resolve_references()
     with config.unlocked():
         assert settings.set_keywords(config, found, ()) == [f"the file sets {key}={value}"]
