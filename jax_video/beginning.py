@@ -52,12 +52,12 @@ def restore_or_create(
     def create() -> TrainState:
         return state_lib.create(state_lib.network(config, len(manifest.classes)), tx, ema=config.train.ema > 0)
 
+    state_lib.check_dtype(config.dtype)
     folder, progress = checkpoints.folder.parent, _progress(config)
     restored = checkpoints.restore(jax.eval_shape(create))
     if restored is None:
         if extend:
             raise CheckpointError(f"there is no run in {folder} to extend: leave --extend out to begin one.")
-        state_lib.check_dtype(config.dtype)
         if not recipe.is_free(folder):
             raise UserError(f"{folder} holds a config.json that is no run's: choose another --workdir.")
         _say(doubts(config, manifest))
@@ -118,7 +118,8 @@ def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
     - AdamW has a learning rate that is usual for SGD;
     - an epoch is not one pass over the training videos, as these are few;
     - training scales clips to sizes that a test does not have;
-    - BatchNorm is frozen, and there are no weights to take its statistics from.
+    - BatchNorm is frozen, and there are no weights to take its statistics from;
+    - RGB is normalised as if it were from 0 to 1.
     """
     schedule, left = config.schedule, total_steps(config, manifest) - begin
     steps = steps_per_epoch(config, manifest)
@@ -161,6 +162,8 @@ def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
         )
     if config.norm.frozen and not config.init_from.path:
         lines.append("norm.frozen: with no weights to start from, BatchNorm normalises nothing. Give init_from.path.")
+    if max(max(values) for values in config.normalize.values()) <= 1:
+        lines.append("normalize is as of RGB from 0 to 1, and videos have RGB from 0 to 255: multiply it by 255.")
     return lines
 
 

@@ -90,7 +90,31 @@ def hold(
     with contextlib.ExitStack() as stack:
         lost = lost or (lock.end_process if jax.process_count() > 1 else None)
         sharding.on_first(lambda: stack.enter_context(lock.hold(run_folder(workdir), takeover=takeover, lost=lost)))
+        _check_shared(run_folder(workdir))
         yield
+
+
+def _check_shared(folder: remote.Path) -> None:
+    """Raise UserError, in all processes, unless all see the first one's folder: each writes its part of a checkpoint,
+    and would wait for ever for those of the others."""
+    if jax.process_count() == 1 or remote.is_remote(folder):
+        return
+    mark = folder / f".shared-{int(multihost_utils.broadcast_one_to_all(np.random.default_rng().integers(2**31)))}"
+    with contextlib.ExitStack() as stack:
+
+        def make() -> None:
+            if folder.is_dir() and os.access(folder, os.W_OK):
+                mark.touch()
+                stack.callback(mark.unlink, missing_ok=True)
+
+        sharding.on_first(make)
+        found = np.asarray(multihost_utils.process_allgather(np.array(mark.exists()))).ravel()
+    if found[0] and not found.all():
+        process = np.flatnonzero(~found)[0]
+        raise UserError(
+            f"process {process} does not see what process 0 writes into {folder}: all write into one folder. Give a "
+            "--workdir on a disk that they share, or in gs://."
+        )
 
 
 def writes_run(function: Callable[..., T]) -> Callable[..., T]:
@@ -356,6 +380,7 @@ class Checkpoints:
             if metadata is None:
                 raise _Corrupted(f"it has no {name}")
             check_shapes(f"checkpoint {step} of {self.folder.parent}", metadata, item)
+            _check_types(f"checkpoint {step} of {self.folder.parent}", metadata, item)
         try:
             checksums = getattr(found["checksums"], "tree", found["checksums"])
             arguments = {
@@ -461,6 +486,17 @@ def check_shapes(owner: str, found: Any, expected: Any) -> None:
             + listed(problems)
             + "\nUse the config that it was trained with, or another --workdir."
         )
+
+
+def _check_types(owner: str, found: Any, expected: Any) -> None:
+    """Raise CheckpointError for a leaf of another type: read as that, it would seem to be damaged."""
+    types = {
+        name: np.dtype(leaf.dtype) for name, leaf in state_lib.named_leaves(found).items() if hasattr(leaf, "dtype")
+    }
+    for name, leaf in state_lib.named_leaves(expected).items():
+        if types.get(name, leaf.dtype) != leaf.dtype:
+            way = "set JAX_ENABLE_X64=1" if types[name] == np.float64 else "use the dtype that it was trained with"
+            raise CheckpointError(f"{owner} holds {types[name]}, and {leaf.dtype} is expected, {name} first: {way}.")
 
 
 def _is_of_machine(error: Exception) -> bool:

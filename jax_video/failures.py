@@ -39,7 +39,9 @@ class Failures:
             if entry.name in self._known:
                 continue
             self._failed.add(index)
-            reason = reader.fault(self._manifest, entry, self._streams)
+            reason = reader.fault(self._manifest, entry, self._streams) or (
+                "its end can be read; other frames cannot, or a disk or network has failed for a moment"
+            )
             tqdm.write(f"cannot read {entry.name} any more: {reason}", file=sys.stderr)
         if len(self._failed) > self._limit:
             paths = "\n  ".join(self._manifest.videos[index].name for index in sorted(self._failed))

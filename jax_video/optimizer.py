@@ -241,7 +241,7 @@ class Plateau:
 
     A plateau is `patience` validations in a row whose loss is not below (1 - `threshold`) × the best. Each of the first
     `drops` plateaus divides the learning rate by 10; the next one ends the training. UserError: a `patience` below 1,
-    or `drops` below 0.
+    `drops` below 0, or a `threshold` that is no fraction.
     """
 
     patience: int = 10
@@ -255,6 +255,8 @@ class Plateau:
         for name, least in (("patience", 1), ("drops", 0)):
             if (value := getattr(self, name)) < least:
                 raise UserError(f"plateau.{name} is {value!r}: expected at least {least}.")
+        if not 0 <= self.threshold < 1:
+            raise UserError(f"plateau.threshold is {self.threshold!r}: expected a fraction from 0 on, below 1.")
 
     def update(self, loss: float) -> None:
         if self.best is None or loss < self.best * (1 - self.threshold):

@@ -25,7 +25,6 @@ from jax_video.data import copies, isolated, remote
 from jax_video.data import manifest as manifest_lib
 from jax_video.errors import CheckpointError, UserError, VideoError, listed, shown
 from jax_video.explanation import Explainer, Explanation
-from jax_video.state import Normalization
 from jax_video.task import Task
 from jax_video.trained import Trained
 from jax_video.videos import Video
@@ -337,21 +336,18 @@ def load(
       CheckpointError: there is no such checkpoint in this folder, its weights are not usable (NaN, for example), or
         `config` is of another network.
     """
-    state_lib.check_dtype(dtype or "")
     mesh, given, folder = sharding.mesh_of(mesh), folder, published.opened(folder, step=step)
     published.check_folder(folder)
     step = None if step is None else operator.index(step)
     config = None if config is None else recipe.resolve(config)
     dtype = config.dtype if dtype is None and config is not None else dtype
-    state_lib.check_dtype(dtype or "")
     with copies.judged(folder, given), contextlib.closing(published.source(folder, mesh, step)) as checkpoints:
         meta = checkpoints.best_meta()
         own = ConfigDict(meta.config | ({"dtype": dtype} if dtype else {}))
+        state_lib.check_dtype(own.dtype)
         with _saved_config(folder):
             definition, params, batch_stats = state_lib.abstract(own, len(meta.classes))
             Task.of(own)
-            if any(len(values) != 3 for values in Normalization.of(own.normalize)):
-                raise ValueError("normalize has not three numbers each")
         weights, meta, found = checkpoints.read_best({"params": params, "batch_stats": batch_stats})
     leaves = state_lib.named_leaves(weights)
     if broken := [line for name, leaf in leaves.items() if (line := state_lib.defect(name, leaf))]:

@@ -4,7 +4,10 @@ import collections
 import contextlib
 import itertools
 import os
+import socket
 import sys
+import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jax_video.errors import UserError
 
+_WAIT = 300.0  # seconds for the first process to answer, as JAX waits for the others
 _MESSAGE = 4096  # bytes of an error that one process tells the others
 
 
@@ -48,7 +52,36 @@ def start(distributed: str | None) -> None:
             f"--distributed={distributed}: expected auto, or HOST:PORT,ID,COUNT such as 10.0.0.1:8476,0,2 "
             "with 0 <= ID < COUNT."
         )
+    _check_address(host.strip("[]"), int(port), first=int(process) == 0)
     jax.distributed.initialize(address, int(processes), int(process))
+
+
+def _check_address(host: str, port: int, *, first: bool) -> None:
+    """Wait until the first process answers, as JAX aborts the others if it does not. Raises UserError if it does not,
+    or, in the first process, if another program has the port."""
+    if first:
+        with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                own.bind(("", port))
+            except OSError as error:
+                raise UserError(f"--distributed: port {port} cannot be used here ({error}): choose another.") from error
+        return
+    end, said = time.monotonic() + _WAIT, False
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"--distributed: process 0 does not answer at {host}:{port} ({error}): start it, and name the "
+                    "address at which the others reach it."
+                ) from error
+        if not said:
+            print(f"Waiting for process 0 at {host}:{port} …", file=sys.stderr)
+            said = True
+        time.sleep(1)
 
 
 def make_mesh(devices: Iterable[Any] | None = None) -> Mesh:
@@ -56,10 +89,20 @@ def make_mesh(devices: Iterable[Any] | None = None) -> Mesh:
 
     Process p of P thus loads the p-th of P contiguous parts of a batch. `jax.make_mesh` would order the devices by
     their place in the network.
+
+    Raises:
+      UserError: a process has more devices than another.
     """
     devices = sorted(
         jax.devices() if devices is None else devices, key=lambda device: (device.process_index, device.id)
     )
+    numbers = collections.Counter(device.process_index for device in devices)
+    if len(set(numbers.values())) > 1:
+        told = ", ".join(f"process {process} has {number}" for process, number in numbers.items())
+        raise UserError(
+            f"processes have different numbers of devices ({told}), but load equal shares of each batch: give all the "
+            "same number, for example by CUDA_VISIBLE_DEVICES."
+        )
     return Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,))
 
 
@@ -88,7 +131,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def place_state(tree: Any, mesh: Mesh) -> Any:
-    """Copy every leaf of a pytree to every device. Every process must give the same values."""
+    """Copy every leaf of a pytree to every device; of several processes, the first one's, so that all are the same."""
+    if jax.process_count() > 1:
+        tree = multihost_utils.broadcast_one_to_all(tree)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(leaf)), tree)
 
 
@@ -204,6 +249,29 @@ def check_same_set(digest: str) -> None:
         raise UserError(
             f"process {other[0]} has other videos, labels or splits than process 0: the hashes of their manifests are "
             f"{another}… and {first}…. Give all the same manifest.jsonl, on a shared disk or copied from one of them."
+        )
+
+
+def check_same(values: Mapping[str, Any]) -> None:
+    """Raise UserError, in all processes, unless all have the same values under the same names, as those of a config."""
+    if jax.process_count() == 1:
+        return
+
+    def differing(told: list[bytes]) -> np.ndarray:
+        """[P, N], where those of the P processes differ from the first one's."""
+        sums = np.array([zlib.crc32(each) for each in told], np.uint32)
+        found = np.asarray(multihost_utils.process_allgather(sums))
+        return found != found[0]
+
+    if other := np.flatnonzero(differing([repr(list(values)).encode()])).tolist():
+        raise UserError(f"process {other[0]} has other keys in its config than process 0: give all the same version.")
+    wrong = differing([repr(value).encode() for value in values.values()])
+    if wrong.any():
+        process, place = np.argwhere(wrong)[0].tolist()
+        name = list(values)[place]
+        raise UserError(
+            f"process {process} has another {name} than process 0 (in process {jax.process_index()} it is "
+            f"{values[name]!r}): give all the same config."
         )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -128,7 +129,17 @@ class Normalization(NamedTuple):
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> "Normalization":
-        """That of section `normalize` of a config, whether it has tuples or, as one that was read, lists."""
+        """That of section `normalize` of a config, whether it has tuples or, as one that was read, lists.
+
+        Raises:
+          UserError: not three finite numbers each, or a std that is not above 0.
+        """
+        for key, values in section.items():
+            found = values if isinstance(values, tuple | list) else ()
+            least = 0.0 if key == "std" else -np.inf
+            if len(found) != 3 or not all(isinstance(x, numbers.Real) and least < float(x) < np.inf for x in found):
+                kind = "numbers above 0" if key == "std" else "numbers"
+                raise UserError(f"normalize.{key} is {values!r}: expected three {kind}, of red, green and blue.")
         return cls(**{key: tuple(values) for key, values in section.items()})
 
 

@@ -3,11 +3,12 @@
 import collections
 import dataclasses
 import sys
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from jax_video import augmentation, metrics, multilabel, networks, objectives, optimizer, sharding
+from jax_video import __version__, augmentation, metrics, multilabel, networks, objectives, optimizer, sharding
 from jax_video.data import pipeline
 from jax_video.data.manifest import SPLITS, Manifest
 from jax_video.errors import UserError, shown
@@ -89,6 +90,16 @@ def _check_labels(objective: objectives.Objective, manifest: Manifest) -> None:
         print(metrics.note(1), file=sys.stderr)
 
 
+def _decisive(config: ConfigDict) -> dict[str, Any]:
+    """What all processes of a run must have alike, by key: all but places, and what only sets the pace."""
+    found: dict[str, Any] = {"version of jax_video": __version__}
+    for name, section in config.to_dict().items():
+        keys = {f"{name}.{key}": value for key, value in section.items()} if isinstance(section, dict) else {}
+        found |= keys or {name: section}
+    free = ("data.manifest", "data.workers", "init_from.path")
+    return {key: value for key, value in found.items() if key not in free}
+
+
 def check(config: ConfigDict, manifest: Manifest) -> None:
     """Raise UserError, before anything is trained, if training or the final test is bound to fail.
 
@@ -98,6 +109,7 @@ def check(config: ConfigDict, manifest: Manifest) -> None:
     such as a teacher with random weights.
     """
     sharding.check_same_set(manifest.hash)
+    sharding.check_same(_decisive(config))
     task = Task.of(config)
     if freeze := config.train.get("freeze"):
         optimizer.check_frozen(config.model.name, freeze)

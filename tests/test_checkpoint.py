@@ -104,6 +104,27 @@ def test_what_is_saved_comes_back(tmp_path, ema):
         assert_same(weights, state(3).ema if ema else network(state(3, ema=False)))
 
 
+@pytest.mark.parametrize(
+    ("found", "expected"), [("float64", "set JAX_ENABLE_X64=1"), ("float32", "use the dtype that")]
+)
+def test_arrays_of_another_type_are_no_damage(found, expected, tmp_path):
+    """As of a run in float64 that is opened without x64, or the other way round: nothing is put aside."""
+    other = {"float32": np.float64, "float64": np.float32}[found]
+    cast = lambda tree, kind: jax.tree.map(  # noqa: E731
+        lambda leaf: leaf.astype(kind) if isinstance(leaf, jax.Array) and leaf.dtype == np.float32 else leaf, tree
+    )
+    with jax.enable_x64(True):
+        with opened(tmp_path) as checkpoints:
+            checkpoints.save(cast(state(3), found), META)
+        wanted = jax.eval_shape(lambda: cast(state_lib.create(Network(), tx, ema=True), other))
+        with opened(tmp_path) as checkpoints:
+            for read in (checkpoints.restore, lambda like: checkpoints.read_best(network(like))):
+                with pytest.raises(CheckpointError, match=f"holds {found}, and .* is expected, .* first: {expected}"):
+                    read(wanted)
+            assert checkpoints.steps == [3]
+    assert not (tmp_path / "corrupted").exists()
+
+
 def test_a_run_that_has_not_begun(tmp_path):
     with opened(tmp_path) as checkpoints:
         assert checkpoints.restore(target()) is None and checkpoints.steps == []

@@ -25,14 +25,16 @@ def manifest(tmp_path_factory) -> pathlib.Path:
     return motions.make(folder, train=32, val=8, test=8, frames=8, width=40, height=32)
 
 
-def start_two(workdir: pathlib.Path, manifest: pathlib.Path, *flags: str, second: pathlib.Path | None = None) -> list:
-    """Two processes; `second` is the manifest of the second one, if it has its own."""
+def start_two(
+    workdir: pathlib.Path, manifest: pathlib.Path, *flags: str, second: pathlib.Path | None = None, other: str = ""
+) -> list:
+    """Two processes; `second` is the manifest of the second one, if it has its own, and `other` a flag of its own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     return [
-        processes.start(workdir, own, f"--distributed={address},{index},2", *flags, devices=4, log=f"log{index}")
-        for index, own in enumerate((manifest, second or manifest))
+        processes.start(workdir, own, f"--distributed={address},{index},2", *each, devices=4, log=f"log{index}")
+        for index, (own, each) in enumerate([(manifest, flags), (second or manifest, [*flags, *filter(None, [other])])])
     ]
 
 
@@ -115,6 +117,25 @@ def test_both_are_refused_where_their_sets_differ(tmp_path, manifest):
         said = processes.output(tmp_path / "two", log)
         assert "process 1 has other videos, labels or splits than process 0" in said
         assert known.hash[:8] in said and other.hash[:8] in said
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (
+            "--config.seed=1",
+            ["process 1 has another seed than process 0 (in process 0 it is 0)", "(in process 1 it is 1)"],
+        ),
+        ("--workdir={folder}/mine", ["process 1 does not see what process 0 writes into"] * 2),
+    ],
+)
+def test_both_are_refused_where_their_commands_differ(tmp_path, manifest, other, expected):
+    """They would train networks of their own, or wait for each other's parts of the first checkpoint for ever."""
+    both = start_two(tmp_path / "two", manifest, other=other.format(folder=tmp_path))
+    assert processes.finish(both, timeout=100) == [2, 2], outputs(tmp_path / "two")
+    for log, said in zip(("log0", "log1"), expected, strict=True):
+        assert said in processes.output(tmp_path / "two", log)
+    assert not [path for path in tmp_path.rglob(".shared-*")]
 
 
 @pytest.mark.slow

@@ -361,6 +361,12 @@ def test_unknown_schedule_names_the_known_ones():
         optimizer.schedule(kind="linear", learning_rate=0.1, steps_per_epoch=5, steps=40)
 
 
+@pytest.mark.parametrize("threshold", [-0.1, 1.0, 2, float("nan")])
+def test_a_threshold_by_which_nothing_is_better_is_refused(threshold):
+    with pytest.raises(UserError, match="plateau.threshold is .*: expected a fraction from 0 on, below 1"):
+        optimizer.Plateau(threshold=threshold)
+
+
 def test_plateau_divides_three_times_and_then_ends():
     plateau = optimizer.Plateau()
     plateau.update(1.0)

@@ -1,5 +1,8 @@
 """Devices: what a batch must divide by, where rows go, and how processes are told of each other."""
 
+import socket
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -79,3 +82,22 @@ def test_malformed_distributed_shows_the_form(value):
 
 def test_a_single_process_stops_when_it_is_asked_to():
     assert sharding.stop_requested(True) and not sharding.stop_requested()
+
+
+def test_processes_with_different_numbers_of_devices_are_refused():
+    devices = [types.SimpleNamespace(process_index=process, id=number) for number, process in enumerate((0, 0, 1))]
+    with pytest.raises(UserError, match=r"\(process 0 has 2, process 1 has 1\), but load equal shares"):
+        sharding.make_mesh(devices)
+
+
+def test_an_address_where_nobody_answers_is_said(monkeypatch, capsys):
+    """JAX would abort the process, after five silent minutes."""
+    monkeypatch.setattr(sharding, "_WAIT", 0.0)
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        port = own.getsockname()[1]
+        with pytest.raises(UserError, match=f"process 0 does not answer at 127.0.0.1:{port}"):
+            sharding.start(f"127.0.0.1:{port},1,2")
+        own.listen()
+        with pytest.raises(UserError, match=f"port {port} cannot be used here .*: choose another"):
+            sharding.start(f"127.0.0.1:{port},0,2")

@@ -143,3 +143,20 @@ def test_keys_are_those_of_flax():
     ours, theirs = models.Keys(7), nnx.Rngs(7)
     for _ in range(3):
         np.testing.assert_array_equal(jax.random.key_data(ours.params()), jax.random.key_data(theirs.params()))
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"mean": (127,)}, r"normalize.mean is \(127,\): expected three numbers, of red, green and blue"),
+        ({"mean": 127}, "normalize.mean is 127: expected three numbers"),
+        ({"mean": (1, 2, 3, 4)}, "expected three numbers"),
+        ({"mean": (1, 2, float("nan"))}, "expected three numbers"),
+        ({"mean": (1, 2, "3")}, "expected three numbers"),
+        ({"std": [58, 0, 57]}, r"normalize.std is \[58, 0, 57\]: expected three numbers above 0"),
+    ],
+)
+def test_a_normalisation_that_is_none(section, message):
+    with pytest.raises(UserError, match=message):
+        state_lib.Normalization.of(section)
+    assert state_lib.Normalization.of({"mean": [1, 2.5, 3]}) == ((1, 2.5, 3), state_lib.IMAGENET.std)

@@ -470,6 +470,7 @@ def test_a_finished_run_is_extended_by_a_schedule_of_its_own(tmp_path, config, m
             0,
             "Training scales the short side of clips to clip.jitter=(64, 80), validation",
         ),
+        ("normalize", {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 1)}, 0, "normalize is as of RGB from 0 to 1, and"),
         ("norm", {"frozen": True}, 0, "norm.frozen: with no weights to start from, BatchNorm normalises nothing"),
         ("optimizer", {"kind": "adamw"}, 0, "adamw at a learning rate of 0.1, which is usual for SGD"),
     ],

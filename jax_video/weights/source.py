@@ -162,9 +162,8 @@ def _normalize(path: pathlib.Path, notes: dict[str, str]) -> dict | None:
         return None
     try:
         section = saved.complete_section("normalize", documents.parse(notes["normalize"], {"*": [float]}))
-        if any(len(values) != 3 for values in section.values()):
-            raise documents.Damaged("not three numbers each")
-    except documents.Damaged as error:
+        state_lib.Normalization.of(section)
+    except (documents.Damaged, UserError) as error:
         raise UserError(f"{path} does not tell how RGB was normalised ({error}): export the weights again") from error
     return {key: tuple(values) for key, values in section.items()}
 
