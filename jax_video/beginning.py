@@ -162,7 +162,7 @@ def doubts(config: ConfigDict, manifest: Manifest, begin: int = 0) -> list[str]:
         )
     if config.norm.frozen and not config.init_from.path:
         lines.append("norm.frozen: with no weights to start from, BatchNorm normalises nothing. Give init_from.path.")
-    if max(max(values) for values in config.normalize.values()) <= 1:
+    if any(config.normalize.mean) and max(max(values) for values in config.normalize.values()) <= 1:
         lines.append("normalize is as of RGB from 0 to 1, and videos have RGB from 0 to 255: multiply it by 255.")
     return lines
 

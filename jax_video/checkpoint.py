@@ -14,6 +14,7 @@ import inspect
 import logging as python_logging
 import os
 import re
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ from jax_video.errors import CheckpointError, UserError, listed, mended
 from jax_video.meta import Meta
 
 T = TypeVar("T")
+_BEHIND = 60.0  # seconds after which all clients of a network's disk see what one has written
 SHARED = "model.safetensors"  # the weights of an exported run, which has no checkpoints (`published`)
 
 
@@ -90,31 +92,39 @@ def hold(
     with contextlib.ExitStack() as stack:
         lost = lost or (lock.end_process if jax.process_count() > 1 else None)
         sharding.on_first(lambda: stack.enter_context(lock.hold(run_folder(workdir), takeover=takeover, lost=lost)))
-        _check_shared(run_folder(workdir))
         yield
 
 
 def _check_shared(folder: remote.Path) -> None:
     """Raise UserError, in all processes, unless all see the first one's folder: each writes its part of a checkpoint,
     and would wait for ever for those of the others."""
-    if jax.process_count() == 1 or remote.is_remote(folder):
+    if jax.process_count() == 1:
         return
     mark = folder / f".shared-{int(multihost_utils.broadcast_one_to_all(np.random.default_rng().integers(2**31)))}"
     with contextlib.ExitStack() as stack:
 
         def make() -> None:
-            if folder.is_dir() and os.access(folder, os.W_OK):
+            if not remote.is_remote(folder):
+                folder.mkdir(parents=True, exist_ok=True)
                 mark.touch()
                 stack.callback(mark.unlink, missing_ok=True)
 
         sharding.on_first(make)
-        found = np.asarray(multihost_utils.process_allgather(np.array(mark.exists()))).ravel()
+        found = _seen_by_all(mark)
+        if found[0] and not found.all():  # a disk in a network may be some seconds behind
+            time.sleep(0 if mark.exists() else _BEHIND)
+            found = _seen_by_all(mark)
     if found[0] and not found.all():
         process = np.flatnonzero(~found)[0]
         raise UserError(
             f"process {process} does not see what process 0 writes into {folder}: all write into one folder. Give a "
             "--workdir on a disk that they share, or in gs://."
         )
+
+
+def _seen_by_all(file: remote.Path) -> np.ndarray:
+    """Whether each of the processes sees a file, [P]."""
+    return np.asarray(multihost_utils.process_allgather(np.array(file.exists()))).ravel()
 
 
 def writes_run(function: Callable[..., T]) -> Callable[..., T]:
@@ -221,6 +231,8 @@ class Checkpoints:
                 f"{workdir} holds a run that was exported: it is not gone on with. Train in another folder; weights to "
                 f"start from may come from here: --config.init_from.path={workdir}"
             )
+        if not read_only:
+            _check_shared(workdir)
         self.folder, self._only = workdir / "checkpoints", step
         self._sharding = sharding.replicated(mesh)  # arrays are read onto these devices, whichever they were saved on
         with _quiet() if read_only else contextlib.nullcontext():
@@ -495,7 +507,8 @@ def _check_types(owner: str, found: Any, expected: Any) -> None:
     }
     for name, leaf in state_lib.named_leaves(expected).items():
         if types.get(name, leaf.dtype) != leaf.dtype:
-            way = "set JAX_ENABLE_X64=1" if types[name] == np.float64 else "use the dtype that it was trained with"
+            off = types[name] == np.float64 and not jax.config.read("jax_enable_x64")
+            way = "set JAX_ENABLE_X64=1" if off else "use the dtype that it was trained with"
             raise CheckpointError(f"{owner} holds {types[name]}, and {leaf.dtype} is expected, {name} first: {way}.")
 
 

@@ -304,11 +304,10 @@ def _in_turn(frames: Iterable[Frame], sampling: pipeline.Sampling, most: int) ->
         yield part
         last = first + int(part.clips[-1].frames[-1])
         used = min(len(waiting), max(1, round(hop * len(part.clips) * step)))
-        first, before, waiting = first + used, (before + waiting[:used])[-size:], waiting[used:]
+        gone = _last(before + waiting[:used], span, sampling)
+        first, before, waiting = first + used, (before + waiting[:used])[-2 * len(gone) :], waiting[used:]
     _check_frames(first + len(waiting))
-    rest = waiting
-    while before and (not rest or len(rest) < _span(sampling, _step(rest, sampling))):
-        rest, before = [before[-1], *rest], before[:-1]
+    rest = _last(before + waiting, len(waiting), sampling)
     part = _part(first + len(waiting) - len(rest), rest, sampling, _IN_TURN)
     clips = []
     for clip in [*part.clips, *pipeline.cropped_clips(part.manifest, "test", sampling, _BOTH_ENDS)]:
@@ -317,6 +316,17 @@ def _in_turn(frames: Iterable[Frame], sampling: pipeline.Sampling, most: int) ->
             last = part.first + int(clip.frames.max())
     if clips:
         yield part._replace(clips=clips)
+
+
+def _last(frames: Sequence[Frame], least: int, sampling: pipeline.Sampling) -> Sequence[Frame]:
+    """The last ones of these frames: at least so many, and so many that a clip fits into them; or all."""
+    seconds, count = [time for time, _ in frames], max(1, least)
+    while count < len(frames):
+        rate = rate_of(seconds[-count:])
+        if (rate or sampling.fps is None) and count >= _span(sampling, sampling.step(rate)):
+            break
+        count += 1
+    return frames[-count:]
 
 
 def _check_frames(count: int) -> None:

@@ -25,6 +25,7 @@ from jax_video.data import copies, isolated, remote
 from jax_video.data import manifest as manifest_lib
 from jax_video.errors import CheckpointError, UserError, VideoError, listed, shown
 from jax_video.explanation import Explainer, Explanation
+from jax_video.state import Normalization
 from jax_video.task import Task
 from jax_video.trained import Trained
 from jax_video.videos import Video
@@ -344,8 +345,12 @@ def load(
     with copies.judged(folder, given), contextlib.closing(published.source(folder, mesh, step)) as checkpoints:
         meta = checkpoints.best_meta()
         own = ConfigDict(meta.config | ({"dtype": dtype} if dtype else {}))
-        state_lib.check_dtype(own.dtype)
         with _saved_config(folder):
+            state_lib.check_dtype(own.dtype)
+            try:
+                Normalization.of(own.normalize)
+            except UserError as error:
+                raise ValueError(str(error)) from error
             definition, params, batch_stats = state_lib.abstract(own, len(meta.classes))
             Task.of(own)
         weights, meta, found = checkpoints.read_best({"params": params, "batch_stats": batch_stats})

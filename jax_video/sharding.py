@@ -29,6 +29,9 @@ def start(distributed: str | None) -> None:
     Args:
       distributed: None for a single process; "auto" on TPU pods and under SLURM or MPI, where JAX finds the others by
         itself; or "HOST:PORT,ID,COUNT" with the first process's address, this one's number and how many there are.
+
+    Raises:
+      UserError: the others cannot be joined, or, as of `make_mesh`, nothing could be asked of all.
     """
     if distributed is None:
         return
@@ -40,11 +43,12 @@ def start(distributed: str | None) -> None:
                 f"--distributed=auto: JAX finds no other processes here ({error}). Outside of TPU pods, SLURM and MPI "
                 "give --distributed=HOST:PORT,ID,COUNT."
             ) from error
+        make_mesh()
         return
     try:
         address, process, processes = distributed.split(",")
         host, port = address.rsplit(":", 1)
-        valid = host and int(port) and 0 <= int(process) < int(processes)
+        valid = host and 0 < int(port) < 2**16 and 0 <= int(process) < int(processes)
     except ValueError:
         valid = False
     if not valid:
@@ -54,6 +58,7 @@ def start(distributed: str | None) -> None:
         )
     _check_address(host.strip("[]"), int(port), first=int(process) == 0)
     jax.distributed.initialize(address, int(processes), int(process))
+    make_mesh()
 
 
 def _check_address(host: str, port: int, *, first: bool) -> None:
@@ -72,7 +77,7 @@ def _check_address(host: str, port: int, *, first: bool) -> None:
         try:
             socket.create_connection((host, port), timeout=5).close()
             return
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a name that is none
             if time.monotonic() > end:
                 raise UserError(
                     f"--distributed: process 0 does not answer at {host}:{port} ({error}): start it, and name the "
@@ -264,7 +269,9 @@ def check_same(values: Mapping[str, Any]) -> None:
         return found != found[0]
 
     if other := np.flatnonzero(differing([repr(list(values)).encode()])).tolist():
-        raise UserError(f"process {other[0]} has other keys in its config than process 0: give all the same version.")
+        raise UserError(
+            f"process {other[0]} has other keys in its config than process 0: give all the same --config, and version."
+        )
     wrong = differing([repr(value).encode() for value in values.values()])
     if wrong.any():
         process, place = np.argwhere(wrong)[0].tolist()

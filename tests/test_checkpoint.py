@@ -117,6 +117,7 @@ def test_arrays_of_another_type_are_no_damage(found, expected, tmp_path):
         with opened(tmp_path) as checkpoints:
             checkpoints.save(cast(state(3), found), META)
         wanted = jax.eval_shape(lambda: cast(state_lib.create(Network(), tx, ema=True), other))
+    with jax.enable_x64(found == "float32"):
         with opened(tmp_path) as checkpoints:
             for read in (checkpoints.restore, lambda like: checkpoints.read_best(network(like))):
                 with pytest.raises(CheckpointError, match=f"holds {found}, and .* is expected, .* first: {expected}"):
@@ -456,3 +457,17 @@ def test_flow_that_was_computed_is_not_gone_on_with_from_a_store():
         check(dataclasses.replace(SAVED, stored_flow=False), manifest=stored)
     with pytest.raises(CheckpointError, match="begun with flow stored by prepare; now it is computed on the way"):
         check(dataclasses.replace(SAVED, stored_flow=True))
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_processes_write_into_one_folder(seen, tmp_path, monkeypatch):
+    """Of two, of which this is the first, and the other has a folder of its own, or not."""
+    monkeypatch.setattr(checkpoint, "_BEHIND", 0.0)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(checkpoint.sharding, "on_first", lambda action: action())
+    monkeypatch.setattr(checkpoint.multihost_utils, "broadcast_one_to_all", lambda value: value)
+    monkeypatch.setattr(checkpoint.multihost_utils, "process_allgather", lambda value: np.array([value, value & seen]))
+    said = "process 1 does not see what process 0 writes into .*two: all write into one folder"
+    with contextlib.nullcontext() if seen else pytest.raises(UserError, match=said):
+        checkpoint._check_shared(tmp_path / "two")
+    assert [*(tmp_path / "two").iterdir()] == []

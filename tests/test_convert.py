@@ -244,6 +244,8 @@ def test_only_a_set_that_the_user_has_named_names_the_classes(data, tmp_path):
     config.data.manifest = str(tmp_path / "typo")
     with pytest.raises(UserError, match="typo"):
         conversion._classes(None, config, 8, ("data",))
+    (tmp_path / "classes.txt").write_text("\n".join("abcdefgh"))
+    assert conversion._classes(tmp_path / "classes.txt", config, 8, ("data",))[0] == list("abcdefgh"), "it is elsewhere"
 
 
 @pytest.mark.parametrize("given", ["data.manifest", "data"])

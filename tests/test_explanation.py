@@ -296,6 +296,7 @@ def test_all_of_a_video_is_explained_however_its_rate_changes(rates, monkeypatch
         monkeypatch.setattr(explanation, "_MOST", most)
         frames = ((time, images[place % len(images)]) for place, time in enumerate(seconds))
         parts = [*explanation._in_turn(frames, run.sampling, 3)]
+        assert all(len(part.seconds) <= 100 for part in parts), "and little of it is in memory"
         places = [part.first + clip.frames.ravel() for part in parts for clip in part.clips]
         assert all((np.diff(found) >= 0).all() for found in places), "none is looped"
         assert places[0][0] == 0 and seconds[-1] - seconds[places[-1][-1]] < 0.1
@@ -303,6 +304,16 @@ def test_all_of_a_video_is_explained_however_its_rate_changes(rates, monkeypatch
             assert one[-1] <= following[-1], "in order"
             step = max(np.diff(one).max(), np.diff(following).max(), 0)
             assert following[0] - one[-1] <= step + 1, "no hole"
+
+
+def test_last_frames_that_have_one_time_are_explained():
+    """As some recorders end files."""
+    sampling = pipeline.Sampling(frames=4, stride=1, short_side=32, size=32, fps=10.0)
+    image = np.zeros((32, 32, 3), np.uint8)
+    for count, same in itertools.product(range(20, 60), (3, 5, 7)):
+        times = [*(place / 30 for place in range(count)), *[(count - 1) / 30] * same]
+        parts = [*explanation._in_turn(((time, image) for time in times), sampling, 3)]
+        assert parts[-1].first + parts[-1].clips[-1].frames.max() >= count - 4
 
 
 def test_a_files_own_times_count_before_fps_as_in_a_classification(tmp_path):

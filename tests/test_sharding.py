@@ -99,5 +99,7 @@ def test_an_address_where_nobody_answers_is_said(monkeypatch, capsys):
         with pytest.raises(UserError, match=f"process 0 does not answer at 127.0.0.1:{port}"):
             sharding.start(f"127.0.0.1:{port},1,2")
         own.listen()
+        with pytest.raises(UserError, match="--distributed=localhost:99999,0,2: expected auto, or HOST:PORT"):
+            sharding.start("localhost:99999,0,2")
         with pytest.raises(UserError, match=f"port {port} cannot be used here .*: choose another"):
             sharding.start(f"127.0.0.1:{port},0,2")

@@ -224,7 +224,7 @@ def judged(folder: remote.Path, url: str | os.PathLike) -> Iterator[None]:
 
 def without_password(url: str) -> str:
     """A URL, or a text with some, without user names and passwords, and without what signs an address."""
-    bare = re.sub(r"(?<=\w://)[^\s,?]*@", "", url)
+    bare = re.sub(r"(?<=\w://)[^\s,?/]*@", "", url)
     return re.sub(r"(?<=\S)\?[^\s,]+", "?…", bare) if "://" in bare else bare
 
 

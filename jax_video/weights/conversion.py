@@ -145,7 +145,9 @@ def _classes(
     name = config.data.manifest
     named = settings.is_given("data.manifest", given)  # else it is the recipe's: it says nothing of somebody's weights
     other = ""  # how many classes the set has, where the network has not as many
-    manifest = prepared.read(name) if named and (name != recipe.EMBEDDED or number == len(motions.CLASSES)) else None
+    there = path is None or pathlib.Path(name).exists()  # if it is not, its names are needed
+    fits = name != recipe.EMBEDDED or number == len(motions.CLASSES)
+    manifest = prepared.read(name) if named and there and fits else None
     if manifest is not None and len(manifest.classes) != number:
         other = f", as {manifest.name} has {len(manifest.classes)} classes and the network {number}"
         manifest = None

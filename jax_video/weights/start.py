@@ -187,7 +187,8 @@ def initial_state(
         print(f"Weights from {path}:\n{weights.merged.table()}", file=sys.stderr)
         if options.partial and weights.merged.fresh:
             print(f"Not in them, and therefore as initialised:\n{listed(weights.merged.fresh, 100)}", file=sys.stderr)
-        _print_rate(weights.sources[0], config.clip.get("fps"))
+        for line in dict.fromkeys(_other_rate(source, config.clip.get("fps")) for source in weights.sources):
+            print(line, end="", file=sys.stderr)
         for source, part in zip(weights.sources, _several(options.into or ""), strict=True):
             if source.model is not None:  # it is a file; of a run's folder that is said where it is read
                 whose = f"The run that {source.path} was exported from"
@@ -273,16 +274,16 @@ def _check_normalization(source: Source, given: state_lib.Normalization) -> None
         print(f"  These weights have seen RGB of {seen}; normalize in the config is another.", file=sys.stderr)
 
 
-def _print_rate(source: Source, given: float | None) -> None:
-    """Print a note where weights were trained on clips of another frame rate than this run's."""
+def _other_rate(source: Source, given: float | None) -> str:
+    """A note where weights were trained on clips of another frame rate than this run's; else empty."""
     usual = (names.layout(source.layout).clip if source.clip is None else source.clip).get("fps")
-    if usual is not None and usual != given:
-        here = "clips here take frames as they are stored" if given is None else f"here they have {given:g}"
-        print(
-            f"  These weights have seen clips of {usual:g} frames a second; {here}. --config.clip.fps={usual:g} gives "
-            "them what they know.",
-            file=sys.stderr,
-        )
+    if usual is None or usual == given:
+        return ""
+    here = "clips here take frames as they are stored" if given is None else f"here they have {given:g}"
+    return (
+        f"  These weights have seen clips of {usual:g} frames a second; {here}. --config.clip.fps={usual:g} gives "
+        "them what they know.\n"
+    )
 
 
 def fill(weights: Weights, create: Callable[[], state_lib.TrainState]) -> state_lib.TrainState:
