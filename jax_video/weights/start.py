@@ -177,7 +177,7 @@ def initial_state(
         expects=options.expects,
         new_head=options.new_head,
         skip=options.skip,
-        partial=options.partial,
+        partial=options.get("partial", False),
         method=options.inflate or "",
     )
     _check_classifier(options, weights, tuple(classes))
@@ -185,7 +185,7 @@ def initial_state(
     if jax.process_index() == 0:
         path = ",".join(map(copies.without_password, _several(options.path)))
         print(f"Weights from {path}:\n{weights.merged.table()}", file=sys.stderr)
-        if options.partial and weights.merged.fresh:
+        if options.get("partial", False) and weights.merged.fresh:
             print(f"Not in them, and therefore as initialised:\n{listed(weights.merged.fresh, 100)}", file=sys.stderr)
         for line in dict.fromkeys(_other_rate(source, config.clip.get("fps")) for source in weights.sources):
             print(line, end="", file=sys.stderr)
@@ -200,7 +200,7 @@ def initial_state(
 
 def _check_classifier(options: ConfigDict, weights: Weights, classes: tuple[str, ...]) -> None:
     """Raise UserError where a classifier was loaded that may be of other classes, and the user has not chosen."""
-    keeps = options.keep_head
+    keeps = options.get("keep_head", False)
     if keeps and options.new_head:
         raise UserError("init_from.keep_head and init_from.new_head are both True: choose one")
     if keeps or not set(weights.head) & set(weights.merged.loaded):
