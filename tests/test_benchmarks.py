@@ -196,13 +196,13 @@ def test_all_runs_of_the_evidence_can_be_given_as_commands(tmp_path):
         command[2].removeprefix("jax_video.") + "".join(word for word in command if word.startswith("--mode="))
         for command in commands
     )
-    assert counts == {"prepare": 1, "main": 20 + 15 + 20 + 51 + 40 + 3, "main--mode=views": 20 + 3, "fuse": 5}
+    assert counts == {"prepare": 1, "main": 20 + 15 + 20 + 101 + 40 + 3, "main--mode=views": 20 + 3, "fuse": 5}
     (flow,) = [command for command in commands if command[2] == "jax_video.prepare"]
     assert flow[3:] == ["manifest", f"--out={tmp_path / 'fights'}", "--flow=tvl1", "--flow_side=128"]
     after = commands[commands.index(flow) + 1 :]
     assert len(after) == 25 and all("st_resnet" in command[-1] for command in after), "what needs no flow comes first"
     folders = {command[-1] for command in commands if "--mode=views" not in command}
-    assert len(folders) == 20 + 15 + 25 + 51 + 40 + 3 + 1
+    assert len(folders) == 20 + 15 + 25 + 101 + 40 + 3 + 1
     sums = [command[3:5] for command in commands if command[2] == "jax_video.fuse"]
     assert all("appearance" in one and "motion" in other for one, other in sums)
 
