@@ -15,13 +15,13 @@ beside it a filmstrip, a .png of the same name. With --window a video is classif
 middle of each: labels with times. With --live the newest window of a stream is classified over and over, until Ctrl-C.
 """
 
+import math
 import os
 import pathlib
-from typing import Any
 
 from absl import flags
 
-from jax_video import command, run, sharding, state, timeline
+from jax_video import command, run, sharding, state
 from jax_video.data import encoding, isolated, remote
 from jax_video.data.sources import files
 from jax_video.errors import UserError
@@ -105,8 +105,9 @@ def check(paths: list[str], given: flags.FlagValues) -> None:
         raise UserError("--out and --clips are of whole videos: not with --window, which has --csv, --srt and --json")
     if outputs and len(paths) > 1:
         raise UserError(f"{' '.join(outputs)}: one file cannot hold {len(paths)} videos; name one")
-    lengths: dict[str, Any] = {f"--{name}": given[name].value for name in ("window", "hop")}
-    timeline.check_seconds(**{name: value for name, value in lengths.items() if value is not None})
+    for name in ("window", "hop"):
+        if (seconds := given[name].value) is not None and not 0 < seconds < math.inf:
+            raise UserError(f"--{name} is {seconds}: expected seconds, more than 0")
     if given.video is not None:
         encoding.check_name(given.video)
     if given.json and given.out is not None:

@@ -369,7 +369,7 @@ def test_the_plateau_rule_lowers_the_rate_and_ends_the_run(tmp_path, config, man
     mesh = first_devices(2)
     config.train.update(validate_epochs=1, epochs=20)
     config.schedule.kind = "plateau"
-    config.plateau.update(patience=1, drops=1, threshold=1.0)  # no loss is better than the first by all of it
+    config.plateau.update(patience=1, drops=1, threshold=0.999)  # no loss is better than the first by nearly all of it
     assert train_lib.train(config, manifest, tmp_path, mesh)
     rates = {step: row["learning_rate"] for step, row in rows(tmp_path, "train").items()}
     assert rates == pytest.approx({4: 0.01, 8: 0.01, 12: 0.001})
@@ -502,7 +502,7 @@ def test_a_run_that_ended_early_is_extended_with_its_rate_and_patience_anew(tmp_
     mesh = first_devices(2)
     config.train.update(validate_epochs=1, epochs=20)
     config.schedule.kind = "plateau"
-    config.plateau.update(patience=1, drops=1, threshold=1.0)
+    config.plateau.update(patience=1, drops=1, threshold=0.999)
     train_lib.train(config, manifest, tmp_path, mesh)
     assert list(rows(tmp_path, "val")) == [4, 8, 12]
     assert train_lib.train(config, manifest, tmp_path, mesh, extend=True), "it ended before its epochs"
@@ -573,7 +573,7 @@ def test_the_last_steps_are_logged_too(tmp_path, config, manifest, plateau):
     config.train.update(log_steps=50, epochs=2, validate_epochs=1)
     if plateau:
         config.train.epochs, config.schedule.kind = 9, "plateau"
-        config.plateau.update(patience=1, drops=0, threshold=1.0)
+        config.plateau.update(patience=1, drops=0, threshold=0.999)
     assert train_lib.train(config, manifest, tmp_path, first_devices(2))
     whole = rows(tmp_path, "train")
     assert list(whole) == [8]

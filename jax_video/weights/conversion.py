@@ -144,10 +144,14 @@ def _classes(
     the data set that the user has named have several labels, if it has as many classes."""
     name = config.data.manifest
     named = settings.is_given("data.manifest", given)  # else it is the recipe's: it says nothing of somebody's weights
-    other = ""  # how many classes the set has, where the network has not as many
-    there = path is None or pathlib.Path(name).exists()  # if it is not, its names are needed
-    fits = name != recipe.EMBEDDED or number == len(motions.CLASSES)
-    manifest = prepared.read(name) if named and there and fits else None
+    other = ""  # why the set does not name them
+    if name == recipe.EMBEDDED:
+        there = number == len(motions.CLASSES)
+    elif remote.is_remote(name):
+        there = path is None  # else its names are not needed
+    elif not (there := pathlib.Path(name).exists()) and named:
+        other = f", as there is no {name} here"
+    manifest = prepared.read(name) if named and there else None
     if manifest is not None and len(manifest.classes) != number:
         other = f", as {manifest.name} has {len(manifest.classes)} classes and the network {number}"
         manifest = None
