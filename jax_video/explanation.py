@@ -304,8 +304,9 @@ def _in_turn(frames: Iterable[Frame], sampling: pipeline.Sampling, most: int) ->
         yield part
         last = first + int(part.clips[-1].frames[-1])
         used = min(len(waiting), max(1, round(hop * len(part.clips) * step)))
-        gone = _last(before + waiting[:used], span, sampling)
-        first, before, waiting = first + used, (before + waiting[:used])[-2 * len(gone) :], waiting[used:]
+        gone = before + waiting[:used]
+        before = gone[-2 * len(_last(gone, span, sampling)) :]
+        first, waiting = first + used, waiting[used:]
     _check_frames(first + len(waiting))
     rest = _last(before + waiting, len(waiting), sampling)
     part = _part(first + len(waiting) - len(rest), rest, sampling, _IN_TURN)
@@ -336,9 +337,8 @@ def _check_frames(count: int) -> None:
 
 def _step(frames: Sequence[Frame], sampling: pipeline.Sampling) -> Fraction:
     """The step from one frame at `clip.fps` to the next, in frames of a video that has these ones."""
-    if sampling.fps is None:
-        return Fraction(1)
-    return sampling.step(rate_of([seconds for seconds, _ in frames]) or sampling.fps)  # for a single one any will do
+    rate = rate_of([seconds for seconds, _ in frames]) or sampling.fps or 0.0  # for a single one any will do
+    return sampling.step(rate)
 
 
 def _span(sampling: pipeline.Sampling, step: Fraction) -> int:

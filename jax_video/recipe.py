@@ -133,16 +133,16 @@ def trained(weights: str) -> dict[str, Any]:
         found = found["run"]["config"] if "run" in found else found
         if wrong := documents.defect(found, {"model": {"name": str}, "clip": dict, "test": dict, "normalize": dict}):
             raise documents.Damaged(wrong)
-        return _with_tuples(saved.complete(found))
+        return with_tuples(saved.complete(found))
     except (FileNotFoundError, KeyError, TypeError, documents.Damaged) as error:
         raise ValueError(f"{weights} is not the folder of a run, or an export: its {_CONFIG}: {error}.") from error
 
 
-def _with_tuples(value: Any) -> Any:
+def with_tuples(value: Any) -> Any:
     """A value from JSON with tuples in place of lists, as recipes write it."""
     if isinstance(value, dict):
-        return {key: _with_tuples(each) for key, each in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+        return {key: with_tuples(each) for key, each in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list) else value
 
 
 def is_small(given: types.SimpleNamespace) -> bool:

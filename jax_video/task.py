@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import jax
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from jax_video import __version__, augmentation, metrics, multilabel, networks, objectives, optimizer, sharding
@@ -92,10 +93,7 @@ def _check_labels(objective: objectives.Objective, manifest: Manifest) -> None:
 
 def _decisive(config: ConfigDict) -> dict[str, Any]:
     """What all processes of a run must have alike, by key: all but places, and what only sets the pace."""
-    found: dict[str, Any] = {"version of jax_video": __version__}
-    for name, section in config.to_dict().items():
-        keys = {f"{name}.{key}": value for key, value in section.items()} if isinstance(section, dict) else {}
-        found |= keys or {name: section}
+    found = {"version of jax_video": __version__, **traverse_util.flatten_dict(config.to_dict(), sep=".")}
     free = ("data.manifest", "data.workers", "init_from.path")
     return {key: value for key, value in found.items() if key not in free}
 

@@ -119,8 +119,8 @@ def _packets(container: av.container.OutputContainer, path: str | os.PathLike | 
         resampler: Any = None
         form = None
         for frame in _decoded(source, given):
-            if (frame.sample_rate, frame.layout.name, frame.format.name) != form:  # as from mono to stereo, on air
-                form = (frame.sample_rate, frame.layout.name, frame.format.name)
+            before, form = form, (frame.sample_rate, frame.layout.name, frame.format.name)
+            if form != before:  # as from mono to stereo, on air
                 resampler = av.AudioResampler("fltp", "stereo", made.rate, frame_size=1024)
             if frame.pts is not None:
                 # In samples: the units of some files (AVI) are longer than a frame of AAC.

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from jax_video import published, runlog, saved, sharding
 from jax_video.data import copies, documents, remote
@@ -263,12 +264,7 @@ def _matrix(found: dict[str, Any]) -> np.ndarray:
     return matrix
 
 
-def flat(config: dict[str, Any], before: str = "") -> dict[str, Any]:
+def flat(config: dict[str, Any]) -> dict[str, Any]:
     """A config as {"train.batch": 16, …}; tuples become lists, as in JSON."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{before}{key}.")
-        else:
-            found[f"{before}{key}"] = json.loads(json.dumps(value))
-    return found
+    values = traverse_util.flatten_dict(config, sep=".")
+    return {key: json.loads(json.dumps(value)) for key, value in values.items()}

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from jax_video import networks
+from jax_video import networks, recipe
 from jax_video.errors import UserError
 from jax_video.weights import names
 from jax_video.weights.files import WeightFile
@@ -85,8 +85,7 @@ def run_keywords(network: str, model: dict) -> dict:
     """Keywords of our network that change what it computes, as section `model` of the run that a file was exported from
     has them; {} where that is of another network, or not known."""
     known = networks.find(network).keywords.keys() - _FREE if model.get("name") == network else set()
-    values = {key: value for key, value in model.items() if key in known}
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return recipe.with_tuples({key: value for key, value in model.items() if key in known})
 
 
 def shortcut(shapes: dict[str, tuple[int, ...]]) -> str | None:

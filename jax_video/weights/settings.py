@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jax_video import networks
+from jax_video import networks, recipe
 from jax_video.data import pipeline
 from jax_video.errors import UserError
 from jax_video.state import IMAGENET, Normalization
@@ -42,13 +42,13 @@ def set_keywords(config: ConfigDict, source: Source, given: Collection[str]) -> 
         if run.get(key, value) == value
     }
     told = provenance.keywords(source.layout, model.name, source.arrays)
-    told |= {key: value for key, value in run.items() if _plain(model.get(key, defaults[key])) != value}
+    told |= {key: value for key, value in run.items() if recipe.with_tuples(model.get(key, defaults[key])) != value}
     wrong = [
         f"model.{key} is {model[key]!r}, but {whose} has {value!r}"
         for whose, values in ((f"layout {source.layout}", fixed), (source.path, told))
         for key, value in values.items()
-        if _plain(model.get(key, value)) != value
-        and (_plain(model[key]) != defaults[key] or is_given(f"model.{key}", given))
+        if recipe.with_tuples(model.get(key, value)) != value
+        and (recipe.with_tuples(model[key]) != defaults[key] or is_given(f"model.{key}", given))
     ]
     if wrong:
         raise UserError(f"{'; '.join(wrong)}. Leave it out of the config, or take the weights of such a network")
@@ -73,7 +73,7 @@ def set_normalization(config: ConfigDict, source: Source, version: str, given: C
     layout, here = names.layout(source.layout), Normalization.of(config.normalize)
     chosen = here != IMAGENET or any(is_given(f"normalize.{key}", given) for key in config.normalize)
     if source.normalize and not version and not chosen:
-        config.normalize.update({key: tuple(values) for key, values in source.normalize.items()})
+        config.normalize.update(source.normalize)
         return [f"RGB is normalised by {normalization_text(config.normalize)}, as in the run that it was exported from"]
     if source.normalize and version and not chosen:
         asked = layout.versions.get(version)
@@ -102,7 +102,7 @@ def set_normalization(config: ConfigDict, source: Source, version: str, given: C
 
 def compare_normalization(layout: str, normalize: dict) -> list[str]:
     """Lines for who takes a run's weights to a layout's own code, where that does not normalise RGB as the run does."""
-    usual, here = names.layout(layout).normalize, {key: tuple(values) for key, values in normalize.items()}
+    usual, here = names.layout(layout).normalize, recipe.with_tuples(normalize)
     if usual is None or here == usual:
         return []
     return [
@@ -139,11 +139,6 @@ def normalization_text(normalize: ConfigDict | dict) -> str:
     """Section `normalize` of a config, in words."""
     mean, std = (", ".join(map(str, normalize[key])) for key in ("mean", "std"))
     return f"mean {mean} and std {std}"
-
-
-def _plain(value: Any) -> Any:
-    """A value of a config, with a tuple where one that was read has a list."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _options(values: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jax_video import models, networks, run, saved
+from jax_video import models, networks, recipe, run, saved
 from jax_video import state as state_lib
 from jax_video.data import copies, documents, remote, samples
 from jax_video.errors import UserError
@@ -165,7 +165,7 @@ def _normalize(path: pathlib.Path, notes: dict[str, str]) -> dict | None:
         state_lib.Normalization.of(section)
     except (documents.Damaged, UserError) as error:
         raise UserError(f"{path} does not tell how RGB was normalised ({error}): export the weights again") from error
-    return {key: tuple(values) for key, values in section.items()}
+    return recipe.with_tuples(section)
 
 
 def _model(path: pathlib.Path, notes: dict[str, str]) -> dict | None:
@@ -182,7 +182,7 @@ def _sampling(path: pathlib.Path, notes: dict[str, str]) -> dict[str, dict]:
     try:
         for name in notes.keys() & {"clip", "test"}:
             section = saved.complete_section(name, documents.parse(notes[name], {"*": object}))
-            found[name] = {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+            found[name] = recipe.with_tuples(section)
         if "clip" in found:
             samples.Sampling(**found["clip"])
         if "test" in found:
